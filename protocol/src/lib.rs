@@ -1,2 +1,8 @@
-//! stub
+//! The client protocol of Gatehouse: ids, limits, wire types, the WebSocket codec and the session.
 #![forbid(unsafe_code)]
+
+pub mod command;
+pub mod event;
+pub mod ids;
+pub mod limits;
+pub mod record;

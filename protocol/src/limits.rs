@@ -1,0 +1,137 @@
+//! Every number of the wire, in one place, each with its reason.
+//!
+//! These are the defaults and hard bounds of protocol version 1: a server may announce smaller ones in
+//! `welcome.limits`, never larger ones, so a client that keeps to these always fits. What a node holds
+//! per user, rate or file is configuration and does not stand here.
+//!
+//! Invariant: how the numbers relate is asserted at compile time at the end of this file.
+
+const KIB: usize = 1024;
+
+/// Largest WebSocket message in either direction, in bytes, control frames aside. 64 KiB: one receive
+/// buffer, so that a whole frame is decoded where it arrived.
+pub const FRAME_BYTES_MAX: usize = 64 * KIB;
+
+/// Largest first frame (`connect`), in bytes. Smaller than [`FRAME_BYTES_MAX`] because it is held for
+/// peers that have not shown a token yet, and large enough for [`POSITIONS_MAX`] positions.
+pub const CONNECT_BYTES_MAX: usize = 48 * KIB;
+
+/// Frames one message may be split into. A message of one-byte fragments ends here long before its
+/// cost in headers and turns does.
+pub const FRAGMENTS_MAX: u32 = 4096;
+
+/// Largest `text` of a message, in bytes of UTF-8. 16 KiB: the largest paste worth keeping in a history.
+pub const TEXT_BYTES_MAX: usize = 16 * KIB;
+
+/// Largest `media` reference, in bytes: a generated id or a short URL, not the media.
+pub const MEDIA_BYTES_MAX: usize = 256;
+
+/// Users one message may mention. More is an announcement to everybody.
+pub const MENTIONS_MAX: usize = 50;
+
+/// Bytes after which a page (`history`, catch-up) ends. Leaves room in one frame for its envelope.
+pub const PAGE_BYTES_MAX: usize = 48 * KIB;
+
+/// Largest `limit` of `history`, in items.
+pub const HISTORY_ITEMS_MAX: u32 = 200;
+
+/// Fewest members of a group that is being created, its creator included.
+pub const MEMBERS_MIN: usize = 2;
+
+/// Most members of any group in protocol version 1, the creator included. The number of users one
+/// `create` or `members` may name.
+pub const MEMBERS_MAX: usize = 500;
+
+/// Most members of a group that is written to every inbox (fan-out on write), and so the largest group
+/// of this version.
+pub const SMALL_GROUP_MEMBERS_MAX: usize = 99;
+
+/// Commands of one session that wait for their reply. The next one closes the session.
+pub const COMMANDS_IN_FLIGHT_MAX: usize = 32;
+
+/// Conversations one `connect` may give positions for. A client with more uses a cursor.
+pub const POSITIONS_MAX: usize = 500;
+
+/// Time from accept to a valid `connect`, absolute and not per byte, in milliseconds.
+pub const HANDSHAKE_MILLIS_MAX: u64 = 10_000;
+
+/// Time from the first byte of a message to its last, in milliseconds.
+pub const MESSAGE_MILLIS_MAX: u64 = 10_000;
+
+/// Time between our close frame and the peer's, in milliseconds; then the socket is shut down.
+pub const CLOSE_MILLIS_MAX: u64 = 5_000;
+
+/// How often a quiet client sends a `ping`, in milliseconds.
+pub const HEARTBEAT_MILLIS: u64 = 30_000;
+
+/// Silence after which a session is closed as idle, in milliseconds.
+pub const IDLE_MILLIS_MAX: u64 = 60_000;
+
+/// Largest head of the upgrade request or response, in bytes, the final empty line included.
+/// Room for an 8 KiB line would invite tokens into URLs; a bearer header of 6 KiB still fits.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 * KIB;
+
+/// Largest request target (path and query), in bytes. Ours is 11.
+pub const HTTP_TARGET_BYTES_MAX: usize = KIB;
+
+/// Most header fields of an upgrade request. Browsers send about twenty.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// Longest user or device id, in bytes of UTF-8.
+pub const ID_BYTES_MAX: usize = 64;
+
+/// Longest group title, in bytes of UTF-8.
+pub const TITLE_BYTES_MAX: usize = 256;
+
+/// Longest cursor, in bytes of visible ASCII.
+pub const CURSOR_BYTES_MAX: usize = 512;
+
+/// Longest token, in bytes of visible ASCII. Longer ones are refused before any cryptography.
+pub const TOKEN_BYTES_MAX: usize = 8 * KIB;
+
+/// Smallest command id; 0 in the binary header means "none".
+pub const REQUEST_ID_MIN: u32 = 1;
+
+/// Largest command id, so that it is a positive 32-bit integer in every language.
+pub const REQUEST_ID_MAX: u32 = i32::MAX as u32;
+
+/// Largest integer on the wire: what a JSON number carries exactly in every language (2^53 - 1).
+pub const INTEGER_MAX: u64 = (1 << 53) - 1;
+
+/// Largest WebSocket header a server reads or a client writes: 2 + 8 length bytes + 4 mask bytes.
+pub const WEBSOCKET_HEADER_BYTES_MAX: usize = 14;
+
+/// Largest payload of a WebSocket control frame (RFC 6455, section 5.5).
+pub const CONTROL_BYTES_MAX: usize = 125;
+
+/// Largest reason of a close frame: the code takes two bytes.
+pub const CLOSE_REASON_BYTES_MAX: usize = CONTROL_BYTES_MAX - 2;
+
+/// Longest message of an `error` reply, in bytes.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 256;
+
+/// Stored records start at multiples of this many bytes inside one binary WebSocket message.
+pub const RECORD_ALIGN: usize = 16;
+
+/// JSON spends at most this many bytes on one byte of text (`\u0000`).
+const JSON_ESCAPE_BYTES: usize = 6;
+
+const _: () = {
+    // A page, its envelope and the one item that may overshoot nothing (it is cut before) fit a frame.
+    assert!(PAGE_BYTES_MAX + KIB <= FRAME_BYTES_MAX);
+    // The largest text plus all mentions and ids fits a binary frame, so `too_large` is about the text.
+    assert!(TEXT_BYTES_MAX + MENTIONS_MAX * (ID_BYTES_MAX + 8) + 4 * KIB <= FRAME_BYTES_MAX);
+    // All ids of the largest group fit one command.
+    assert!(MEMBERS_MAX * (ID_BYTES_MAX + 8) + 4 * KIB <= FRAME_BYTES_MAX);
+    // All positions in JSON ({"conversation":"<36>","seq":<16>},) and a token and a cursor fit `connect`.
+    assert!(POSITIONS_MAX * (36 + 16 + 26) + TOKEN_BYTES_MAX + CURSOR_BYTES_MAX <= CONNECT_BYTES_MAX);
+    assert!(CONNECT_BYTES_MAX <= FRAME_BYTES_MAX);
+    // A title of nothing but escapes still fits a control-plane line and a page.
+    assert!(TITLE_BYTES_MAX * JSON_ESCAPE_BYTES <= PAGE_BYTES_MAX);
+    assert!(SMALL_GROUP_MEMBERS_MAX <= MEMBERS_MAX && MEMBERS_MIN <= SMALL_GROUP_MEMBERS_MAX);
+    assert!(HTTP_TARGET_BYTES_MAX < HTTP_HEAD_BYTES_MAX);
+    assert!(REQUEST_ID_MIN <= REQUEST_ID_MAX);
+    assert!(CLOSE_REASON_BYTES_MAX + 2 == CONTROL_BYTES_MAX);
+    assert!(HEARTBEAT_MILLIS * 2 <= IDLE_MILLIS_MAX);
+    assert!(RECORD_ALIGN.is_power_of_two());
+};

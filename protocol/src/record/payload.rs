@@ -1,0 +1,219 @@
+//! The payload types, one per schema: flat structs of integers, bytes and lists of flat structs.
+//!
+//! A released struct is never edited: rkyv has no evolution, so a changed field would silently read old
+//! bytes as something else. A new need is a new schema number, or a tagged entry in `ext`. Names are
+//! bytes and not strings because rkyv's string has an inline form that writers in other languages get
+//! wrong.
+//!
+//! Invariant: sizes and alignments are those asserted at the end; they are the format.
+
+use rkyv::{Archive, Deserialize, Serialize, rancor};
+
+use crate::{
+    command::{Role, Send},
+    ids::{ConversationId, MessageId, Seq, UnixMillis, UserId},
+    record::{Portable, StreamKind},
+};
+
+/// Which type a payload is. The numbers are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Schema {
+    /// [`MessageV1`], in a stream of messages.
+    Message = 1,
+    /// [`MembershipV1`], in a stream of messages.
+    Membership = 2,
+    /// [`ConversationStateV1`], in a stream of state.
+    State = 3,
+}
+
+/// A message as it is stored.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct MessageV1 {
+    /// The sender's name for it.
+    pub message_id: [u8; 16],
+    /// A [`crate::command::MessageKind`].
+    pub kind: u8,
+    /// A user id.
+    pub sender: Vec<u8>,
+    /// UTF-8.
+    pub text: Vec<u8>,
+    /// UTF-8; empty for none.
+    pub media: Vec<u8>,
+    /// A sequence; 0 for none.
+    pub reply_to: u64,
+    /// User ids.
+    pub mentions: Vec<NameV1>,
+    /// See [`crate::command::Command::content_hash`].
+    pub content_hash: u64,
+    /// Tagged additions; unknown tags are kept.
+    pub ext: Vec<u8>,
+}
+
+impl MessageV1 {
+    /// What is stored for a `send` of `sender`.
+    pub fn from_send(send: &Send, sender: &UserId, message_id: MessageId) -> Self {
+        Self {
+            message_id: message_id.0,
+            kind: send.kind as u8,
+            sender: sender.as_bytes().to_vec(),
+            text: send.text.as_bytes().to_vec(),
+            media: send.media.as_deref().unwrap_or_default().as_bytes().to_vec(),
+            reply_to: send.reply_to.map_or(0, |seq| seq.0),
+            mentions: send.mentions.iter().map(NameV1::new).collect(),
+            content_hash: send.content_hash(),
+            ext: Vec::new(),
+        }
+    }
+}
+
+/// A change of members, roles or title as it is stored.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct MembershipV1 {
+    /// The name of the command that made it.
+    pub message_id: [u8; 16],
+    /// The user id of who did it.
+    pub by: Vec<u8>,
+    /// Who joined.
+    pub added: Vec<MemberV1>,
+    /// Who left or was taken out.
+    pub removed: Vec<NameV1>,
+    /// New roles; `visible_from` is 0 here.
+    pub roles: Vec<MemberV1>,
+    /// 1 when `title` is a new title.
+    pub title_set: u8,
+    /// UTF-8.
+    pub title: Vec<u8>,
+    /// 1 for the record that made the conversation.
+    pub created: u8,
+    /// See [`crate::command::Command::content_hash`].
+    pub content_hash: u64,
+    /// Tagged additions; unknown tags are kept.
+    pub ext: Vec<u8>,
+}
+
+/// All of a conversation's state, in each of its records.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConversationStateV1 {
+    /// 1 direct, 2 group.
+    pub kind: u8,
+    /// A [`crate::command::HistoryPolicy`].
+    pub history: u8,
+    /// UTF-8; empty for direct conversations.
+    pub title: Vec<u8>,
+    /// A user id.
+    pub creator: Vec<u8>,
+    /// In the order of their last join.
+    pub members: Vec<MemberV1>,
+    /// Tagged additions; unknown tags are kept.
+    pub ext: Vec<u8>,
+}
+
+/// A member inside a stored list.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberV1 {
+    /// A user id.
+    pub user: Vec<u8>,
+    /// A [`Role`].
+    pub role: u8,
+    /// The first sequence this member may read.
+    pub visible_from: u64,
+}
+
+impl MemberV1 {
+    /// A member with its role and the first sequence it may read.
+    pub fn new(user: &UserId, role: Role, visible_from: Seq) -> Self {
+        Self { user: user.as_bytes().to_vec(), role: role as u8, visible_from: visible_from.0 }
+    }
+}
+
+/// A user id inside a stored list.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct NameV1 {
+    /// A user id.
+    pub name: Vec<u8>,
+}
+
+impl NameV1 {
+    /// The id of `user`.
+    pub fn new(user: &UserId) -> Self {
+        Self { name: user.as_bytes().to_vec() }
+    }
+}
+
+/// A payload that is not yet bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Schema 2.
+    Membership(MembershipV1),
+    /// Schema 1.
+    Message(MessageV1),
+    /// Schema 3.
+    State(ConversationStateV1),
+}
+
+impl Body {
+    /// The schema number of the payload.
+    pub const fn schema(&self) -> Schema {
+        match self {
+            Self::Membership(_) => Schema::Membership,
+            Self::Message(_) => Schema::Message,
+            Self::State(_) => Schema::State,
+        }
+    }
+
+    /// The kind of stream it belongs into.
+    pub const fn stream_kind(&self) -> StreamKind {
+        match self {
+            Self::Membership(_) | Self::Message(_) => StreamKind::Messages,
+            Self::State(_) => StreamKind::State,
+        }
+    }
+
+    /// The payload's bytes: a function of the value alone.
+    pub fn payload(&self) -> Vec<u8> {
+        let bytes = match self {
+            Self::Membership(body) => rkyv::to_bytes::<rancor::Error>(body),
+            Self::Message(body) => rkyv::to_bytes::<rancor::Error>(body),
+            Self::State(body) => rkyv::to_bytes::<rancor::Error>(body),
+        };
+        bytes.expect("flat types far below 2 GiB always serialise").into_vec()
+    }
+
+    /// The whole record as it stands in a log and on the wire, padding included.
+    pub fn record(
+        &self,
+        conversation: ConversationId,
+        seq: Seq,
+        at: UnixMillis,
+        message_count: u64,
+    ) -> Vec<u8> {
+        let payload = self.payload();
+        let mut portable = Portable {
+            kind: self.stream_kind(),
+            payload_bytes: 0,
+            schema: self.schema() as u16,
+            flags: 0,
+            conversation,
+            seq,
+            at,
+            message_count,
+            payload_sum: 0,
+        };
+        portable.seal(&payload);
+        let mut record = Vec::with_capacity(portable.padded_bytes());
+        record.extend_from_slice(&portable.encode());
+        record.extend_from_slice(&payload);
+        record.resize(portable.padded_bytes(), 0);
+        record
+    }
+}
+
+// Golden: a list is a 4-byte offset and a 4-byte length, nothing is padded, nothing needs alignment.
+const _: () = {
+    assert!(size_of::<ArchivedNameV1>() == 8 && align_of::<ArchivedNameV1>() == 1);
+    assert!(size_of::<ArchivedMemberV1>() == 17 && align_of::<ArchivedMemberV1>() == 1);
+    assert!(size_of::<ArchivedMessageV1>() == 73 && align_of::<ArchivedMessageV1>() == 1);
+    assert!(size_of::<ArchivedMembershipV1>() == 74 && align_of::<ArchivedMembershipV1>() == 1);
+    assert!(size_of::<ArchivedConversationStateV1>() == 34 && align_of::<ArchivedConversationStateV1>() == 1);
+};
