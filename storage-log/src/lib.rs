@@ -1,2 +1,35 @@
-//! stub
+//! A sharded append-only log of streams, without I/O.
+//!
+//! One [`Log`] is an ordered sequence of records in segments of fixed size. Every record has one **home stream**, in
+//! which it takes the next sequence number, and any number of **links** into other streams, which are ordered by
+//! position. The record and all its links are written by one batch, so they exist together or not at all.
+//!
+//! The crate knows nothing about chat. It takes payload bytes, a clock reading and the answers of a disk that
+//! somebody else drives, and gives back values: the next batch to write, the [`Durable`] token once it is synced, and
+//! places to read from. What it writes is documented byte by byte in `FORMAT.md`.
+//!
+//! Deliberately absent: files, threads, clocks, caches with a policy. **Invariants** it keeps by its types and tests:
+//!
+//! * a [`Durable`] token is made only by a completed sync, and readers see only records that it covers;
+//! * one batch is in flight, so what a crash leaves behind the newest durable mark is at most one torn batch;
+//! * recovery drops only bytes at or above the durable mark and says how many; older damage is an error that names
+//!   its place;
+//! * sequences of a stream are dense from 1, positions of a log are dense from 1, neither is ever reused.
+
 #![forbid(unsafe_code)]
+
+mod batch;
+pub mod format;
+mod index;
+mod log;
+mod record;
+mod recovery;
+mod segment;
+mod tail;
+
+pub use batch::WriteBatch;
+pub use index::{Entry, Head, Keep, Location, Retention};
+pub use log::{Answer, Draft, Durable, Log, LogConfig, Run, Stored, WriteError};
+pub use record::{Record, RecordError, StreamId, StreamKind};
+pub use recovery::{Damage, DamageKind, Dropped, Fed, Recovered, Scan};
+pub use segment::{SegmentHeader, SegmentHeaderError, segment_file_name, segment_of, segment_of_file_name};

@@ -1,0 +1,137 @@
+//! One batch: `[header 64][record]…[zeros to 512]`, the unit of writing, syncing and recovery.
+
+use crate::format::{
+    BATCH_ALIGN, BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_MAGIC, SEGMENT_BYTES, batch_at, put, read_u32,
+    read_u64, round_up,
+};
+use crate::record::Parts;
+
+/// A batch that is to be written and synced now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WriteBatch {
+    /// Base of the segment file that it goes to.
+    pub segment: u64,
+    /// Offset in that file, a multiple of [`BATCH_ALIGN`].
+    pub offset: u64,
+    /// The bytes, a multiple of [`BATCH_ALIGN`].
+    pub bytes: Vec<u8>,
+}
+
+/// A batch that records are being appended to.
+pub(crate) struct Batch {
+    pub(crate) lsn: u64,
+    first_position: u64,
+    records: u32,
+    bytes: Vec<u8>,
+}
+
+/// What the header of a batch is completed with when its turn to be written has come.
+pub(crate) struct Seal {
+    pub(crate) epoch: u32,
+    pub(crate) previous: u32,
+    pub(crate) durable_lsn: u64,
+    pub(crate) at: u64,
+}
+
+impl Batch {
+    pub(crate) fn new(lsn: u64, first_position: u64) -> Self {
+        assert!(lsn.is_multiple_of(BATCH_ALIGN as u64));
+        Self { lsn, first_position, records: 0, bytes: vec![0; BATCH_HEADER_BYTES] }
+    }
+
+    /// Where the next record of this batch will stand.
+    pub(crate) fn next_lsn(&self) -> u64 {
+        self.lsn + self.bytes.len() as u64
+    }
+
+    /// Where the next batch begins.
+    pub(crate) fn end_lsn(&self) -> u64 {
+        self.lsn + round_up(self.bytes.len(), BATCH_ALIGN) as u64
+    }
+
+    pub(crate) fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether `bytes` more of records keep it within the batch limit and within its segment.
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
+        fits_at(self.lsn, self.bytes.len() + bytes)
+    }
+
+    pub(crate) fn push(&mut self, parts: &Parts<'_>) {
+        parts.write(&mut self.bytes);
+        self.records += 1;
+    }
+
+    pub(crate) fn last_position(&self) -> u64 {
+        self.first_position + u64::from(self.records) - 1
+    }
+
+    /// Completes header and padding.
+    pub(crate) fn seal(mut self, seal: &Seal) -> Vec<u8> {
+        let (header, body) = self.bytes.split_at_mut(BATCH_HEADER_BYTES);
+        put(header, batch_at::MAGIC, &BATCH_MAGIC.to_le_bytes());
+        put(header, batch_at::EPOCH, &seal.epoch.to_le_bytes());
+        put(header, batch_at::RECORDS, &self.records.to_le_bytes());
+        put(header, batch_at::LSN, &self.lsn.to_le_bytes());
+        put(header, batch_at::FIRST_POSITION, &self.first_position.to_le_bytes());
+        put(header, batch_at::BODY_BYTES, &(body.len() as u32).to_le_bytes());
+        put(header, batch_at::PREVIOUS, &seal.previous.to_le_bytes());
+        put(header, batch_at::DURABLE_LSN, &seal.durable_lsn.to_le_bytes());
+        put(header, batch_at::BODY_SUM, &xxhash_rust::xxh3::xxh3_64(body).to_le_bytes());
+        put(header, batch_at::AT, &seal.at.to_le_bytes());
+        let checksum = crc32c::crc32c(&header[batch_at::CHECKSUM.end..]);
+        put(header, batch_at::CHECKSUM, &checksum.to_le_bytes());
+        self.bytes.resize(round_up(self.bytes.len(), BATCH_ALIGN), 0);
+        self.bytes
+    }
+}
+
+/// Whether a batch of `bytes` at `lsn` keeps the batch limit and ends within the segment.
+pub(crate) fn fits_at(lsn: u64, bytes: usize) -> bool {
+    let in_segment = lsn % SEGMENT_BYTES + round_up(bytes, BATCH_ALIGN) as u64 <= SEGMENT_BYTES;
+    bytes <= BATCH_BYTES_MAX && in_segment
+}
+
+/// The header of a batch as recovery reads it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct BatchHeader {
+    pub(crate) checksum: u32,
+    pub(crate) epoch: u32,
+    pub(crate) records: u32,
+    pub(crate) lsn: u64,
+    pub(crate) first_position: u64,
+    pub(crate) body_bytes: usize,
+    pub(crate) previous: u32,
+    pub(crate) durable_lsn: u64,
+    pub(crate) body_sum: u64,
+    pub(crate) at: u64,
+}
+
+impl BatchHeader {
+    /// The header at the front of `bytes`, if its checksum holds and its length is a possible one.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.get(..BATCH_HEADER_BYTES)?;
+        let header = Self {
+            checksum: read_u32(bytes, batch_at::CHECKSUM),
+            epoch: read_u32(bytes, batch_at::EPOCH),
+            records: read_u32(bytes, batch_at::RECORDS),
+            lsn: read_u64(bytes, batch_at::LSN),
+            first_position: read_u64(bytes, batch_at::FIRST_POSITION),
+            body_bytes: read_u32(bytes, batch_at::BODY_BYTES) as usize,
+            previous: read_u32(bytes, batch_at::PREVIOUS),
+            durable_lsn: read_u64(bytes, batch_at::DURABLE_LSN),
+            body_sum: read_u64(bytes, batch_at::BODY_SUM),
+            at: read_u64(bytes, batch_at::AT),
+        };
+        let sound = read_u32(bytes, batch_at::MAGIC) == BATCH_MAGIC
+            && crc32c::crc32c(&bytes[batch_at::CHECKSUM.end..]) == header.checksum
+            && header.body_bytes <= BATCH_BYTES_MAX - BATCH_HEADER_BYTES;
+        sound.then_some(header)
+    }
+
+    /// Bytes of the whole batch, padding included.
+    pub(crate) fn padded_bytes(&self) -> usize {
+        round_up(BATCH_HEADER_BYTES + self.body_bytes, BATCH_ALIGN)
+    }
+}

@@ -1,0 +1,195 @@
+//! Every number of the disk format, with its reason. Changing one is a new format version (`FORMAT.md`).
+
+use std::ops::Range;
+
+/// Version of everything in this file. A directory of a newer version is refused.
+pub const FORMAT_VERSION: u16 = 1;
+
+/// Records and batches start at multiples of this, so that a place in a log fits 40 bits.
+pub const RECORD_ALIGN: usize = 16;
+
+/// Batches start at multiples of this: the smallest unit that a disk writes as a whole, and the alignment that direct
+/// I/O asks for. A block that holds acknowledged bytes is therefore never written again.
+pub const BATCH_ALIGN: usize = 512;
+
+/// One segment file, preallocated. Bounds the scan at start and is the unit of retention and backup.
+pub const SEGMENT_BYTES: u64 = 256 << 20;
+
+/// The head of a segment, before its first batch. One batch alignment.
+pub const SEGMENT_HEADER_BYTES: usize = 512;
+
+/// A batch is closed when it would pass this. Bounds the memory of one write and what recovery may have to drop.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Head of a batch.
+pub const BATCH_HEADER_BYTES: usize = 64;
+
+/// Local part of a record: true only in this log, rewritten when a record moves.
+pub const LOCAL_BYTES: usize = 32;
+
+/// Portable part of a record: the same bytes in every node, backup and on the wire.
+pub const PORTABLE_BYTES: usize = 64;
+
+/// One link: the stream (16 B id, 1 B kind), a chain pointer (4 B), 3 B reserved.
+pub const LINK_BYTES: usize = 24;
+
+/// Largest payload of a record. A message is at most 16 KiB of text; a state record lists 500 members of 64 B ids.
+pub const PAYLOAD_BYTES_MAX: usize = 128 << 10;
+
+/// Most links of a record: every member of a small group on join and leave, and room for those it removes.
+pub const LINKS_MAX: usize = 1024;
+
+/// Most records of one group (the records of one command: an event, a state, positions).
+pub const GROUP_RECORDS_MAX: usize = 4;
+
+/// Bytes that wait for the disk before appends are answered with `Busy`: 16 full batches.
+pub const PENDING_BYTES_MAX: usize = 16 * BATCH_BYTES_MAX;
+
+/// Starts of a node whose cursors are still understood. An older cursor gets an explicit reset.
+pub const RUNS_MAX: usize = 4096;
+
+/// A recovery scan is fed at least this much at once (less only at the end of a segment), so it always sees a whole
+/// batch.
+pub const FEED_BYTES: usize = 4 << 20;
+
+const _: () = {
+    // The largest group fits one batch; otherwise a command could never be stored.
+    let record = LOCAL_BYTES + PORTABLE_BYTES + PAYLOAD_BYTES_MAX + LINKS_MAX * LINK_BYTES + RECORD_ALIGN;
+    assert!(BATCH_HEADER_BYTES + GROUP_RECORDS_MAX * record <= BATCH_BYTES_MAX);
+    // A feed always holds one whole batch, and a segment many.
+    assert!(FEED_BYTES >= 2 * BATCH_BYTES_MAX);
+    assert!(SEGMENT_BYTES > 8 * BATCH_BYTES_MAX as u64);
+    assert!(
+        SEGMENT_BYTES.is_multiple_of(BATCH_ALIGN as u64) && SEGMENT_HEADER_BYTES.is_multiple_of(BATCH_ALIGN)
+    );
+    assert!(LOCAL_BYTES.is_multiple_of(RECORD_ALIGN) && BATCH_ALIGN.is_multiple_of(RECORD_ALIGN));
+};
+
+/// Segment header, by field.
+pub mod segment_at {
+    use super::Range;
+    /// CRC32C over bytes 4..64.
+    pub const CHECKSUM: Range<usize> = 0..4;
+    /// `GHSG`.
+    pub const MAGIC: Range<usize> = 4..8;
+    /// Format version.
+    pub const VERSION: Range<usize> = 8..10;
+    /// Number of this log within its store.
+    pub const LOG: Range<usize> = 10..12;
+    /// Reserved, zero.
+    pub const RESERVED: Range<usize> = 12..16;
+    /// Store id (the installation).
+    pub const STORE: Range<usize> = 16..32;
+    /// First byte of this segment in the log's address space.
+    pub const BASE: Range<usize> = 32..40;
+    /// End of the checksummed fields; the rest of the header is zero.
+    pub const END: usize = 64;
+}
+
+/// Batch header, by field.
+pub mod batch_at {
+    use super::Range;
+    /// CRC32C over bytes 4..64.
+    pub const CHECKSUM: Range<usize> = 0..4;
+    /// `GHBT`.
+    pub const MAGIC: Range<usize> = 4..8;
+    /// Random per process run.
+    pub const EPOCH: Range<usize> = 8..12;
+    /// Records in this batch; 0 is a mark.
+    pub const RECORDS: Range<usize> = 12..16;
+    /// Where this batch stands in the log.
+    pub const LSN: Range<usize> = 16..24;
+    /// Position of its first record (of the next record, for a mark).
+    pub const FIRST_POSITION: Range<usize> = 24..32;
+    /// Bytes of records behind this header, without the padding.
+    pub const BODY_BYTES: Range<usize> = 32..36;
+    /// `CHECKSUM` of the batch before this one: the chain.
+    pub const PREVIOUS: Range<usize> = 36..40;
+    /// Everything below this was synced when this batch was made.
+    pub const DURABLE_LSN: Range<usize> = 40..48;
+    /// XXH3-64 of the body.
+    pub const BODY_SUM: Range<usize> = 48..56;
+    /// When the batch was made, milliseconds since 1970.
+    pub const AT: Range<usize> = 56..64;
+}
+
+/// Local part of a record, by field (offsets from the start of the record).
+pub mod local_at {
+    use super::Range;
+    /// CRC32C over the rest of the local part and the links.
+    pub const CHECKSUM: Range<usize> = 0..4;
+    /// Epoch of the batch it was written in.
+    pub const EPOCH: Range<usize> = 4..8;
+    /// Append number in this log, dense from 1.
+    pub const POSITION: Range<usize> = 8..16;
+    /// Where this record stands in the log: catches misdirected and stale blocks.
+    pub const LSN: Range<usize> = 16..24;
+    /// Distance back to the record before it in its home stream, in units of `RECORD_ALIGN`; 0 = first, or too far.
+    pub const CHAIN: Range<usize> = 24..28;
+    /// Links behind the payload.
+    pub const LINKS: Range<usize> = 28..30;
+    /// Bit 0: the next record belongs to the same group.
+    pub const FLAGS: Range<usize> = 30..32;
+    /// `FLAGS` bit: the next record belongs to the same group.
+    pub const FLAG_GROUP_GOES_ON: u16 = 1;
+}
+
+/// Portable part of a record, by field (offsets from the start of the portable part).
+pub mod portable_at {
+    use super::Range;
+    /// CRC32C over bytes 4..64.
+    pub const CHECKSUM: Range<usize> = 0..4;
+    /// `GH`.
+    pub const MAGIC: Range<usize> = 4..6;
+    /// Header version.
+    pub const VERSION: Range<usize> = 6..7;
+    /// Kind of the home stream.
+    pub const KIND: Range<usize> = 7..8;
+    /// Exact bytes of the payload.
+    pub const PAYLOAD_BYTES: Range<usize> = 8..12;
+    /// Type and version of the payload.
+    pub const SCHEMA: Range<usize> = 12..14;
+    /// Reserved, zero.
+    pub const FLAGS: Range<usize> = 14..16;
+    /// Id of the home stream.
+    pub const STREAM: Range<usize> = 16..32;
+    /// Sequence in the home stream, dense from 1.
+    pub const SEQ: Range<usize> = 32..40;
+    /// When it was stored, milliseconds since 1970; never decreasing in a log.
+    pub const AT: Range<usize> = 40..48;
+    /// Messages in the home stream up to and including this record.
+    pub const MESSAGE_COUNT: Range<usize> = 48..56;
+    /// XXH3-64 of the payload, seeded with the stream id's first 8 bytes xor the sequence.
+    pub const PAYLOAD_SUM: Range<usize> = 56..64;
+}
+
+/// `GHSG`, little endian.
+pub const SEGMENT_MAGIC: u32 = u32::from_le_bytes(*b"GHSG");
+/// `GHBT`, little endian.
+pub const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"GHBT");
+/// `GH`, little endian.
+pub const RECORD_MAGIC: u16 = u16::from_le_bytes(*b"GH");
+/// Version of the portable part.
+pub const PORTABLE_VERSION: u8 = 1;
+
+/// `value` rounded up to a multiple of `align`, a power of two.
+#[must_use]
+pub const fn round_up(value: usize, align: usize) -> usize {
+    (value + align - 1) & !(align - 1)
+}
+
+pub(crate) fn put(bytes: &mut [u8], at: Range<usize>, value: &[u8]) {
+    bytes[at].copy_from_slice(value);
+}
+
+pub(crate) fn read_u16(bytes: &[u8], at: Range<usize>) -> u16 {
+    u16::from_le_bytes(bytes[at].try_into().expect("a field of two bytes"))
+}
+
+pub(crate) fn read_u32(bytes: &[u8], at: Range<usize>) -> u32 {
+    u32::from_le_bytes(bytes[at].try_into().expect("a field of four bytes"))
+}
+
+pub(crate) fn read_u64(bytes: &[u8], at: Range<usize>) -> u64 {
+    u64::from_le_bytes(bytes[at].try_into().expect("a field of eight bytes"))
+}

@@ -1,0 +1,419 @@
+//! The log: one writer, one batch in flight, group commit without a timer.
+//!
+//! Whatever is appended while a batch is being synced becomes the next batch, so batches grow with the load by
+//! themselves. Who drives it: [`Log::poll_write`] says what to write and sync, [`Log::handle_written`] takes the answer
+//! and hands out the [`Durable`] token that acknowledgements and deliveries are made from.
+
+use std::collections::VecDeque;
+
+use crate::batch::{Batch, Seal, WriteBatch, fits_at};
+use crate::format::{
+    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, GROUP_RECORDS_MAX, PENDING_BYTES_MAX, RECORD_ALIGN, RUNS_MAX,
+    SEGMENT_BYTES, SEGMENT_HEADER_BYTES,
+};
+use crate::index::{Entry, Head, Index, Location, Retention};
+use crate::record::{Parts, Record, RecordError, StreamId, record_bytes};
+use crate::segment::segment_of;
+use crate::tail::Tail;
+
+/// What a log is opened with.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// The installation.
+    pub store: [u8; 16],
+    /// Number of this log in its store, from 0.
+    pub number: u16,
+    /// Bytes of the newest batches kept in memory for readers.
+    pub tail_bytes_max: usize,
+    /// What each kind of stream keeps.
+    pub retention: Retention,
+}
+
+/// A record before it has a sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Draft<'a> {
+    /// Home stream.
+    pub stream: StreamId,
+    /// Sequence of the record that this one must follow; 0 for the first.
+    pub expected_head: u64,
+    /// 1 if this record counts as a message, else 0.
+    pub messages: u64,
+    /// Type and version of the payload.
+    pub schema: u16,
+    /// At most [`crate::format::PAYLOAD_BYTES_MAX`].
+    pub payload: &'a [u8],
+    /// At most [`crate::format::LINKS_MAX`].
+    pub links: &'a [StreamId],
+}
+
+/// Where a group was stored. Nothing is durable yet: that is what [`Durable`] says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stored {
+    /// Position of the group's first record; the others follow.
+    pub first_position: u64,
+    /// Position of its last record.
+    pub last_position: u64,
+    /// Milliseconds since 1970, never less than that of any record before.
+    pub at: u64,
+}
+
+/// The store's answer to an append.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Appended under the expected heads; it will be durable, or the log fails.
+    Stored(Stored),
+    /// Another record has taken the place: `head` is the stream's present head.
+    Conflict {
+        /// Present head of the first stream that differs.
+        head: u64,
+    },
+    /// Too much waits for the disk: try again shortly.
+    Busy,
+    /// No room on the disk for another segment: nothing was stored.
+    Full,
+    /// A write or sync failed: the log takes nothing until it is recovered.
+    Unavailable,
+}
+
+/// Proof that every record of one log up to a position is on disk and synced.
+///
+/// Made only by a log, from a completed sync. Acknowledgements and deliveries ask for one, so that none can be made
+/// earlier.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Durable {
+    log: u16,
+    position: u64,
+}
+
+impl Durable {
+    /// The log that it speaks of.
+    #[must_use]
+    pub fn log(&self) -> u16 {
+        self.log
+    }
+
+    /// Every record up to and including this position is durable.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Whether it covers the record at `position`.
+    #[must_use]
+    pub fn covers(&self, position: u64) -> bool {
+        position <= self.position
+    }
+}
+
+/// One start of the node, as the log remembers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// Random per start.
+    pub id: [u8; 16],
+    /// First position of that start.
+    pub first_position: u64,
+}
+
+/// A batch was not written and synced as a whole. The log is poisoned: never write or sync again, recover by reading.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WriteError;
+
+struct InFlight {
+    lsn: u64,
+    end_lsn: u64,
+    last_position: Option<u64>,
+}
+
+/// One log of a store.
+pub struct Log {
+    config: LogConfig,
+    epoch: u32,
+    pub(crate) index: Index,
+    tail: Tail,
+    pub(crate) next_position: u64,
+    /// Where the next batch begins. Always within `segment_of(end_lsn)`, which exists.
+    pub(crate) end_lsn: u64,
+    /// Batches that are full and wait, then the one that takes appends.
+    closed: VecDeque<Batch>,
+    open: Option<Batch>,
+    in_flight: Option<InFlight>,
+    /// Checksum of the newest batch header: the chain.
+    pub(crate) previous: u32,
+    pub(crate) durable_lsn: u64,
+    pub(crate) durable_position: u64,
+    /// `at` of the newest record.
+    pub(crate) clock: u64,
+    spare: Spare,
+    pub(crate) runs: Vec<Run>,
+    poisoned: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Spare {
+    Wanted,
+    Asked,
+    Ready,
+}
+
+impl Log {
+    /// A log without a record, whose first segment (base 0) exists.
+    pub(crate) fn empty(config: LogConfig, epoch: u32) -> Self {
+        let index = Index::new(config.retention.clone());
+        let tail = Tail::new(config.tail_bytes_max);
+        Self {
+            config,
+            epoch,
+            index,
+            tail,
+            next_position: 1,
+            end_lsn: SEGMENT_HEADER_BYTES as u64,
+            closed: VecDeque::new(),
+            open: None,
+            in_flight: None,
+            previous: 0,
+            durable_lsn: 0,
+            durable_position: 0,
+            clock: 0,
+            spare: Spare::Wanted,
+            runs: Vec::new(),
+            poisoned: false,
+        }
+    }
+
+    /// Number of this log in its store.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.config.number
+    }
+
+    /// False once a write or sync has failed.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        !self.poisoned
+    }
+
+    /// Starts, oldest first, this one last.
+    #[must_use]
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// Newest record of a home stream, durable or not: what an append must expect.
+    #[must_use]
+    pub fn head(&self, stream: StreamId) -> Head {
+        self.index.head(stream)
+    }
+
+    /// Streams known, of any kind.
+    #[must_use]
+    pub fn streams_count(&self) -> usize {
+        self.index.streams_count()
+    }
+
+    /// The log's clock: the newest `at`, and at least `now`.
+    #[must_use]
+    pub fn clock(&self, now: u64) -> u64 {
+        self.clock.max(now)
+    }
+
+    /// Enters a start of the node. Called once, before any other append.
+    pub fn begin_run(&mut self, id: [u8; 16], now: u64) -> Answer {
+        let expected_head = self.head(StreamId::RUNS).seq;
+        let draft =
+            Draft { stream: StreamId::RUNS, expected_head, messages: 0, schema: 1, payload: &id, links: &[] };
+        let answer = self.append(&[draft], now);
+        if let Answer::Stored(stored) = answer {
+            self.enter_run(Run { id, first_position: stored.first_position });
+        }
+        answer
+    }
+
+    pub(crate) fn enter_run(&mut self, run: Run) {
+        if self.runs.len() == RUNS_MAX {
+            self.runs.remove(0);
+        }
+        self.runs.push(run);
+    }
+
+    /// Appends the records of one command, all or none, in one batch. Their streams differ from each other.
+    pub fn append(&mut self, group: &[Draft<'_>], now: u64) -> Answer {
+        assert!(!group.is_empty() && group.len() <= GROUP_RECORDS_MAX);
+        if self.poisoned {
+            return Answer::Unavailable;
+        }
+        for draft in group {
+            let head = self.index.head(draft.stream).seq;
+            if head != draft.expected_head {
+                return Answer::Conflict { head };
+            }
+        }
+        let bytes = group.iter().map(|draft| record_bytes(draft.payload.len(), draft.links.len())).sum();
+        if let Some(refusal) = self.make_room(bytes) {
+            return refusal;
+        }
+        self.clock = self.clock.max(now);
+        let first_position = self.next_position;
+        for (place, draft) in group.iter().enumerate() {
+            self.append_record(draft, place + 1 < group.len());
+        }
+        Answer::Stored(Stored { first_position, last_position: self.next_position - 1, at: self.clock })
+    }
+
+    fn append_record(&mut self, draft: &Draft<'_>, group_goes_on: bool) {
+        let batch = self.open.as_mut().expect("make_room leaves an open batch");
+        let before = self.index.head(draft.stream);
+        let head = Head { seq: before.seq + 1, message_count: before.message_count + draft.messages };
+        let position = self.next_position;
+        let lsn = batch.next_lsn();
+        let chain =
+            self.index.last_location(draft.stream).map_or(0, |last| (lsn - last.lsn()) / RECORD_ALIGN as u64);
+        batch.push(&Parts {
+            stream: draft.stream,
+            epoch: self.epoch,
+            position,
+            lsn,
+            chain: u32::try_from(chain).unwrap_or(0),
+            group_goes_on,
+            schema: draft.schema,
+            seq: head.seq,
+            at: self.clock,
+            message_count: head.message_count,
+            payload: draft.payload,
+            links: draft.links,
+        });
+        let location = Location::new(lsn, (batch.next_lsn() - lsn) as usize);
+        self.index.insert(draft.stream, head, Entry { key: head.seq, location }, position, draft.links);
+        self.next_position += 1;
+    }
+
+    /// Leaves an open batch that takes `bytes` of records, or says why there is none.
+    fn make_room(&mut self, bytes: usize) -> Option<Answer> {
+        if self.open.as_ref().is_some_and(|open| open.fits(bytes)) {
+            return None;
+        }
+        let waiting: usize = self.closed.iter().map(Batch::bytes_len).sum();
+        if waiting + BATCH_BYTES_MAX > PENDING_BYTES_MAX {
+            return Some(Answer::Busy);
+        }
+        let end_lsn = self.open.as_ref().map_or(self.end_lsn, Batch::end_lsn);
+        let roll = !fits_at(end_lsn, BATCH_HEADER_BYTES + bytes);
+        if roll && self.spare != Spare::Ready {
+            return Some(Answer::Full);
+        }
+        self.closed.extend(self.open.take());
+        self.end_lsn = end_lsn;
+        if roll {
+            // `end_lsn` may stand exactly at the next base when a segment was filled to its last byte.
+            self.end_lsn = segment_of(end_lsn - 1) + SEGMENT_BYTES + SEGMENT_HEADER_BYTES as u64;
+            self.spare = Spare::Wanted;
+        }
+        self.open = Some(Batch::new(self.end_lsn, self.next_position));
+        None
+    }
+
+    /// The base of a segment that should be prepared now. Says so once; [`Log::handle_spare`] takes the answer.
+    pub fn poll_spare(&mut self) -> Option<u64> {
+        if self.spare != Spare::Wanted || self.poisoned {
+            return None;
+        }
+        self.spare = Spare::Asked;
+        Some(self.spare_base())
+    }
+
+    /// Base of the segment after the one that takes appends.
+    #[must_use]
+    pub fn spare_base(&self) -> u64 {
+        segment_of(self.end_lsn - 1) + SEGMENT_BYTES
+    }
+
+    /// The segment at [`Log::spare_base`] exists and is preallocated (`true`), or could not be made and should be
+    /// asked for again (`false`).
+    pub fn handle_spare(&mut self, ready: bool) {
+        self.spare = if ready { Spare::Ready } else { Spare::Wanted };
+    }
+
+    /// The next batch to write and sync, if one is due and none is in flight.
+    pub fn poll_write(&mut self, now: u64) -> Option<WriteBatch> {
+        if self.in_flight.is_some() || self.poisoned {
+            return None;
+        }
+        let batch = match self.closed.pop_front() {
+            Some(batch) => batch,
+            None => {
+                let batch = self.open.take()?;
+                self.end_lsn = batch.end_lsn();
+                batch
+            }
+        };
+        let (lsn, end_lsn, last_position) = (batch.lsn, batch.end_lsn(), batch.last_position());
+        let seal = Seal {
+            epoch: self.epoch,
+            previous: self.previous,
+            durable_lsn: self.durable_lsn,
+            at: self.clock.max(now),
+        };
+        let bytes = batch.seal(&seal);
+        self.previous = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        self.in_flight = Some(InFlight { lsn, end_lsn, last_position: Some(last_position) });
+        Some(WriteBatch { segment: segment_of(lsn), offset: lsn % SEGMENT_BYTES, bytes })
+    }
+
+    /// Takes back the batch that was in flight. `Ok` only if every byte was written and the sync behind it succeeded.
+    ///
+    /// # Errors
+    /// [`WriteError`] when it did not; the log is poisoned from then on.
+    pub fn handle_written(&mut self, bytes: Vec<u8>, whole_and_synced: bool) -> Result<Durable, WriteError> {
+        let in_flight = self.in_flight.take().expect("a batch is in flight");
+        if !whole_and_synced {
+            self.poisoned = true;
+            return Err(WriteError);
+        }
+        assert_eq!(in_flight.lsn + bytes.len() as u64, in_flight.end_lsn);
+        self.tail.push(in_flight.lsn, bytes);
+        self.durable_lsn = in_flight.end_lsn;
+        self.durable_position = in_flight.last_position.unwrap_or(self.durable_position);
+        Ok(self.durable())
+    }
+
+    /// Stops the log: a sync of it failed elsewhere.
+    pub fn poison(&mut self) {
+        self.poisoned = true;
+    }
+
+    /// Whether something is appended and not yet durable.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.in_flight.is_some() || self.open.is_some() || !self.closed.is_empty()
+    }
+
+    /// What is durable now.
+    #[must_use]
+    pub fn durable(&self) -> Durable {
+        Durable { log: self.config.number, position: self.durable_position }
+    }
+
+    /// Durable entries of a stream after `after`, oldest first.
+    pub fn entries_after(&self, stream: StreamId, after: u64) -> impl Iterator<Item = Entry> {
+        self.index.entries_after(stream, after, self.durable_lsn)
+    }
+
+    /// Durable entries of a home stream before `before`, newest first.
+    pub fn entries_before(&self, stream: StreamId, before: u64) -> impl Iterator<Item = Entry> {
+        self.index.entries_before(stream, before, self.durable_lsn)
+    }
+
+    /// The record at a durable location, when it is still in memory.
+    #[must_use]
+    pub fn recent(&self, location: Location) -> Option<Record<'_>> {
+        let bytes = self.tail.find(location)?;
+        Some(Record::parse(bytes, location.lsn()).expect("this process wrote these bytes"))
+    }
+
+    /// Verifies what a disk read of `location` brought.
+    ///
+    /// # Errors
+    /// [`RecordError`] when the bytes are not that record.
+    pub fn verify(location: Location, bytes: &[u8]) -> Result<Record<'_>, RecordError> {
+        Record::parse(bytes, location.lsn())
+    }
+}

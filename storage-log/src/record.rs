@@ -1,0 +1,253 @@
+//! One record: `[local part 32][portable part 64][payload][links 24 each][zeros to 16]`.
+//!
+//! Writing goes straight into the batch; reading is a view over verified bytes. What the payload means is not known
+//! here.
+
+use std::fmt;
+
+use crate::format::{
+    LINK_BYTES, LINKS_MAX, LOCAL_BYTES, PAYLOAD_BYTES_MAX, PORTABLE_BYTES, PORTABLE_VERSION, RECORD_ALIGN,
+    RECORD_MAGIC, local_at, portable_at, put, read_u16, read_u32, read_u64, round_up,
+};
+
+/// What a stream holds. The numbers are on disk; the log gives meaning to none of them but [`StreamKind::RUNS`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamKind(pub u8);
+
+impl StreamKind {
+    /// The log's own stream: one record for each start of the node.
+    pub const RUNS: Self = Self(7);
+}
+
+/// Names one stream of a log.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId {
+    /// What it holds.
+    pub kind: StreamKind,
+    /// 128 bits that the owner of the kind chose.
+    pub id: [u8; 16],
+}
+
+impl StreamId {
+    /// The stream of starts.
+    pub const RUNS: Self = Self { kind: StreamKind::RUNS, id: [0; 16] };
+}
+
+impl fmt::Debug for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{:032x}", self.kind.0, u128::from_be_bytes(self.id))
+    }
+}
+
+/// Why bytes are not the record that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecordError {
+    /// Fewer bytes than the record says it has.
+    Short,
+    /// A checksum, magic or length does not hold: damaged.
+    Damaged,
+    /// A sound record of another place: a misdirected write or a stale block.
+    Misplaced,
+}
+
+/// Everything that a record's bytes are made from.
+pub(crate) struct Parts<'a> {
+    pub(crate) stream: StreamId,
+    pub(crate) epoch: u32,
+    pub(crate) position: u64,
+    pub(crate) lsn: u64,
+    pub(crate) chain: u32,
+    pub(crate) group_goes_on: bool,
+    pub(crate) schema: u16,
+    pub(crate) seq: u64,
+    pub(crate) at: u64,
+    pub(crate) message_count: u64,
+    pub(crate) payload: &'a [u8],
+    pub(crate) links: &'a [StreamId],
+}
+
+/// Bytes that a record takes in a batch, padding included.
+pub(crate) fn record_bytes(payload_bytes: usize, links: usize) -> usize {
+    round_up(LOCAL_BYTES + PORTABLE_BYTES + payload_bytes + links * LINK_BYTES, RECORD_ALIGN)
+}
+
+/// XXH3-64 of a payload, seeded so that a payload under another record's header never passes.
+pub(crate) fn payload_sum(stream: [u8; 16], seq: u64, payload: &[u8]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = stream;
+    let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ seq;
+    xxhash_rust::xxh3::xxh3_64_with_seed(payload, seed)
+}
+
+impl Parts<'_> {
+    /// Appends the record to `out`. `out.len()` is a multiple of [`RECORD_ALIGN`] before and after.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        assert!(self.payload.len() <= PAYLOAD_BYTES_MAX && self.links.len() <= LINKS_MAX);
+        let start = out.len();
+        let links_start = start + LOCAL_BYTES + PORTABLE_BYTES + self.payload.len();
+        out.resize(start + LOCAL_BYTES + PORTABLE_BYTES, 0);
+        out.extend_from_slice(self.payload);
+        for link in self.links {
+            out.extend_from_slice(&link.id);
+            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(&[link.kind.0, 0, 0, 0]);
+        }
+        let links_end = out.len();
+        out.resize(start + record_bytes(self.payload.len(), self.links.len()), 0);
+        self.write_portable(&mut out[start + LOCAL_BYTES..]);
+        let (head, rest) = out[start..].split_at_mut(LOCAL_BYTES);
+        self.write_local(head, &rest[links_start - start - LOCAL_BYTES..links_end - start - LOCAL_BYTES]);
+    }
+
+    fn write_portable(&self, bytes: &mut [u8]) {
+        put(bytes, portable_at::MAGIC, &RECORD_MAGIC.to_le_bytes());
+        put(bytes, portable_at::VERSION, &[PORTABLE_VERSION]);
+        put(bytes, portable_at::KIND, &[self.stream.kind.0]);
+        put(bytes, portable_at::PAYLOAD_BYTES, &(self.payload.len() as u32).to_le_bytes());
+        put(bytes, portable_at::SCHEMA, &self.schema.to_le_bytes());
+        put(bytes, portable_at::STREAM, &self.stream.id);
+        put(bytes, portable_at::SEQ, &self.seq.to_le_bytes());
+        put(bytes, portable_at::AT, &self.at.to_le_bytes());
+        put(bytes, portable_at::MESSAGE_COUNT, &self.message_count.to_le_bytes());
+        let sum = payload_sum(self.stream.id, self.seq, self.payload);
+        put(bytes, portable_at::PAYLOAD_SUM, &sum.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[portable_at::CHECKSUM.end..PORTABLE_BYTES]);
+        put(bytes, portable_at::CHECKSUM, &checksum.to_le_bytes());
+    }
+
+    fn write_local(&self, bytes: &mut [u8], links: &[u8]) {
+        let flags = if self.group_goes_on { local_at::FLAG_GROUP_GOES_ON } else { 0 };
+        put(bytes, local_at::EPOCH, &self.epoch.to_le_bytes());
+        put(bytes, local_at::POSITION, &self.position.to_le_bytes());
+        put(bytes, local_at::LSN, &self.lsn.to_le_bytes());
+        put(bytes, local_at::CHAIN, &self.chain.to_le_bytes());
+        put(bytes, local_at::LINKS, &(self.links.len() as u16).to_le_bytes());
+        put(bytes, local_at::FLAGS, &flags.to_le_bytes());
+        let checksum = local_checksum(bytes, links);
+        put(bytes, local_at::CHECKSUM, &checksum.to_le_bytes());
+    }
+}
+
+fn local_checksum(local: &[u8], links: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&local[local_at::CHECKSUM.end..LOCAL_BYTES]), links)
+}
+
+/// A verified record: every checksum held when the view was made.
+#[derive(Clone, Copy)]
+pub struct Record<'a> {
+    bytes: &'a [u8],
+    payload_bytes: usize,
+}
+
+impl<'a> Record<'a> {
+    /// Views the record that stands at `lsn`, at the front of `bytes`.
+    ///
+    /// # Errors
+    /// [`RecordError`] when it is not all there, not sound, or not the one that belongs there.
+    pub fn parse(bytes: &'a [u8], lsn: u64) -> Result<Self, RecordError> {
+        let portable = bytes.get(LOCAL_BYTES..LOCAL_BYTES + PORTABLE_BYTES).ok_or(RecordError::Short)?;
+        let payload_bytes = read_u32(portable, portable_at::PAYLOAD_BYTES) as usize;
+        let links = usize::from(read_u16(bytes, local_at::LINKS));
+        let portable_checksum = crc32c::crc32c(&portable[portable_at::CHECKSUM.end..]);
+        if read_u32(portable, portable_at::CHECKSUM) != portable_checksum
+            || read_u16(portable, portable_at::MAGIC) != RECORD_MAGIC
+            || portable[portable_at::VERSION.start] != PORTABLE_VERSION
+            || payload_bytes > PAYLOAD_BYTES_MAX
+        {
+            return Err(RecordError::Damaged);
+        }
+        let payload_end = LOCAL_BYTES + PORTABLE_BYTES + payload_bytes;
+        let links_end = payload_end + links * LINK_BYTES;
+        let record = bytes.get(..round_up(links_end, RECORD_ALIGN)).ok_or(RecordError::Short)?;
+        let record = Self { bytes: record, payload_bytes };
+        if read_u32(bytes, local_at::CHECKSUM) != local_checksum(bytes, &bytes[payload_end..links_end])
+            || read_u64(portable, portable_at::PAYLOAD_SUM)
+                != payload_sum(record.stream().id, record.seq(), record.payload())
+        {
+            return Err(RecordError::Damaged);
+        }
+        if read_u64(bytes, local_at::LSN) != lsn {
+            return Err(RecordError::Misplaced);
+        }
+        Ok(record)
+    }
+
+    fn portable_part(&self) -> &'a [u8] {
+        &self.bytes[LOCAL_BYTES..LOCAL_BYTES + PORTABLE_BYTES]
+    }
+
+    /// Bytes that it takes in the log.
+    #[must_use]
+    pub fn bytes_in_log(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Home stream.
+    #[must_use]
+    pub fn stream(&self) -> StreamId {
+        let portable = self.portable_part();
+        StreamId {
+            kind: StreamKind(portable[portable_at::KIND.start]),
+            id: portable[portable_at::STREAM].try_into().expect("an id of 16 bytes"),
+        }
+    }
+
+    /// Sequence in the home stream, from 1.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        read_u64(self.portable_part(), portable_at::SEQ)
+    }
+
+    /// When it was stored, milliseconds since 1970.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        read_u64(self.portable_part(), portable_at::AT)
+    }
+
+    /// Messages in the home stream up to and including this record.
+    #[must_use]
+    pub fn message_count(&self) -> u64 {
+        read_u64(self.portable_part(), portable_at::MESSAGE_COUNT)
+    }
+
+    /// Type and version of the payload.
+    #[must_use]
+    pub fn schema(&self) -> u16 {
+        read_u16(self.portable_part(), portable_at::SCHEMA)
+    }
+
+    /// Append number in its log, from 1.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        read_u64(self.bytes, local_at::POSITION)
+    }
+
+    pub(crate) fn epoch(&self) -> u32 {
+        read_u32(self.bytes, local_at::EPOCH)
+    }
+
+    pub(crate) fn group_goes_on(&self) -> bool {
+        read_u16(self.bytes, local_at::FLAGS) & local_at::FLAG_GROUP_GOES_ON != 0
+    }
+
+    /// The payload, without padding.
+    #[must_use]
+    pub fn payload(&self) -> &'a [u8] {
+        &self.bytes[LOCAL_BYTES + PORTABLE_BYTES..][..self.payload_bytes]
+    }
+
+    /// Portable part and payload: what leaves the node, the same bytes everywhere.
+    #[must_use]
+    pub fn portable(&self) -> &'a [u8] {
+        &self.bytes[LOCAL_BYTES..LOCAL_BYTES + PORTABLE_BYTES + self.payload_bytes]
+    }
+
+    /// Streams that it is linked into.
+    pub fn links(&self) -> impl Iterator<Item = StreamId> + use<'a> {
+        let start = LOCAL_BYTES + PORTABLE_BYTES + self.payload_bytes;
+        let end = start + usize::from(read_u16(self.bytes, local_at::LINKS)) * LINK_BYTES;
+        self.bytes[start..end].chunks_exact(LINK_BYTES).map(|link| StreamId {
+            kind: StreamKind(link[20]),
+            id: link[..16].try_into().expect("an id of 16 bytes"),
+        })
+    }
+}

@@ -1,0 +1,293 @@
+//! Reading a log back: [`Scan`] only looks, its owner acts.
+//!
+//! | what stands at the end of the valid batches | durable mark | what it is |
+//! |---|---|---|
+//! | zeros, or the end of the segment | at or below | clean |
+//! | anything else, no valid batch behind it | at or below | a torn batch: dropped, counted |
+//! | anything else, a valid batch behind it | – | damage: refused, place named |
+//! | anything | above | damage: acknowledged bytes are missing |
+//!
+//! A whole batch above the mark is kept: its acknowledgement may have been sent. It is written again before serving,
+//! because after a failed sync the page cache vouches for bytes that the disk does not have.
+
+use crate::batch::{BatchHeader, WriteBatch};
+use crate::format::{BATCH_ALIGN, BATCH_HEADER_BYTES, FEED_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
+use crate::index::Location;
+use crate::log::{Log, LogConfig, Run};
+use crate::record::{Record, StreamId};
+use crate::segment::{SegmentHeader, SegmentHeaderError, segment_of};
+
+/// Why a log is not opened. Nothing was changed on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// Segment that it was found in.
+    pub segment: u64,
+    /// First byte in that segment which is not understood.
+    pub offset: u64,
+    /// What is wrong there.
+    pub kind: DamageKind,
+}
+
+/// What is wrong with a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DamageKind {
+    /// Bytes below the durable mark do not hold their checksums, or valid batches follow them.
+    Acknowledged,
+    /// The segment's header is unreadable.
+    Header,
+    /// The segment belongs to another store, log or place.
+    Foreign,
+    /// Written by a newer version of the program.
+    Newer(u16),
+    /// A segment is missing.
+    Missing,
+    /// A sound batch that contradicts those before it: a sequence or position does not follow.
+    Contradiction,
+}
+
+/// A torn batch at the end, which nobody was told about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dropped {
+    /// Segment and offset of its first byte.
+    pub segment: u64,
+    /// Offset in the segment.
+    pub offset: u64,
+    /// Bytes from there to the last that is not zero.
+    pub bytes: u64,
+}
+
+/// Answer to a feed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fed {
+    /// Bytes taken; the next feed begins behind them.
+    pub consumed: usize,
+    /// This segment holds nothing more.
+    pub ended: bool,
+}
+
+/// A log that was read back.
+pub struct Recovered {
+    /// Ready for `begin_run`, once `rewrite` is done.
+    pub log: Log,
+    /// Write these bytes again, same place, and sync, before the log serves.
+    pub rewrite: Option<WriteBatch>,
+    /// What was cut off.
+    pub dropped: Option<Dropped>,
+    /// The next segment exists already.
+    pub spare_exists: bool,
+    /// Records read.
+    pub records: u64,
+}
+
+/// The end of the valid batches of a segment, when something else than zeros stands there.
+#[derive(Clone, Copy)]
+struct Torn {
+    lsn: u64,
+    bytes: u64,
+}
+
+/// Reads the segments of one log, in order, and rebuilds what memory holds of it.
+pub struct Scan {
+    log: Log,
+    store: [u8; 16],
+    segment: Option<u64>,
+    /// Where the next batch is looked for.
+    lsn: u64,
+    /// Newest durable mark seen.
+    durable_lsn: u64,
+    torn: Option<Torn>,
+    spare_exists: bool,
+    rewrite: Option<WriteBatch>,
+    records: u64,
+}
+
+impl Scan {
+    /// Starts a scan. `epoch` marks what this process will write: random, different at each start.
+    #[must_use]
+    pub fn new(config: LogConfig, epoch: u32) -> Self {
+        Self {
+            store: config.store,
+            log: Log::empty(config, epoch),
+            segment: None,
+            lsn: SEGMENT_HEADER_BYTES as u64,
+            durable_lsn: 0,
+            torn: None,
+            spare_exists: false,
+            rewrite: None,
+            records: 0,
+        }
+    }
+
+    /// Goes on with the segment at `base`, whose first bytes are `header`. Segments come in order, from base 0.
+    ///
+    /// # Errors
+    /// [`Damage`] when it is not the segment that belongs here.
+    pub fn open_segment(&mut self, base: u64, header: &[u8]) -> Result<(), Damage> {
+        let damage = |kind| Err(Damage { segment: base, offset: 0, kind });
+        let expected = self.segment.map_or(0, |segment| segment + SEGMENT_BYTES);
+        if base != expected {
+            return damage(DamageKind::Missing);
+        }
+        let header = match SegmentHeader::parse(header) {
+            Ok(header) => header,
+            Err(SegmentHeaderError::Damaged) => return damage(DamageKind::Header),
+            Err(SegmentHeaderError::Newer(version)) => return damage(DamageKind::Newer(version)),
+        };
+        if header.base != base || header.log != self.log.number() || header.store != self.store {
+            return damage(DamageKind::Foreign);
+        }
+        self.segment = Some(base);
+        Ok(())
+    }
+
+    /// Offset in the open segment that the next feed begins at.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        match self.segment {
+            Some(base) if segment_of(self.lsn) == base => self.lsn % SEGMENT_BYTES,
+            _ => SEGMENT_HEADER_BYTES as u64,
+        }
+    }
+
+    /// Takes bytes of the open segment from [`Scan::offset`] on: at least [`crate::format::FEED_BYTES`], or all there
+    /// are (`to_end`).
+    ///
+    /// # Errors
+    /// [`Damage`] as in the table above.
+    pub fn feed(&mut self, bytes: &[u8], to_end: bool) -> Result<Fed, Damage> {
+        let base = self.segment.expect("a segment is open");
+        let start = base + self.offset();
+        let mut consumed = 0;
+        loop {
+            let lsn = start + consumed as u64;
+            let rest = &bytes[consumed..];
+            match self.next_batch(lsn, rest) {
+                Some(header) if rest.len() >= header.padded_bytes() => {
+                    if !self.take_batch(&header, &rest[..header.padded_bytes()])? {
+                        self.end_segment(lsn, rest)?;
+                        return Ok(Fed { consumed, ended: true });
+                    }
+                    consumed += header.padded_bytes();
+                }
+                Some(_) if !to_end => return Ok(Fed { consumed, ended: false }),
+                // Too little is left to see whether a valid batch follows: the next feed starts here.
+                None if rest.len() < FEED_BYTES / 2 && !to_end => return Ok(Fed { consumed, ended: false }),
+                _ => {
+                    self.end_segment(lsn, rest)?;
+                    return Ok(Fed { consumed, ended: true });
+                }
+            }
+        }
+    }
+
+    /// The header at `lsn`, when it is the next of the chain.
+    fn next_batch(&self, lsn: u64, bytes: &[u8]) -> Option<BatchHeader> {
+        let header = BatchHeader::parse(bytes)?;
+        (header.lsn == lsn && header.previous == self.log.previous && !self.spare_exists).then_some(header)
+    }
+
+    /// Enters a batch. `false`: its body does not hold its sum, so it ends the valid part.
+    fn take_batch(&mut self, header: &BatchHeader, bytes: &[u8]) -> Result<bool, Damage> {
+        let body = &bytes[BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + header.body_bytes];
+        if xxhash_rust::xxh3::xxh3_64(body) != header.body_sum {
+            return Ok(false);
+        }
+        let segment = segment_of(header.lsn);
+        let contradiction =
+            Damage { segment, offset: header.lsn % SEGMENT_BYTES, kind: DamageKind::Contradiction };
+        if header.first_position != self.log.next_position {
+            return Err(contradiction);
+        }
+        self.take_records(header, body).ok_or(contradiction)?;
+        // What stood behind the last batch of the segment before was left by a torn batch of an earlier run.
+        self.torn = None;
+        self.durable_lsn = self.durable_lsn.max(header.durable_lsn);
+        self.log.previous = header.checksum;
+        self.log.clock = self.log.clock.max(header.at);
+        self.lsn = header.lsn + bytes.len() as u64;
+        self.rewrite =
+            Some(WriteBatch { segment, offset: header.lsn % SEGMENT_BYTES, bytes: bytes.to_vec() });
+        Ok(true)
+    }
+
+    fn take_records(&mut self, header: &BatchHeader, body: &[u8]) -> Option<()> {
+        let mut lsn = header.lsn + BATCH_HEADER_BYTES as u64;
+        let mut rest = body;
+        for place in 0..header.records {
+            let record = Record::parse(rest, lsn).ok()?;
+            let last = place + 1 == header.records;
+            let follows = record.position() == self.log.next_position
+                && record.seq() == self.log.head(record.stream()).seq + 1
+                && record.epoch() == header.epoch
+                && !(last && record.group_goes_on());
+            if !follows {
+                return None;
+            }
+            let location = Location::new(lsn, record.bytes_in_log());
+            self.log.index.insert_record(&record, location);
+            if record.stream() == StreamId::RUNS {
+                let run = Run { id: record.payload().try_into().ok()?, first_position: record.position() };
+                self.log.enter_run(run);
+            }
+            self.log.clock = self.log.clock.max(record.at());
+            self.log.next_position += 1;
+            self.records += 1;
+            lsn += record.bytes_in_log() as u64;
+            rest = &rest[record.bytes_in_log()..];
+        }
+        rest.is_empty().then_some(())
+    }
+
+    /// What stands at `lsn` is not the next batch: decide what it is.
+    fn end_segment(&mut self, lsn: u64, rest: &[u8]) -> Result<(), Damage> {
+        let base = self.segment.expect("a segment is open");
+        let is_spare = base != segment_of(self.lsn - 1);
+        // Batches are written one at a time, so one that follows damage says that the damaged place was durable. The
+        // first place of a segment counts as following whatever ends the segment before.
+        let from = if is_spare { 0 } else { BATCH_ALIGN };
+        let later = (from..rest.len()).step_by(BATCH_ALIGN).any(|at| {
+            let header = BatchHeader::parse(&rest[at..]);
+            header.is_some_and(|header| header.lsn == lsn + at as u64 && header.durable_lsn > self.lsn)
+        });
+        if later {
+            let segment = segment_of(self.lsn - 1);
+            return Err(Damage { segment, offset: self.lsn - segment, kind: DamageKind::Acknowledged });
+        }
+        // Nothing of the chain stands in a spare. Its first batch may be torn.
+        self.spare_exists |= is_spare;
+        let dirty = rest.iter().rposition(|byte| *byte != 0);
+        if let Some(last) = dirty {
+            self.torn = Some(Torn { lsn, bytes: last as u64 + 1 });
+        }
+        Ok(())
+    }
+
+    /// Ends the scan after the last segment.
+    ///
+    /// # Errors
+    /// [`Damage`] when acknowledged bytes are missing at the end.
+    pub fn finish(mut self) -> Result<Recovered, Damage> {
+        if self.durable_lsn > self.lsn {
+            let segment = segment_of(self.lsn - 1);
+            return Err(Damage { segment, offset: self.lsn - segment, kind: DamageKind::Acknowledged });
+        }
+        self.log.end_lsn = self.lsn;
+        self.log.durable_lsn = self.lsn;
+        self.log.durable_position = self.log.next_position - 1;
+        if self.spare_exists {
+            self.log.handle_spare(true);
+        }
+        let dropped = self.torn.map(|torn| Dropped {
+            segment: segment_of(torn.lsn),
+            offset: torn.lsn % SEGMENT_BYTES,
+            bytes: torn.bytes,
+        });
+        Ok(Recovered {
+            log: self.log,
+            rewrite: self.rewrite.take(),
+            dropped,
+            spare_exists: self.spare_exists,
+            records: self.records,
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! Segments: files of fixed size that tile a log's address space.
+//!
+//! A segment's base is a multiple of [`SEGMENT_BYTES`], and so is its name: the order of names is the order of the
+//! log. What is left of a segment when the next batch no longer fits stays zero.
+
+use crate::format::{
+    FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, put, read_u16, read_u32, read_u64,
+    segment_at,
+};
+
+/// The first 512 bytes of a segment file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentHeader {
+    /// The installation that it belongs to.
+    pub store: [u8; 16],
+    /// The number of its log.
+    pub log: u16,
+    /// First byte of the segment in its log.
+    pub base: u64,
+}
+
+/// Why a segment is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SegmentHeaderError {
+    /// Not a segment header, or a damaged one.
+    Damaged,
+    /// Made by a newer version of the program.
+    Newer(u16),
+}
+
+impl SegmentHeader {
+    /// The header's bytes, zeros behind the fields.
+    #[must_use]
+    pub fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        put(&mut bytes, segment_at::MAGIC, &SEGMENT_MAGIC.to_le_bytes());
+        put(&mut bytes, segment_at::VERSION, &FORMAT_VERSION.to_le_bytes());
+        put(&mut bytes, segment_at::LOG, &self.log.to_le_bytes());
+        put(&mut bytes, segment_at::STORE, &self.store);
+        put(&mut bytes, segment_at::BASE, &self.base.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[segment_at::CHECKSUM.end..segment_at::END]);
+        put(&mut bytes, segment_at::CHECKSUM, &checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// [`SegmentHeaderError`] when it is damaged or of a newer version.
+    pub fn parse(bytes: &[u8]) -> Result<Self, SegmentHeaderError> {
+        let bytes = bytes.get(..segment_at::END).ok_or(SegmentHeaderError::Damaged)?;
+        let checksum = crc32c::crc32c(&bytes[segment_at::CHECKSUM.end..]);
+        if read_u32(bytes, segment_at::MAGIC) != SEGMENT_MAGIC
+            || read_u32(bytes, segment_at::CHECKSUM) != checksum
+        {
+            return Err(SegmentHeaderError::Damaged);
+        }
+        let version = read_u16(bytes, segment_at::VERSION);
+        if version != FORMAT_VERSION {
+            return Err(SegmentHeaderError::Newer(version));
+        }
+        Ok(Self {
+            store: bytes[segment_at::STORE].try_into().expect("an id of 16 bytes"),
+            log: read_u16(bytes, segment_at::LOG),
+            base: read_u64(bytes, segment_at::BASE),
+        })
+    }
+}
+
+/// Base of the segment that holds `lsn`.
+#[must_use]
+pub fn segment_of(lsn: u64) -> u64 {
+    lsn - lsn % SEGMENT_BYTES
+}
+
+/// Name of the segment file at `base`: `seg-<base, 16 hex digits>.log`.
+#[must_use]
+pub fn segment_file_name(base: u64) -> String {
+    format!("seg-{base:016x}.log")
+}
+
+/// The base that a file name stands for; `None` for any other file.
+#[must_use]
+pub fn segment_of_file_name(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("seg-")?.strip_suffix(".log")?;
+    let base = u64::from_str_radix(digits, 16).ok()?;
+    (segment_file_name(base) == name && base.is_multiple_of(SEGMENT_BYTES)).then_some(base)
+}
