@@ -128,6 +128,39 @@ pub struct WireLimits {
     pub mentions: u32,
 }
 
+impl WireLimits {
+    /// Names and values in the order of the wire.
+    pub const fn named(&self) -> [(&'static str, u32); 9] {
+        [
+            ("frame_bytes", self.frame_bytes),
+            ("text_bytes", self.text_bytes),
+            ("page_bytes", self.page_bytes),
+            ("history_items", self.history_items),
+            ("members", self.members),
+            ("title_bytes", self.title_bytes),
+            ("commands_in_flight", self.commands_in_flight),
+            ("positions", self.positions),
+            ("mentions", self.mentions),
+        ]
+    }
+
+    /// The field of a name; `None` for limits this client does not know.
+    pub(crate) fn slot(&mut self, name: &str) -> Option<&mut u32> {
+        Some(match name {
+            "frame_bytes" => &mut self.frame_bytes,
+            "text_bytes" => &mut self.text_bytes,
+            "page_bytes" => &mut self.page_bytes,
+            "history_items" => &mut self.history_items,
+            "members" => &mut self.members,
+            "title_bytes" => &mut self.title_bytes,
+            "commands_in_flight" => &mut self.commands_in_flight,
+            "positions" => &mut self.positions,
+            "mentions" => &mut self.mentions,
+            _ => return None,
+        })
+    }
+}
+
 impl Default for WireLimits {
     /// Those of this version.
     fn default() -> Self {

@@ -28,7 +28,9 @@ pub use payload::{
     ArchivedConversationStateV1, ArchivedMemberV1, ArchivedMembershipV1, ArchivedMessageV1, ArchivedNameV1,
     Body, ConversationStateV1, MemberV1, MembershipV1, MessageV1, NameV1, Schema,
 };
-pub use stored::{Stored, StoredBody};
+pub use stored::{Stored, StoredBody, StoredItem};
+
+pub use crate::json::{render_json, write_json};
 
 use crate::{
     ids::{ConversationId, Seq, UnixMillis},

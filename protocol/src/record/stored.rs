@@ -12,6 +12,7 @@ use super::{
     ArchivedConversationStateV1, ArchivedMembershipV1, ArchivedMessageV1, PORTABLE_BYTES, Portable,
     RecordError, Schema, StreamKind,
 };
+use crate::event::Gap;
 
 /// A checked view of `[portable | payload]`.
 #[derive(Clone, Copy)]
@@ -34,6 +35,15 @@ pub enum StoredBody<'a> {
     State(&'a ArchivedConversationStateV1),
     /// A schema this program does not know: delivered as a gap, kept as it is.
     Unknown,
+}
+
+/// One item of a page a server makes.
+#[derive(Clone, Copy)]
+pub enum StoredItem<'a> {
+    /// Sequences that cannot be served.
+    Gap(&'a Gap),
+    /// A record as it is stored.
+    Record(Stored<'a>),
 }
 
 impl<'a> Stored<'a> {

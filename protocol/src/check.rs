@@ -1,0 +1,208 @@
+//! What a command must satisfy beyond its shape. One place for both wire forms, so that they cannot
+//! differ in what they accept.
+//!
+//! Invariant: a [`Fault`] holds constant text only, so nothing a client sent can come back in an error.
+
+use std::collections::HashSet;
+
+use crate::{
+    command::{Command, Connect, Create, HistoryRange, Members, MessageKind, Request, Send},
+    event::{ErrorCode, Refusal},
+    ids::{MessageId, RequestId, Seq, UserId},
+    limits,
+};
+
+/// One thing wrong with a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) code: ErrorCode,
+    /// A field of the protocol, or empty when the whole frame is meant.
+    pub(crate) field: &'static str,
+    pub(crate) reason: &'static str,
+}
+
+impl Fault {
+    pub(crate) const fn field(field: &'static str, reason: &'static str) -> Self {
+        Self { code: ErrorCode::BadField, field, reason }
+    }
+
+    pub(crate) const fn frame(reason: &'static str) -> Self {
+        Self { code: ErrorCode::BadFrame, field: "", reason }
+    }
+
+    const fn too_large(field: &'static str) -> Self {
+        Self { code: ErrorCode::TooLarge, field, reason: "is too long" }
+    }
+
+    pub(crate) fn into_refusal(self, id: Option<RequestId>) -> Refusal {
+        let message = match self.field {
+            "" => self.reason.to_owned(),
+            field => format!("`{field}` {}", self.reason),
+        };
+        Refusal { id, code: self.code, message }
+    }
+}
+
+/// Everything that can be judged without state.
+pub(crate) fn request(request: &Request) -> Result<(), Fault> {
+    match (&request.command, request.id) {
+        (Command::Ack { .. }, Some(_)) => return Err(Fault::field("id", "does not belong to this op")),
+        (Command::Ack { .. }, None) => {}
+        (_, None) => return Err(Fault::field("id", "is missing")),
+        (_, Some(RequestId(id))) if RequestId::new(u64::from(id)).is_none() => {
+            return Err(Fault::field("id", "is out of range"));
+        }
+        (_, Some(_)) => {}
+    }
+    match &request.command {
+        Command::Ack { cursor } => check_cursor(cursor),
+        Command::Connect(connect) => check_connect(connect),
+        Command::Create(create) => check_create(create),
+        Command::History { range, limit, .. } => check_history(*range, *limit),
+        Command::Leave { message_id, .. } => check_message_id(*message_id),
+        Command::ListMembers { .. } | Command::Refresh { .. } => Ok(()),
+        Command::Members(members) => check_members(members),
+        Command::Ping { cursor } => cursor.as_deref().map_or(Ok(()), check_cursor),
+        Command::Send(send) => check_send(send),
+        Command::Title { title, message_id, .. } => {
+            check_title(title)?;
+            check_message_id(*message_id)
+        }
+    }
+}
+
+fn check_connect(connect: &Connect) -> Result<(), Fault> {
+    if let Some(cursor) = &connect.cursor {
+        check_cursor(cursor)?;
+        if connect.positions.is_some() {
+            return Err(Fault::field("positions", "cannot stand beside `cursor`"));
+        }
+    }
+    let positions = connect.positions.as_deref().unwrap_or_default();
+    if positions.len() > limits::POSITIONS_MAX {
+        return Err(Fault::too_large("positions"));
+    }
+    let mut seen = HashSet::with_capacity(positions.len());
+    for (conversation, seq) in positions {
+        if !seen.insert(conversation) {
+            return Err(Fault::field("positions", "names a conversation twice"));
+        }
+        check_seq("positions", *seq, 0)?;
+    }
+    Ok(())
+}
+
+fn check_send(send: &Send) -> Result<(), Fault> {
+    if send.text.len() > limits::TEXT_BYTES_MAX {
+        return Err(Fault::too_large("text"));
+    }
+    match (&send.media, send.kind) {
+        (Some(_), MessageKind::Text) => return Err(Fault::field("media", "does not belong to this kind")),
+        (None, MessageKind::File | MessageKind::Image) => return Err(Fault::field("media", "is missing")),
+        (None, MessageKind::Text) if send.text.is_empty() => return Err(Fault::field("text", "is empty")),
+        (None, MessageKind::Text) => {}
+        (Some(media), MessageKind::File | MessageKind::Image) => {
+            check_line("media", media, limits::MEDIA_BYTES_MAX)?;
+        }
+    }
+    if let Some(seq) = send.reply_to {
+        check_seq("reply_to", seq, 1)?;
+    }
+    if send.mentions.len() > limits::MENTIONS_MAX {
+        return Err(Fault::too_large("mentions"));
+    }
+    check_message_id(send.message_id)
+}
+
+fn check_create(create: &Create) -> Result<(), Fault> {
+    check_title(&create.title)?;
+    check_users("members", create.members.iter())?;
+    if create.members.is_empty() {
+        return Err(Fault::field("members", "is empty"));
+    }
+    check_message_id(create.message_id)
+}
+
+fn check_members(members: &Members) -> Result<(), Fault> {
+    let Members { add, remove, roles, message_id, .. } = members;
+    if add.is_empty() && remove.is_empty() && roles.is_empty() {
+        return Err(Fault::field("add", "is missing, and so are `remove`, `roles` and `list`"));
+    }
+    let added = check_users("add", add.iter())?;
+    if check_users("remove", remove.iter())?.iter().any(|user| added.contains(user)) {
+        return Err(Fault::field("remove", "names a user of `add`"));
+    }
+    check_users("roles", roles.iter().map(|(user, _)| user))?;
+    check_message_id(*message_id)
+}
+
+fn check_history(range: HistoryRange, limit: u32) -> Result<(), Fault> {
+    match range {
+        HistoryRange::After(seq) => check_seq("after", seq, 0)?,
+        HistoryRange::Before(seq) => check_seq("before", seq, 1)?,
+        HistoryRange::Latest => {}
+    }
+    if (1..=limits::HISTORY_ITEMS_MAX).contains(&limit) {
+        Ok(())
+    } else {
+        Err(Fault::field("limit", "is out of range"))
+    }
+}
+
+fn check_users<'a>(
+    field: &'static str,
+    users: impl ExactSizeIterator<Item = &'a UserId>,
+) -> Result<HashSet<&'a UserId>, Fault> {
+    if users.len() > limits::MEMBERS_MAX {
+        return Err(Fault::too_large(field));
+    }
+    let mut seen = HashSet::with_capacity(users.len());
+    for user in users {
+        if !seen.insert(user) {
+            return Err(Fault::field(field, "names a user twice"));
+        }
+    }
+    Ok(seen)
+}
+
+fn check_seq(field: &'static str, seq: Seq, min: u64) -> Result<(), Fault> {
+    if (min..=limits::INTEGER_MAX).contains(&seq.0) {
+        Ok(())
+    } else {
+        Err(Fault::field(field, "is out of range"))
+    }
+}
+
+fn check_message_id(message_id: Option<MessageId>) -> Result<(), Fault> {
+    match message_id {
+        Some(id) if !id.is_v7() => Err(Fault::field("message_id", "is not a UUID of version 7")),
+        _ => Ok(()),
+    }
+}
+
+fn check_title(title: &str) -> Result<(), Fault> {
+    check_line("title", title, limits::TITLE_BYTES_MAX)
+}
+
+fn check_cursor(cursor: &str) -> Result<(), Fault> {
+    check_line("cursor", cursor, limits::CURSOR_BYTES_MAX)?;
+    if cursor.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(())
+    } else {
+        Err(Fault::field("cursor", "is malformed"))
+    }
+}
+
+/// One line of text: not empty, bounded, no control characters.
+fn check_line(field: &'static str, text: &str, bytes_max: usize) -> Result<(), Fault> {
+    if text.is_empty() {
+        return Err(Fault::field(field, "is empty"));
+    }
+    if text.len() > bytes_max {
+        return Err(Fault::too_large(field));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Fault::field(field, "contains a control character"));
+    }
+    Ok(())
+}

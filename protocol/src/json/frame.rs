@@ -1,0 +1,266 @@
+//! What a server sends, as JSON.
+
+use std::borrow::Cow;
+
+use super::{object::Object, request::write_roles};
+use crate::{
+    command::{MessageKind, Role},
+    event::{ErrorReply, Gap, Head, MemberEvent, MessageEvent, OkReply, PageItem, ServerFrame, Welcome},
+    ids::{MessageId, RequestId, Seq, UserId},
+    record::{
+        ArchivedMemberV1, ArchivedMembershipV1, ArchivedMessageV1, ArchivedNameV1, Portable, Stored,
+        StoredBody, StoredItem,
+    },
+};
+
+/// Appends `frame` as one JSON object.
+pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
+    match frame {
+        ServerFrame::CaughtUp { cursor, partial } => {
+            let mut object = Object::op(out, "caught_up");
+            object.text("cursor", cursor);
+            if *partial {
+                object.boolean("partial", true);
+            }
+            object.end();
+        }
+        ServerFrame::Cursor { cursor } => {
+            let mut object = Object::op(out, "cursor");
+            object.text("cursor", cursor);
+            object.end();
+        }
+        ServerFrame::Drain { reconnect_in_ms, reason } => {
+            let mut object = Object::op(out, "drain");
+            object.number("reconnect_in_ms", *reconnect_in_ms).text("reason", reason);
+            object.end();
+        }
+        ServerFrame::Error(error) => write_error(error, out),
+        ServerFrame::Gap(gap) => write_gap(gap, out),
+        ServerFrame::Heads { conversations, more } => {
+            let mut object = Object::op(out, "heads");
+            object.list("conversations", conversations, write_head).boolean("more", *more);
+            object.end();
+        }
+        ServerFrame::Member(event) => write_member(event, out),
+        ServerFrame::MembersPage { id, members } => {
+            let mut object = reply(out, "page", *id);
+            object.list("members", members, |member, out| {
+                let mut object = Object::new(out);
+                object
+                    .text("user", member.user.as_str())
+                    .text("role", member.role.name())
+                    .number("visible_from", member.visible_from.0);
+                object.end();
+            });
+            object.end();
+        }
+        ServerFrame::Message(event) => write_message(event, out),
+        ServerFrame::Ok(ok) => write_ok(ok, out),
+        ServerFrame::Page { id, messages, more } => {
+            let mut object = reply(out, "page", *id);
+            object.list("messages", messages, |item, out| match item {
+                PageItem::Gap(gap) => write_gap(gap, out),
+                PageItem::Member(event) => write_member(event, out),
+                PageItem::Message(event) => write_message(event, out),
+            });
+            object.boolean("more", *more);
+            object.end();
+        }
+        ServerFrame::Pong { id, now, cursor } => {
+            let mut object = reply(out, "pong", *id);
+            object.number("now", now.0).text_if("cursor", cursor.as_deref());
+            object.end();
+        }
+        ServerFrame::Welcome(welcome) => write_welcome(welcome, out),
+    }
+}
+
+/// Appends the reply to `history` made from records as they are stored.
+pub fn encode_page(id: RequestId, items: &[StoredItem<'_>], more: bool, out: &mut Vec<u8>) {
+    let mut object = reply(out, "page", id);
+    object.list("messages", items, |item, out| match item {
+        StoredItem::Gap(gap) => write_gap(gap, out),
+        StoredItem::Record(stored) => write_json(stored, out),
+    });
+    object.boolean("more", more);
+    object.end();
+}
+
+/// One `message` or `member` event made from a record. A record that is neither becomes a `gap`, so
+/// that no sequence is skipped in silence.
+pub fn render_json(stored: &Stored<'_>) -> Vec<u8> {
+    // Names and envelope take about 256 bytes; the text is most of the payload.
+    let mut out = Vec::with_capacity(stored.bytes().len() + 256);
+    write_json(stored, &mut out);
+    out
+}
+
+/// Appends what [`render_json`] makes.
+pub fn write_json(stored: &Stored<'_>, out: &mut Vec<u8>) {
+    match stored.body {
+        StoredBody::Membership(body) => write_stored_membership(&stored.portable, body, out),
+        StoredBody::Message(body) => write_stored_message(&stored.portable, body, out),
+        StoredBody::State(_) | StoredBody::Unknown => write_gap(&unknown_gap(&stored.portable), out),
+    }
+}
+
+/// What a reader is told about a record it cannot be shown.
+pub(crate) fn unknown_gap(portable: &Portable) -> Gap {
+    let (conversation, seq) = (portable.conversation, portable.seq);
+    Gap { conversation, from: seq, to: seq, reason: "unknown record".to_owned() }
+}
+
+fn write_stored_message(portable: &Portable, body: &ArchivedMessageV1, out: &mut Vec<u8>) {
+    let mut object = Object::op(out, "message");
+    object
+        .plain("conversation", portable.conversation)
+        .number("seq", portable.seq.0)
+        .plain("message_id", MessageId(body.message_id))
+        .text("sender", &text(&body.sender))
+        .text("kind", MessageKind::from_number(body.kind).unwrap_or(MessageKind::Text).name())
+        .text("text", &text(&body.text))
+        .number("at", portable.at.0);
+    if !body.media.is_empty() {
+        object.text("media", &text(&body.media));
+    }
+    object.number_if("reply_to", (body.reply_to != 0).then_some(body.reply_to.into()));
+    if !body.mentions.is_empty() {
+        write_names(&mut object, "mentions", body.mentions.iter());
+    }
+    object.end();
+}
+
+fn write_stored_membership(portable: &Portable, body: &ArchivedMembershipV1, out: &mut Vec<u8>) {
+    let mut object = Object::op(out, "member");
+    object
+        .plain("conversation", portable.conversation)
+        .number("seq", portable.seq.0)
+        .plain("message_id", MessageId(body.message_id))
+        .number("at", portable.at.0)
+        .text("by", &text(&body.by));
+    if !body.added.is_empty() {
+        object.list("added", body.added.iter(), |member: &ArchivedMemberV1, out| {
+            super::object::write_text(out, &text(&member.user));
+        });
+    }
+    if !body.removed.is_empty() {
+        write_names(&mut object, "removed", body.removed.iter());
+    }
+    if !body.roles.is_empty() {
+        let mut roles = object.object("roles");
+        for member in body.roles.iter() {
+            roles.text(&text(&member.user), Role::from_number(member.role).unwrap_or(Role::Member).name());
+        }
+        roles.end();
+    }
+    if body.title_set != 0 {
+        object.text("title", &text(&body.title));
+    }
+    object.end();
+}
+
+fn write_names<'a>(object: &mut Object<'_>, name: &str, names: impl Iterator<Item = &'a ArchivedNameV1>) {
+    object.list(name, names, |item, out| super::object::write_text(out, &text(&item.name)));
+}
+
+/// Stored text was checked when it came in; should a disk say otherwise, a reader sees U+FFFD.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+fn reply<'o>(out: &'o mut Vec<u8>, op: &'static str, id: RequestId) -> Object<'o> {
+    let mut object = Object::op(out, op);
+    object.number("id", u64::from(id.0));
+    object
+}
+
+fn write_welcome(welcome: &Welcome, out: &mut Vec<u8>) {
+    let mut object = reply(out, "welcome", welcome.id);
+    object
+        .text("user", welcome.user.as_str())
+        .text("session", &welcome.session)
+        .text("store", &welcome.store)
+        .text_if("cursor", welcome.cursor.as_deref())
+        .number("now", welcome.now.0)
+        .number("heartbeat_ms", welcome.heartbeat_ms);
+    let mut limits = object.object("limits");
+    for (name, value) in welcome.limits.named() {
+        limits.number(name, u64::from(value));
+    }
+    limits.end();
+    object.texts("features", welcome.features.iter().map(String::as_str)).boolean("reset", welcome.reset);
+    object.end();
+}
+
+fn write_ok(ok: &OkReply, out: &mut Vec<u8>) {
+    let mut object = reply(out, "ok", ok.id);
+    object
+        .plain_if("conversation", ok.conversation)
+        .number_if("seq", ok.seq.map(|seq| seq.0))
+        .plain_if("message_id", ok.message_id)
+        .number_if("at", ok.at.map(|at| at.0));
+    object.end();
+}
+
+fn write_error(error: &ErrorReply, out: &mut Vec<u8>) {
+    let mut object = Object::op(out, "error");
+    object
+        .number_if("id", error.id.map(|id| u64::from(id.0)))
+        .number("code", u64::from(error.code.code()))
+        .text("name", error.code.name())
+        .text("message", &error.message)
+        .number_if("retry_after_ms", error.retry_after_ms);
+    object.end();
+}
+
+fn write_message(event: &MessageEvent, out: &mut Vec<u8>) {
+    let mut object = Object::op(out, "message");
+    object
+        .plain("conversation", event.conversation)
+        .number("seq", event.seq.0)
+        .plain("message_id", event.message_id)
+        .text("sender", event.sender.as_str())
+        .text("kind", event.kind.name())
+        .text("text", &event.text)
+        .number("at", event.at.0)
+        .text_if("media", event.media.as_deref())
+        .number_if("reply_to", event.reply_to.map(|seq| seq.0))
+        .texts_if("mentions", event.mentions.iter().map(UserId::as_str));
+    object.end();
+}
+
+fn write_member(event: &MemberEvent, out: &mut Vec<u8>) {
+    let mut object = Object::op(out, "member");
+    object
+        .plain("conversation", event.conversation)
+        .number("seq", event.seq.0)
+        .plain("message_id", event.message_id)
+        .number("at", event.at.0)
+        .text("by", event.by.as_str())
+        .texts_if("added", event.added.iter().map(UserId::as_str))
+        .texts_if("removed", event.removed.iter().map(UserId::as_str));
+    write_roles(&event.roles, &mut object);
+    object.text_if("title", event.title.as_deref());
+    object.end();
+}
+
+fn write_gap(gap: &Gap, out: &mut Vec<u8>) {
+    let mut object = Object::op(out, "gap");
+    object
+        .plain("conversation", gap.conversation)
+        .number("from", gap.from.0)
+        .number("to", gap.to.0)
+        .text("reason", &gap.reason);
+    object.end();
+}
+
+fn write_head(head: &Head, out: &mut Vec<u8>) {
+    let mut object = Object::new(out);
+    object
+        .plain("conversation", head.conversation)
+        .number_if("from", head.from.map(|Seq(seq)| seq))
+        .number("head", head.head.0)
+        .number("read", head.read.0)
+        .number("unread", head.unread);
+    object.end();
+}

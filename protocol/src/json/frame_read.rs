@@ -1,0 +1,240 @@
+//! What a server sent, read by a client from JSON. Unknown fields are ignored.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde::Deserialize;
+
+use super::value::Parsed;
+use crate::{
+    command::{MessageKind, Role},
+    event::{
+        ErrorCode, ErrorReply, FrameFault, Gap, Head, MemberEntry, MemberEvent, MessageEvent, OkReply,
+        PageItem, ServerFrame, Welcome, WireLimits,
+    },
+    ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId},
+};
+
+/// All fields any frame may have.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Raw<'a> {
+    #[serde(borrow)]
+    op: Cow<'a, str>,
+    added: Vec<Parsed<UserId>>,
+    at: Option<u64>,
+    by: Option<Parsed<UserId>>,
+    code: Option<u16>,
+    conversation: Option<Parsed<ConversationId>>,
+    conversations: Option<Vec<RawHead>>,
+    #[serde(borrow)]
+    cursor: Option<Cow<'a, str>>,
+    features: Vec<String>,
+    from: Option<u64>,
+    heartbeat_ms: Option<u64>,
+    id: Option<u64>,
+    #[serde(borrow)]
+    kind: Option<Cow<'a, str>>,
+    limits: Option<BTreeMap<String, serde_json::Value>>,
+    media: Option<String>,
+    members: Option<Vec<RawMember<'a>>>,
+    mentions: Vec<Parsed<UserId>>,
+    message: Option<String>,
+    message_id: Option<Parsed<MessageId>>,
+    #[serde(borrow)]
+    messages: Option<Vec<Raw<'a>>>,
+    more: bool,
+    now: Option<u64>,
+    partial: bool,
+    reason: String,
+    reconnect_in_ms: Option<u64>,
+    removed: Vec<Parsed<UserId>>,
+    reply_to: Option<u64>,
+    reset: bool,
+    retry_after_ms: Option<u64>,
+    roles: Option<super::value::Roles>,
+    sender: Option<Parsed<UserId>>,
+    seq: Option<u64>,
+    session: Option<String>,
+    store: Option<String>,
+    text: Option<String>,
+    title: Option<String>,
+    to: Option<u64>,
+    user: Option<Parsed<UserId>>,
+}
+
+#[derive(Deserialize)]
+struct RawHead {
+    conversation: Parsed<ConversationId>,
+    from: Option<u64>,
+    head: u64,
+    read: u64,
+    unread: u64,
+}
+
+#[derive(Deserialize)]
+struct RawMember<'a> {
+    user: Parsed<UserId>,
+    #[serde(borrow)]
+    role: Cow<'a, str>,
+    visible_from: u64,
+}
+
+/// Reads one frame. A frame of an operation this client does not know is `Ok(None)`: the protocol lets
+/// servers add events.
+pub fn decode_frame(text: &str) -> Result<Option<ServerFrame>, FrameFault> {
+    let raw: Raw<'_> = serde_json::from_str(text)
+        .map_err(|_| FrameFault { reason: "the frame is not a JSON object of the protocol" })?;
+    let frame = match &*raw.op {
+        "caught_up" => ServerFrame::CaughtUp { cursor: cursor(&raw)?, partial: raw.partial },
+        "cursor" => ServerFrame::Cursor { cursor: cursor(&raw)? },
+        "drain" => {
+            ServerFrame::Drain { reconnect_in_ms: need(raw.reconnect_in_ms)?, reason: raw.reason.clone() }
+        }
+        "error" => ServerFrame::Error(read_error(&raw)?),
+        "gap" => ServerFrame::Gap(read_gap(&raw)?),
+        "heads" => read_heads(&raw)?,
+        "member" => ServerFrame::Member(read_member(raw)?),
+        "message" => ServerFrame::Message(read_message(raw)?),
+        "ok" => ServerFrame::Ok(OkReply {
+            id: request_id(&raw)?,
+            conversation: raw.conversation.map(|id| id.0),
+            seq: raw.seq.map(Seq),
+            message_id: raw.message_id.map(|id| id.0),
+            at: raw.at.map(UnixMillis),
+        }),
+        "page" => read_page(raw)?,
+        "pong" => ServerFrame::Pong {
+            id: request_id(&raw)?,
+            now: UnixMillis(need(raw.now)?),
+            cursor: raw.cursor.map(Cow::into_owned),
+        },
+        "welcome" => ServerFrame::Welcome(Box::new(read_welcome(raw)?)),
+        "" => return Err(FrameFault { reason: "the frame has no op" }),
+        _ => return Ok(None),
+    };
+    Ok(Some(frame))
+}
+
+fn need<T>(value: Option<T>) -> Result<T, FrameFault> {
+    value.ok_or(FrameFault { reason: "the frame lacks a field" })
+}
+
+fn request_id(raw: &Raw<'_>) -> Result<RequestId, FrameFault> {
+    need(raw.id.and_then(RequestId::new))
+}
+
+fn cursor(raw: &Raw<'_>) -> Result<String, FrameFault> {
+    need(raw.cursor.as_deref().map(str::to_owned))
+}
+
+fn users(list: Vec<Parsed<UserId>>) -> Vec<UserId> {
+    list.into_iter().map(|user| user.0).collect()
+}
+
+fn read_error(raw: &Raw<'_>) -> Result<ErrorReply, FrameFault> {
+    Ok(ErrorReply {
+        id: raw.id.and_then(RequestId::new),
+        code: need(raw.code.and_then(ErrorCode::from_code))?,
+        message: raw.message.clone().unwrap_or_default(),
+        retry_after_ms: raw.retry_after_ms,
+    })
+}
+
+fn read_gap(raw: &Raw<'_>) -> Result<Gap, FrameFault> {
+    Ok(Gap {
+        conversation: need(raw.conversation.as_ref())?.0,
+        from: Seq(need(raw.from)?),
+        to: Seq(need(raw.to)?),
+        reason: raw.reason.clone(),
+    })
+}
+
+fn read_heads(raw: &Raw<'_>) -> Result<ServerFrame, FrameFault> {
+    let conversations = need(raw.conversations.as_ref())?
+        .iter()
+        .map(|head| Head {
+            conversation: head.conversation.0,
+            from: head.from.map(Seq),
+            head: Seq(head.head),
+            read: Seq(head.read),
+            unread: head.unread,
+        })
+        .collect();
+    Ok(ServerFrame::Heads { conversations, more: raw.more })
+}
+
+fn read_member(raw: Raw<'_>) -> Result<MemberEvent, FrameFault> {
+    Ok(MemberEvent {
+        conversation: need(raw.conversation)?.0,
+        seq: Seq(need(raw.seq)?),
+        message_id: need(raw.message_id)?.0,
+        at: UnixMillis(need(raw.at)?),
+        by: need(raw.by)?.0,
+        added: users(raw.added),
+        removed: users(raw.removed),
+        roles: raw.roles.map(|roles| roles.0).unwrap_or_default(),
+        title: raw.title,
+    })
+}
+
+fn read_message(raw: Raw<'_>) -> Result<MessageEvent, FrameFault> {
+    Ok(MessageEvent {
+        conversation: need(raw.conversation)?.0,
+        seq: Seq(need(raw.seq)?),
+        message_id: need(raw.message_id)?.0,
+        sender: need(raw.sender)?.0,
+        kind: need(raw.kind.as_deref().and_then(MessageKind::from_name))?,
+        text: need(raw.text)?,
+        at: UnixMillis(need(raw.at)?),
+        media: raw.media,
+        reply_to: raw.reply_to.map(Seq),
+        mentions: users(raw.mentions),
+    })
+}
+
+fn read_page(raw: Raw<'_>) -> Result<ServerFrame, FrameFault> {
+    let id = request_id(&raw)?;
+    if let Some(members) = raw.members {
+        let entry = |member: RawMember<'_>| {
+            Ok(MemberEntry {
+                user: member.user.0,
+                role: need(Role::from_name(&member.role))?,
+                visible_from: Seq(member.visible_from),
+            })
+        };
+        let members = members.into_iter().map(entry).collect::<Result<_, FrameFault>>()?;
+        return Ok(ServerFrame::MembersPage { id, members });
+    }
+    let more = raw.more;
+    let item = |raw: Raw<'_>| match &*raw.op {
+        "gap" => Ok(PageItem::Gap(read_gap(&raw)?)),
+        "member" => Ok(PageItem::Member(read_member(raw)?)),
+        "message" => Ok(PageItem::Message(read_message(raw)?)),
+        _ => Err(FrameFault { reason: "the page holds an unknown item" }),
+    };
+    let messages = need(raw.messages)?.into_iter().map(item).collect::<Result<_, FrameFault>>()?;
+    Ok(ServerFrame::Page { id, messages, more })
+}
+
+fn read_welcome(raw: Raw<'_>) -> Result<Welcome, FrameFault> {
+    let id = request_id(&raw)?;
+    let mut limits = WireLimits::default();
+    for (name, value) in raw.limits.unwrap_or_default() {
+        let value = value.as_u64().and_then(|value| u32::try_from(value).ok());
+        if let (Some(value), Some(slot)) = (value, limits.slot(&name)) {
+            *slot = value;
+        }
+    }
+    Ok(Welcome {
+        id,
+        user: need(raw.user)?.0,
+        session: need(raw.session)?,
+        store: need(raw.store)?,
+        cursor: raw.cursor.map(Cow::into_owned),
+        now: UnixMillis(need(raw.now)?),
+        heartbeat_ms: need(raw.heartbeat_ms)?,
+        limits,
+        features: raw.features,
+        reset: raw.reset,
+    })
+}

@@ -1,0 +1,18 @@
+//! The JSON form (`chat.v1.json`): one object per text frame.
+//!
+//! Commands are read strictly (unknown fields, fields of other operations and repeated keys are
+//! refused), events leniently (a client of today survives a server of tomorrow). Neither direction
+//! recurses on input.
+//!
+//! Invariant: no error carries anything that stood in the input.
+
+mod fields;
+mod frame;
+mod frame_read;
+mod object;
+mod request;
+mod value;
+
+pub use frame::{encode_frame, encode_page, render_json, write_json};
+pub use frame_read::decode_frame;
+pub use request::{decode_request, encode_request};

@@ -1,0 +1,329 @@
+//! Commands in JSON, both ways.
+
+use std::borrow::Cow;
+
+use serde::de::DeserializeSeed;
+
+use super::{
+    fields::{Field, Fields, FieldsSeed, Glimpse, GlimpseSeed},
+    object::Object,
+};
+use crate::{
+    check::{self, Fault},
+    command::{
+        Command, Connect, Create, HistoryPolicy, HistoryRange, Members, MessageKind, Request, Role, Send,
+        Target, Token,
+    },
+    event::{ErrorCode, Refusal},
+    ids::{RequestId, Seq, UserId},
+    limits,
+};
+
+/// An operation and the fields that may stand beside it (`op` always may).
+struct Operation {
+    name: &'static str,
+    fields: &'static [Field],
+    build: fn(&mut Fields<'_>) -> Result<Command, Fault>,
+}
+
+const OPS: [Operation; 10] = {
+    use Field::*;
+    [
+        Operation { name: "ack", fields: &[Cursor], build: build_ack },
+        Operation { name: "connect", fields: &[Id, Token, Device, Cursor, Positions], build: build_connect },
+        Operation { name: "create", fields: &[Id, Title, Members, History, MessageId], build: build_create },
+        Operation {
+            name: "history",
+            fields: &[Id, Conversation, Before, After, Limit],
+            build: build_history,
+        },
+        Operation { name: "leave", fields: &[Id, Conversation, MessageId], build: build_leave },
+        Operation {
+            name: "members",
+            fields: &[Id, Conversation, Add, Remove, Roles, List, MessageId],
+            build: build_members,
+        },
+        Operation { name: "ping", fields: &[Id, Cursor], build: build_ping },
+        Operation { name: "refresh", fields: &[Id, Token], build: build_refresh },
+        Operation {
+            name: "send",
+            fields: &[Id, To, Conversation, Kind, Text, Media, ReplyTo, Mentions, MessageId],
+            build: build_send,
+        },
+        Operation { name: "title", fields: &[Id, Conversation, Title, MessageId], build: build_title },
+    ]
+};
+
+/// Reads one command. `text` is the payload of a text frame, at most 64 KiB.
+///
+/// The refusal carries the command's id where it can be read, even from a frame that is otherwise
+/// damaged, so that the client learns which of its commands was wrong.
+pub fn decode_request(text: &str) -> Result<Request, Refusal> {
+    if text.len() > limits::FRAME_BYTES_MAX {
+        let fault = Fault { code: ErrorCode::TooLarge, field: "", reason: "the frame is too long" };
+        return Err(fault.into_refusal(None));
+    }
+    parse(text).map_err(|fault| explain(text, fault))
+}
+
+fn parse(text: &str) -> Result<Request, Fault> {
+    let mut fields = Fields::default();
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let read = FieldsSeed(&mut fields).deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    if let Err(error) = read {
+        return Err(match (error.classify(), fields.current) {
+            (serde_json::error::Category::Data, Some(field)) => {
+                Fault::field(field.name(), "has the wrong type or form")
+            }
+            (serde_json::error::Category::Data, None) => Fault::frame("the frame is not a JSON object"),
+            _ => Fault::frame("the frame is not valid JSON"),
+        });
+    }
+    let op = find_op(fields.op.as_deref())?;
+    if let Some(fault) = fields.fault {
+        return Err(fault);
+    }
+    let allowed = op.fields.iter().fold(Field::Op.bit(), |bits, field| bits | field.bit());
+    // `id` is judged with the whole request, because `ack` has none.
+    if let Some(name) = first_name(fields.given & !allowed & !Field::Id.bit()) {
+        return Err(Fault::field(name, "does not belong to this op"));
+    }
+    let id = match fields.id {
+        Some(id) => Some(RequestId::new(id).ok_or(Fault::field("id", "is out of range"))?),
+        None => None,
+    };
+    let request = Request { id, command: (op.build)(&mut fields)? };
+    check::request(&request)?;
+    Ok(request)
+}
+
+/// Looks at a refused frame once more for its id, and for an operation we do not have: that explains
+/// any other fault.
+fn explain(text: &str, fault: Fault) -> Refusal {
+    let mut glimpse = Glimpse::default();
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    // What could be read before an error is all there is to learn.
+    let _ = GlimpseSeed(&mut glimpse).deserialize(&mut deserializer);
+    let fault = match find_op(glimpse.op.as_deref()) {
+        Err(unknown) if glimpse.op.is_some() => unknown,
+        _ => fault,
+    };
+    fault.into_refusal(glimpse.id.flatten().and_then(RequestId::new))
+}
+
+fn find_op(name: Option<&str>) -> Result<&'static Operation, Fault> {
+    const UNKNOWN: Fault =
+        Fault { code: ErrorCode::UnknownOp, field: "op", reason: "is not one this server knows" };
+    let name = name.ok_or(Fault::field("op", "is missing"))?;
+    OPS.iter().find(|op| op.name == name).ok_or(UNKNOWN)
+}
+
+fn first_name(bits: u32) -> Option<&'static str> {
+    (bits != 0).then(|| Field::from_index(bits.trailing_zeros()).name())
+}
+
+fn build_ack(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Ack { cursor: required("cursor", owned(&mut fields.cursor))? })
+}
+
+fn build_connect(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Connect(Connect {
+        token: fields.token.take().map(|token| read_token(&token)).transpose()?,
+        device: required("device", fields.device.take())?,
+        cursor: owned(&mut fields.cursor),
+        positions: fields.positions.take(),
+    }))
+}
+
+fn build_create(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    let history = required("history", fields.history.take())?;
+    Ok(Command::Create(Create {
+        title: required("title", owned(&mut fields.title))?,
+        members: required("members", fields.members.take())?,
+        history: HistoryPolicy::from_name(&history)
+            .ok_or(Fault::field("history", "is not a known policy"))?,
+        message_id: fields.message_id,
+    }))
+}
+
+fn build_history(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    let range = match (fields.before, fields.after) {
+        (Some(_), Some(_)) => return Err(Fault::field("before", "cannot stand beside `after`")),
+        (Some(before), None) => HistoryRange::Before(Seq(before)),
+        (None, Some(after)) => HistoryRange::After(Seq(after)),
+        (None, None) => HistoryRange::Latest,
+    };
+    Ok(Command::History {
+        conversation: required("conversation", fields.conversation)?,
+        range,
+        // A number that does not fit is above the limit, and refused as such.
+        limit: u32::try_from(required("limit", fields.limit)?).unwrap_or(u32::MAX),
+    })
+}
+
+fn build_leave(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    let conversation = required("conversation", fields.conversation)?;
+    Ok(Command::Leave { conversation, message_id: fields.message_id })
+}
+
+fn build_members(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    let conversation = required("conversation", fields.conversation)?;
+    match fields.list {
+        Some(true) => {
+            let changes = [Field::Add, Field::MessageId, Field::Remove, Field::Roles];
+            let bits = changes.iter().fold(0, |bits, field| bits | field.bit());
+            match first_name(fields.given & bits) {
+                Some(name) => Err(Fault::field(name, "cannot stand beside `list`")),
+                None => Ok(Command::ListMembers { conversation }),
+            }
+        }
+        Some(false) => Err(Fault::field("list", "can only be true")),
+        None => Ok(Command::Members(Members {
+            conversation,
+            add: std::mem::take(&mut fields.add),
+            remove: std::mem::take(&mut fields.remove),
+            roles: std::mem::take(&mut fields.roles),
+            message_id: fields.message_id,
+        })),
+    }
+}
+
+fn build_ping(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Ping { cursor: owned(&mut fields.cursor) })
+}
+
+fn build_refresh(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Refresh { token: read_token(&required("token", fields.token.take())?)? })
+}
+
+fn build_send(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    let target = match (fields.to.take(), fields.conversation) {
+        (Some(_), Some(_)) => return Err(Fault::field("to", "cannot stand beside `conversation`")),
+        (Some(user), None) => Target::User(user),
+        (None, Some(conversation)) => Target::Conversation(conversation),
+        (None, None) => return Err(Fault::field("conversation", "is missing, and so is `to`")),
+    };
+    let kind = required("kind", fields.kind.take())?;
+    Ok(Command::Send(Send {
+        target,
+        kind: MessageKind::from_name(&kind).ok_or(Fault::field("kind", "is not a known kind"))?,
+        text: required("text", owned(&mut fields.text))?,
+        media: owned(&mut fields.media),
+        reply_to: fields.reply_to.map(Seq),
+        mentions: std::mem::take(&mut fields.mentions),
+        message_id: fields.message_id,
+    }))
+}
+
+fn build_title(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Title {
+        conversation: required("conversation", fields.conversation)?,
+        title: required("title", owned(&mut fields.title))?,
+        message_id: fields.message_id,
+    })
+}
+
+fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Fault> {
+    value.ok_or(Fault::field(field, "is missing"))
+}
+
+fn owned(text: &mut Option<Cow<'_, str>>) -> Option<String> {
+    text.take().map(Cow::into_owned)
+}
+
+fn read_token(text: &str) -> Result<Token, Fault> {
+    Token::new(text).ok_or(Fault::field("token", "is malformed or too long"))
+}
+
+/// Appends `request` as one JSON object. What [`decode_request`] reads from it equals `request` when that
+/// keeps the limits.
+pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
+    let mut object = Object::op(out, request.command.op());
+    object.number_if("id", request.id.map(|id| u64::from(id.0)));
+    match &request.command {
+        Command::Ack { cursor } => {
+            object.text("cursor", cursor);
+        }
+        Command::Connect(connect) => write_connect(connect, &mut object),
+        Command::Create(create) => {
+            object
+                .text("title", &create.title)
+                .texts("members", create.members.iter().map(UserId::as_str))
+                .text("history", create.history.name());
+        }
+        Command::History { conversation, range, limit } => {
+            object.plain("conversation", conversation);
+            match range {
+                HistoryRange::After(seq) => object.number("after", seq.0),
+                HistoryRange::Before(seq) => object.number("before", seq.0),
+                HistoryRange::Latest => &mut object,
+            }
+            .number("limit", u64::from(*limit));
+        }
+        Command::Leave { conversation, .. } => {
+            object.plain("conversation", conversation);
+        }
+        Command::ListMembers { conversation } => {
+            object.plain("conversation", conversation).boolean("list", true);
+        }
+        Command::Members(members) => write_members(members, &mut object),
+        Command::Ping { cursor } => {
+            object.text_if("cursor", cursor.as_deref());
+        }
+        Command::Refresh { token } => {
+            object.text("token", token.as_str());
+        }
+        Command::Send(send) => write_send(send, &mut object),
+        Command::Title { conversation, title, .. } => {
+            object.plain("conversation", conversation).text("title", title);
+        }
+    }
+    object.plain_if("message_id", request.command.message_id());
+    object.end();
+}
+
+fn write_connect(connect: &Connect, object: &mut Object<'_>) {
+    object
+        .text_if("token", connect.token.as_ref().map(Token::as_str))
+        .text("device", connect.device.as_str())
+        .text_if("cursor", connect.cursor.as_deref());
+    if let Some(positions) = &connect.positions {
+        object.list("positions", positions, |(conversation, seq), out| {
+            let mut position = Object::new(out);
+            position.plain("conversation", conversation).number("seq", seq.0);
+            position.end();
+        });
+    }
+}
+
+fn write_members(members: &Members, object: &mut Object<'_>) {
+    object
+        .plain("conversation", members.conversation)
+        .texts_if("add", members.add.iter().map(UserId::as_str))
+        .texts_if("remove", members.remove.iter().map(UserId::as_str));
+    write_roles(&members.roles, object);
+}
+
+/// `roles`, left out when empty.
+pub(super) fn write_roles(roles: &[(UserId, Role)], object: &mut Object<'_>) {
+    if roles.is_empty() {
+        return;
+    }
+    let mut pairs = object.object("roles");
+    for (user, role) in roles {
+        pairs.text(user.as_str(), role.name());
+    }
+    pairs.end();
+}
+
+fn write_send(send: &Send, object: &mut Object<'_>) {
+    match &send.target {
+        Target::Conversation(conversation) => object.plain("conversation", conversation),
+        Target::User(user) => object.text("to", user.as_str()),
+    }
+    .text("kind", send.kind.name())
+    .text("text", &send.text)
+    .text_if("media", send.media.as_deref())
+    .number_if("reply_to", send.reply_to.map(|seq| seq.0))
+    .texts_if("mentions", send.mentions.iter().map(UserId::as_str));
+}
