@@ -5,8 +5,9 @@
 //!  buffers   [Some | None]...                      by id: with the kernel, or out with a caller
 //! ```
 //!
-//! Each buffer is a heap block of its own, so that one which is out can be owned, kept and changed by safe code.
-//! Invariant: the kernel knows the address of exactly those buffers that are `Some`; `available + out == entries`.
+//! Each buffer is a heap block of its own, so that one which is out can be owned, kept and changed by safe
+//! code. Invariant: the kernel knows the address of exactly those buffers that are `Some`; `available + out
+//! == entries`.
 
 use std::fmt;
 use std::io;
@@ -15,8 +16,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-/// Bytes that were received, owned. Goes back to the ring with [`Ring::recycle`](crate::Ring::recycle); one that is
-/// dropped instead is missing from the ring's pool for ever.
+/// Bytes that were received, owned. Goes back to the ring with [`Ring::recycle`](crate::Ring::recycle); one
+/// that is dropped instead is missing from the ring's pool for ever.
 pub struct RecvBuffer {
     /// All of it, `len` bytes of which were received.
     vec: Vec<u8>,
@@ -134,9 +135,9 @@ impl BufferPool {
         }
         // SAFETY: demands the address of the first entry of a buffer ring: it is the start of our mapping.
         let tail = unsafe { BufRingEntry::tail(self.entries.as_ptr()) };
-        // SAFETY: demands an aligned `u16` that is valid for writes, and only atomic accesses by others meanwhile.
-        // It lies in the mapping, at offset 14 of a page; the kernel reads it with acquire, and nobody else writes
-        // it: `add` writes the other three fields of an entry, one by one.
+        // SAFETY: demands an aligned `u16` that is valid for writes, and only atomic accesses by others
+        // meanwhile. It lies in the mapping, at offset 14 of a page; the kernel reads it with acquire, and
+        // nobody else writes it: `add` writes the other three fields of an entry, one by one.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release);
         self.published = self.tail;
@@ -151,13 +152,13 @@ impl BufferPool {
     fn add(&mut self, mut vec: Vec<u8>) {
         let id = self.vacant.pop().expect("there are as many ids as buffers");
         let index = usize::from(self.tail & (self.entries_count - 1));
-        // SAFETY: `add` demands that the result stays in the allocation: `index < entries_count`, and the mapping
-        // holds `entries_count` entries.
+        // SAFETY: `add` demands that the result stays in the allocation: `index < entries_count`, and the
+        // mapping holds `entries_count` entries.
         let entry = unsafe { self.entries.add(index) };
-        // SAFETY: demands that nobody else accesses the entry during the borrow. At most `entries_count` entries
-        // lie between the kernel's head and our tail (one for each id), and this one only after `publish`. Of the
-        // first entry the kernel also reads the tail, which the three setters below do not touch. Any bit pattern
-        // is a valid entry, and the mapping is zeroed.
+        // SAFETY: demands that nobody else accesses the entry during the borrow. At most `entries_count`
+        // entries lie between the kernel's head and our tail (one for each id), and this one only after
+        // `publish`. Of the first entry the kernel also reads the tail, which the three setters below do not
+        // touch. Any bit pattern is a valid entry, and the mapping is zeroed.
         let entry = unsafe { &mut *entry.as_ptr() };
         entry.set_addr(vec.as_mut_ptr().expose_provenance() as u64);
         entry.set_len(self.buffer_bytes);
@@ -171,8 +172,9 @@ impl Drop for BufferPool {
     fn drop(&mut self) {
         let length = usize::from(self.entries_count) * size_of::<BufRingEntry>();
         if length > 0 {
-            // SAFETY: demands a mapping of this length that is not used any more: it was made in `new` with it, the
-            // ring is closed before its pool is dropped (field order in `Ring`), and no borrow outlives `add`.
+            // SAFETY: demands a mapping of this length that is not used any more: it was made in `new` with
+            // it, the ring is closed before its pool is dropped (field order in `Ring`), and no borrow
+            // outlives `add`.
             unsafe { libc::munmap(self.entries.as_ptr().cast(), length) };
         }
     }

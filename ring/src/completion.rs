@@ -11,9 +11,9 @@ use crate::{Errno, FileBuffer, ListenerId, RecvBuffer, Socket, Token};
 pub enum Completion {
     /// A connection was accepted, and its peer's address is known. Nothing is armed on it yet.
     ///
-    /// May still arrive after the listener was paused or closed, for connections accepted before. On an error no
-    /// slot was taken; the listener goes on after errors that pass (`ENFILE`: the kernel dropped the connection)
-    /// and pauses itself after any other.
+    /// May still arrive after the listener was paused or closed, for connections accepted before. On an error
+    /// no slot was taken; the listener goes on after errors that pass (`ENFILE`: the kernel dropped the
+    /// connection) and pauses itself after any other.
     Accepted {
         /// Whose connection it is.
         listener: ListenerId,
@@ -77,7 +77,8 @@ pub enum Completion {
     SocketSent {
         /// As given to `send_socket`.
         token: Token,
-        /// `Errno::TABLE_FULL`: no slot there. `Errno::OVERFLOW`: installed there, but the target does not know.
+        /// `Errno::TABLE_FULL`: no slot there. `Errno::OVERFLOW`: installed there, but the target does not
+        /// know.
         result: Result<(), Errno>,
     },
     /// File data reached the device, or must be taken for lost.
@@ -113,8 +114,8 @@ pub enum Received {
         /// the caller must arm it again to get more.
         armed: bool,
     },
-    /// The receive ended without data although the socket did not fail: it was cancelled. It may be armed again.
-    /// A lack of buffers is not reported here: the ring arms such a receive again by itself.
+    /// The receive ended without data although the socket did not fail: it was cancelled. It may be armed
+    /// again. A lack of buffers is not reported here: the ring arms such a receive again by itself.
     Disarmed,
     /// Nothing more will come: the peer closed its side, or `shutdown` was called here.
     End,

@@ -3,10 +3,11 @@
 /// The sizes of a ring. All memory follows from them and is taken at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingConfig {
-    /// Operations that fit between two submissions; a power of two up to 32768. More cost an extra system call.
+    /// Operations that fit between two submissions; a power of two up to 32768. More cost an extra system
+    /// call.
     pub sq_entries: u32,
-    /// Completions that fit between two turns; a power of two from `sq_entries` to 65536. More are kept by the kernel,
-    /// slowly, and end the multishot receives that brought them.
+    /// Completions that fit between two turns; a power of two from `sq_entries` to 65536. More are kept by
+    /// the kernel, slowly, and end the multishot receives that brought them.
     pub cq_entries: u32,
     /// Slots for direct descriptors, so sockets at a time. The kernel refuses more than the soft file limit.
     pub sockets_max: u32,
@@ -18,7 +19,8 @@ pub struct RingConfig {
     pub accepts: u32,
 }
 
-/// The kernel's limits (`IORING_MAX_ENTRIES`, `IORING_MAX_CQ_ENTRIES`, `IORING_MAX_FIXED_FILES`, buffer ring).
+/// The kernel's limits (`IORING_MAX_ENTRIES`, `IORING_MAX_CQ_ENTRIES`, `IORING_MAX_FIXED_FILES`, buffer
+/// ring).
 const SQ_ENTRIES_MAX: u32 = 32_768;
 const CQ_ENTRIES_MAX: u32 = 2 * SQ_ENTRIES_MAX;
 const SOCKETS_MAX: u32 = 1 << 20;

@@ -1,7 +1,7 @@
 //! From what the kernel wrote to what the caller reads.
 //!
-//! The order matters once: a completion that names a receive buffer takes it out of the pool before anything else is
-//! looked at, because a buffer id that is not taken back is lost.
+//! The order matters once: a completion that names a receive buffer takes it out of the pool before anything
+//! else is looked at, because a buffer id that is not taken back is lost.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

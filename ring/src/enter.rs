@@ -1,7 +1,7 @@
 //! The one system call of a turn, and the registration that makes it cheaper.
 //!
-//! The `io-uring` crate remembers a registered ring descriptor only as long as a borrow of the ring lives, so the
-//! index is kept here and the call is made here.
+//! The `io-uring` crate remembers a registered ring descriptor only as long as a borrow of the ring lives, so
+//! the index is kept here and the call is made here.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -86,10 +86,10 @@ impl Entrance {
             }
         };
         let flags = flags | EnterFlags::REGISTERED_RING;
-        // SAFETY: the call demands, with EXT_ARG, a pointer to a `struct io_uring_getevents_arg` and its size.
-        // `SubmitArgs` is that struct by its declaration (`repr(transparent)`), it and the timespec it points to
-        // live to the end of this function, and the kernel keeps neither. What the submitted entries point to is
-        // the promise of whoever pushed them (`Ring::push`).
+        // SAFETY: the call demands, with EXT_ARG, a pointer to a `struct io_uring_getevents_arg` and its
+        // size. `SubmitArgs` is that struct by its declaration (`repr(transparent)`), it and the timespec it
+        // points to live to the end of this function, and the kernel keeps neither. What the submitted
+        // entries point to is the promise of whoever pushed them (`Ring::push`).
         let result = unsafe {
             libc::syscall(
                 libc::SYS_io_uring_enter,
@@ -106,8 +106,9 @@ impl Entrance {
 }
 
 fn register(ring: RawFd, operation: libc::c_uint, update: &mut ResourceUpdate) -> io::Result<()> {
-    // SAFETY: both operations demand a pointer to as many `struct io_uring_rsrc_update` as the last argument says:
-    // one, laid out as declared above, exclusively borrowed for the call; the kernel keeps no pointer to it.
+    // SAFETY: both operations demand a pointer to as many `struct io_uring_rsrc_update` as the last argument
+    // says: one, laid out as declared above, exclusively borrowed for the call; the kernel keeps no pointer
+    // to it.
     let result = unsafe {
         libc::syscall(
             libc::SYS_io_uring_register,

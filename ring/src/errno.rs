@@ -13,11 +13,12 @@ impl Errno {
     pub const CANCELLED: Errno = Errno(libc::ECANCELED);
     /// `EIO`: the device failed; also what a short write is reported as.
     pub const IO: Errno = Errno(libc::EIO);
-    /// `EOVERFLOW` from [`Ring::send_socket`](crate::Ring::send_socket): the descriptor **is** installed in the
-    /// target ring, but the target was not told. The sender still holds its own slot: shut the socket down
-    /// and count the target's slot as lost.
+    /// `EOVERFLOW` from [`Ring::send_socket`](crate::Ring::send_socket): the descriptor **is** installed in
+    /// the target ring, but the target was not told. The sender still holds its own slot: shut the socket
+    /// down and count the target's slot as lost.
     pub const OVERFLOW: Errno = Errno(libc::EOVERFLOW);
-    /// `ENFILE`: the table of direct descriptors is full (ours for an accept, the target's for a sent socket).
+    /// `ENFILE`: the table of direct descriptors is full (ours for an accept, the target's for a sent
+    /// socket).
     pub const TABLE_FULL: Errno = Errno(libc::ENFILE);
 
     /// An error by its number. Panics unless `code` is positive.

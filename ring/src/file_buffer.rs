@@ -5,8 +5,8 @@ use std::ops::Range;
 
 /// A vector and the range of it that is meant.
 ///
-/// The range lets a safe caller use files that were opened with `O_DIRECT`: choose its start so that the address is
-/// aligned, or let [`FileBuffer::aligned`] do it.
+/// The range lets a safe caller use files that were opened with `O_DIRECT`: choose its start so that the
+/// address is aligned, or let [`FileBuffer::aligned`] do it.
 pub struct FileBuffer {
     vec: Vec<u8>,
     range: Range<usize>,

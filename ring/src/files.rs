@@ -23,26 +23,27 @@ impl Ring {
         self.files.insert(file)
     }
 
-    /// Closes a file as soon as nothing is in flight on it; closing happens on this thread. The name must not be used
-    /// again.
+    /// Closes a file as soon as nothing is in flight on it; closing happens on this thread. The name must not
+    /// be used again.
     pub fn remove_file(&mut self, file: FileId) {
         self.files.remove(file);
     }
 
-    /// Writes the buffer at `offset`. Completes with `Written`, which is an error unless all of it was written.
+    /// Writes the buffer at `offset`. Completes with `Written`, which is an error unless all of it was
+    /// written.
     pub fn write(&mut self, file: FileId, offset: u64, buffer: FileBuffer, token: Token) {
         let address = buffer.bytes().as_ptr();
         let length = file_bytes(&buffer);
         let fd = self.files.begin(file);
         let slot = self.in_flight.insert(Operation::Write { token, file, buffer });
         let entry = write_entry(fd, offset, address, length).user_data(Kind::File.with(u64::from(slot)));
-        // SAFETY: the address is that of `length` bytes of a vector owned by `in_flight` until the completion; nobody
-        // touches them meanwhile, and moving the vector does not move them.
+        // SAFETY: the address is that of `length` bytes of a vector owned by `in_flight` until the
+        // completion; nobody touches them meanwhile, and moving the vector does not move them.
         unsafe { self.push(entry) };
     }
 
-    /// Brings a file's data to the device (`fdatasync`). Covers what was written by operations that have completed, and
-    /// no others: the kernel does not order it after operations in flight.
+    /// Brings a file's data to the device (`fdatasync`). Covers what was written by operations that have
+    /// completed, and no others: the kernel does not order it after operations in flight.
     pub fn sync(&mut self, file: FileId, token: Token) {
         let fd = self.files.begin(file);
         let slot = self.in_flight.insert(Operation::Sync { token, file });
@@ -51,8 +52,9 @@ impl Ring {
         unsafe { self.push(entry) };
     }
 
-    /// Writes the buffer at `offset` and then syncs, as two linked operations with one completion: `Written`, which is
-    /// `Ok` only if all of it was written and the sync after it succeeded. After a short write nothing is synced.
+    /// Writes the buffer at `offset` and then syncs, as two linked operations with one completion: `Written`,
+    /// which is `Ok` only if all of it was written and the sync after it succeeded. After a short write
+    /// nothing is synced.
     pub fn write_and_sync(&mut self, file: FileId, offset: u64, buffer: FileBuffer, token: Token) {
         let address = buffer.bytes().as_ptr();
         let length = file_bytes(&buffer);
@@ -66,7 +68,8 @@ impl Ring {
         unsafe { self.push_linked([write, sync]) };
     }
 
-    /// Reads `len` bytes at `offset`, or fewer at the end of the file. Memory for whole blocks is aligned for `O_DIRECT`.
+    /// Reads `len` bytes at `offset`, or fewer at the end of the file. Memory for whole blocks is aligned for
+    /// `O_DIRECT`.
     pub fn read(&mut self, file: FileId, offset: u64, len: usize, token: Token) {
         let alignment = if len.is_multiple_of(BLOCK_BYTES) { READ_ALIGNMENT } else { 1 };
         let mut buffer = FileBuffer::aligned(len, alignment);

@@ -4,8 +4,8 @@ use std::os::fd::RawFd;
 
 /// A direct descriptor: a slot in the ring's table of registered files.
 ///
-/// It names the slot, not the connection: after [`Ring::close`](crate::Ring::close) the kernel may give the same
-/// slot to the next one. It means nothing to another ring.
+/// It names the slot, not the connection: after [`Ring::close`](crate::Ring::close) the kernel may give the
+/// same slot to the next one. It means nothing to another ring.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Socket(pub(crate) u32);
 
@@ -23,8 +23,8 @@ impl Socket {
     }
 }
 
-/// A number the caller chooses, which comes back with the completion. 56 bits: the other eight say which kind of
-/// operation completed.
+/// A number the caller chooses, which comes back with the completion. 56 bits: the other eight say which kind
+/// of operation completed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Token(u64);
 
@@ -44,8 +44,8 @@ impl Token {
     }
 }
 
-/// A file the ring owns, from [`Ring::add_file`](crate::Ring::add_file). The number may be used again after the
-/// file was removed.
+/// A file the ring owns, from [`Ring::add_file`](crate::Ring::add_file). The number may be used again after
+/// the file was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FileId(pub(crate) u32);
 
@@ -80,8 +80,9 @@ impl ListenerId {
 
 /// Where other rings of this process reach a ring: its file descriptor, by number.
 ///
-/// It does not keep the ring alive. The caller must not use the address after the ring was dropped: the number may
-/// name something else by then (for a file that is no ring the operation fails with `EBADFD`). It is resolved in the
-/// file table of the thread that sends, so threads that stop sharing theirs must do so after all rings exist.
+/// It does not keep the ring alive. The caller must not use the address after the ring was dropped: the
+/// number may name something else by then (for a file that is no ring the operation fails with `EBADFD`). It
+/// is resolved in the file table of the thread that sends, so threads that stop sharing theirs must do so
+/// after all rings exist.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RingAddress(pub(crate) RawFd);

@@ -4,9 +4,9 @@ use std::ptr::NonNull;
 
 /// Owns one heap value that the kernel may write to meanwhile.
 ///
-/// Unlike a `Box`, moving it claims nothing about who else may access the value, so its address may be with the
-/// kernel while this handle moves from place to place. Reading takes the handle apart, which the ring does only
-/// after the operation completed.
+/// Unlike a `Box`, moving it claims nothing about who else may access the value, so its address may be with
+/// the kernel while this handle moves from place to place. Reading takes the handle apart, which the ring
+/// does only after the operation completed.
 pub(crate) struct Lent<T>(NonNull<T>);
 
 impl<T> Lent<T> {
@@ -23,8 +23,8 @@ impl<T> Lent<T> {
     pub(crate) fn take(self) -> T {
         let pointer = self.0;
         std::mem::forget(self);
-        // SAFETY: `from_raw` demands a pointer from `Box::into_raw` or `leak` that nobody else frees: it was made
-        // in `new`, and `self` was forgotten above, so `drop` does not run.
+        // SAFETY: `from_raw` demands a pointer from `Box::into_raw` or `leak` that nobody else frees: it was
+        // made in `new`, and `self` was forgotten above, so `drop` does not run.
         let value = unsafe { Box::from_raw(pointer.as_ptr()) };
         *value
     }

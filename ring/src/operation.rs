@@ -103,8 +103,8 @@ pub(crate) enum Half {
     Write(i32),
 }
 
-/// Operations in flight by slot. A slot is used again as soon as its operation completed: the kernel completes each
-/// exactly once, so no completion can meet the wrong one.
+/// Operations in flight by slot. A slot is used again as soon as its operation completed: the kernel
+/// completes each exactly once, so no completion can meet the wrong one.
 #[derive(Default)]
 pub(crate) struct InFlight {
     slots: Vec<Slot>,

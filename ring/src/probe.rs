@@ -1,8 +1,8 @@
 //! What the kernel must be able to do, asked at start and answered in words.
 //!
-//! The demands: the set-up flags below (the youngest, `NO_SQARRAY`, is of Linux 6.6), the operations in `OPERATIONS`
-//! (the youngest, `FIXED_FD_INSTALL`, is of Linux 6.8), provided buffer rings and registered ring descriptors. A feature that only saves something (`NO_IOWAIT`) is used
-//! when it is there.
+//! The demands: the set-up flags below (the youngest, `NO_SQARRAY`, is of Linux 6.6), the operations in
+//! `OPERATIONS` (the youngest, `FIXED_FD_INSTALL`, is of Linux 6.8), provided buffer rings and registered
+//! ring descriptors. A feature that only saves something (`NO_IOWAIT`) is used when it is there.
 
 use std::fmt;
 use std::io;

@@ -1,7 +1,8 @@
 //! One receive per socket: its token, whether it is armed, and who waits for a buffer.
 //!
-//! Invariant: `armed` counts the sockets whose receive the kernel has; a socket is in `queue` at least once while it is
-//! parked. (It may be there once more for a receive that was ended meanwhile: such entries are skipped.)
+//! Invariant: `armed` counts the sockets whose receive the kernel has; a socket is in `queue` at least once
+//! while it is parked. (It may be there once more for a receive that was ended meanwhile: such entries are
+//! skipped.)
 
 use std::collections::VecDeque;
 
@@ -70,8 +71,8 @@ impl Receives {
         self.set_state(socket, State::Idle);
     }
 
-    /// The receive found no buffer. Returns whether it now waits for one; a socket that was shut down does not: it
-    /// is over.
+    /// The receive found no buffer. Returns whether it now waits for one; a socket that was shut down does
+    /// not: it is over.
     pub(crate) fn park(&mut self, socket: Socket) -> bool {
         let (_, mode) = self.get(socket);
         if self.table[socket.0 as usize] & SHUT_DOWN != 0 {
@@ -95,8 +96,8 @@ impl Receives {
         None
     }
 
-    /// The socket is about to be shut down. Returns the token of a parked receive, which is thereby over: the kernel
-    /// does not have it and so cannot end it.
+    /// The socket is about to be shut down. Returns the token of a parked receive, which is thereby over: the
+    /// kernel does not have it and so cannot end it.
     pub(crate) fn shut_down(&mut self, socket: Socket) -> Option<Token> {
         self.table[socket.0 as usize] |= SHUT_DOWN;
         if !matches!(self.state(socket), State::Parked(_)) {

@@ -21,14 +21,15 @@ use crate::{Completion, Counters, RingAddress, RingConfig, Waker};
 /// The only group of provided buffers.
 pub(crate) const BUFFER_GROUP: u16 = 0;
 
-/// How long dropping a ring waits for what it cancelled. Only file operations on a stuck device take longer than a
-/// moment, and then their memory is leaked.
+/// How long dropping a ring waits for what it cancelled. Only file operations on a stuck device take longer
+/// than a moment, and then their memory is leaked.
 const DROP_WAIT: Duration = Duration::from_secs(5);
 
 /// One io_uring instance and all that its operations own. Made, used and dropped on one thread.
 ///
-/// Methods that start an operation only queue it; the next [`Ring::turn`] submits it. They panic on what a correct
-/// caller never does: a socket, file or listener that is not of this ring, or a second receive on one socket.
+/// Methods that start an operation only queue it; the next [`Ring::turn`] submits it. They panic on what a
+/// correct caller never does: a socket, file or listener that is not of this ring, or a second receive on one
+/// socket.
 pub struct Ring {
     // Dropped in this order: the kernel's part goes before the memory it knows.
     pub(crate) io: IoUring,
@@ -60,7 +61,8 @@ pub(crate) struct Arrival {
 }
 
 impl Ring {
-    /// Makes a ring for the calling thread. All memory is taken here, except what grows with operations in flight.
+    /// Makes a ring for the calling thread. All memory is taken here, except what grows with operations in
+    /// flight.
     pub fn new(config: RingConfig) -> Result<Ring, StartError> {
         config.check().map_err(StartError::Config)?;
         let io = build(config.sq_entries, config.cq_entries)?;
@@ -71,8 +73,8 @@ impl Ring {
         let mut pool =
             BufferPool::new(config.recv_buffers, config.recv_buffer_bytes).map_err(memory_error)?;
         let address = pool.entries_address();
-        // SAFETY: demands that the memory at `address` holds so many entries until the group is gone: it is the
-        // pool's mapping, of that size, and `Ring` drops `io` (which ends the group) before `pool`.
+        // SAFETY: demands that the memory at `address` holds so many entries until the group is gone: it is
+        // the pool's mapping, of that size, and `Ring` drops `io` (which ends the group) before `pool`.
         let registered = unsafe {
             io.submitter().register_buf_ring_with_flags(address, config.recv_buffers, BUFFER_GROUP, 0)
         };
@@ -130,11 +132,12 @@ impl Ring {
         }
     }
 
-    /// One turn: submits everything that was queued, waits for at least one completion but at most `timeout` (`None`
-    /// is for ever, zero only collects), and appends what completed to `completions`, in the kernel's order.
+    /// One turn: submits everything that was queued, waits for at least one completion but at most `timeout`
+    /// (`None` is for ever, zero only collects), and appends what completed to `completions`, in the kernel's
+    /// order.
     ///
-    /// One system call. May return earlier and with nothing, after a signal or to arm waiting receives. An error
-    /// means that the ring is broken and completions may be lost; none is expected.
+    /// One system call. May return earlier and with nothing, after a signal or to arm waiting receives. An
+    /// error means that the ring is broken and completions may be lost; none is expected.
     pub fn turn(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) -> io::Result<()> {
         self.pool.publish();
         let starving = self.arm_parked();
@@ -154,8 +157,8 @@ impl Ring {
     ///
     /// # Safety
     ///
-    /// Every address in `entry` must stay valid, and the memory there untouched but by the kernel, until the completion
-    /// of the operation was taken from the kernel, even if the ring is dropped before.
+    /// Every address in `entry` must stay valid, and the memory there untouched but by the kernel, until the
+    /// completion of the operation was taken from the kernel, even if the ring is dropped before.
     pub(crate) unsafe fn push(&mut self, entry: Entry) {
         // SAFETY: the caller's promise is the one that is demanded.
         unsafe { self.push_linked([entry]) };
@@ -219,8 +222,8 @@ impl Ring {
         match entered {
             Ok(submitted) => self.counters.submitted += u64::from(submitted),
             Err(error) => match error.raw_os_error() {
-                // Time is over, a signal came, memory is short, or completions must be taken first: all of them
-                // are answered by the next turn.
+                // Time is over, a signal came, memory is short, or completions must be taken first: all of
+                // them are answered by the next turn.
                 Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => (),
                 _ => return Err(error),
             },
@@ -250,7 +253,8 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if !self.quiesce() {
-            // Freed memory that the kernel still writes to would be someone else's memory soon. A leak is harmless.
+            // Freed memory that the kernel still writes to would be someone else's memory soon. A leak is
+            // harmless.
             std::mem::forget(std::mem::take(&mut self.in_flight));
             std::mem::forget(std::mem::take(&mut self.files));
             self.pool.leak();

@@ -30,8 +30,8 @@ enum Arm {
 }
 
 impl Ring {
-    /// Takes over a listening socket and keeps `RingConfig::accepts` accepts posted on it. Options set on the listener
-    /// (`TCP_NODELAY` and the like) are inherited by what it accepts.
+    /// Takes over a listening socket and keeps `RingConfig::accepts` accepts posted on it. Options set on the
+    /// listener (`TCP_NODELAY` and the like) are inherited by what it accepts.
     pub fn listen(&mut self, listener: TcpListener) -> ListenerId {
         // On a non-blocking descriptor a posted accept would fail instead of waiting.
         listener.set_nonblocking(false).expect("an open socket can be switched");
@@ -40,8 +40,8 @@ impl Ring {
         id
     }
 
-    /// Stops taking connections; the backlog of the listener keeps what the peers have begun. Connections accepted
-    /// before still arrive.
+    /// Stops taking connections; the backlog of the listener keeps what the peers have begun. Connections
+    /// accepted before still arrive.
     pub fn pause_accepts(&mut self, listener: ListenerId) {
         self.listeners.pause(listener);
         self.cancel_accepts(listener);
@@ -54,8 +54,8 @@ impl Ring {
         self.post_accepts(listener);
     }
 
-    /// Cancels the posted accepts and closes the listener after the last of them. Connections accepted before still
-    /// arrive, under the same name.
+    /// Cancels the posted accepts and closes the listener after the last of them. Connections accepted before
+    /// still arrive, under the same name.
     pub fn close_listener(&mut self, listener: ListenerId) {
         assert!(self.listeners.is_open(listener), "a listener is closed once");
         self.cancel_accepts(listener);
@@ -74,7 +74,8 @@ impl Ring {
         self.push_receive(socket, Mode::Multishot, Arm::First);
     }
 
-    /// Sends some or all of `bytes`. At most one send may be in flight for each socket: the kernel does not order two.
+    /// Sends some or all of `bytes`. At most one send may be in flight for each socket: the kernel does not
+    /// order two.
     pub fn send(&mut self, socket: Socket, token: Token, bytes: Bytes) {
         let address = bytes.as_ptr();
         // The kernel reports the count in 31 bits; what is beyond is a short send.
@@ -84,14 +85,15 @@ impl Ring {
             .flags(libc::MSG_NOSIGNAL)
             .build()
             .user_data(Kind::Send.with(u64::from(slot)));
-        // SAFETY: the address is that of `length` bytes of `bytes`, which nobody can change (`Bytes` is immutable) and
-        // which stay where they are while the handle moves (it points to them). The handle sits in `in_flight` until
-        // `dispatch` removes it after the completion; a ring that is dropped waits for that or leaks it.
+        // SAFETY: the address is that of `length` bytes of `bytes`, which nobody can change (`Bytes` is
+        // immutable) and which stay where they are while the handle moves (it points to them). The handle
+        // sits in `in_flight` until `dispatch` removes it after the completion; a ring that is dropped waits
+        // for that or leaks it.
         unsafe { self.push(entry) };
     }
 
-    /// Shuts both directions down, so the peer sees the end and an armed receive ends with its own completion. A receive
-    /// that waits for a buffer ends with [`Received::End`].
+    /// Shuts both directions down, so the peer sees the end and an armed receive ends with its own
+    /// completion. A receive that waits for a buffer ends with [`Received::End`].
     pub fn shutdown(&mut self, socket: Socket, token: Token) {
         if let Some(token) = self.receives.shut_down(socket) {
             self.made.push(Completion::Received { token, result: Received::End });
@@ -103,8 +105,8 @@ impl Ring {
         unsafe { self.push(entry) };
     }
 
-    /// Frees the slot. Panics if a receive is armed; no send may be in flight either. Without a shutdown before, a socket
-    /// that was sent to another ring lives on there, and any other is closed with it.
+    /// Frees the slot. Panics if a receive is armed; no send may be in flight either. Without a shutdown
+    /// before, a socket that was sent to another ring lives on there, and any other is closed with it.
     pub fn close(&mut self, socket: Socket, token: Token) {
         assert!(self.receives.is_idle(socket), "a socket is closed after its receive ended");
         let entry = opcode::Close::new(Fixed(socket.0)).build().user_data(Kind::Close.with(token.value()));
@@ -127,9 +129,9 @@ impl Ring {
         unsafe { self.push(entry) };
     }
 
-    /// Installs a socket in another ring, which gets [`Completion::Adopted`] with `tag` (below `1 << 56`). Nothing may
-    /// be in flight on it. The slot here stays open: after [`Completion::SocketSent`] close it, without a shutdown if it
-    /// arrived. A ring cannot send to itself (`EINVAL`).
+    /// Installs a socket in another ring, which gets [`Completion::Adopted`] with `tag` (below `1 << 56`).
+    /// Nothing may be in flight on it. The slot here stays open: after [`Completion::SocketSent`] close it,
+    /// without a shutdown if it arrived. A ring cannot send to itself (`EINVAL`).
     pub fn send_socket(&mut self, socket: Socket, target: RingAddress, tag: u64, token: Token) {
         assert!(self.receives.is_idle(socket), "a socket moves when its receive ended");
         let adopted = Kind::Adopted.with(Token::new(tag).value());
@@ -141,8 +143,8 @@ impl Ring {
         unsafe { self.push(entry) };
     }
 
-    /// A plain descriptor of the same socket, for what a direct descriptor cannot do: reading options, or handing it to
-    /// another process. Costs a system call at once, so it is not for the usual way.
+    /// A plain descriptor of the same socket, for what a direct descriptor cannot do: reading options, or
+    /// handing it to another process. Costs a system call at once, so it is not for the usual way.
     pub fn duplicate(&mut self, socket: Socket) -> io::Result<OwnedFd> {
         let user_data = Kind::Install.with(0);
         let entry = opcode::FixedFdInstall::new(Fixed(socket.0), 0).build().user_data(user_data);
@@ -156,8 +158,8 @@ impl Ring {
         Ok(own_installed(Errno::split(result)?))
     }
 
-    /// Arms parked receives, as many as there are buffers. Returns whether some are left although there may be buffers:
-    /// what was armed may turn out to have no data.
+    /// Arms parked receives, as many as there are buffers. Returns whether some are left although there may
+    /// be buffers: what was armed may turn out to have no data.
     pub(crate) fn arm_parked(&mut self) -> bool {
         if self.receives.parked() == 0 || self.closing {
             return false;
@@ -202,8 +204,8 @@ impl Ring {
             .build()
             .user_data(Kind::Accept.with(u64::from(slot)));
         self.listeners.accept_posted(listener, slot);
-        // SAFETY: both addresses lie in a `PeerAddress` owned by `in_flight` until the completion (see `Lent`), and
-        // its `length` tells the kernel how many bytes there are.
+        // SAFETY: both addresses lie in a `PeerAddress` owned by `in_flight` until the completion (see
+        // `Lent`), and its `length` tells the kernel how many bytes there are.
         unsafe { self.push(entry) };
     }
 
@@ -231,15 +233,17 @@ impl Ring {
             .build()
             .flags(Flags::BUFFER_SELECT)
             .user_data(receive_user_data(socket));
-        // SAFETY: the entry holds no address. The kernel takes a buffer from the pool, which keeps its memory until the
-        // completion names it (`dispatch`); a ring that is dropped waits for armed receives or leaks the pool.
+        // SAFETY: the entry holds no address. The kernel takes a buffer from the pool, which keeps its memory
+        // until the completion names it (`dispatch`); a ring that is dropped waits for armed receives or
+        // leaks the pool.
         unsafe { self.push(entry) };
     }
 }
 
 /// The descriptor that a completion of `Kind::Install` names. Called once for each such completion.
 pub(crate) fn own_installed(fd: u32) -> OwnedFd {
-    // SAFETY: demands an open descriptor that nobody else owns: the kernel made it for the request, whose completion
-    // is taken from the kernel once and handed either to `duplicate` or to `dispatch`, not to both.
+    // SAFETY: demands an open descriptor that nobody else owns: the kernel made it for the request, whose
+    // completion is taken from the kernel once and handed either to `duplicate` or to `dispatch`, not to
+    // both.
     unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 /// Wakes one ring, from any thread: its turn ends with [`Completion::Woken`](crate::Completion::Woken).
 ///
-/// Several wakes before the ring's next turn are one `Woken`. Waking a ring that is gone does nothing. What is to be
-/// seen after waking up must be stored before the call.
+/// Several wakes before the ring's next turn are one `Woken`. Waking a ring that is gone does nothing. What
+/// is to be seen after waking up must be stored before the call.
 #[derive(Clone, Debug)]
 pub struct Waker {
     event: Arc<File>,

@@ -1,4 +1,5 @@
-//! A ring with its completions in order, and waits that end: either what is waited for comes, or the test fails.
+//! A ring with its completions in order, and waits that end: either what is waited for comes, or the test
+//! fails.
 
 // Each test binary uses its own part of this file.
 #![allow(dead_code)]
