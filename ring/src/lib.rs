@@ -26,6 +26,9 @@
 //! * **One enter per turn**: submit, wait and collect are a single system call; [`Counters`] proves it.
 //! * **Nothing per idle connection**: an armed receive costs eight bytes here, in a table made at start.
 //!
+//! Beside the ring stand the few calls of a thread-per-core server that also need unsafe code: [`bind`] and
+//! [`pin_to_core`].
+//!
 //! The layout of a completion's 64-bit `user_data` is in `operation.rs`; the start-up demands are in
 //! `probe.rs`.
 
@@ -38,6 +41,7 @@ mod enter;
 mod errno;
 mod file_buffer;
 mod files;
+mod host;
 mod ids;
 mod lent;
 mod listeners;
@@ -53,6 +57,7 @@ pub use completion::{Completion, Received};
 pub use config::{Counters, RingConfig};
 pub use errno::Errno;
 pub use file_buffer::FileBuffer;
+pub use host::{ListenOptions, bind, pin_to_core};
 pub use ids::{FileId, ListenerId, RingAddress, Socket, Token};
 pub use probe::{Missing, StartError, probe};
 pub use ring::Ring;

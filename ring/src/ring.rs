@@ -30,6 +30,13 @@ const DROP_WAIT: Duration = Duration::from_secs(5);
 /// Methods that start an operation only queue it; the next [`Ring::turn`] submits it. They panic on what a
 /// correct caller never does: a socket, file or listener that is not of this ring, or a second receive on one
 /// socket.
+///
+/// A ring stays on its thread:
+///
+/// ```compile_fail
+/// fn assert_send<T: Send>() {}
+/// assert_send::<ring::Ring>();
+/// ```
 pub struct Ring {
     // Dropped in this order: the kernel's part goes before the memory it knows.
     pub(crate) io: IoUring,

@@ -122,11 +122,9 @@ fn an_empty_slot_is_an_error_and_not_a_danger() {
 
 #[test]
 fn options_of_the_listener_are_inherited() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let options = ring::ListenOptions { no_delay: true, ..ring::ListenOptions::default() };
+    let listener = ring::bind("127.0.0.1:0".parse().expect("an address"), &options).expect("a free port");
     let address = listener.local_addr().expect("bound");
-    // The standard library sets options on streams only; the socket underneath is the same.
-    let as_stream = TcpStream::from(std::os::fd::OwnedFd::from(listener.try_clone().expect("cloned")));
-    as_stream.set_nodelay(true).expect("set");
     let mut driver = ring(SMALL);
     driver.ring.listen(listener);
     let (socket, client) = driver.connect(address);
