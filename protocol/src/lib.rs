@@ -8,3 +8,6 @@ pub mod ids;
 pub mod json;
 pub mod limits;
 pub mod record;
+pub mod session;
+pub mod upgrade;
+pub mod ws;
