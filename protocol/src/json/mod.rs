@@ -13,6 +13,7 @@ mod object;
 mod request;
 mod value;
 
+pub(crate) use frame::unknown_gap;
 pub use frame::{encode_frame, encode_page, render_json, write_json};
 pub use frame_read::decode_frame;
 pub use request::{decode_request, encode_request};

@@ -17,7 +17,7 @@ pub use head::HeadScan;
 pub(crate) use server::parse_head;
 pub use server::parse_upgrade;
 
-use crate::{command::Token, limits};
+use crate::{command::Token, limits, ws::Opcode};
 
 /// The two forms of the protocol, named by their WebSocket subprotocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +34,14 @@ impl Form {
         match self {
             Self::Binary => "chat.v1.bin",
             Self::Json => "chat.v1.json",
+        }
+    }
+
+    /// The opcode of the data frames that carry it.
+    pub const fn opcode(self) -> Opcode {
+        match self {
+            Self::Binary => Opcode::Binary,
+            Self::Json => Opcode::Text,
         }
     }
 

@@ -1,0 +1,415 @@
+//! What a server sends in the binary form, both ways.
+
+use super::{
+    op,
+    payload::{
+        CaughtUpV1, CursorV1, DrainV1, ErrorV1, GapV1, HeadV1, HeadsV1, LimitsV1, MembersPageV1, OkV1,
+        PageV1, PongV1, WelcomeV1,
+    },
+    read, read_header, write,
+};
+use crate::{
+    command::{MessageKind, Role},
+    event::{
+        ErrorCode, ErrorReply, FrameFault, Gap, Head, MemberEntry, MemberEvent, MessageEvent, OkReply,
+        PageItem, ServerFrame, Welcome, WireLimits,
+    },
+    ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId},
+    json::unknown_gap,
+    limits,
+    record::{
+        ArchivedMemberV1, ArchivedMembershipV1, ArchivedMessageV1, ArchivedNameV1, Body, MemberV1,
+        MembershipV1, MessageV1, NameV1, Portable, RecordError, Stored, StoredBody, StoredItem,
+    },
+};
+
+/// Appends `frame`.
+///
+/// Messages and membership events become records here, without what only the store knows (their message
+/// count and content hash are 0): for tests and simulators. A server sends the bytes it has stored.
+pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
+    match frame {
+        ServerFrame::CaughtUp { cursor, partial } => {
+            let payload = CaughtUpV1 { cursor: bytes(cursor), partial: u8::from(*partial) };
+            write(op::CAUGHT_UP, 0, &payload, out);
+        }
+        ServerFrame::Cursor { cursor } => write(op::CURSOR, 0, &CursorV1 { cursor: bytes(cursor) }, out),
+        ServerFrame::Drain { reconnect_in_ms, reason } => {
+            let payload = DrainV1 { reconnect_in_ms: *reconnect_in_ms, reason: bytes(reason) };
+            write(op::DRAIN, 0, &payload, out);
+        }
+        ServerFrame::Error(error) => {
+            let payload = ErrorV1 {
+                code: error.code.code(),
+                message: bytes(&error.message),
+                retry_after_ms: error.retry_after_ms.unwrap_or(0),
+            };
+            write(op::ERROR, error.id.map_or(0, |id| id.0), &payload, out);
+        }
+        ServerFrame::Gap(gap) => write(op::GAP, 0, &gap_payload(gap), out),
+        ServerFrame::Heads { conversations, more } => {
+            let conversations = conversations.iter().map(head_payload).collect();
+            write(op::HEADS, 0, &HeadsV1 { conversations, more: u8::from(*more) }, out);
+        }
+        ServerFrame::Member(event) => out.extend_from_slice(&member_record(event)),
+        ServerFrame::MembersPage { id, members } => {
+            let member = |entry: &MemberEntry| MemberV1::new(&entry.user, entry.role, entry.visible_from);
+            let members = members.iter().map(member).collect();
+            write(op::MEMBERS_PAGE, id.0, &MembersPageV1 { members }, out);
+        }
+        ServerFrame::Message(event) => out.extend_from_slice(&message_record(event)),
+        ServerFrame::Ok(ok) => {
+            let payload = OkV1 {
+                conversation: ok.conversation.map_or(NO_ID, |id| id.0),
+                seq: ok.seq.map_or(0, |seq| seq.0),
+                message_id: ok.message_id.map_or(NO_ID, |id| id.0),
+                at: ok.at.map_or(0, |at| at.0),
+            };
+            write(op::OK, ok.id.0, &payload, out);
+        }
+        ServerFrame::Page { id, messages, more } => {
+            let mut page = PageV1 { records: Vec::new(), gaps: Vec::new(), more: u8::from(*more) };
+            for item in messages {
+                match item {
+                    PageItem::Gap(gap) => page.gaps.push(gap_payload(gap)),
+                    PageItem::Member(event) => page.records.extend_from_slice(&member_record(event)),
+                    PageItem::Message(event) => page.records.extend_from_slice(&message_record(event)),
+                }
+            }
+            write(op::PAGE, id.0, &page, out);
+        }
+        ServerFrame::Pong { id, now, cursor } => {
+            let payload = PongV1 { now: now.0, cursor: bytes(cursor.as_deref().unwrap_or_default()) };
+            write(op::PONG, id.0, &payload, out);
+        }
+        ServerFrame::Welcome(welcome) => write_welcome(welcome, out),
+    }
+}
+
+/// Appends the reply to `history` made from records as they are stored.
+pub fn encode_page(id: RequestId, items: &[StoredItem<'_>], more: bool, out: &mut Vec<u8>) {
+    let mut page = PageV1 { records: Vec::new(), gaps: Vec::new(), more: u8::from(more) };
+    for item in items {
+        match item {
+            StoredItem::Gap(gap) => page.gaps.push(gap_payload(gap)),
+            StoredItem::Record(stored) => stored.write_padded(&mut page.records),
+        }
+    }
+    write(op::PAGE, id.0, &page, out);
+}
+
+/// 16 zero bytes: no id.
+const NO_ID: [u8; 16] = [0; 16];
+
+fn bytes(text: &str) -> Vec<u8> {
+    text.as_bytes().to_vec()
+}
+
+fn gap_payload(gap: &Gap) -> GapV1 {
+    let Gap { conversation, from, to, reason } = gap;
+    GapV1 { conversation: conversation.0, from: from.0, to: to.0, reason: bytes(reason) }
+}
+
+fn head_payload(head: &Head) -> HeadV1 {
+    HeadV1 {
+        conversation: head.conversation.0,
+        from: head.from.map_or(0, |seq| seq.0),
+        head: head.head.0,
+        read: head.read.0,
+        unread: head.unread,
+    }
+}
+
+fn write_welcome(welcome: &Welcome, out: &mut Vec<u8>) {
+    let WireLimits {
+        frame_bytes,
+        text_bytes,
+        page_bytes,
+        history_items,
+        members,
+        title_bytes,
+        commands_in_flight,
+        positions,
+        mentions,
+    } = welcome.limits;
+    let payload = WelcomeV1 {
+        user: welcome.user.as_bytes().to_vec(),
+        session: bytes(&welcome.session),
+        store: bytes(&welcome.store),
+        cursor: bytes(welcome.cursor.as_deref().unwrap_or_default()),
+        now: welcome.now.0,
+        heartbeat_ms: welcome.heartbeat_ms,
+        limits: LimitsV1 {
+            frame_bytes,
+            text_bytes,
+            page_bytes,
+            history_items,
+            members,
+            title_bytes,
+            commands_in_flight,
+            positions,
+            mentions,
+        },
+        features: welcome.features.iter().map(|feature| NameV1 { name: bytes(feature) }).collect(),
+        reset: u8::from(welcome.reset),
+    };
+    write(op::WELCOME, welcome.id.0, &payload, out);
+}
+
+fn message_record(event: &MessageEvent) -> Vec<u8> {
+    let body = MessageV1 {
+        message_id: event.message_id.0,
+        kind: event.kind as u8,
+        sender: event.sender.as_bytes().to_vec(),
+        text: bytes(&event.text),
+        media: bytes(event.media.as_deref().unwrap_or_default()),
+        reply_to: event.reply_to.map_or(0, |seq| seq.0),
+        mentions: event.mentions.iter().map(NameV1::new).collect(),
+        content_hash: 0,
+        ext: Vec::new(),
+    };
+    Body::Message(body).record(event.conversation, event.seq, event.at, 0)
+}
+
+fn member_record(event: &MemberEvent) -> Vec<u8> {
+    let body = MembershipV1 {
+        message_id: event.message_id.0,
+        by: event.by.as_bytes().to_vec(),
+        added: event.added.iter().map(|user| MemberV1::new(user, Role::Member, event.seq)).collect(),
+        removed: event.removed.iter().map(NameV1::new).collect(),
+        roles: event.roles.iter().map(|(user, role)| MemberV1::new(user, *role, Seq(0))).collect(),
+        title_set: u8::from(event.title.is_some()),
+        title: bytes(event.title.as_deref().unwrap_or_default()),
+        created: 0,
+        content_hash: 0,
+        ext: Vec::new(),
+    };
+    Body::Membership(body).record(event.conversation, event.seq, event.at, 0)
+}
+
+/// Reads one binary WebSocket message of a server: one frame, or any number of records. Appends what it
+/// holds to `frames`, in order; frames of operations this client does not know are left out.
+pub fn decode_frames(bytes: &[u8], frames: &mut Vec<ServerFrame>) -> Result<(), FrameFault> {
+    if Portable::parse(bytes) != Err(RecordError::Damaged)
+        && Portable::parse(bytes) != Err(RecordError::Short)
+    {
+        for item in read_records(bytes)? {
+            frames.push(match item {
+                PageItem::Gap(gap) => ServerFrame::Gap(gap),
+                PageItem::Member(event) => ServerFrame::Member(event),
+                PageItem::Message(event) => ServerFrame::Message(event),
+            });
+        }
+        return Ok(());
+    }
+    let header = read_header(bytes).map_err(|_| FrameFault { reason: "the frame has no header of ours" })?;
+    let id = RequestId::new(u64::from(header.id));
+    frames.extend(decode_frame(header.op, id, header.payload)?);
+    Ok(())
+}
+
+fn decode_frame(op: u8, id: Option<RequestId>, payload: &[u8]) -> Result<Option<ServerFrame>, FrameFault> {
+    let answered = id.ok_or(FrameFault { reason: "the reply has no id" });
+    let frame = match op {
+        op::CAUGHT_UP => {
+            let CaughtUpV1 { cursor, partial } = shape(read(payload))?;
+            ServerFrame::CaughtUp { cursor: text(cursor)?, partial: partial != 0 }
+        }
+        op::CURSOR => {
+            let CursorV1 { cursor } = shape(read(payload))?;
+            ServerFrame::Cursor { cursor: text(cursor)? }
+        }
+        op::DRAIN => {
+            let DrainV1 { reconnect_in_ms, reason } = shape(read(payload))?;
+            ServerFrame::Drain { reconnect_in_ms, reason: text(reason)? }
+        }
+        op::ERROR => {
+            let raw: ErrorV1 = shape(read(payload))?;
+            ServerFrame::Error(ErrorReply {
+                id,
+                code: ErrorCode::from_code(raw.code).ok_or(MEANING)?,
+                message: text(raw.message)?,
+                retry_after_ms: (raw.retry_after_ms != 0).then_some(raw.retry_after_ms),
+            })
+        }
+        op::GAP => ServerFrame::Gap(read_gap(shape(read(payload))?)?),
+        op::HEADS => {
+            let HeadsV1 { conversations, more } = shape(read(payload))?;
+            ServerFrame::Heads {
+                conversations: conversations.iter().map(read_head).collect(),
+                more: more != 0,
+            }
+        }
+        op::MEMBERS_PAGE => {
+            let MembersPageV1 { members } = shape(read(payload))?;
+            let members = members.iter().map(read_entry).collect::<Result<_, _>>()?;
+            ServerFrame::MembersPage { id: answered?, members }
+        }
+        op::OK => {
+            let raw: OkV1 = shape(read(payload))?;
+            ServerFrame::Ok(OkReply {
+                id: answered?,
+                conversation: (raw.conversation != NO_ID).then_some(ConversationId(raw.conversation)),
+                seq: (raw.seq != 0).then_some(Seq(raw.seq)),
+                message_id: (raw.message_id != NO_ID).then_some(MessageId(raw.message_id)),
+                at: (raw.at != 0).then_some(UnixMillis(raw.at)),
+            })
+        }
+        op::PAGE => read_page(answered?, shape(read(payload))?)?,
+        op::PONG => {
+            let PongV1 { now, cursor } = shape(read(payload))?;
+            ServerFrame::Pong { id: answered?, now: UnixMillis(now), cursor: text_if(cursor)? }
+        }
+        op::WELCOME => ServerFrame::Welcome(Box::new(read_welcome(answered?, shape(read(payload))?)?)),
+        _ => return Ok(None),
+    };
+    Ok(Some(frame))
+}
+
+const MEANING: FrameFault = FrameFault { reason: "the payload holds a value of no meaning" };
+
+fn shape<T>(value: Option<T>) -> Result<T, FrameFault> {
+    value.ok_or(FrameFault { reason: "the payload is not one of this op" })
+}
+
+fn text(bytes: Vec<u8>) -> Result<String, FrameFault> {
+    String::from_utf8(bytes).map_err(|_| FrameFault { reason: "a text is not UTF-8" })
+}
+
+fn text_if(bytes: Vec<u8>) -> Result<Option<String>, FrameFault> {
+    if bytes.is_empty() { Ok(None) } else { text(bytes).map(Some) }
+}
+
+fn user(bytes: &[u8]) -> Result<UserId, FrameFault> {
+    str::from_utf8(bytes).ok().and_then(|text| UserId::new(text).ok()).ok_or(MEANING)
+}
+
+fn read_gap(raw: GapV1) -> Result<Gap, FrameFault> {
+    let reason = text(raw.reason)?;
+    Ok(Gap { conversation: ConversationId(raw.conversation), from: Seq(raw.from), to: Seq(raw.to), reason })
+}
+
+fn read_head(raw: &HeadV1) -> Head {
+    Head {
+        conversation: ConversationId(raw.conversation),
+        from: (raw.from != 0).then_some(Seq(raw.from)),
+        head: Seq(raw.head),
+        read: Seq(raw.read),
+        unread: raw.unread,
+    }
+}
+
+fn read_entry(raw: &MemberV1) -> Result<MemberEntry, FrameFault> {
+    let role = Role::from_number(raw.role).ok_or(MEANING)?;
+    Ok(MemberEntry { user: user(&raw.user)?, role, visible_from: Seq(raw.visible_from) })
+}
+
+/// Records and gaps, merged by the sequence at which they stand.
+fn read_page(id: RequestId, raw: PageV1) -> Result<ServerFrame, FrameFault> {
+    let mut messages = read_records(&raw.records)?;
+    for gap in raw.gaps {
+        messages.push(PageItem::Gap(read_gap(gap)?));
+    }
+    messages.sort_by_key(|item| match item {
+        PageItem::Gap(gap) => gap.from,
+        PageItem::Member(event) => event.seq,
+        PageItem::Message(event) => event.seq,
+    });
+    Ok(ServerFrame::Page { id, messages, more: raw.more != 0 })
+}
+
+fn read_welcome(id: RequestId, raw: WelcomeV1) -> Result<Welcome, FrameFault> {
+    let features = raw.features.into_iter().map(|feature| text(feature.name));
+    let limits = raw.limits;
+    Ok(Welcome {
+        id,
+        user: user(&raw.user)?,
+        session: text(raw.session)?,
+        store: text(raw.store)?,
+        cursor: text_if(raw.cursor)?,
+        now: UnixMillis(raw.now),
+        heartbeat_ms: raw.heartbeat_ms,
+        limits: WireLimits {
+            frame_bytes: limits.frame_bytes,
+            text_bytes: limits.text_bytes,
+            page_bytes: limits.page_bytes,
+            history_items: limits.history_items,
+            members: limits.members,
+            title_bytes: limits.title_bytes,
+            commands_in_flight: limits.commands_in_flight,
+            positions: limits.positions,
+            mentions: limits.mentions,
+        },
+        features: features.collect::<Result<_, _>>()?,
+        reset: raw.reset != 0,
+    })
+}
+
+/// Records one after the other, each padded to 16 bytes; the last one's padding may be missing.
+fn read_records(mut bytes: &[u8]) -> Result<Vec<PageItem>, FrameFault> {
+    let mut items = Vec::new();
+    while !bytes.is_empty() {
+        let item = match Stored::parse(bytes) {
+            Ok(stored) => {
+                let padded = stored.portable.padded_bytes().min(bytes.len());
+                bytes = &bytes[padded..];
+                read_record(&stored)?
+            }
+            Err(RecordError::Unsupported) => {
+                return Err(FrameFault { reason: "a record is of another version" });
+            }
+            Err(RecordError::Damaged | RecordError::Short) => {
+                return Err(FrameFault { reason: "a record is damaged" });
+            }
+        };
+        items.push(item);
+    }
+    Ok(items)
+}
+
+fn read_record(stored: &Stored<'_>) -> Result<PageItem, FrameFault> {
+    Ok(match stored.body {
+        StoredBody::Membership(body) => PageItem::Member(read_membership(&stored.portable, body)?),
+        StoredBody::Message(body) => PageItem::Message(read_message(&stored.portable, body)?),
+        StoredBody::State(_) | StoredBody::Unknown => PageItem::Gap(unknown_gap(&stored.portable)),
+    })
+}
+
+fn read_message(portable: &Portable, body: &ArchivedMessageV1) -> Result<MessageEvent, FrameFault> {
+    let reply_to: u64 = body.reply_to.into();
+    Ok(MessageEvent {
+        conversation: portable.conversation,
+        seq: portable.seq,
+        message_id: MessageId(body.message_id),
+        sender: user(&body.sender)?,
+        kind: MessageKind::from_number(body.kind).ok_or(MEANING)?,
+        text: text(body.text.to_vec())?,
+        at: portable.at,
+        media: text_if(body.media.to_vec())?,
+        reply_to: (reply_to != 0).then_some(Seq(reply_to)),
+        mentions: read_names(&body.mentions)?,
+    })
+}
+
+fn read_membership(portable: &Portable, body: &ArchivedMembershipV1) -> Result<MemberEvent, FrameFault> {
+    let role =
+        |member: &ArchivedMemberV1| Ok((user(&member.user)?, Role::from_number(member.role).ok_or(MEANING)?));
+    let title = text(body.title.to_vec())?;
+    Ok(MemberEvent {
+        conversation: portable.conversation,
+        seq: portable.seq,
+        message_id: MessageId(body.message_id),
+        at: portable.at,
+        by: user(&body.by)?,
+        added: body.added.iter().map(|member| user(&member.user)).collect::<Result<_, _>>()?,
+        removed: read_names(&body.removed)?,
+        roles: body.roles.iter().map(role).collect::<Result<_, FrameFault>>()?,
+        title: (body.title_set != 0).then_some(title),
+    })
+}
+
+fn read_names(names: &[ArchivedNameV1]) -> Result<Vec<UserId>, FrameFault> {
+    names.iter().map(|name| user(&name.name)).collect()
+}
+
+const _: () = assert!(limits::RECORD_ALIGN == super::HEADER_BYTES);

@@ -1,0 +1,228 @@
+//! The payload types of the binary form. The rules of stored payloads hold here too: flat, versioned,
+//! never edited once released.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::record::{MemberV1, NameV1};
+
+/// `connect`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ConnectV1 {
+    pub(super) token: Vec<u8>,
+    pub(super) device: Vec<u8>,
+    pub(super) cursor: Vec<u8>,
+    /// 1 when `positions` is given, even if it is empty.
+    pub(super) positions_given: u8,
+    pub(super) positions: Vec<PositionV1>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct PositionV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) seq: u64,
+}
+
+/// `refresh`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct RefreshV1 {
+    pub(super) token: Vec<u8>,
+}
+
+/// `send`: to `to` when that is not empty, else to `conversation`.
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct SendV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) to: Vec<u8>,
+    pub(super) kind: u8,
+    pub(super) text: Vec<u8>,
+    pub(super) media: Vec<u8>,
+    pub(super) reply_to: u64,
+    pub(super) mentions: Vec<NameV1>,
+    pub(super) message_id: [u8; 16],
+}
+
+/// `ack`, `ping`, and the event `cursor`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct CursorV1 {
+    pub(super) cursor: Vec<u8>,
+}
+
+/// `history`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct HistoryV1 {
+    pub(super) conversation: [u8; 16],
+    /// 0 latest, 1 before `seq`, 2 after `seq`.
+    pub(super) direction: u8,
+    pub(super) seq: u64,
+    pub(super) limit: u32,
+}
+
+/// `create`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct CreateV1 {
+    pub(super) title: Vec<u8>,
+    pub(super) members: Vec<NameV1>,
+    pub(super) history: u8,
+    pub(super) message_id: [u8; 16],
+}
+
+/// `members`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct MembersV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) add: Vec<NameV1>,
+    pub(super) remove: Vec<NameV1>,
+    pub(super) roles: Vec<RoleV1>,
+    pub(super) message_id: [u8; 16],
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct RoleV1 {
+    pub(super) user: Vec<u8>,
+    pub(super) role: u8,
+}
+
+/// `members` with `list`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ListMembersV1 {
+    pub(super) conversation: [u8; 16],
+}
+
+/// `title`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct TitleV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) title: Vec<u8>,
+    pub(super) message_id: [u8; 16],
+}
+
+/// `leave`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct LeaveV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) message_id: [u8; 16],
+}
+
+/// `welcome`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct WelcomeV1 {
+    pub(super) user: Vec<u8>,
+    pub(super) session: Vec<u8>,
+    pub(super) store: Vec<u8>,
+    pub(super) cursor: Vec<u8>,
+    pub(super) now: u64,
+    pub(super) heartbeat_ms: u64,
+    pub(super) limits: LimitsV1,
+    pub(super) features: Vec<NameV1>,
+    pub(super) reset: u8,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct LimitsV1 {
+    pub(super) frame_bytes: u32,
+    pub(super) text_bytes: u32,
+    pub(super) page_bytes: u32,
+    pub(super) history_items: u32,
+    pub(super) members: u32,
+    pub(super) title_bytes: u32,
+    pub(super) commands_in_flight: u32,
+    pub(super) positions: u32,
+    pub(super) mentions: u32,
+}
+
+/// `ok`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct OkV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) seq: u64,
+    pub(super) message_id: [u8; 16],
+    pub(super) at: u64,
+}
+
+/// `error`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ErrorV1 {
+    pub(super) code: u16,
+    pub(super) message: Vec<u8>,
+    pub(super) retry_after_ms: u64,
+}
+
+/// `pong`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct PongV1 {
+    pub(super) now: u64,
+    pub(super) cursor: Vec<u8>,
+}
+
+/// `page` of `history`: records as they are stored, each padded to 16, and the gaps between them.
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct PageV1 {
+    pub(super) records: Vec<u8>,
+    pub(super) gaps: Vec<GapV1>,
+    pub(super) more: u8,
+}
+
+/// `page` of `members`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct MembersPageV1 {
+    pub(super) members: Vec<MemberV1>,
+}
+
+/// `heads`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct HeadsV1 {
+    pub(super) conversations: Vec<HeadV1>,
+    pub(super) more: u8,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct HeadV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) from: u64,
+    pub(super) head: u64,
+    pub(super) read: u64,
+    pub(super) unread: u64,
+}
+
+/// `caught_up`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct CaughtUpV1 {
+    pub(super) cursor: Vec<u8>,
+    pub(super) partial: u8,
+}
+
+/// `gap`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct GapV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) reason: Vec<u8>,
+}
+
+/// `drain`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct DrainV1 {
+    pub(super) reconnect_in_ms: u64,
+    pub(super) reason: Vec<u8>,
+}
+
+// Golden: 8 bytes a list, nothing padded. A change here is a change of the wire.
+const _: () = {
+    assert!(size_of::<ArchivedConnectV1>() == 33 && align_of::<ArchivedConnectV1>() == 1);
+    assert!(size_of::<ArchivedPositionV1>() == 24);
+    assert!(size_of::<ArchivedRefreshV1>() == 8 && size_of::<ArchivedCursorV1>() == 8);
+    assert!(size_of::<ArchivedSendV1>() == 73 && align_of::<ArchivedSendV1>() == 1);
+    assert!(size_of::<ArchivedHistoryV1>() == 29);
+    assert!(size_of::<ArchivedCreateV1>() == 33);
+    assert!(size_of::<ArchivedMembersV1>() == 56 && size_of::<ArchivedRoleV1>() == 9);
+    assert!(size_of::<ArchivedListMembersV1>() == 16 && size_of::<ArchivedLeaveV1>() == 32);
+    assert!(size_of::<ArchivedTitleV1>() == 40);
+    assert!(size_of::<ArchivedWelcomeV1>() == 93 && size_of::<ArchivedLimitsV1>() == 36);
+    assert!(size_of::<ArchivedOkV1>() == 48 && size_of::<ArchivedErrorV1>() == 18);
+    assert!(size_of::<ArchivedPongV1>() == 16 && size_of::<ArchivedPageV1>() == 17);
+    assert!(size_of::<ArchivedMembersPageV1>() == 8);
+    assert!(size_of::<ArchivedHeadsV1>() == 9 && size_of::<ArchivedHeadV1>() == 48);
+    assert!(size_of::<ArchivedCaughtUpV1>() == 9 && size_of::<ArchivedGapV1>() == 40);
+    assert!(size_of::<ArchivedDrainV1>() == 16);
+};

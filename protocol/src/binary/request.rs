@@ -1,0 +1,288 @@
+//! Commands in the binary form, both ways.
+
+use super::{
+    HeaderError, op,
+    payload::{
+        ConnectV1, CreateV1, CursorV1, HistoryV1, LeaveV1, ListMembersV1, MembersV1, PositionV1, RefreshV1,
+        RoleV1, SendV1, TitleV1,
+    },
+    read, read_header, write,
+};
+use crate::{
+    check::{self, Fault},
+    command::{
+        Command, Connect, Create, HistoryPolicy, HistoryRange, Members, MessageKind, Request, Role, Send,
+        Target, Token,
+    },
+    event::{ErrorCode, Refusal},
+    ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UserId},
+    limits,
+    record::NameV1,
+};
+
+/// Reads one command: `bytes` is the payload of a binary WebSocket message, at most 64 KiB.
+pub fn decode_request(bytes: &[u8]) -> Result<Request, Refusal> {
+    if bytes.len() > limits::FRAME_BYTES_MAX {
+        let fault = Fault { code: ErrorCode::TooLarge, field: "", reason: "the frame is too long" };
+        return Err(fault.into_refusal(None));
+    }
+    let header = read_header(bytes).map_err(|error| match error {
+        HeaderError::Foreign => Fault::frame("the header is not one of this version").into_refusal(None),
+        HeaderError::Malformed { id } => {
+            Fault::frame("the header does not fit the frame").into_refusal(RequestId::new(u64::from(id)))
+        }
+    })?;
+    let id = RequestId::new(u64::from(header.id));
+    let decoded = match (header.id, id) {
+        (0, _) | (_, Some(_)) => decode_command(header.op, header.payload),
+        (_, None) => Err(Fault::field("id", "is out of range")),
+    };
+    let request = decoded.map(|command| Request { id, command });
+    request
+        .and_then(|request| check::request(&request).map(|()| request))
+        .map_err(|fault| fault.into_refusal(id))
+}
+
+fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
+    match op {
+        op::ACK => {
+            let CursorV1 { cursor } = shape(read(payload))?;
+            Ok(Command::Ack { cursor: text("cursor", cursor)? })
+        }
+        op::CONNECT => read_connect(shape(read(payload))?),
+        op::CREATE => read_create(shape(read(payload))?),
+        op::HISTORY => read_history(&shape::<HistoryV1>(read(payload))?),
+        op::LEAVE => {
+            let LeaveV1 { conversation, message_id } = shape(read(payload))?;
+            let conversation = self::conversation(conversation)?;
+            Ok(Command::Leave { conversation, message_id: self::message_id(message_id) })
+        }
+        op::LIST_MEMBERS => {
+            let ListMembersV1 { conversation } = shape(read(payload))?;
+            Ok(Command::ListMembers { conversation: self::conversation(conversation)? })
+        }
+        op::MEMBERS => read_members(shape(read(payload))?),
+        op::PING => {
+            let CursorV1 { cursor } = shape(read(payload))?;
+            Ok(Command::Ping { cursor: text_if("cursor", cursor)? })
+        }
+        op::REFRESH => {
+            let RefreshV1 { token } = shape(read(payload))?;
+            Ok(Command::Refresh { token: self::token(token)? })
+        }
+        op::SEND => read_send(shape(read(payload))?),
+        op::TITLE => {
+            let TitleV1 { conversation, title, message_id } = shape(read(payload))?;
+            let (conversation, title) = (self::conversation(conversation)?, text("title", title)?);
+            Ok(Command::Title { conversation, title, message_id: self::message_id(message_id) })
+        }
+        _ => Err(Fault { code: ErrorCode::UnknownOp, field: "op", reason: "is not one this server knows" }),
+    }
+}
+
+fn read_connect(raw: ConnectV1) -> Result<Command, Fault> {
+    if raw.positions_given > 1 || (raw.positions_given == 0 && !raw.positions.is_empty()) {
+        return Err(Fault::field("positions", "has the wrong type or form"));
+    }
+    let positions = raw.positions.iter().map(|at| (ConversationId(at.conversation), Seq(at.seq))).collect();
+    Ok(Command::Connect(Connect {
+        token: if raw.token.is_empty() { None } else { Some(token(raw.token)?) },
+        device: DeviceId::new(&text("device", raw.device)?)
+            .map_err(|_| Fault::field("device", "has the wrong type or form"))?,
+        cursor: text_if("cursor", raw.cursor)?,
+        positions: (raw.positions_given == 1).then_some(positions),
+    }))
+}
+
+fn read_create(raw: CreateV1) -> Result<Command, Fault> {
+    Ok(Command::Create(Create {
+        title: text("title", raw.title)?,
+        members: users("members", &raw.members)?,
+        history: HistoryPolicy::from_number(raw.history)
+            .ok_or(Fault::field("history", "is not a known policy"))?,
+        message_id: message_id(raw.message_id),
+    }))
+}
+
+fn read_history(raw: &HistoryV1) -> Result<Command, Fault> {
+    let range = match (raw.direction, raw.seq) {
+        (0, 0) => HistoryRange::Latest,
+        (1, before) => HistoryRange::Before(Seq(before)),
+        (2, after) => HistoryRange::After(Seq(after)),
+        _ => return Err(Fault::field("before", "has the wrong type or form")),
+    };
+    Ok(Command::History { conversation: conversation(raw.conversation)?, range, limit: raw.limit })
+}
+
+fn read_members(raw: MembersV1) -> Result<Command, Fault> {
+    let roles = raw.roles.iter().map(|pair| {
+        let role = Role::from_number(pair.role).ok_or(Fault::field("roles", "is not a known role"))?;
+        Ok((user("roles", &pair.user)?, role))
+    });
+    Ok(Command::Members(Members {
+        conversation: conversation(raw.conversation)?,
+        add: users("add", &raw.add)?,
+        remove: users("remove", &raw.remove)?,
+        roles: roles.collect::<Result<_, Fault>>()?,
+        message_id: message_id(raw.message_id),
+    }))
+}
+
+fn read_send(raw: SendV1) -> Result<Command, Fault> {
+    let target = match (raw.to.as_slice(), raw.conversation) {
+        ([], id) => Target::Conversation(conversation(id)?),
+        (to, NO_ID) => Target::User(user("to", to)?),
+        _ => return Err(Fault::field("to", "cannot stand beside `conversation`")),
+    };
+    Ok(Command::Send(Send {
+        target,
+        kind: MessageKind::from_number(raw.kind).ok_or(Fault::field("kind", "is not a known kind"))?,
+        text: text("text", raw.text)?,
+        media: text_if("media", raw.media)?,
+        reply_to: (raw.reply_to != 0).then_some(Seq(raw.reply_to)),
+        mentions: users("mentions", &raw.mentions)?,
+        message_id: message_id(raw.message_id),
+    }))
+}
+
+/// 16 zero bytes: no id.
+const NO_ID: [u8; 16] = [0; 16];
+
+fn shape<T>(value: Option<T>) -> Result<T, Fault> {
+    value.ok_or(Fault::frame("the payload is not one of this op"))
+}
+
+fn conversation(id: [u8; 16]) -> Result<ConversationId, Fault> {
+    if id == NO_ID { Err(Fault::field("conversation", "is missing")) } else { Ok(ConversationId(id)) }
+}
+
+fn message_id(id: [u8; 16]) -> Option<MessageId> {
+    (id != NO_ID).then_some(MessageId(id))
+}
+
+fn text(field: &'static str, bytes: Vec<u8>) -> Result<String, Fault> {
+    String::from_utf8(bytes).map_err(|_| Fault::field(field, "is not UTF-8"))
+}
+
+fn text_if(field: &'static str, bytes: Vec<u8>) -> Result<Option<String>, Fault> {
+    if bytes.is_empty() { Ok(None) } else { text(field, bytes).map(Some) }
+}
+
+fn token(bytes: Vec<u8>) -> Result<Token, Fault> {
+    Token::new(&text("token", bytes)?).ok_or(Fault::field("token", "is malformed or too long"))
+}
+
+fn user(field: &'static str, bytes: &[u8]) -> Result<UserId, Fault> {
+    const FORM: &str = "has the wrong type or form";
+    let text = str::from_utf8(bytes).map_err(|_| Fault::field(field, FORM))?;
+    UserId::new(text).map_err(|_| Fault::field(field, FORM))
+}
+
+/// Bounded before anything is copied; the finer bounds are checked with the whole request.
+fn users(field: &'static str, names: &[NameV1]) -> Result<Vec<UserId>, Fault> {
+    if names.len() > limits::MEMBERS_MAX {
+        return Err(Fault { code: ErrorCode::TooLarge, field, reason: "is too long" });
+    }
+    names.iter().map(|name| user(field, &name.name)).collect()
+}
+
+/// Appends `request` as one binary frame. What [`decode_request`] reads from it equals `request` when that
+/// keeps the limits.
+pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
+    let id = request.id.map_or(0, |id| id.0);
+    let no_id = |message_id: Option<MessageId>| message_id.map_or(NO_ID, |id| id.0);
+    match &request.command {
+        Command::Ack { cursor } => write(op::ACK, id, &cursor_payload(Some(cursor)), out),
+        Command::Connect(connect) => write_connect(id, connect, out),
+        Command::Create(create) => {
+            let payload = CreateV1 {
+                title: create.title.as_bytes().to_vec(),
+                members: names(&create.members),
+                history: create.history as u8,
+                message_id: no_id(create.message_id),
+            };
+            write(op::CREATE, id, &payload, out);
+        }
+        Command::History { conversation, range, limit } => {
+            let (direction, seq) = match range {
+                HistoryRange::Latest => (0, 0),
+                HistoryRange::Before(seq) => (1, seq.0),
+                HistoryRange::After(seq) => (2, seq.0),
+            };
+            let payload = HistoryV1 { conversation: conversation.0, direction, seq, limit: *limit };
+            write(op::HISTORY, id, &payload, out);
+        }
+        Command::Leave { conversation, message_id } => {
+            let payload = LeaveV1 { conversation: conversation.0, message_id: no_id(*message_id) };
+            write(op::LEAVE, id, &payload, out);
+        }
+        Command::ListMembers { conversation } => {
+            write(op::LIST_MEMBERS, id, &ListMembersV1 { conversation: conversation.0 }, out);
+        }
+        Command::Members(members) => write_members(id, members, out),
+        Command::Ping { cursor } => write(op::PING, id, &cursor_payload(cursor.as_deref()), out),
+        Command::Refresh { token } => {
+            write(op::REFRESH, id, &RefreshV1 { token: token.as_str().as_bytes().to_vec() }, out);
+        }
+        Command::Send(send) => write_send(id, send, out),
+        Command::Title { conversation, title, message_id } => {
+            let title = title.as_bytes().to_vec();
+            let payload = TitleV1 { conversation: conversation.0, title, message_id: no_id(*message_id) };
+            write(op::TITLE, id, &payload, out);
+        }
+    }
+}
+
+fn write_connect(id: u32, connect: &Connect, out: &mut Vec<u8>) {
+    let positions = connect.positions.as_deref().unwrap_or_default().iter();
+    let payload = ConnectV1 {
+        token: connect.token.as_ref().map_or(Vec::new(), |token| token.as_str().as_bytes().to_vec()),
+        device: connect.device.as_bytes().to_vec(),
+        cursor: cursor_payload(connect.cursor.as_deref()).cursor,
+        positions_given: u8::from(connect.positions.is_some()),
+        positions: positions
+            .map(|(conversation, seq)| PositionV1 { conversation: conversation.0, seq: seq.0 })
+            .collect(),
+    };
+    write(op::CONNECT, id, &payload, out);
+}
+
+fn write_members(id: u32, members: &Members, out: &mut Vec<u8>) {
+    let roles = members.roles.iter();
+    let payload = MembersV1 {
+        conversation: members.conversation.0,
+        add: names(&members.add),
+        remove: names(&members.remove),
+        roles: roles
+            .map(|(user, role)| RoleV1 { user: user.as_bytes().to_vec(), role: *role as u8 })
+            .collect(),
+        message_id: members.message_id.map_or(NO_ID, |id| id.0),
+    };
+    write(op::MEMBERS, id, &payload, out);
+}
+
+fn write_send(id: u32, send: &Send, out: &mut Vec<u8>) {
+    let (conversation, to) = match &send.target {
+        Target::Conversation(conversation) => (conversation.0, Vec::new()),
+        Target::User(user) => (NO_ID, user.as_bytes().to_vec()),
+    };
+    let payload = SendV1 {
+        conversation,
+        to,
+        kind: send.kind as u8,
+        text: send.text.as_bytes().to_vec(),
+        media: send.media.as_deref().unwrap_or_default().as_bytes().to_vec(),
+        reply_to: send.reply_to.map_or(0, |seq| seq.0),
+        mentions: names(&send.mentions),
+        message_id: send.message_id.map_or(NO_ID, |id| id.0),
+    };
+    write(op::SEND, id, &payload, out);
+}
+
+fn cursor_payload(cursor: Option<&str>) -> CursorV1 {
+    CursorV1 { cursor: cursor.unwrap_or_default().as_bytes().to_vec() }
+}
+
+fn names(users: &[UserId]) -> Vec<NameV1> {
+    users.iter().map(NameV1::new).collect()
+}
