@@ -1,0 +1,288 @@
+//! What takes records from the log to be answered: loading a state, looking up an old id, pages.
+//!
+//! A job that finds everything in memory ends at once, in the same turn; else it ends when its last read has come.
+
+use protocol::command::HistoryRange;
+use protocol::event::ErrorCode;
+use protocol::ids::{ConversationId, Seq};
+use protocol::limits::PAGE_BYTES_MAX;
+use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody, StreamKind as Kind};
+use storage_log::{Entry, Log, StreamId};
+
+use super::collect::{Collect, Read, page_of};
+use super::recent::{FORGOTTEN_AGE, Known, command_of};
+use super::state::Conversation;
+use super::{ConversationSide, Loaded};
+use crate::mail::{Asker, Linked, Reply, Request, SessionId, Store, Surveyed};
+use crate::places::{ShardId, conversation_stream};
+
+/// Items of one page of catching up or of a survey.
+const ITEMS_MAX: usize = 256;
+
+/// Records read at a time while an old id is looked up.
+const LOOK_UP_ITEMS: usize = 64;
+
+pub(super) struct Job {
+    purpose: Purpose,
+    collect: Collect,
+}
+
+impl Job {
+    pub(super) fn collect(&mut self) -> &mut Collect {
+        &mut self.collect
+    }
+}
+
+enum Purpose {
+    CatchUp { session: SessionId, shard: ShardId, inbox: StreamId },
+    Feed { session: SessionId, shard: ShardId, conversation: ConversationId, until: u64, more: bool },
+    History { asker: Asker, conversation: ConversationId, newest_first: bool, more: bool },
+    Load { conversation: ConversationId },
+    LookUp { store: Box<Store>, clock: u64 },
+    Survey { session: SessionId, shard: ShardId, user: Vec<u8>, more_after: Option<u64> },
+}
+
+impl ConversationSide {
+    fn start(&mut self, purpose: Purpose, entries: &[Entry], log: &mut Log) {
+        let (collect, asked) = Collect::new(entries, log);
+        let job = Job { purpose, collect };
+        if asked.is_empty() {
+            return self.finish(job, log);
+        }
+        let id = self.jobs.insert(job) as u32;
+        self.reads.extend(asked.into_iter().map(|(place, location)| Read { job: id, place, location }));
+    }
+
+    pub(super) fn start_load(&mut self, conversation: ConversationId, log: &mut Log) {
+        let newest = log.entries_before(conversation_stream(conversation, Kind::State), u64::MAX).next();
+        let slot = self.slots.get_mut(&conversation).expect("entered");
+        match newest {
+            None => {
+                slot.state = Loaded::Absent;
+                self.resumed.push_back(conversation);
+            }
+            Some(entry) => {
+                slot.busy = true;
+                self.start(Purpose::Load { conversation }, &[entry], log);
+            }
+        }
+    }
+
+    /// An id older than memory reaches: look through the conversation's last day, newest first.
+    pub(super) fn start_look_up(&mut self, store: Box<Store>, clock: u64, log: &mut Log) {
+        let conversation = store.conversation;
+        self.slots.get_mut(&conversation).expect("entered").busy = true;
+        self.look_up_before(store, clock, u64::MAX, log);
+    }
+
+    fn look_up_before(&mut self, store: Box<Store>, clock: u64, before: u64, log: &mut Log) {
+        let stream = conversation_stream(store.conversation, Kind::Messages);
+        let (entries, _) = page_of(log.entries_before(stream, before), LOOK_UP_ITEMS, PAGE_BYTES_MAX);
+        self.start(Purpose::LookUp { store, clock }, &entries, log);
+    }
+
+    /// Starts a page, whichever it is; a conversation that it needs is loaded.
+    pub(super) fn start_page(&mut self, request: Request, log: &mut Log) {
+        match request {
+            Request::CatchUp { session, shard, inbox, after, .. } => {
+                // A session that starts at the head is given nothing and told where that is.
+                let entries =
+                    after.map(|after| page_of(log.entries_after(inbox, after), ITEMS_MAX, PAGE_BYTES_MAX).0);
+                let purpose = Purpose::CatchUp { session, shard, inbox };
+                self.start(purpose, &entries.unwrap_or_default(), log);
+            }
+            Request::Survey { session, shard, user, memberships, after, .. } => {
+                let (entries, more) =
+                    page_of(log.entries_after(memberships, after), ITEMS_MAX, PAGE_BYTES_MAX);
+                let more_after = if more { entries.last().map(|entry| entry.key) } else { None };
+                let user = user.as_bytes().to_vec();
+                self.start(Purpose::Survey { session, shard, user, more_after }, &entries, log);
+            }
+            Request::History { .. } | Request::ListMembers { .. } | Request::Feed { .. } => {
+                self.start_members_page(request, log);
+            }
+            Request::Store(_) => unreachable!("stored, not read"),
+        }
+    }
+
+    /// A page that only members may read.
+    fn start_members_page(&mut self, request: Request, log: &mut Log) {
+        let (conversation, user) = match &request {
+            Request::History { conversation, user, .. }
+            | Request::ListMembers { conversation, user, .. }
+            | Request::Feed { conversation, user, .. } => (*conversation, user),
+            _ => unreachable!("the caller matched"),
+        };
+        let Loaded::Yes(state) = &self.slots[&conversation].state else {
+            return self.refuse_request(&request, (ErrorCode::NotFound, "there is no such conversation"));
+        };
+        let Some(member) = state.member(user) else {
+            return self
+                .refuse_request(&request, (ErrorCode::NotAMember, "you are not in this conversation"));
+        };
+        let visible_from = member.visible_from;
+        match request {
+            Request::ListMembers { asker, .. } => {
+                let members = state.members().iter();
+                let members =
+                    members.map(|member| (member.user.clone(), member.role, member.visible_from)).collect();
+                self.outputs.push_back((asker.shard, Reply::Members { asker, members }));
+            }
+            Request::Feed { session, shard, after, until, .. } => {
+                let after = after.0.max(visible_from.0 - 1);
+                let stream = conversation_stream(conversation, Kind::Messages);
+                let (entries, more) = page_of(log.entries_after(stream, after), ITEMS_MAX, PAGE_BYTES_MAX);
+                self.start(Purpose::Feed { session, shard, conversation, until, more }, &entries, log);
+            }
+            Request::History { asker, range, limit, .. } => {
+                self.start_history(asker, conversation, range, limit, visible_from, log);
+            }
+            _ => unreachable!("the caller matched"),
+        }
+    }
+
+    fn start_history(
+        &mut self,
+        asker: Asker,
+        conversation: ConversationId,
+        range: HistoryRange,
+        limit: u32,
+        visible_from: Seq,
+        log: &mut Log,
+    ) {
+        let stream = conversation_stream(conversation, Kind::Messages);
+        let limit = limit as usize;
+        let newest_first = !matches!(range, HistoryRange::After(_));
+        let (entries, more) = match range {
+            HistoryRange::After(after) => {
+                let after = after.0.max(visible_from.0 - 1);
+                page_of(log.entries_after(stream, after), limit, PAGE_BYTES_MAX)
+            }
+            HistoryRange::Before(_) | HistoryRange::Latest => {
+                let before = if let HistoryRange::Before(before) = range { before.0 } else { u64::MAX };
+                let entries =
+                    log.entries_before(stream, before).take_while(|entry| entry.key >= visible_from.0);
+                page_of(entries, limit, PAGE_BYTES_MAX)
+            }
+        };
+        self.start(Purpose::History { asker, conversation, newest_first, more }, &entries, log);
+    }
+
+    pub(super) fn finish(&mut self, job: Job, log: &mut Log) {
+        let mut records = job.collect.finish();
+        match job.purpose {
+            Purpose::CatchUp { session, shard, inbox } => {
+                self.finish_catch_up(session, shard, inbox, records, log)
+            }
+            Purpose::Feed { session, shard, conversation, until, more } => {
+                let read = records.len();
+                let last = records.last().map(|last| last.seq);
+                records.retain(|record| record.position <= until);
+                let more_after = if more && records.len() == read { last } else { None };
+                let fed = Reply::Fed { session, log: self.log, conversation, records, more_after };
+                self.outputs.push_back((shard, fed));
+            }
+            Purpose::History { asker, conversation, newest_first, more } => {
+                if newest_first {
+                    records.reverse();
+                }
+                self.outputs.push_back((asker.shard, Reply::History { asker, conversation, records, more }));
+            }
+            Purpose::Load { conversation } => self.finish_load(conversation, &records),
+            Purpose::LookUp { store, clock } => self.finish_look_up(store, clock, &records, log),
+            Purpose::Survey { session, shard, user, more_after } => {
+                let conversations =
+                    records.iter().filter_map(|record| surveyed(record, &user, log)).collect();
+                let position = log.durable().position();
+                let (log, outputs) = (self.log, &mut self.outputs);
+                outputs.push_back((
+                    shard,
+                    Reply::Surveyed { session, log, conversations, more_after, position },
+                ));
+            }
+        }
+    }
+
+    /// The durable head is read now, when the answer is put behind every Deliver at or below it: that is what makes the
+    /// switch to live exact.
+    fn finish_catch_up(
+        &mut self,
+        session: SessionId,
+        shard: ShardId,
+        inbox: StreamId,
+        records: Vec<Linked>,
+        log: &Log,
+    ) {
+        let head = log.durable().position();
+        let last = records.last().map(|last| last.position);
+        let at_head = last.is_none_or(|last| log.entries_after(inbox, last).next().is_none());
+        let end = if at_head { head } else { last.unwrap_or(head) };
+        let reply = Reply::CaughtUp { session, log: self.log, records, end, at_head };
+        self.outputs.push_back((shard, reply));
+    }
+
+    fn finish_load(&mut self, conversation: ConversationId, records: &[Linked]) {
+        let state = records.first().and_then(|linked| linked.record.as_ref()).and_then(|bytes| {
+            let stored = Stored::with_checked_sum(Portable::parse(bytes).ok()?, bytes).ok()?;
+            let StoredBody::State(state) = stored.body else {
+                return None;
+            };
+            Conversation::read(&self.places, state)
+        });
+        let slot = self.slots.get_mut(&conversation).expect("a busy conversation is kept");
+        slot.state = state.map_or(Loaded::Damaged, Loaded::Yes);
+        slot.busy = false;
+        self.resumed.push_back(conversation);
+    }
+
+    fn finish_look_up(&mut self, store: Box<Store>, clock: u64, records: &[Linked], log: &mut Log) {
+        let mut oldest = None;
+        for linked in records {
+            let Some(bytes) = &linked.record else {
+                continue;
+            };
+            let at = Portable::parse(bytes).map_or(0, |portable| portable.at.0);
+            oldest = Some((linked.seq.0, at));
+            let Some((user, message_id, content_hash)) = command_of(bytes) else {
+                continue;
+            };
+            if user == store.user.as_bytes() && message_id == store.message_id.0 {
+                let known = Known { seq: linked.seq.0, at, position: linked.position, content_hash };
+                self.end_look_up(&store);
+                return self.answer_again(&store, known, log);
+            }
+        }
+        match oldest {
+            Some((seq, at)) if seq > 1 && at + (FORGOTTEN_AGE.as_millis() as u64) > clock => {
+                self.look_up_before(store, clock, seq, log);
+            }
+            _ => {
+                self.end_look_up(&store);
+                self.store(store, protocol::ids::UnixMillis(clock), log, true);
+            }
+        }
+    }
+
+    fn end_look_up(&mut self, store: &Store) {
+        self.slots.get_mut(&store.conversation).expect("a busy conversation is kept").busy = false;
+        self.resumed.push_back(store.conversation);
+    }
+}
+
+/// What a record in a user's stream of memberships says about one conversation.
+fn surveyed(linked: &Linked, user: &[u8], log: &Log) -> Option<Surveyed> {
+    let bytes = linked.record.as_ref()?;
+    let portable = Portable::parse(bytes).ok()?;
+    let member = match Stored::with_checked_sum(portable, bytes).ok()?.body {
+        StoredBody::Membership(body) => !is_removed(body, user),
+        _ => true,
+    };
+    let stream = conversation_stream(portable.conversation, Kind::Messages);
+    let head = log.entries_before(stream, u64::MAX).next().map_or(0, |entry| entry.key);
+    let message_count = log.head(stream).message_count;
+    Some(Surveyed { conversation: portable.conversation, head: Seq(head), message_count, member })
+}
+
+fn is_removed(body: &ArchivedMembershipV1, user: &[u8]) -> bool {
+    body.removed.iter().any(|removed| removed.name.as_slice() == user)
+}

@@ -1,0 +1,407 @@
+//! The conversation side: order, membership and storage of the conversations of one log.
+//!
+//! Commands of one conversation are handled strictly one after the other: while its state is being loaded or an old id
+//! is being looked up, what arrives waits in its bounded queue. Nothing leaves here before the log has said that it is
+//! durable.
+
+mod collect;
+mod jobs;
+mod recent;
+mod state;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use protocol::event::ErrorCode;
+use protocol::ids::{ConversationId, Seq, UnixMillis};
+use protocol::record::StreamKind as Kind;
+use slab::Slab;
+use storage_log::{Answer, Draft, Durable, Log, Stored};
+
+use crate::mail::{Asker, Deliver, Reply, Request, Store};
+use crate::places::{Places, ShardId, conversation_stream};
+use jobs::Job;
+use state::{Audience, Conversation, Plan};
+
+pub use collect::Read;
+pub use recent::Recent;
+
+/// Requests that one conversation holds back while its state loads. A room of 99 that all speak at once after a
+/// restart, and again; the next are told `busy`.
+const PENDING_MAX: usize = 256;
+
+/// Conversations whose state is kept in memory per log. About 100 bytes a member; older ones load again from the log.
+const LOADED_MAX: usize = 100_000;
+
+/// When to try again after `busy`.
+const BUSY_RETRY_MS: u64 = 100;
+
+/// When to try again while the disk is full.
+const FULL_RETRY_MS: u64 = 2_000;
+
+enum Loaded {
+    No,
+    Absent,
+    Damaged,
+    Yes(Conversation),
+}
+
+struct Slot {
+    state: Loaded,
+    /// A job for this conversation runs: everything waits in `pending`.
+    busy: bool,
+    pending: VecDeque<Request>,
+    /// The newest position that its state depends on: not forgotten before it is durable.
+    position: u64,
+    touched: u64,
+}
+
+/// An answer that waits for its record to be durable.
+struct Waiting {
+    position: u64,
+    shard: ShardId,
+    reply: Reply,
+    delivery: Option<Delivery>,
+}
+
+struct Delivery {
+    asked_micros: u64,
+    conversation: ConversationId,
+    seq: u64,
+    audience: Arc<Audience>,
+}
+
+/// All conversations of one log.
+pub struct ConversationSide {
+    places: Arc<Places>,
+    log: u16,
+    slots: HashMap<ConversationId, Slot, foldhash::fast::RandomState>,
+    recent: Recent,
+    waiting: VecDeque<Waiting>,
+    jobs: Slab<Job>,
+    /// Conversations whose job has ended and that have something pending.
+    resumed: VecDeque<ConversationId>,
+    outputs: VecDeque<(ShardId, Reply)>,
+    reads: VecDeque<Read>,
+    clock: u64,
+}
+
+impl ConversationSide {
+    /// The conversations of log number `log`; `recent` holds the ids that recovery read.
+    #[must_use]
+    pub fn new(places: Arc<Places>, log: u16, recent: Recent) -> Self {
+        Self {
+            places,
+            log,
+            slots: HashMap::default(),
+            recent,
+            waiting: VecDeque::new(),
+            jobs: Slab::new(),
+            resumed: VecDeque::new(),
+            outputs: VecDeque::new(),
+            reads: VecDeque::new(),
+            clock: 0,
+        }
+    }
+
+    /// Takes a request from a user's home.
+    pub fn handle_request(&mut self, request: Request, now: UnixMillis, log: &mut Log) {
+        match conversation_of(&request) {
+            None => self.start_page(request, log),
+            Some(conversation) => {
+                self.enter(conversation, request, now, log);
+                self.resume(now, log);
+            }
+        }
+    }
+
+    /// Takes the disk's answer to a [`Read`]: `None` when it failed.
+    pub fn handle_read(
+        &mut self,
+        job: u32,
+        place: u32,
+        bytes: Option<&[u8]>,
+        now: UnixMillis,
+        log: &mut Log,
+    ) {
+        let collect = self.jobs[job as usize].collect();
+        collect.fill(place, bytes);
+        if collect.is_complete() {
+            let job = self.jobs.remove(job as usize);
+            self.finish(job, log);
+            self.resume(now, log);
+        }
+    }
+
+    /// Answers and delivers everything that `durable` covers.
+    pub fn handle_durable(&mut self, durable: &Durable, log: &Log) {
+        assert_eq!(durable.log(), self.log, "a token of this log");
+        while self.waiting.front().is_some_and(|waiting| durable.covers(waiting.position)) {
+            let waiting = self.waiting.pop_front().expect("looked at");
+            self.outputs.push_back((waiting.shard, waiting.reply));
+            if let Some(delivery) = waiting.delivery {
+                self.deliver(&delivery, log);
+            }
+        }
+    }
+
+    /// The log stopped: what waits for it is told that its outcome is unknown.
+    pub fn handle_failed(&mut self) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            if let Reply::Stored { asker, .. } = waiting.reply {
+                self.refuse(
+                    asker,
+                    (ErrorCode::Unavailable, "the log stopped: send again with the same message_id"),
+                );
+            }
+        }
+    }
+
+    /// The next answer or delivery, in the order that the mailbox must keep.
+    pub fn poll_output(&mut self) -> Option<(ShardId, Reply)> {
+        self.outputs.pop_front()
+    }
+
+    /// The next record to read from the disk.
+    pub fn poll_read(&mut self) -> Option<Read> {
+        self.reads.pop_front()
+    }
+
+    /// Whether commands wait for durability.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    fn deliver(&mut self, delivery: &Delivery, log: &Log) {
+        let stream = conversation_stream(delivery.conversation, Kind::Messages);
+        let entry = log.entries_after(stream, delivery.seq - 1).next().expect("it is durable");
+        let record = log.recent(entry.location).expect("the newest batch is in memory");
+        let (position, bytes) = (record.position(), Bytes::copy_from_slice(record.portable()));
+        for (shard, users) in &delivery.audience.shards {
+            let asked_micros = delivery.asked_micros;
+            let (record, users) = (bytes.clone(), users.clone());
+            let deliver = Deliver { log: self.log, position, record, users, asked_micros };
+            self.outputs.push_back((*shard, Reply::Deliver(deliver)));
+        }
+    }
+
+    /// Handles a request of a conversation, or queues it there.
+    fn enter(&mut self, conversation: ConversationId, request: Request, now: UnixMillis, log: &mut Log) {
+        self.forget_idle(log);
+        self.clock += 1;
+        let slot = self.slots.entry(conversation).or_insert_with(Slot::new);
+        slot.touched = self.clock;
+        if slot.busy || !slot.pending.is_empty() {
+            if slot.pending.len() == PENDING_MAX {
+                return self.refuse_request(&request, (ErrorCode::Busy, "this conversation is loading"));
+            }
+            slot.pending.push_back(request);
+            return;
+        }
+        self.execute(conversation, request, now, log);
+    }
+
+    /// Goes on with conversations whose job has ended.
+    fn resume(&mut self, now: UnixMillis, log: &mut Log) {
+        while let Some(conversation) = self.resumed.pop_front() {
+            while let Some(slot) = self.slots.get_mut(&conversation) {
+                if slot.busy {
+                    break;
+                }
+                let Some(request) = slot.pending.pop_front() else {
+                    break;
+                };
+                self.execute(conversation, request, now, log);
+            }
+        }
+    }
+
+    /// Handles one request whose turn it is; loads the conversation first if need be.
+    fn execute(&mut self, conversation: ConversationId, request: Request, now: UnixMillis, log: &mut Log) {
+        let slot = self.slots.get_mut(&conversation).expect("entered");
+        if matches!(slot.state, Loaded::No) {
+            slot.pending.push_front(request);
+            return self.start_load(conversation, log);
+        }
+        if matches!(slot.state, Loaded::Damaged) {
+            let refusal = (ErrorCode::Unavailable, "this conversation's state is damaged on disk");
+            return self.refuse_request(&request, refusal);
+        }
+        match request {
+            Request::Store(store) => self.store(store, now, log, false),
+            other => self.start_page(other, log),
+        }
+    }
+
+    /// Stores a command, unless it was stored before or must not be.
+    fn store(&mut self, store: Box<Store>, now: UnixMillis, log: &mut Log, looked_up: bool) {
+        let key = self.recent.key(store.conversation, &store.user, store.message_id);
+        if store.idempotent && !looked_up {
+            if let Some(known) = self.recent.find(key) {
+                return self.answer_again(&store, known, log);
+            }
+            let clock = log.clock(now.0);
+            let claimed = store.message_id.unix_ms().0;
+            if claimed > clock + recent::AHEAD_MAX.as_millis() as u64 {
+                let refusal =
+                    (ErrorCode::BadField, "message_id is ahead of the server's clock: see welcome.now");
+                return self.refuse(store.asker, refusal);
+            }
+            if claimed + (recent::LOOK_UP_AGE.as_millis() as u64) < clock {
+                return self.start_look_up(store, clock, log);
+            }
+        }
+        let head = log.head(conversation_stream(store.conversation, Kind::Messages)).seq;
+        let slot = &self.slots[&store.conversation];
+        let before = if let Loaded::Yes(conversation) = &slot.state { Some(conversation) } else { None };
+        match state::plan(&self.places, &store, before, Seq(head + 1)) {
+            Err(refusal) => self.refuse(store.asker, refusal),
+            Ok(plan) => match append(log, store.conversation, head, &plan, now) {
+                Answer::Stored(stored) => self.stored(&store, key, plan, head + 1, stored),
+                Answer::Busy => self.refuse(store.asker, (ErrorCode::Busy, "the disk is behind")),
+                Answer::Full => self.refuse(store.asker, (ErrorCode::StorageFull, "the disk is full")),
+                Answer::Conflict { .. } => unreachable!("one writer, and the head was just asked for"),
+                Answer::Unavailable => self.refuse(
+                    store.asker,
+                    (ErrorCode::Unavailable, "the log stopped: send again with the same message_id"),
+                ),
+            },
+        }
+    }
+
+    fn stored(&mut self, store: &Store, key: recent::Key, plan: Plan, seq: u64, stored: Stored) {
+        let position = stored.last_position;
+        let known = recent::Known { seq, at: stored.at, position, content_hash: store.content_hash };
+        self.recent.insert(key, known);
+        let reply = stored_reply(store, known);
+        let (asked_micros, conversation) = (store.asker.asked_micros, store.conversation);
+        let delivery = Some(Delivery { asked_micros, conversation, seq, audience: plan.audience });
+        self.waiting.push_back(Waiting { position, shard: store.asker.shard, reply, delivery });
+        let slot = self.slots.get_mut(&store.conversation).expect("entered");
+        if let Some(after) = plan.after {
+            slot.state = Loaded::Yes(after);
+            slot.position = position;
+        }
+    }
+
+    /// The same command again: answered when what it stored is durable.
+    fn answer_again(&mut self, store: &Store, known: recent::Known, log: &Log) {
+        if known.content_hash != store.content_hash {
+            let refusal = (ErrorCode::Conflict, "this message_id was used for other content");
+            return self.refuse(store.asker, refusal);
+        }
+        let (shard, reply) = (store.asker.shard, stored_reply(store, known));
+        if log.durable().covers(known.position) {
+            self.outputs.push_back((shard, reply));
+        } else if log.is_healthy() {
+            let place = self.waiting.partition_point(|waiting| waiting.position <= known.position);
+            self.waiting.insert(place, Waiting { position: known.position, shard, reply, delivery: None });
+        } else {
+            self.refuse(
+                store.asker,
+                (ErrorCode::Unavailable, "the log stopped: send again with the same message_id"),
+            );
+        }
+    }
+
+    fn refuse(&mut self, asker: Asker, refusal: state::Refusal) {
+        self.push_refusal(asker, false, refusal);
+    }
+
+    fn push_refusal(&mut self, asker: Asker, is_page: bool, (code, message): state::Refusal) {
+        let retry_after_ms = match code {
+            ErrorCode::StorageFull => Some(FULL_RETRY_MS),
+            ErrorCode::Busy | ErrorCode::Unavailable => Some(BUSY_RETRY_MS),
+            _ => None,
+        };
+        self.outputs
+            .push_back((asker.shard, Reply::Refused { asker, is_page, code, message, retry_after_ms }));
+    }
+
+    fn refuse_request(&mut self, request: &Request, refusal: state::Refusal) {
+        match request {
+            Request::Store(store) => self.refuse(store.asker, refusal),
+            Request::History { asker, .. } | Request::ListMembers { asker, .. } => {
+                self.push_refusal(*asker, true, refusal);
+            }
+            Request::Feed { session, shard, log, conversation, .. } => {
+                let (session, log, conversation) = (*session, *log, *conversation);
+                let fed = Reply::Fed { session, log, conversation, records: Vec::new(), more_after: None };
+                self.outputs.push_back((*shard, fed));
+            }
+            Request::CatchUp { .. } | Request::Survey { .. } => {
+                unreachable!("no conversation holds these back")
+            }
+        }
+    }
+
+    /// Keeps the number of loaded conversations bounded: the half that was touched longest ago goes, what is busy or not
+    /// yet durable stays.
+    fn forget_idle(&mut self, log: &Log) {
+        if self.slots.len() < LOADED_MAX {
+            return;
+        }
+        let mut touched: Vec<u64> = self.slots.values().map(|slot| slot.touched).collect();
+        let middle = touched.len() / 2;
+        let (_, median, _) = touched.select_nth_unstable(middle);
+        let (median, durable) = (*median, log.durable());
+        self.slots.retain(|_, slot| {
+            slot.touched > median || slot.busy || !slot.pending.is_empty() || !durable.covers(slot.position)
+        });
+    }
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self { state: Loaded::No, busy: false, pending: VecDeque::new(), position: 0, touched: 0 }
+    }
+}
+
+fn conversation_of(request: &Request) -> Option<ConversationId> {
+    match request {
+        Request::Store(store) => Some(store.conversation),
+        Request::History { conversation, .. }
+        | Request::ListMembers { conversation, .. }
+        | Request::Feed { conversation, .. } => Some(*conversation),
+        Request::CatchUp { .. } | Request::Survey { .. } => None,
+    }
+}
+
+fn append(log: &mut Log, conversation: ConversationId, head: u64, plan: &Plan, now: UnixMillis) -> Answer {
+    let links: Vec<_> = plan.audience.inboxes.iter().chain(&plan.memberships).copied().collect();
+    let event = plan.event.payload();
+    let event = Draft {
+        stream: conversation_stream(conversation, Kind::Messages),
+        expected_head: head,
+        messages: plan.messages,
+        schema: plan.event.schema() as u16,
+        payload: &event,
+        links: &links,
+    };
+    let Some(after) = &plan.after else {
+        return log.append(&[event], now.0);
+    };
+    let (stream, body) = (conversation_stream(conversation, Kind::State), after.body());
+    let state = Draft {
+        stream,
+        expected_head: log.head(stream).seq,
+        messages: 0,
+        schema: body.schema() as u16,
+        payload: &body.payload(),
+        links: &[],
+    };
+    log.append(&[event, state], now.0)
+}
+
+fn stored_reply(store: &Store, known: recent::Known) -> Reply {
+    Reply::Stored {
+        asker: store.asker,
+        conversation: store.conversation,
+        seq: Seq(known.seq),
+        message_id: store.message_id,
+        at: UnixMillis(known.at),
+    }
+}

@@ -1,0 +1,159 @@
+//! Cursors: where a device stands in every log, as an opaque string that only this store understands.
+//!
+//! `base64url([version u8][logs u8][run 16][position u64 each][tag 16])`. The tag is keyed BLAKE3 over all before it,
+//! the store and the user, so nobody can make one up or use another user's. The run says which start of the node made
+//! it: a position that this start cannot have reached before the next one began comes from a copy of the directory that
+//! went on without us, and is answered with a reset instead of silence.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use protocol::ids::UserId;
+use smallvec::SmallVec;
+use storage_log::Run;
+
+use crate::places::Places;
+
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 2 + 16;
+const TAG_BYTES: usize = 16;
+
+/// One position per log, in the order of the logs.
+pub type Positions = SmallVec<[u64; 4]>;
+
+/// A cursor that was understood.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cursor {
+    /// Every record of the user at or below these positions has been given to the device.
+    pub positions: Positions,
+}
+
+/// Why a cursor is not honoured. The client is told `reset`, whatever the reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CursorError {
+    /// Not a cursor of this store and this user.
+    Foreign,
+    /// From a start that this store does not remember, or ahead of what that start wrote.
+    Unknown,
+}
+
+/// The starts of this node in each log: what cursors are judged by. Fixed while the node runs.
+#[derive(Clone, Debug)]
+pub struct Starts {
+    runs: Vec<Vec<Run>>,
+}
+
+impl Starts {
+    /// `runs[log]` are the starts that log remembers, oldest first; the last is the present one, in every log.
+    #[must_use]
+    pub fn new(runs: Vec<Vec<Run>>) -> Self {
+        Self { runs }
+    }
+
+    fn current(&self) -> Option<[u8; 16]> {
+        self.runs.iter().find_map(|runs| runs.last()).map(|run| run.id)
+    }
+
+    /// The first position that run `id` cannot have given out in `log`; `None` when the run is not remembered.
+    fn end_of(&self, log: usize, id: [u8; 16]) -> Option<u64> {
+        let runs = &self.runs[log];
+        let place = runs.iter().position(|run| run.id == id)?;
+        Some(runs.get(place + 1).map_or(u64::MAX, |next| next.first_position))
+    }
+}
+
+/// Writes the cursor of a user.
+#[must_use]
+pub fn encode(places: &Places, starts: &Starts, user: &UserId, positions: &[u64]) -> String {
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + positions.len() * 8 + TAG_BYTES);
+    bytes.push(VERSION);
+    bytes.push(positions.len() as u8);
+    bytes.extend_from_slice(&starts.current().unwrap_or_default());
+    for position in positions {
+        bytes.extend_from_slice(&position.to_le_bytes());
+    }
+    let tag = tag(places, user, &bytes);
+    bytes.extend_from_slice(&tag);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Reads a cursor of a user.
+///
+/// # Errors
+/// [`CursorError`]: start afresh and say so.
+pub fn decode(places: &Places, starts: &Starts, user: &UserId, text: &str) -> Result<Cursor, CursorError> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError::Foreign)?;
+    let logs = usize::from(places.logs);
+    if bytes.len() != HEAD_BYTES + logs * 8 + TAG_BYTES
+        || bytes[0] != VERSION
+        || usize::from(bytes[1]) != logs
+    {
+        return Err(CursorError::Foreign);
+    }
+    let (signed, given) = bytes.split_at(bytes.len() - TAG_BYTES);
+    if tag(places, user, signed) != given {
+        return Err(CursorError::Foreign);
+    }
+    let run: [u8; 16] = signed[2..HEAD_BYTES].try_into().expect("16 bytes");
+    let positions: Positions = signed[HEAD_BYTES..]
+        .chunks_exact(8)
+        .map(|chunk| u64::from_le_bytes(chunk.try_into().expect("8 bytes")))
+        .collect();
+    for (log, position) in positions.iter().enumerate() {
+        let end = starts.end_of(log, run).ok_or(CursorError::Unknown)?;
+        if *position >= end {
+            return Err(CursorError::Unknown);
+        }
+    }
+    Ok(Cursor { positions })
+}
+
+fn tag(places: &Places, user: &UserId, signed: &[u8]) -> [u8; TAG_BYTES] {
+    let mut hasher = blake3::Hasher::new_keyed(&places.key);
+    hasher.update(b"cursor").update(&places.store);
+    hasher.update(&(signed.len() as u64).to_le_bytes()).update(signed).update(user.as_bytes());
+    let mut tag = [0; TAG_BYTES];
+    tag.copy_from_slice(&hasher.finalize().as_bytes()[..TAG_BYTES]);
+    tag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places() -> Places {
+        Places { store: [1; 16], key: [2; 32], logs: 2, shards: 2 }
+    }
+
+    fn run(id: u8, first_position: u64) -> Run {
+        Run { id: [id; 16], first_position }
+    }
+
+    #[test]
+    fn a_cursor_is_honoured_only_by_the_store_the_user_and_the_history_it_came_from() {
+        let user = UserId::new("alice").expect("a user");
+        let first = Starts::new(vec![vec![run(1, 1)], vec![run(1, 1)]]);
+        let cursor = encode(&places(), &first, &user, &[10, 20]);
+        let read = |starts: &Starts| {
+            decode(&places(), starts, &user, &cursor).map(|cursor| cursor.positions.to_vec())
+        };
+        assert_eq!(read(&first), Ok(vec![10, 20]));
+        // After a restart it still stands within what the first run wrote.
+        assert_eq!(
+            read(&Starts::new(vec![vec![run(1, 1), run(2, 11)], vec![run(1, 1), run(2, 21)]])),
+            Ok(vec![10, 20])
+        );
+        // A backup from before position 20 was restored and went on.
+        let restored = Starts::new(vec![vec![run(1, 1), run(3, 11)], vec![run(1, 1), run(3, 15)]]);
+        assert_eq!(read(&restored), Err(CursorError::Unknown));
+        // Another installation's history.
+        assert_eq!(read(&Starts::new(vec![vec![run(9, 1)], vec![run(9, 1)]])), Err(CursorError::Unknown));
+
+        let other = UserId::new("bob").expect("a user");
+        assert_eq!(decode(&places(), &first, &other, &cursor), Err(CursorError::Foreign));
+        let store = Places { store: [9; 16], ..places() };
+        assert_eq!(decode(&store, &first, &user, &cursor), Err(CursorError::Foreign));
+        for bad in ["", "AAAA", "not base64!", &cursor[1..], &cursor.to_lowercase()] {
+            assert!(decode(&places(), &first, &user, bad).is_err());
+        }
+    }
+}

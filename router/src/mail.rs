@@ -1,0 +1,303 @@
+//! What goes between the two sides: values that cross threads, in order.
+//!
+//! A request takes a credit at its sender and every request has exactly one reply, so a reply always finds room.
+//! [`Reply::Deliver`] and [`Reply::Overrun`] are nobody's reply; they share the queue with replies because the exact
+//! switch to live depends on the one order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protocol::command::{Create, HistoryRange, Members, Send};
+use protocol::event::ErrorCode;
+use protocol::ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId};
+use storage_log::StreamId;
+
+use crate::places::ShardId;
+
+/// One session of one shard; a reply to a session that has gone finds nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SessionId {
+    /// Slot at its home.
+    pub slot: u32,
+    /// Tells sessions of one slot apart.
+    pub generation: u32,
+}
+
+/// The time of one turn, read once by whoever drives it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Clock {
+    /// Wall clock, for what is stored and told.
+    pub unix: UnixMillis,
+    /// Microseconds since some fixed moment of this process, never backwards: for latencies and deadlines.
+    pub micros: u64,
+}
+
+/// Who asked, and under which number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asker {
+    /// Home of the session: where the reply goes.
+    pub shard: ShardId,
+    /// The session.
+    pub session: SessionId,
+    /// The client's number for the command.
+    pub id: RequestId,
+    /// When it was asked, by [`Clock::micros`].
+    pub asked_micros: u64,
+}
+
+/// A command that stores something, with its sender.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Who to answer.
+    pub asker: Asker,
+    /// Who sends. The session says so, never the payload.
+    pub user: UserId,
+    /// Where it is stored.
+    pub conversation: ConversationId,
+    /// Stored once under this id.
+    pub message_id: MessageId,
+    /// Whether the client chose the id: then it is looked for before anything else.
+    pub idempotent: bool,
+    /// Hash of the client's own fields: the same id with other content is refused.
+    pub content_hash: u64,
+    /// What to do.
+    pub change: Change,
+}
+
+/// What a storing command does.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Makes a group.
+    Create(Create),
+    /// The sender leaves.
+    Leave,
+    /// Members and roles.
+    Members(Members),
+    /// A message; `peer` is set when it was addressed to a user, so that the conversation can be made.
+    Send {
+        /// The message.
+        send: Send,
+        /// The other user of a direct conversation.
+        peer: Option<UserId>,
+    },
+    /// A new title.
+    Title(String),
+}
+
+/// From a user's home to the owner of a log.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// A command that stores.
+    Store(Box<Store>),
+    /// Links of one user beyond a position: one page of catching up.
+    CatchUp {
+        /// The session that catches up.
+        session: SessionId,
+        /// Its home.
+        shard: ShardId,
+        /// Which log.
+        log: u16,
+        /// The user's inbox in that log.
+        inbox: StreamId,
+        /// Everything up to here was given. `None`: start at the head.
+        after: Option<u64>,
+    },
+    /// A page of a conversation.
+    History {
+        /// Who to answer.
+        asker: Asker,
+        /// Who reads.
+        user: UserId,
+        /// What.
+        conversation: ConversationId,
+        /// From where.
+        range: HistoryRange,
+        /// Items at most.
+        limit: u32,
+    },
+    /// The members of a conversation.
+    ListMembers {
+        /// Who to answer.
+        asker: Asker,
+        /// Who reads.
+        user: UserId,
+        /// What.
+        conversation: ConversationId,
+    },
+    /// What a session that keeps a sequence per conversation has to be told of: the user's conversations in one log.
+    Survey {
+        /// The session that connects.
+        session: SessionId,
+        /// Its home.
+        shard: ShardId,
+        /// Which log.
+        log: u16,
+        /// The user, to tell joins from leaves.
+        user: UserId,
+        /// The user's memberships in that log.
+        memberships: StreamId,
+        /// Go on after this position.
+        after: u64,
+    },
+    /// Records of one conversation beyond a sequence, up to a position: what [`Request::Survey`] found missing.
+    Feed {
+        /// The session that connects.
+        session: SessionId,
+        /// Its home.
+        shard: ShardId,
+        /// Which log.
+        log: u16,
+        /// Who reads.
+        user: UserId,
+        /// What.
+        conversation: ConversationId,
+        /// Known up to here.
+        after: Seq,
+        /// Nothing beyond this position of the log.
+        until: u64,
+    },
+}
+
+impl Request {
+    /// Whether it counts as a page (its answer may be large) or as a command.
+    #[must_use]
+    pub fn is_page(&self) -> bool {
+        !matches!(self, Self::Store(_))
+    }
+}
+
+/// A stored record as it leaves its log: `[portable part | payload]`, counted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Linked {
+    /// Its position in the log.
+    pub position: u64,
+    /// The bytes, or `None` when the disk no longer has them as they were: a gap.
+    pub record: Option<Bytes>,
+    /// Where a gap is told: conversation and sequence are known only for home streams.
+    pub seq: Seq,
+}
+
+/// The position of one conversation, as a survey finds it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Surveyed {
+    /// Which.
+    pub conversation: ConversationId,
+    /// Its newest durable sequence.
+    pub head: Seq,
+    /// Messages in it.
+    pub message_count: u64,
+    /// Whether the user is in it now.
+    pub member: bool,
+}
+
+/// From the owner of a log to a user's home.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// A page of catching up.
+    CaughtUp {
+        /// The session.
+        session: SessionId,
+        /// Which log.
+        log: u16,
+        /// Oldest first.
+        records: Vec<Linked>,
+        /// Everything of the user up to and including this position is in this page or before it.
+        end: u64,
+        /// `end` was the durable head when this was put in the queue: live from here on.
+        at_head: bool,
+    },
+    /// A record for members at that shard, live.
+    Deliver(Deliver),
+    /// One page of feeding a conversation.
+    Fed {
+        /// The session.
+        session: SessionId,
+        /// Which log.
+        log: u16,
+        /// Which conversation.
+        conversation: ConversationId,
+        /// Oldest first.
+        records: Vec<Linked>,
+        /// Go on after this sequence, if there is more.
+        more_after: Option<Seq>,
+    },
+    /// A page of history.
+    History {
+        /// Who asked.
+        asker: Asker,
+        /// What.
+        conversation: ConversationId,
+        /// Ascending.
+        records: Vec<Linked>,
+        /// The conversation goes on in the direction asked for.
+        more: bool,
+    },
+    /// The members of a conversation.
+    Members {
+        /// Who asked.
+        asker: Asker,
+        /// User, role number, first visible sequence.
+        members: Vec<(UserId, protocol::command::Role, Seq)>,
+    },
+    /// Delivers were dropped for want of room: these users' sessions catch up from the log.
+    Overrun {
+        /// Which log.
+        log: u16,
+        /// Who; `None` for everybody at that shard.
+        users: Option<Vec<UserId>>,
+    },
+    /// A command was refused, or its outcome is unknown.
+    Refused {
+        /// Who asked.
+        asker: Asker,
+        /// Whether it was a page that was asked for.
+        is_page: bool,
+        /// Why.
+        code: ErrorCode,
+        /// In words, without content.
+        message: &'static str,
+        /// When to try again.
+        retry_after_ms: Option<u64>,
+    },
+    /// A command took effect, durably.
+    Stored {
+        /// Who asked.
+        asker: Asker,
+        /// Where.
+        conversation: ConversationId,
+        /// Under which sequence.
+        seq: Seq,
+        /// Under which id.
+        message_id: MessageId,
+        /// When.
+        at: UnixMillis,
+    },
+    /// A part of a survey.
+    Surveyed {
+        /// The session.
+        session: SessionId,
+        /// Which log.
+        log: u16,
+        /// In the order of the memberships; a later entry for a conversation replaces an earlier one.
+        conversations: Vec<Surveyed>,
+        /// Go on after this position, if there is more.
+        more_after: Option<u64>,
+        /// The durable head when this was put in the queue.
+        position: u64,
+    },
+}
+
+/// A record on its way to members of one shard.
+#[derive(Clone, Debug)]
+pub struct Deliver {
+    /// Which log.
+    pub log: u16,
+    /// Its position there.
+    pub position: u64,
+    /// `[portable part | payload]`, shared by all shards.
+    pub record: Bytes,
+    /// Members at that shard, shared by all messages under one membership.
+    pub users: Arc<[UserId]>,
+    /// When its sender asked, by [`Clock::micros`].
+    pub asked_micros: u64,
+}

@@ -1,0 +1,86 @@
+//! What comes back from the owners of the logs, other than records to follow: replies to commands.
+
+use protocol::event::{ErrorReply, MemberEntry, OkReply, ServerFrame};
+
+use super::{UserSide, frames};
+use crate::mail::{Clock, Reply, SessionId};
+use crate::places::ShardId;
+
+impl UserSide {
+    /// Takes what the shard `from` sent, in the order it sent it.
+    pub fn handle_reply(&mut self, from: ShardId, reply: Reply, clock: Clock) {
+        let now = clock.unix;
+        self.return_credit(from, &reply);
+        match reply {
+            Reply::Deliver(deliver) => self.deliver(&deliver, clock),
+            Reply::CaughtUp { session, log, records, end, at_head } => {
+                self.handle_page(session, log, &records, end, at_head, now);
+            }
+            Reply::Overrun { log, users } => self.handle_overrun(log, users.as_deref()),
+            Reply::Stored { asker, conversation, seq, message_id, at } => {
+                self.latencies.acks.push(clock.micros.saturating_sub(asker.asked_micros));
+                let ok = OkReply {
+                    id: asker.id,
+                    conversation: Some(conversation),
+                    seq: Some(seq),
+                    message_id: Some(message_id),
+                    at: Some(at),
+                };
+                self.push_reply(asker.session, &ServerFrame::Ok(ok));
+            }
+            Reply::Refused { asker, is_page, code, message, retry_after_ms } => {
+                if is_page {
+                    self.page_arrived(asker.session);
+                }
+                let message = message.to_owned();
+                let error = ErrorReply { id: Some(asker.id), code, message, retry_after_ms };
+                self.push_reply(asker.session, &ServerFrame::Error(error));
+            }
+            Reply::History { asker, conversation, records, more } => {
+                self.page_arrived(asker.session);
+                if let Some(session) = self.session(asker.session) {
+                    let frame = frames::page_frame(session.form, asker.id, conversation, &records, more);
+                    session.outbox.push(frame, true);
+                    self.list(asker.session);
+                }
+            }
+            Reply::Members { asker, members } => {
+                self.page_arrived(asker.session);
+                let entry = |(user, role, visible_from)| MemberEntry { user, role, visible_from };
+                let members = members.into_iter().map(entry).collect();
+                self.push_reply(asker.session, &ServerFrame::MembersPage { id: asker.id, members });
+            }
+            Reply::Surveyed { session, log, conversations, more_after, position } => {
+                self.handle_surveyed(session, log, conversations, more_after, position);
+            }
+            Reply::Fed { session, log, conversation, records, more_after } => {
+                self.handle_fed(session, log, conversation, &records, more_after);
+            }
+        }
+    }
+
+    /// Every request had taken a credit; its reply gives it back.
+    fn return_credit(&mut self, from: ShardId, reply: &Reply) {
+        let credits = &mut self.credits[from.index()];
+        match reply {
+            Reply::Deliver(_) | Reply::Overrun { .. } => {}
+            Reply::Stored { .. } | Reply::Refused { is_page: false, .. } => credits.commands += 1,
+            Reply::CaughtUp { .. }
+            | Reply::Fed { .. }
+            | Reply::History { .. }
+            | Reply::Members { .. }
+            | Reply::Refused { is_page: true, .. }
+            | Reply::Surveyed { .. } => {
+                credits.pages += 1;
+                self.feed_starved();
+            }
+        }
+    }
+
+    /// A session's one large answer has come: the next may be asked for.
+    pub(super) fn page_arrived(&mut self, id: SessionId) {
+        if let Some(session) = self.session(id) {
+            session.page_in_flight = false;
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What a client asks: checked against its session, then mailed to the conversation's home, or answered here.
+
+use protocol::command::{Command, Send, Target};
+use protocol::event::{CloseCode, ErrorCode, ErrorReply, OkReply, Refusal, ServerFrame};
+use protocol::ids::{ConversationId, MessageId, RequestId, UnixMillis, UserId};
+use protocol::limits::COMMANDS_IN_FLIGHT_MAX;
+
+use super::UserSide;
+use crate::cursor;
+use crate::mail::{Asker, Change, Clock, Request, SessionId, Store};
+use crate::places::{created_conversation, direct_conversation};
+
+/// When to try again without a credit.
+const BUSY_RETRY_MS: u64 = 50;
+
+impl UserSide {
+    /// Takes a command of a session. `refresh` is the gateway's: only it can judge a token.
+    ///
+    /// # Errors
+    /// The close code, when the session has more commands under way than it may have.
+    pub fn handle_command(
+        &mut self,
+        id: SessionId,
+        request: protocol::command::Request,
+        clock: Clock,
+    ) -> Result<(), CloseCode> {
+        let now = clock.unix;
+        let Some(number) = request.id else {
+            return Ok(());
+        };
+        self.count_command(id)?;
+        match request.command {
+            Command::Ack { .. } | Command::Refresh { .. } => {}
+            Command::Connect(_) => {
+                self.refuse(id, number, ErrorCode::BadField, "this session is connected already")
+            }
+            Command::Ping { .. } => {
+                let cursor = self.cursor_of(id, now);
+                self.push_reply(id, &ServerFrame::Pong { id: number, now, cursor });
+            }
+            Command::History { conversation, range, limit } => {
+                let Some((asker, user)) = self.asker(id, number, clock) else { return Ok(()) };
+                self.hold(id, Request::History { asker, user, conversation, range, limit });
+            }
+            Command::ListMembers { conversation } => {
+                let Some((asker, user)) = self.asker(id, number, clock) else { return Ok(()) };
+                self.hold(id, Request::ListMembers { asker, user, conversation });
+            }
+            command @ (Command::Create(_)
+            | Command::Leave { .. }
+            | Command::Members(_)
+            | Command::Send(_)
+            | Command::Title { .. }) => self.store(id, number, command, clock),
+        }
+        Ok(())
+    }
+
+    /// A command that could be read no further than its number.
+    ///
+    /// # Errors
+    /// The close code, when the session has more commands under way than it may have.
+    pub fn handle_refusal(&mut self, id: SessionId, refusal: Refusal) -> Result<(), CloseCode> {
+        self.count_command(id)?;
+        self.push_reply(id, &ServerFrame::Error(refusal.into_reply()));
+        Ok(())
+    }
+
+    /// The gateway's judgement of a `refresh`.
+    ///
+    /// # Errors
+    /// The close code, when the session has more commands under way than it may have.
+    pub fn handle_refresh(&mut self, id: SessionId, number: RequestId) -> Result<(), CloseCode> {
+        self.count_command(id)?;
+        let ok = OkReply { id: number, conversation: None, seq: None, message_id: None, at: None };
+        self.push_reply(id, &ServerFrame::Ok(ok));
+        Ok(())
+    }
+
+    fn count_command(&mut self, id: SessionId) -> Result<(), CloseCode> {
+        let Some(session) = self.session(id) else {
+            return Ok(());
+        };
+        if session.commands as usize >= COMMANDS_IN_FLIGHT_MAX {
+            return Err(CloseCode::OVERLOAD);
+        }
+        session.commands += 1;
+        Ok(())
+    }
+
+    pub(super) fn refuse(&mut self, id: SessionId, number: RequestId, code: ErrorCode, message: &str) {
+        let retry_after_ms = (code == ErrorCode::Busy).then_some(BUSY_RETRY_MS);
+        let error = ErrorReply { id: Some(number), code, message: message.to_owned(), retry_after_ms };
+        self.push_reply(id, &ServerFrame::Error(error));
+    }
+
+    fn asker(&mut self, id: SessionId, number: RequestId, clock: Clock) -> Option<(Asker, UserId)> {
+        let shard = self.shard;
+        let session = self.session(id)?;
+        let asker = Asker { shard, session: id, id: number, asked_micros: clock.micros };
+        Some((asker, session.user.clone()))
+    }
+
+    /// History and lists are large: one at a time, made when the outbox is empty.
+    fn hold(&mut self, id: SessionId, request: Request) {
+        if let Some(session) = self.session(id) {
+            session.held.push_back(request);
+            self.ask_pages(id);
+        }
+    }
+
+    fn store(&mut self, id: SessionId, number: RequestId, command: Command, clock: Clock) {
+        let Some((asker, user)) = self.asker(id, number, clock) else {
+            return;
+        };
+        let idempotent = command.message_id();
+        if idempotent.is_some_and(|message_id| !message_id.is_v7()) {
+            return self.refuse(id, number, ErrorCode::BadField, "message_id is not a UUIDv7");
+        }
+        let message_id = idempotent.unwrap_or_else(|| self.make_message_id(clock.unix));
+        let content_hash = command.content_hash();
+        let (conversation, change) = match change_of(command, &user, message_id) {
+            Ok(change) => change,
+            Err(message) => return self.refuse(id, number, ErrorCode::NotAllowed, message),
+        };
+        let owner = self.places.owner_of(self.places.log_of(conversation));
+        let credits = &mut self.credits[owner.index()];
+        if credits.commands == 0 {
+            self.counters.busy += 1;
+            return self.refuse(id, number, ErrorCode::Busy, "too many commands are under way");
+        }
+        credits.commands -= 1;
+        let idempotent = idempotent.is_some();
+        let store = Store { asker, user, conversation, message_id, idempotent, content_hash, change };
+        self.mail.push_back((owner, Request::Store(Box::new(store))));
+    }
+
+    /// For a command without an id: unique, not repeatable.
+    fn make_message_id(&mut self, now: UnixMillis) -> MessageId {
+        let mut random = [0; 10];
+        for half in random.chunks_mut(5) {
+            // xorshift64*: unique under one seed for 2^64 - 1 ids; nothing secret hangs on it.
+            self.random ^= self.random >> 12;
+            self.random ^= self.random << 25;
+            self.random ^= self.random >> 27;
+            half.copy_from_slice(&self.random.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()[3..]);
+        }
+        MessageId::v7(now, random)
+    }
+
+    pub(super) fn cursor_of(&mut self, id: SessionId, now: UnixMillis) -> Option<String> {
+        let (places, starts) = (self.places.clone(), self.starts.clone());
+        let session = self.session(id)?;
+        let positions = session.positions()?;
+        session.since_cursor = 0;
+        session.cursor_at = now.0;
+        Some(cursor::encode(&places, &starts, &session.user, &positions))
+    }
+}
+
+/// Which conversation a command is for, and what it does there.
+fn change_of(
+    command: Command,
+    user: &UserId,
+    message_id: MessageId,
+) -> Result<(ConversationId, Change), &'static str> {
+    Ok(match command {
+        Command::Create(create) => (created_conversation(user, message_id), Change::Create(create)),
+        Command::Leave { conversation, .. } => (conversation, Change::Leave),
+        Command::Members(members) => (members.conversation, Change::Members(members)),
+        Command::Title { conversation, title, .. } => (conversation, Change::Title(title)),
+        Command::Send(send) => match send_target(&send) {
+            (Some(conversation), _) => (conversation, Change::Send { send, peer: None }),
+            (None, Some(peer)) if peer == *user => return Err("a direct conversation is between two users"),
+            (None, peer) => {
+                let peer = peer.expect("a target is one of two");
+                (direct_conversation(user, &peer), Change::Send { send, peer: Some(peer) })
+            }
+        },
+        _ => unreachable!("only storing commands come here"),
+    })
+}
+
+fn send_target(send: &Send) -> (Option<ConversationId>, Option<UserId>) {
+    match &send.target {
+        Target::Conversation(conversation) => (Some(*conversation), None),
+        Target::User(peer) => (None, Some(peer.clone())),
+    }
+}

@@ -1,0 +1,253 @@
+//! Following the logs: live deliveries, pages of catching up, and the exact switch between them.
+
+use protocol::event::{ServerFrame, Welcome, WireLimits};
+use protocol::ids::UnixMillis;
+use protocol::limits::HEARTBEAT_MILLIS;
+
+use super::UserSide;
+use super::frames::{Rendered, record_frame};
+use super::session::{Greeting, Phase};
+use crate::mail::{Clock, Deliver, Linked, Request, SessionId};
+use protocol::record::StreamKind as Kind;
+
+/// A cursor rides with a delivery when the last one is this many deliveries old,
+const CURSOR_DELIVERIES: u32 = 64;
+
+/// or this old.
+const CURSOR_AGE_MS: u64 = 1_000;
+
+impl UserSide {
+    /// Gives a record to the live sessions of its members here.
+    pub(super) fn deliver(&mut self, deliver: &Deliver, clock: Clock) {
+        let mut rendered = Rendered::default();
+        for user in deliver.users.iter() {
+            let Some(slots) = self.users.get(user) else {
+                continue;
+            };
+            for slot in slots.clone() {
+                self.deliver_to(slot, deliver, &mut rendered, clock);
+            }
+        }
+    }
+
+    fn deliver_to(&mut self, slot: u32, deliver: &Deliver, rendered: &mut Rendered, clock: Clock) {
+        let session = &mut self.sessions[slot as usize];
+        let state = &mut session.logs[usize::from(deliver.log)];
+        if state.phase != Phase::Live || deliver.position <= state.position {
+            return;
+        }
+        let id = SessionId { slot, generation: session.generation };
+        if !session.outbox.has_room() {
+            // The log has it: this session is fed from there once it has read what it was given.
+            state.phase = Phase::Behind;
+            self.counters.outbox_full += 1;
+            return;
+        }
+        state.position = deliver.position;
+        session.outbox.push(rendered.frame(session.form, &deliver.record), false);
+        session.since_cursor += 1;
+        self.counters.deliveries += 1;
+        self.latencies.deliveries.push(clock.micros.saturating_sub(deliver.asked_micros));
+        self.push_cursor_if_due(id, clock.unix);
+        self.list(id);
+    }
+
+    fn push_cursor_if_due(&mut self, id: SessionId, now: UnixMillis) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        let old = now.0.saturating_sub(session.cursor_at) >= CURSOR_AGE_MS;
+        let due = session.since_cursor >= CURSOR_DELIVERIES || (session.since_cursor > 0 && old);
+        if due && let Some(cursor) = self.cursor_of(id, now) {
+            self.push_event(id, &ServerFrame::Cursor { cursor });
+        }
+    }
+
+    /// Asks for the next page of a session: one at a time, and only while its outbox is empty.
+    pub(super) fn ask_pages(&mut self, id: SessionId) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        if session.page_in_flight || session.starved || !session.outbox.is_empty() {
+            return;
+        }
+        let Some((log, request)) = self.next_page(id) else {
+            return;
+        };
+        let owner = self.places.owner_of(log);
+        let credits = &mut self.credits[owner.index()];
+        if credits.pages == 0 {
+            self.sessions[id.slot as usize].starved = true;
+            self.starved.push_back(id);
+            return;
+        }
+        credits.pages -= 1;
+        let session = &mut self.sessions[id.slot as usize];
+        session.page_in_flight = true;
+        match &request {
+            Request::History { .. } | Request::ListMembers { .. } => drop(session.held.pop_front()),
+            Request::CatchUp { .. } => {
+                session.logs[usize::from(log)].phase = Phase::Asked;
+                session.turn = usize::from(log) + 1;
+            }
+            _ => {}
+        }
+        self.mail.push_back((owner, request));
+    }
+
+    /// What a session asks for next, and of which log.
+    fn next_page(&self, id: SessionId) -> Option<(u16, Request)> {
+        let session = &self.sessions[id.slot as usize];
+        if let Some(held) = session.held.front() {
+            let (Request::History { conversation, .. } | Request::ListMembers { conversation, .. }) = held
+            else {
+                unreachable!("only history and lists are held");
+            };
+            return Some((self.places.log_of(*conversation), held.clone()));
+        }
+        if let Some(survey) = &session.survey
+            && let Some(next) = self.next_survey(id, session, survey)
+        {
+            return Some(next);
+        }
+        let logs = session.logs.len();
+        let wants = |log: &usize| matches!(session.logs[*log].phase, Phase::Behind | Phase::Unplaced);
+        let log = (0..logs).map(|step| (session.turn + step) % logs).find(wants)?;
+        let state = session.logs[log];
+        let request = Request::CatchUp {
+            session: id,
+            shard: self.shard,
+            log: log as u16,
+            inbox: self.places.user_stream(&session.user, Kind::Inbox),
+            after: (state.phase == Phase::Behind).then_some(state.position),
+        };
+        Some((log as u16, request))
+    }
+
+    /// A page credit came back: the session that has waited longest asks.
+    pub(super) fn feed_starved(&mut self) {
+        while let Some(id) = self.starved.pop_front() {
+            if let Some(session) = self.session(id) {
+                session.starved = false;
+                return self.ask_pages(id);
+            }
+        }
+    }
+
+    /// Takes a page of catching up. An answer that ends at the durable head makes the session live: it stands in the
+    /// queue behind every Deliver at or below that head, so none is missed and none comes twice.
+    pub(super) fn handle_page(
+        &mut self,
+        id: SessionId,
+        log: u16,
+        records: &[Linked],
+        end: u64,
+        at_head: bool,
+        now: UnixMillis,
+    ) {
+        self.page_arrived(id);
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        let state = &mut session.logs[usize::from(log)];
+        state.position = end;
+        state.phase = if at_head { Phase::Live } else { Phase::Behind };
+        self.push_records(id, records);
+        self.greet_if_placed(id, now);
+        self.push_caught_up_if_live(id, now);
+        self.push_cursor_if_due(id, now);
+        self.ask_pages(id);
+    }
+
+    pub(super) fn push_records(&mut self, id: SessionId, records: &[Linked]) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        let mut replays = 0;
+        for linked in records {
+            match &linked.record {
+                Some(record) => {
+                    session.outbox.push(record_frame(session.form, record), false);
+                    session.since_cursor += 1;
+                    replays += 1;
+                }
+                None => session.partial = true,
+            }
+        }
+        self.counters.replays += replays;
+        if replays > 0 {
+            self.list(id);
+        }
+    }
+
+    fn greet_if_placed(&mut self, id: SessionId, now: UnixMillis) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        let placed = session.logs.iter().all(|log| matches!(log.phase, Phase::Live | Phase::Behind));
+        if placed && let Some(greeting) = session.greeting {
+            self.welcome(id, greeting, now);
+        }
+    }
+
+    pub(super) fn welcome(&mut self, id: SessionId, greeting: Greeting, now: UnixMillis) {
+        let store = protocol::ids::ConversationId(self.places.store).to_string();
+        let shard = self.shard;
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        session.greeting = None;
+        let user = session.user.clone();
+        let cursor = self.cursor_of(id, now);
+        let welcome = Welcome {
+            id: greeting.id,
+            user,
+            session: format!("{}-{}-{}", shard.0, id.slot, id.generation),
+            store,
+            cursor,
+            now,
+            heartbeat_ms: HEARTBEAT_MILLIS,
+            limits: WireLimits::default(),
+            features: Vec::new(),
+            reset: greeting.reset,
+        };
+        self.push_reply(id, &ServerFrame::Welcome(Box::new(welcome)));
+    }
+
+    fn push_caught_up_if_live(&mut self, id: SessionId, now: UnixMillis) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        if !session.catching_up || !session.is_live() {
+            return;
+        }
+        session.catching_up = false;
+        session.survey = None;
+        let partial = session.partial;
+        if let Some(cursor) = self.cursor_of(id, now) {
+            self.push_event(id, &ServerFrame::CaughtUp { cursor, partial });
+        }
+    }
+
+    /// Delivers were dropped on the way here: the sessions concerned are fed from the log.
+    pub(super) fn handle_overrun(&mut self, log: u16, users: Option<&[protocol::ids::UserId]>) {
+        let concerned: Vec<u32> = match users {
+            None => self.sessions.iter().map(|(slot, _)| slot as u32).collect(),
+            Some(users) => users
+                .iter()
+                .filter_map(|user| self.users.get(user))
+                .flat_map(|slots| slots.iter().copied())
+                .collect(),
+        };
+        self.counters.overruns += 1;
+        for slot in concerned {
+            let session = &mut self.sessions[slot as usize];
+            let id = SessionId { slot, generation: session.generation };
+            let state = &mut session.logs[usize::from(log)];
+            if state.phase == Phase::Live {
+                state.phase = Phase::Behind;
+                self.ask_pages(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Frames for sessions: `[WebSocket header | payload]` in one counted block.
+
+use bytes::{Bytes, BytesMut};
+use protocol::event::{Gap, ServerFrame};
+use protocol::ids::{ConversationId, RequestId};
+use protocol::record::{Portable, Stored, StoredItem};
+use protocol::upgrade::Form;
+use protocol::ws::{Opcode, frame_header};
+
+use crate::mail::Linked;
+
+/// A record for everybody of one form at this shard: rendered once, then counted.
+#[derive(Default)]
+pub(super) struct Rendered {
+    json: Option<Bytes>,
+    binary: Option<Bytes>,
+}
+
+impl Rendered {
+    pub(super) fn frame(&mut self, form: Form, record: &[u8]) -> Bytes {
+        let cached = match form {
+            Form::Json => &mut self.json,
+            Form::Binary => &mut self.binary,
+        };
+        cached.get_or_insert_with(|| record_frame(form, record)).clone()
+    }
+}
+
+/// The event that a stored record is.
+pub(super) fn record_frame(form: Form, record: &[u8]) -> Bytes {
+    let stored = stored(record);
+    // Names and envelope of the JSON form take about 256 bytes; the text is most of the record.
+    let mut payload = Vec::with_capacity(record.len() + 256);
+    stored.encode(form, &mut payload);
+    frame(form, &payload)
+}
+
+/// Any other frame.
+pub(super) fn server_frame(form: Form, server_frame: &ServerFrame) -> Bytes {
+    let mut payload = Vec::with_capacity(128);
+    server_frame.encode(form, &mut payload);
+    frame(form, &payload)
+}
+
+/// The reply to `history`, made from records as they are stored.
+pub(super) fn page_frame(
+    form: Form,
+    id: RequestId,
+    conversation: ConversationId,
+    records: &[Linked],
+    more: bool,
+) -> Bytes {
+    let gaps: Vec<Gap> = records
+        .iter()
+        .map(|linked| Gap {
+            conversation,
+            from: linked.seq,
+            to: linked.seq,
+            reason: "damaged on disk".to_owned(),
+        })
+        .collect();
+    let items: Vec<StoredItem<'_>> = records
+        .iter()
+        .zip(&gaps)
+        .map(|(linked, gap)| match &linked.record {
+            Some(record) => StoredItem::Record(stored(record)),
+            None => StoredItem::Gap(gap),
+        })
+        .collect();
+    let mut payload = Vec::with_capacity(1024);
+    ServerFrame::encode_page(form, id, &items, more, &mut payload);
+    frame(form, &payload)
+}
+
+fn stored(record: &[u8]) -> Stored<'_> {
+    // The log has checked every sum when it read these bytes.
+    let portable = Portable::parse(record).expect("a record that the log vouches for");
+    Stored::with_checked_sum(portable, record).expect("a payload that this store wrote")
+}
+
+fn frame(form: Form, payload: &[u8]) -> Bytes {
+    let opcode = match form {
+        Form::Json => Opcode::Text,
+        Form::Binary => Opcode::Binary,
+    };
+    let (header, header_bytes) = frame_header(opcode, payload.len());
+    let mut frame = BytesMut::with_capacity(header_bytes + payload.len());
+    frame.extend_from_slice(&header[..header_bytes]);
+    frame.extend_from_slice(payload);
+    frame.freeze()
+}

@@ -1,0 +1,375 @@
+//! The user side: sessions of the users whose home is this shard, and what each is given.
+//!
+//! Every session is live or catching up, per log. Live ones are given what is delivered; the others are fed from the
+//! log, a page at a time, only while their outbox is empty. A second away, a month away and a reader that cannot keep up
+//! are the same state.
+
+mod answers;
+mod commands;
+mod follow;
+mod frames;
+mod outbox;
+mod session;
+mod survey;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use protocol::command::Connect;
+use protocol::event::{CloseCode, ErrorCode, ErrorReply, ServerFrame};
+use protocol::ids::{RequestId, UnixMillis, UserId};
+use protocol::limits::COMMANDS_IN_FLIGHT_MAX;
+use protocol::upgrade::Form;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use crate::cursor::{self, Starts};
+use crate::mail::{Request, SessionId};
+use crate::places::{Places, ShardId};
+use session::{Greeting, LogState, Phase, Session, Survey};
+
+pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
+
+/// Sessions of one user at the same time: phones, tablets, a few browsers.
+pub const SESSIONS_PER_USER_MAX: usize = 8;
+
+/// Commands under way from one shard to another.
+pub const COMMAND_CREDITS: u32 = 1024;
+
+/// Page requests under way from one shard to another.
+pub const PAGE_CREDITS: u32 = 1024;
+
+const _: () = {
+    // One session never holds more than a sixteenth of a pair's credits.
+    assert!(COMMANDS_IN_FLIGHT_MAX * 16 <= COMMAND_CREDITS as usize);
+    assert!(COMMANDS_IN_FLIGHT_MAX * 16 <= PAGE_CREDITS as usize);
+};
+
+/// Counts for the metrics; they only grow.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct UserCounters {
+    /// Records put into an outbox because they were delivered live.
+    pub deliveries: u64,
+    /// Records put into an outbox because a session caught up.
+    pub replays: u64,
+    /// Times that a full outbox sent a session back to the log.
+    pub outbox_full: u64,
+    /// Times that a full mailbox sent a session back to the log.
+    pub overruns: u64,
+    /// Commands that found no credit.
+    pub busy: u64,
+    /// Error replies, by [`ErrorCode::ALL`].
+    pub errors: [u64; ErrorCode::ALL.len()],
+}
+
+/// Latencies in microseconds since they were last taken; for the metrics.
+#[derive(Default, Debug)]
+pub struct Latencies {
+    /// From a storing command to its `ok` in the outbox.
+    pub acks: Vec<u64>,
+    /// From a storing command to its record in a member's outbox.
+    pub deliveries: Vec<u64>,
+}
+
+#[derive(Clone, Copy)]
+struct Credits {
+    commands: u32,
+    pages: u32,
+}
+
+/// All sessions of one shard.
+pub struct UserSide {
+    places: Arc<Places>,
+    starts: Arc<Starts>,
+    shard: ShardId,
+    sessions: Slab<Session>,
+    users: HashMap<UserId, SmallVec<[u32; 1]>, foldhash::fast::RandomState>,
+    generation: u32,
+    random: u64,
+    credits: Vec<Credits>,
+    /// Sessions that wait for a page credit.
+    starved: VecDeque<SessionId>,
+    mail: VecDeque<(ShardId, Request)>,
+    sendable: VecDeque<SessionId>,
+    closes: VecDeque<Replaced>,
+    /// Taken and cleared by whoever keeps the histograms, once a turn.
+    pub latencies: Latencies,
+    /// What happened since the start.
+    pub counters: UserCounters,
+}
+
+/// A session that a newer one of the same device took the place of.
+pub struct Replaced {
+    /// The gateway's name for its connection.
+    pub connection: u64,
+    /// What is half sent.
+    pub outbox: Outbox,
+}
+
+/// A `connect` that is refused: the reply to send, and the close that follows it.
+#[derive(Debug)]
+pub struct ConnectRefusal {
+    /// The frame with the `error` reply.
+    pub frame: Bytes,
+    /// Why the connection ends.
+    pub close: CloseCode,
+}
+
+impl UserSide {
+    /// The sessions of `shard`. `random` seeds the message ids that the server makes.
+    #[must_use]
+    pub fn new(places: Arc<Places>, starts: Arc<Starts>, shard: ShardId, random: u64) -> Self {
+        let credits =
+            vec![Credits { commands: COMMAND_CREDITS, pages: PAGE_CREDITS }; usize::from(places.shards)];
+        Self {
+            places,
+            starts,
+            shard,
+            sessions: Slab::new(),
+            users: HashMap::default(),
+            generation: 0,
+            random,
+            credits,
+            starved: VecDeque::new(),
+            mail: VecDeque::new(),
+            sendable: VecDeque::new(),
+            closes: VecDeque::new(),
+            latencies: Latencies::default(),
+            counters: UserCounters::default(),
+        }
+    }
+
+    /// Sessions now.
+    #[must_use]
+    pub fn sessions_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Starts a session for a verified user. `connection` names the connection in [`UserSide::poll_sendable`].
+    ///
+    /// # Errors
+    /// [`ConnectRefusal`] when the user has too many sessions.
+    pub fn connect(
+        &mut self,
+        connection: u64,
+        user: UserId,
+        form: Form,
+        id: RequestId,
+        connect: Connect,
+        now: UnixMillis,
+    ) -> Result<SessionId, ConnectRefusal> {
+        self.replace(&user, &connect);
+        if self.users.get(&user).is_some_and(|sessions| sessions.len() >= SESSIONS_PER_USER_MAX) {
+            self.counters.errors[error_index(ErrorCode::Limit)] += 1;
+            let frame = refusal(form, id, ErrorCode::Limit, "this user has 8 sessions");
+            return Err(ConnectRefusal { frame, close: CloseCode::POLICY });
+        }
+        let (session, starts_live) = self.new_session(connection, user.clone(), form, id, connect);
+        let greeting = session.greeting;
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.sessions.insert(session) as u32;
+        self.users.entry(user).or_default().push(slot);
+        let session = SessionId { slot, generation: self.generation };
+        self.sessions[slot as usize].generation = self.generation;
+        if !starts_live && let Some(greeting) = greeting {
+            self.welcome(session, greeting, now);
+        }
+        self.ask_pages(session);
+        Ok(session)
+    }
+
+    /// The session as it begins, and whether it begins at the head.
+    fn new_session(
+        &self,
+        connection: u64,
+        user: UserId,
+        form: Form,
+        id: RequestId,
+        connect: Connect,
+    ) -> (Session, bool) {
+        let logs = usize::from(self.places.logs);
+        let given =
+            connect.cursor.as_ref().map(|text| cursor::decode(&self.places, &self.starts, &user, text));
+        let reset = matches!(given, Some(Err(_)));
+        let survey = connect.positions.map(|known| {
+            Box::new(Survey { known, next: SmallVec::from_elem(Some(0), logs), ..Survey::default() })
+        });
+        let states = match (&given, &survey) {
+            (Some(Ok(cursor)), _) => cursor
+                .positions
+                .iter()
+                .map(|position| LogState { position: *position, phase: Phase::Behind })
+                .collect(),
+            (_, Some(_)) => SmallVec::from_elem(LogState { position: 0, phase: Phase::Surveyed }, logs),
+            _ => SmallVec::from_elem(LogState { position: 0, phase: Phase::Unplaced }, logs),
+        };
+        let starts_live = !matches!(given, Some(Ok(_))) && survey.is_none();
+        let session = Session {
+            generation: 0,
+            connection,
+            user,
+            device: connect.device,
+            form,
+            logs: states,
+            outbox: Outbox::default(),
+            commands: 1,
+            held: VecDeque::new(),
+            page_in_flight: false,
+            greeting: Some(Greeting { id, reset }),
+            catching_up: !starts_live,
+            partial: false,
+            survey,
+            since_cursor: 0,
+            cursor_at: 0,
+            turn: 0,
+            starved: false,
+            listed: false,
+        };
+        (session, starts_live)
+    }
+
+    /// The newest session of a device wins.
+    fn replace(&mut self, user: &UserId, connect: &Connect) {
+        let sessions = self.users.get(user);
+        let older = sessions.and_then(|sessions| {
+            sessions.iter().copied().find(|slot| self.sessions[*slot as usize].device == connect.device)
+        });
+        if let Some(slot) = older {
+            let older = &self.sessions[slot as usize];
+            let (connection, session) = (older.connection, SessionId { slot, generation: older.generation });
+            let outbox = self.disconnect(session);
+            self.closes.push_back(Replaced { connection, outbox });
+        }
+    }
+
+    /// Ends a session and gives back what is half sent. What it asked for is still answered, to nobody.
+    pub fn disconnect(&mut self, session: SessionId) -> Outbox {
+        if self.session(session).is_none() {
+            return Outbox::default();
+        }
+        let ended = self.sessions.remove(session.slot as usize);
+        if let Some(sessions) = self.users.get_mut(&ended.user) {
+            sessions.retain(|slot| *slot != session.slot);
+            if sessions.is_empty() {
+                self.users.remove(&ended.user);
+            }
+        }
+        ended.outbox.into_half_sent()
+    }
+
+    fn session(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(id.slot as usize).filter(|session| session.generation == id.generation)
+    }
+
+    /// Who a session belongs to.
+    #[must_use]
+    pub fn user_of(&self, id: SessionId) -> Option<&UserId> {
+        let session = self.sessions.get(id.slot as usize)?;
+        (session.generation == id.generation).then_some(&session.user)
+    }
+
+    /// The next request for the owner of a log.
+    pub fn poll_mail(&mut self) -> Option<(ShardId, Request)> {
+        self.mail.pop_front()
+    }
+
+    /// The next connection that is to be closed because its device has a newer session.
+    pub fn poll_replaced(&mut self) -> Option<Replaced> {
+        self.closes.pop_front()
+    }
+
+    /// The next connection that has something to send. Each comes once, until [`UserSide::take_send`] is called for it.
+    pub fn poll_sendable(&mut self) -> Option<(SessionId, u64)> {
+        while let Some(id) = self.sendable.pop_front() {
+            if let Some(session) = self.session(id) {
+                session.listed = false;
+                return Some((id, session.connection));
+            }
+        }
+        None
+    }
+
+    /// The next send of a session, control bytes first; `None` while one is in flight or there is nothing.
+    pub fn take_send(&mut self, id: SessionId, control: &mut Vec<u8>) -> Option<Bytes> {
+        let session = self.session(id)?;
+        let chunk = session.outbox.take_send(control)?;
+        session.commands -= chunk.replies;
+        Some(chunk.bytes)
+    }
+
+    /// A send has ended after `sent` of its bytes.
+    pub fn handle_sent(&mut self, id: SessionId, bytes: Bytes, sent: usize) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        session.outbox.handle_sent(bytes, sent);
+        if session.outbox.is_sendable() {
+            self.list(id);
+        } else if session.outbox.is_empty() {
+            self.ask_pages(id);
+        }
+    }
+
+    /// Bytes that wait for a session, queued and in flight.
+    #[must_use]
+    pub fn held_bytes(&self, id: SessionId) -> usize {
+        self.sessions.get(id.slot as usize).map_or(0, |session| session.outbox.held_bytes())
+    }
+
+    /// Whether the next byte sent to a session must be the middle of a frame.
+    #[must_use]
+    pub fn is_mid_frame(&self, id: SessionId) -> bool {
+        self.sessions.get(id.slot as usize).is_some_and(|session| session.outbox.is_mid_frame())
+    }
+
+    /// Tells a session that the node is going away.
+    pub fn drain(&mut self, id: SessionId, reconnect_in_ms: u64) {
+        self.push_event(
+            id,
+            &ServerFrame::Drain { reconnect_in_ms, reason: "the node is restarting".to_owned() },
+        );
+    }
+
+    fn list(&mut self, id: SessionId) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        if !session.listed {
+            session.listed = true;
+            self.sendable.push_back(id);
+        }
+    }
+
+    fn push_event(&mut self, id: SessionId, event: &ServerFrame) {
+        self.push_frame(id, event, false);
+    }
+
+    fn push_reply(&mut self, id: SessionId, reply: &ServerFrame) {
+        if let ServerFrame::Error(error) = reply {
+            self.counters.errors[error_index(error.code)] += 1;
+        }
+        self.push_frame(id, reply, true);
+    }
+
+    fn push_frame(&mut self, id: SessionId, frame: &ServerFrame, is_reply: bool) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        let frame = frames::server_frame(session.form, frame);
+        session.outbox.push(frame, is_reply);
+        self.list(id);
+    }
+}
+
+/// The frame of an `error` reply to a connection that has no session.
+#[must_use]
+pub fn refusal(form: Form, id: RequestId, code: ErrorCode, message: &str) -> Bytes {
+    let error = ErrorReply { id: Some(id), code, message: message.to_owned(), retry_after_ms: None };
+    frames::server_frame(form, &ServerFrame::Error(error))
+}
+
+fn error_index(code: ErrorCode) -> usize {
+    ErrorCode::ALL.iter().position(|known| *known == code).expect("all codes are listed")
+}

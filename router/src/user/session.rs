@@ -1,0 +1,104 @@
+//! One session: where it stands in every log, and what it may still ask for.
+
+use std::collections::VecDeque;
+
+use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UserId};
+use protocol::upgrade::Form;
+use smallvec::SmallVec;
+
+use super::outbox::Outbox;
+use crate::cursor::Positions;
+use crate::mail::{Request, Surveyed};
+
+/// How a session gets the records of one log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// It has everything up to its position and is given what comes.
+    Live,
+    /// It is fed from the log: the next page is to be asked for.
+    Behind,
+    /// A page is on its way.
+    Asked,
+    /// It starts at the head, which is not known yet: to be asked for.
+    Unplaced,
+    /// Its conversations are surveyed and fed one by one before it follows the log.
+    Surveyed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LogState {
+    pub(super) position: u64,
+    pub(super) phase: Phase,
+}
+
+/// The first answer that is still owed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Greeting {
+    pub(super) id: RequestId,
+    pub(super) reset: bool,
+}
+
+/// A conversation whose missing records are to be fed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Missing {
+    pub(super) log: u16,
+    pub(super) conversation: ConversationId,
+    pub(super) after: Seq,
+}
+
+/// What a session that connected with positions goes through before it follows the logs.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// What the client knows.
+    pub(super) known: Vec<(ConversationId, Seq)>,
+    /// What was found, a later entry for a conversation replacing an earlier one.
+    pub(super) found: Vec<Surveyed>,
+    /// Per log: where the survey goes on, until it has ended.
+    pub(super) next: SmallVec<[Option<u64>; 4]>,
+    /// Conversations to feed.
+    pub(super) missing: VecDeque<Missing>,
+}
+
+pub(super) struct Session {
+    pub(super) generation: u32,
+    /// The gateway's name for the connection.
+    pub(super) connection: u64,
+    pub(super) user: UserId,
+    pub(super) device: DeviceId,
+    pub(super) form: Form,
+    pub(super) logs: SmallVec<[LogState; 4]>,
+    pub(super) outbox: Outbox,
+    /// Commands whose reply has not left the outbox.
+    pub(super) commands: u32,
+    /// History and lists that wait until the outbox is empty: at most `commands`.
+    pub(super) held: VecDeque<Request>,
+    pub(super) page_in_flight: bool,
+    pub(super) greeting: Option<Greeting>,
+    /// `caught_up` is owed.
+    pub(super) catching_up: bool,
+    /// Something could not be read for this session.
+    pub(super) partial: bool,
+    pub(super) survey: Option<Box<Survey>>,
+    pub(super) since_cursor: u32,
+    pub(super) cursor_at: u64,
+    /// The log whose page is asked for next, so that no log waits for another to end.
+    pub(super) turn: usize,
+    /// Stands in the list of sessions that wait for a page credit.
+    pub(super) starved: bool,
+    /// Stands in the list of sessions with something to send.
+    pub(super) listed: bool,
+}
+
+impl Session {
+    /// Positions, once every log has one.
+    pub(super) fn positions(&self) -> Option<Positions> {
+        let placed = |log: &LogState| !matches!(log.phase, Phase::Unplaced | Phase::Surveyed);
+        // A page that is being asked for by a session without a place has position 0 and `greeting` set.
+        (self.survey.is_none() && self.greeting.is_none() && self.logs.iter().all(placed))
+            .then(|| self.logs.iter().map(|log| log.position).collect())
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.logs.iter().all(|log| log.phase == Phase::Live)
+    }
+}
