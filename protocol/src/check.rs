@@ -1,9 +1,10 @@
 //! What a command must satisfy beyond its shape. One place for both wire forms, so that they cannot
 //! differ in what they accept.
 //!
-//! Invariant: a [`Fault`] holds constant text only, so nothing a client sent can come back in an error.
+//! Invariant: a [`Fault`] holds constant text only, so nothing a client sent can come back in an error;
+//! except the name of an unknown field, and that only if it looks like one of ours.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use crate::{
     command::{Command, Connect, Create, HistoryRange, Members, MessageKind, Request, Send},
@@ -13,29 +14,51 @@ use crate::{
 };
 
 /// One thing wrong with a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) code: ErrorCode,
     /// A field of the protocol, or empty when the whole frame is meant.
-    pub(crate) field: &'static str,
+    pub(crate) field: Cow<'static, str>,
     pub(crate) reason: &'static str,
 }
 
 impl Fault {
     pub(crate) const fn field(field: &'static str, reason: &'static str) -> Self {
-        Self { code: ErrorCode::BadField, field, reason }
+        Self { code: ErrorCode::BadField, field: Cow::Borrowed(field), reason }
     }
 
     pub(crate) const fn frame(reason: &'static str) -> Self {
-        Self { code: ErrorCode::BadFrame, field: "", reason }
+        Self { code: ErrorCode::BadFrame, field: Cow::Borrowed(""), reason }
     }
 
-    const fn too_large(field: &'static str) -> Self {
-        Self { code: ErrorCode::TooLarge, field, reason: "is too long" }
+    pub(crate) const fn too_large(field: &'static str) -> Self {
+        Self { code: ErrorCode::TooLarge, field: Cow::Borrowed(field), reason: "is too long" }
+    }
+
+    pub(crate) const fn frame_too_large() -> Self {
+        Self { code: ErrorCode::TooLarge, field: Cow::Borrowed(""), reason: "the frame is too long" }
+    }
+
+    pub(crate) const fn unknown_op() -> Self {
+        const REASON: &str = "is not one this server knows";
+        Self { code: ErrorCode::UnknownOp, field: Cow::Borrowed("op"), reason: REASON }
+    }
+
+    /// A misspelt field is named, because that is what the developer needs; anything that does not look
+    /// like a misspelt field may be content and is not.
+    pub(crate) fn unknown_field(name: &str) -> Self {
+        const NAME_BYTES_MAX: usize = 24;
+        let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        if is_name && (1..=NAME_BYTES_MAX).contains(&name.len()) {
+            let field = Cow::Owned(name.to_owned());
+            Self { code: ErrorCode::BadField, field, reason: "is not a field of this protocol" }
+        } else {
+            Self { code: ErrorCode::BadField, field: Cow::Borrowed(""), reason: "a field is unknown" }
+        }
     }
 
     pub(crate) fn into_refusal(self, id: Option<RequestId>) -> Refusal {
-        let message = match self.field {
+        let message = match &*self.field {
             "" => self.reason.to_owned(),
             field => format!("`{field}` {}", self.reason),
         };

@@ -14,7 +14,7 @@ use crate::{
         Command, Connect, Create, HistoryPolicy, HistoryRange, Members, MessageKind, Request, Role, Send,
         Target, Token,
     },
-    event::{ErrorCode, Refusal},
+    event::Refusal,
     ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UserId},
     limits,
     record::NameV1,
@@ -23,8 +23,7 @@ use crate::{
 /// Reads one command: `bytes` is the payload of a binary WebSocket message, at most 64 KiB.
 pub fn decode_request(bytes: &[u8]) -> Result<Request, Refusal> {
     if bytes.len() > limits::FRAME_BYTES_MAX {
-        let fault = Fault { code: ErrorCode::TooLarge, field: "", reason: "the frame is too long" };
-        return Err(fault.into_refusal(None));
+        return Err(Fault::frame_too_large().into_refusal(None));
     }
     let header = read_header(bytes).map_err(|error| match error {
         HeaderError::Foreign => Fault::frame("the header is not one of this version").into_refusal(None),
@@ -76,7 +75,7 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
             let (conversation, title) = (self::conversation(conversation)?, text("title", title)?);
             Ok(Command::Title { conversation, title, message_id: self::message_id(message_id) })
         }
-        _ => Err(Fault { code: ErrorCode::UnknownOp, field: "op", reason: "is not one this server knows" }),
+        _ => Err(Fault::unknown_op()),
     }
 }
 
@@ -181,7 +180,7 @@ fn user(field: &'static str, bytes: &[u8]) -> Result<UserId, Fault> {
 /// Bounded before anything is copied; the finer bounds are checked with the whole request.
 fn users(field: &'static str, names: &[NameV1]) -> Result<Vec<UserId>, Fault> {
     if names.len() > limits::MEMBERS_MAX {
-        return Err(Fault { code: ErrorCode::TooLarge, field, reason: "is too long" });
+        return Err(Fault::too_large(field));
     }
     names.iter().map(|name| user(field, &name.name)).collect()
 }

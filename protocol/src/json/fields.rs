@@ -192,12 +192,12 @@ impl<'de> Visitor<'de> for FieldsSeed<'_, 'de> {
         let fields = self.0;
         while let Some(Text(key)) = map.next_key()? {
             let Some(field) = Field::from_name(&key) else {
-                fields.fault.get_or_insert(Fault::frame("a field is unknown"));
+                fields.fault.get_or_insert_with(|| Fault::unknown_field(&key));
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
             if fields.given & field.bit() != 0 {
-                fields.fault.get_or_insert(Fault::field(field.name(), "stands there twice"));
+                fields.fault.get_or_insert_with(|| Fault::field(field.name(), "stands there twice"));
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }

@@ -14,7 +14,7 @@ use crate::{
         Command, Connect, Create, HistoryPolicy, HistoryRange, Members, MessageKind, Request, Role, Send,
         Target, Token,
     },
-    event::{ErrorCode, Refusal},
+    event::Refusal,
     ids::{RequestId, Seq, UserId},
     limits,
 };
@@ -60,8 +60,7 @@ const OPS: [Operation; 10] = {
 /// damaged, so that the client learns which of its commands was wrong.
 pub fn decode_request(text: &str) -> Result<Request, Refusal> {
     if text.len() > limits::FRAME_BYTES_MAX {
-        let fault = Fault { code: ErrorCode::TooLarge, field: "", reason: "the frame is too long" };
-        return Err(fault.into_refusal(None));
+        return Err(Fault::frame_too_large().into_refusal(None));
     }
     parse(text).map_err(|fault| explain(text, fault))
 }
@@ -80,7 +79,7 @@ fn parse(text: &str) -> Result<Request, Fault> {
         });
     }
     let op = find_op(fields.op.as_deref())?;
-    if let Some(fault) = fields.fault {
+    if let Some(fault) = fields.fault.take() {
         return Err(fault);
     }
     let allowed = op.fields.iter().fold(Field::Op.bit(), |bits, field| bits | field.bit());
@@ -112,10 +111,8 @@ fn explain(text: &str, fault: Fault) -> Refusal {
 }
 
 fn find_op(name: Option<&str>) -> Result<&'static Operation, Fault> {
-    const UNKNOWN: Fault =
-        Fault { code: ErrorCode::UnknownOp, field: "op", reason: "is not one this server knows" };
     let name = name.ok_or(Fault::field("op", "is missing"))?;
-    OPS.iter().find(|op| op.name == name).ok_or(UNKNOWN)
+    OPS.iter().find(|op| op.name == name).ok_or_else(Fault::unknown_op)
 }
 
 fn first_name(bits: u32) -> Option<&'static str> {

@@ -63,6 +63,9 @@ pub struct UpgradePolicy {
 impl UpgradePolicy {
     /// The path of protocol version 1.
     pub const PATH: &'static str = "/v1/connect";
+
+    /// Any path; pages from this machine only. What a client gives, which judges no request.
+    pub const ANY: Self = Self { path: None, origins: Origins::Unset };
 }
 
 /// Which web pages may connect. Programs that are no browsers send no `Origin`.

@@ -1,0 +1,231 @@
+//! What the JSON reader takes and what it says about the rest: one table a reviewer can read.
+
+use protocol::{json::decode_request, limits};
+
+const C: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+const V7: &str = "01a0c4a0-5c7b-7102-8304-05060708090a";
+
+/// `$C` stands for a conversation, `$V7` for a message id.
+#[track_caller]
+fn check(input: &str, expected: &str) {
+    let input = input.replace("$C", C).replace("$V7", V7);
+    let result = match decode_request(&input) {
+        Ok(request) => format!("ok {}", request.command.op()),
+        Err(refusal) => {
+            let id = refusal.id.map_or("-".to_owned(), |id| id.to_string());
+            format!("{id} {} {}", refusal.code.name(), refusal.message)
+        }
+    };
+    assert_eq!(result, expected, "{input}");
+}
+
+#[test]
+fn taken() {
+    for (input, op) in [
+        (r#"{"op":"ping","id":1}"#, "ping"),
+        (r#" { "id" : 2147483647 , "op" : "ping" } "#, "ping"),
+        (r#"{"op":"\u0070ing","id":1}"#, "ping"),
+        (r#"{"op":"ack","cursor":"x"}"#, "ack"),
+        (r#"{"op":"send","id":1,"to":"bob","kind":"text","text":"hi"}"#, "send"),
+        (r#"{"text":"hi","kind":"text","to":"bob","id":1,"op":"send"}"#, "send"),
+        (r#"{"op":"send","id":1,"to":"bob","kind":"image","text":"","media":"m"}"#, "send"),
+        (r#"{"op":"send","id":1,"to":"bob","kind":"text","text":"hi","message_id":"$V7"}"#, "send"),
+        (r#"{"op":"history","id":1,"conversation":"$C","limit":200,"after":0}"#, "history"),
+        (r#"{"op":"members","id":1,"conversation":"$C","list":true}"#, "members"),
+        (r#"{"op":"members","id":1,"conversation":"$C","roles":{"bob":"admin"}}"#, "members"),
+        (r#"{"op":"connect","id":1,"device":"d","positions":[]}"#, "connect"),
+    ] {
+        check(input, &format!("ok {op}"));
+    }
+}
+
+#[test]
+fn not_a_command() {
+    check("", "- bad_frame the frame is not valid JSON");
+    check("nul", "- bad_frame the frame is not valid JSON");
+    check("null", "- bad_frame the frame is not a JSON object");
+    check("[]", "- bad_frame the frame is not a JSON object");
+    check("{}", "- bad_field `op` is missing");
+    check(r#"{"id":5}"#, "5 bad_field `op` is missing");
+    check(r#"{"op":"ping","id":5} x"#, "5 bad_frame the frame is not valid JSON");
+    check(r#"{"op":"ping","id":5"#, "5 bad_frame the frame is not valid JSON");
+    check(r#"{"op":"ping","id":5,"cursor":NaN}"#, "5 bad_frame the frame is not valid JSON");
+    check("{\"op\":\"ping\",\"id\":5,\"cursor\":\"a\u{0}b\"}", "5 bad_frame the frame is not valid JSON");
+    check(r#"{"op":"send","id":5,"text":"\ud800"}"#, "5 bad_frame the frame is not valid JSON");
+}
+
+#[test]
+fn operations_of_other_versions() {
+    let unknown = "5 unknown_op `op` is not one this server knows";
+    check(r#"{"op":"edit","id":5,"conversation":"$C","seq":1,"text":"x"}"#, unknown);
+    check(r#"{"op":"delete","id":5,"conversation":"$C","seq":1}"#, unknown);
+    check(r#"{"op":"react","id":5,"conversation":"$C","seq":1,"emoji":"x","on":true}"#, unknown);
+    check(r#"{"op":"read","id":5,"conversation":"$C","seq":1}"#, unknown);
+    check(r#"{"op":"conversations","id":5,"after":"opaque","limit":10}"#, unknown);
+    check(r#"{"op":"view","id":5,"conversation":"$C"}"#, unknown);
+    check(r#"{"op":"block","id":5,"user":"bob","on":true}"#, unknown);
+    check(r#"{"op":"mute","id":5,"conversation":"$C","until":1}"#, unknown);
+    check(r#"{"op":"search","id":5,"query":"x","limit":1}"#, unknown);
+    check(r#"{"op":"typing","conversation":"$C","on":true}"#, &unknown.replace('5', "-"));
+}
+
+#[test]
+fn ids_of_commands() {
+    check(r#"{"op":"ping"}"#, "- bad_field `id` is missing");
+    check(r#"{"op":"ping","id":0}"#, "- bad_field `id` is out of range");
+    check(r#"{"op":"ping","id":2147483648}"#, "- bad_field `id` is out of range");
+    check(r#"{"op":"ping","id":-1}"#, "- bad_field `id` has the wrong type or form");
+    check(r#"{"op":"ping","id":1.0}"#, "- bad_field `id` has the wrong type or form");
+    check(r#"{"op":"ping","id":1e400}"#, "- bad_frame the frame is not valid JSON");
+    check(r#"{"op":"ping","id":"1"}"#, "- bad_field `id` has the wrong type or form");
+    check(r#"{"op":"ping","id":null}"#, "- bad_field `id` has the wrong type or form");
+    check(r#"{"op":"ping","id":{"a":[1]}}"#, "- bad_field `id` has the wrong type or form");
+    check(r#"{"op":"ping","id":1,"id":2}"#, "- bad_field `id` stands there twice");
+    check(r#"{"op":"ack","id":3,"cursor":"x"}"#, "3 bad_field `id` does not belong to this op");
+}
+
+#[test]
+fn fields_that_do_not_belong() {
+    check(r#"{"op":"ping","id":1,"Hello, World":"x"}"#, "1 bad_field a field is unknown");
+    check(r#"{"op":"ping","id":1,"curser":"x"}"#, "1 bad_field `curser` is not a field of this protocol");
+    check(r#"{"op":"ping","id":1,"text":"x"}"#, "1 bad_field `text` does not belong to this op");
+    check(r#"{"op":"ping","id":1,"cursor":"x","cursor":"x"}"#, "1 bad_field `cursor` stands there twice");
+    check(r#"{"op":"ping","id":1,"cursor":null}"#, "1 bad_field `cursor` has the wrong type or form");
+    check(
+        r#"{"op":"connect","id":1,"device":"d","cursor":"c","positions":[]}"#,
+        "1 bad_field `positions` cannot stand beside `cursor`",
+    );
+    check(
+        r#"{"op":"connect","id":1,"device":"d","positions":[{"conversation":"$C","seq":1,"x":1}]}"#,
+        "1 bad_field `positions` has the wrong type or form",
+    );
+    check(
+        r#"{"op":"connect","id":1,"device":"d","positions":[{"conversation":"$C","seq":1},{"conversation":"$C","seq":2}]}"#,
+        "1 bad_field `positions` names a conversation twice",
+    );
+    check(
+        r#"{"op":"history","id":1,"conversation":"$C","limit":1,"before":2,"after":1}"#,
+        "1 bad_field `before` cannot stand beside `after`",
+    );
+    check(
+        r#"{"op":"members","id":1,"conversation":"$C","list":true,"add":["a"]}"#,
+        "1 bad_field `add` cannot stand beside `list`",
+    );
+    check(
+        r#"{"op":"members","id":1,"conversation":"$C","list":false}"#,
+        "1 bad_field `list` can only be true",
+    );
+    check(
+        r#"{"op":"send","id":1,"to":"bob","conversation":"$C","kind":"text","text":"x"}"#,
+        "1 bad_field `to` cannot stand beside `conversation`",
+    );
+    check(
+        r#"{"op":"send","id":1,"to":"bob","kind":"text","text":"x","media":"m"}"#,
+        "1 bad_field `media` does not belong to this kind",
+    );
+}
+
+#[test]
+fn values_out_of_range() {
+    let send = |rest: &str| format!(r#"{{"op":"send","id":1,"to":"bob","kind":"text",{rest}}}"#);
+    check(&send(r#""text":"""#), "1 bad_field `text` is empty");
+    let long = "x".repeat(limits::TEXT_BYTES_MAX + 1);
+    check(&send(&format!(r#""text":"{long}""#)), "1 too_large `text` is too long");
+    check(&send(&format!(r#""text":"{}""#, &long[1..])), "ok send");
+    check(&send(r#""text":"x","reply_to":0"#), "1 bad_field `reply_to` is out of range");
+    check(&send(r#""text":"x","reply_to":9007199254740992"#), "1 bad_field `reply_to` is out of range");
+    check(&send(r#""text":"x","message_id":"$C""#), "1 bad_field `message_id` is not a UUID of version 7");
+    check(&send(r#""text":"x","message_id":"x""#), "1 bad_field `message_id` has the wrong type or form");
+    let many = vec![r#""u""#; limits::MENTIONS_MAX + 1].join(",");
+    check(&send(&format!(r#""text":"x","mentions":[{many}]"#)), "1 too_large `mentions` is too long");
+    check(r#"{"op":"history","id":1,"conversation":"$C","limit":0}"#, "1 bad_field `limit` is out of range");
+    check(
+        r#"{"op":"history","id":1,"conversation":"$C","limit":201}"#,
+        "1 bad_field `limit` is out of range",
+    );
+    check(
+        r#"{"op":"history","id":1,"conversation":"$C","limit":4294967297}"#,
+        "1 bad_field `limit` is out of range",
+    );
+    check(
+        r#"{"op":"members","id":1,"conversation":"$C","add":["a","a"]}"#,
+        "1 bad_field `add` names a user twice",
+    );
+    check(
+        r#"{"op":"members","id":1,"conversation":"$C","roles":{"a":"owner","a":"admin"}}"#,
+        "1 bad_field `roles` names a user twice",
+    );
+    check(
+        r#"{"op":"members","id":1,"conversation":"$C","roles":{"a":"king"}}"#,
+        "1 bad_field `roles` has the wrong type or form",
+    );
+    check(
+        r#"{"op":"members","id":1,"conversation":"$C"}"#,
+        "1 bad_field `add` is missing, and so are `remove`, `roles` and `list`",
+    );
+    let many: Vec<_> = (0..=limits::MEMBERS_MAX).map(|number| format!(r#""{number}""#)).collect();
+    check(
+        &format!(r#"{{"op":"create","id":1,"title":"t","history":"all","members":[{}]}}"#, many.join(",")),
+        "1 too_large `members` is too long",
+    );
+}
+
+#[test]
+fn malformed_names() {
+    let to = |name: &str| format!(r#"{{"op":"send","id":1,"to":"{name}","kind":"text","text":"x"}}"#);
+    let bad = "1 bad_field `to` has the wrong type or form";
+    check(&to(""), bad);
+    check(&to(r"a\u0000b"), bad);
+    check(&to(r"a\u0085b"), bad);
+    check(&to(&"x".repeat(65)), bad);
+    check(&to(&"x".repeat(60_000)), bad);
+    // Ids are the operator's: what looks odd to us is compared as bytes and allowed.
+    check(&to("../etc/passwd"), "ok send");
+    check(&to("\u{202e}bob"), "ok send");
+    check(&to(&"x".repeat(64)), "ok send");
+    for conversation in ["{$C}", "6BA7B8109DAD11D180B400C04FD430C8", "urn:uuid:$C", " $C", "$C0", "0"] {
+        check(
+            &format!(r#"{{"op":"leave","id":1,"conversation":"{conversation}"}}"#),
+            "1 bad_field `conversation` has the wrong type or form",
+        );
+    }
+}
+
+/// Depth is no danger: a nested value where none belongs is refused at its first bracket, and where
+/// anything may be skipped, skipping does not recurse.
+#[test]
+fn depth_is_no_danger() {
+    let deep = "[".repeat(30_000);
+    check(
+        &format!(r#"{{"op":"ping","id":1,"cursor":{deep}"#),
+        "1 bad_field `cursor` has the wrong type or form",
+    );
+    check(&format!(r#"{{"op":"ping","id":1,"x":{deep}"#), "1 bad_frame the frame is not valid JSON");
+    check(&deep, "- bad_frame the frame is not a JSON object");
+    let closed = format!(r#"{{"id":1,"x":{deep}{},"op":"ping"}}"#, "]".repeat(30_000));
+    check(&closed, "1 bad_field `x` is not a field of this protocol");
+    check(&"x".repeat(limits::FRAME_BYTES_MAX + 1), "- too_large the frame is too long");
+}
+
+/// What a client sent never comes back in an error, wherever it stood.
+#[test]
+fn errors_repeat_nothing() {
+    const SECRET: &str = "s3cr3t";
+    for input in [
+        r#"{"op":"s3cr3t","id":1}"#,
+        r#"{"op":"connect","id":1,"device":"d","token":["s3cr3t"]}"#,
+        r#"{"op":"connect","id":1,"device":"d","token":"s3cr3t s3cr3t"}"#,
+        r#"{"op":"connect","id":1,"device":"d","token":"s3cr3t"#,
+        r#"{"op":"connect","id":1,"device":"s3cr3t","s3cr3t":1}"#,
+        r#"{"op":"send","id":1,"to":"bob","kind":"s3cr3t","text":"s3cr3t"}"#,
+        r#"{"op":"send","id":1,"to":"bob","kind":"text","text":{"s3cr3t":"s3cr3t"}}"#,
+        r#"{"op":"members","id":1,"conversation":"s3cr3t","roles":{"s3cr3t":"s3cr3t"}}"#,
+        r#""s3cr3t""#,
+    ] {
+        let refusal = decode_request(input).expect_err("none of these is a command");
+        assert!(!format!("{refusal:?}").contains(SECRET), "{input}");
+    }
+    let input = r#"{"op":"refresh","id":1,"token":"s3cr3t"}"#;
+    let request = decode_request(input).expect("this is a command");
+    assert!(!format!("{request:?}").contains(SECRET));
+}

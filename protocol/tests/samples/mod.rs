@@ -1,0 +1,253 @@
+//! One value of every command, frame and stored payload, with all optional fields given and with none.
+#![allow(dead_code, reason = "each test takes what it needs")]
+
+use protocol::{
+    command::{
+        Command, Connect, Create, HistoryPolicy, HistoryRange, Members, MessageKind, Request, Role, Send,
+        Target, Token,
+    },
+    event::{
+        ErrorCode, ErrorReply, Gap, Head, MemberEntry, MemberEvent, MessageEvent, OkReply, PageItem,
+        ServerFrame, Welcome, WireLimits,
+    },
+    ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId},
+    record::{Body, ConversationStateV1, MemberV1, MembershipV1, MessageV1, NameV1},
+};
+
+pub(crate) const NOW: UnixMillis = UnixMillis(1_790_000_000_123);
+pub(crate) const CONVERSATION: ConversationId = ConversationId([
+    0x6b, 0xa7, 0xb8, 0x10, 0x9d, 0xad, 0x81, 0xd1, 0x80, 0xb4, 0, 0xc0, 0x4f, 0xd4, 0x30, 0xc8,
+]);
+
+pub(crate) fn user(name: &str) -> UserId {
+    UserId::new(name).expect("the sample is an id")
+}
+
+pub(crate) fn message_id() -> MessageId {
+    MessageId::v7(NOW, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+}
+
+fn device() -> DeviceId {
+    DeviceId::new("phone-1").expect("the sample is an id")
+}
+
+fn token() -> Token {
+    Token::new("eyJhbGciOiJFZERTQSJ9.e30.c2lnbmF0dXJl").expect("the sample is a token")
+}
+
+fn cursor() -> String {
+    "v1.AAECAwQFBgc".to_owned()
+}
+
+pub(crate) fn send() -> Send {
+    Send {
+        target: Target::User(user("bob")),
+        kind: MessageKind::Text,
+        text: "hello \"world\"\n\u{1f980}\u{0}\\".to_owned(),
+        media: None,
+        reply_to: None,
+        mentions: Vec::new(),
+        message_id: None,
+    }
+}
+
+pub(crate) fn send_full() -> Send {
+    Send {
+        target: Target::Conversation(CONVERSATION),
+        kind: MessageKind::Image,
+        text: String::new(),
+        media: Some("media/0190f5c2".to_owned()),
+        reply_to: Some(Seq(41)),
+        mentions: vec![user("bob"), user("žofie")],
+        message_id: Some(message_id()),
+    }
+}
+
+pub(crate) fn commands() -> Vec<(&'static str, Request)> {
+    let (conversation, message_id) = (CONVERSATION, Some(message_id()));
+    let connect = Connect { token: None, device: device(), cursor: None, positions: None };
+    let positions = Some(vec![(conversation, Seq(7)), (ConversationId([9; 16]), Seq(0))]);
+    let members =
+        Members { conversation, add: vec![], remove: vec![user("bob")], roles: vec![], message_id: None };
+    let history = |range| Command::History { conversation, range, limit: 200 };
+    let create = Create {
+        title: "Fish & \"Chips\"".to_owned(),
+        members: vec![user("bob"), user("carol")],
+        history: HistoryPolicy::Joined,
+        message_id,
+    };
+    let commands = vec![
+        ("ack", Command::Ack { cursor: cursor() }),
+        ("connect", Command::Connect(connect.clone())),
+        (
+            "connect_cursor",
+            Command::Connect(Connect { token: Some(token()), cursor: Some(cursor()), ..connect.clone() }),
+        ),
+        ("connect_positions", Command::Connect(Connect { positions, ..connect })),
+        ("create", Command::Create(create)),
+        ("history_after", history(HistoryRange::After(Seq(0)))),
+        ("history_before", history(HistoryRange::Before(Seq(9_007_199_254_740_991)))),
+        ("history_latest", history(HistoryRange::Latest)),
+        ("leave", Command::Leave { conversation, message_id }),
+        ("members", Command::Members(members.clone())),
+        (
+            "members_full",
+            Command::Members(Members {
+                add: vec![user("dave")],
+                roles: vec![(user("carol"), Role::Admin), (user("dave"), Role::Member)],
+                message_id,
+                ..members
+            }),
+        ),
+        ("members_list", Command::ListMembers { conversation }),
+        ("ping", Command::Ping { cursor: None }),
+        ("ping_cursor", Command::Ping { cursor: Some(cursor()) }),
+        ("refresh", Command::Refresh { token: token() }),
+        ("send", Command::Send(send())),
+        ("send_full", Command::Send(send_full())),
+        ("title", Command::Title { conversation, title: "Schach".to_owned(), message_id }),
+    ];
+    let numbered = commands.into_iter().zip(1..).map(|((name, command), number)| {
+        let id = RequestId::new(number).filter(|_| !matches!(command, Command::Ack { .. }));
+        (name, Request { id, command })
+    });
+    numbered.collect()
+}
+
+pub(crate) fn message_event() -> MessageEvent {
+    MessageEvent {
+        conversation: CONVERSATION,
+        seq: Seq(42),
+        message_id: message_id(),
+        sender: user("alice"),
+        kind: MessageKind::File,
+        text: "the plan\u{7}".to_owned(),
+        at: NOW,
+        media: Some("media/plan.pdf".to_owned()),
+        reply_to: Some(Seq(40)),
+        mentions: vec![user("bob")],
+    }
+}
+
+pub(crate) fn member_event() -> MemberEvent {
+    MemberEvent {
+        conversation: CONVERSATION,
+        seq: Seq(43),
+        message_id: message_id(),
+        at: NOW,
+        by: user("alice"),
+        added: vec![user("dave")],
+        removed: vec![user("bob")],
+        roles: vec![(user("carol"), Role::Admin)],
+        title: Some("Schach".to_owned()),
+    }
+}
+
+pub(crate) fn gap() -> Gap {
+    Gap { conversation: CONVERSATION, from: Seq(1), to: Seq(41), reason: "retention".to_owned() }
+}
+
+pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
+    let id = RequestId(7);
+    let welcome = Welcome {
+        id,
+        user: user("alice"),
+        session: "s-1".to_owned(),
+        store: "st-1".to_owned(),
+        cursor: Some(cursor()),
+        now: NOW,
+        heartbeat_ms: 30_000,
+        limits: WireLimits::default(),
+        features: vec!["history".to_owned(), "groups".to_owned()],
+        reset: false,
+    };
+    let ok = OkReply { id, conversation: None, seq: None, message_id: None, at: None };
+    let (conversation, seq) = (Some(CONVERSATION), Some(Seq(42)));
+    let plain = MessageEvent { media: None, reply_to: None, mentions: Vec::new(), ..message_event() };
+    let quiet = MemberEvent { added: vec![], removed: vec![], roles: vec![], ..member_event() };
+    let head = Head { conversation: CONVERSATION, from: Some(Seq(5)), head: Seq(9), read: Seq(4), unread: 5 };
+    vec![
+        ("caught_up", ServerFrame::CaughtUp { cursor: cursor(), partial: false }),
+        ("caught_up_partial", ServerFrame::CaughtUp { cursor: cursor(), partial: true }),
+        ("cursor", ServerFrame::Cursor { cursor: cursor() }),
+        ("drain", ServerFrame::Drain { reconnect_in_ms: 1500, reason: "upgrade".to_owned() }),
+        ("error", error(Some(id), ErrorCode::Busy, "try again", Some(250))),
+        ("error_no_id", error(None, ErrorCode::BadFrame, "the frame is not valid JSON", None)),
+        ("gap", ServerFrame::Gap(gap())),
+        ("heads", ServerFrame::Heads { conversations: vec![head, Head { from: None, ..head }], more: true }),
+        ("member", ServerFrame::Member(member_event())),
+        ("member_title", ServerFrame::Member(quiet)),
+        ("members_page", ServerFrame::MembersPage { id, members: entries() }),
+        ("message", ServerFrame::Message(plain)),
+        ("message_full", ServerFrame::Message(message_event())),
+        (
+            "ok",
+            ServerFrame::Ok(OkReply {
+                conversation,
+                seq,
+                message_id: Some(message_id()),
+                at: Some(NOW),
+                ..ok
+            }),
+        ),
+        ("ok_bare", ServerFrame::Ok(ok)),
+        ("page", ServerFrame::Page { id, messages: items(), more: true }),
+        ("page_empty", ServerFrame::Page { id, messages: Vec::new(), more: false }),
+        ("pong", ServerFrame::Pong { id, now: NOW, cursor: Some(cursor()) }),
+        ("pong_bare", ServerFrame::Pong { id, now: NOW, cursor: None }),
+        ("welcome", ServerFrame::Welcome(Box::new(welcome.clone()))),
+        (
+            "welcome_reset",
+            ServerFrame::Welcome(Box::new(Welcome {
+                cursor: None,
+                features: vec![],
+                reset: true,
+                ..welcome
+            })),
+        ),
+    ]
+}
+
+fn error(id: Option<RequestId>, code: ErrorCode, message: &str, retry_after_ms: Option<u64>) -> ServerFrame {
+    ServerFrame::Error(ErrorReply { id, code, message: message.to_owned(), retry_after_ms })
+}
+
+fn entries() -> Vec<MemberEntry> {
+    vec![
+        MemberEntry { user: user("alice"), role: Role::Owner, visible_from: Seq(1) },
+        MemberEntry { user: user("bob"), role: Role::Member, visible_from: Seq(40) },
+    ]
+}
+
+fn items() -> Vec<PageItem> {
+    vec![PageItem::Gap(gap()), PageItem::Message(message_event()), PageItem::Member(member_event())]
+}
+
+pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
+    let message = MessageV1::from_send(&send_full(), &user("alice"), message_id());
+    let membership = MembershipV1 {
+        message_id: message_id().0,
+        by: b"alice".to_vec(),
+        added: vec![MemberV1::new(&user("dave"), Role::Member, Seq(43))],
+        removed: vec![NameV1::new(&user("bob"))],
+        roles: vec![MemberV1::new(&user("carol"), Role::Admin, Seq(0))],
+        title_set: 1,
+        title: b"Schach".to_vec(),
+        created: 1,
+        content_hash: 0x0123_4567_89AB_CDEF,
+        ext: Vec::new(),
+    };
+    let state = ConversationStateV1 {
+        kind: 2,
+        history: HistoryPolicy::All as u8,
+        title: b"Schach".to_vec(),
+        creator: b"alice".to_vec(),
+        members: vec![MemberV1::new(&user("alice"), Role::Owner, Seq(1))],
+        ext: vec![1, 0, 2, 3],
+    };
+    vec![
+        ("message", Body::Message(message)),
+        ("membership", Body::Membership(membership)),
+        ("state", Body::State(state)),
+    ]
+}
