@@ -215,7 +215,10 @@ impl Session {
             Phase::Upgrading => self.handle_head(policy, input),
             Phase::Open => self.handle_frames(input),
             Phase::Closing => self.handle_closing(input),
-            Phase::Closed => Ok(Handled { consumed: input.len(), input: None }),
+            Phase::Closed => {
+                self.decoder.release();
+                Ok(Handled { consumed: input.len(), input: None })
+            }
         }
     }
 

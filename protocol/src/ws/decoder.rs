@@ -54,6 +54,11 @@ impl Decoder {
         self.limits = limits;
     }
 
+    /// Lets go of everything held, when nothing more will be read.
+    pub fn release(&mut self) {
+        self.partial = None;
+    }
+
     /// Takes bytes from the front of `input` up to the end of the first message or control frame.
     /// Called again with the rest until it gives no message.
     ///
