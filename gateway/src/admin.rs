@@ -1,0 +1,175 @@
+//! The admin server: is the node alive, should clients come, what did it count, and "drain now".
+//!
+//! HTTP/1.1 on the control thread, for a handful of local or trusted callers. It reads atomics and never
+//! asks a shard, so a busy node answers and a scrape costs the shards nothing. Reading is open to whoever
+//! reaches the address; changing something takes the admin token.
+//!
+//! Invariant: one caller holds at most one of [`CONNECTIONS_MAX`] places, for at most
+//! [`CONNECTION_TIME_MAX`], whatever it sends or does not read.
+
+use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing,
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
+
+use crate::{
+    auth::AdminToken,
+    metrics::{self, ShardMetrics},
+    state::NodeState,
+};
+
+/// Callers at once. Probes and scrapers are few; the next one waits in the kernel's queue.
+const CONNECTIONS_MAX: usize = 64;
+/// From the first byte we wait for to the end of a request's head, and between two requests.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
+/// A whole connection, however it is used: a place is free again after this long.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
+/// Head and body buffer of one connection. A request of ours is a few hundred bytes.
+const BUFFER_BYTES_MAX: usize = 16 * 1024;
+/// What an answer that is on its way gets when the node ends.
+const END_TIME_MAX: Duration = Duration::from_secs(2);
+/// After accept failed, usually for want of descriptors: trying at once would only burn the core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const INDEX: &str = "GET  /livez      the process runs\n\
+                     GET  /readyz     new clients are welcome; 503 and the reasons if not\n\
+                     GET  /metrics    Prometheus\n\
+                     POST /v1/drain   leave in order; needs: Authorization: Bearer <admin token>\n";
+
+/// What the admin server shows and can do.
+#[derive(Clone)]
+pub struct AdminContext {
+    /// How the node is.
+    pub state: Arc<NodeState>,
+    /// What its shards count, in their order.
+    pub metrics: Vec<Arc<ShardMetrics>>,
+    /// Who may change something.
+    pub admin_token: Arc<AdminToken>,
+    /// Begins the drain. May be called again while it goes on.
+    pub drain: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for AdminContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AdminContext({} shards)", self.metrics.len())
+    }
+}
+
+/// Serves until `shutdown` is done, then lets answers that are on their way finish, for 2 s at most.
+pub async fn serve(listener: TcpListener, context: AdminContext, shutdown: impl Future<Output = ()>) {
+    let router = router(context);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let graceful = GracefulShutdown::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let next = tokio::select! {
+            () = &mut shutdown => break,
+            next = accept(&listener, &places) => next,
+        };
+        match next {
+            Ok((stream, place)) => serve_one(stream, place, &router, &graceful),
+            Err(error) => {
+                tracing::warn!(%error, "the admin server could not accept a connection; it tries again");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    // Nobody can connect any more while the last answers leave.
+    drop(listener);
+    if time::timeout(END_TIME_MAX, graceful.shutdown()).await.is_err() {
+        tracing::debug!("some admin connections were cut at the end");
+    }
+}
+
+/// A place first and then a connection, so that nobody is accepted who would have to wait inside.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
+}
+
+fn serve_one(stream: TcpStream, place: OwnedSemaphorePermit, router: &Router, graceful: &GracefulShutdown) {
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+    let watched = graceful.watch(connection);
+    tokio::spawn(async move {
+        // A peer that is slow, broken or gone is nobody's concern but its own.
+        let _ = time::timeout(CONNECTION_TIME_MAX, watched).await;
+        drop(place);
+    });
+}
+
+fn router(context: AdminContext) -> Router {
+    Router::new()
+        .route("/", routing::get(|| async { text(StatusCode::OK, INDEX.to_owned()) }))
+        .route("/livez", routing::get(|| async { text(StatusCode::OK, "ok\n".to_owned()) }))
+        .route("/readyz", routing::get(readyz))
+        .route("/metrics", routing::get(render_metrics))
+        .route("/v1/drain", routing::post(drain))
+        .fallback(|| async {
+            text(StatusCode::NOT_FOUND, format!("there is no such path; there are:\n{INDEX}"))
+        })
+        .with_state(context)
+}
+
+async fn readyz(State(context): State<AdminContext>) -> Response {
+    match context.state.is_ready() {
+        Ok(()) => text(StatusCode::OK, format!("ready\n{}", context.state.degraded())),
+        Err(reasons) => text(StatusCode::SERVICE_UNAVAILABLE, reasons),
+    }
+}
+
+async fn render_metrics(State(context): State<AdminContext>) -> Response {
+    let mut page = String::with_capacity(32 * 1024);
+    context.state.render(&mut page);
+    metrics::render(&context.metrics, &mut page);
+    ([(header::CONTENT_TYPE, PROMETHEUS)], page).into_response()
+}
+
+async fn drain(State(context): State<AdminContext>, headers: HeaderMap) -> Response {
+    let offered = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+    if !offered.is_some_and(|offered| context.admin_token.matches(offered)) {
+        tracing::warn!("a drain was asked for without the admin token; nothing was done");
+        let reason = "this needs `Authorization: Bearer` and the admin token; it stands in the file of the setting \
+                      `admin_token_file`, or in admin.token of the data directory\n";
+        let refusal = text(StatusCode::UNAUTHORIZED, reason.to_owned());
+        return ([(header::WWW_AUTHENTICATE, "Bearer")], refusal).into_response();
+    }
+    tracing::info!("an operator asked for a drain");
+    (context.drain)();
+    text(StatusCode::ACCEPTED, "draining\n".to_owned())
+}
+
+/// The credentials of `Bearer`, whose name is compared without regard to case (RFC 9110, section 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, credentials) = value.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| credentials.trim_ascii())
+}
+
+fn text(status: StatusCode, body: String) -> Response {
+    (status, [(header::CONTENT_TYPE, TEXT)], body).into_response()
+}

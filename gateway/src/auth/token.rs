@@ -1,0 +1,235 @@
+//! Makes and judges tokens.
+//!
+//! Time comes in as a value, so a simulator can let tokens expire, and the system clock has no say. There
+//! is no leeway: a token is good while `now < exp`. Only `iat` may lie ahead, by a minute, because the
+//! clock that signed is another one.
+//!
+//! Invariant: the algorithm is the key's. A token that names another, or none, is bad before any
+//! signature is looked at.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use protocol::{
+    ids::{UnixMillis, UserId},
+    limits::TOKEN_BYTES_MAX,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+
+/// Fewest bytes of a shared secret: as many as HMAC-SHA-256 gives (RFC 7518, section 3.2).
+pub(super) const SECRET_BYTES_MIN: usize = 32;
+/// How far `iat` may lie ahead of our clock.
+const ISSUED_AHEAD_MAX: Duration = Duration::from_secs(60);
+/// An Ed25519 public key.
+const EDDSA_PUBLIC_BYTES: usize = 32;
+/// Times of tokens are seconds; above the year 9999 they are a mistake, perhaps milliseconds.
+const SECONDS_MAX: f64 = 253_402_300_800.0;
+
+/// A token that was judged good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Whose it is.
+    pub user: UserId,
+    /// From this time on it is not good any more.
+    pub expires_at: UnixMillis,
+}
+
+/// Why a token is not good. One word for everything that was never right, so that a stranger who probes
+/// learns nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// Never was, or not for this node, or not yet.
+    Bad,
+    /// Was, and its time has passed.
+    Expired,
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bad => "the token is not valid",
+            Self::Expired => "the token has expired",
+        })
+    }
+}
+
+impl std::error::Error for TokenError {}
+
+/// What tokens must claim besides a user and times, and what ours claim.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Claims {
+    issuer: Option<String>,
+    audience: Option<String>,
+}
+
+impl Claims {
+    pub(super) fn of(config: &Config) -> Self {
+        Self { issuer: config.issuer.clone(), audience: config.audience.clone() }
+    }
+}
+
+/// Judges tokens under one key. Cloning counts a reference.
+#[derive(Clone)]
+pub struct Verifier(Arc<VerifierParts>);
+
+struct VerifierParts {
+    key: DecodingKey,
+    validation: Validation,
+    claims: Claims,
+}
+
+impl Verifier {
+    pub(super) fn hs256(secret: &[u8], claims: Claims) -> Self {
+        Self::new(DecodingKey::from_secret(secret), Algorithm::HS256, claims)
+    }
+
+    /// `None` unless `pem` is an Ed25519 public key.
+    pub(super) fn eddsa(pem: &[u8], claims: Claims) -> Option<Self> {
+        let key = DecodingKey::from_ed_pem(pem).ok()?;
+        let fits = key.try_get_as_bytes().is_ok_and(|bytes| bytes.len() == EDDSA_PUBLIC_BYTES);
+        fits.then(|| Self::new(key, Algorithm::EdDSA, claims))
+    }
+
+    fn new(key: DecodingKey, algorithm: Algorithm, claims: Claims) -> Self {
+        let mut validation = Validation::new(algorithm);
+        // Claims are judged below, by the caller's clock; the library would ask the system's.
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        validation.validate_aud = false;
+        Self(Arc::new(VerifierParts { key, validation, claims }))
+    }
+
+    /// Whose token it is, and until when.
+    pub fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified, TokenError> {
+        let VerifierParts { key, validation, claims } = &*self.0;
+        // Before any work: what is too long is not even looked at.
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::Bad);
+        }
+        let data = jsonwebtoken::decode::<Payload>(token, key, validation).map_err(|_| TokenError::Bad)?;
+        // Extensions that must be understood (RFC 7515, section 4.1.11): we understand none.
+        if data.header.crit.is_some() {
+            return Err(TokenError::Bad);
+        }
+        judge(&data.claims, claims, now)
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Verifier(redacted)")
+    }
+}
+
+fn judge(payload: &Payload, claims: &Claims, now: UnixMillis) -> Result<Verified, TokenError> {
+    let user = UserId::new(&payload.sub).map_err(|_| TokenError::Bad)?;
+    let expires_at = millis(payload.exp)?;
+    let issued_ahead_until = UnixMillis(now.0.saturating_add(ISSUED_AHEAD_MAX.as_millis() as u64));
+    let issued = millis(payload.iat)? <= issued_ahead_until;
+    let begun = payload.nbf.map_or(Ok(true), |nbf| millis(nbf).map(|begin| begin <= now))?;
+    let by_us = claims.issuer.is_none() || payload.iss == claims.issuer;
+    let for_us = claims.audience.as_ref().is_none_or(|audience| match &payload.aud {
+        None => false,
+        Some(Audience::Many(many)) => many.contains(audience),
+        Some(Audience::One(one)) => one == audience,
+    });
+    if !(issued && begun && by_us && for_us) {
+        return Err(TokenError::Bad);
+    }
+    if now >= expires_at { Err(TokenError::Expired) } else { Ok(Verified { user, expires_at }) }
+}
+
+/// A numeric date of RFC 7519: seconds, possibly with a fraction.
+fn millis(seconds: f64) -> Result<UnixMillis, TokenError> {
+    if (0.0..SECONDS_MAX).contains(&seconds) {
+        Ok(UnixMillis((seconds * 1000.0) as u64))
+    } else {
+        Err(TokenError::Bad)
+    }
+}
+
+/// The claims we look at; others are ignored, doubled ones refused.
+#[derive(Deserialize)]
+struct Payload {
+    sub: String,
+    iat: f64,
+    exp: f64,
+    nbf: Option<f64>,
+    iss: Option<String>,
+    aud: Option<Audience>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    Many(Vec<String>),
+    One(String),
+}
+
+/// Makes tokens that the [`Verifier`] of the same configuration takes.
+#[derive(Clone)]
+pub struct Issuer(Arc<IssuerParts>);
+
+struct IssuerParts {
+    key: EncodingKey,
+    algorithm: Algorithm,
+    claims: Claims,
+}
+
+impl Issuer {
+    pub(super) fn hs256(secret: &[u8], claims: Claims) -> Self {
+        let key = EncodingKey::from_secret(secret);
+        Self(Arc::new(IssuerParts { key, algorithm: Algorithm::HS256, claims }))
+    }
+
+    /// `None` unless `pem` is an Ed25519 private key that can sign.
+    pub(super) fn eddsa(pem: &[u8], claims: Claims) -> Option<Self> {
+        let key = EncodingKey::from_ed_pem(pem).ok()?;
+        jsonwebtoken::crypto::sign(b"probe", &key, Algorithm::EdDSA).ok()?;
+        Some(Self(Arc::new(IssuerParts { key, algorithm: Algorithm::EdDSA, claims })))
+    }
+
+    /// A token for `user` that is good from `now` on, for `ttl`; both in whole seconds.
+    pub fn issue(&self, user: &UserId, ttl: Duration, now: UnixMillis) -> String {
+        let IssuerParts { key, algorithm, claims } = &*self.0;
+        let issued = now.0 / 1000;
+        let payload = OwnPayload {
+            sub: user.as_str(),
+            iat: issued,
+            exp: issued.saturating_add(ttl.as_secs()),
+            iss: claims.issuer.as_deref(),
+            aud: claims.audience.as_deref(),
+        };
+        jsonwebtoken::encode(&Header::new(*algorithm), &payload, key)
+            .expect("the key has signed before, and text and numbers are always JSON")
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Issuer(redacted)")
+    }
+}
+
+/// Whole numbers, which every library reads.
+#[derive(Serialize)]
+struct OwnPayload<'a> {
+    sub: &'a str,
+    iat: u64,
+    exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+}
+
+/// Whether what one signs the other takes.
+pub(super) fn belong_together(issuer: &Issuer, verifier: &Verifier) -> bool {
+    let user = UserId::new("probe").expect("a short word is an id");
+    let now = UnixMillis(0);
+    let token = issuer.issue(&user, Duration::from_secs(1), now);
+    verifier.verify(&token, now).is_ok()
+}

@@ -1,0 +1,162 @@
+//! The command line: what can be said, and what is done about it.
+//!
+//! Flags are read raw and checked together with the file and the variables, by `config`, so that one
+//! mistake is told the same way wherever it stands. Serving itself is `node`'s.
+
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use clap::{Args, Parser, Subcommand};
+use protocol::ids::{UnixMillis, UserId};
+
+use crate::{
+    auth::Keys,
+    config::{Config, Layers},
+};
+
+/// Exit code of everything that went as asked.
+pub const EXIT_OK: u8 = 0;
+/// Exit code of a node that failed while serving.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit code of bad flags or configuration, and of a start that was refused.
+pub const EXIT_REFUSED: u8 = 2;
+
+const SERVE_NOTES: &str = "\
+Example:     gatehouse --data /var/lib/gatehouse --config /etc/gatehouse.toml
+Settings:    flags win over GATEHOUSE_* variables, those over the file
+Logging:     GATEHOUSE_LOG=debug, GATEHOUSE_LOG_FORMAT=json (standard error)
+Exit codes:  0 drained   1 failed while serving   2 bad configuration, start refused";
+
+const TOKEN_NOTES: &str = "\
+Example:     TOKEN=$(gatehouse token --data ./data --user alice --ttl 600 | tail -1)
+Exit codes:  0 done   2 bad configuration, or no key that signs";
+
+const CHECK_NOTES: &str = "\
+Variables GATEHOUSE_* apply, as they do when serving.
+Example:     gatehouse check-config /etc/gatehouse.toml && systemctl restart gatehouse
+Exit codes:  0 nothing found   2 mistakes, each with its line";
+
+/// A chat gateway for one machine.
+#[derive(Debug, Parser)]
+#[command(name = "gatehouse", version, args_conflicts_with_subcommands = true, after_help = SERVE_NOTES)]
+#[command(disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do; without a word, serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to serve when no command is named.
+    #[command(flatten)]
+    pub serve: ServeFlags,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a configuration file and everything it names, then exit
+    #[command(after_help = CHECK_NOTES)]
+    CheckConfig {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Run the node; the default
+    #[command(after_help = SERVE_NOTES)]
+    Serve(ServeFlags),
+    /// Print a token, alone on the last line
+    #[command(after_help = TOKEN_NOTES)]
+    Token(TokenFlags),
+}
+
+/// Flags of `serve`, unread.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServeFlags {
+    /// Configuration file (TOML) [env: GATEHOUSE_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of logs and keys [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<OsString>,
+    /// Where clients connect [default: 127.0.0.1:7100]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Where health and metrics are served [default: 127.0.0.1:7101]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
+    /// Where messages are sent back, for conformance tests; loopback only
+    #[arg(long, value_name = "ADDR")]
+    pub echo: Option<String>,
+    /// Data-plane threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub shards: Option<String>,
+}
+
+/// Flags of `token`.
+#[derive(Args, Clone, Debug)]
+pub struct TokenFlags {
+    /// Configuration file (TOML) [env: GATEHOUSE_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of logs and keys [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<OsString>,
+    /// Whose token
+    #[arg(long, value_name = "NAME")]
+    pub user: UserId,
+    /// How long it is good, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=TTL_SECONDS_MAX))]
+    pub ttl: u64,
+}
+
+/// Ten years. A token cannot be called back, so a longer one is hardly meant.
+const TTL_SECONDS_MAX: u64 = 10 * 366 * 24 * 60 * 60;
+
+impl ServeFlags {
+    /// The layers of a configuration, these flags on top of `process`.
+    pub fn layers(&self, process: Layers) -> Layers {
+        let data = self.data.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let given = [
+            ("data", data),
+            ("listen", self.listen.clone()),
+            ("admin", self.admin.clone()),
+            ("echo", self.echo.clone()),
+            ("shards", self.shards.clone()),
+        ];
+        let flags = given.into_iter().filter_map(|(key, text)| Some((key, text?))).collect();
+        Layers { file: self.config.clone().or(process.file), flags, ..process }
+    }
+}
+
+impl TokenFlags {
+    /// The token, made with the node's own key; with a development key that is made here where there is
+    /// none yet, so that a token can come before the first start.
+    pub fn issue(&self, process: Layers) -> Result<String, String> {
+        let flags =
+            ServeFlags { config: self.config.clone(), data: self.data.clone(), ..ServeFlags::default() };
+        let config = Config::load(&flags.layers(process)).map_err(|errors| errors.to_string())?;
+        let keys = Keys::load(&config).map_err(|error| error.to_string())?;
+        let Some(issuer) = keys.issuer else {
+            return Err(
+                "only a public key is configured, which cannot sign: set `eddsa_private_key_file`, or let \
+                        your own user system make the token"
+                    .to_owned(),
+            );
+        };
+        Ok(issuer.issue(&self.user, Duration::from_secs(self.ttl), now()))
+    }
+}
+
+/// Checks a file and the key files it names; `Err` holds every mistake, one a line.
+pub fn check_config(file: PathBuf, process: Layers) -> Result<(), String> {
+    let config =
+        Config::load(&Layers { file: Some(file), ..process }).map_err(|errors| errors.to_string())?;
+    Keys::check(&config).map_err(|error| error.to_string())
+}
+
+/// The system's clock. A clock before 1970 reads as 1970, and every token is then still to come.
+pub fn now() -> UnixMillis {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(since_epoch.as_millis() as u64)
+}

@@ -1,0 +1,67 @@
+//! How settings relate. Each rule says what to change, and stands where the change would be made.
+
+use std::net::SocketAddr;
+
+use super::{ConfigError, KeyConfig, Place, settings::Draft};
+
+/// Adds an error for each relation that does not hold.
+pub(super) fn apply(draft: &Draft, errors: &mut Vec<ConfigError>) {
+    let mut refuse = |place: Place, message: String| errors.push(ConfigError { place, message });
+    let config = &draft.config;
+
+    if draft.hs256_key_file.is_some() && draft.eddsa_public_key_file.is_some() {
+        let other = draft.place("eddsa_public_key_file");
+        refuse(
+            draft.place("hs256_key_file"),
+            format!("`hs256_key_file` and `eddsa_public_key_file` ({other}) are both set; keep one of them"),
+        );
+    }
+    if draft.eddsa_private_key_file.is_some() && draft.eddsa_public_key_file.is_none() {
+        refuse(
+            draft.place("eddsa_private_key_file"),
+            "`eddsa_private_key_file` is of no use without `eddsa_public_key_file`; set both".to_owned(),
+        );
+    }
+    for (key, address) in [("listen", config.listen), ("admin", config.admin)] {
+        if config.keys == KeyConfig::Development && !is_loopback(address) {
+            refuse(
+                draft.place(key),
+                format!(
+                    "`{key}` is {address}, which other machines can reach, and no key is configured: with \
+                     the development key only loopback addresses are allowed; set `hs256_key_file` or \
+                     `eddsa_public_key_file`, or use 127.0.0.1:{}",
+                    address.port()
+                ),
+            );
+        }
+    }
+    if let Some(echo) = config.echo.filter(|echo| !is_loopback(*echo)) {
+        refuse(
+            draft.place("echo"),
+            format!(
+                "`echo` is {echo}, but the echo server asks for no token and so serves this machine only; use \
+                 127.0.0.1:{}",
+                echo.port()
+            ),
+        );
+    }
+    let addresses = [("listen", Some(config.listen)), ("admin", Some(config.admin)), ("echo", config.echo)];
+    for (index, (key, address)) in addresses.iter().enumerate() {
+        let taken = |(_, other): &&(&str, Option<SocketAddr>)| other.is_some() && other == address;
+        let Some((other, _)) = addresses[..index].iter().find(taken) else {
+            continue;
+        };
+        // Port 0 asks the kernel for a free one each time.
+        if let Some(address) = address.filter(|address| address.port() != 0) {
+            refuse(
+                draft.place(key),
+                format!("`{key}` and `{other}` are both {address}; give one of them another port"),
+            );
+        }
+    }
+}
+
+/// Whether only this machine can reach it; an IPv4 address inside IPv6 counts as what it is.
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}

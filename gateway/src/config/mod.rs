@@ -1,0 +1,244 @@
+//! What an operator can set: defaults, then the file, then `GATEHOUSE_*` variables, then flags.
+//!
+//! Every layer is read raw and checked once; afterwards only [`Config`] exists, and whoever holds one
+//! need not ask again. All mistakes are collected and told together, each with the place it stands in.
+//! Nothing here opens a key or makes a file: that is the business of `auth`.
+//!
+//! Invariant: a [`Config`] that [`Config::load`] returned keeps the relations of [`check`]; above all, the
+//! development key is never paired with an address that other machines can reach.
+
+mod check;
+mod file;
+mod settings;
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use protocol::upgrade::Origins;
+use settings::{Draft, SETTINGS, Value};
+
+/// The longest drain. Together with the last acknowledgements and syncs it stays below the 30 s in which
+/// a node must be gone after SIGTERM.
+pub const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// Most data-plane threads: every pair has mailboxes, so memory grows with the square.
+pub const SHARDS_MAX: u16 = 128;
+/// Most logs: a cursor holds a position in each and must fit its 512 bytes.
+pub const LOGS_MAX: u16 = 32;
+/// Most connections of one shard: the size of the largest descriptor table a ring may register.
+pub const CONNECTIONS_MAX: u32 = 1 << 20;
+
+/// Everything a node is told at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Directory of logs and generated keys.
+    pub data: PathBuf,
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where health, metrics and commands are served, over HTTP.
+    pub admin: SocketAddr,
+    /// Where every message is sent back, for conformance tests. A loopback address.
+    pub echo: Option<SocketAddr>,
+    /// Data-plane threads; `None` means one per core.
+    pub shards: Option<u16>,
+    /// Logs the data is spread over; `None` leaves it to the node.
+    pub logs: Option<u16>,
+    /// Which web pages may connect.
+    pub origins: Origins,
+    /// Whose tokens are believed.
+    pub keys: KeyConfig,
+    /// How long clients are asked to spread their leaving over, at most [`DRAIN_MAX`].
+    pub drain: Duration,
+    /// Connections of one shard; further ones are refused with 503.
+    pub connections_max: u32,
+    /// Holds the bearer token of admin commands; `None` means `admin.token` in `data`, made once.
+    pub admin_token_file: Option<PathBuf>,
+    /// What `iss` of a token must be; `None` does not look.
+    pub issuer: Option<String>,
+    /// What `aud` of a token must be or contain; `None` does not look.
+    pub audience: Option<String>,
+}
+
+/// Whose tokens are believed. The algorithm follows from here and never from a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyConfig {
+    /// Nothing was configured: `dev.key` in `data`, made once. Loopback addresses only.
+    Development,
+    /// Ed25519, in PEM.
+    Eddsa {
+        /// Verifies.
+        public_key_file: PathBuf,
+        /// Signs, for `gatehouse token`; a node does not need it.
+        private_key_file: Option<PathBuf>,
+    },
+    /// HMAC with SHA-256: the file's content, without the line end, is the secret.
+    Hs256 {
+        /// Verifies and signs.
+        key_file: PathBuf,
+    },
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("./data"),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7100)),
+            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 7101)),
+            echo: None,
+            shards: None,
+            logs: None,
+            origins: Origins::Unset,
+            keys: KeyConfig::Development,
+            drain: Duration::from_secs(5),
+            connections_max: 16_000,
+            admin_token_file: None,
+            issuer: None,
+            audience: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads all layers. Either everything is right, or every mistake that could be found is told.
+    pub fn load(layers: &Layers) -> Result<Self, ConfigErrors> {
+        let mut draft = Draft::default();
+        let mut errors = Vec::new();
+        if let Some(path) = &layers.file {
+            file::apply(path, &mut draft, &mut errors);
+        }
+        for (name, text) in &layers.environment {
+            // An empty variable is how unit files and shells write "not set".
+            if let Some(setting) = settings::of_variable(name).filter(|_| !text.is_empty()) {
+                draft.apply(setting, &Value::Raw(text), Place::Variable(name.clone()), &mut errors);
+            }
+        }
+        for (key, text) in &layers.flags {
+            let setting = settings::of_key(key).expect("flags are named like settings");
+            draft.apply(setting, &Value::Raw(text), Place::Flag(setting.key), &mut errors);
+        }
+        // Relations between settings mean little while one of them is unreadable.
+        if errors.is_empty() {
+            check::apply(&draft, &mut errors);
+        }
+        if errors.is_empty() { Ok(draft.config) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// What a file of this text would give on its own.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigErrors> {
+        let mut draft = Draft::default();
+        let mut errors = Vec::new();
+        file::apply_text(path, text, &mut draft, &mut errors);
+        if errors.is_empty() {
+            check::apply(&draft, &mut errors);
+        }
+        if errors.is_empty() { Ok(draft.config) } else { Err(ConfigErrors(errors)) }
+    }
+}
+
+/// The layers as they were given, unread.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    /// From `--config` or `GATEHOUSE_CONFIG`.
+    pub file: Option<PathBuf>,
+    /// Name and value of variables. Those that name no setting do nothing.
+    pub environment: Vec<(String, String)>,
+    /// Setting and value.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+impl Layers {
+    /// The `GATEHOUSE_*` variables of this process, and its configuration file where they name one.
+    pub fn of_process() -> Self {
+        let environment: Vec<_> = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                let name =
+                    name.into_string().ok().filter(|name| name.starts_with(settings::VARIABLE_PREFIX))?;
+                Some((name, value.to_string_lossy().into_owned()))
+            })
+            .collect();
+        let file = environment.iter().find(|(name, text)| name == CONFIG_VARIABLE && !text.is_empty());
+        Self { file: file.map(|(_, path)| PathBuf::from(path)), environment, flags: Vec::new() }
+    }
+
+    /// Variables that look like ours and are none: probably misspelt, perhaps another program's.
+    pub fn unknown_variables(&self) -> impl Iterator<Item = &str> {
+        let known = |name: &str| OTHER_VARIABLES.contains(&name) || settings::of_variable(name).is_some();
+        self.environment.iter().map(|(name, _)| name.as_str()).filter(move |name| !known(name))
+    }
+}
+
+/// Names the configuration file.
+pub const CONFIG_VARIABLE: &str = "GATEHOUSE_CONFIG";
+/// Which events are logged, as `tracing` filters are written.
+pub const LOG_VARIABLE: &str = "GATEHOUSE_LOG";
+/// `text` or `json`.
+pub const LOG_FORMAT_VARIABLE: &str = "GATEHOUSE_LOG_FORMAT";
+
+const OTHER_VARIABLES: [&str; 3] = [CONFIG_VARIABLE, LOG_VARIABLE, LOG_FORMAT_VARIABLE];
+
+/// Names of all settings, in the order of the documentation.
+pub fn setting_names() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().map(|setting| setting.key)
+}
+
+/// Where a setting stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Nobody set it.
+    Default,
+    /// The whole file.
+    File(Arc<Path>),
+    /// A line of the file, from 1.
+    Line(Arc<Path>, usize),
+    /// A flag of the command line.
+    Flag(&'static str),
+    /// An environment variable.
+    Variable(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Line(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Flag(key) => write!(f, "--{key}"),
+            Self::Variable(name) => f.write_str(name),
+        }
+    }
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where to correct it.
+    pub place: Place,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// Every mistake that was found, one a line; at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}

@@ -1,0 +1,216 @@
+//! What the node counts: one block per shard, written by that shard alone, added up when somebody asks.
+//!
+//! A shard pays a load and a store per count, never a locked instruction and never a shared cache line.
+//! A scrape may see one shard a moment earlier than another; it never makes a shard wait.
+//!
+//! Invariant: each [`ShardMetrics`] has one writer. Two would lose counts, silently.
+
+mod histogram;
+mod render;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use histogram::Histogram;
+use protocol::event::{CloseCode, ErrorCode};
+pub use render::render;
+
+/// Only ever grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    #[inline]
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// `count` more.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        // The one writer reads back what it wrote itself, so nothing is lost between load and store.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Takes over a total that is counted elsewhere, such as in the ring.
+    #[inline]
+    pub fn set_total(&self, total: u64) {
+        self.0.store(total, Ordering::Relaxed);
+    }
+
+    /// The count so far.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Grows and shrinks.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// It is this much now.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// `count` more.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.set(self.value().saturating_add(count));
+    }
+
+    /// `count` less; stays at 0 rather than wrapping to a number nobody believes.
+    #[inline]
+    pub fn sub(&self, count: u64) {
+        self.set(self.value().saturating_sub(count));
+    }
+
+    /// How much it is.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a connection ended before it became a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedReason {
+    /// No such request: malformed, wrong path, wrong method, no upgrade.
+    BadRequest,
+    /// The shard is at its limit of connections.
+    Full,
+    /// The pool for peers without a token is empty.
+    NoBuffer,
+    /// The mailbox to the home shard has no credit.
+    NoCredit,
+    /// A web page that is not on the list.
+    Origin,
+    /// Not done in time.
+    Timeout,
+    /// A token that is not valid.
+    Token,
+}
+
+impl RefusedReason {
+    /// All of them, in the order of [`ShardMetrics`].
+    pub const ALL: [Self; 7] = [
+        Self::BadRequest,
+        Self::Full,
+        Self::NoBuffer,
+        Self::NoCredit,
+        Self::Origin,
+        Self::Timeout,
+        Self::Token,
+    ];
+
+    /// The value of the label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::Full => "full",
+            Self::NoBuffer => "no_buffer",
+            Self::NoCredit => "no_credit",
+            Self::Origin => "origin",
+            Self::Timeout => "timeout",
+            Self::Token => "token",
+        }
+    }
+}
+
+/// The close codes that are counted each on its own; others are counted as `other`.
+pub(crate) const CLOSE_CODES: [CloseCode; 18] = [
+    CloseCode::NORMAL,
+    CloseCode::GOING_AWAY,
+    CloseCode::PROTOCOL,
+    CloseCode::UNSUPPORTED,
+    CloseCode::NO_STATUS,
+    CloseCode::ABNORMAL,
+    CloseCode::INVALID_DATA,
+    CloseCode::TOO_BIG,
+    CloseCode::INTERNAL,
+    CloseCode::DRAIN,
+    CloseCode::STALLED,
+    CloseCode::IDLE,
+    CloseCode::OVERLOAD,
+    CloseCode::BAD_TOKEN,
+    CloseCode::EXPIRED,
+    CloseCode::REVOKED,
+    CloseCode::POLICY,
+    CloseCode::REPLACED,
+];
+
+/// What one shard counts. Aligned so that no two shards share a cache line or its neighbour, which the
+/// processor fetches along.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ShardMetrics {
+    /// Open sockets, sessions or not.
+    pub connections: Gauge,
+    /// Connections that showed a token.
+    pub sessions: Gauge,
+    /// Connections accepted here.
+    pub accepted_total: Counter,
+    /// Connections moved here from the shard that accepted them.
+    pub moved_total: Counter,
+    /// Times around the loop.
+    pub turns_total: Counter,
+    /// Messages that became durable here.
+    pub messages_stored_total: Counter,
+    /// Messages put on a socket as they came.
+    pub deliveries_total: Counter,
+    /// Messages put on a socket from the log, while catching up.
+    pub replays_total: Counter,
+    /// Times a reader was too slow for its traffic and went back to catching up.
+    pub outbox_full_total: Counter,
+    /// Times deliveries to another shard found no room and became a note.
+    pub overruns_total: Counter,
+    /// Commands answered `busy` for want of a mailbox credit.
+    pub busy_total: Counter,
+    /// Requests in this shard's inbound mailboxes.
+    pub mail_requests: Gauge,
+    /// Replies and deliveries in this shard's inbound mailboxes.
+    pub mail_replies: Gauge,
+    /// System calls into the ring.
+    pub ring_enters_total: Counter,
+    /// Times completions overflowed into kernel memory.
+    pub ring_cq_overflows_total: Counter,
+    /// Times the kernel had data and no receive buffer for it.
+    pub ring_recv_starved_total: Counter,
+    /// Batches written.
+    pub log_batches_total: Counter,
+    /// Bytes written.
+    pub log_bytes_total: Counter,
+    /// From a command that stores to its `ok` on the socket, in microseconds.
+    pub ack_seconds: Histogram,
+    /// From a command that stores to its delivery on the socket, in microseconds.
+    pub delivery_seconds: Histogram,
+    /// From a batch's submission to its sync, in microseconds.
+    pub sync_seconds: Histogram,
+    /// Size of a batch, in bytes.
+    pub batch_bytes: Histogram,
+    /// Records of a batch.
+    pub batch_records: Histogram,
+    refused_total: [Counter; RefusedReason::ALL.len()],
+    errors_total: [Counter; ErrorCode::ALL.len()],
+    /// One more than there are codes: the last counts the others.
+    closes_total: [Counter; CLOSE_CODES.len() + 1],
+}
+
+impl ShardMetrics {
+    /// Connections refused for this reason.
+    pub fn refused_total(&self, reason: RefusedReason) -> &Counter {
+        &self.refused_total[reason as usize]
+    }
+
+    /// Error replies with this code.
+    pub fn errors_total(&self, code: ErrorCode) -> &Counter {
+        &self.errors_total[code as usize]
+    }
+
+    /// Connections that ended with this close code, whichever side sent it.
+    pub fn closes_total(&self, code: CloseCode) -> &Counter {
+        let index = CLOSE_CODES.binary_search(&code).unwrap_or(CLOSE_CODES.len());
+        &self.closes_total[index]
+    }
+}

@@ -1,0 +1,177 @@
+//! How the node is, for whoever asks: health endpoints, the drain, the exit code.
+//!
+//! All threads share one [`NodeState`]; it is atomics only, so a shard that reports never waits for a
+//! scrape that reads. Times and counts are `metrics`, not here.
+//!
+//! Invariant: what can only happen once stays: recovered, draining and a failed log are never taken back.
+
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicBool, AtomicU8, Ordering},
+};
+
+/// How one log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogHealth {
+    /// A write or sync failed while serving: it takes nothing more until a restart recovers it.
+    Failed,
+    /// It could not be opened at start; its conversations answer `unavailable`, the others are served.
+    Refused,
+    /// Taking messages.
+    Serving,
+    /// Still being recovered.
+    Starting,
+}
+
+impl LogHealth {
+    /// In the order of their numbers in [`NodeState`].
+    const ALL: [Self; 4] = [Self::Starting, Self::Serving, Self::Refused, Self::Failed];
+
+    /// The word for it in metrics and texts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Serving => "serving",
+            Self::Starting => "starting",
+        }
+    }
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::Starting => 0,
+            Self::Serving => 1,
+            Self::Refused => 2,
+            Self::Failed => 3,
+        }
+    }
+}
+
+/// The node as a whole and each of its logs.
+pub struct NodeState {
+    recovered: AtomicBool,
+    draining: AtomicBool,
+    /// One number of [`LogHealth`] per log.
+    logs: Box<[AtomicU8]>,
+}
+
+impl NodeState {
+    /// A node that has just started: no log is open yet.
+    pub fn new(logs: u16) -> Self {
+        Self {
+            recovered: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            logs: (0..logs).map(|_| AtomicU8::new(LogHealth::Starting.number())).collect(),
+        }
+    }
+
+    /// Recovery is over and clients may come.
+    pub fn set_recovered(&self) {
+        self.recovered.store(true, Ordering::Release);
+    }
+
+    /// The node is going away. Asked for by a signal, by an operator, or by a log that failed.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Reports a log, by its index. What is reported after [`LogHealth::Failed`] is not kept.
+    pub fn set_log(&self, log: u16, health: LogHealth) {
+        let failed = LogHealth::Failed.number();
+        let keep = |old: u8| (old != failed).then_some(health.number());
+        // Refused exactly when the log has failed before.
+        let _ = self.logs[usize::from(log)].fetch_update(Ordering::AcqRel, Ordering::Acquire, keep);
+    }
+
+    /// How a log is, by its index.
+    pub fn log(&self, log: u16) -> LogHealth {
+        LogHealth::ALL[usize::from(self.logs[usize::from(log)].load(Ordering::Acquire))]
+    }
+
+    /// Whether the node is going away.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether new clients should come here; if not, why not, one reason a line.
+    ///
+    /// A refused log alone does not make a node unready, because all its other conversations are served;
+    /// it shows in [`NodeState::degraded`]. When every log is refused there is nothing to serve.
+    pub fn is_ready(&self) -> Result<(), String> {
+        let mut reasons = String::new();
+        if !self.recovered.load(Ordering::Acquire) {
+            let starting = self.count(LogHealth::Starting);
+            let _ = writeln!(
+                reasons,
+                "recovering: {starting} of {} logs are not open yet; wait",
+                self.logs.len()
+            );
+        }
+        if self.is_draining() {
+            reasons.push_str("draining: the node is going away and takes no new connections\n");
+        }
+        for log in self.with(LogHealth::Failed) {
+            let _ = writeln!(
+                reasons,
+                "log {log} failed: a write or sync did not succeed; check the disk (dmesg, free space), then \
+                 restart: recovery keeps everything that was acknowledged"
+            );
+        }
+        if self.count(LogHealth::Refused) == self.logs.len() {
+            reasons.push_str("no log could be opened: the messages of this start say why\n");
+        }
+        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    }
+
+    /// What a node that serves cannot serve, one line a log; empty when it serves everything.
+    pub fn degraded(&self) -> String {
+        let mut lines = String::new();
+        for log in self.with(LogHealth::Refused) {
+            let _ = writeln!(
+                lines,
+                "log {log} was refused at start: its conversations answer `unavailable`; the messages of this \
+                 start say why"
+            );
+        }
+        lines
+    }
+
+    /// Whether the process should say with its exit code that it did not just drain.
+    pub fn exit_failed(&self) -> bool {
+        self.count(LogHealth::Failed) > 0
+    }
+
+    /// Appends what there is to know as Prometheus text.
+    pub fn render(&self, out: &mut String) {
+        let ready = u8::from(self.is_ready().is_ok());
+        let draining = u8::from(self.is_draining());
+        let _ = write!(
+            out,
+            "# HELP gatehouse_build_info The version that runs here; always 1.\n\
+             # TYPE gatehouse_build_info gauge\n\
+             gatehouse_build_info{{version=\"{}\"}} 1\n\
+             # HELP gatehouse_ready Whether /readyz says yes.\n\
+             # TYPE gatehouse_ready gauge\n\
+             gatehouse_ready {ready}\n\
+             # HELP gatehouse_draining Whether the node is going away.\n\
+             # TYPE gatehouse_draining gauge\n\
+             gatehouse_draining {draining}\n\
+             # HELP gatehouse_logs Logs by how they are.\n\
+             # TYPE gatehouse_logs gauge\n",
+            env!("CARGO_PKG_VERSION"),
+        );
+        for health in LogHealth::ALL {
+            let _ = writeln!(out, "gatehouse_logs{{health=\"{}\"}} {}", health.name(), self.count(health));
+        }
+    }
+
+    fn with(&self, health: LogHealth) -> impl Iterator<Item = usize> {
+        let number = health.number();
+        let matches = move |(_, log): &(usize, &AtomicU8)| log.load(Ordering::Acquire) == number;
+        self.logs.iter().enumerate().filter(matches).map(|(index, _)| index)
+    }
+
+    fn count(&self, health: LogHealth) -> usize {
+        self.with(health).count()
+    }
+}
