@@ -8,9 +8,13 @@
 
 const KIB: usize = 1024;
 
-/// Largest WebSocket message in either direction, in bytes, control frames aside. 64 KiB: one receive
+/// Largest WebSocket message from a client, in bytes, control frames aside. 64 KiB: one receive
 /// buffer, so that a whole frame is decoded where it arrived.
 pub const FRAME_BYTES_MAX: usize = 64 * KIB;
+
+/// Largest WebSocket message from a server, in bytes: what a client must be able to take. More than
+/// [`FRAME_BYTES_MAX`], because a text of nothing but control characters grows sixfold in JSON.
+pub const EVENT_BYTES_MAX: usize = 128 * KIB;
 
 /// Largest first frame (`connect`), in bytes. Smaller than [`FRAME_BYTES_MAX`] because it is held for
 /// peers that have not shown a token yet, and large enough for [`POSITIONS_MAX`] positions.
@@ -117,8 +121,13 @@ pub const RECORD_ALIGN: usize = 16;
 const JSON_ESCAPE_BYTES: usize = 6;
 
 const _: () = {
-    // A page, its envelope and the one item that may overshoot nothing (it is cut before) fit a frame.
+    // A page and its envelope fit any frame.
     assert!(PAGE_BYTES_MAX + KIB <= FRAME_BYTES_MAX);
+    // The message that grows most in JSON, and the list of the largest group (two bytes for a quote in an
+    // id, 64 for the rest of an entry), fit what a client takes.
+    assert!(TEXT_BYTES_MAX * JSON_ESCAPE_BYTES + 16 * KIB <= EVENT_BYTES_MAX);
+    assert!(MENTIONS_MAX * (ID_BYTES_MAX * 2 + 3) + MEDIA_BYTES_MAX * 2 + KIB <= 16 * KIB);
+    assert!(MEMBERS_MAX * (ID_BYTES_MAX * 2 + 64) + KIB <= EVENT_BYTES_MAX);
     // The largest text plus all mentions and ids fits a binary frame, so `too_large` is about the text.
     assert!(TEXT_BYTES_MAX + MENTIONS_MAX * (ID_BYTES_MAX + 8) + 4 * KIB <= FRAME_BYTES_MAX);
     // All ids of the largest group fit one command.

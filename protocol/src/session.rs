@@ -43,8 +43,10 @@ impl SessionLimits {
         fragments_max: limits::FRAGMENTS_MAX,
         frames: Frames::OfForm,
     };
-    /// From then on; and for clients.
+    /// From then on.
     pub const OPEN: Self = Self { message_bytes_max: limits::FRAME_BYTES_MAX as u32, ..Self::CONNECT };
+    /// What a client takes from a server.
+    pub const CLIENT: Self = Self { message_bytes_max: limits::EVENT_BYTES_MAX as u32, ..Self::CONNECT };
 
     const fn decoder(self) -> DecoderLimits {
         DecoderLimits { message_bytes_max: self.message_bytes_max, fragments_max: self.fragments_max }

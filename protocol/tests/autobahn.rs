@@ -16,7 +16,7 @@ const PONG: u8 = 10;
 #[track_caller]
 fn check(case: &str, frames: &[Vec<u8>], expected: &[&str]) {
     let stream: Vec<u8> = frames.concat();
-    assert_eq!(echo(&mut open_server(&ECHO), &[stream.clone()]), expected, "{case} in one piece");
+    assert_eq!(echo(&mut open_server(&ECHO), std::slice::from_ref(&stream)), expected, "{case} in one piece");
     assert_eq!(echo(&mut open_server(&ECHO), frames), expected, "{case} frame by frame");
     let bytes: Vec<_> = stream.iter().map(|byte| vec![*byte]).collect();
     assert_eq!(echo(&mut open_server(&ECHO), &bytes), expected, "{case} byte by byte");

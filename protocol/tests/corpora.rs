@@ -51,7 +51,8 @@ fn damaged_seeds_hold() {
             prop::sample::select(seeds(name)),
             prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4_u8), 0..6),
         );
-        let mut runner = TestRunner::new(ProptestConfig::with_cases(2000));
+        let mut runner =
+            TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) });
         let result = runner.run(&damage, |(mut bytes, changes)| {
             for (at, byte, kind) in changes {
                 let at = at.index(bytes.len() + 1);

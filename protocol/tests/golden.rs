@@ -11,8 +11,8 @@ use protocol::{
     command::Request,
     event::ServerFrame,
     ids::Seq,
-    json,
-    record::{Portable, RecordError, Stored, StoredBody, StoredItem},
+    json, limits,
+    record::{Body, MessageV1, Portable, RecordError, Stored, StoredBody, StoredItem},
     session::Input,
     upgrade::Form,
 };
@@ -71,7 +71,7 @@ fn frames_are_as_they_were_and_come_back() {
             check_golden("frames", name, extension, &bytes);
             let mut back = Vec::new();
             ServerFrame::from_input(&input(form, &bytes), &mut back).expect("what was written can be read");
-            assert_eq!(back, [frame.clone()], "{name}.{extension}");
+            assert_eq!(back, std::slice::from_ref(&frame), "{name}.{extension}");
         }
     }
 }
@@ -192,6 +192,26 @@ fn a_payload_does_not_fit_another_header() {
     let record = body.record(CONVERSATION, Seq(43), NOW, 17);
     let other = Portable { seq: Seq(44), ..Portable::parse(&record).expect("whole") };
     assert_eq!(other.check_payload(&payload), Err(RecordError::Damaged));
+}
+
+/// The message that grows most on its way to JSON still fits what a client takes.
+#[test]
+fn the_largest_event_fits() {
+    let mut send = samples::send_full();
+    send.text = "\0".repeat(limits::TEXT_BYTES_MAX);
+    send.media = Some("\"".repeat(limits::MEDIA_BYTES_MAX));
+    send.mentions = vec![samples::user(&"\\".repeat(limits::ID_BYTES_MAX)); limits::MENTIONS_MAX];
+    let sender = samples::user(&"\"".repeat(limits::ID_BYTES_MAX));
+    let record = Body::Message(MessageV1::from_send(&send, &sender, samples::message_id())).record(
+        CONVERSATION,
+        Seq(u64::MAX),
+        NOW,
+        u64::MAX,
+    );
+    let stored = Stored::parse(&record).expect("what was written can be read");
+    let event = json::render_json(&stored).len();
+    assert!((limits::FRAME_BYTES_MAX..=limits::EVENT_BYTES_MAX).contains(&event), "{event}");
+    assert!(record.len() <= limits::FRAME_BYTES_MAX);
 }
 
 /// Stored beside messages for ever, so never changed.

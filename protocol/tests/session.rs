@@ -27,7 +27,8 @@ struct Pair {
 impl Pair {
     /// `step` is how many bytes arrive at a time.
     fn new(form: Form, bearer: Option<&Token>, step: usize) -> Self {
-        let client = Session::client(&SessionLimits::OPEN, form, "localhost", UpgradePolicy::PATH, bearer, 7);
+        let client =
+            Session::client(&SessionLimits::CLIENT, form, "localhost", UpgradePolicy::PATH, bearer, 7);
         let server = Session::server(&SessionLimits::CONNECT);
         Self { client, server, step, heard: Vec::new(), requests: Vec::new(), frames: Vec::new() }
     }
@@ -37,14 +38,14 @@ impl Pair {
         while self.client.has_control() || self.server.has_control() {
             let mut bytes = Vec::new();
             self.client.poll_control(&mut bytes);
-            self.to_server(&mut bytes);
+            self.carry_to_server(&mut bytes);
             let mut bytes = Vec::new();
             self.server.poll_control(&mut bytes);
-            self.to_client(&mut bytes);
+            self.carry_to_client(&mut bytes);
         }
     }
 
-    fn to_server(&mut self, bytes: &mut [u8]) {
+    fn carry_to_server(&mut self, bytes: &mut [u8]) {
         for piece in bytes.chunks_mut(self.step) {
             let mut at = 0;
             loop {
@@ -66,7 +67,7 @@ impl Pair {
         }
     }
 
-    fn to_client(&mut self, bytes: &mut [u8]) {
+    fn carry_to_client(&mut self, bytes: &mut [u8]) {
         for piece in bytes.chunks_mut(self.step) {
             let mut at = 0;
             loop {
@@ -123,8 +124,8 @@ fn everything_passes_both_ways_however_it_is_cut() {
                 frame.encode(form, &mut payload);
                 pair.server.encode_message(form.opcode(), &payload, &mut frames);
             }
-            pair.to_server(&mut commands);
-            pair.to_client(&mut frames);
+            pair.carry_to_server(&mut commands);
+            pair.carry_to_client(&mut frames);
             pair.client.close(CloseCode::NORMAL, "done");
             pair.settle();
             assert!(pair.requests.iter().eq(samples::commands().iter().map(|(_, request)| request)));
@@ -142,7 +143,7 @@ fn everything_passes_both_ways_however_it_is_cut() {
 /// Frames glued to the request are frames.
 #[test]
 fn what_follows_the_request_is_data() {
-    let mut client = Session::client(&SessionLimits::OPEN, Form::Json, "h", UpgradePolicy::PATH, None, 1);
+    let mut client = Session::client(&SessionLimits::CLIENT, Form::Json, "h", UpgradePolicy::PATH, None, 1);
     let mut bytes = Vec::new();
     client.poll_control(&mut bytes);
     bytes.extend_from_slice(&masked(0x81, b"first"));
@@ -256,7 +257,7 @@ fn a_client_believes_only_its_own_answer() {
         ("HTTP/1.1 200 x\r\n\r\n".to_owned(), 200),
         ("nonsense\r\n\r\n".to_owned(), 400),
     ] {
-        let mut client = Session::client(&SessionLimits::OPEN, Form::Json, "h", "/", None, 1);
+        let mut client = Session::client(&SessionLimits::CLIENT, Form::Json, "h", "/", None, 1);
         client.poll_control(&mut Vec::new());
         let mut response = response.into_bytes();
         let end = client.handle_bytes(&UpgradePolicy::ANY, &mut response);
