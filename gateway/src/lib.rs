@@ -1,2 +1,22 @@
-//! stub
+//! A node: shards that hold connections, conversations and logs, the driver that gives them a ring, and the control
+//! plane around them.
+//!
+//! Everything that decides is in [`shard`], without I/O. [`driver`] is the only place where its actions become
+//! operations of a ring. The binary `gatehouse` is a few lines over [`cli`].
+
 #![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod driver;
+pub mod files;
+pub mod logging;
+pub mod mailbox;
+pub mod metrics;
+pub mod node;
+pub mod shard;
+pub mod state;
+pub mod store;
+pub mod wheel;

@@ -205,6 +205,8 @@ pub enum Reply {
         end: u64,
         /// `end` was the durable head when this was put in the queue: live from here on.
         at_head: bool,
+        /// This log cannot be read now: there may be more than is said here.
+        partial: bool,
     },
     /// A record for members at that shard, live.
     Deliver(Deliver),
@@ -300,4 +302,34 @@ pub struct Deliver {
     pub users: Arc<[UserId]>,
     /// When its sender asked, by [`Clock::micros`].
     pub asked_micros: u64,
+}
+
+impl Request {
+    /// The answer of a log that was refused at start: its conversations are unavailable, positions in it stay.
+    #[must_use]
+    pub fn into_unavailable(self) -> (ShardId, Reply) {
+        let refused = |asker: Asker, is_page| {
+            let (code, message) =
+                (ErrorCode::Unavailable, "this conversation's log is damaged and not served");
+            (asker.shard, Reply::Refused { asker, is_page, code, message, retry_after_ms: Some(10_000) })
+        };
+        match self {
+            Self::Store(store) => refused(store.asker, false),
+            Self::History { asker, .. } | Self::ListMembers { asker, .. } => refused(asker, true),
+            Self::CatchUp { session, shard, log, after, .. } => {
+                let end = after.unwrap_or(0);
+                (
+                    shard,
+                    Reply::CaughtUp { session, log, records: Vec::new(), end, at_head: true, partial: true },
+                )
+            }
+            Self::Survey { session, shard, log, .. } => {
+                let conversations = Vec::new();
+                (shard, Reply::Surveyed { session, log, conversations, more_after: None, position: 0 })
+            }
+            Self::Feed { session, shard, log, conversation, .. } => {
+                (shard, Reply::Fed { session, log, conversation, records: Vec::new(), more_after: None })
+            }
+        }
+    }
 }

@@ -150,11 +150,16 @@ impl Scan {
     }
 
     /// Takes bytes of the open segment from [`Scan::offset`] on: at least [`crate::format::FEED_BYTES`], or all there
-    /// are (`to_end`).
+    /// are (`to_end`). Shows every record of a whole batch to `observe`.
     ///
     /// # Errors
     /// [`Damage`] as in the table above.
-    pub fn feed(&mut self, bytes: &[u8], to_end: bool) -> Result<Fed, Damage> {
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        to_end: bool,
+        observe: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<Fed, Damage> {
         let base = self.segment.expect("a segment is open");
         let start = base + self.offset();
         let mut consumed = 0;
@@ -163,7 +168,7 @@ impl Scan {
             let rest = &bytes[consumed..];
             match self.next_batch(lsn, rest) {
                 Some(header) if rest.len() >= header.padded_bytes() => {
-                    if !self.take_batch(&header, &rest[..header.padded_bytes()])? {
+                    if !self.take_batch(&header, &rest[..header.padded_bytes()], observe)? {
                         self.end_segment(lsn, rest)?;
                         return Ok(Fed { consumed, ended: true });
                     }
@@ -187,7 +192,12 @@ impl Scan {
     }
 
     /// Enters a batch. `false`: its body does not hold its sum, so it ends the valid part.
-    fn take_batch(&mut self, header: &BatchHeader, bytes: &[u8]) -> Result<bool, Damage> {
+    fn take_batch(
+        &mut self,
+        header: &BatchHeader,
+        bytes: &[u8],
+        observe: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<bool, Damage> {
         let body = &bytes[BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + header.body_bytes];
         if xxhash_rust::xxh3::xxh3_64(body) != header.body_sum {
             return Ok(false);
@@ -198,7 +208,7 @@ impl Scan {
         if header.first_position != self.log.next_position {
             return Err(contradiction);
         }
-        self.take_records(header, body).ok_or(contradiction)?;
+        self.take_records(header, body, observe).ok_or(contradiction)?;
         // What stood behind the last batch of the segment before was left by a torn batch of an earlier run.
         self.torn = None;
         self.durable_lsn = self.durable_lsn.max(header.durable_lsn);
@@ -210,7 +220,12 @@ impl Scan {
         Ok(true)
     }
 
-    fn take_records(&mut self, header: &BatchHeader, body: &[u8]) -> Option<()> {
+    fn take_records(
+        &mut self,
+        header: &BatchHeader,
+        body: &[u8],
+        observe: &mut dyn FnMut(&Record<'_>),
+    ) -> Option<()> {
         let mut lsn = header.lsn + BATCH_HEADER_BYTES as u64;
         let mut rest = body;
         for place in 0..header.records {
@@ -229,6 +244,7 @@ impl Scan {
                 let run = Run { id: record.payload().try_into().ok()?, first_position: record.position() };
                 self.log.enter_run(run);
             }
+            observe(&record);
             self.log.clock = self.log.clock.max(record.at());
             self.log.next_position += 1;
             self.records += 1;

@@ -57,7 +57,7 @@ impl Disk {
                 let mut feed = bytes.get(start..).unwrap_or(&[]).to_vec();
                 feed.truncate(FEED_BYTES);
                 feed.resize(FEED_BYTES.min(SEGMENT_BYTES as usize - start), 0);
-                if scan.feed(&feed, start + feed.len() == SEGMENT_BYTES as usize)?.ended {
+                if scan.feed(&feed, start + feed.len() == SEGMENT_BYTES as usize, &mut |_| {})?.ended {
                     break;
                 }
             }

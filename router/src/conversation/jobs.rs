@@ -217,7 +217,7 @@ impl ConversationSide {
         let last = records.last().map(|last| last.position);
         let at_head = last.is_none_or(|last| log.entries_after(inbox, last).next().is_none());
         let end = if at_head { head } else { last.unwrap_or(head) };
-        let reply = Reply::CaughtUp { session, log: self.log, records, end, at_head };
+        let reply = Reply::CaughtUp { session, log: self.log, records, end, at_head, partial: false };
         self.outputs.push_back((shard, reply));
     }
 

@@ -13,7 +13,10 @@ impl UserSide {
         self.return_credit(from, &reply);
         match reply {
             Reply::Deliver(deliver) => self.deliver(&deliver, clock),
-            Reply::CaughtUp { session, log, records, end, at_head } => {
+            Reply::CaughtUp { session, log, records, end, at_head, partial } => {
+                if let Some(session) = self.session(session) {
+                    session.partial |= partial;
+                }
                 self.handle_page(session, log, &records, end, at_head, now);
             }
             Reply::Overrun { log, users } => self.handle_overrun(log, users.as_deref()),

@@ -1,0 +1,246 @@
+//! The only place where actions become operations of a ring, and completions become events.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use protocol::ids::UnixMillis;
+use ring::{Completion, FileBuffer, FileId, ListenerId, Received, Ring, RingAddress, Token};
+use router::ShardId;
+use router::mail::Clock;
+use slab::Slab;
+use storage_log::format::SEGMENT_BYTES;
+use storage_log::{Location, segment_of};
+
+use crate::files::{Command, Inbox, Job};
+use crate::mailbox::Mesh;
+use crate::metrics::ShardMetrics;
+use crate::shard::{Action, ConnectionId, Event, Listener, ReceiveEnd, Shard};
+
+struct ReadUnderWay {
+    log: u16,
+    job: u32,
+    place: u32,
+    bytes: usize,
+}
+
+/// Everything that a shard's thread has beside the shard.
+pub struct DriverParts {
+    /// Made on this thread.
+    pub ring: Ring,
+    /// Where the other rings are, by shard.
+    pub addresses: Vec<RingAddress>,
+    /// Who sleeps.
+    pub mesh: Arc<Mesh>,
+    /// Segment files of the logs that this shard owns.
+    pub segments: Vec<(u16, Vec<(u64, File)>)>,
+    /// Where other threads leave commands.
+    pub inbox: Inbox,
+    /// Who makes segments.
+    pub jobs: Sender<Job>,
+    /// The moment that all shards count microseconds from.
+    pub epoch: Instant,
+    /// Where the ring's counters go.
+    pub metrics: Arc<ShardMetrics>,
+}
+
+/// One shard's loop.
+pub struct Driver {
+    ring: Ring,
+    shard: Shard,
+    addresses: Vec<RingAddress>,
+    mesh: Arc<Mesh>,
+    listeners: Vec<(ListenerId, Listener)>,
+    files: HashMap<(u16, u64), FileId>,
+    reads: Slab<ReadUnderWay>,
+    inbox: Inbox,
+    jobs: Sender<Job>,
+    epoch: Instant,
+    metrics: Arc<ShardMetrics>,
+}
+
+impl Driver {
+    /// A loop that has not begun.
+    #[must_use]
+    pub fn new(shard: Shard, parts: DriverParts) -> Self {
+        let DriverParts { mut ring, addresses, mesh, segments, inbox, jobs, epoch, metrics } = parts;
+        let mut files = HashMap::new();
+        for (log, segments) in segments {
+            for (base, file) in segments {
+                files.insert((log, base), ring.add_file(file));
+            }
+        }
+        let (listeners, reads) = (Vec::new(), Slab::new());
+        Self { ring, shard, addresses, mesh, listeners, files, reads, inbox, jobs, epoch, metrics }
+    }
+
+    /// Takes connections from `listener`.
+    pub fn listen(&mut self, listener: std::net::TcpListener, kind: Listener) {
+        let id = self.ring.listen(listener);
+        self.listeners.push((id, kind));
+    }
+
+    /// Turns until the shard is drained.
+    ///
+    /// # Errors
+    /// When the ring breaks, which none is known to do.
+    pub fn run(mut self) -> std::io::Result<()> {
+        let id = self.shard.id();
+        let mut completions = Vec::new();
+        let mut events = Vec::new();
+        let mut actions = Vec::new();
+        while !self.shard.is_drained() {
+            let wait = Duration::from_micros(self.shard.wait_micros());
+            let wait = if self.mesh.fall_asleep(id) { wait } else { Duration::ZERO };
+            self.ring.turn(Some(wait), &mut completions)?;
+            self.mesh.wake_up(id);
+            for completion in completions.drain(..) {
+                events.extend(self.event(completion));
+            }
+            self.take_commands(&mut events);
+            self.shard.turn(self.clock(), &mut events, &mut actions);
+            for action in actions.drain(..) {
+                self.execute(action);
+            }
+            self.count();
+        }
+        Ok(())
+    }
+
+    fn clock(&self) -> Clock {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Clock { unix: UnixMillis(unix.as_millis() as u64), micros: self.epoch.elapsed().as_micros() as u64 }
+    }
+
+    fn count(&self) {
+        let counters = self.ring.counters();
+        self.metrics.ring_enters_total.set_total(counters.enters + counters.enters_extra);
+        self.metrics.ring_cq_overflows_total.set_total(counters.cq_overflows);
+        self.metrics.ring_recv_starved_total.set_total(counters.recv_starved);
+    }
+
+    fn take_commands(&mut self, events: &mut Vec<Event>) {
+        while let Some(command) = self.inbox.take() {
+            match command {
+                Command::Drain => events.push(Event::Drain),
+                Command::Segment { log, base, file } => {
+                    let ready = file.is_some();
+                    if let Some(file) = file {
+                        self.files.insert((log, base), self.ring.add_file(file));
+                    }
+                    events.push(Event::SegmentPrepared { log, ready });
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, completion: Completion) -> Option<Event> {
+        Some(match completion {
+            Completion::Accepted { listener, result } => {
+                let (_, listener) = *self.listeners.iter().find(|(id, _)| *id == listener)?;
+                let (socket, peer) = result
+                    .inspect_err(|error| tracing::warn!(%error, "a connection could not be accepted"))
+                    .ok()?;
+                Event::Accepted { listener, socket, peer }
+            }
+            Completion::Adopted { tag, socket } => Event::Adopted { migration: tag, socket },
+            Completion::Closed { token, .. } => Event::Closed(connection(token)),
+            Completion::Received { token, result } => received(connection(token), result),
+            Completion::Sent { token, bytes, result } => {
+                Event::Sent { connection: connection(token), bytes, sent: result.ok() }
+            }
+            Completion::ShutDown { token } => Event::ShutDown(connection(token)),
+            Completion::SocketSent { token, result } => {
+                Event::SocketSent { connection: connection(token), installed: result.is_ok() }
+            }
+            Completion::Written { token, buffer, result } => {
+                if let Err(error) = result {
+                    tracing::error!(log = token.value(), %error, "writing a batch failed");
+                }
+                let (bytes, _) = buffer.into_parts();
+                Event::Written { log: token.value() as u16, bytes, synced: result.is_ok() }
+            }
+            Completion::Read { token, buffer, result } => {
+                let read = self.reads.remove(token.value() as usize);
+                let whole = result.is_ok() && buffer.bytes().len() == read.bytes;
+                let bytes = whole.then(|| buffer.bytes().to_vec());
+                Event::Read { log: read.log, job: read.job, place: read.place, bytes }
+            }
+            Completion::Doorbell
+            | Completion::Woken
+            | Completion::Allocated { .. }
+            | Completion::Synced { .. } => return None,
+        })
+    }
+
+    fn execute(&mut self, action: Action) {
+        match action {
+            Action::Accepting(accepting) => {
+                for (listener, _) in &self.listeners {
+                    if accepting {
+                        self.ring.resume_accepts(*listener);
+                    } else {
+                        self.ring.close_listener(*listener);
+                    }
+                }
+            }
+            Action::Close(connection, socket) => self.ring.close(socket, token(connection)),
+            Action::Doorbell(shard) => self.ring.doorbell(self.addresses[shard.index()]),
+            Action::PrepareSegment { log, base } => {
+                let job = Job { log, base, inbox: self.inbox.clone() };
+                assert!(self.jobs.send(job).is_ok(), "the thread lives as long as its senders");
+            }
+            Action::Read { log, job, place, location } => self.read(log, job, place, location),
+            Action::Receive { connection, socket, once: true } => {
+                self.ring.recv_once(socket, token(connection))
+            }
+            Action::Receive { connection, socket, once: false } => {
+                self.ring.recv_multishot(socket, token(connection));
+            }
+            Action::Recycle(buffer) => self.ring.recycle(buffer),
+            Action::Send(connection, socket, bytes) => self.ring.send(socket, token(connection), bytes),
+            Action::SendSocket { connection, socket, target, migration } => {
+                let address = self.addresses[target.index()];
+                self.ring.send_socket(socket, address, migration, token(connection));
+            }
+            Action::Shutdown(connection, socket) => self.ring.shutdown(socket, token(connection)),
+            Action::Write { log, batch } => {
+                let file = self.files[&(log, batch.segment)];
+                let bytes = 0..batch.bytes.len();
+                let buffer = FileBuffer::new(batch.bytes, bytes);
+                self.ring.write_and_sync(file, batch.offset, buffer, Token::new(u64::from(log)));
+            }
+        }
+    }
+
+    fn read(&mut self, log: u16, job: u32, place: u32, location: Location) {
+        let read = ReadUnderWay { log, job, place, bytes: location.bytes() };
+        let file = self.files[&(log, segment_of(location.lsn()))];
+        let token = Token::new(self.reads.insert(read) as u64);
+        self.ring.read(file, location.lsn() % SEGMENT_BYTES, location.bytes(), token);
+    }
+
+    /// The shard; for its owner's last questions.
+    #[must_use]
+    pub fn shard_id(&self) -> ShardId {
+        self.shard.id()
+    }
+}
+
+fn token(connection: ConnectionId) -> Token {
+    Token::new(connection.pack())
+}
+
+fn connection(token: Token) -> ConnectionId {
+    ConnectionId::unpack(token.value())
+}
+
+fn received(connection: ConnectionId, result: Received) -> Event {
+    match result {
+        Received::Data { buffer, armed } => Event::Received { connection, buffer, armed },
+        Received::Disarmed => Event::ReceiveEnded { connection, end: ReceiveEnd::Disarmed },
+        Received::End | Received::Failed(_) => Event::ReceiveEnded { connection, end: ReceiveEnd::Gone },
+    }
+}

@@ -1,0 +1,98 @@
+//! The one thread that does what would block a shard: making segment files.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use crossbeam::queue::ArrayQueue;
+use ring::Waker;
+
+use crate::store::SegmentMaker;
+
+/// What another thread has for a shard.
+pub enum Command {
+    /// Finish and stop.
+    Drain,
+    /// A segment that was asked for, or none: the disk is full or failed.
+    Segment {
+        /// Of which log.
+        log: u16,
+        /// At which base.
+        base: u64,
+        /// The file.
+        file: Option<File>,
+    },
+}
+
+/// Where other threads leave commands for one shard.
+#[derive(Clone)]
+pub struct Inbox {
+    queue: Arc<ArrayQueue<Command>>,
+    waker: Waker,
+}
+
+/// Commands waiting for one shard: one per owned log and a drain, with room to spare.
+const COMMANDS_MAX: usize = 256;
+
+impl Inbox {
+    /// An inbox of the shard that `waker` wakes.
+    #[must_use]
+    pub fn new(waker: Waker) -> Self {
+        Self { queue: Arc::new(ArrayQueue::new(COMMANDS_MAX)), waker }
+    }
+
+    /// Leaves a command and wakes the shard.
+    pub fn send(&self, command: Command) {
+        assert!(self.queue.push(command).is_ok(), "a log asks for one segment at a time");
+        self.waker.wake();
+    }
+
+    /// The next command.
+    #[must_use]
+    pub fn take(&self) -> Option<Command> {
+        self.queue.pop()
+    }
+}
+
+/// A segment to make.
+pub struct Job {
+    /// Of which log.
+    pub log: u16,
+    /// At which base.
+    pub base: u64,
+    /// Who wants it.
+    pub inbox: Inbox,
+}
+
+/// Starts the thread. It ends when the last sender is gone.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(maker: SegmentMaker) -> std::io::Result<(Sender<Job>, JoinHandle<()>)> {
+    let (sender, jobs) = channel();
+    let thread = thread::Builder::new().name("files".to_owned()).spawn(move || work(&maker, &jobs))?;
+    Ok((sender, thread))
+}
+
+fn work(maker: &SegmentMaker, jobs: &Receiver<Job>) {
+    let mut failing = false;
+    while let Ok(Job { log, base, inbox }) = jobs.recv() {
+        let made = maker.make(log, base);
+        if let Err(error) = &made
+            && !failing
+        {
+            tracing::error!(
+                log,
+                %error,
+                "no room for the next segment: when the present one is full, sends are answered storage_full; reads and \
+                 deliveries go on; free some space and it recovers by itself"
+            );
+        }
+        if failing && made.is_ok() {
+            tracing::info!(log, "there is room for the next segment again");
+        }
+        failing = made.is_err();
+        inbox.send(Command::Segment { log, base, file: made.ok() });
+    }
+}

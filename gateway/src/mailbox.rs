@@ -1,0 +1,274 @@
+//! Mailboxes between shards: bounded, first in first out, and without a way to deadlock.
+//!
+//! Per ordered pair of shards there are two rings. *Requests* holds what takes a credit, so it always has room.
+//! *Replies* holds replies and deliveries together, in order; as many of its places as there are credits are kept for
+//! replies, so a reply always has room too. Only a delivery can find none: then it is dropped, and none is enqueued
+//! behind it before a note has gone ahead that says whose sessions have to read the log instead. No shard ever waits
+//! for another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+use protocol::ids::UserId;
+use router::ShardId;
+use router::mail::{Reply, Request};
+use router::user::{COMMAND_CREDITS, PAGE_CREDITS};
+
+use crate::shard::moving::Move;
+
+/// Connections on their way from one shard to another.
+pub const MOVE_CREDITS: u32 = 256;
+
+/// Places for deliveries in one ring of replies: 40 ms of a busy pair. Beyond it the log feeds the readers.
+pub const DELIVER_PLACES: usize = 8192;
+
+/// Users that a note names; with more, everybody at that shard reads the log.
+const NOTED_USERS_MAX: usize = 1024;
+
+/// What goes with a credit.
+pub enum Forward {
+    /// A router's request.
+    Request(Request),
+    /// A connection whose descriptor follows, or has arrived already.
+    Move(Box<Move>),
+    /// That descriptor will not come.
+    CancelMove(u64),
+}
+
+/// What comes back.
+pub enum Back {
+    /// A router's reply or delivery.
+    Reply(Reply),
+    /// A move has ended, one way or the other: its credit is free.
+    Moved,
+}
+
+struct Lane {
+    requests: ArrayQueue<Forward>,
+    replies: ArrayQueue<Back>,
+}
+
+const REPLY_CREDITS: usize = (COMMAND_CREDITS + PAGE_CREDITS + MOVE_CREDITS) as usize;
+
+/// Logs of a store, at most: each may have a note waiting at once.
+const LOGS_MAX: usize = 64;
+
+impl Lane {
+    fn new() -> Self {
+        // A move may be followed by its cancellation before either is read.
+        let requests = REPLY_CREDITS + MOVE_CREDITS as usize;
+        let replies = REPLY_CREDITS + DELIVER_PLACES + LOGS_MAX;
+        Self { requests: ArrayQueue::new(requests), replies: ArrayQueue::new(replies) }
+    }
+}
+
+/// The lanes between all shards of a node, and who of them sleeps.
+pub struct Mesh {
+    shards: usize,
+    /// `lanes[source * shards + target]`.
+    lanes: Vec<Lane>,
+    sleeping: Vec<CachePadded<AtomicBool>>,
+}
+
+impl Mesh {
+    /// The lanes of `shards` shards.
+    #[must_use]
+    pub fn new(shards: u16) -> Arc<Self> {
+        let shards = usize::from(shards);
+        let lanes = (0..shards * shards).map(|_| Lane::new()).collect();
+        let sleeping = (0..shards).map(|_| CachePadded::new(AtomicBool::new(false))).collect();
+        Arc::new(Self { shards, lanes, sleeping })
+    }
+
+    fn lane(&self, source: ShardId, target: ShardId) -> &Lane {
+        &self.lanes[source.index() * self.shards + target.index()]
+    }
+
+    /// Says that `shard` is about to wait. Returns false when mail has come meanwhile: then it must not wait.
+    #[must_use]
+    pub fn fall_asleep(&self, shard: ShardId) -> bool {
+        // SeqCst on both sides: either the sender sees the flag, or the sleeper sees the mail.
+        self.sleeping[shard.index()].store(true, Ordering::SeqCst);
+        let quiet = (0..self.shards).all(|source| {
+            let lane = self.lane(ShardId(source as u16), shard);
+            lane.requests.is_empty() && lane.replies.is_empty()
+        });
+        if !quiet {
+            self.sleeping[shard.index()].store(false, Ordering::Relaxed);
+        }
+        quiet
+    }
+
+    /// Says that `shard` is awake.
+    pub fn wake_up(&self, shard: ShardId) {
+        self.sleeping[shard.index()].store(false, Ordering::Relaxed);
+    }
+
+    /// Whether `shard` sleeps and nobody has rung yet: then the caller rings.
+    #[must_use]
+    pub fn must_ring(&self, shard: ShardId) -> bool {
+        self.sleeping[shard.index()].swap(false, Ordering::SeqCst)
+    }
+}
+
+/// A note that waits for room: whose deliveries of one log were dropped.
+struct Note {
+    log: u16,
+    users: Option<Vec<UserId>>,
+}
+
+/// One shard's end of the mesh.
+pub struct Mailboxes {
+    mesh: Arc<Mesh>,
+    me: ShardId,
+    notes: Vec<Vec<Note>>,
+    posted: Vec<bool>,
+    /// Deliveries that found no room.
+    pub dropped: u64,
+}
+
+impl Mailboxes {
+    /// The end of `me`.
+    #[must_use]
+    pub fn new(mesh: Arc<Mesh>, me: ShardId) -> Self {
+        let shards = mesh.shards;
+        let notes = (0..shards).map(|_| Vec::new()).collect();
+        Self { mesh, me, notes, posted: vec![false; shards], dropped: 0 }
+    }
+
+    /// Other shards.
+    pub fn others(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let me = self.me;
+        (0..self.mesh.shards as u16).map(ShardId).filter(move |shard| *shard != me)
+    }
+
+    /// Sends what holds a credit.
+    pub fn post(&mut self, target: ShardId, forward: Forward) {
+        let pushed = self.mesh.lane(self.me, target).requests.push(forward);
+        assert!(pushed.is_ok(), "a credit is a place");
+        self.posted[target.index()] = true;
+    }
+
+    /// Sends a reply or a delivery. A delivery without room is dropped and noted.
+    pub fn reply(&mut self, target: ShardId, back: Back) {
+        self.post_notes(target);
+        if let Back::Reply(Reply::Deliver(deliver)) = &back {
+            let lane = self.mesh.lane(self.me, target);
+            let full = lane.replies.len() >= DELIVER_PLACES;
+            if full || !self.notes[target.index()].is_empty() {
+                self.dropped += 1;
+                return note(&mut self.notes[target.index()], deliver.log, &deliver.users);
+            }
+        }
+        let pushed = self.mesh.lane(self.me, target).replies.push(back);
+        assert!(pushed.is_ok(), "places are kept for replies");
+        self.posted[target.index()] = true;
+    }
+
+    /// Sends the notes that wait for `target`, once deliveries have room again.
+    pub fn post_notes(&mut self, target: ShardId) {
+        let notes = &mut self.notes[target.index()];
+        let lane = self.mesh.lane(self.me, target);
+        if notes.is_empty() || lane.replies.len() >= DELIVER_PLACES {
+            return;
+        }
+        for Note { log, users } in notes.drain(..) {
+            let pushed = lane.replies.push(Back::Reply(Reply::Overrun { log, users }));
+            assert!(pushed.is_ok(), "one place a log is kept for notes");
+        }
+        self.posted[target.index()] = true;
+    }
+
+    /// Whether notes wait for room somewhere: then look again soon.
+    #[must_use]
+    pub fn has_notes(&self) -> bool {
+        self.notes.iter().any(|notes| !notes.is_empty())
+    }
+
+    /// The next request from `source`.
+    pub fn take_request(&self, source: ShardId) -> Option<Forward> {
+        self.mesh.lane(source, self.me).requests.pop()
+    }
+
+    /// The next reply or delivery from `source`.
+    pub fn take_reply(&self, source: ShardId) -> Option<Back> {
+        self.mesh.lane(source, self.me).replies.pop()
+    }
+
+    /// Shards that were sent something in this turn and sleep.
+    pub fn take_doorbells(&mut self, rings: &mut Vec<ShardId>) {
+        for (target, posted) in self.posted.iter_mut().enumerate() {
+            let target = ShardId(target as u16);
+            if std::mem::take(posted) && self.mesh.must_ring(target) {
+                rings.push(target);
+            }
+        }
+    }
+}
+
+fn note(notes: &mut Vec<Note>, log: u16, dropped: &[UserId]) {
+    let place = notes.iter().position(|note| note.log == log).unwrap_or_else(|| {
+        notes.push(Note { log, users: Some(Vec::new()) });
+        notes.len() - 1
+    });
+    let Some(users) = &mut notes[place].users else {
+        return;
+    };
+    users.extend(dropped.iter().filter(|user| !users.contains(user)).cloned().collect::<Vec<_>>());
+    if users.len() > NOTED_USERS_MAX {
+        notes[place].users = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use router::mail::Deliver;
+
+    fn deliver(position: u64) -> Back {
+        let users = Arc::from(vec![UserId::new("bob").expect("a user")]);
+        let record = Bytes::from_static(b"record");
+        Back::Reply(Reply::Deliver(Deliver { log: 0, position, record, users, asked_micros: 0 }))
+    }
+
+    #[test]
+    fn a_delivery_without_room_is_noted_ahead_of_the_next_and_replies_always_fit() {
+        let mesh = Mesh::new(2);
+        let mut source = Mailboxes::new(mesh.clone(), ShardId(0));
+        let target = Mailboxes::new(mesh, ShardId(1));
+        for position in 0..DELIVER_PLACES as u64 + 10 {
+            source.reply(ShardId(1), deliver(position));
+        }
+        assert_eq!(source.dropped, 10);
+        (0..REPLY_CREDITS).for_each(|_| source.reply(ShardId(1), Back::Moved));
+        for _ in 0..DELIVER_PLACES + REPLY_CREDITS {
+            target.take_reply(ShardId(0)).expect("enqueued");
+        }
+        source.reply(ShardId(1), deliver(99_999));
+        let Some(Back::Reply(Reply::Overrun { log: 0, users: Some(users) })) = target.take_reply(ShardId(0))
+        else {
+            panic!("the note goes first");
+        };
+        assert_eq!(users.len(), 1);
+        let Some(Back::Reply(Reply::Deliver(next))) = target.take_reply(ShardId(0)) else {
+            panic!("then the delivery");
+        };
+        assert_eq!(next.position, 99_999);
+    }
+
+    #[test]
+    fn nobody_falls_asleep_on_mail() {
+        let mesh = Mesh::new(2);
+        let mut source = Mailboxes::new(mesh.clone(), ShardId(0));
+        let mut rings = Vec::new();
+        assert!(mesh.fall_asleep(ShardId(1)));
+        source.reply(ShardId(1), Back::Moved);
+        source.take_doorbells(&mut rings);
+        assert_eq!(rings, [ShardId(1)], "it slept before");
+        mesh.wake_up(ShardId(1));
+        assert!(!mesh.fall_asleep(ShardId(1)), "mail came before");
+    }
+}

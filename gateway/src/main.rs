@@ -1,0 +1,73 @@
+//! The binary `gatehouse`: reads the command line, starts logging, and hands over.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use gateway::{
+    auth::Keys,
+    cli::{self, Cli, Command, EXIT_FAILED, EXIT_OK, EXIT_REFUSED, ServeFlags},
+    config::{Config, Layers},
+    logging, node,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let Cli { command, serve } = Cli::parse();
+    match command {
+        None => serve_node(&serve),
+        Some(Command::Serve(flags)) => serve_node(&flags),
+        Some(Command::CheckConfig { file }) => {
+            let path = file.display().to_string();
+            match cli::check_config(file, Layers::of_process()) {
+                Ok(()) => say(format_args!("{path}: nothing to object to")),
+                Err(mistakes) => refuse(&mistakes),
+            }
+        }
+        Some(Command::Token(flags)) => match flags.issue(Layers::of_process()) {
+            Ok(token) => say(format_args!("{token}")),
+            Err(reason) => refuse(&reason),
+        },
+    }
+}
+
+fn serve_node(flags: &ServeFlags) -> ExitCode {
+    let layers = flags.layers(Layers::of_process());
+    let logging = match logging::start() {
+        Ok(logging) => logging,
+        Err(reason) => return refuse(&reason),
+    };
+    let config = match Config::load(&layers) {
+        Ok(config) => config,
+        Err(errors) => return refuse(&errors.to_string()),
+    };
+    for variable in layers.unknown_variables() {
+        tracing::warn!(variable, "this variable is none of ours and does nothing; is it misspelt?");
+    }
+    let keys = match Keys::load(&config) {
+        Ok(keys) => keys,
+        Err(error) => return refuse(&error.to_string()),
+    };
+    let code = node::run(config, keys).unwrap_or_else(|error| {
+        tracing::error!("the node ends: {error:#}");
+        ExitCode::from(EXIT_FAILED)
+    });
+    drop(logging);
+    code
+}
+
+/// One line on standard output. A reader that has gone away is no failure of ours.
+fn say(line: std::fmt::Arguments<'_>) -> ExitCode {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{line}");
+    ExitCode::from(EXIT_OK)
+}
+
+/// Every line of `reasons` on standard error, each saying who speaks.
+fn refuse(reasons: &str) -> ExitCode {
+    for line in reasons.lines() {
+        eprintln!("gatehouse: {line}");
+    }
+    ExitCode::from(EXIT_REFUSED)
+}

@@ -1,0 +1,357 @@
+//! One node: recovers its logs, starts its shards, and keeps the control plane until it is told to stop.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use protocol::ids::UnixMillis;
+use protocol::upgrade::UpgradePolicy;
+use ring::{ListenOptions, Ring, RingAddress, RingConfig};
+use router::{ConversationSide, Places, ShardId, Starts};
+use storage_log::Run;
+
+use crate::admin::{self, AdminContext};
+use crate::auth::{AdminToken, Keys, Verifier, development_banner};
+use crate::config::Config;
+use crate::driver::{Driver, DriverParts};
+use crate::files::{self, Command, Inbox, Job};
+use crate::mailbox::{Mailboxes, Mesh};
+use crate::metrics::ShardMetrics;
+use crate::shard::{Listener, OwnedLog, Shard, ShardConfig, ShardParts};
+use crate::state::{LogHealth, NodeState};
+use crate::store::{LogRefusal, OpenLog, Store};
+
+/// Descriptors kept free of connections: to refuse in words, and for moves that arrive.
+const SPARE_SOCKETS: u32 = 256;
+
+/// A slow reader pins at most this much in the kernel, in bytes.
+const SEND_BUFFER_BYTES: u32 = 64 << 10;
+
+/// Everything one shard's thread needs to begin.
+struct ShardStart {
+    id: ShardId,
+    logs: Vec<OpenLog>,
+    listeners: Vec<(TcpListener, Listener)>,
+    metrics: Arc<ShardMetrics>,
+}
+
+/// What all shards share.
+#[derive(Clone)]
+struct Common {
+    places: Arc<Places>,
+    starts: Arc<Starts>,
+    config: Arc<Config>,
+    verifier: Verifier,
+    mesh: Arc<Mesh>,
+    state: Arc<NodeState>,
+    epoch: Instant,
+    jobs: Sender<Job>,
+}
+
+/// Runs a node until it is drained. 0 when it was asked to stop, 1 when a log failed.
+///
+/// # Errors
+/// Why it could not start.
+pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
+    ring::probe().map_err(|missing| anyhow::anyhow!("{missing}"))?;
+    let shards = shards_of(&config)?;
+    let logs = config.logs.unwrap_or(shards.min(4));
+    let store = Store::open(&config.data, logs)?;
+    let state = Arc::new(NodeState::new(store.logs));
+    let places = Arc::new(Places { store: store.id, key: store.key, logs: store.logs, shards });
+    let (mut opened, starts) = open_logs(&store, &state)?;
+    let (jobs, files_thread) = files::start(store.segment_maker())?;
+    let mut metrics = Vec::new();
+    let mut starting = Vec::new();
+    let mut listeners = listeners(&config, shards)?;
+    for shard in (0..shards).map(ShardId) {
+        let shard_metrics = Arc::new(ShardMetrics::default());
+        metrics.push(shard_metrics.clone());
+        let logs = opened.extract_if(.., |log| places.owner_of(log.log.number()) == shard).collect();
+        let listeners = std::mem::take(&mut listeners[shard.index()]);
+        starting.push(ShardStart { id: shard, logs, listeners, metrics: shard_metrics });
+    }
+    let common = Common {
+        places,
+        starts: Arc::new(starts),
+        config: Arc::new(config),
+        verifier: keys.verifier.clone(),
+        mesh: Mesh::new(shards),
+        state: state.clone(),
+        epoch: Instant::now(),
+        jobs,
+    };
+    let (threads, inboxes) = start_shards(&common, starting)?;
+    let config = common.config.clone();
+    drop(common);
+    state.set_recovered();
+    tracing::info!(listen = %config.listen, admin = %config.admin, shards, "serving");
+    if let Some(banner) = development_banner(&keys, config.listen, unix_now()) {
+        println!("{banner}");
+    }
+    let ended = control(&config, &state, metrics, inboxes, threads)?;
+    files_thread.join().map_err(|_| anyhow::anyhow!("the files thread panicked"))?;
+    if ended && !state.exit_failed() {
+        tracing::info!("drained");
+        Ok(ExitCode::SUCCESS)
+    } else {
+        tracing::error!("stopped after a failure: start it again to recover");
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+/// As many shards as configured, else one per core, and what the file limit lets them hold.
+fn shards_of(config: &Config) -> anyhow::Result<u16> {
+    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let shards = config.shards.unwrap_or(cores.min(64) as u16);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let wanted = u64::from(config.connections_max + SPARE_SOCKETS);
+    if limit.is_some_and(|limit| limit < wanted) {
+        bail!(
+            "the file limit is {} and each shard wants {wanted} sockets: raise it (ulimit -n, LimitNOFILE) or lower \
+             connections_max",
+            limit.unwrap_or_default()
+        );
+    }
+    Ok(shards)
+}
+
+/// Reads all logs back. One that is refused is named and left out; if none is left, the node does not start.
+fn open_logs(store: &Store, state: &NodeState) -> anyhow::Result<(Vec<OpenLog>, Starts)> {
+    let (mut run, mut seed) = ([0; 16], [0; 8]);
+    getrandom::fill(&mut run).context("the system gives no randomness")?;
+    getrandom::fill(&mut seed).context("the system gives no randomness")?;
+    let now = unix_now().0;
+    let mut opened = Vec::new();
+    let mut runs: Vec<Vec<Run>> = vec![Vec::new(); usize::from(store.logs)];
+    for log in 0..store.logs {
+        match store.open_log(log, run, u64::from_le_bytes(seed), now) {
+            Ok(open) => {
+                runs[usize::from(log)] = open.log.runs().to_vec();
+                state.set_log(log, LogHealth::Serving);
+                opened.push(open);
+            }
+            Err(refusal) => {
+                state.set_log(log, LogHealth::Refused);
+                report_refusal(log, &refusal);
+            }
+        }
+    }
+    if opened.is_empty() {
+        bail!("no log of this store can be served: see the lines above");
+    }
+    Ok((opened, Starts::new(runs)))
+}
+
+fn unix_now() -> UnixMillis {
+    UnixMillis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64)
+}
+
+fn report_refusal(log: u16, refusal: &LogRefusal) {
+    match refusal {
+        LogRefusal::Damaged(damage) => tracing::error!(
+            log,
+            segment = storage_log::segment_file_name(damage.segment),
+            offset = damage.offset,
+            kind = ?damage.kind,
+            "this log is damaged and not served, the others are; nothing was changed: restore it from a backup"
+        ),
+        LogRefusal::Io(error) => tracing::error!(
+            log,
+            %error,
+            "this log cannot be read or made, the others are served: look at the disk and its permissions"
+        ),
+    }
+}
+
+/// One chat listener per shard on the same address, and the echo listener on every shard.
+fn listeners(config: &Config, shards: u16) -> anyhow::Result<Vec<Vec<(TcpListener, Listener)>>> {
+    let options = ListenOptions {
+        reuse_port: true,
+        send_buffer_bytes: Some(SEND_BUFFER_BYTES),
+        ..ListenOptions::default()
+    };
+    let mut all = Vec::new();
+    let mut chat = config.listen;
+    let mut echo = config.echo;
+    for _ in 0..shards {
+        let mut listeners = vec![(bind(&mut chat, &options)?, Listener::Chat)];
+        if let Some(address) = &mut echo {
+            listeners.push((bind(address, &options)?, Listener::Echo));
+        }
+        all.push(listeners);
+    }
+    Ok(all)
+}
+
+/// Port 0 becomes the port that the first listener was given.
+fn bind(address: &mut SocketAddr, options: &ListenOptions) -> anyhow::Result<TcpListener> {
+    let listener = ring::bind(*address, options)
+        .with_context(|| format!("cannot listen on {address}: is another node running there?"))?;
+    *address = listener.local_addr().context("a listener has an address")?;
+    Ok(listener)
+}
+
+type Started = (Vec<JoinHandle<anyhow::Result<()>>>, Vec<Inbox>);
+
+/// Starts all shards: each makes its ring on its own thread, and begins when it knows where the others are.
+fn start_shards(common: &Common, starting: Vec<ShardStart>) -> anyhow::Result<Started> {
+    let shards = starting.len();
+    let (made, rings) = channel::<(ShardId, RingAddress, Inbox)>();
+    let mut threads = Vec::new();
+    let mut go = Vec::new();
+    for start in starting {
+        let (begin, addresses) = channel::<Vec<RingAddress>>();
+        go.push(begin);
+        let (common, made) = (common.clone(), made.clone());
+        let thread = thread::Builder::new().name(format!("shard-{}", start.id.0));
+        threads.push(thread.spawn(move || shard_thread(common, start, &made, &addresses))?);
+    }
+    drop(made);
+    let mut answers: Vec<Option<(RingAddress, Inbox)>> = vec![None; shards];
+    for (id, address, inbox) in rings.iter().take(shards) {
+        answers[id.index()] = Some((address, inbox));
+    }
+    if answers.iter().any(Option::is_none) {
+        drop(go);
+        for thread in threads {
+            thread.join().map_err(|_| anyhow::anyhow!("a shard panicked while starting"))??;
+        }
+        bail!("a shard did not start");
+    }
+    let (addresses, inboxes): (Vec<_>, Vec<_>) = answers.into_iter().flatten().unzip();
+    for begin in go {
+        begin.send(addresses.clone()).context("a shard waits for the addresses")?;
+    }
+    Ok((threads, inboxes))
+}
+
+fn shard_thread(
+    common: Common,
+    start: ShardStart,
+    made: &Sender<(ShardId, RingAddress, Inbox)>,
+    addresses: &Receiver<Vec<RingAddress>>,
+) -> anyhow::Result<()> {
+    let ShardStart { id, logs, listeners, metrics } = start;
+    if let Err(error) = ring::pin_to_core(id.index()) {
+        tracing::debug!(shard = id.0, %error, "not pinned");
+    }
+    let sockets_max = common.config.connections_max + SPARE_SOCKETS;
+    let ring = Ring::new(RingConfig { sockets_max, ..RingConfig::default() })
+        .map_err(|error| anyhow::anyhow!("shard {} cannot make its ring: {error}", id.0))?;
+    let inbox = Inbox::new(ring.waker());
+    made.send((id, ring.address(), inbox.clone())).context("the node waits for its shards")?;
+    let Ok(addresses) = addresses.recv() else {
+        return Ok(());
+    };
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).context("the system gives no randomness")?;
+    let mut cache_key = [0; 32];
+    getrandom::fill(&mut cache_key).context("the system gives no randomness")?;
+    let mut segments = Vec::new();
+    let mut owned = Vec::new();
+    for OpenLog { log, recent, segments: files } in logs {
+        segments.push((log.number(), files));
+        let side = ConversationSide::new(common.places.clone(), log.number(), recent);
+        owned.push(OwnedLog::new(log, side));
+    }
+    let shard = Shard::new(ShardParts {
+        id,
+        places: common.places.clone(),
+        starts: common.starts.clone(),
+        config: ShardConfig {
+            connections_max: common.config.connections_max,
+            policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: common.config.origins.clone() },
+            drain_seconds: common.config.drain.as_secs(),
+        },
+        mail: Mailboxes::new(common.mesh.clone(), id),
+        logs: owned,
+        verifier: common.verifier.clone(),
+        cache_key,
+        metrics: metrics.clone(),
+        state: common.state.clone(),
+        random: u64::from_le_bytes(random),
+    });
+    let (mesh, jobs, epoch) = (common.mesh.clone(), common.jobs.clone(), common.epoch);
+    drop(common);
+    let parts = DriverParts { ring, addresses, mesh, segments, inbox, jobs, epoch, metrics };
+    let mut driver = Driver::new(shard, parts);
+    for (listener, kind) in listeners {
+        driver.listen(listener, kind);
+    }
+    driver.run().context("a shard's ring broke")
+}
+
+/// The control plane: admin HTTP and signals, until all shards have ended. Whether all ended well.
+fn control(
+    config: &Config,
+    state: &Arc<NodeState>,
+    metrics: Vec<Arc<ShardMetrics>>,
+    inboxes: Vec<Inbox>,
+    threads: Vec<JoinHandle<anyhow::Result<()>>>,
+) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let drain = {
+        let (state, inboxes, told) = (state.clone(), inboxes, Mutex::new(false));
+        Arc::new(move || {
+            let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if !std::mem::replace(&mut *told, true) {
+                state.set_draining();
+                tracing::info!("draining: no new connections, goodbyes are spread, acknowledgements go on");
+                inboxes.iter().for_each(|inbox| inbox.send(Command::Drain));
+            }
+        })
+    };
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(config.admin).await.with_context(|| {
+            format!("cannot listen on {} for the admin: is another node running?", config.admin)
+        })?;
+        let (done, ended) = tokio::sync::oneshot::channel::<bool>();
+        thread::Builder::new().name("reaper".to_owned()).spawn(move || {
+            let well = threads.into_iter().all(|thread| match thread.join() {
+                Ok(Ok(())) => true,
+                Ok(Err(error)) => {
+                    tracing::error!("{error:#}");
+                    false
+                }
+                Err(_) => false,
+            });
+            // The receiver lives as long as the node runs.
+            let _ = done.send(well);
+        })?;
+        let admin_token = Arc::new(AdminToken::load(config)?);
+        let context = AdminContext { state: state.clone(), metrics, admin_token, drain: drain.clone() };
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let admin = tokio::spawn(admin::serve(listener, context, async {
+            let _ = stopped.await;
+        }));
+        let signals = tokio::spawn(watch(state.clone(), drain));
+        let well = ended.await.unwrap_or(false);
+        signals.abort();
+        let _ = stop.send(());
+        let _ = admin.await;
+        anyhow::Ok(well)
+    })
+}
+
+/// Drains on SIGTERM or SIGINT, and when a log has failed.
+async fn watch(state: Arc<NodeState>, drain: Arc<impl Fn()>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return tracing::error!("signals cannot be watched: stop this node by the admin's /v1/drain");
+    };
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => drain(),
+            _ = interrupt.recv() => drain(),
+            _ = tick.tick() => if state.exit_failed() { drain() },
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The record of one connection: a slot in a slab, no heap while it is idle.
+
+use bytes::Bytes;
+use protocol::command::Token;
+use protocol::session::Session;
+use ring::Socket;
+use router::mail::SessionId;
+use router::user::Outbox;
+use slab::Slab;
+
+use super::moving::Move;
+
+/// One connection of a shard: its slot, and a generation that tells connections of one slot apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnectionId {
+    /// Slot in the slab.
+    pub slot: u32,
+    generation: u32,
+}
+
+const GENERATION_BITS: u32 = 24;
+
+impl ConnectionId {
+    /// As 56 bits, for the token of an operation.
+    #[must_use]
+    pub fn pack(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.slot)
+    }
+
+    /// The opposite of [`ConnectionId::pack`].
+    #[must_use]
+    pub fn unpack(packed: u64) -> Self {
+        Self { slot: packed as u32, generation: (packed >> 32) as u32 }
+    }
+}
+
+/// What a connection is for, and how far it has come.
+pub(super) enum Stage {
+    /// HTTP upgrade and `connect`. One-shot receives only.
+    Arriving {
+        /// From the `Authorization` header.
+        bearer: Option<Token>,
+    },
+    /// `connect` was accepted; it moves when everything is sent.
+    Leaving(Box<Move>),
+    /// Its descriptor is on its way.
+    Moving {
+        /// To where, and under which name.
+        target: router::ShardId,
+        migration: u64,
+    },
+    /// A session.
+    Live {
+        session: SessionId,
+        /// When its token ends, in milliseconds since 1970.
+        expires_at: u64,
+    },
+    /// The echo service.
+    Echo,
+    /// Only what is half sent is still sent; then it is shut down.
+    Ending,
+}
+
+pub(super) struct Connection {
+    generation: u32,
+    pub(super) socket: Socket,
+    pub(super) stage: Stage,
+    pub(super) codec: Session,
+    /// Control bytes that a half-sent frame holds up.
+    pub(super) control: Vec<u8>,
+    /// What is sent while there is no session.
+    pub(super) outbox: Option<Box<Outbox>>,
+    /// What this connection adds to the sum held for strangers, in bytes.
+    pub(super) counted: u32,
+    /// A receive is armed.
+    pub(super) receiving: bool,
+    /// A send is in flight.
+    pub(super) sending: bool,
+    /// Shutdown was asked for; it ends when all operations have.
+    pub(super) shutting: bool,
+    pub(super) shut_down: bool,
+    pub(super) closing: bool,
+    /// Seconds of the wheel. Accepted, or the close frame was queued.
+    pub(super) since: u32,
+    /// A frame came, of any kind.
+    pub(super) heard: u32,
+    /// A message began that has not ended.
+    pub(super) message_since: u32,
+    /// A send made progress, or there was none in flight.
+    pub(super) sent: u32,
+    /// Where it stands in the wheel.
+    pub(super) timer: u64,
+}
+
+impl Connection {
+    pub(super) fn new(socket: Socket, stage: Stage, codec: Session, second: u32) -> Self {
+        Self {
+            generation: 0,
+            socket,
+            stage,
+            codec,
+            control: Vec::new(),
+            outbox: None,
+            counted: 0,
+            receiving: false,
+            sending: false,
+            shutting: false,
+            shut_down: false,
+            closing: false,
+            since: second,
+            heard: second,
+            message_since: second,
+            sent: second,
+            timer: 0,
+        }
+    }
+
+    /// Whether it has shown a token.
+    pub(super) fn is_stranger(&self) -> bool {
+        matches!(self.stage, Stage::Arriving { .. } | Stage::Leaving(_))
+    }
+
+    pub(super) fn own_outbox(&mut self) -> &mut Outbox {
+        self.outbox.get_or_insert_default()
+    }
+
+    /// Queues a last frame ahead of the close frame.
+    pub(super) fn push(&mut self, frame: Bytes) {
+        self.codec.poll_control(&mut self.control);
+        self.control.extend_from_slice(&frame);
+    }
+
+    /// An empty outbox goes back to the heap.
+    pub(super) fn drop_empty_outbox(&mut self) {
+        if self.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
+            self.outbox = None;
+        }
+    }
+}
+
+/// All connections of a shard.
+#[derive(Default)]
+pub(super) struct Connections {
+    slots: Slab<Connection>,
+    generation: u32,
+}
+
+impl Connections {
+    pub(super) fn count(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn insert(&mut self, mut connection: Connection) -> ConnectionId {
+        self.generation = (self.generation + 1) % (1 << GENERATION_BITS);
+        connection.generation = self.generation;
+        ConnectionId { slot: self.slots.insert(connection) as u32, generation: self.generation }
+    }
+
+    /// The connection, unless it is another one by now: completions of an earlier one may come late.
+    pub(super) fn find(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.slots.get_mut(id.slot as usize).filter(|connection| connection.generation == id.generation)
+    }
+
+    pub(super) fn in_slot(&mut self, slot: u32) -> Option<(ConnectionId, &mut Connection)> {
+        let connection = self.slots.get_mut(slot as usize)?;
+        Some((ConnectionId { slot, generation: connection.generation }, connection))
+    }
+
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Connection {
+        self.slots.remove(id.slot as usize)
+    }
+
+    pub(super) fn ids(&self) -> Vec<ConnectionId> {
+        let ids = self.slots.iter();
+        ids.map(|(slot, connection)| ConnectionId { slot: slot as u32, generation: connection.generation })
+            .collect()
+    }
+}

@@ -1,0 +1,165 @@
+//! Sending and ending: one send in flight per connection, and a shutdown before every close.
+
+use bytes::Bytes;
+use protocol::event::CloseCode;
+
+use super::connection::Stage;
+use super::{Action, ConnectionId, Shard};
+
+impl Shard {
+    /// Sends what a connection has, if nothing is in flight; goes on with what had to wait for that.
+    pub(super) fn flush(&mut self, id: ConnectionId) {
+        let second = self.second() as u32;
+        let Some(connection) = self.connections.find(id) else {
+            return;
+        };
+        if connection.sending || connection.shutting {
+            return;
+        }
+        let mut control = std::mem::take(&mut connection.control);
+        connection.codec.poll_control(&mut control);
+        let bytes = match connection.stage {
+            Stage::Live { session, .. } => self.users.take_send(session, &mut control),
+            Stage::Moving { .. } => None,
+            _ if control.is_empty() && connection.outbox.is_none() => None,
+            _ => connection.own_outbox().take_send(&mut control).map(|chunk| chunk.bytes),
+        };
+        connection.control = control;
+        if let Some(bytes) = bytes {
+            connection.sending = true;
+            connection.sent = second;
+            let socket = connection.socket;
+            self.actions.push(Action::Send(id, socket, bytes));
+        } else {
+            connection.drop_empty_outbox();
+            if matches!(connection.stage, Stage::Leaving(_)) {
+                self.depart(id);
+            } else if connection.codec.wants_shutdown() {
+                self.begin_shutdown(id);
+            }
+        }
+        self.recount(id);
+    }
+
+    pub(super) fn handle_sent(&mut self, id: ConnectionId, bytes: Bytes, sent: Option<usize>) {
+        let second = self.second() as u32;
+        let Some(connection) = self.connections.find(id) else {
+            return;
+        };
+        connection.sending = false;
+        connection.sent = second;
+        let Some(sent) = sent else {
+            self.end_session(id);
+            self.begin_shutdown(id);
+            return self.close_if_quiet(id);
+        };
+        match connection.stage {
+            Stage::Live { session, .. } => self.users.handle_sent(session, bytes, sent),
+            _ => {
+                let before = connection.own_outbox().held_bytes();
+                connection.own_outbox().handle_sent(bytes, sent);
+                if matches!(connection.stage, Stage::Echo) {
+                    self.echo_bytes -= before - connection.own_outbox().held_bytes();
+                }
+            }
+        }
+        self.flush(id);
+        self.close_if_quiet(id);
+    }
+
+    /// Sends for every session that has something.
+    pub(super) fn poll_sends(&mut self) {
+        while let Some((_, connection)) = self.users.poll_sendable() {
+            self.flush(ConnectionId::unpack(connection));
+        }
+        // A send that ended may have asked for a page.
+        self.exchange_local();
+    }
+
+    /// Connections whose device has a newer session.
+    pub(super) fn poll_replaced(&mut self) {
+        while let Some(replaced) = self.users.poll_replaced() {
+            let id = ConnectionId::unpack(replaced.connection);
+            if let Some(connection) = self.connections.find(id) {
+                *connection.own_outbox() = replaced.outbox;
+                connection.stage = Stage::Ending;
+                self.end(id, CloseCode::REPLACED, "a newer session of this device");
+            }
+        }
+    }
+
+    /// Ends a connection from this side: tells the peer why, then waits for its answer.
+    pub(super) fn end(&mut self, id: ConnectionId, code: CloseCode, reason: &str) {
+        self.count_close(code);
+        self.end_session(id);
+        let second = self.second() as u32;
+        if let Some(connection) = self.connections.find(id) {
+            connection.codec.close(code, reason);
+            connection.since = second;
+            self.schedule_sooner(id);
+            self.flush(id);
+        }
+    }
+
+    /// The session is over; what is half sent stays with the connection.
+    pub(super) fn end_session(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find(id) else {
+            return;
+        };
+        match connection.stage {
+            Stage::Live { session, .. } => {
+                *connection.own_outbox() = self.users.disconnect(session);
+                connection.stage = Stage::Ending;
+            }
+            Stage::Echo => {
+                let outbox = connection.outbox.take().unwrap_or_default();
+                let before = outbox.held_bytes();
+                let outbox = outbox.into_half_sent();
+                self.echo_bytes -= before;
+                connection.outbox = Some(Box::new(outbox));
+                connection.stage = Stage::Ending;
+            }
+            Stage::Arriving { .. } | Stage::Leaving(_) => connection.stage = Stage::Ending,
+            Stage::Moving { .. } | Stage::Ending => {}
+        }
+    }
+
+    pub(super) fn begin_shutdown(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find(id) else {
+            return;
+        };
+        if !connection.shutting {
+            connection.shutting = true;
+            let socket = connection.socket;
+            self.actions.push(Action::Shutdown(id, socket));
+        }
+    }
+
+    pub(super) fn handle_shut_down(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.find(id) {
+            connection.shut_down = true;
+            self.close_if_quiet(id);
+        }
+    }
+
+    /// Frees the descriptor once nothing is in flight on it.
+    pub(super) fn close_if_quiet(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find(id) else {
+            return;
+        };
+        if connection.shut_down && !connection.receiving && !connection.sending && !connection.closing {
+            connection.closing = true;
+            let socket = connection.socket;
+            self.actions.push(Action::Close(id, socket));
+        }
+    }
+
+    pub(super) fn handle_closed(&mut self, id: ConnectionId) {
+        if self.connections.find(id).is_none() {
+            return;
+        }
+        self.end_session(id);
+        self.recount(id);
+        self.connections.remove(id);
+    }
+}

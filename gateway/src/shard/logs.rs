@@ -1,0 +1,161 @@
+//! The logs that a shard owns: requests in, batches out, answers and deliveries when they are durable.
+
+use router::mail::Request;
+use router::{ConversationSide, ShardId};
+use storage_log::{Location, Log};
+
+use super::{Action, Shard};
+use crate::mailbox::Back;
+use crate::state::LogHealth;
+
+/// Reads of one log that the disk works on at the same time; more wait here.
+const READS_IN_FLIGHT_MAX: usize = 64;
+
+/// How long to wait before a segment is asked for again, in seconds.
+const SEGMENT_RETRY_SECONDS: u64 = 1;
+
+/// A log and the conversations in it.
+pub struct OwnedLog {
+    log: Log,
+    side: ConversationSide,
+    reads_in_flight: usize,
+    /// Second before which no segment is asked for.
+    segment_not_before: u64,
+    /// When the batch in flight was handed out, in microseconds.
+    written_at: u64,
+}
+
+impl OwnedLog {
+    /// A recovered log, ready to serve.
+    #[must_use]
+    pub fn new(log: Log, side: ConversationSide) -> Self {
+        Self { log, side, reads_in_flight: 0, segment_not_before: 0, written_at: 0 }
+    }
+}
+
+impl Shard {
+    fn owned(&mut self, log: u16) -> Option<&mut OwnedLog> {
+        self.logs.iter_mut().find(|owned| owned.log.number() == log)
+    }
+
+    /// Whether every log of this shard is healthy.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.logs.iter().all(|owned| owned.log.is_healthy())
+    }
+
+    pub(super) fn handle_request(&mut self, request: Request) {
+        let clock = self.clock;
+        let log = match &request {
+            Request::Store(store) => self.places.log_of(store.conversation),
+            Request::History { conversation, .. } | Request::ListMembers { conversation, .. } => {
+                self.places.log_of(*conversation)
+            }
+            Request::CatchUp { log, .. } | Request::Survey { log, .. } | Request::Feed { log, .. } => *log,
+        };
+        let Some(owned) = self.owned(log) else {
+            // Refused at start: the node serves what it has.
+            let (target, reply) = request.into_unavailable();
+            if target == self.id {
+                return self.users.handle_reply(target, reply, clock);
+            }
+            return self.mail.reply(target, Back::Reply(reply));
+        };
+        owned.side.handle_request(request, clock.unix, &mut owned.log);
+    }
+
+    pub(super) fn handle_read(&mut self, log: u16, job: u32, place: u32, bytes: Option<&[u8]>) {
+        let now = self.clock.unix;
+        let owned = self.owned(log).expect("reads come back to their log");
+        owned.reads_in_flight -= 1;
+        owned.side.handle_read(job, place, bytes, now, &mut owned.log);
+    }
+
+    pub(super) fn handle_written(&mut self, log: u16, bytes: Vec<u8>, synced: bool) {
+        let clock = self.clock;
+        let metrics = self.metrics.clone();
+        let owned = self.owned(log).expect("batches come back to their log");
+        metrics.sync_seconds.record(clock.micros.saturating_sub(owned.written_at));
+        metrics.batch_bytes.record(bytes.len() as u64);
+        metrics.log_batches_total.increment();
+        metrics.log_bytes_total.add(bytes.len() as u64);
+        match owned.log.handle_written(bytes, synced) {
+            Ok(durable) => owned.side.handle_durable(&durable, &owned.log),
+            Err(_) => {
+                tracing::error!(
+                    log,
+                    "log stopped: a batch was not written and synced; the node drains and exits, start it again to \
+                     recover by reading"
+                );
+                owned.side.handle_failed();
+                self.state.set_log(log, LogHealth::Failed);
+            }
+        }
+    }
+
+    pub(super) fn handle_segment(&mut self, log: u16, ready: bool) {
+        let second = self.second();
+        let owned = self.owned(log).expect("segments come back to their log");
+        owned.log.handle_spare(ready);
+        if !ready {
+            owned.segment_not_before = second + SEGMENT_RETRY_SECONDS;
+        }
+    }
+
+    /// Hands on what the conversations have to say. Whether there was anything.
+    pub(super) fn poll_outputs(&mut self) -> bool {
+        let mut any = false;
+        for owned in &mut self.logs {
+            while let Some((target, reply)) = owned.side.poll_output() {
+                any = true;
+                if let router::mail::Reply::Stored { .. } = &reply {
+                    self.metrics.messages_stored_total.increment();
+                }
+                if target == self.id {
+                    self.users.handle_reply(target, reply, self.clock);
+                } else {
+                    self.mail.reply(target, Back::Reply(reply));
+                }
+            }
+        }
+        any
+    }
+
+    /// Starts what the disk is to do: at most one batch per log, whatever has gathered since the last one.
+    pub(super) fn poll_logs(&mut self) {
+        let (clock, second) = (self.clock, self.second());
+        for owned in &mut self.logs {
+            let log = owned.log.number();
+            if second >= owned.segment_not_before
+                && let Some(base) = owned.log.poll_spare()
+            {
+                self.actions.push(Action::PrepareSegment { log, base });
+            }
+            while owned.reads_in_flight < READS_IN_FLIGHT_MAX {
+                let Some(read) = owned.side.poll_read() else {
+                    break;
+                };
+                owned.reads_in_flight += 1;
+                let (job, place, location): (u32, u32, Location) = (read.job, read.place, read.location);
+                self.actions.push(Action::Read { log, job, place, location });
+            }
+            if let Some(batch) = owned.log.poll_write(clock.unix.0) {
+                owned.written_at = clock.micros;
+                self.actions.push(Action::Write { log, batch });
+            }
+        }
+    }
+
+    /// Whether nothing waits for the disk.
+    pub(super) fn logs_are_quiet(&self) -> bool {
+        self.logs
+            .iter()
+            .all(|owned| !owned.log.is_healthy() || (!owned.log.is_writing() && !owned.side.is_waiting()))
+    }
+
+    /// The shard itself; for the driver.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+}

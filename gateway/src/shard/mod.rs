@@ -1,0 +1,432 @@
+//! One shard of a node: connections, sessions, conversations and logs of one core, as a state machine without I/O.
+//!
+//! [`Shard::turn`] takes what happened ([`Event`]) and leaves what is to be done ([`Action`]). The driver does it with a
+//! ring, the simulator with a dice. Everything that belongs to one user happens on one shard, in one thread, so there is
+//! no lock and no shared map here.
+
+mod connection;
+mod drain;
+mod echo;
+mod flush;
+mod logs;
+pub mod moving;
+mod serve;
+mod timers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protocol::event::ErrorCode;
+use protocol::upgrade::UpgradePolicy;
+use ring::{RecvBuffer, Socket};
+use router::cursor::Starts;
+use router::mail::Clock;
+use router::{Places, ShardId, UserSide};
+use storage_log::{Location, WriteBatch};
+
+use crate::auth::{TokenCache, Verifier};
+use crate::mailbox::{Back, Forward, Mailboxes};
+use crate::metrics::ShardMetrics;
+use crate::state::NodeState;
+use crate::wheel::Wheel;
+use connection::Connections;
+use drain::Drain;
+use moving::Moves;
+
+pub use connection::ConnectionId;
+pub use logs::OwnedLog;
+
+/// Which listener a connection came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Listener {
+    /// Clients.
+    Chat,
+    /// The echo service for conformance and floor measurements.
+    Echo,
+}
+
+/// How a receive ended without bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReceiveEnd {
+    /// Not armed any more, for no fault of the peer.
+    Disarmed,
+    /// The peer has sent its last byte, or the connection failed.
+    Gone,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection was accepted.
+    Accepted {
+        /// By which listener.
+        listener: Listener,
+        /// Its descriptor.
+        socket: Socket,
+        /// Who.
+        peer: SocketAddr,
+    },
+    /// A descriptor came from another shard.
+    Adopted {
+        /// Of which move.
+        migration: u64,
+        /// The descriptor here.
+        socket: Socket,
+    },
+    /// A descriptor is free.
+    Closed(ConnectionId),
+    /// Finish and stop: spread the goodbyes, keep acknowledging, then say that it is done.
+    Drain,
+    /// A record was read, or could not be.
+    Read {
+        /// From which log.
+        log: u16,
+        /// As asked.
+        job: u32,
+        /// As asked.
+        place: u32,
+        /// What the disk had there.
+        bytes: Option<Vec<u8>>,
+    },
+    /// Bytes came.
+    Received {
+        /// From whom.
+        connection: ConnectionId,
+        /// What.
+        buffer: RecvBuffer,
+        /// Whether more may come without asking again.
+        armed: bool,
+    },
+    /// A receive ended.
+    ReceiveEnded {
+        /// Whose.
+        connection: ConnectionId,
+        /// How.
+        end: ReceiveEnd,
+    },
+    /// The next segment of a log exists, or could not be made.
+    SegmentPrepared {
+        /// Which log.
+        log: u16,
+        /// Whether it exists.
+        ready: bool,
+    },
+    /// A send ended.
+    Sent {
+        /// Whose.
+        connection: ConnectionId,
+        /// All that was to be sent.
+        bytes: Bytes,
+        /// How much was; `None` when the connection failed.
+        sent: Option<usize>,
+    },
+    /// Both directions of a connection are shut.
+    ShutDown(ConnectionId),
+    /// A descriptor was installed at another shard, or not.
+    SocketSent {
+        /// Whose it was.
+        connection: ConnectionId,
+        /// Whether the other shard has it and knows.
+        installed: bool,
+    },
+    /// A batch was written and synced, or not.
+    Written {
+        /// Of which log.
+        log: u16,
+        /// Its bytes.
+        bytes: Vec<u8>,
+        /// Every byte written and the sync done.
+        synced: bool,
+    },
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Action {
+    /// Free a descriptor: [`Event::Closed`] follows.
+    Close(ConnectionId, Socket),
+    /// Wake a shard that sleeps.
+    Doorbell(ShardId),
+    /// Make and preallocate a segment: [`Event::SegmentPrepared`] follows.
+    PrepareSegment {
+        /// Of which log.
+        log: u16,
+        /// At which base.
+        base: u64,
+    },
+    /// Read a record: [`Event::Read`] follows.
+    Read {
+        /// From which log.
+        log: u16,
+        /// Comes back.
+        job: u32,
+        /// Comes back.
+        place: u32,
+        /// What.
+        location: Location,
+    },
+    /// Ask for bytes, once or until it ends.
+    Receive {
+        /// Whose.
+        connection: ConnectionId,
+        /// From where.
+        socket: Socket,
+        /// Only one buffer: nothing may be armed when the descriptor moves.
+        once: bool,
+    },
+    /// Give a buffer back.
+    Recycle(RecvBuffer),
+    /// Send: [`Event::Sent`] follows.
+    Send(ConnectionId, Socket, Bytes),
+    /// Install a descriptor at another shard: [`Event::SocketSent`] follows.
+    SendSocket {
+        /// Whose.
+        connection: ConnectionId,
+        /// Which.
+        socket: Socket,
+        /// Where to.
+        target: ShardId,
+        /// Names the move.
+        migration: u64,
+    },
+    /// Shut both directions: [`Event::ShutDown`] follows.
+    Shutdown(ConnectionId, Socket),
+    /// Stop or go on taking connections.
+    Accepting(bool),
+    /// Write and sync a batch: [`Event::Written`] follows.
+    Write {
+        /// Of which log.
+        log: u16,
+        /// What and where.
+        batch: WriteBatch,
+    },
+}
+
+/// What one shard may hold and how long it waits.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Connections served; a few more are accepted to be refused in words.
+    pub connections_max: u32,
+    /// Which web pages may connect.
+    pub policy: UpgradePolicy,
+    /// Over how many seconds the goodbyes of a drain are spread.
+    pub drain_seconds: u64,
+}
+
+/// Everything that a shard is made from.
+pub struct ShardParts {
+    /// Which one.
+    pub id: ShardId,
+    /// The fixed facts.
+    pub places: Arc<Places>,
+    /// The starts of the node.
+    pub starts: Arc<Starts>,
+    /// Limits.
+    pub config: ShardConfig,
+    /// Its end of the mesh.
+    pub mail: Mailboxes,
+    /// Logs that it owns.
+    pub logs: Vec<OwnedLog>,
+    /// Judges tokens.
+    pub verifier: Verifier,
+    /// Secret of its cache of tokens.
+    pub cache_key: [u8; 32],
+    /// Where it counts.
+    pub metrics: Arc<ShardMetrics>,
+    /// Where it says that a log has failed.
+    pub state: Arc<NodeState>,
+    /// Seeds what needs to be unique or spread, not secret.
+    pub random: u64,
+}
+
+/// One shard.
+pub struct Shard {
+    id: ShardId,
+    places: Arc<Places>,
+    config: ShardConfig,
+    connections: Connections,
+    users: UserSide,
+    logs: Vec<OwnedLog>,
+    mail: Mailboxes,
+    wheel: Wheel,
+    verifier: Verifier,
+    tokens: TokenCache,
+    moves: Moves,
+    metrics: Arc<ShardMetrics>,
+    state: Arc<NodeState>,
+    clock: Clock,
+    drain: Option<Drain>,
+    random: u64,
+    /// Bytes held for peers without a session.
+    stranger_bytes: usize,
+    /// Bytes held by the echo service.
+    echo_bytes: usize,
+    due: Vec<u32>,
+    rings: Vec<ShardId>,
+    actions: Vec<Action>,
+}
+
+impl Shard {
+    /// A shard with nobody connected.
+    #[must_use]
+    pub fn new(parts: ShardParts) -> Self {
+        let users = UserSide::new(parts.places.clone(), parts.starts, parts.id, parts.random | 1);
+        Self {
+            id: parts.id,
+            places: parts.places,
+            config: parts.config,
+            connections: Connections::default(),
+            users,
+            logs: parts.logs,
+            mail: parts.mail,
+            wheel: Wheel::new(),
+            verifier: parts.verifier,
+            tokens: TokenCache::new(parts.cache_key),
+            moves: Moves::new(parts.id),
+            metrics: parts.metrics,
+            state: parts.state,
+            clock: Clock::default(),
+            drain: None,
+            random: parts.random | 1,
+            stranger_bytes: 0,
+            echo_bytes: 0,
+            due: Vec::new(),
+            rings: Vec::new(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// One turn. The order is the contract: all that arrived is handled before anything is written or sent, so a turn is
+    /// one batch for each log, one pass over the readers and one system call.
+    pub fn turn(&mut self, clock: Clock, events: &mut Vec<Event>, actions: &mut Vec<Action>) {
+        self.clock = clock;
+        for event in events.drain(..) {
+            self.handle(event);
+        }
+        self.take_mail();
+        self.check_timers();
+        self.continue_drain();
+        self.exchange_local();
+        self.poll_logs();
+        self.poll_replaced();
+        self.poll_sends();
+        self.post_notes();
+        self.count();
+        actions.append(&mut self.actions);
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Accepted { listener, socket, peer } => self.handle_accepted(listener, socket, peer),
+            Event::Adopted { migration, socket } => self.handle_adopted(migration, socket),
+            Event::Closed(connection) => self.handle_closed(connection),
+            Event::Drain => self.begin_drain(),
+            Event::Read { log, job, place, bytes } => self.handle_read(log, job, place, bytes.as_deref()),
+            Event::Received { connection, buffer, armed } => self.handle_received(connection, buffer, armed),
+            Event::ReceiveEnded { connection, end } => self.handle_receive_ended(connection, end),
+            Event::SegmentPrepared { log, ready } => self.handle_segment(log, ready),
+            Event::Sent { connection, bytes, sent } => self.handle_sent(connection, bytes, sent),
+            Event::ShutDown(connection) => self.handle_shut_down(connection),
+            Event::SocketSent { connection, installed } => self.handle_socket_sent(connection, installed),
+            Event::Written { log, bytes, synced } => self.handle_written(log, bytes, synced),
+        }
+    }
+
+    /// Takes all mail that is there now, whatever the outbound rings look like.
+    fn take_mail(&mut self) {
+        for source in self.mail.others() {
+            while let Some(forward) = self.mail.take_request(source) {
+                match forward {
+                    Forward::Request(request) => self.handle_request(request),
+                    Forward::Move(moved) => self.handle_move(source, moved),
+                    Forward::CancelMove(migration) => self.handle_move_cancelled(source, migration),
+                }
+            }
+            while let Some(back) = self.mail.take_reply(source) {
+                match back {
+                    Back::Reply(reply) => self.users.handle_reply(source, reply, self.clock),
+                    Back::Moved => self.moves.return_credit(source),
+                }
+            }
+        }
+    }
+
+    /// Requests and replies, until nothing is left that this shard can answer itself. It ends: a page is asked for only
+    /// by a session with an empty outbox.
+    fn exchange_local(&mut self) {
+        loop {
+            let mut quiet = true;
+            while let Some((target, request)) = self.users.poll_mail() {
+                quiet = false;
+                if target == self.id {
+                    self.handle_request(request);
+                } else {
+                    self.mail.post(target, Forward::Request(request));
+                }
+            }
+            quiet &= !self.poll_outputs();
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn post_notes(&mut self) {
+        if self.mail.has_notes() {
+            for target in self.mail.others() {
+                self.mail.post_notes(target);
+            }
+        }
+        self.mail.take_doorbells(&mut self.rings);
+        self.actions.extend(self.rings.drain(..).map(Action::Doorbell));
+    }
+
+    /// Seconds of the wheel.
+    fn second(&self) -> u64 {
+        self.clock.micros / 1_000_000
+    }
+
+    /// A number that spreads things; nothing secret hangs on it.
+    fn roll(&mut self) -> u64 {
+        // xorshift64*
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// How long the driver may wait, in microseconds, if nothing happens.
+    #[must_use]
+    pub fn wait_micros(&self) -> u64 {
+        // Notes wait for room in a ring that nobody rings for; a drain goes by tenths of a second.
+        if self.mail.has_notes() {
+            1_000
+        } else if self.drain.is_some() {
+            20_000
+        } else {
+            1_000_000 - self.clock.micros % 1_000_000
+        }
+    }
+
+    fn count(&mut self) {
+        for micros in self.users.latencies.acks.drain(..) {
+            self.metrics.ack_seconds.record(micros);
+        }
+        for micros in self.users.latencies.deliveries.drain(..) {
+            self.metrics.delivery_seconds.record(micros);
+        }
+        let counters = self.users.counters;
+        self.metrics.deliveries_total.set_total(counters.deliveries);
+        self.metrics.replays_total.set_total(counters.replays);
+        self.metrics.outbox_full_total.set_total(counters.outbox_full);
+        self.metrics.overruns_total.set_total(counters.overruns);
+        self.metrics.busy_total.set_total(counters.busy);
+        for (code, errors) in ErrorCode::ALL.into_iter().zip(counters.errors) {
+            self.metrics.errors_total(code).set_total(errors);
+        }
+        self.metrics.connections.set(self.connections.count() as u64);
+        self.metrics.sessions.set(self.users.sessions_count() as u64);
+        self.metrics.turns_total.increment();
+    }
+}

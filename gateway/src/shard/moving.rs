@@ -1,0 +1,204 @@
+//! Moving a connection to its user's home shard, once, right after `connect`.
+//!
+//! Two things travel: a mail with everything that is known about the connection, and its descriptor. They arrive in any
+//! order; the target acts when it has both. The mail takes a credit that comes back when the move has ended, so the
+//! number of moves under way is bounded.
+
+use std::collections::HashMap;
+
+use protocol::command::Connect;
+use protocol::event::CloseCode;
+use protocol::ids::{RequestId, UserId};
+use protocol::session::Session;
+use ring::Socket;
+use router::ShardId;
+
+use super::connection::{Connection, Stage};
+use super::{Action, ConnectionId, Shard};
+use crate::mailbox::{Back, Forward, MOVE_CREDITS};
+use crate::metrics::RefusedReason;
+
+/// How long the target waits for the other half, in seconds.
+const HALF_SECONDS: u64 = 10;
+
+/// Everything about a connection but its descriptor.
+pub struct Move {
+    /// Names the move.
+    pub migration: u64,
+    /// Codec and phase.
+    pub codec: Session,
+    /// Whose it is.
+    pub user: UserId,
+    /// When the token ends, in milliseconds since 1970.
+    pub expires_at: u64,
+    /// The number of the `connect`.
+    pub id: RequestId,
+    /// The `connect`.
+    pub connect: Connect,
+    /// What was pipelined behind it.
+    pub leftover: Vec<u8>,
+}
+
+enum Half {
+    Mail {
+        source: ShardId,
+        moved: Box<Move>,
+    },
+    Socket(Socket),
+    /// Was given up: the descriptor is closed when it comes.
+    Cancelled,
+}
+
+/// Moves under way from and to one shard.
+pub(super) struct Moves {
+    shard: ShardId,
+    next: u64,
+    credits: HashMap<ShardId, u32>,
+    halves: HashMap<u64, (u64, Half)>,
+}
+
+impl Moves {
+    pub(super) fn new(shard: ShardId) -> Self {
+        Self { shard, next: 0, credits: HashMap::new(), halves: HashMap::new() }
+    }
+
+    /// The name of the next move: this shard in the top 16 of 56 bits, so that no two shards make the same.
+    fn name(&mut self) -> u64 {
+        self.next = (self.next + 1) % (1 << 40);
+        u64::from(self.shard.0) << 40 | self.next
+    }
+
+    fn take_credit(&mut self, target: ShardId) -> bool {
+        let credits = self.credits.entry(target).or_insert(MOVE_CREDITS);
+        let granted = *credits > 0;
+        *credits -= u32::from(granted);
+        granted
+    }
+
+    pub(super) fn return_credit(&mut self, target: ShardId) {
+        *self.credits.entry(target).or_insert(0) += 1;
+    }
+}
+
+impl Shard {
+    /// Everything is sent: the descriptor goes. The mail goes first, so that it cannot be late for long.
+    pub(super) fn depart(&mut self, id: ConnectionId) {
+        let connection = self.connections.find(id).expect("the caller found it");
+        let stage = std::mem::replace(&mut connection.stage, Stage::Ending);
+        let Stage::Leaving(mut moved) = stage else {
+            unreachable!("the caller looked");
+        };
+        let socket = connection.socket;
+        let target = self.places.home_of(&moved.user);
+        if !self.moves.take_credit(target) {
+            self.metrics.refused_total(RefusedReason::NoCredit).increment();
+            return self.end(id, CloseCode::OVERLOAD, "too many connections are moving");
+        }
+        let migration = self.moves.name();
+        moved.migration = migration;
+        let connection = self.connections.find(id).expect("the caller found it");
+        let empty = Session::server(&protocol::session::SessionLimits::CONNECT);
+        moved.codec = std::mem::replace(&mut connection.codec, empty);
+        connection.stage = Stage::Moving { target, migration };
+        self.mail.post(target, Forward::Move(moved));
+        self.actions.push(Action::SendSocket { connection: id, socket, target, migration });
+    }
+
+    /// The descriptor is at its new home, or stays here and is shut down.
+    pub(super) fn handle_socket_sent(&mut self, id: ConnectionId, installed: bool) {
+        let Some(connection) = self.connections.find(id) else {
+            return;
+        };
+        let Stage::Moving { target, migration } = connection.stage else {
+            unreachable!("only moving connections send their descriptor");
+        };
+        if installed {
+            // Without a shutdown: the connection lives on at its new home.
+            let socket = connection.socket;
+            connection.closing = true;
+            self.actions.push(Action::Close(id, socket));
+            self.metrics.moved_total.increment();
+        } else {
+            self.mail.post(target, Forward::CancelMove(migration));
+            self.begin_shutdown(id);
+        }
+    }
+
+    pub(super) fn handle_move(&mut self, source: ShardId, moved: Box<Move>) {
+        let migration = moved.migration;
+        match self.moves.halves.remove(&migration) {
+            Some((_, Half::Socket(socket))) => self.arrive(source, moved, socket),
+            _ => {
+                let half = Half::Mail { source, moved };
+                self.moves.halves.insert(migration, (self.second() + HALF_SECONDS, half));
+            }
+        }
+    }
+
+    pub(super) fn handle_adopted(&mut self, migration: u64, socket: Socket) {
+        match self.moves.halves.remove(&migration) {
+            Some((_, Half::Mail { source, moved })) => self.arrive(source, moved, socket),
+            Some((_, Half::Cancelled)) => self.close_stray(socket),
+            Some((_, Half::Socket(earlier))) => {
+                self.close_stray(earlier);
+                self.close_stray(socket);
+            }
+            None => {
+                let half = Half::Socket(socket);
+                self.moves.halves.insert(migration, (self.second() + HALF_SECONDS, half));
+            }
+        }
+    }
+
+    pub(super) fn handle_move_cancelled(&mut self, source: ShardId, migration: u64) {
+        match self.moves.halves.remove(&migration) {
+            Some((_, Half::Mail { .. })) => {
+                self.mail.reply(source, Back::Moved);
+                let half = Half::Cancelled;
+                self.moves.halves.insert(migration, (self.second() + HALF_SECONDS, half));
+            }
+            Some((_, Half::Socket(socket))) => self.close_stray(socket),
+            Some((_, Half::Cancelled)) | None => {}
+        }
+    }
+
+    /// Gives up moves whose other half did not come.
+    pub(super) fn expire_moves(&mut self) {
+        let now = self.second();
+        let late: Vec<u64> =
+            self.moves.halves.iter().filter(|(_, (until, _))| *until < now).map(|(name, _)| *name).collect();
+        for migration in late {
+            match self.moves.halves.remove(&migration) {
+                Some((_, Half::Mail { source, .. })) => {
+                    self.mail.reply(source, Back::Moved);
+                    let half = Half::Cancelled;
+                    self.moves.halves.insert(migration, (now + HALF_SECONDS, half));
+                }
+                Some((_, Half::Socket(socket))) => self.close_stray(socket),
+                Some((_, Half::Cancelled)) | None => {}
+            }
+        }
+    }
+
+    /// Both halves are here: the connection goes on as if it had been accepted here.
+    fn arrive(&mut self, source: ShardId, moved: Box<Move>, socket: Socket) {
+        self.mail.reply(source, Back::Moved);
+        let Move { codec, user, expires_at, id, connect, mut leftover, .. } = *moved;
+        let second = self.second() as u32;
+        let connection = Connection::new(socket, Stage::Arriving { bearer: None }, codec, second);
+        let connection = self.connections.insert(connection);
+        self.schedule(connection);
+        self.begin_session(connection, user, expires_at, id, connect);
+        self.handle_bytes(connection, &mut leftover);
+        self.rearm(connection);
+        self.flush(connection);
+    }
+
+    /// A descriptor that nobody speaks for.
+    fn close_stray(&mut self, socket: Socket) {
+        let codec = Session::server(&protocol::session::SessionLimits::CONNECT);
+        let connection = Connection::new(socket, Stage::Ending, codec, self.second() as u32);
+        let id = self.connections.insert(connection);
+        self.begin_shutdown(id);
+    }
+}

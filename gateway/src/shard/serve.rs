@@ -1,0 +1,338 @@
+//! From bytes to commands: the upgrade, `connect`, and everything after.
+
+use std::net::SocketAddr;
+
+use protocol::command::{Command, Connect, Request};
+use protocol::event::{CloseCode, ErrorCode, Refusal};
+use protocol::ids::{RequestId, UserId};
+use protocol::session::{End, Frames, Input, Session, SessionLimits};
+use protocol::upgrade::{HttpRefusal, Upgrade, UpgradePolicy};
+use ring::{RecvBuffer, Socket};
+use router::user::refusal;
+
+use super::connection::{Connection, Stage};
+use super::moving::Move;
+use super::{Action, ConnectionId, Listener, ReceiveEnd, Shard, echo};
+use crate::auth::TokenError;
+use crate::metrics::RefusedReason;
+
+/// What unauthenticated peers may make a shard hold.
+const STRANGER_BYTES_MAX: usize = 16 << 20;
+
+/// One thing that came out of the bytes, free of them.
+enum Step {
+    Ended(End),
+    Echo { opcode: protocol::ws::Opcode, payload: Vec<u8> },
+    Nothing,
+    Passed,
+    PeerClosed(CloseCode),
+    Request(Result<Request, Refusal>),
+    Upgraded(Box<Upgrade>),
+}
+
+impl Shard {
+    pub(super) fn handle_accepted(&mut self, listener: Listener, socket: Socket, _peer: SocketAddr) {
+        self.metrics.accepted_total.increment();
+        let second = self.second() as u32;
+        let (stage, codec) = match listener {
+            Listener::Chat => (Stage::Arriving { bearer: None }, Session::server(&SessionLimits::CONNECT)),
+            Listener::Echo => (Stage::Echo, Session::server(&echo::LIMITS)),
+        };
+        let full = self.connections.count() >= self.config.connections_max as usize || self.drain.is_some();
+        let id = self.connections.insert(Connection::new(socket, stage, codec, second));
+        self.schedule(id);
+        if full {
+            let connection = self.connections.find(id).expect("just inserted");
+            connection
+                .codec
+                .refuse(HttpRefusal { status: 503, reason: "this node takes no more connections" });
+            self.metrics.refused_total(RefusedReason::Full).increment();
+            self.flush(id);
+        } else {
+            self.rearm(id);
+        }
+    }
+
+    /// Asks for more bytes, if the connection should be read.
+    pub(super) fn rearm(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find(id) else {
+            return;
+        };
+        let read = match connection.stage {
+            Stage::Arriving { .. } | Stage::Live { .. } | Stage::Echo | Stage::Ending => {
+                !connection.codec.is_closed()
+            }
+            Stage::Leaving(_) | Stage::Moving { .. } => false,
+        };
+        if read && !connection.receiving && !connection.shutting {
+            connection.receiving = true;
+            // Nothing may be armed when the descriptor moves.
+            let once = matches!(connection.stage, Stage::Arriving { .. });
+            let socket = connection.socket;
+            self.actions.push(Action::Receive { connection: id, socket, once });
+        }
+    }
+
+    pub(super) fn handle_received(&mut self, id: ConnectionId, mut buffer: RecvBuffer, armed: bool) {
+        let second = self.second() as u32;
+        if let Some(connection) = self.connections.find(id) {
+            connection.receiving = armed;
+            connection.heard = second;
+            if !connection.shutting {
+                self.handle_bytes(id, buffer.bytes_mut());
+            }
+        }
+        self.actions.push(Action::Recycle(buffer));
+        self.rearm(id);
+        self.flush(id);
+        self.close_if_quiet(id);
+    }
+
+    pub(super) fn handle_receive_ended(&mut self, id: ConnectionId, end: ReceiveEnd) {
+        let Some(connection) = self.connections.find(id) else {
+            return;
+        };
+        connection.receiving = false;
+        match end {
+            ReceiveEnd::Disarmed => self.rearm(id),
+            ReceiveEnd::Gone => {
+                self.end_session(id);
+                self.begin_shutdown(id);
+                self.close_if_quiet(id);
+            }
+        }
+    }
+
+    /// Handles all frames in `bytes`; what is left of a frame stays in the codec.
+    pub(super) fn handle_bytes(&mut self, id: ConnectionId, bytes: &mut [u8]) {
+        let mut rest = bytes;
+        loop {
+            let Some(connection) = self.connections.find(id) else {
+                return;
+            };
+            let whole = !connection.codec.is_mid_message();
+            let (consumed, step) = next_step(connection, &self.config.policy, rest);
+            if whole && connection.codec.is_mid_message() {
+                connection.message_since = (self.clock.micros / 1_000_000) as u32;
+                self.schedule_sooner(id);
+            }
+            self.recount(id);
+            if self.stranger_bytes > STRANGER_BYTES_MAX {
+                self.metrics.refused_total(RefusedReason::NoBuffer).increment();
+                return self.end(id, CloseCode::OVERLOAD, "too much is held for peers without a session");
+            }
+            rest = &mut rest[consumed..];
+            let nothing = matches!(step, Step::Nothing);
+            self.handle_step(id, step);
+            if let Some(Connection { stage: Stage::Leaving(moved), .. }) = self.connections.find(id) {
+                moved.leftover.extend_from_slice(rest);
+                return;
+            }
+            if nothing {
+                return;
+            }
+        }
+    }
+
+    fn handle_step(&mut self, id: ConnectionId, step: Step) {
+        match step {
+            Step::Nothing | Step::Passed => {}
+            Step::Ended(end) => {
+                if let End::Refused(refusal) = end {
+                    let reason =
+                        if refusal.status == 403 { RefusedReason::Origin } else { RefusedReason::BadRequest };
+                    self.metrics.refused_total(reason).increment();
+                }
+                self.count_close(end.close_code());
+                self.end_session(id);
+            }
+            Step::Echo { opcode, payload } => self.echo(id, opcode, &payload),
+            Step::PeerClosed(code) => {
+                self.count_close(code);
+                self.end_session(id);
+            }
+            Step::Upgraded(upgrade) => {
+                if let Some(Connection { stage: Stage::Arriving { bearer }, .. }) = self.connections.find(id)
+                {
+                    *bearer = upgrade.bearer;
+                }
+            }
+            Step::Request(request) => self.handle_request_of(id, request),
+        }
+    }
+
+    fn handle_request_of(&mut self, id: ConnectionId, request: Result<Request, Refusal>) {
+        let connection = self.connections.find(id).expect("the caller found it");
+        let result = match (&connection.stage, request) {
+            (
+                Stage::Live { session, .. },
+                Ok(Request { id: Some(number), command: Command::Refresh { token } }),
+            ) => {
+                let session = *session;
+                return self.refresh(id, session, number, token.as_str());
+            }
+            (Stage::Live { session, .. }, Ok(request)) => {
+                let session = *session;
+                self.users.handle_command(session, request, self.clock)
+            }
+            (Stage::Live { session, .. }, Err(refusal)) if refusal.id.is_some() => {
+                let session = *session;
+                self.users.handle_refusal(session, refusal)
+            }
+            (
+                Stage::Arriving { .. },
+                Ok(Request { id: Some(number), command: Command::Connect(connect) }),
+            ) => {
+                return self.connect(id, number, connect);
+            }
+            (Stage::Arriving { .. }, Ok(request)) => {
+                if let Some(number) = request.id {
+                    let form = connection.codec.form();
+                    connection.push(refusal(
+                        form,
+                        number,
+                        ErrorCode::BadField,
+                        "the first command is connect",
+                    ));
+                }
+                Err(CloseCode::POLICY)
+            }
+            (Stage::Arriving { .. }, Err(refused)) if refused.id.is_some() => {
+                let (form, number) = (connection.codec.form(), refused.id.expect("looked at"));
+                connection.push(refusal(form, number, refused.code, &refused.message));
+                Err(CloseCode::POLICY)
+            }
+            (_, Err(refusal)) => Err(refusal.close_code()),
+            (_, Ok(_)) => Ok(()),
+        };
+        if let Err(code) = result {
+            let reason = if code == CloseCode::OVERLOAD { "too many commands under way" } else { "" };
+            self.end(id, code, reason);
+        }
+    }
+
+    /// Judges the token and starts the session, here or at the user's home.
+    fn connect(&mut self, id: ConnectionId, number: RequestId, mut connect: Connect) {
+        let connection = self.connections.find(id).expect("the caller found it");
+        let form = connection.codec.form();
+        let Stage::Arriving { bearer } = &mut connection.stage else {
+            unreachable!("the caller looked");
+        };
+        let token = connect.token.take().or_else(|| bearer.take());
+        let verified = match &token {
+            Some(token) => self.tokens.check(&self.verifier, token.as_str(), self.clock.unix),
+            None => Err(TokenError::Bad),
+        };
+        let verified = match verified {
+            Ok(verified) => verified,
+            Err(error) => {
+                let (code, close, message) = match error {
+                    TokenError::Bad => (ErrorCode::BadToken, CloseCode::BAD_TOKEN, "the token is not valid"),
+                    TokenError::Expired => {
+                        (ErrorCode::ExpiredToken, CloseCode::EXPIRED, "the token has expired")
+                    }
+                };
+                let connection = self.connections.find(id).expect("the caller found it");
+                connection.push(refusal(form, number, code, message));
+                self.metrics.refused_total(RefusedReason::Token).increment();
+                return self.end(id, close, message);
+            }
+        };
+        let (user, expires_at) = (verified.user, verified.expires_at.0);
+        if self.places.home_of(&user) == self.id {
+            return self.begin_session(id, user, expires_at, number, connect);
+        }
+        let connection = self.connections.find(id).expect("the caller found it");
+        let codec = Session::server(&SessionLimits::CONNECT);
+        let leftover = Vec::new();
+        let moved = Move { migration: 0, codec, user, expires_at, id: number, connect, leftover };
+        connection.stage = Stage::Leaving(Box::new(moved));
+    }
+
+    /// The user is at home: the session begins.
+    pub(super) fn begin_session(
+        &mut self,
+        id: ConnectionId,
+        user: UserId,
+        expires_at: u64,
+        number: RequestId,
+        connect: Connect,
+    ) {
+        let connection = self.connections.find(id).expect("the caller found it");
+        let form = connection.codec.form();
+        match self.users.connect(id.pack(), user, form, number, connect, self.clock.unix) {
+            Ok(session) => {
+                connection.stage = Stage::Live { session, expires_at };
+                connection.codec.admit(&SessionLimits::OPEN);
+            }
+            Err(refused) => {
+                connection.push(refused.frame);
+                self.end(id, refused.close, "this user has too many sessions");
+            }
+        }
+    }
+
+    fn refresh(
+        &mut self,
+        id: ConnectionId,
+        session: router::mail::SessionId,
+        number: RequestId,
+        token: &str,
+    ) {
+        let verified = self.tokens.check(&self.verifier, token, self.clock.unix);
+        match verified {
+            Ok(verified) if self.users.user_of(session) == Some(&verified.user) => {
+                let connection = self.connections.find(id).expect("the caller found it");
+                connection.stage = Stage::Live { session, expires_at: verified.expires_at.0 };
+                if let Err(code) = self.users.handle_refresh(session, number) {
+                    self.end(id, code, "too many commands under way");
+                }
+            }
+            Ok(_) | Err(TokenError::Bad) => self.end(id, CloseCode::BAD_TOKEN, "the token is not valid"),
+            Err(TokenError::Expired) => self.end(id, CloseCode::EXPIRED, "the token has expired"),
+        }
+    }
+
+    /// Keeps the sum of what is held for peers without a session.
+    pub(super) fn recount(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find(id) else {
+            return;
+        };
+        let held = if connection.is_stranger() { connection.codec.held_bytes() } else { 0 };
+        self.stranger_bytes = self.stranger_bytes + held - connection.counted as usize;
+        connection.counted = held as u32;
+    }
+
+    pub(super) fn count_close(&mut self, code: CloseCode) {
+        self.metrics.closes_total(code).increment();
+    }
+}
+
+/// Takes the next thing from the front of `bytes` and frees it of them.
+fn next_step(connection: &mut Connection, policy: &UpgradePolicy, bytes: &mut [u8]) -> (usize, Step) {
+    let echo = matches!(connection.stage, Stage::Echo);
+    let policy = if echo { echo::policy() } else { policy };
+    match connection.codec.handle_bytes(policy, bytes) {
+        Err(end) => (0, Step::Ended(end)),
+        Ok(handled) => {
+            let step = match handled.input {
+                None => Step::Nothing,
+                Some(Input::Binary(payload)) if echo => {
+                    Step::Echo { opcode: protocol::ws::Opcode::Binary, payload: payload.to_vec() }
+                }
+                Some(Input::Text(text)) if echo => {
+                    Step::Echo { opcode: protocol::ws::Opcode::Text, payload: text.as_bytes().to_vec() }
+                }
+                Some(input @ (Input::Binary(_) | Input::Text(_))) => {
+                    Step::Request(Request::from_input(&input).expect("a message"))
+                }
+                Some(Input::PeerClosed { code }) => Step::PeerClosed(code),
+                Some(Input::Upgraded(upgrade)) => Step::Upgraded(upgrade),
+                Some(Input::Ping | Input::Pong | Input::Connected) => Step::Passed,
+            };
+            (handled.consumed, step)
+        }
+    }
+}
+
+const _: () = assert!(matches!(echo::LIMITS.frames, Frames::Any));

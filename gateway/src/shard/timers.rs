@@ -1,0 +1,153 @@
+//! Deadlines: what a peer has to do by when, looked at once a second.
+
+use protocol::event::CloseCode;
+use protocol::limits::{CLOSE_MILLIS_MAX, HANDSHAKE_MILLIS_MAX, IDLE_MILLIS_MAX, MESSAGE_MILLIS_MAX};
+use protocol::upgrade::HttpRefusal;
+
+use super::connection::{Connection, Stage};
+use super::{ConnectionId, Shard};
+use crate::metrics::RefusedReason;
+use crate::wheel::Wheel;
+
+/// A reader that takes nothing at all for this long is closed, in seconds. A slow one is not.
+const STALL_SECONDS: u64 = 30;
+
+/// An echo message of 16 MiB in small fragments takes its time, in seconds.
+const ECHO_MESSAGE_SECONDS: u64 = 60;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Overdue {
+    /// No request, or no `connect`.
+    Arrival,
+    /// The peer does not answer our close frame.
+    Close,
+    /// The token has ended.
+    Expired,
+    /// Nothing was heard.
+    Idle,
+    /// A message began and does not end.
+    Message,
+    /// Nothing is taken from us.
+    Stalled,
+}
+
+impl Shard {
+    /// Puts a new connection into the wheel.
+    pub(super) fn schedule(&mut self, id: ConnectionId) {
+        let now_ms = self.clock.unix.0;
+        let second = self.second();
+        if let Some(connection) = self.connections.find(id) {
+            let (deadline, _) = next_deadline(connection, second, now_ms);
+            connection.timer = self.wheel.put(id.slot, deadline);
+        }
+    }
+
+    /// Something may be due earlier than before.
+    pub(super) fn schedule_sooner(&mut self, id: ConnectionId) {
+        let now_ms = self.clock.unix.0;
+        let second = self.second();
+        if let Some(connection) = self.connections.find(id) {
+            let (deadline, _) = next_deadline(connection, second, now_ms);
+            if deadline < connection.timer {
+                connection.timer = self.wheel.put(id.slot, deadline);
+            }
+        }
+    }
+
+    pub(super) fn check_timers(&mut self) {
+        let now = self.second();
+        let mut due = std::mem::take(&mut self.due);
+        while let Some(second) = self.wheel.take(now, &mut due) {
+            for slot in due.drain(..) {
+                self.check_deadline(slot, second);
+            }
+            self.expire_moves();
+        }
+        self.due = due;
+    }
+
+    fn check_deadline(&mut self, slot: u32, second: u64) {
+        let (now, now_ms) = (self.second(), self.clock.unix.0);
+        let Some((id, connection)) = self.connections.in_slot(slot) else {
+            return;
+        };
+        if connection.timer != second {
+            return;
+        }
+        let (deadline, overdue) = next_deadline(connection, now, now_ms);
+        if deadline <= now {
+            self.handle_overdue(id, overdue);
+        }
+        self.schedule(id);
+    }
+
+    fn handle_overdue(&mut self, id: ConnectionId, overdue: Overdue) {
+        match overdue {
+            Overdue::Arrival => {
+                let connection = self.connections.find(id).expect("the caller found it");
+                if connection.codec.is_upgrading() {
+                    connection.codec.refuse(HttpRefusal { status: 408, reason: "no request within 10 s" });
+                    self.metrics.refused_total(RefusedReason::Timeout).increment();
+                    self.flush(id);
+                } else {
+                    self.end(id, CloseCode::IDLE, "no connect within 10 s");
+                }
+            }
+            Overdue::Close => self.begin_shutdown(id),
+            Overdue::Expired => self.end(id, CloseCode::EXPIRED, "the token has expired"),
+            Overdue::Idle => self.end(id, CloseCode::IDLE, "nothing was heard for 60 s"),
+            Overdue::Message => self.end(id, CloseCode::IDLE, "a message did not end in time"),
+            Overdue::Stalled => {
+                // A close frame would wait behind what is not taken: the shutdown says it.
+                self.count_close(CloseCode::STALLED);
+                if let Some(Connection { stage: Stage::Live { session, .. }, .. }) = self.connections.find(id)
+                {
+                    let session = *session;
+                    let user = self.users.user_of(session).map(ToString::to_string);
+                    let user = user.unwrap_or_default();
+                    tracing::info!(
+                        user,
+                        "session closed: its reader took nothing for 30 s; it may come back and resume"
+                    );
+                }
+                self.end_session(id);
+                self.begin_shutdown(id);
+            }
+        }
+    }
+}
+
+/// The earliest second at which something has to be decided, and what.
+fn next_deadline(connection: &Connection, now: u64, now_ms: u64) -> (u64, Overdue) {
+    let far = (now + Wheel::AHEAD_MAX, Overdue::Idle);
+    if connection.shutting {
+        return far;
+    }
+    let seconds = |since: u32, millis: u64| u64::from(since) + millis.div_ceil(1000);
+    let mut deadline = far;
+    let mut consider = |second: u64, overdue: Overdue| {
+        if second < deadline.0 {
+            deadline = (second, overdue);
+        }
+    };
+    let is_echo = matches!(connection.stage, Stage::Echo);
+    match connection.stage {
+        Stage::Arriving { .. } => consider(seconds(connection.since, HANDSHAKE_MILLIS_MAX), Overdue::Arrival),
+        Stage::Live { expires_at, .. } => {
+            consider(now + expires_at.saturating_sub(now_ms).div_ceil(1000), Overdue::Expired);
+        }
+        Stage::Ending => consider(seconds(connection.since, CLOSE_MILLIS_MAX), Overdue::Close),
+        Stage::Echo | Stage::Leaving(_) | Stage::Moving { .. } => {}
+    }
+    if matches!(connection.stage, Stage::Live { .. } | Stage::Echo) {
+        consider(seconds(connection.heard, IDLE_MILLIS_MAX), Overdue::Idle);
+    }
+    if connection.codec.is_mid_message() && !connection.codec.is_upgrading() {
+        let within = if is_echo { ECHO_MESSAGE_SECONDS * 1000 } else { MESSAGE_MILLIS_MAX };
+        consider(seconds(connection.message_since, within), Overdue::Message);
+    }
+    if connection.sending {
+        consider(u64::from(connection.sent) + STALL_SECONDS, Overdue::Stalled);
+    }
+    deadline
+}

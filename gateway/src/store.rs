@@ -1,0 +1,332 @@
+//! The data directory: what it is, who has it, and its logs read back.
+//!
+//! ```text
+//! data/
+//!   lock             held exclusively while a node runs
+//!   store.toml       format, id, number of logs, secret of the installation (mode 0600)
+//!   log-00/          one directory per log
+//!     seg-0000000000000000.log   segments, named by their first byte
+//! ```
+//!
+//! Everything is synced on open before it is read: a process that was killed may have left bytes in the page cache that
+//! read back fine and are not on the disk. A file is made under another name, synced, renamed, and its directory synced.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use router::conversation::Recent;
+use serde::{Deserialize, Serialize};
+use storage_log::format::{FEED_BYTES, FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
+use storage_log::{
+    Answer, Damage, DamageKind, Log, LogConfig, Recovered, Retention, Scan, SegmentHeader, StreamKind,
+    WriteBatch, segment_file_name, segment_of_file_name,
+};
+
+/// Bytes of the newest records of one log that stay in memory for readers.
+const TAIL_BYTES: usize = 16 << 20;
+
+/// A process that was just killed holds its lock for some milliseconds more.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// More logs than this on one device only share its syncs.
+const LOGS_MAX: u16 = 64;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreFile {
+    format: u16,
+    store: String,
+    logs: u16,
+    key: String,
+}
+
+/// An open data directory, held exclusively.
+pub struct Store {
+    directory: PathBuf,
+    _lock: File,
+    /// The installation.
+    pub id: [u8; 16],
+    /// Secret of the installation.
+    pub key: [u8; 32],
+    /// Logs, fixed when the directory was made.
+    pub logs: u16,
+}
+
+/// A log that was read back and is durable as it stands.
+pub struct OpenLog {
+    /// The log, its run begun.
+    pub log: Log,
+    /// Ids stored lately.
+    pub recent: Recent,
+    /// Its segment files, in order.
+    pub segments: Vec<(u64, File)>,
+}
+
+/// Why a log is not served. The others are.
+#[derive(Debug)]
+pub enum LogRefusal {
+    /// Damage that a program must not repair by itself.
+    Damaged(Damage),
+    /// The disk gave an error.
+    Io(io::Error),
+}
+
+impl Store {
+    /// Opens the data directory, or makes it with `logs` logs.
+    ///
+    /// # Errors
+    /// In words for an operator: it is in use, of a newer format, or cannot be read.
+    pub fn open(directory: &Path, logs: u16) -> anyhow::Result<Self> {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make the data directory {}", directory.display()))?;
+        let lock = lock(directory)?;
+        let path = directory.join("store.toml");
+        if !path.exists() {
+            make_store(directory, &path, logs)?;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let file: StoreFile = toml::from_str(&text).with_context(|| {
+            format!("{} cannot be understood: restore it from a backup of this directory", path.display())
+        })?;
+        ensure!(
+            file.format <= FORMAT_VERSION,
+            "{} has format {}, this program knows {FORMAT_VERSION}: start the newer program that made it",
+            directory.display(),
+            file.format,
+        );
+        ensure!((1..=LOGS_MAX).contains(&file.logs), "{}: logs must be 1..={LOGS_MAX}", path.display());
+        let id =
+            from_hex(&file.store).with_context(|| format!("{}: store is not 32 digits", path.display()))?;
+        let key = from_hex(&file.key).with_context(|| format!("{}: key is not 64 digits", path.display()))?;
+        Ok(Self { directory: directory.to_owned(), _lock: lock, id, key, logs: file.logs })
+    }
+
+    fn log_directory(&self, log: u16) -> PathBuf {
+        self.directory.join(format!("log-{log:02}"))
+    }
+
+    /// Makes the segment of a log at `base`: header, full length reserved, synced.
+    ///
+    /// # Errors
+    /// Those of the disk, `ENOSPC` among them; nothing is left behind then.
+    pub fn make_segment(&self, log: u16, base: u64) -> io::Result<File> {
+        make_segment(&self.log_directory(log), &SegmentHeader { store: self.id, log, base })
+    }
+
+    /// What makes segments for this store, in another thread.
+    #[must_use]
+    pub fn segment_maker(&self) -> SegmentMaker {
+        SegmentMaker { directory: self.directory.clone(), store: self.id }
+    }
+
+    /// Reads a log back, writes its last batch again, begins run `run` and syncs.
+    ///
+    /// # Errors
+    /// [`LogRefusal`]: this log is not served.
+    pub fn open_log(&self, number: u16, run: [u8; 16], seed: u64, now: u64) -> Result<OpenLog, LogRefusal> {
+        let directory = self.log_directory(number);
+        fs::create_dir_all(&directory).map_err(LogRefusal::Io)?;
+        sync_directory(&self.directory).map_err(LogRefusal::Io)?;
+        let mut segments = open_segments(&directory).map_err(LogRefusal::Io)?;
+        if segments.is_empty() {
+            segments.push((0, self.make_segment(number, 0).map_err(LogRefusal::Io)?));
+        }
+        let config = LogConfig {
+            store: self.id,
+            number,
+            tail_bytes_max: TAIL_BYTES,
+            retention: Retention::keep_last(&[StreamKind(2), StreamKind(3)]),
+        };
+        let mut recent = Recent::new(seed);
+        let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
+        let recovered = scan(config, epoch, &segments, &mut recent)?;
+        if let Some(dropped) = recovered.dropped {
+            tracing::warn!(
+                log = number,
+                segment = segment_file_name(dropped.segment),
+                offset = dropped.offset,
+                bytes = dropped.bytes,
+                "a batch that was being written when the node stopped was cut off; nobody had been told of it"
+            );
+        }
+        tracing::info!(log = number, records = recovered.records, "log recovered");
+        let mut log = recovered.log;
+        let file_of = |base: u64| segments.iter().find(|(at, _)| *at == base).map(|(_, file)| file);
+        if let Some(batch) = &recovered.rewrite {
+            write_batch(file_of(batch.segment), batch).map_err(LogRefusal::Io)?;
+        }
+        if !matches!(log.begin_run(run, now), Answer::Stored(_)) {
+            return Err(LogRefusal::Io(io::Error::from(ErrorKind::StorageFull)));
+        }
+        while let Some(batch) = log.poll_write(now) {
+            write_batch(file_of(batch.segment), &batch).map_err(LogRefusal::Io)?;
+            log.handle_written(batch.bytes, true).expect("it was written and synced");
+        }
+        Ok(OpenLog { log, recent, segments })
+    }
+}
+
+/// Makes segments away from the data plane: creating, reserving and syncing a file all block.
+#[derive(Clone)]
+pub struct SegmentMaker {
+    directory: PathBuf,
+    store: [u8; 16],
+}
+
+impl SegmentMaker {
+    /// As [`Store::make_segment`].
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn make(&self, log: u16, base: u64) -> io::Result<File> {
+        let directory = self.directory.join(format!("log-{log:02}"));
+        make_segment(&directory, &SegmentHeader { store: self.store, log, base })
+    }
+}
+
+fn lock(directory: &Path) -> anyhow::Result<File> {
+    let path = directory.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => bail!(
+                "{} is in use by another gatehouse: stop that one, or give this one a directory of its own",
+                directory.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+    }
+}
+
+fn make_store(directory: &Path, path: &Path, logs: u16) -> anyhow::Result<()> {
+    let (mut store, mut key) = ([0; 16], [0; 32]);
+    getrandom::fill(&mut store).context("the system gives no randomness")?;
+    getrandom::fill(&mut key).context("the system gives no randomness")?;
+    let file = StoreFile { format: FORMAT_VERSION, store: to_hex(&store), logs, key: to_hex(&key) };
+    let text = toml::to_string(&file).context("a store file is always TOML")?;
+    let new = directory.join("store.toml.new");
+    let made = (|| {
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        sync_directory(directory)
+    })();
+    made.with_context(|| format!("cannot make {}", path.display()))
+}
+
+fn make_segment(directory: &Path, header: &SegmentHeader) -> io::Result<File> {
+    let path = directory.join(segment_file_name(header.base));
+    let new = path.with_extension("new");
+    let made = (|| {
+        let file =
+            OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(&new)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, SEGMENT_BYTES)?;
+        file.write_all_at(&header.encode(), 0)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        sync_directory(directory)?;
+        Ok(file)
+    })();
+    if made.is_err() {
+        // Best effort: the next attempt truncates it anyway.
+        let _ = fs::remove_file(&new);
+    }
+    made
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// All segments in order, synced before anything is read. Files of other names are left alone.
+fn open_segments(directory: &Path) -> io::Result<Vec<(u64, File)>> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if let Some(base) = entry.file_name().to_str().and_then(segment_of_file_name) {
+            let file = OpenOptions::new().read(true).write(true).open(entry.path())?;
+            file.sync_all()?;
+            segments.push((base, file));
+        }
+    }
+    sync_directory(directory)?;
+    segments.sort_unstable_by_key(|(base, _)| *base);
+    Ok(segments)
+}
+
+fn scan(
+    config: LogConfig,
+    epoch: u32,
+    segments: &[(u64, File)],
+    recent: &mut Recent,
+) -> Result<Recovered, LogRefusal> {
+    let mut scan = Scan::new(config, epoch);
+    for (base, file) in segments {
+        let mut header = [0; SEGMENT_HEADER_BYTES];
+        let read = read_up_to(file, &mut header, 0).map_err(LogRefusal::Io)?;
+        scan.open_segment(*base, &header[..read]).map_err(LogRefusal::Damaged)?;
+        let mut buffer = vec![0; FEED_BYTES];
+        loop {
+            let offset = scan.offset();
+            let read = read_up_to(file, &mut buffer, offset).map_err(LogRefusal::Io)?;
+            let to_end = offset + read as u64 >= SEGMENT_BYTES;
+            if read < buffer.len() && !to_end {
+                let damage =
+                    Damage { segment: *base, offset: offset + read as u64, kind: DamageKind::Missing };
+                return Err(LogRefusal::Damaged(damage));
+            }
+            let mut observe = |record: &storage_log::Record<'_>| recent.observe(record);
+            if scan.feed(&buffer[..read], to_end, &mut observe).map_err(LogRefusal::Damaged)?.ended {
+                break;
+            }
+        }
+    }
+    scan.finish().map_err(LogRefusal::Damaged)
+}
+
+fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match file.read_at(&mut buffer[read..], offset + read as u64) {
+            Ok(0) => break,
+            Ok(bytes) => read += bytes,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
+
+fn write_batch(file: Option<&File>, batch: &WriteBatch) -> io::Result<()> {
+    let file = file.ok_or(ErrorKind::NotFound)?;
+    file.write_all_at(&batch.bytes, batch.offset)?;
+    file.sync_data()
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N || !text.is_ascii() {
+        return None;
+    }
+    for (place, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * place..2 * place + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
