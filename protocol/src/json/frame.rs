@@ -6,7 +6,7 @@ use super::{object::Object, request::write_roles};
 use crate::{
     command::{MessageKind, Role},
     event::{ErrorReply, Gap, Head, MemberEvent, MessageEvent, OkReply, PageItem, ServerFrame, Welcome},
-    ids::{MessageId, RequestId, Seq, UserId},
+    ids::{RequestId, Seq, UserId},
     record::{
         ArchivedMemberV1, ArchivedMembershipV1, ArchivedMessageV1, ArchivedNameV1, Portable, Stored,
         StoredBody, StoredItem,
@@ -113,9 +113,9 @@ pub(crate) fn unknown_gap(portable: &Portable) -> Gap {
 fn write_stored_message(portable: &Portable, body: &ArchivedMessageV1, out: &mut Vec<u8>) {
     let mut object = Object::op(out, "message");
     object
-        .plain("conversation", portable.conversation)
+        .uuid("conversation", &portable.conversation.0)
         .number("seq", portable.seq.0)
-        .plain("message_id", MessageId(body.message_id))
+        .uuid("message_id", &body.message_id)
         .text("sender", &text(&body.sender))
         .text("kind", MessageKind::from_number(body.kind).unwrap_or(MessageKind::Text).name())
         .text("text", &text(&body.text))
@@ -133,9 +133,9 @@ fn write_stored_message(portable: &Portable, body: &ArchivedMessageV1, out: &mut
 fn write_stored_membership(portable: &Portable, body: &ArchivedMembershipV1, out: &mut Vec<u8>) {
     let mut object = Object::op(out, "member");
     object
-        .plain("conversation", portable.conversation)
+        .uuid("conversation", &portable.conversation.0)
         .number("seq", portable.seq.0)
-        .plain("message_id", MessageId(body.message_id))
+        .uuid("message_id", &body.message_id)
         .number("at", portable.at.0)
         .text("by", &text(&body.by));
     if !body.added.is_empty() {
@@ -149,7 +149,10 @@ fn write_stored_membership(portable: &Portable, body: &ArchivedMembershipV1, out
     if !body.roles.is_empty() {
         let mut roles = object.object("roles");
         for member in body.roles.iter() {
-            roles.text(&text(&member.user), Role::from_number(member.role).unwrap_or(Role::Member).name());
+            roles.text_under(
+                &text(&member.user),
+                Role::from_number(member.role).unwrap_or(Role::Member).name(),
+            );
         }
         roles.end();
     }
@@ -195,9 +198,9 @@ fn write_welcome(welcome: &Welcome, out: &mut Vec<u8>) {
 fn write_ok(ok: &OkReply, out: &mut Vec<u8>) {
     let mut object = reply(out, "ok", ok.id);
     object
-        .plain_if("conversation", ok.conversation)
+        .uuid_if("conversation", ok.conversation.as_ref().map(|id| &id.0))
         .number_if("seq", ok.seq.map(|seq| seq.0))
-        .plain_if("message_id", ok.message_id)
+        .uuid_if("message_id", ok.message_id.as_ref().map(|id| &id.0))
         .number_if("at", ok.at.map(|at| at.0));
     object.end();
 }
@@ -216,9 +219,9 @@ fn write_error(error: &ErrorReply, out: &mut Vec<u8>) {
 fn write_message(event: &MessageEvent, out: &mut Vec<u8>) {
     let mut object = Object::op(out, "message");
     object
-        .plain("conversation", event.conversation)
+        .uuid("conversation", &event.conversation.0)
         .number("seq", event.seq.0)
-        .plain("message_id", event.message_id)
+        .uuid("message_id", &event.message_id.0)
         .text("sender", event.sender.as_str())
         .text("kind", event.kind.name())
         .text("text", &event.text)
@@ -232,9 +235,9 @@ fn write_message(event: &MessageEvent, out: &mut Vec<u8>) {
 fn write_member(event: &MemberEvent, out: &mut Vec<u8>) {
     let mut object = Object::op(out, "member");
     object
-        .plain("conversation", event.conversation)
+        .uuid("conversation", &event.conversation.0)
         .number("seq", event.seq.0)
-        .plain("message_id", event.message_id)
+        .uuid("message_id", &event.message_id.0)
         .number("at", event.at.0)
         .text("by", event.by.as_str())
         .texts_if("added", event.added.iter().map(UserId::as_str))
@@ -247,7 +250,7 @@ fn write_member(event: &MemberEvent, out: &mut Vec<u8>) {
 fn write_gap(gap: &Gap, out: &mut Vec<u8>) {
     let mut object = Object::op(out, "gap");
     object
-        .plain("conversation", gap.conversation)
+        .uuid("conversation", &gap.conversation.0)
         .number("from", gap.from.0)
         .number("to", gap.to.0)
         .text("reason", &gap.reason);
@@ -257,7 +260,7 @@ fn write_gap(gap: &Gap, out: &mut Vec<u8>) {
 fn write_head(head: &Head, out: &mut Vec<u8>) {
     let mut object = Object::new(out);
     object
-        .plain("conversation", head.conversation)
+        .uuid("conversation", &head.conversation.0)
         .number_if("from", head.from.map(|Seq(seq)| seq))
         .number("head", head.head.0)
         .number("read", head.read.0)

@@ -1,8 +1,9 @@
 //! Writes JSON objects into a buffer: no tree, no intermediate strings.
 //!
-//! Invariant: names are constants of the protocol and need no escaping; every text does and gets it.
+//! Invariant: names are constants of the protocol and need no escaping, except those given to
+//! [`Object::text_under`]; every text does and gets it.
 
-use std::fmt::{Display, Write};
+use uuid::{Uuid, fmt::Hyphenated};
 
 /// An object being written. [`Object::end`] closes it.
 pub(super) struct Object<'o> {
@@ -40,23 +41,49 @@ impl<'o> Object<'o> {
         self
     }
 
-    /// A value whose text needs no escaping, as ids in UUID form.
-    pub(super) fn plain(&mut self, name: &str, value: impl Display) -> &mut Self {
+    /// An id in its canonical form.
+    pub(super) fn uuid(&mut self, name: &str, bytes: &[u8; 16]) -> &mut Self {
         self.name(name);
-        write!(Quoted(self.out), "\"{value}\"").expect("writing to memory does not fail");
+        let mut text = [0; Hyphenated::LENGTH];
+        self.out.push(b'"');
+        self.out.extend_from_slice(
+            Uuid::from_bytes_ref(bytes).as_hyphenated().encode_lower(&mut text).as_bytes(),
+        );
+        self.out.push(b'"');
         self
     }
 
-    pub(super) fn plain_if(&mut self, name: &str, value: Option<impl Display>) -> &mut Self {
-        if let Some(value) = value {
-            self.plain(name, value);
+    pub(super) fn uuid_if(&mut self, name: &str, bytes: Option<&[u8; 16]>) -> &mut Self {
+        if let Some(bytes) = bytes {
+            self.uuid(name, bytes);
         }
         self
     }
 
+    /// A text under a name that is not a constant.
+    pub(super) fn text_under(&mut self, name: &str, text: &str) -> &mut Self {
+        self.separate();
+        write_text(self.out, name);
+        self.out.push(b':');
+        write_text(self.out, text);
+        self
+    }
+
     pub(super) fn number(&mut self, name: &str, number: u64) -> &mut Self {
+        const DIGITS_MAX: usize = 20;
         self.name(name);
-        write!(Quoted(self.out), "{number}").expect("writing to memory does not fail");
+        let mut digits = [0; DIGITS_MAX];
+        let mut start = DIGITS_MAX;
+        let mut rest = number;
+        loop {
+            start -= 1;
+            digits[start] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.out.extend_from_slice(&digits[start..]);
         self
     }
 
@@ -114,12 +141,17 @@ impl<'o> Object<'o> {
     }
 
     fn name(&mut self, name: &str) {
+        self.separate();
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    fn separate(&mut self) {
         if !self.first {
             self.out.push(b',');
         }
         self.first = false;
-        write_text(self.out, name);
-        self.out.push(b':');
     }
 }
 
@@ -149,14 +181,4 @@ pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
     }
     out.extend_from_slice(&bytes[start..]);
     out.push(b'"');
-}
-
-/// Formats into bytes.
-struct Quoted<'o>(&'o mut Vec<u8>);
-
-impl Write for Quoted<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
-    }
 }

@@ -249,7 +249,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
                 .text("history", create.history.name());
         }
         Command::History { conversation, range, limit } => {
-            object.plain("conversation", conversation);
+            object.uuid("conversation", &conversation.0);
             match range {
                 HistoryRange::After(seq) => object.number("after", seq.0),
                 HistoryRange::Before(seq) => object.number("before", seq.0),
@@ -258,10 +258,10 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             .number("limit", u64::from(*limit));
         }
         Command::Leave { conversation, .. } => {
-            object.plain("conversation", conversation);
+            object.uuid("conversation", &conversation.0);
         }
         Command::ListMembers { conversation } => {
-            object.plain("conversation", conversation).boolean("list", true);
+            object.uuid("conversation", &conversation.0).boolean("list", true);
         }
         Command::Members(members) => write_members(members, &mut object),
         Command::Ping { cursor } => {
@@ -272,10 +272,10 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         }
         Command::Send(send) => write_send(send, &mut object),
         Command::Title { conversation, title, .. } => {
-            object.plain("conversation", conversation).text("title", title);
+            object.uuid("conversation", &conversation.0).text("title", title);
         }
     }
-    object.plain_if("message_id", request.command.message_id());
+    object.uuid_if("message_id", request.command.message_id().as_ref().map(|id| &id.0));
     object.end();
 }
 
@@ -287,7 +287,7 @@ fn write_connect(connect: &Connect, object: &mut Object<'_>) {
     if let Some(positions) = &connect.positions {
         object.list("positions", positions, |(conversation, seq), out| {
             let mut position = Object::new(out);
-            position.plain("conversation", conversation).number("seq", seq.0);
+            position.uuid("conversation", &conversation.0).number("seq", seq.0);
             position.end();
         });
     }
@@ -295,7 +295,7 @@ fn write_connect(connect: &Connect, object: &mut Object<'_>) {
 
 fn write_members(members: &Members, object: &mut Object<'_>) {
     object
-        .plain("conversation", members.conversation)
+        .uuid("conversation", &members.conversation.0)
         .texts_if("add", members.add.iter().map(UserId::as_str))
         .texts_if("remove", members.remove.iter().map(UserId::as_str));
     write_roles(&members.roles, object);
@@ -308,14 +308,14 @@ pub(super) fn write_roles(roles: &[(UserId, Role)], object: &mut Object<'_>) {
     }
     let mut pairs = object.object("roles");
     for (user, role) in roles {
-        pairs.text(user.as_str(), role.name());
+        pairs.text_under(user.as_str(), role.name());
     }
     pairs.end();
 }
 
 fn write_send(send: &Send, object: &mut Object<'_>) {
     match &send.target {
-        Target::Conversation(conversation) => object.plain("conversation", conversation),
+        Target::Conversation(conversation) => object.uuid("conversation", &conversation.0),
         Target::User(user) => object.text("to", user.as_str()),
     }
     .text("kind", send.kind.name())
