@@ -56,10 +56,10 @@ const REPLY_CREDITS: usize = (COMMAND_CREDITS + PAGE_CREDITS + MOVE_CREDITS) as 
 const LOGS_MAX: usize = 64;
 
 impl Lane {
-    fn new() -> Self {
+    fn new(deliver_places: usize) -> Self {
         // A move may be followed by its cancellation before either is read.
         let requests = REPLY_CREDITS + MOVE_CREDITS as usize;
-        let replies = REPLY_CREDITS + DELIVER_PLACES + LOGS_MAX;
+        let replies = REPLY_CREDITS + deliver_places + LOGS_MAX;
         Self { requests: ArrayQueue::new(requests), replies: ArrayQueue::new(replies) }
     }
 }
@@ -67,19 +67,21 @@ impl Lane {
 /// The lanes between all shards of a node, and who of them sleeps.
 pub struct Mesh {
     shards: usize,
+    deliver_places: usize,
     /// `lanes[source * shards + target]`.
     lanes: Vec<Lane>,
     sleeping: Vec<CachePadded<AtomicBool>>,
 }
 
 impl Mesh {
-    /// The lanes of `shards` shards.
+    /// The lanes of `shards` shards, with `deliver_places` places for deliveries in each: [`DELIVER_PLACES`], unless a
+    /// test wants to see it full.
     #[must_use]
-    pub fn new(shards: u16) -> Arc<Self> {
+    pub fn new(shards: u16, deliver_places: usize) -> Arc<Self> {
         let shards = usize::from(shards);
-        let lanes = (0..shards * shards).map(|_| Lane::new()).collect();
+        let lanes = (0..shards * shards).map(|_| Lane::new(deliver_places)).collect();
         let sleeping = (0..shards).map(|_| CachePadded::new(AtomicBool::new(false))).collect();
-        Arc::new(Self { shards, lanes, sleeping })
+        Arc::new(Self { shards, deliver_places, lanes, sleeping })
     }
 
     fn lane(&self, source: ShardId, target: ShardId) -> &Lane {
@@ -156,7 +158,7 @@ impl Mailboxes {
         self.post_notes(target);
         if let Back::Reply(Reply::Deliver(deliver)) = &back {
             let lane = self.mesh.lane(self.me, target);
-            let full = lane.replies.len() >= DELIVER_PLACES;
+            let full = lane.replies.len() >= self.mesh.deliver_places;
             if full || !self.notes[target.index()].is_empty() {
                 self.dropped += 1;
                 return note(&mut self.notes[target.index()], deliver.log, &deliver.users);
@@ -171,7 +173,7 @@ impl Mailboxes {
     pub fn post_notes(&mut self, target: ShardId) {
         let notes = &mut self.notes[target.index()];
         let lane = self.mesh.lane(self.me, target);
-        if notes.is_empty() || lane.replies.len() >= DELIVER_PLACES {
+        if notes.is_empty() || lane.replies.len() >= self.mesh.deliver_places {
             return;
         }
         for Note { log, users } in notes.drain(..) {
@@ -236,15 +238,15 @@ mod tests {
 
     #[test]
     fn a_delivery_without_room_is_noted_ahead_of_the_next_and_replies_always_fit() {
-        let mesh = Mesh::new(2);
+        let mesh = Mesh::new(2, 64);
         let mut source = Mailboxes::new(mesh.clone(), ShardId(0));
         let target = Mailboxes::new(mesh, ShardId(1));
-        for position in 0..DELIVER_PLACES as u64 + 10 {
+        for position in 0..64 + 10 {
             source.reply(ShardId(1), deliver(position));
         }
         assert_eq!(source.dropped, 10);
         (0..REPLY_CREDITS).for_each(|_| source.reply(ShardId(1), Back::Moved));
-        for _ in 0..DELIVER_PLACES + REPLY_CREDITS {
+        for _ in 0..64 + REPLY_CREDITS {
             target.take_reply(ShardId(0)).expect("enqueued");
         }
         source.reply(ShardId(1), deliver(99_999));
@@ -261,7 +263,7 @@ mod tests {
 
     #[test]
     fn nobody_falls_asleep_on_mail() {
-        let mesh = Mesh::new(2);
+        let mesh = Mesh::new(2, DELIVER_PLACES);
         let mut source = Mailboxes::new(mesh.clone(), ShardId(0));
         let mut rings = Vec::new();
         assert!(mesh.fall_asleep(ShardId(1)));

@@ -19,7 +19,7 @@ use crate::auth::{AdminToken, Keys, Verifier, development_banner};
 use crate::config::Config;
 use crate::driver::{Driver, DriverParts};
 use crate::files::{self, Command, Inbox, Job};
-use crate::mailbox::{Mailboxes, Mesh};
+use crate::mailbox::{DELIVER_PLACES, Mailboxes, Mesh};
 use crate::metrics::ShardMetrics;
 use crate::shard::{Listener, OwnedLog, Shard, ShardConfig, ShardParts};
 use crate::state::{LogHealth, NodeState};
@@ -80,7 +80,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         starts: Arc::new(starts),
         config: Arc::new(config),
         verifier: keys.verifier.clone(),
-        mesh: Mesh::new(shards),
+        mesh: Mesh::new(shards, DELIVER_PLACES),
         state: state.clone(),
         epoch: Instant::now(),
         jobs,

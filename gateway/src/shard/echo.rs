@@ -7,6 +7,7 @@ use protocol::session::{Frames, SessionLimits};
 use protocol::upgrade::{Origins, UpgradePolicy};
 use protocol::ws::Opcode;
 
+use super::connection::Stage;
 use super::{ConnectionId, Shard};
 
 /// Messages up to 16 MiB in up to 65,536 fragments, text and binary.
@@ -15,6 +16,9 @@ pub(super) const LIMITS: SessionLimits =
 
 /// What the echo service of one node holds, over all its connections.
 const HELD_BYTES_MAX: usize = 256 << 20;
+
+/// Answers to pings held for one connection; beyond it only the newest ping is answered.
+const CONTROL_BYTES_MAX: usize = 16 << 10;
 
 static POLICY: UpgradePolicy = UpgradePolicy { path: None, origins: Origins::Unset };
 
@@ -37,6 +41,16 @@ impl Shard {
         connection.own_outbox().push(frame.into(), false);
         if self.echo_bytes > share {
             self.end(id, CloseCode::OVERLOAD, "the echo service holds too much");
+        }
+    }
+
+    /// The echo service answers every ping, as its users count them; of a flood only the newest.
+    pub(super) fn answer_echo_pings(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.find(id)
+            && matches!(connection.stage, Stage::Echo)
+            && connection.control.len() < CONTROL_BYTES_MAX
+        {
+            connection.codec.poll_control(&mut connection.control);
         }
     }
 }

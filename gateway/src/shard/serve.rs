@@ -122,6 +122,7 @@ impl Shard {
                 return self.end(id, CloseCode::OVERLOAD, "too much is held for peers without a session");
             }
             rest = &mut rest[consumed..];
+            self.answer_echo_pings(id);
             let nothing = matches!(step, Step::Nothing);
             self.handle_step(id, step);
             if let Some(Connection { stage: Stage::Leaving(moved), .. }) = self.connections.find(id) {
