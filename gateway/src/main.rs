@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use gateway::{
     auth::Keys,
-    cli::{self, Cli, Command, EXIT_FAILED, EXIT_OK, EXIT_REFUSED, ServeFlags},
+    cli::{self, Cli, Command, EXIT_OK, EXIT_REFUSED, ServeFlags},
     config::{Config, Layers},
     logging, node,
 };
@@ -49,12 +49,10 @@ fn serve_node(flags: &ServeFlags) -> ExitCode {
         Ok(keys) => keys,
         Err(error) => return refuse(&error.to_string()),
     };
-    let code = node::run(config, keys).unwrap_or_else(|error| {
-        tracing::error!("the node ends: {error:#}");
-        ExitCode::from(EXIT_FAILED)
-    });
+    let ended = node::run(config, keys);
+    // First what is still to be logged, so that the reason is the last line.
     drop(logging);
-    code
+    ended.unwrap_or_else(|error| refuse(&format!("the start is refused: {error:#}")))
 }
 
 /// One line on standard output. A reader that has gone away is no failure of ours.
