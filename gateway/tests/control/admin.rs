@@ -1,0 +1,207 @@
+//! The admin server over real sockets.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use gateway::{
+    admin::{AdminContext, serve},
+    auth::AdminToken,
+    metrics::ShardMetrics,
+    state::{LogHealth, NodeState},
+};
+use tokio::sync::oneshot;
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// A running admin server and what it shows.
+struct Server {
+    address: SocketAddr,
+    state: Arc<NodeState>,
+    metrics: Arc<ShardMetrics>,
+    drains: Arc<AtomicUsize>,
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let state = Arc::new(NodeState::new(1));
+        let metrics = Arc::new(ShardMetrics::default());
+        let drains = Arc::new(AtomicUsize::new(0));
+        let counted = drains.clone();
+        let context = AdminContext {
+            state: state.clone(),
+            metrics: vec![metrics.clone()],
+            admin_token: Arc::new(AdminToken::new(TOKEN.as_bytes())),
+            drain: Arc::new(move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }),
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        listener.set_nonblocking(true).expect("a socket of ours");
+        let (end, ended) = oneshot::channel();
+        let thread = thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                serve(listener, context, async {
+                    let _ = ended.await;
+                })
+                .await;
+            });
+        });
+        Self { address, state, metrics, drains, end: Some(end), thread: Some(thread) }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket of ours");
+        stream
+    }
+
+    /// Sends one request on a connection of its own and reads to the end.
+    fn ask(&self, request_line: &str, headers: &str) -> String {
+        let mut stream = self.connect();
+        write!(stream, "{request_line} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n{headers}\r\n")
+            .expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the server ends in order");
+        }
+    }
+}
+
+fn check(answer: &str, status: &str, body: &str) {
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    assert!(answer.contains(body), "{answer}");
+}
+
+#[test]
+fn health_follows_the_node() {
+    let server = Server::start();
+    check(&server.ask("GET /livez", ""), "200", "\r\n\r\nok\n");
+    check(&server.ask("GET /readyz", ""), "503", "\r\n\r\nrecovering: ");
+    server.state.set_log(0, LogHealth::Serving);
+    server.state.set_recovered();
+    check(&server.ask("GET /readyz", ""), "200", "\r\n\r\nready\n");
+    server.state.set_log(0, LogHealth::Failed);
+    check(&server.ask("GET /readyz", ""), "503", "log 0 failed: ");
+    server.state.set_draining();
+    check(&server.ask("GET /readyz", ""), "503", "draining: ");
+    check(&server.ask("GET /livez", ""), "200", "ok");
+}
+
+#[test]
+fn metrics_are_served_as_prometheus_reads_them() {
+    let server = Server::start();
+    server.metrics.messages_stored_total.add(42);
+    let answer = server.ask("GET /metrics", "");
+    check(&answer, "200", "\ngatehouse_messages_stored_total 42\n");
+    check(&answer, "200", "content-type: text/plain; version=0.0.4; charset=utf-8\r\n");
+    check(&answer, "200", "\ngatehouse_logs{health=\"starting\"} 1\n");
+    assert!(!answer.contains(TOKEN));
+}
+
+#[test]
+fn a_drain_needs_the_token() {
+    let server = Server::start();
+    for headers in [
+        String::new(),
+        "Authorization: Bearer\r\n".to_owned(),
+        "Authorization: Bearer wrong\r\n".to_owned(),
+        format!("Authorization: Basic {TOKEN}\r\n"),
+        format!("Authorization: Bearer {}\r\n", &TOKEN[1..]),
+        format!("Authorization: {TOKEN}\r\n"),
+    ] {
+        let answer = server.ask("POST /v1/drain", &headers);
+        check(&answer, "401", "www-authenticate: Bearer\r\n");
+        assert!(!answer.contains(TOKEN), "{answer}");
+    }
+    check(&server.ask(&format!("POST /v1/drain?token={TOKEN}"), ""), "401", "");
+    check(&server.ask("GET /v1/drain", &format!("Authorization: Bearer {TOKEN}\r\n")), "405", "");
+    assert_eq!(server.drains.load(Ordering::SeqCst), 0);
+    check(&server.ask("POST /v1/drain", &format!("Authorization: bearer {TOKEN}\r\n")), "202", "draining\n");
+    assert_eq!(server.drains.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn other_requests_are_refused_and_disturb_nothing() {
+    let server = Server::start();
+    check(&server.ask("GET /", ""), "200", "/readyz");
+    check(&server.ask("GET /../etc/passwd", ""), "404", "there is no such path");
+    check(&server.ask("DELETE /metrics", ""), "405", "");
+    let large = format!("GET /livez HTTP/1.1\r\nHost: admin\r\nX: {}\r\n\r\n", "x".repeat(64 * 1024));
+    for junk in [large.as_bytes(), b"\x16\x03\x01 not HTTP at all\r\n\r\n"] {
+        let mut stream = server.connect();
+        let mut answer = Vec::new();
+        // It answers and closes without reading on, so either call may find the connection reset.
+        let _ = stream.write_all(junk).and_then(|()| stream.read_to_end(&mut answer));
+        assert!(!answer.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&answer));
+    }
+    check(&server.ask("GET /livez", ""), "200", "ok");
+}
+
+#[test]
+fn a_head_that_never_ends_is_cut() {
+    let server = Server::start();
+    let mut slow = server.connect();
+    slow.write_all(b"GET /livez HTTP/1.1\r\nHost: a").expect("it reads");
+    let mut silent = server.connect();
+    for stream in [&mut slow, &mut silent] {
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("closed in time, not reset by the read timeout");
+    }
+}
+
+#[test]
+fn callers_beyond_the_limit_wait_for_a_place() {
+    const PLACES: usize = 64;
+    const REQUEST: &[u8] = b"GET /livez HTTP/1.1\r\nHost: admin\r\n\r\n";
+    let server = Server::start();
+    let mut byte = [0; 1];
+    let mut held: Vec<_> = (0..PLACES).map(|_| server.connect()).collect();
+    for stream in &mut held {
+        stream.write_all(REQUEST).expect("it reads");
+        stream.read_exact(&mut byte).expect("it answers");
+    }
+    let mut late = server.connect();
+    late.write_all(REQUEST).expect("the kernel takes it");
+    late.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket of ours");
+    let waiting = late.read(&mut byte).expect_err("there is no place");
+    assert!(matches!(waiting.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{waiting}");
+    held.pop();
+    late.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket of ours");
+    late.read_exact(&mut byte).expect("a place is free");
+}
+
+#[test]
+fn the_end_waits_for_no_idle_caller() {
+    let server = Server::start();
+    let mut idle = server.connect();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: admin\r\n\r\n").expect("it reads");
+    let mut byte = [0; 1];
+    idle.read_exact(&mut byte).expect("it answers");
+    let address = server.address;
+    drop(server);
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).expect("the server closes");
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+}

@@ -1,0 +1,144 @@
+//! The binary, as a shell sees it.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use clap::CommandFactory;
+use gateway::{
+    auth::Keys,
+    cli::{Cli, now},
+    config::Config,
+};
+
+/// Runs the binary with nothing of our own environment in its way.
+fn gatehouse(arguments: &[&str], environment: &[(&str, &OsStr)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gatehouse"));
+    command.args(arguments).env_clear().envs(environment.iter().copied());
+    command.output().expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("messages are text")
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("temporary paths are text")
+}
+
+/// Checks the exit code and that standard error says each of `words`.
+fn check_refused(output: &Output, words: &[&str]) {
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    for word in words {
+        assert!(text(&output.stderr).contains(word), "no {word:?} in {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_token_is_alone_on_the_last_line_and_the_node_takes_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    let output = gatehouse(&["token", "--data", path(&data), "--user", "alice", "--ttl", "60"], &[]);
+    assert!(output.status.success(), "{output:?}");
+    let token = text(&output.stdout).lines().last().expect("a token");
+    let keys = Keys::load(&Config { data, ..Config::default() }).expect("the key it made");
+    let verified = keys.verifier.verify(token, now()).expect("a good token");
+    assert_eq!(verified.user.as_str(), "alice");
+    let left = verified.expires_at.0.saturating_sub(now().0);
+    assert!((1..=60_000).contains(&left), "{left} ms are left of a minute");
+}
+
+#[test]
+fn a_token_follows_the_configuration() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    let config = at.join("g.toml");
+    fs::write(&config, format!("eddsa_public_key_file = {:?}\n", at.join("public.pem"))).expect("a file");
+    let output = gatehouse(&["token", "--config", path(&config), "--user", "a"], &[]);
+    check_refused(&output, &["public.pem: this key file could not be read: No such file"]);
+    let key = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA1IbL5AJRMqCMTt89oTsWq073TOQqts4VmptT0tW22SQ=\n\
+               -----END PUBLIC KEY-----\n";
+    fs::write(at.join("public.pem"), key).expect("a file");
+    let output = gatehouse(&["token", "--user", "a"], &[("GATEHOUSE_CONFIG", config.as_os_str())]);
+    check_refused(&output, &["cannot sign: set `eddsa_private_key_file`"]);
+}
+
+#[test]
+fn bad_users_and_times_are_refused() {
+    let user = ["token", "--data", "/nowhere", "--user"];
+    for arguments in
+        [&[""][..], &["a\nb"], &["a", "--ttl", "0"], &["a", "--ttl", "1000000000"], &["a", "--tt", "1"]]
+    {
+        let output = gatehouse(&[&user, arguments].concat(), &[]);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn check_config_says_every_mistake_and_makes_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("g.toml");
+    let data = directory.path().join("data");
+    fs::write(&file, format!("data = {data:?}\n")).expect("a file");
+    let output = gatehouse(&["check-config", path(&file)], &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!data.exists(), "a check leaves the disk alone");
+
+    fs::write(&file, "shard = 1\nlisten = 7100\n").expect("a file");
+    let output = gatehouse(&["check-config", path(&file)], &[]);
+    check_refused(
+        &output,
+        &["g.toml:1: `shard` is not a setting; did you mean `shards`?", "g.toml:2: `listen`"],
+    );
+
+    fs::write(&file, "listen = \"0.0.0.0:7100\"\nhs256_key_file = \"/nowhere/key\"\n").expect("a file");
+    check_refused(
+        &gatehouse(&["check-config", path(&file)], &[]),
+        &["/nowhere/key: this key file could not be read"],
+    );
+    check_refused(
+        &gatehouse(&["check-config", "/nowhere/g.toml"], &[]),
+        &["/nowhere/g.toml: the configuration file"],
+    );
+}
+
+#[test]
+fn a_start_is_refused_before_anything_is_made() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    for (arguments, words) in [
+        (
+            &["--listen", "0.0.0.0:7100"][..],
+            "--listen: `listen` is 0.0.0.0:7100, which other machines can reach",
+        ),
+        (&["serve", "--echo", "[::]:7102"], "--echo: `echo` is [::]:7102"),
+        (&["--shards", "many"], "--shards: `shards` must be a whole number from 1 to 128"),
+        (&["--port", "1"], "unexpected argument '--port'"),
+        (&["start"], "unrecognized subcommand 'start'"),
+    ] {
+        let data = ("GATEHOUSE_DATA", data.as_os_str());
+        check_refused(&gatehouse(arguments, &[data]), &[words]);
+    }
+    let output = gatehouse(&[], &[("GATEHOUSE_LOG_FORMAT", OsStr::new("xml"))]);
+    check_refused(&output, &["GATEHOUSE_LOG_FORMAT: must be text or json, not \"xml\""]);
+    let output = gatehouse(&[], &[("GATEHOUSE_LOG", OsStr::new("gateway=loud"))]);
+    check_refused(&output, &["GATEHOUSE_LOG: "]);
+    assert!(!data.exists());
+}
+
+#[test]
+fn help_fits_a_screen_and_shows_an_example_and_the_exit_codes() {
+    Cli::command().debug_assert();
+    for command in [&["--help"][..], &["serve", "--help"], &["token", "--help"], &["check-config", "--help"]]
+    {
+        let output = gatehouse(command, &[]);
+        let help = text(&output.stdout);
+        assert!(output.status.success());
+        assert!(help.lines().count() <= 24, "{command:?} has {} lines", help.lines().count());
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+        assert!(help.contains("Example: ") && help.contains("Exit codes: "), "{help}");
+    }
+}

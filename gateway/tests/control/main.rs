@@ -1,0 +1,8 @@
+//! The control plane from outside: configuration, tokens, metrics, the admin server, the command line.
+
+mod admin;
+mod auth;
+mod cli;
+mod config;
+mod metrics;
+mod state;
