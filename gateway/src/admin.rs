@@ -4,8 +4,8 @@
 //! asks a shard, so a busy node answers and a scrape costs the shards nothing. Reading is open to whoever
 //! reaches the address; changing something takes the admin token.
 //!
-//! Invariant: one caller holds at most one of [`CONNECTIONS_MAX`] places, for at most
-//! [`CONNECTION_TIME_MAX`], whatever it sends or does not read.
+//! Invariant: one caller holds at most one of `CONNECTIONS_MAX` places, for at most
+//! `CONNECTION_TIME_MAX`, whatever it sends or does not read.
 
 use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
 

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use protocol::ids::{UnixMillis, UserId};
 
 use crate::{
-    auth::Keys,
+    auth::{self, Keys},
     config::{Config, Layers},
 };
 
@@ -152,7 +152,8 @@ impl TokenFlags {
 pub fn check_config(file: PathBuf, process: Layers) -> Result<(), String> {
     let config =
         Config::load(&Layers { file: Some(file), ..process }).map_err(|errors| errors.to_string())?;
-    Keys::check(&config).map_err(|error| error.to_string())
+    let mistakes: Vec<_> = auth::check(&config).iter().map(ToString::to_string).collect();
+    if mistakes.is_empty() { Ok(()) } else { Err(mistakes.join("\n")) }
 }
 
 /// The system's clock. A clock before 1970 reads as 1970, and every token is then still to come.

@@ -3,7 +3,7 @@
 //! Whoever logs hands a line over and goes on. When standard error is not read (a full pipe, a stopped
 //! terminal), lines are dropped and counted, and the node serves on.
 //!
-//! Invariant: at most [`LINES_MAX`] lines wait; logging never blocks the thread that logs.
+//! Invariant: at most `LINES_MAX` lines wait; logging never blocks the thread that logs.
 
 use std::{
     io::{self, IsTerminal, Write},

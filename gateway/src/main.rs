@@ -45,6 +45,9 @@ fn serve_node(flags: &ServeFlags) -> ExitCode {
     for variable in layers.unknown_variables() {
         tracing::warn!(variable, "this variable is none of ours and does nothing; is it misspelt?");
     }
+    for caution in config.cautions() {
+        tracing::warn!("{caution}");
+    }
     let keys = match Keys::load(&config) {
         Ok(keys) => keys,
         Err(error) => return refuse(&error.to_string()),

@@ -49,14 +49,6 @@ impl Keys {
         }
     }
 
-    /// Opens the configured keys and makes nothing. Without any there is nothing to object to.
-    pub fn check(config: &Config) -> Result<(), KeyError> {
-        match config.keys {
-            KeyConfig::Development => Ok(()),
-            KeyConfig::Hs256 { .. } | KeyConfig::Eddsa { .. } => Self::load_configured(config).map(|_| ()),
-        }
-    }
-
     /// Keys of one shared secret, for simulators and tests. `None` when it is shorter than 32 bytes.
     pub fn from_secret(secret: &[u8]) -> Option<Self> {
         Self::hs256(Path::new("secret"), secret, &Config::default(), false).ok()
@@ -105,6 +97,30 @@ impl Keys {
             }
         };
         Ok(Self { verifier, issuer, is_development: false })
+    }
+}
+
+/// Opens every key file that a start would open, makes none, and tells all that is wrong with them.
+pub fn check(config: &Config) -> Vec<KeyError> {
+    let keys = match config.keys {
+        KeyConfig::Development => existing(&config.data.join(DEVELOPMENT_KEY_FILE)),
+        KeyConfig::Hs256 { .. } | KeyConfig::Eddsa { .. } => Keys::load_configured(config).map(|_| ()),
+    };
+    let admin_token = match config.admin_token_file {
+        None => existing(&config.data.join(ADMIN_TOKEN_FILE)),
+        Some(_) => AdminToken::load(config).map(|_| ()),
+    };
+    [keys, admin_token].into_iter().filter_map(Result::err).collect()
+}
+
+/// A file that is made at the first start: not there yet is fine.
+fn existing(path: &Path) -> Result<(), KeyError> {
+    match secret_file::read(path) {
+        Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(secret) if secret.len() < token::SECRET_BYTES_MIN => {
+            Err(KeyError::TooShort { path: path.to_owned(), bytes: secret.len() })
+        }
+        other => other.map(|_| ()),
     }
 }
 

@@ -93,6 +93,7 @@ impl Verifier {
     }
 
     fn new(key: DecodingKey, algorithm: Algorithm, claims: Claims) -> Self {
+        choose_cryptography();
         let mut validation = Validation::new(algorithm);
         // Claims are judged below, by the caller's clock; the library would ask the system's.
         validation.required_spec_claims.clear();
@@ -181,12 +182,14 @@ struct IssuerParts {
 
 impl Issuer {
     pub(super) fn hs256(secret: &[u8], claims: Claims) -> Self {
+        choose_cryptography();
         let key = EncodingKey::from_secret(secret);
         Self(Arc::new(IssuerParts { key, algorithm: Algorithm::HS256, claims }))
     }
 
     /// `None` unless `pem` is an Ed25519 private key that can sign.
     pub(super) fn eddsa(pem: &[u8], claims: Claims) -> Option<Self> {
+        choose_cryptography();
         let key = EncodingKey::from_ed_pem(pem).ok()?;
         jsonwebtoken::crypto::sign(b"probe", &key, Algorithm::EdDSA).ok()?;
         Some(Self(Arc::new(IssuerParts { key, algorithm: Algorithm::EdDSA, claims })))
@@ -224,6 +227,13 @@ struct OwnPayload<'a> {
     iss: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
+}
+
+/// Says which implementation signs and verifies. Left to itself the library takes the only one that is
+/// compiled in, and panics at the first token when some dependency brings a second.
+fn choose_cryptography() {
+    // Refused when it was chosen before, by us.
+    let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
 }
 
 /// Whether what one signs the other takes.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{ConfigError, KeyConfig, Place, settings::Draft};
+use super::{Config, ConfigError, KeyConfig, Place, settings::Draft};
 
 /// Adds an error for each relation that does not hold.
 pub(super) fn apply(draft: &Draft, errors: &mut Vec<ConfigError>) {
@@ -59,6 +59,25 @@ pub(super) fn apply(draft: &Draft, errors: &mut Vec<ConfigError>) {
             );
         }
     }
+}
+
+/// What is allowed and yet worth a line at every start.
+pub(super) fn cautions(config: &Config) -> Vec<String> {
+    let mut cautions = Vec::new();
+    if !is_loopback(config.listen) {
+        cautions.push(format!(
+            "`listen` is {}, which other machines can reach, and the node speaks no TLS: tokens and messages \
+             travel in the clear unless a TLS proxy or a private network stands in between",
+            config.listen
+        ));
+    }
+    if !is_loopback(config.admin) {
+        cautions.push(format!(
+            "`admin` is {}, which other machines can reach: whoever does can read health and metrics",
+            config.admin
+        ));
+    }
+    cautions
 }
 
 /// Whether only this machine can reach it; an IPv4 address inside IPv6 counts as what it is.

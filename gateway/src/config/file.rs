@@ -85,13 +85,17 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 fn unknown(key: &str) -> String {
+    // A quoted key may hold anything, and a mistake is one line.
+    let shown = key.escape_debug();
     let near = SETTINGS.iter().map(|setting| setting.key).min_by_key(|known| distance(known, key));
     match near {
         // Two slips of the finger; beyond that a guess misleads.
-        Some(near) if distance(near, key) <= 2 => format!("`{key}` is not a setting; did you mean `{near}`?"),
+        Some(near) if distance(near, key) <= 2 => {
+            format!("`{shown}` is not a setting; did you mean `{near}`?")
+        }
         _ => {
             let known: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
-            format!("`{key}` is not a setting; there are: {}", known.join(", "))
+            format!("`{shown}` is not a setting; there are: {}", known.join(", "))
         }
     }
 }

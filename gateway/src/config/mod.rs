@@ -4,7 +4,7 @@
 //! need not ask again. All mistakes are collected and told together, each with the place it stands in.
 //! Nothing here opens a key or makes a file: that is the business of `auth`.
 //!
-//! Invariant: a [`Config`] that [`Config::load`] returned keeps the relations of [`check`]; above all, the
+//! Invariant: a [`Config`] that [`Config::load`] returned keeps the relations of `check`; above all, the
 //! development key is never paired with an address that other machines can reach.
 
 mod check;
@@ -125,6 +125,11 @@ impl Config {
             check::apply(&draft, &mut errors);
         }
         if errors.is_empty() { Ok(draft.config) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// What is allowed and yet worth a line at every start.
+    pub fn cautions(&self) -> Vec<String> {
+        check::cautions(self)
     }
 
     /// What a file of this text would give on its own.

@@ -12,7 +12,9 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use gateway::{
-    auth::{AdminToken, KeyError, Keys, TokenCache, TokenError, Verified, Verifier, development_banner},
+    auth::{
+        AdminToken, KeyError, Keys, TokenCache, TokenError, Verified, Verifier, check, development_banner,
+    },
     config::{Config, KeyConfig},
 };
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -327,7 +329,8 @@ fn exposed_short_and_strange_files_are_refused_in_words() {
         let error = Keys::load(&config).err().expect("no such key").to_string();
         assert!(error.contains(expected) && error.contains(&path.display().to_string()), "{error}");
         assert!(!error.contains("ssss"), "a key in a message");
-        assert_eq!(Keys::check(&config).err().map(|error| error.to_string()), Some(error));
+        let checked: Vec<_> = check(&config).iter().map(ToString::to_string).collect();
+        assert_eq!(checked, [error]);
     }
     let target = write(at, "good", &secret, 0o400);
     let link = at.join("link");
@@ -345,6 +348,8 @@ fn an_exposed_development_key_is_refused_and_not_replaced() {
     fs::create_dir(&config.data).expect("a directory");
     let path = write(&config.data, "dev.key", &"s".repeat(64), 0o644);
     assert!(matches!(Keys::load(&config), Err(KeyError::Exposed { mode: 0o644, .. })));
+    write(&config.data, "admin.token", "short", 0o600);
+    assert!(matches!(&check(&config)[..], [KeyError::Exposed { .. }, KeyError::TooShort { .. }]));
     assert_eq!(fs::read_to_string(path).expect("the key"), "s".repeat(64));
 }
 

@@ -124,6 +124,7 @@ fn all_mistakes_are_told_each_with_its_line() {
 
 #[test]
 fn syntax_errors_have_a_line_and_do_not_hide_the_rest() {
+    check_mistakes("\"a\\nb\" = 1\n", &["g.toml:1: `a\\nb` is not a setting; "]);
     check_mistakes("shards = 2\nshards = 3\n", &["g.toml:2: duplicate key"]);
     check_mistakes(
         "listen = 127.0.0.1:7100\nlogs = 99\n",
@@ -228,4 +229,35 @@ fn misspelt_variables_are_noticed() {
         ["GATEHOUSE_LISTEN", "GATEHOUSE_LISTN", "GATEHOUSE_LOG", "GATEHOUSE_LOG_FORMAT", "GATEHOUSE_CONFIG"];
     let layers = layers(&environment.map(|name| (name, "")), &[]);
     assert_eq!(layers.unknown_variables().collect::<Vec<_>>(), ["GATEHOUSE_LISTN"]);
+}
+
+#[test]
+fn what_others_can_reach_is_said_at_every_start() {
+    assert_eq!(Config::default().cautions(), [""; 0]);
+    let config = parse("listen = \"0.0.0.0:1\"\nadmin = \"[::]:2\"\nhs256_key_file = \"k\"").expect("a key");
+    let cautions = config.cautions();
+    assert!(
+        cautions.len() == 2 && cautions[0].contains("no TLS") && cautions[1].contains("metrics"),
+        "{cautions:?}"
+    );
+}
+
+#[test]
+fn no_text_makes_it_panic() {
+    for length in (0..EXAMPLE.len()).filter(|length| EXAMPLE.is_char_boundary(*length)) {
+        let _ = parse(&EXAMPLE[..length]);
+    }
+    for position in 0..EXAMPLE.len() {
+        for byte in *b"\"'[]{}=#.\n\\\0" {
+            let mut text = EXAMPLE.as_bytes()[position.saturating_sub(40)..].to_vec();
+            text.truncate(80);
+            let middle = text.len() / 2;
+            text[middle] = byte;
+            let _ = parse(&String::from_utf8_lossy(&text));
+        }
+    }
+    for deep in ["a = ".to_owned() + &"[".repeat(100_000), "{a=".repeat(100_000), "a.".repeat(100_000)] {
+        let mistakes = parse(&deep).expect_err("no configuration");
+        assert!(mistakes.lines().all(|line| line.chars().count() < 1000), "a mistake is a line of words");
+    }
 }
