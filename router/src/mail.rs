@@ -139,7 +139,8 @@ pub enum Request {
         /// Go on after this position.
         after: u64,
     },
-    /// Records of one conversation beyond a sequence, up to a position: what [`Request::Survey`] found missing.
+    /// Records of one conversation beyond a sequence, up to a position: what [`Request::Survey`] found missing. Whoever
+    /// asks knows from the survey that the user may read them.
     Feed {
         /// The session that connects.
         session: SessionId,
@@ -147,8 +148,6 @@ pub enum Request {
         shard: ShardId,
         /// Which log.
         log: u16,
-        /// Who reads.
-        user: UserId,
         /// What.
         conversation: ConversationId,
         /// Known up to here.
@@ -177,17 +176,19 @@ pub struct Linked {
     pub seq: Seq,
 }
 
-/// The position of one conversation, as a survey finds it.
+/// What one record of a user's memberships says about a conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Surveyed {
+    /// Position of that record.
+    pub position: u64,
     /// Which.
     pub conversation: ConversationId,
     /// Its newest durable sequence.
     pub head: Seq,
     /// Messages in it.
     pub message_count: u64,
-    /// Whether the user is in it now.
-    pub member: bool,
+    /// The first sequence that the user may read from then on; `None`: the user left.
+    pub visible_from: Option<Seq>,
 }
 
 /// From the owner of a log to a user's home.

@@ -39,7 +39,7 @@ enum Purpose {
     History { asker: Asker, conversation: ConversationId, newest_first: bool, more: bool },
     Load { conversation: ConversationId },
     LookUp { store: Box<Store>, clock: u64 },
-    Survey { session: SessionId, shard: ShardId, user: Vec<u8>, more_after: Option<u64> },
+    Survey { session: SessionId, shard: ShardId, user: Vec<u8>, memberships: StreamId, after: u64 },
 }
 
 impl ConversationSide {
@@ -92,15 +92,16 @@ impl ConversationSide {
                 self.start(purpose, &entries.unwrap_or_default(), log);
             }
             Request::Survey { session, shard, user, memberships, after, .. } => {
-                let (entries, more) =
-                    page_of(log.entries_after(memberships, after), ITEMS_MAX, PAGE_BYTES_MAX);
-                let more_after = if more { entries.last().map(|entry| entry.key) } else { None };
+                let (entries, _) = page_of(log.entries_after(memberships, after), ITEMS_MAX, PAGE_BYTES_MAX);
                 let user = user.as_bytes().to_vec();
-                self.start(Purpose::Survey { session, shard, user, more_after }, &entries, log);
+                self.start(Purpose::Survey { session, shard, user, memberships, after }, &entries, log);
             }
-            Request::History { .. } | Request::ListMembers { .. } | Request::Feed { .. } => {
-                self.start_members_page(request, log);
+            Request::Feed { session, shard, conversation, after, until, .. } => {
+                let stream = conversation_stream(conversation, Kind::Messages);
+                let (entries, more) = page_of(log.entries_after(stream, after.0), ITEMS_MAX, PAGE_BYTES_MAX);
+                self.start(Purpose::Feed { session, shard, conversation, until, more }, &entries, log);
             }
+            Request::History { .. } | Request::ListMembers { .. } => self.start_members_page(request, log),
             Request::Store(_) => unreachable!("stored, not read"),
         }
     }
@@ -108,9 +109,9 @@ impl ConversationSide {
     /// A page that only members may read.
     fn start_members_page(&mut self, request: Request, log: &mut Log) {
         let (conversation, user) = match &request {
-            Request::History { conversation, user, .. }
-            | Request::ListMembers { conversation, user, .. }
-            | Request::Feed { conversation, user, .. } => (*conversation, user),
+            Request::History { conversation, user, .. } | Request::ListMembers { conversation, user, .. } => {
+                (*conversation, user)
+            }
             _ => unreachable!("the caller matched"),
         };
         let Loaded::Yes(state) = &self.slots[&conversation].state else {
@@ -127,12 +128,6 @@ impl ConversationSide {
                 let members =
                     members.map(|member| (member.user.clone(), member.role, member.visible_from)).collect();
                 self.outputs.push_back((asker.shard, Reply::Members { asker, members }));
-            }
-            Request::Feed { session, shard, after, until, .. } => {
-                let after = after.0.max(visible_from.0 - 1);
-                let stream = conversation_stream(conversation, Kind::Messages);
-                let (entries, more) = page_of(log.entries_after(stream, after), ITEMS_MAX, PAGE_BYTES_MAX);
-                self.start(Purpose::Feed { session, shard, conversation, until, more }, &entries, log);
             }
             Request::History { asker, range, limit, .. } => {
                 self.start_history(asker, conversation, range, limit, visible_from, log);
@@ -190,7 +185,10 @@ impl ConversationSide {
             }
             Purpose::Load { conversation } => self.finish_load(conversation, &records),
             Purpose::LookUp { store, clock } => self.finish_look_up(store, clock, &records, log),
-            Purpose::Survey { session, shard, user, more_after } => {
+            Purpose::Survey { session, shard, user, memberships, after } => {
+                // As with catching up, the end is judged now: a change that became durable meanwhile is in the next page.
+                let last = records.last().map_or(after, |last| last.position);
+                let more_after = log.entries_after(memberships, last).next().map(|_| last);
                 let conversations =
                     records.iter().filter_map(|record| surveyed(record, &user, log)).collect();
                 let position = log.durable().position();
@@ -273,16 +271,19 @@ impl ConversationSide {
 fn surveyed(linked: &Linked, user: &[u8], log: &Log) -> Option<Surveyed> {
     let bytes = linked.record.as_ref()?;
     let portable = Portable::parse(bytes).ok()?;
-    let member = match Stored::with_checked_sum(portable, bytes).ok()?.body {
-        StoredBody::Membership(body) => !is_removed(body, user),
-        _ => true,
+    let visible_from = match Stored::with_checked_sum(portable, bytes).ok()?.body {
+        StoredBody::Membership(body) => joined_from(body, user),
+        _ => Some(Seq(1)),
     };
     let stream = conversation_stream(portable.conversation, Kind::Messages);
     let head = log.entries_before(stream, u64::MAX).next().map_or(0, |entry| entry.key);
     let message_count = log.head(stream).message_count;
-    Some(Surveyed { conversation: portable.conversation, head: Seq(head), message_count, member })
+    let (position, conversation) = (linked.position, portable.conversation);
+    Some(Surveyed { position, conversation, head: Seq(head), message_count, visible_from })
 }
 
-fn is_removed(body: &ArchivedMembershipV1, user: &[u8]) -> bool {
-    body.removed.iter().any(|removed| removed.name.as_slice() == user)
+/// A record in the stream of memberships either adds the user, and says from where, or takes it out.
+fn joined_from(body: &ArchivedMembershipV1, user: &[u8]) -> Option<Seq> {
+    let added = body.added.iter().find(|member| member.user.as_slice() == user)?;
+    Some(Seq(added.visible_from.to_native()))
 }

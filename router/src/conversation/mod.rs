@@ -327,12 +327,7 @@ impl ConversationSide {
             Request::History { asker, .. } | Request::ListMembers { asker, .. } => {
                 self.push_refusal(*asker, true, refusal);
             }
-            Request::Feed { session, shard, log, conversation, .. } => {
-                let (session, log, conversation) = (*session, *log, *conversation);
-                let fed = Reply::Fed { session, log, conversation, records: Vec::new(), more_after: None };
-                self.outputs.push_back((*shard, fed));
-            }
-            Request::CatchUp { .. } | Request::Survey { .. } => {
+            Request::CatchUp { .. } | Request::Feed { .. } | Request::Survey { .. } => {
                 unreachable!("no conversation holds these back")
             }
         }
@@ -363,10 +358,10 @@ impl Slot {
 fn conversation_of(request: &Request) -> Option<ConversationId> {
     match request {
         Request::Store(store) => Some(store.conversation),
-        Request::History { conversation, .. }
-        | Request::ListMembers { conversation, .. }
-        | Request::Feed { conversation, .. } => Some(*conversation),
-        Request::CatchUp { .. } | Request::Survey { .. } => None,
+        Request::History { conversation, .. } | Request::ListMembers { conversation, .. } => {
+            Some(*conversation)
+        }
+        Request::CatchUp { .. } | Request::Feed { .. } | Request::Survey { .. } => None,
     }
 }
 

@@ -39,7 +39,6 @@ impl UserSide {
             session: id,
             shard: self.shard,
             log,
-            user: session.user.clone(),
             conversation,
             after,
             until: session.logs[usize::from(log)].position,
@@ -79,25 +78,33 @@ impl UserSide {
     /// Every log has answered: what is known is fed, what is not is named.
     fn end_survey(&mut self, id: SessionId) {
         let places = self.places.clone();
-        let Some(survey) = self.session(id).and_then(|session| session.survey.as_mut()) else {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        let positions: Vec<u64> = session.logs.iter().map(|log| log.position).collect();
+        let Some(survey) = &mut session.survey else {
             return;
         };
         let mut newest: HashMap<ConversationId, Surveyed, foldhash::fast::RandomState> = HashMap::default();
-        for found in survey.found.drain(..) {
-            newest.insert(found.conversation, found);
+        for found in std::mem::take(&mut survey.found) {
+            // What changed beyond the fixed position comes when the log is followed.
+            if found.position <= positions[usize::from(places.log_of(found.conversation))] {
+                newest.insert(found.conversation, found);
+            }
         }
         for (conversation, seq) in std::mem::take(&mut survey.known) {
             if let Some(found) = newest.remove(&conversation)
-                && found.member
+                && let Some(visible_from) = found.visible_from
                 && found.head > seq
             {
                 let log = places.log_of(conversation);
-                survey.missing.push_back(Missing { log, conversation, after: seq });
+                let after = seq.max(Seq(visible_from.0 - 1));
+                survey.missing.push_back(Missing { log, conversation, after });
             }
         }
         let mut heads: Vec<Head> = newest
             .values()
-            .filter(|found| found.member && found.head > Seq(0))
+            .filter(|found| found.visible_from.is_some() && found.head > Seq(0))
             .map(|found| Head {
                 conversation: found.conversation,
                 from: None,
