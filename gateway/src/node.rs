@@ -1,5 +1,6 @@
 //! One node: recovers its logs, starts its shards, and keeps the control plane until it is told to stop.
 
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -67,7 +68,9 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     let (jobs, files_thread) = files::start(store.segment_maker())?;
     let mut metrics = Vec::new();
     let mut starting = Vec::new();
-    let mut listeners = listeners(&config, shards)?;
+    let Bound { mut listeners, chat, echo } = bind_all(&config, shards)?;
+    let admin = bind_admin(config.admin)?;
+    let admin_token = Arc::new(AdminToken::load(&config)?);
     for shard in (0..shards).map(ShardId) {
         let shard_metrics = Arc::new(ShardMetrics::default());
         metrics.push(shard_metrics.clone());
@@ -86,14 +89,15 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         jobs,
     };
     let (threads, inboxes) = start_shards(&common, starting)?;
-    let config = common.config.clone();
     drop(common);
     state.set_recovered();
-    tracing::info!(listen = %config.listen, admin = %config.admin, shards, "serving");
-    if let Some(banner) = development_banner(&keys, config.listen, unix_now()) {
-        println!("{banner}");
+    let echo = echo.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    tracing::info!(listen = %chat, admin = %admin.local_addr()?, echo, shards, "serving");
+    if let Some(banner) = development_banner(&keys, chat, unix_now()) {
+        // Nobody has to read it.
+        let _ = std::io::stdout().write_all(banner.as_bytes());
     }
-    let ended = control(&config, &state, metrics, inboxes, threads)?;
+    let ended = control(admin, admin_token, &state, metrics, inboxes, threads)?;
     files_thread.join().map_err(|_| anyhow::anyhow!("the files thread panicked"))?;
     if ended && !state.exit_failed() {
         tracing::info!("drained");
@@ -168,24 +172,34 @@ fn report_refusal(log: u16, refusal: &LogRefusal) {
     }
 }
 
+/// The listeners of all shards, and the addresses that they were given.
+struct Bound {
+    listeners: Vec<Vec<(TcpListener, Listener)>>,
+    chat: SocketAddr,
+    echo: Option<SocketAddr>,
+}
+
 /// One chat listener per shard on the same address, and the echo listener on every shard.
-fn listeners(config: &Config, shards: u16) -> anyhow::Result<Vec<Vec<(TcpListener, Listener)>>> {
-    let options = ListenOptions {
-        reuse_port: true,
-        send_buffer_bytes: Some(SEND_BUFFER_BYTES),
-        ..ListenOptions::default()
-    };
-    let mut all = Vec::new();
-    let mut chat = config.listen;
-    let mut echo = config.echo;
+fn bind_all(config: &Config, shards: u16) -> anyhow::Result<Bound> {
+    let send_buffer_bytes = Some(SEND_BUFFER_BYTES);
+    let options = ListenOptions { reuse_port: true, send_buffer_bytes, ..ListenOptions::default() };
+    let mut bound = Bound { listeners: Vec::new(), chat: config.listen, echo: config.echo };
     for _ in 0..shards {
-        let mut listeners = vec![(bind(&mut chat, &options)?, Listener::Chat)];
-        if let Some(address) = &mut echo {
+        let mut listeners = vec![(bind(&mut bound.chat, &options)?, Listener::Chat)];
+        if let Some(address) = &mut bound.echo {
             listeners.push((bind(address, &options)?, Listener::Echo));
         }
-        all.push(listeners);
+        bound.listeners.push(listeners);
     }
-    Ok(all)
+    Ok(bound)
+}
+
+fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).with_context(|| {
+        format!("cannot listen on {address} for the admin: is another node running there?")
+    })?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Port 0 becomes the port that the first listener was given.
@@ -288,7 +302,8 @@ fn shard_thread(
 
 /// The control plane: admin HTTP and signals, until all shards have ended. Whether all ended well.
 fn control(
-    config: &Config,
+    admin: TcpListener,
+    admin_token: Arc<AdminToken>,
     state: &Arc<NodeState>,
     metrics: Vec<Arc<ShardMetrics>>,
     inboxes: Vec<Inbox>,
@@ -307,9 +322,7 @@ fn control(
         })
     };
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(config.admin).await.with_context(|| {
-            format!("cannot listen on {} for the admin: is another node running?", config.admin)
-        })?;
+        let listener = tokio::net::TcpListener::from_std(admin)?;
         let (done, ended) = tokio::sync::oneshot::channel::<bool>();
         thread::Builder::new().name("reaper".to_owned()).spawn(move || {
             let well = threads.into_iter().all(|thread| match thread.join() {
@@ -323,7 +336,6 @@ fn control(
             // The receiver lives as long as the node runs.
             let _ = done.send(well);
         })?;
-        let admin_token = Arc::new(AdminToken::load(config)?);
         let context = AdminContext { state: state.clone(), metrics, admin_token, drain: drain.clone() };
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let admin = tokio::spawn(admin::serve(listener, context, async {
