@@ -1,3 +1,5 @@
+//! Fuzzes the binary command: any bytes give a value or a refusal, never a panic.
+
 #![no_main]
 
 #[path = "../checks.rs"]
