@@ -1,2 +1,22 @@
-//! stub
+//! The whole node on one thread, in virtual time, from one seed.
+//!
+//! The same shards, conversations, logs and codecs as in the binary, with a dice where the ring, the disk, the network
+//! and the clock would be: reads cut anywhere, sends that stop short, mail and descriptors in any order, readers that do
+//! not read, crashes between and inside batches. After every run the log is read back and everything that any client was
+//! told is held against it.
+//!
+//! Deliberately absent: sockets, files, threads, and anything that two runs of one seed could differ in.
+
 #![forbid(unsafe_code)]
+
+mod client;
+mod disk;
+mod net;
+mod node;
+mod oracle;
+mod rng;
+mod wires;
+mod world;
+
+pub use rng::Rng;
+pub use world::{Outcome, run};

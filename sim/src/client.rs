@@ -1,0 +1,390 @@
+//! A client: one device of one user, with a cursor, commands that it repeats until they are answered, and a memory of
+//! what it was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::command::{
+    Command, Connect, Create, HistoryPolicy, HistoryRange, Members, MessageKind, Request, Send, Target, Token,
+};
+use protocol::event::{ErrorReply, PageItem, ServerFrame};
+use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
+use protocol::session::{Input, Session, SessionLimits};
+use protocol::upgrade::{Form, UpgradePolicy};
+
+use crate::Rng;
+use crate::oracle::Oracle;
+
+/// Commands without an answer at one time, below what closes a session.
+const PENDING_MAX: usize = 20;
+
+pub(crate) struct Link {
+    pub(crate) pipe: usize,
+    session: Session,
+    welcomed: bool,
+    /// Until `caught_up`, what is known already may come again.
+    replaying: bool,
+    /// Started at the head: what came before is not owed.
+    fresh: bool,
+    sent: Vec<usize>,
+}
+
+struct Pending {
+    id: RequestId,
+    command: Command,
+    message_id: MessageId,
+}
+
+pub(crate) struct Client {
+    pub(crate) user: UserId,
+    device: DeviceId,
+    token: Token,
+    form: Form,
+    pub(crate) link: Option<Link>,
+    cursor: Option<String>,
+    next_id: u32,
+    pending: Vec<Pending>,
+    seen: BTreeMap<ConversationId, u64>,
+    /// Told by `heads`: everything up to here is to be read, not to come.
+    pub(crate) headed: BTreeMap<ConversationId, u64>,
+    pub(crate) received: BTreeSet<(ConversationId, u64)>,
+    /// When it last connected with positions, in milliseconds since 1970: what was left by then is not fed.
+    pub(crate) surveyed_at: Option<u64>,
+    /// Milliseconds since 1970 from which on everything is owed.
+    pub(crate) owed_since: Option<u64>,
+    pub(crate) stalled_until: u64,
+    /// Retry nothing before this.
+    retry_at: u64,
+    output: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) fn new(user: UserId, device: &str, token: Token, form: Form) -> Self {
+        Self {
+            user,
+            device: DeviceId::new(device).expect("a device"),
+            token,
+            form,
+            link: None,
+            cursor: None,
+            next_id: 1,
+            pending: Vec::new(),
+            seen: BTreeMap::new(),
+            headed: BTreeMap::new(),
+            received: BTreeSet::new(),
+            surveyed_at: None,
+            owed_since: None,
+            stalled_until: 0,
+            retry_at: 0,
+            output: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.link.as_ref().is_some_and(|link| link.welcomed && !link.replaying)
+    }
+
+    pub(crate) fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.output)
+    }
+
+    fn id(&mut self) -> RequestId {
+        self.next_id += 1;
+        RequestId(self.next_id)
+    }
+
+    /// Opens a connection: the upgrade and, without waiting for the answer, `connect`.
+    pub(crate) fn connect(&mut self, pipe: usize, rng: &mut Rng) {
+        let session =
+            Session::client(&SessionLimits::CLIENT, self.form, "sim", UpgradePolicy::PATH, None, rng.roll());
+        let fresh = self.cursor.is_none();
+        let positions = (!fresh && rng.one_in(4)).then(|| {
+            self.seen.iter().map(|(conversation, seq)| (*conversation, Seq(*seq))).collect::<Vec<_>>()
+        });
+        let cursor = if positions.is_none() { self.cursor.clone() } else { None };
+        self.link = Some(Link { pipe, session, welcomed: false, replaying: !fresh, fresh, sent: Vec::new() });
+        let link = self.link.as_mut().expect("just made");
+        link.session.poll_control(&mut self.output);
+        let connect =
+            Connect { token: Some(self.token.clone()), device: self.device.clone(), cursor, positions };
+        let request = Request { id: Some(RequestId(1)), command: Command::Connect(connect) };
+        self.next_id = 1;
+        // The first frame is pipelined behind the upgrade request: a server must take it as a frame.
+        let mut payload = Vec::new();
+        request.encode(self.form, &mut payload);
+        let opcode = self.form.opcode();
+        protocol::ws::encode_frame(opcode, &payload, Some([1, 2, 3, 4]), &mut self.output);
+    }
+
+    pub(crate) fn lose_link(&mut self) {
+        self.link = None;
+        self.output.clear();
+    }
+
+    fn write(&mut self, request: &Request) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        if !link.session.is_open() {
+            return;
+        }
+        let mut payload = Vec::new();
+        request.encode(self.form, &mut payload);
+        link.session.encode_message(self.form.opcode(), &payload, &mut self.output);
+    }
+
+    /// Does something, as the dice have it. `calm`: only what is needed to come to an end.
+    pub(crate) fn act(&mut self, rng: &mut Rng, users: &[UserId], now: UnixMillis, micros: u64, calm: bool) {
+        if !self.link.as_ref().is_some_and(|link| link.welcomed) {
+            return;
+        }
+        self.retry(micros);
+        if calm || self.pending.len() >= PENDING_MAX {
+            return;
+        }
+        let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
+        let known = (!conversations.is_empty()).then(|| *rng.pick(&conversations));
+        match (rng.below(20), known) {
+            (0, _) => {
+                let id = self.id();
+                let cursor = self.cursor.clone();
+                self.write(&Request { id: Some(id), command: Command::Ping { cursor } });
+            }
+            (1 | 2, Some(conversation)) => {
+                let range = match rng.below(3) {
+                    0 => HistoryRange::Latest,
+                    1 => HistoryRange::After(Seq(rng.below(5))),
+                    _ => HistoryRange::Before(Seq(rng.between(1, 50))),
+                };
+                let (id, limit) = (self.id(), rng.between(1, 60) as u32);
+                self.write(&Request {
+                    id: Some(id),
+                    command: Command::History { conversation, range, limit },
+                });
+            }
+            (3, Some(conversation)) => {
+                let id = self.id();
+                self.write(&Request { id: Some(id), command: Command::ListMembers { conversation } });
+            }
+            (choice, known) => {
+                let message_id = new_message_id(rng, now);
+                let command = self.storing(rng, users, choice, known, message_id);
+                let id = self.id();
+                self.pending.push(Pending { id, command: command.clone(), message_id });
+                self.write(&Request { id: Some(id), command });
+            }
+        }
+    }
+
+    fn storing(
+        &self,
+        rng: &mut Rng,
+        users: &[UserId],
+        choice: u64,
+        known: Option<ConversationId>,
+        message_id: MessageId,
+    ) -> Command {
+        let others: Vec<UserId> = users.iter().filter(|user| **user != self.user).cloned().collect();
+        let message_id = Some(message_id);
+        match (choice, known) {
+            (4, _) => Command::Create(Create {
+                title: format!("group {}", rng.below(100)),
+                members: others.iter().filter(|_| rng.one_in(2)).cloned().chain([others[0].clone()]).fold(
+                    Vec::new(),
+                    |mut members, user| {
+                        if !members.contains(&user) {
+                            members.push(user);
+                        }
+                        members
+                    },
+                ),
+                history: if rng.one_in(2) { HistoryPolicy::All } else { HistoryPolicy::Joined },
+                message_id,
+            }),
+            (5 | 6, Some(conversation)) => {
+                let user = rng.pick(users).clone();
+                let (add, remove) = if rng.one_in(2) { (vec![user], vec![]) } else { (vec![], vec![user]) };
+                Command::Members(Members { conversation, add, remove, roles: Vec::new(), message_id })
+            }
+            (7, Some(conversation)) if rng.one_in(3) => Command::Leave { conversation, message_id },
+            (8, Some(conversation)) => {
+                Command::Title { conversation, title: format!("title {}", rng.below(100)), message_id }
+            }
+            (_, known) => {
+                let target = match known {
+                    Some(conversation) if rng.one_in(2) => Target::Conversation(conversation),
+                    _ => Target::User(rng.pick(&others).clone()),
+                };
+                let length = if rng.one_in(30) { rng.between(1, 12_000) } else { rng.between(1, 200) };
+                let text: String = (0..length).map(|_| char::from(b'a' + rng.below(26) as u8)).collect();
+                let (kind, media, reply_to, mentions) = (MessageKind::Text, None, None, Vec::new());
+                Command::Send(Send { target, kind, text, media, reply_to, mentions, message_id })
+            }
+        }
+    }
+
+    /// Repeats what has no answer on this connection, verbatim.
+    fn retry(&mut self, micros: u64) {
+        if micros < self.retry_at || self.pending.is_empty() {
+            return;
+        }
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        if link.sent.is_empty() {
+            link.sent.push(self.pending.len());
+            let mut repeated = Vec::new();
+            for place in 0..self.pending.len() {
+                let id = self.id();
+                self.pending[place].id = id;
+                repeated.push(Request { id: Some(id), command: self.pending[place].command.clone() });
+            }
+            repeated.iter().for_each(|request| self.write(request));
+        }
+    }
+
+    /// Takes bytes from the server. Says whether the connection goes on.
+    pub(crate) fn handle_bytes(
+        &mut self,
+        bytes: &mut [u8],
+        oracle: &mut Oracle,
+        now: UnixMillis,
+        micros: u64,
+    ) -> bool {
+        let mut at = 0;
+        loop {
+            let Some(link) = &mut self.link else {
+                return false;
+            };
+            let handled = link.session.handle_bytes(&UpgradePolicy::ANY, &mut bytes[at..]);
+            let handled = handled.expect("the server keeps to the protocol");
+            at += handled.consumed;
+            let mut frames = Vec::new();
+            match handled.input {
+                None => return true,
+                Some(Input::PeerClosed { .. }) => {
+                    link.session.poll_control(&mut self.output);
+                    return false;
+                }
+                Some(input) => ServerFrame::from_input(&input, &mut frames).expect("frames of this protocol"),
+            }
+            for frame in frames {
+                self.handle_frame(frame, oracle, now, micros);
+            }
+        }
+    }
+
+    fn handle_frame(&mut self, frame: ServerFrame, oracle: &mut Oracle, now: UnixMillis, micros: u64) {
+        match frame {
+            ServerFrame::Welcome(welcome) => {
+                assert!(!welcome.reset, "a cursor of this store was not honoured");
+                let link = self.link.as_mut().expect("a frame comes by a link");
+                link.welcomed = true;
+                if link.fresh {
+                    self.owed_since = Some(now.0);
+                    self.seen.clear();
+                }
+                if welcome.cursor.is_none() {
+                    self.surveyed_at = Some(now.0 + 1_000);
+                }
+                self.cursor = welcome.cursor.or(self.cursor.take());
+            }
+            ServerFrame::Cursor { cursor } => self.cursor = Some(cursor),
+            ServerFrame::CaughtUp { cursor, partial } => {
+                assert!(!partial, "every log is served");
+                self.cursor = Some(cursor);
+                self.link.as_mut().expect("a frame comes by a link").replaying = false;
+            }
+            ServerFrame::Pong { cursor, .. } => self.cursor = cursor.or(self.cursor.take()),
+            ServerFrame::Ok(ok) => {
+                if let Some(place) = self.pending.iter().position(|pending| pending.id == ok.id) {
+                    let pending = self.pending.remove(place);
+                    let conversation = ok.conversation.expect("a storing command");
+                    let seq = ok.seq.expect("a storing command").0;
+                    oracle.acked(&self.user, pending.message_id, (conversation, seq));
+                }
+            }
+            ServerFrame::Error(error) => self.handle_error(&error, oracle, micros),
+            ServerFrame::Message(message) => {
+                let place = (message.conversation, message.seq.0);
+                oracle.delivered(place, message.message_id, Some(&message.text));
+                self.receive(place, false);
+            }
+            ServerFrame::Member(event) => {
+                let place = (event.conversation, event.seq.0);
+                oracle.delivered(place, event.message_id, None);
+                self.receive(place, event.added.contains(&self.user));
+                if event.removed.contains(&self.user) {
+                    self.seen.remove(&event.conversation);
+                }
+            }
+            ServerFrame::Heads { conversations, .. } => {
+                for head in conversations {
+                    self.seen.insert(head.conversation, head.head.0);
+                    self.headed.insert(head.conversation, head.head.0);
+                }
+            }
+            ServerFrame::Page { messages, .. } => check_page(&messages, oracle),
+            ServerFrame::MembersPage { .. } | ServerFrame::Drain { .. } => {}
+            ServerFrame::Gap(gap) => panic!("nothing is damaged, and yet {gap:?}"),
+        }
+    }
+
+    fn handle_error(&mut self, error: &ErrorReply, oracle: &mut Oracle, micros: u64) {
+        let Some(place) = self.pending.iter().position(|pending| Some(pending.id) == error.id) else {
+            return;
+        };
+        if error.code.retryable() {
+            self.retry_at = micros + error.retry_after_ms.unwrap_or(10) * 1_000;
+            self.link.as_mut().expect("a frame comes by a link").sent.clear();
+        } else {
+            let pending = self.pending.remove(place);
+            oracle.refused(&self.user, pending.message_id);
+        }
+    }
+
+    /// `dense_order`: the next, or one known already while catching up, or the first since a join.
+    fn receive(&mut self, (conversation, seq): (ConversationId, u64), joined: bool) {
+        let replaying = self.link.as_ref().expect("a frame comes by a link").replaying;
+        match self.seen.get(&conversation) {
+            Some(last) if seq <= *last => {
+                assert!(replaying, "dense_order: {} was told {conversation} {seq} twice", self.user);
+            }
+            Some(last) => {
+                assert!(
+                    joined || seq == last + 1,
+                    "dense_order: {} lost {conversation} {last}..{seq}",
+                    self.user
+                );
+                self.seen.insert(conversation, seq);
+            }
+            None => drop(self.seen.insert(conversation, seq)),
+        }
+        self.received.insert((conversation, seq));
+    }
+}
+
+fn new_message_id(rng: &mut Rng, now: UnixMillis) -> MessageId {
+    let mut random = [0; 10];
+    random[..8].copy_from_slice(&rng.roll().to_le_bytes());
+    random[8..].copy_from_slice(&rng.roll().to_le_bytes()[..2]);
+    MessageId::v7(now, random)
+}
+
+fn check_page(items: &[PageItem], oracle: &mut Oracle) {
+    let mut last = None;
+    for item in items {
+        let (conversation, seq, message_id, text) = match item {
+            PageItem::Message(message) => {
+                (message.conversation, message.seq.0, message.message_id, Some(message.text.as_str()))
+            }
+            PageItem::Member(event) => (event.conversation, event.seq.0, event.message_id, None),
+            PageItem::Gap(gap) => panic!("nothing is damaged, and yet {gap:?}"),
+        };
+        assert!(
+            last.is_none_or(|last| seq == last + 1),
+            "dense_order: a page of {conversation} skips to {seq}"
+        );
+        last = Some(seq);
+        oracle.delivered((conversation, seq), message_id, text);
+    }
+}

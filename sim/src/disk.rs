@@ -1,0 +1,111 @@
+//! The disk: what is durable, and what is being written. A crash keeps any subset of the sectors under way.
+
+use std::collections::BTreeMap;
+
+use storage_log::format::{FEED_BYTES, SEGMENT_BYTES};
+use storage_log::{
+    Damage, Location, LogConfig, Record, Recovered, Scan, SegmentHeader, WriteBatch, segment_of,
+};
+
+use crate::Rng;
+
+const SECTOR_BYTES: usize = 512;
+
+/// The segments of all logs, and at most one batch under way in each.
+pub(crate) struct Disk {
+    store: [u8; 16],
+    segments: BTreeMap<(u16, u64), Vec<u8>>,
+    under_way: BTreeMap<u16, WriteBatch>,
+}
+
+impl Disk {
+    pub(crate) fn new(store: [u8; 16], logs: u16) -> Self {
+        let mut disk = Self { store, segments: BTreeMap::new(), under_way: BTreeMap::new() };
+        (0..logs).for_each(|log| disk.create(log, 0));
+        disk
+    }
+
+    pub(crate) fn create(&mut self, log: u16, base: u64) {
+        let header = SegmentHeader { store: self.store, log, base };
+        self.segments.entry((log, base)).or_insert_with(|| header.encode().to_vec());
+    }
+
+    pub(crate) fn begin_write(&mut self, log: u16, batch: WriteBatch) {
+        let earlier = self.under_way.insert(log, batch);
+        assert!(earlier.is_none(), "one batch in flight");
+    }
+
+    /// The batch under way is durable now.
+    pub(crate) fn end_write(&mut self, log: u16) -> WriteBatch {
+        let batch = self.under_way.remove(&log).expect("a write is under way");
+        self.apply(log, &batch, |_| true);
+        batch
+    }
+
+    /// Writes at once: what start-up does before anybody is served.
+    pub(crate) fn write_now(&mut self, log: u16, batch: &WriteBatch) {
+        self.apply(log, batch, |_| true);
+    }
+
+    fn apply(&mut self, log: u16, batch: &WriteBatch, mut keeps: impl FnMut(usize) -> bool) {
+        let segment = self.segments.get_mut(&(log, batch.segment)).expect("the segment was prepared");
+        let start = batch.offset as usize;
+        segment.resize(segment.len().max(start + batch.bytes.len()), 0);
+        for (place, sector) in batch.bytes.chunks(SECTOR_BYTES).enumerate() {
+            if keeps(place) {
+                let at = start + place * SECTOR_BYTES;
+                segment[at..at + sector.len()].copy_from_slice(sector);
+            }
+        }
+    }
+
+    /// Power fails: of each batch under way, all, none, or any of the sectors are there.
+    pub(crate) fn crash(&mut self, rng: &mut Rng) {
+        for (log, batch) in std::mem::take(&mut self.under_way) {
+            match rng.below(4) {
+                0 => {}
+                1 => self.apply(log, &batch, |_| true),
+                2 => {
+                    let until = rng.below(batch.bytes.len() as u64 / SECTOR_BYTES as u64 + 1) as usize;
+                    self.apply(log, &batch, |place| place < until);
+                }
+                _ => self.apply(log, &batch, |_| rng.one_in(2)),
+            }
+        }
+    }
+
+    pub(crate) fn read(&self, log: u16, location: Location) -> Option<Vec<u8>> {
+        let base = segment_of(location.lsn());
+        let start = (location.lsn() - base) as usize;
+        let segment = self.segments.get(&(log, base))?;
+        segment.get(start..start + location.bytes()).map(<[u8]>::to_vec)
+    }
+
+    /// Reads a log back as the node does at start.
+    pub(crate) fn recover(
+        &self,
+        config: LogConfig,
+        epoch: u32,
+        observe: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<Recovered, Damage> {
+        let number = config.number;
+        let mut scan = Scan::new(config, epoch);
+        let mut feed = vec![0; FEED_BYTES];
+        for ((_, base), bytes) in self.segments.range((number, 0)..=(number, u64::MAX)) {
+            scan.open_segment(*base, bytes)?;
+            loop {
+                let start = scan.offset() as usize;
+                let there = bytes.get(start..).unwrap_or(&[]);
+                let there = &there[..there.len().min(FEED_BYTES)];
+                let length = FEED_BYTES.min(SEGMENT_BYTES as usize - start);
+                feed[..there.len()].copy_from_slice(there);
+                feed[there.len()..length].fill(0);
+                let to_end = start + length == SEGMENT_BYTES as usize;
+                if scan.feed(&feed[..length], to_end, observe)?.ended {
+                    break;
+                }
+            }
+        }
+        scan.finish()
+    }
+}

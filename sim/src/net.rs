@@ -1,0 +1,88 @@
+//! The network: connections as two byte queues, with cuts anywhere and readers that do not read.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use gateway::shard::ConnectionId;
+use router::ShardId;
+
+/// What one direction holds before the sender has to wait: small, so that readers fall behind.
+const PIPE_BYTES_MAX: usize = 8 << 10;
+
+/// One TCP connection.
+pub(crate) struct Pipe {
+    pub(crate) client: usize,
+    pub(crate) to_server: VecDeque<u8>,
+    pub(crate) to_client: VecDeque<u8>,
+    /// The client has gone: its last byte is in `to_server`.
+    pub(crate) client_ended: bool,
+    /// The server has shut it down.
+    pub(crate) server_ended: bool,
+    /// A receive is armed: for whom, and whether once.
+    pub(crate) armed: Option<(ConnectionId, bool)>,
+    /// A send that found no room.
+    pub(crate) blocked: Option<(ConnectionId, Bytes)>,
+    /// Where its descriptor is that reads.
+    pub(crate) shard: ShardId,
+}
+
+impl Pipe {
+    pub(crate) fn room(&self) -> usize {
+        PIPE_BYTES_MAX.saturating_sub(self.to_client.len())
+    }
+}
+
+/// All connections, and which descriptor of which shard is whose.
+#[derive(Default)]
+pub(crate) struct Net {
+    pub(crate) pipes: Vec<Pipe>,
+    sockets: BTreeMap<(ShardId, u32), usize>,
+    next_socket: u32,
+}
+
+impl Net {
+    pub(crate) fn open(&mut self, client: usize, shard: ShardId) -> (usize, u32) {
+        let pipe = self.pipes.len();
+        self.pipes.push(Pipe {
+            client,
+            to_server: VecDeque::new(),
+            to_client: VecDeque::new(),
+            client_ended: false,
+            server_ended: false,
+            armed: None,
+            blocked: None,
+            shard,
+        });
+        (pipe, self.install(shard, pipe))
+    }
+
+    /// A descriptor of `shard` for a connection.
+    pub(crate) fn install(&mut self, shard: ShardId, pipe: usize) -> u32 {
+        self.next_socket += 1;
+        self.sockets.insert((shard, self.next_socket), pipe);
+        self.next_socket
+    }
+
+    pub(crate) fn pipe_of(&self, shard: ShardId, socket: u32) -> usize {
+        self.sockets[&(shard, socket)]
+    }
+
+    /// Frees a descriptor; the connection ends with its last one.
+    pub(crate) fn remove(&mut self, shard: ShardId, socket: u32) {
+        let pipe = self.sockets.remove(&(shard, socket)).expect("closed once");
+        if !self.sockets.values().any(|other| *other == pipe) {
+            self.pipes[pipe].server_ended = true;
+        }
+    }
+
+    /// The node is gone: every connection ends.
+    pub(crate) fn reset(&mut self) {
+        self.sockets.clear();
+        for pipe in &mut self.pipes {
+            pipe.server_ended = true;
+            pipe.armed = None;
+            pipe.blocked = None;
+            pipe.to_server.clear();
+        }
+    }
+}

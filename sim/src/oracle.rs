@@ -1,0 +1,154 @@
+//! What is true: every record that the disk holds durably, and what clients were told, held against each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::ids::{ConversationId, MessageId, UserId};
+use protocol::record::{Portable, Stored, StoredBody, StreamKind as Kind};
+use storage_log::Record;
+
+/// One record of a conversation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Truth {
+    pub(crate) message_id: MessageId,
+    pub(crate) sender: UserId,
+    pub(crate) text: Option<String>,
+    pub(crate) at: u64,
+    pub(crate) added: Vec<UserId>,
+    pub(crate) removed: Vec<UserId>,
+}
+
+/// Everything that was durable at some time, and everything that was promised.
+#[derive(Default)]
+pub(crate) struct Oracle {
+    pub(crate) durable: BTreeMap<(ConversationId, u64), Truth>,
+    acked: BTreeMap<(UserId, MessageId), (ConversationId, u64)>,
+    refused: BTreeSet<(UserId, MessageId)>,
+    pub(crate) received: u64,
+}
+
+impl Oracle {
+    /// A record of a batch that has just been synced.
+    pub(crate) fn enter(&mut self, record: &Record<'_>) {
+        if record.stream().kind.0 != Kind::Messages as u8 {
+            return;
+        }
+        let key = (ConversationId(record.stream().id), record.seq());
+        let earlier = self.durable.insert(key, truth_of(record.portable()));
+        assert!(earlier.is_none(), "one_seq_one_message: {key:?} was written twice");
+    }
+
+    /// `acked_is_durable`, `one_seq_one_message`: an acknowledgement names a record that is on the disk now.
+    pub(crate) fn acked(&mut self, user: &UserId, message_id: MessageId, place: (ConversationId, u64)) {
+        let truth = self.durable.get(&place);
+        let truth = truth
+            .unwrap_or_else(|| panic!("acked_is_durable: {place:?} was acknowledged and is not on disk"));
+        assert_eq!(
+            (truth.message_id, &truth.sender),
+            (message_id, user),
+            "the acknowledgement names another record"
+        );
+        let earlier = self.acked.insert((user.clone(), message_id), place);
+        assert!(
+            earlier.is_none_or(|earlier| earlier == place),
+            "one_seq_one_message: {message_id} got two places"
+        );
+    }
+
+    /// The server has said for good that it does not store this.
+    pub(crate) fn refused(&mut self, user: &UserId, message_id: MessageId) {
+        self.refused.insert((user.clone(), message_id));
+    }
+
+    /// `acked_is_durable`: what is delivered is on the disk, and is what the disk has.
+    pub(crate) fn delivered(
+        &mut self,
+        place: (ConversationId, u64),
+        message_id: MessageId,
+        text: Option<&str>,
+    ) {
+        let truth = self.durable.get(&place);
+        let truth =
+            truth.unwrap_or_else(|| panic!("acked_is_durable: {place:?} was delivered and is not on disk"));
+        assert_eq!(
+            (truth.message_id, truth.text.as_deref()),
+            (message_id, text),
+            "delivered otherwise than stored"
+        );
+        self.received += 1;
+    }
+
+    /// Holds the log, as a node reads it at the end, against all of this.
+    pub(crate) fn check_log(&self, log: &BTreeMap<(ConversationId, u64), Truth>) {
+        for (place, truth) in &self.durable {
+            assert_eq!(log.get(place), Some(truth), "acked_survives: {place:?} is not as it was");
+        }
+        let mut names = BTreeMap::new();
+        let mut head: Option<(ConversationId, u64)> = None;
+        for ((conversation, seq), truth) in log {
+            let follows = match head {
+                Some((before, last)) if before == *conversation => *seq == last + 1,
+                _ => *seq == 1,
+            };
+            assert!(follows, "dense_order: {conversation} has a hole before {seq}");
+            head = Some((*conversation, *seq));
+            let name = (*conversation, truth.sender.clone(), truth.message_id);
+            let earlier = names.insert(name, *seq);
+            assert_eq!(earlier, None, "one_seq_one_message: {} is stored twice", truth.message_id);
+        }
+        for (user, message_id) in &self.refused {
+            let stored = log.values().any(|truth| truth.sender == *user && truth.message_id == *message_id);
+            assert!(!stored, "{message_id} of {user} was refused for good and is stored");
+        }
+    }
+}
+
+pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
+    let portable = Portable::parse(bytes).expect("a record");
+    let user = |bytes: &[u8]| UserId::new(std::str::from_utf8(bytes).expect("UTF-8")).expect("a user");
+    let at = portable.at.0;
+    match Stored::with_checked_sum(portable, bytes).expect("a record").body {
+        StoredBody::Message(body) => Truth {
+            message_id: MessageId(body.message_id),
+            sender: user(&body.sender),
+            text: Some(String::from_utf8(body.text.to_vec()).expect("UTF-8")),
+            at,
+            added: Vec::new(),
+            removed: Vec::new(),
+        },
+        StoredBody::Membership(body) => Truth {
+            message_id: MessageId(body.message_id),
+            sender: user(&body.by),
+            text: None,
+            at,
+            added: body.added.iter().map(|member| user(&member.user)).collect(),
+            removed: body.removed.iter().map(|name| user(&name.name)).collect(),
+        },
+        StoredBody::State(_) | StoredBody::Unknown => {
+            panic!("a stream of messages holds messages and memberships")
+        }
+    }
+}
+
+/// `members_only` and completeness: who has to be told of each record of a conversation, by its own records.
+/// `direct` are the two users of a direct conversation.
+pub(crate) fn audiences(
+    log: &BTreeMap<(ConversationId, u64), Truth>,
+    direct: &BTreeMap<ConversationId, [UserId; 2]>,
+) -> BTreeMap<(ConversationId, u64), BTreeSet<UserId>> {
+    let mut members: BTreeMap<ConversationId, BTreeSet<UserId>> = BTreeMap::new();
+    let mut audiences = BTreeMap::new();
+    for ((conversation, seq), truth) in log {
+        let now = members
+            .entry(*conversation)
+            .or_insert_with(|| direct.get(conversation).into_iter().flatten().cloned().collect());
+        let mut audience: BTreeSet<UserId> = now.clone();
+        now.extend(truth.added.iter().cloned());
+        now.retain(|user| !truth.removed.contains(user));
+        if truth.text.is_none() {
+            audience.extend(now.iter().cloned());
+            audience.extend(truth.removed.iter().cloned());
+        }
+        audiences.insert((*conversation, *seq), audience);
+    }
+    audiences
+}

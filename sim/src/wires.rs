@@ -1,0 +1,232 @@
+//! What the shards want done and what the clients do: every action of a shard turned into something that happens later,
+//! cut, delayed or refused as the dice have it.
+
+use gateway::shard::{Action, ConnectionId, Event, Listener, ReceiveEnd};
+use ring::{RecvBuffer, Socket};
+use router::ShardId;
+
+use crate::world::{Item, World};
+
+impl World {
+    pub(crate) fn execute(&mut self, shard: usize, action: Action) {
+        let here = ShardId(shard as u16);
+        let run = self.run;
+        match action {
+            Action::Accepting(_) | Action::Recycle(_) => {}
+            Action::Close(connection, socket) => {
+                self.net.remove(here, socket.index());
+                let delay = self.rng.between(1, 50);
+                self.event(shard, delay, Event::Closed(connection));
+            }
+            Action::Doorbell(target) => {
+                let delay = self.rng.between(1, 40);
+                self.later(delay, Item::Turn { run, shard: target.index() });
+            }
+            Action::PrepareSegment { log, base } => {
+                self.disk.create(log, base);
+                self.event(shard, 1_000, Event::SegmentPrepared { log, ready: true });
+            }
+            Action::Read { log, job, place, location } => {
+                let bytes = self.disk.read(log, location);
+                let delay = self.rng.between(50, 3_000);
+                self.event(shard, delay, Event::Read { log, job, place, bytes });
+            }
+            Action::Receive { connection, socket, once } => {
+                let pipe = self.net.pipe_of(here, socket.index());
+                let earlier = self.net.pipes[pipe].armed.replace((connection, once));
+                assert!(earlier.is_none(), "one receive is armed at a time");
+                self.net.pipes[pipe].shard = here;
+                self.later(1, Item::Pump { run, pipe });
+            }
+            Action::Send(connection, socket, bytes) => self.send(here, connection, socket, bytes),
+            Action::SendSocket { connection, socket, target, migration } => {
+                let pipe = self.net.pipe_of(here, socket.index());
+                assert!(self.net.pipes[pipe].armed.is_none(), "nothing is armed while a descriptor moves");
+                let (there, back) = (self.rng.between(1, 300), self.rng.between(1, 300));
+                let installed = !self.rng.one_in(20);
+                if installed {
+                    let socket = Socket::from_index(self.net.install(target, pipe));
+                    self.event(target.index(), there, Event::Adopted { migration, socket });
+                }
+                self.event(shard, back, Event::SocketSent { connection, installed });
+            }
+            Action::Shutdown(connection, socket) => self.shutdown(here, connection, socket),
+            Action::Write { log, batch } => {
+                self.disk.begin_write(log, batch);
+                let delay = self.rng.between(100, 4_000);
+                self.later(delay, Item::WriteDone { run, log, shard });
+            }
+        }
+    }
+
+    fn shutdown(&mut self, here: ShardId, connection: ConnectionId, socket: Socket) {
+        let pipe = self.net.pipe_of(here, socket.index());
+        let state = &mut self.net.pipes[pipe];
+        state.server_ended = true;
+        let armed = state.armed.take();
+        let blocked = state.blocked.take();
+        let client = state.client;
+        if let Some((connection, _)) = armed {
+            self.event(here.index(), 2, Event::ReceiveEnded { connection, end: ReceiveEnd::Gone });
+        }
+        if let Some((connection, bytes)) = blocked {
+            self.event(here.index(), 2, Event::Sent { connection, bytes, sent: None });
+        }
+        let delay = self.rng.between(1, 20);
+        self.event(here.index(), delay, Event::ShutDown(connection));
+        self.later(delay, Item::ReadClient(client));
+    }
+
+    fn send(&mut self, here: ShardId, connection: ConnectionId, socket: Socket, bytes: bytes::Bytes) {
+        let pipe = self.net.pipe_of(here, socket.index());
+        let short = self.rng.one_in(10);
+        let cut = self.rng.between(1, bytes.len() as u64 + 1) as usize;
+        let state = &mut self.net.pipes[pipe];
+        let room = state.room().min(if short { cut } else { usize::MAX });
+        if state.client_ended || state.server_ended {
+            return self.event(here.index(), 1, Event::Sent { connection, bytes, sent: None });
+        }
+        if room == 0 {
+            state.blocked = Some((connection, bytes));
+            return;
+        }
+        let sent = room.min(bytes.len());
+        state.to_client.extend(&bytes[..sent]);
+        let client = state.client;
+        for byte in &bytes[..sent] {
+            self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        let (back, there) = (self.rng.between(1, 100), self.rng.between(10, 500));
+        self.event(here.index(), back, Event::Sent { connection, bytes, sent: Some(sent) });
+        self.later(there, Item::ReadClient(client));
+    }
+
+    /// Gives the server what a client wrote, in pieces, if it has asked.
+    pub(crate) fn pump(&mut self, pipe: usize) {
+        let run = self.run;
+        let state = &mut self.net.pipes[pipe];
+        let shard = state.shard.index();
+        let Some((connection, once)) = state.armed else {
+            return;
+        };
+        if state.to_server.is_empty() {
+            if state.client_ended || state.server_ended {
+                state.armed = None;
+                self.event(shard, 1, Event::ReceiveEnded { connection, end: ReceiveEnd::Gone });
+            }
+            return;
+        }
+        let most = state.to_server.len().min(2_048) as u64;
+        let length = if self.rng.one_in(3) { self.rng.between(1, most + 1) } else { most };
+        let state = &mut self.net.pipes[pipe];
+        let bytes: Vec<u8> = state.to_server.drain(..length as usize).collect();
+        // A multishot receive ends now and then, as it does when the completion queue is full.
+        let armed = !once && !self.rng.one_in(10);
+        let state = &mut self.net.pipes[pipe];
+        if !armed {
+            state.armed = None;
+        }
+        let buffer = RecvBuffer::from_vec(bytes);
+        self.arrived[shard].push(Event::Received { connection, buffer, armed });
+        let delay = self.rng.below(30);
+        self.later(delay, Item::Turn { run, shard });
+        self.later(delay + 1, Item::Pump { run, pipe });
+    }
+
+    pub(crate) fn act(&mut self, index: usize) {
+        let calm = self.is_calm();
+        let (now, unix) = (self.now, self.unix());
+        let client = &mut self.clients[index];
+        match &client.link {
+            None if self.node.is_some() => {
+                let shard = ShardId(self.rng.below(u64::from(self.places.shards)) as u16);
+                let (pipe, socket) = self.net.open(index, shard);
+                client.connect(pipe, &mut self.rng);
+                let (socket, peer) = (Socket::from_index(socket), ([127, 0, 0, 1], 1).into());
+                self.event(shard.index(), 1, Event::Accepted { listener: Listener::Chat, socket, peer });
+            }
+            None => {}
+            Some(_) if !calm && self.rng.one_in(40) => return self.cut(index),
+            Some(_) if !calm && self.rng.one_in(25) => {
+                client.stalled_until = now + self.rng.between(50_000, 800_000);
+            }
+            Some(_) => client.act(&mut self.rng, &self.users, unix, now, calm),
+        }
+        self.write_client(index);
+        let delay = if calm { 50_000 } else { self.rng.between(500, 40_000) };
+        self.later(delay, Item::Act(index));
+    }
+
+    /// The client goes without a word.
+    fn cut(&mut self, index: usize) {
+        self.end_client(index);
+        let delay = self.rng.between(1_000, 300_000);
+        self.later(delay, Item::Act(index));
+    }
+
+    fn end_client(&mut self, index: usize) {
+        let Some(link) = &self.clients[index].link else {
+            return;
+        };
+        let pipe = link.pipe;
+        self.clients[index].lose_link();
+        let run = self.run;
+        let state = &mut self.net.pipes[pipe];
+        state.client_ended = true;
+        state.to_client.clear();
+        let (shard, blocked) = (state.shard.index(), state.blocked.take());
+        if let Some((connection, bytes)) = blocked
+            && self.node.is_some()
+        {
+            self.event(shard, 5, Event::Sent { connection, bytes, sent: None });
+        }
+        self.later(10, Item::Pump { run, pipe });
+    }
+
+    fn write_client(&mut self, index: usize) {
+        let output = self.clients[index].take_output();
+        let run = self.run;
+        if let Some(link) = &self.clients[index].link
+            && !output.is_empty()
+        {
+            let pipe = link.pipe;
+            self.net.pipes[pipe].to_server.extend(output);
+            let delay = self.rng.between(10, 500);
+            self.later(delay, Item::Pump { run, pipe });
+        }
+    }
+
+    pub(crate) fn read_client(&mut self, index: usize) {
+        let (now, unix) = (self.now, self.unix());
+        let Some(link) = &self.clients[index].link else {
+            return;
+        };
+        if !self.is_calm() && self.clients[index].stalled_until > now {
+            let delay = self.clients[index].stalled_until - now;
+            return self.later(delay, Item::ReadClient(index));
+        }
+        let pipe = link.pipe;
+        let state = &mut self.net.pipes[pipe];
+        let mut bytes: Vec<u8> = state.to_client.drain(..).collect();
+        let ended = state.server_ended;
+        let blocked = state.blocked.take();
+        let goes_on = self.clients[index].handle_bytes(&mut bytes, &mut self.oracle, unix, now);
+        if let Some((connection, bytes)) = blocked {
+            let shard = self.net.pipes[pipe].shard;
+            self.send_blocked(shard, pipe, connection, bytes);
+        }
+        self.write_client(index);
+        if !goes_on || ended {
+            self.end_client(index);
+        }
+    }
+
+    fn send_blocked(&mut self, shard: ShardId, pipe: usize, connection: ConnectionId, bytes: bytes::Bytes) {
+        let state = &mut self.net.pipes[pipe];
+        let sent = state.room().min(bytes.len());
+        state.to_client.extend(&bytes[..sent]);
+        let client = state.client;
+        self.event(shard.index(), 3, Event::Sent { connection, bytes, sent: Some(sent) });
+        self.later(20, Item::ReadClient(client));
+    }
+}

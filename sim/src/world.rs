@@ -1,0 +1,381 @@
+//! The world: what happens when, and what is true at the end.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway::auth::Keys;
+use gateway::shard::Event;
+use protocol::command::Token;
+use protocol::ids::{ConversationId, UnixMillis, UserId};
+use protocol::upgrade::Form;
+use router::mail::Clock;
+use router::places::direct_conversation;
+use router::{Places, ShardId};
+use storage_log::{Log, WriteBatch};
+
+use crate::Rng;
+use crate::client::Client;
+use crate::disk::Disk;
+use crate::net::Net;
+use crate::node::{Node, log_config};
+use crate::oracle::{Oracle, Truth, audiences, truth_of};
+
+/// 2026-01-01, in milliseconds since 1970.
+const BEGUN_MS: u64 = 1_767_225_600_000;
+
+/// How long clients do as they like, in microseconds; then everything has to come to rest.
+const BUSY_MICROS: u64 = 2_500_000;
+
+/// By when it must have, in microseconds.
+const REST_MICROS: u64 = 60_000_000;
+
+/// What a run came to. Two runs of one seed give equal ones.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// Records of conversations.
+    pub stored: usize,
+    /// Records that clients were given, repeats included.
+    pub received: u64,
+    /// Crashes.
+    pub crashes: u32,
+    /// Times that a lane or an outbox was full and a session went back to the log.
+    pub fell_behind: u64,
+    /// Connections that moved to another shard.
+    pub moved: u64,
+    /// Virtual microseconds.
+    pub micros: u64,
+    /// Everything that was sent to clients, byte for byte.
+    pub digest: u64,
+}
+
+pub(crate) enum Item {
+    Act(usize),
+    Crash,
+    Event { run: u32, shard: usize, event: Event },
+    Pump { run: u32, pipe: usize },
+    ReadClient(usize),
+    Restart,
+    Turn { run: u32, shard: usize },
+    WriteDone { run: u32, log: u16, shard: usize },
+}
+
+struct Queued(u64, u64, Item);
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+impl Eq for Queued {}
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) now: u64,
+    pub(crate) order: u64,
+    queue: BinaryHeap<Reverse<Queued>>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) keys: Keys,
+    pub(crate) disk: Disk,
+    pub(crate) net: Net,
+    pub(crate) node: Option<Node>,
+    /// Starts so far: what belongs to an earlier one is void.
+    pub(crate) run: u32,
+    pub(crate) arrived: Vec<Vec<Event>>,
+    pub(crate) users: Vec<UserId>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) oracle: Oracle,
+    pub(crate) crashes: u32,
+    pub(crate) fell_behind: u64,
+    pub(crate) moved: u64,
+    pub(crate) digest: u64,
+}
+
+/// Runs one seed to its end.
+///
+/// # Panics
+/// When an invariant does not hold; the message names it.
+#[must_use]
+pub fn run(seed: u64) -> Outcome {
+    let mut world = World::new(seed);
+    world.start();
+    while let Some(Reverse(Queued(at, _, item))) = world.queue.pop() {
+        world.now = at;
+        world.handle(item);
+        if world.is_at_rest() {
+            break;
+        }
+        assert!(world.now < REST_MICROS, "the world does not come to rest: something waits for ever");
+    }
+    world.finish()
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let shards = rng.between(1, 4) as u16;
+        let logs = rng.between(1, 4) as u16;
+        let places = Arc::new(Places { store: [5; 16], key: [6; 32], logs, shards });
+        let keys = Keys::from_secret(&[9; 32]).expect("a long secret");
+        let users: Vec<UserId> = (0..rng.between(2, 7))
+            .map(|user| UserId::new(&format!("user-{user}")).expect("a user"))
+            .collect();
+        let mut clients = Vec::new();
+        for user in &users {
+            for device in 0..rng.between(1, 3) {
+                let issuer = keys.issuer.as_ref().expect("a secret signs");
+                let token = issuer.issue(user, Duration::from_secs(86_400), UnixMillis(BEGUN_MS));
+                let form = if rng.one_in(2) { Form::Json } else { Form::Binary };
+                let token = Token::new(&token).expect("a token");
+                clients.push(Client::new(user.clone(), &format!("device-{device}"), token, form));
+            }
+        }
+        Self {
+            disk: Disk::new(places.store, logs),
+            rng,
+            now: 0,
+            order: 0,
+            queue: BinaryHeap::new(),
+            places,
+            keys,
+            net: Net::default(),
+            node: None,
+            run: 0,
+            arrived: Vec::new(),
+            users,
+            clients,
+            oracle: Oracle::default(),
+            crashes: 0,
+            fell_behind: 0,
+            moved: 0,
+            digest: 0,
+        }
+    }
+
+    fn start(&mut self) {
+        self.restart();
+        for client in 0..self.clients.len() {
+            let delay = self.rng.below(50_000);
+            self.later(delay, Item::Act(client));
+        }
+        for _ in 0..self.rng.below(4) {
+            let at = self.rng.below(BUSY_MICROS);
+            self.later(at, Item::Crash);
+        }
+    }
+
+    pub(crate) fn later(&mut self, delay: u64, item: Item) {
+        self.order += 1;
+        self.queue.push(Reverse(Queued(self.now + delay, self.order, item)));
+    }
+
+    pub(crate) fn event(&mut self, shard: usize, delay: u64, event: Event) {
+        let run = self.run;
+        self.later(delay, Item::Event { run, shard, event });
+    }
+
+    pub(crate) fn unix(&self) -> UnixMillis {
+        UnixMillis(BEGUN_MS + self.now / 1_000)
+    }
+
+    pub(crate) fn is_calm(&self) -> bool {
+        self.now >= BUSY_MICROS
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.now > BUSY_MICROS + 3_000_000
+            && self.node.is_some()
+            && self.clients.iter().all(Client::is_settled)
+            && self.net.pipes.iter().all(|pipe| pipe.server_ended || pipe.to_client.is_empty())
+    }
+
+    fn handle(&mut self, item: Item) {
+        match item {
+            Item::Act(client) => self.act(client),
+            Item::Crash => self.crash(),
+            Item::Event { run, shard, event } if run == self.run => {
+                self.arrived[shard].push(event);
+                // Several events may come in one turn.
+                let delay = self.rng.below(30);
+                self.later(delay, Item::Turn { run, shard });
+            }
+            Item::Pump { run, pipe } if run == self.run => self.pump(pipe),
+            Item::ReadClient(client) => self.read_client(client),
+            Item::Restart => self.restart(),
+            Item::Turn { run, shard } if run == self.run && self.node.is_some() => self.turn(shard),
+            Item::WriteDone { run, log, shard } if run == self.run => {
+                let batch = self.disk.end_write(log);
+                self.enter(&batch);
+                self.event(shard, 0, Event::Written { log, bytes: batch.bytes, synced: true });
+            }
+            Item::Event { .. } | Item::Pump { .. } | Item::Turn { .. } | Item::WriteDone { .. } => {}
+        }
+    }
+
+    /// Tells the oracle what a batch made durable.
+    fn enter(&mut self, batch: &WriteBatch) {
+        let mut at = storage_log::format::BATCH_HEADER_BYTES;
+        while let Ok(record) =
+            storage_log::Record::parse(&batch.bytes[at..], batch.segment + batch.offset + at as u64)
+        {
+            self.oracle.enter(&record);
+            at += record.bytes_in_log();
+        }
+    }
+
+    fn restart(&mut self) {
+        self.run += 1;
+        let now = self.unix().0;
+        let node = Node::start(&self.places, &self.keys, &mut self.disk, &mut self.rng, now);
+        // What a crash left whole above the mark counts from now on.
+        let survived = self.read_logs();
+        for (place, truth) in survived {
+            self.oracle.durable.entry(place).or_insert(truth);
+        }
+        self.arrived = node.shards.iter().map(|_| Vec::new()).collect();
+        self.node = Some(node);
+        for shard in 0..self.arrived.len() {
+            let run = self.run;
+            self.later(1, Item::Turn { run, shard });
+        }
+    }
+
+    fn crash(&mut self) {
+        if self.node.is_none() || self.is_calm() {
+            return;
+        }
+        self.crashes += 1;
+        self.count_node();
+        self.node = None;
+        self.run += 1;
+        self.disk.crash(&mut self.rng);
+        self.net.reset();
+        for client in 0..self.clients.len() {
+            // What was sent may still arrive; then the end of the connection is seen.
+            let delay = self.rng.between(1, 2_000);
+            self.later(delay, Item::ReadClient(client));
+        }
+        let delay = self.rng.between(1_000, 100_000);
+        self.later(delay, Item::Restart);
+    }
+
+    fn count_node(&mut self) {
+        if let Some(node) = &self.node {
+            for metrics in &node.metrics {
+                self.fell_behind += metrics.overruns_total.value() + metrics.outbox_full_total.value();
+                self.moved += metrics.moved_total.value();
+            }
+        }
+    }
+
+    fn turn(&mut self, index: usize) {
+        let clock = Clock { unix: self.unix(), micros: self.now };
+        let node = self.node.as_mut().expect("the caller looked");
+        let id = ShardId(index as u16);
+        node.mesh.wake_up(id);
+        let mut events = std::mem::take(&mut self.arrived[index]);
+        let mut actions = Vec::new();
+        node.shards[index].turn(clock, &mut events, &mut actions);
+        let wait = node.shards[index].wait_micros();
+        let asleep = node.mesh.fall_asleep(id);
+        assert!(node.state.is_ready().is_err() || !node.state.exit_failed());
+        for action in actions {
+            self.execute(index, action);
+        }
+        let delay = if asleep { wait } else { self.rng.between(1, 60) };
+        let run = self.run;
+        self.later(delay, Item::Turn { run, shard: index });
+    }
+
+    /// All records of conversations, as recovery reads them.
+    fn read_logs(&self) -> BTreeMap<(ConversationId, u64), Truth> {
+        let mut truths = BTreeMap::new();
+        for number in 0..self.places.logs {
+            let mut observe = |record: &storage_log::Record<'_>| {
+                if record.stream().kind.0 == protocol::record::StreamKind::Messages as u8 {
+                    let place = (ConversationId(record.stream().id), record.seq());
+                    truths.insert(place, truth_of(record.portable()));
+                }
+            };
+            let recovered = self.disk.recover(log_config(&self.places, number), 1, &mut observe);
+            let log: Log = recovered.expect("a sound log").log;
+            assert!(log.is_healthy());
+        }
+        truths
+    }
+
+    fn finish(mut self) -> Outcome {
+        self.count_node();
+        let log = self.read_logs();
+        self.oracle.check_log(&log);
+        let mut direct = BTreeMap::new();
+        for one in &self.users {
+            for other in self.users.iter().filter(|other| *other > one) {
+                direct.insert(direct_conversation(one, other), [one.clone(), other.clone()]);
+            }
+        }
+        let audiences = audiences(&log, &direct);
+        for client in &self.clients {
+            self.check_client(client, &log, &audiences);
+        }
+        Outcome {
+            stored: log.len(),
+            received: self.oracle.received,
+            crashes: self.crashes,
+            fell_behind: self.fell_behind,
+            moved: self.moved,
+            micros: self.now,
+            digest: self.digest,
+        }
+    }
+
+    /// `members_only`, and nothing owed is missing.
+    fn check_client(
+        &self,
+        client: &Client,
+        log: &BTreeMap<(ConversationId, u64), Truth>,
+        audiences: &BTreeMap<(ConversationId, u64), std::collections::BTreeSet<UserId>>,
+    ) {
+        let user = &client.user;
+        for (place, truth) in log {
+            let mine = audiences[place].contains(user);
+            let received = client.received.contains(place);
+            assert!(
+                mine || !received || self.may_read(place, user, log),
+                "members_only: {user} was given {place:?}"
+            );
+            let headed = client.headed.get(&place.0).is_some_and(|head| place.1 <= *head);
+            let left = client.surveyed_at.is_some_and(|surveyed| truth.at <= surveyed)
+                && log
+                    .range(*place..)
+                    .take_while(|((conversation, _), _)| *conversation == place.0)
+                    .any(|(_, truth)| truth.removed.contains(user));
+            let owed =
+                mine && !headed && !left && client.owed_since.is_some_and(|since| truth.at > since + 1);
+            assert!(received || !owed, "{user} was never told of {place:?}");
+        }
+    }
+
+    /// By positions one is fed what came before one joined, where the group says so.
+    fn may_read(
+        &self,
+        place: &(ConversationId, u64),
+        user: &UserId,
+        log: &BTreeMap<(ConversationId, u64), Truth>,
+    ) -> bool {
+        log.range(*place..)
+            .take_while(|((conversation, _), _)| *conversation == place.0)
+            .any(|(_, truth)| truth.added.contains(user))
+    }
+}
