@@ -42,6 +42,11 @@ impl Disk {
         batch
     }
 
+    /// Nothing is under way.
+    pub(crate) fn assert_quiet(&self) {
+        assert!(self.under_way.is_empty(), "a drained node leaves nothing to the disk");
+    }
+
     /// Writes at once: what start-up does before anybody is served.
     pub(crate) fn write_now(&mut self, log: u16, batch: &WriteBatch) {
         self.apply(log, batch, |_| true);

@@ -138,7 +138,7 @@ impl World {
         let (now, unix) = (self.now, self.unix());
         let client = &mut self.clients[index];
         match &client.link {
-            None if self.node.is_some() => {
+            None if self.node.is_some() && !self.draining => {
                 let shard = ShardId(self.rng.below(u64::from(self.places.shards)) as u16);
                 let (pipe, socket) = self.net.open(index, shard);
                 client.connect(pipe, &mut self.rng);

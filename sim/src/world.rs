@@ -38,6 +38,8 @@ pub struct Outcome {
     pub stored: usize,
     /// Records that clients were given, repeats included.
     pub received: u64,
+    /// Orderly stops.
+    pub drains: u32,
     /// Crashes.
     pub crashes: u32,
     /// Times that a lane or an outbox was full and a session went back to the log.
@@ -53,6 +55,7 @@ pub struct Outcome {
 pub(crate) enum Item {
     Act(usize),
     Crash,
+    Drain,
     Event { run: u32, shard: usize, event: Event },
     Pump { run: u32, pipe: usize },
     ReadClient(usize),
@@ -96,6 +99,9 @@ pub(crate) struct World {
     pub(crate) users: Vec<UserId>,
     pub(crate) clients: Vec<Client>,
     pub(crate) oracle: Oracle,
+    /// A drain goes on: nobody connects.
+    pub(crate) draining: bool,
+    pub(crate) drains: u32,
     pub(crate) crashes: u32,
     pub(crate) fell_behind: u64,
     pub(crate) moved: u64,
@@ -156,6 +162,8 @@ impl World {
             users,
             clients,
             oracle: Oracle::default(),
+            draining: false,
+            drains: 0,
             crashes: 0,
             fell_behind: 0,
             moved: 0,
@@ -171,7 +179,8 @@ impl World {
         }
         for _ in 0..self.rng.below(4) {
             let at = self.rng.below(BUSY_MICROS);
-            self.later(at, Item::Crash);
+            let how = if self.rng.one_in(3) { Item::Drain } else { Item::Crash };
+            self.later(at, how);
         }
     }
 
@@ -204,6 +213,7 @@ impl World {
         match item {
             Item::Act(client) => self.act(client),
             Item::Crash => self.crash(),
+            Item::Drain => self.drain(),
             Item::Event { run, shard, event } if run == self.run => {
                 self.arrived[shard].push(event);
                 // Several events may come in one turn.
@@ -256,10 +266,16 @@ impl World {
             return;
         }
         self.crashes += 1;
+        self.draining = false;
+        self.disk.crash(&mut self.rng);
+        self.stop_node();
+    }
+
+    /// The process is gone: every connection ends, and after a while the next one starts.
+    fn stop_node(&mut self) {
         self.count_node();
         self.node = None;
         self.run += 1;
-        self.disk.crash(&mut self.rng);
         self.net.reset();
         for client in 0..self.clients.len() {
             // What was sent may still arrive; then the end of the connection is seen.
@@ -268,6 +284,30 @@ impl World {
         }
         let delay = self.rng.between(1_000, 100_000);
         self.later(delay, Item::Restart);
+    }
+
+    /// An orderly stop: every shard is told, and nothing is under way when the last one is done.
+    fn drain(&mut self) {
+        if self.node.is_none() || self.draining || self.is_calm() {
+            return;
+        }
+        self.draining = true;
+        for shard in 0..self.arrived.len() {
+            let delay = self.rng.below(2_000);
+            self.event(shard, delay, Event::Drain);
+        }
+    }
+
+    fn end_drain_if_done(&mut self) {
+        let drained =
+            self.node.as_ref().is_some_and(|node| node.shards.iter().all(gateway::shard::Shard::is_drained));
+        if !self.draining || !drained {
+            return;
+        }
+        self.draining = false;
+        self.drains += 1;
+        self.disk.assert_quiet();
+        self.stop_node();
     }
 
     fn count_node(&mut self) {
@@ -296,6 +336,7 @@ impl World {
         let delay = if asleep { wait } else { self.rng.between(1, 60) };
         let run = self.run;
         self.later(delay, Item::Turn { run, shard: index });
+        self.end_drain_if_done();
     }
 
     /// All records of conversations, as recovery reads them.
@@ -332,6 +373,7 @@ impl World {
         Outcome {
             stored: log.len(),
             received: self.oracle.received,
+            drains: self.drains,
             crashes: self.crashes,
             fell_behind: self.fell_behind,
             moved: self.moved,
