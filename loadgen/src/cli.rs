@@ -1,0 +1,175 @@
+//! The command line: what can be said. What is done about it is the controller's business.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    letter::{LETTER_BYTES_MAX, LETTER_BYTES_MIN},
+    link::Forms,
+    plan::{Mix, USERS_MAX, USERS_MIN},
+};
+
+/// Exit code of a run whose verdict is good.
+pub(crate) const EXIT_PASSED: u8 = 0;
+/// Exit code of a run whose verdict is bad.
+pub(crate) const EXIT_FAILED: u8 = 1;
+/// Exit code of a run that proves nothing: the generator was late, or could not run.
+pub(crate) const EXIT_INVALID: u8 = 2;
+
+const CHECK_NOTES: &str = "\
+The node is the binary gatehouse beside this one; without it, it is built (in a checkout). Half-way
+it is killed with SIGKILL and started again. Good: nothing acknowledged is lost, nothing is doubled,
+every reader saw dense order, and p99 stays below 200 ms outside the outage.
+Example:     loadgen check --users 1000 --rate 2000 --seconds 30 --html check.html
+Exit codes:  0 good   1 bad   2 invalid (the generator was late) or could not run";
+
+const RUN_NOTES: &str = "\
+Only loopback, or a node that you name. Users are made up; their tokens are signed with the node's
+own secret. Latency counts from when a message was due.
+Example:     loadgen run --url ws://127.0.0.1:7100 --data ./data --users 1000 --rate 8000 --seconds 30
+Exit codes:  0 good   1 bad   2 invalid (the generator was late) or could not run";
+
+/// Load for a chat gateway, and a verdict.
+#[derive(Debug, Parser)]
+#[command(
+    name = "loadgen",
+    version,
+    disable_help_subcommand = true,
+    after_help = "\
+Example:     loadgen check
+Exit codes:  0 good   1 bad   2 invalid or could not run"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a node, load it, kill it half-way, and judge
+    #[command(after_help = CHECK_NOTES)]
+    Check(CheckFlags),
+    /// Load a node that runs already, and judge
+    #[command(after_help = RUN_NOTES)]
+    Run(RunFlags),
+    /// One worker of a run, told what to do on standard input
+    #[command(hide = true)]
+    Worker,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CheckFlags {
+    /// Users, all online
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = users())]
+    pub(crate) users: u32,
+    /// Messages a second
+    #[arg(long, value_name = "R", default_value_t = 2000, value_parser = rate())]
+    pub(crate) rate: u32,
+    /// How long messages are sent
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u32).range(4..=86_400))]
+    pub(crate) seconds: u32,
+    /// Judge correctness alone: latency and lateness are reported, not judged
+    #[arg(long)]
+    pub(crate) no_timing: bool,
+    /// The node's program
+    #[arg(long, value_name = "PATH")]
+    pub(crate) gatehouse: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) shape: ShapeFlags,
+    #[command(flatten)]
+    pub(crate) outputs: OutputFlags,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RunFlags {
+    /// Where the node listens, as in ws://127.0.0.1:7100
+    #[arg(long)]
+    pub(crate) url: String,
+    /// The node's data directory: tokens are signed with its development key
+    #[arg(long, value_name = "DIR", required_unless_present = "key", conflicts_with = "key")]
+    pub(crate) data: Option<PathBuf>,
+    /// A file with the node's HS256 secret
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Users, all online
+    #[arg(long, value_name = "N", value_parser = users())]
+    pub(crate) users: u32,
+    /// Messages a second
+    #[arg(long, value_name = "R", value_parser = rate())]
+    pub(crate) rate: u32,
+    /// How long messages are sent
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) seconds: u32,
+    /// Judge correctness alone
+    #[arg(long)]
+    pub(crate) no_timing: bool,
+    #[command(flatten)]
+    pub(crate) shape: ShapeFlags,
+    #[command(flatten)]
+    pub(crate) outputs: OutputFlags,
+}
+
+/// What the messages are like.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ShapeFlags {
+    /// Size of a text
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = payload)]
+    pub(crate) payload: usize,
+    /// Shares of direct conversations and groups
+    #[arg(long, value_name = "MIX", default_value_t = Mix::default())]
+    pub(crate) mix: Mix,
+    /// The form of the protocol
+    #[arg(long, value_enum, default_value = "mixed")]
+    pub(crate) form: Forms,
+    /// Worker processes
+    #[arg(long, value_name = "W", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) workers: u32,
+}
+
+/// Where results go, besides standard output.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct OutputFlags {
+    /// Everything measured, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// A report for people, in one file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Every event, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) history: Option<PathBuf>,
+}
+
+fn users() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(i64::from(USERS_MIN)..=i64::from(USERS_MAX))
+}
+
+fn rate() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=1_000_000)
+}
+
+fn payload(text: &str) -> Result<usize, String> {
+    let bounds = LETTER_BYTES_MIN..=LETTER_BYTES_MAX;
+    let bytes = text.parse().map_err(|_| "not a number")?;
+    if bounds.contains(&bytes) { Ok(bytes) } else { Err(format!("{LETTER_BYTES_MIN} to {LETTER_BYTES_MAX}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound_and_every_help_fits_a_screen() {
+        const SCREEN_LINES: usize = 40;
+        Cli::command().debug_assert();
+        for name in ["check", "run"] {
+            let mut command = Cli::command();
+            let help = command.find_subcommand_mut(name).expect("it is defined").render_help().to_string();
+            assert!(help.lines().count() <= SCREEN_LINES, "{help}");
+            assert!(help.contains("Example:") && help.contains("Exit codes:"), "{help}");
+        }
+    }
+}

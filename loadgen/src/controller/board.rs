@@ -1,0 +1,142 @@
+//! What all workers together have seen: seconds, totals, evidence.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
+
+use anyhow::Context;
+use protocol::ids::MessageId;
+
+use super::progress::Progress;
+use crate::{
+    latency::Latencies,
+    link::{Counts, Split, Tick, Totals},
+    plan::{Plan, RoomIndex, UserIndex},
+    verify::{Evidence, Stand, Violations},
+};
+
+/// Latencies outside and inside the outage.
+#[derive(Default)]
+pub(crate) struct Measured {
+    pub(crate) outside: Latencies,
+    pub(crate) outage: Latencies,
+}
+
+impl Measured {
+    fn merge(&mut self, split: &Split) {
+        self.outside.merge(&split.outside);
+        self.outage.merge(&split.outage);
+    }
+}
+
+/// One second of all workers.
+#[derive(Default)]
+pub(crate) struct Second {
+    pub(crate) tick: Tick,
+    pub(crate) delivery: Latencies,
+}
+
+/// Everything that came in.
+pub(crate) struct Board {
+    pub(crate) plan: Rc<Plan>,
+    pub(crate) seconds: BTreeMap<u64, Second>,
+    pub(crate) counts: Counts,
+    pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) closes: BTreeMap<u16, u64>,
+    pub(crate) ack: Measured,
+    pub(crate) delivery: Measured,
+    pub(crate) lag: Measured,
+    pub(crate) violations: Violations,
+    pub(crate) evidence: Evidence,
+    /// The node's names of the rooms, as text.
+    pub(crate) conversations: BTreeMap<RoomIndex, String>,
+    /// All workers saw everything in time.
+    pub(crate) is_drained: bool,
+    heads: HashMap<RoomIndex, u64>,
+    pub(crate) progress: Progress,
+}
+
+impl Board {
+    pub(crate) fn new(plan: Rc<Plan>, progress: Progress) -> Self {
+        Self {
+            plan,
+            seconds: BTreeMap::new(),
+            counts: Counts::default(),
+            errors: BTreeMap::new(),
+            closes: BTreeMap::new(),
+            ack: Measured::default(),
+            delivery: Measured::default(),
+            lag: Measured::default(),
+            violations: Violations::default(),
+            evidence: Evidence::default(),
+            conversations: BTreeMap::new(),
+            is_drained: true,
+            heads: HashMap::new(),
+            progress,
+        }
+    }
+
+    /// How far conversations are known to go, by whoever knows most.
+    pub(super) fn heads(&self) -> Vec<(RoomIndex, u64)> {
+        self.heads.iter().map(|(room, head)| (*room, *head)).collect()
+    }
+
+    pub(super) fn handle_heads(&mut self, heads: Vec<(RoomIndex, u64)>) {
+        for (room, head) in heads {
+            let known = self.heads.entry(room).or_default();
+            *known = head.max(*known);
+        }
+    }
+
+    pub(super) fn handle_tick(&mut self, tick: &Tick) {
+        let Some(number) = tick.second else { return };
+        let second = self.seconds.entry(number).or_default();
+        second.tick.connected += tick.connected;
+        second.tick.sent += tick.sent;
+        second.tick.acked += tick.acked;
+        second.tick.delivered += tick.delivered;
+        second.tick.errors += tick.errors;
+        second.delivery.merge(&tick.delivery);
+        self.progress.show(number, second);
+    }
+
+    pub(super) fn handle_log(
+        &mut self,
+        room: RoomIndex,
+        conversation: String,
+        items: &[(u64, String)],
+    ) -> anyhow::Result<()> {
+        let items = items.iter().map(|(seq, id)| anyhow::Ok((*seq, parse(id)?)));
+        self.evidence.logs.insert(room, items.collect::<Result<_, _>>()?);
+        self.conversations.insert(room, conversation);
+        Ok(())
+    }
+
+    pub(super) fn handle_end(&mut self, user: UserIndex, stands: &[Stand]) {
+        let name = self.plan.name(user).as_str();
+        self.evidence.ends.extend(stands.iter().map(|stand| (name.to_owned(), stand.room, stand.at)));
+    }
+
+    pub(super) fn handle_done(&mut self, totals: Totals) -> anyhow::Result<()> {
+        self.counts.add(&totals.counts);
+        for (name, count) in totals.errors {
+            *self.errors.entry(name).or_default() += count;
+        }
+        for (code, count) in totals.closes {
+            *self.closes.entry(code).or_default() += count;
+        }
+        self.ack.merge(&totals.ack);
+        self.delivery.merge(&totals.delivery);
+        self.lag.merge(&totals.lag);
+        self.violations.merge(totals.violations);
+        for id in &totals.refused {
+            self.evidence.refused.push(parse(id)?);
+        }
+        Ok(())
+    }
+}
+
+fn parse(id: &str) -> anyhow::Result<MessageId> {
+    id.parse().context("a worker named a message that is none")
+}

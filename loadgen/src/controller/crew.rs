@@ -1,0 +1,158 @@
+//! The workers of a run: processes of this same program, and what they have said so far.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+
+use super::board::Board;
+use crate::{
+    clock::Moment,
+    link::{FromWorker, ToWorker, WorkerConfig},
+};
+
+/// How many workers have said each thing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Said {
+    pub(super) connected: u32,
+    pub(super) opened: u32,
+    pub(super) settled: u32,
+    pub(super) sent: u32,
+    pub(super) drained: u32,
+    pub(super) done: u32,
+}
+
+/// All workers. Dropping it kills them.
+pub(super) struct Crew {
+    hands: Vec<Hand>,
+    inbox: Receiver<Option<FromWorker>>,
+    said: Said,
+}
+
+struct Hand {
+    child: Child,
+    input: ChildStdin,
+}
+
+impl Crew {
+    /// One process per configuration.
+    pub(super) fn start(configs: &[WorkerConfig]) -> anyhow::Result<Self> {
+        let (sender, inbox) = channel();
+        let hands = configs.iter().map(|config| Hand::start(config, sender.clone()));
+        Ok(Self { hands: hands.collect::<Result<_, _>>()?, inbox, said: Said::default() })
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        self.hands.len() as u32
+    }
+
+    pub(super) fn tell_all(&mut self, message: &ToWorker) -> anyhow::Result<()> {
+        self.hands.iter_mut().try_for_each(|hand| hand.tell(message))
+    }
+
+    /// Takes what workers say until `moment`.
+    pub(super) fn listen_until(&mut self, moment: Moment, board: &mut Board) -> anyhow::Result<()> {
+        self.wait(moment, board, |_| false).map(|_| ())
+    }
+
+    /// Takes what workers say until all have said what `what` counts; false when it was `deadline` first.
+    pub(super) fn wait(
+        &mut self,
+        deadline: Moment,
+        board: &mut Board,
+        is_enough: impl Fn(&Said) -> bool,
+    ) -> anyhow::Result<bool> {
+        while !is_enough(&self.said) {
+            let rest = deadline.since(Moment::now());
+            if rest == Duration::ZERO {
+                return Ok(false);
+            }
+            match self.inbox.recv_timeout(rest) {
+                Ok(Some(message)) => self.handle(message, board)?,
+                Ok(None) if self.said.done < self.count() => bail!("a worker ended before its work"),
+                Ok(None) => {}
+                Err(RecvTimeoutError::Timeout) => return Ok(false),
+                Err(RecvTimeoutError::Disconnected) => bail!("all workers are gone"),
+            }
+        }
+        Ok(true)
+    }
+
+    fn handle(&mut self, message: FromWorker, board: &mut Board) -> anyhow::Result<()> {
+        match message {
+            FromWorker::Connected => self.said.connected += 1,
+            FromWorker::Opened => self.said.opened += 1,
+            FromWorker::Settled => self.said.settled += 1,
+            FromWorker::Sent { heads } => {
+                self.said.sent += 1;
+                board.handle_heads(heads);
+            }
+            FromWorker::Drained { complete } => {
+                self.said.drained += 1;
+                board.is_drained &= complete;
+            }
+            FromWorker::Tick(tick) => board.handle_tick(&tick),
+            FromWorker::Book(book) => board.evidence.books.push(book),
+            FromWorker::Log { room, conversation, items } => board.handle_log(room, conversation, &items)?,
+            FromWorker::End { user, stands } => board.handle_end(user, &stands),
+            FromWorker::Done(totals) => {
+                self.said.done += 1;
+                board.handle_done(*totals)?;
+            }
+            FromWorker::Failed { reason } => bail!("{reason}"),
+        }
+        Ok(())
+    }
+}
+
+impl Hand {
+    fn start(config: &WorkerConfig, sender: Sender<Option<FromWorker>>) -> anyhow::Result<Self> {
+        let own = env::current_exe().context("the path of this program is not known")?;
+        let mut child = Command::new(own)
+            .arg("worker")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("a worker could not be started")?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("a worker has no pipes");
+        };
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let message = serde_json::from_str(&line).unwrap_or_else(|error| FromWorker::Failed {
+                    reason: format!("a worker said what does not read: {error}"),
+                });
+                if sender.send(Some(message)).is_err() {
+                    return;
+                }
+            }
+            // Its end. Nobody listens any more when the run is over.
+            let _ = sender.send(None);
+        });
+        let mut hand = Self { child, input };
+        hand.tell(config)?;
+        Ok(hand)
+    }
+
+    fn tell(&mut self, message: &impl serde::Serialize) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        self.input.write_all(&line).context("a worker is gone")?;
+        Ok(self.input.flush()?)
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        for hand in &mut self.hands {
+            let _ = hand.child.kill();
+            let _ = hand.child.wait();
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The controller of a run: starts workers, leads them through its phases, and judges.
+//!
+//! ```text
+//!  connect -> make rooms -> send on time ------------------> drain -> read logs -> judge
+//!                              '- kill, restart, settle -'   (`check` only)
+//! ```
+
+mod board;
+mod crew;
+mod history;
+mod node;
+mod progress;
+
+use std::{net::ToSocketAddrs, path::PathBuf, process::ExitCode, rc::Rc, time::Duration};
+
+use anyhow::{Context, ensure};
+
+pub(crate) use board::{Board, Measured};
+
+use crate::{
+    cli::{CheckFlags, OutputFlags, RunFlags, ShapeFlags},
+    client::{Endpoint, Signer},
+    clock::Moment,
+    link::{Load, ToWorker, WorkerConfig},
+    plan::Plan,
+    random::Random,
+    report::{self, OutageReport, Report, Timing},
+    verify,
+    worker::DRAIN_WAIT_MAX,
+};
+use crew::Crew;
+use node::Node;
+use progress::Progress;
+
+/// The longest any phase without load may take: workers have their own, shorter limits.
+const PHASE_WAIT_MAX: Duration = Duration::from_secs(300);
+/// How long reading all logs may take.
+const FINISH_WAIT_MAX: Duration = Duration::from_secs(1800);
+/// From the order to start until the first message.
+const START_NOTICE: Duration = Duration::from_millis(500);
+/// From the announcement of the kill until it happens, so that every worker knows first.
+const OUTAGE_NOTICE: Duration = Duration::from_millis(250);
+/// How long users may take to be back.
+const SETTLE_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// What a run is.
+struct Plot<'a> {
+    endpoint: Endpoint,
+    secret: String,
+    users: u32,
+    load: Load,
+    shape: &'a ShapeFlags,
+    outputs: &'a OutputFlags,
+    timing: Timing,
+}
+
+/// `loadgen check`.
+pub(crate) fn check(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
+    let program = node::find_program(flags.gatehouse.as_deref())?;
+    let mut node = Node::start(program)?;
+    let plot = Plot {
+        endpoint: endpoint(&format!("ws://{}", node.listen))?,
+        secret: Signer::read_secret(&node.data().join("dev.key"))?,
+        users: flags.users,
+        load: Load {
+            messages_per_second: flags.rate,
+            seconds: flags.seconds,
+            payload_bytes: flags.shape.payload,
+        },
+        shape: &flags.shape,
+        outputs: &flags.outputs,
+        timing: if flags.no_timing { Timing::Reported } else { Timing::Judged },
+    };
+    let report = plot.play(Some(&mut node))?;
+    if report.verdict != report::Verdict::Pass {
+        println!("kept       {}", node.keep_directory().display());
+    }
+    Ok(report.exit_code())
+}
+
+/// `loadgen run`.
+pub(crate) fn run(flags: &RunFlags) -> anyhow::Result<ExitCode> {
+    let key = match (&flags.key, &flags.data) {
+        (Some(key), _) => key.clone(),
+        (None, data) => data.as_deref().map(|data| data.join("dev.key")).unwrap_or_default(),
+    };
+    let plot = Plot {
+        endpoint: endpoint(&flags.url)?,
+        secret: Signer::read_secret(&key)?,
+        users: flags.users,
+        load: Load {
+            messages_per_second: flags.rate,
+            seconds: flags.seconds,
+            payload_bytes: flags.shape.payload,
+        },
+        shape: &flags.shape,
+        outputs: &flags.outputs,
+        timing: if flags.no_timing { Timing::Reported } else { Timing::Judged },
+    };
+    Ok(plot.play(None)?.exit_code())
+}
+
+/// Where `ws://HOST:PORT[/PATH]` leads. The name is looked up once, here.
+fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
+    let rest = url.strip_prefix("ws://").context("a URL looks like ws://127.0.0.1:7100")?;
+    let (host, path) = match rest.find('/') {
+        Some(slash) if rest.len() > slash + 1 => rest.split_at(slash),
+        Some(slash) => (&rest[..slash], "/v1/connect"),
+        None => (rest, "/v1/connect"),
+    };
+    let mut addresses = host.to_socket_addrs().with_context(|| format!("{host}: no such host and port"))?;
+    let address = addresses.next().with_context(|| format!("{host} has no address"))?;
+    Ok(Endpoint { address, host: host.to_owned(), path: path.to_owned() })
+}
+
+impl Plot<'_> {
+    /// All phases, then the reports.
+    fn play(&self, mut node: Option<&mut Node>) -> anyhow::Result<Report> {
+        let tag = format!("lg{:08x}", Random::from_system()?.next() as u32);
+        let configs: Vec<_> = (0..self.shape.workers).map(|worker| self.worker(worker, &tag)).collect();
+        let plan = Rc::new(Plan::new(&tag, self.users, self.shape.mix));
+        let mut board = Board::new(plan, Progress::new(self.shape.workers));
+        let mut crew = Crew::start(&configs)?;
+        let start = self.begin(&mut crew, &mut board)?;
+        let outage = match &mut node {
+            Some(node) => Some(self.strike(node, start, &mut crew, &mut board)?),
+            None => None,
+        };
+        self.end(start, &mut crew, &mut board)?;
+        drop(crew);
+        let late = verify::judge(&board.evidence)?;
+        board.violations.merge(late);
+        if let Some(path) = &self.outputs.history {
+            let parts: Vec<PathBuf> = configs.into_iter().filter_map(|config| config.history).collect();
+            history::merge(path, &parts, &board)?;
+        }
+        let outage = outage.map(|(from, until)| OutageReport {
+            from_seconds: from.since(start).as_secs_f64(),
+            until_seconds: until.map(|until| until.since(start).as_secs_f64()),
+        });
+        let report = Report::new(&board, self.users, self.load, self.shape, self.timing, outage);
+        report.write(self.outputs)?;
+        print!("{report}");
+        Ok(report)
+    }
+
+    fn worker(&self, worker: u32, tag: &str) -> WorkerConfig {
+        let part = |path: &PathBuf| {
+            let mut name = path.clone().into_os_string();
+            name.push(format!(".{worker}.part"));
+            PathBuf::from(name)
+        };
+        WorkerConfig {
+            worker,
+            workers: self.shape.workers,
+            endpoint: self.endpoint.clone(),
+            secret: self.secret.clone(),
+            tag: tag.to_owned(),
+            users: self.users,
+            mix: self.shape.mix,
+            load: self.load,
+            forms: self.shape.form,
+            history: self.outputs.history.as_ref().map(part),
+        }
+    }
+
+    /// Everybody comes online, rooms are made, the schedule starts.
+    fn begin(&self, crew: &mut Crew, board: &mut Board) -> anyhow::Result<Moment> {
+        let workers = crew.count();
+        board.progress.say(&format!("{} users connect to {}", self.users, self.endpoint.host));
+        let deadline = || Moment::now().after(PHASE_WAIT_MAX);
+        ensure!(crew.wait(deadline(), board, |said| said.connected == workers)?, "users did not connect");
+        board.progress.say(&format!("{} rooms are made", board.plan.rooms.len()));
+        crew.tell_all(&ToWorker::Open)?;
+        ensure!(crew.wait(deadline(), board, |said| said.opened == workers)?, "rooms were not made");
+        let Load { messages_per_second, seconds, .. } = self.load;
+        board.progress.say(&format!("{messages_per_second} messages a second for {seconds} s"));
+        let start = Moment::now().after(START_NOTICE);
+        crew.tell_all(&ToWorker::Start { at: start })?;
+        Ok(start)
+    }
+
+    /// Kills the node half-way and starts it again. Says when it was gone, and until when.
+    fn strike(
+        &self,
+        node: &mut Node,
+        start: Moment,
+        crew: &mut Crew,
+        board: &mut Board,
+    ) -> anyhow::Result<(Moment, Option<Moment>)> {
+        let from = start.after(Duration::from_secs(self.load.seconds.into()) / 2);
+        crew.listen_until(Moment(from.0 - OUTAGE_NOTICE.as_nanos() as u64), board)?;
+        crew.tell_all(&ToWorker::Outage { from })?;
+        crew.listen_until(from, board)?;
+        node.kill().context("the node could not be killed")?;
+        board.progress.say("the node is killed");
+        node.restart()?;
+        let ready = Moment::now();
+        board.progress.say(&format!("the node is ready again after {} ms", ready.since(from).as_millis()));
+        let workers = crew.count();
+        if !crew.wait(ready.after(SETTLE_WAIT_MAX), board, |said| said.settled == workers)? {
+            board.progress.say("not everybody came back");
+            return Ok((from, None));
+        }
+        let until = Moment::now();
+        crew.tell_all(&ToWorker::Settled { until })?;
+        board.progress.say(&format!("everybody is back after {} ms", until.since(from).as_millis()));
+        Ok((from, Some(until)))
+    }
+
+    /// The rest of the schedule, the answers, the receipts, the logs.
+    fn end(&self, start: Moment, crew: &mut Crew, board: &mut Board) -> anyhow::Result<()> {
+        let workers = crew.count();
+        let over = start.after(Duration::from_secs(self.load.seconds.into()));
+        let deadline = over.after(PHASE_WAIT_MAX);
+        ensure!(crew.wait(deadline, board, |said| said.sent == workers)?, "the schedule did not end");
+        board.progress.say("waiting for receipts");
+        crew.tell_all(&ToWorker::Until { heads: board.heads() })?;
+        let deadline = Moment::now().after(DRAIN_WAIT_MAX * 2);
+        ensure!(crew.wait(deadline, board, |said| said.drained == workers)?, "workers did not drain");
+        board.progress.say("reading the logs");
+        crew.tell_all(&ToWorker::Finish)?;
+        let deadline = Moment::now().after(FINISH_WAIT_MAX);
+        ensure!(crew.wait(deadline, board, |said| said.done == workers)?, "the logs were not read in time");
+        Ok(())
+    }
+}

@@ -1,2 +1,0 @@
-//! stub
-#![forbid(unsafe_code)]

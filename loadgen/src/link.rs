@@ -1,0 +1,214 @@
+//! What the controller and its workers tell each other: one JSON object a line, over pipes.
+//!
+//! A worker is told its configuration first, then what comes next; it answers when it is there. Pipes
+//! today; nothing here minds being carried to another host.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use protocol::upgrade::Form;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    client::Endpoint,
+    clock::Moment,
+    latency::Buckets,
+    plan::{Mix, RoomIndex, UserIndex},
+    verify::{RoomBook, Stand, Violations},
+};
+
+/// All that a worker needs to know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct WorkerConfig {
+    pub(crate) worker: u32,
+    pub(crate) workers: u32,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) secret: String,
+    pub(crate) tag: String,
+    pub(crate) users: u32,
+    pub(crate) mix: Mix,
+    pub(crate) load: Load,
+    pub(crate) forms: Forms,
+    /// Where this worker writes its events.
+    pub(crate) history: Option<PathBuf>,
+}
+
+impl WorkerConfig {
+    /// Users are dealt out like cards, so that contacts sit in different processes.
+    pub(crate) const fn owns(&self, user: UserIndex) -> bool {
+        user.0 % self.workers == self.worker
+    }
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Load {
+    /// Of all workers together.
+    pub(crate) messages_per_second: u32,
+    pub(crate) seconds: u32,
+    pub(crate) payload_bytes: usize,
+}
+
+impl Load {
+    /// Messages of the whole run, of all workers.
+    pub(crate) const fn messages(&self) -> u64 {
+        self.messages_per_second as u64 * self.seconds as u64
+    }
+
+    /// When message `number` is due, however things go. One formula, so that no error adds up.
+    pub(crate) fn due(&self, start: Moment, number: u64) -> Moment {
+        let nanos = u128::from(number) * 1_000_000_000 / u128::from(self.messages_per_second);
+        Moment(start.0 + nanos as u64)
+    }
+}
+
+/// Which form of the protocol is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Forms {
+    /// All users speak `chat.v1.bin`.
+    Binary,
+    /// All users speak `chat.v1.json`.
+    Json,
+    /// Every other user.
+    Mixed,
+}
+
+impl Forms {
+    pub(crate) const fn of(self, user: UserIndex) -> Form {
+        match self {
+            Self::Binary => Form::Binary,
+            Self::Json => Form::Json,
+            Self::Mixed if (user.0 / 2).is_multiple_of(2) => Form::Binary,
+            Self::Mixed => Form::Json,
+        }
+    }
+}
+
+/// To a worker, in this order; `Outage` and `Settled` at any time between `Start` and `Until`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ToWorker {
+    /// Make all rooms.
+    Open,
+    /// Keep to the schedule that begins at `at`.
+    Start { at: Moment },
+    /// The node will be gone from then on.
+    Outage { from: Moment },
+    /// All users of all workers are back.
+    Settled { until: Moment },
+    /// Wait until all users that are online have seen this much.
+    Until { heads: Vec<(RoomIndex, u64)> },
+    /// Read the logs, hand over everything, and end.
+    Finish,
+}
+
+/// From a worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FromWorker {
+    /// All users are online.
+    Connected,
+    /// All rooms exist, and all members know.
+    Opened,
+    /// How a second went.
+    Tick(Tick),
+    /// All users of this worker are back since the outage began.
+    Settled,
+    /// The schedule is over; this is how far conversations are known to go.
+    Sent { heads: Vec<(RoomIndex, u64)> },
+    /// The wait is over.
+    Drained { complete: bool },
+    /// What was seen and promised in one conversation.
+    Book(RoomBook),
+    /// One conversation as a fresh reader sees it: sequences and message ids.
+    Log { room: RoomIndex, conversation: String, items: Vec<(u64, String)> },
+    /// Where a user stood that was online at the end.
+    End { user: UserIndex, stands: Vec<Stand> },
+    /// The last line.
+    Done(Box<Totals>),
+    /// The last line of a worker that cannot go on.
+    Failed { reason: String },
+}
+
+/// One second of one worker.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Tick {
+    /// From the start of the schedule; before it, `None`.
+    pub(crate) second: Option<u64>,
+    pub(crate) connected: u64,
+    pub(crate) sent: u64,
+    pub(crate) acked: u64,
+    pub(crate) delivered: u64,
+    pub(crate) errors: u64,
+    pub(crate) delivery: Buckets,
+}
+
+/// What a worker counted, outside and inside the outage where it matters.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Totals {
+    pub(crate) counts: Counts,
+    /// `error` replies by name.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Ends of connections by close code; 1006 where there was none.
+    pub(crate) closes: BTreeMap<u16, u64>,
+    pub(crate) ack: Split,
+    pub(crate) delivery: Split,
+    pub(crate) lag: Split,
+    pub(crate) violations: Violations,
+    /// Message ids that were refused for good.
+    pub(crate) refused: Vec<String>,
+}
+
+/// Plain counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    /// Messages of the schedule.
+    pub(crate) due: u64,
+    /// Of those, written to a socket at least once.
+    pub(crate) sent: u64,
+    pub(crate) acked: u64,
+    /// Sent again after a reconnect, because no answer had come.
+    pub(crate) resent: u64,
+    /// Sent again because the node asked for patience.
+    pub(crate) retried: u64,
+    pub(crate) refused: u64,
+    /// Neither acknowledged nor refused at the end.
+    pub(crate) unanswered: u64,
+    /// Receipts at other users, each message once for each of them.
+    pub(crate) delivered: u64,
+    /// Receipts of all kinds.
+    pub(crate) received: u64,
+    /// Receipts of what was seen on an earlier connection.
+    pub(crate) replayed: u64,
+    pub(crate) connections: u64,
+    pub(crate) dial_failures: u64,
+    /// Users that were told not to come back.
+    pub(crate) stopped: u64,
+    pub(crate) online_at_end: u64,
+}
+
+impl Counts {
+    pub(crate) const fn add(&mut self, other: &Self) {
+        self.due += other.due;
+        self.sent += other.sent;
+        self.acked += other.acked;
+        self.resent += other.resent;
+        self.retried += other.retried;
+        self.refused += other.refused;
+        self.unanswered += other.unanswered;
+        self.delivered += other.delivered;
+        self.received += other.received;
+        self.replayed += other.replayed;
+        self.connections += other.connections;
+        self.dial_failures += other.dial_failures;
+        self.stopped += other.stopped;
+        self.online_at_end += other.online_at_end;
+    }
+}
+
+/// Latencies outside and inside the outage.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Split {
+    pub(crate) outside: Buckets,
+    pub(crate) outage: Buckets,
+}

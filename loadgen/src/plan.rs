@@ -1,0 +1,230 @@
+//! Who talks with whom: users, direct conversations and groups, as a pure function of a few numbers.
+//!
+//! Every process of a run computes the same plan, so none has to be told what another one does. Names
+//! carry the tag of the run, so two runs against one node never meet.
+//!
+//! Invariant: the members of a room are distinct, and its first member is the one who makes it.
+
+use std::{fmt, str::FromStr};
+
+use protocol::{ids::UserId, limits::SMALL_GROUP_MEMBERS_MAX};
+use serde::{Deserialize, Serialize};
+
+use crate::random::Random;
+
+/// A user of the plan, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct UserIndex(pub(crate) u32);
+
+/// A conversation of the plan, from 0; the node's name for it is learned when it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct RoomIndex(pub(crate) u32);
+
+/// How far apart the two users of a direct conversation are, in a circle of all users: everybody has
+/// eight contacts, most of them on other cores than itself.
+const CONTACT_DISTANCES: [u32; 4] = [1, 2, 3, 5];
+/// Fewest users: the circle must not meet itself.
+pub(crate) const USERS_MIN: u32 = 12;
+/// Most users: what the names and ports of one machine allow, and more than one is tried with.
+pub(crate) const USERS_MAX: u32 = 1_000_000;
+
+/// Which share of messages goes where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mix {
+    pub(crate) direct_weight: u32,
+    pub(crate) group_weight: u32,
+    pub(crate) group_members: u32,
+}
+
+impl Default for Mix {
+    fn default() -> Self {
+        Self { direct_weight: 80, group_weight: 20, group_members: 10 }
+    }
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "direct={},group{}={}", self.direct_weight, self.group_members, self.group_weight)
+    }
+}
+
+impl FromStr for Mix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut mix = Self { direct_weight: 0, group_weight: 0, ..Self::default() };
+        for part in text.split(',') {
+            let (name, weight) = part.split_once('=').ok_or("a part is NAME=WEIGHT, as in direct=80")?;
+            let weight = weight.parse::<u16>().map_err(|_| "a weight is a number up to 65535")?;
+            match name.strip_prefix("group") {
+                None if name == "direct" => mix.direct_weight = weight.into(),
+                Some(members) => {
+                    mix.group_members =
+                        members.parse().map_err(|_| "a group is named by its size: group10")?;
+                    mix.group_weight = weight.into();
+                }
+                None => return Err("the parts are direct and groupN".to_owned()),
+            }
+        }
+        let sizes = 3..=SMALL_GROUP_MEMBERS_MAX as u32;
+        if !sizes.contains(&mix.group_members) {
+            return Err(format!("a group has 3 to {SMALL_GROUP_MEMBERS_MAX} members"));
+        }
+        if mix.direct_weight + mix.group_weight == 0 {
+            return Err("all weights are 0".to_owned());
+        }
+        Ok(mix)
+    }
+}
+
+/// One conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) kind: RoomKind,
+    pub(crate) members: Vec<UserIndex>,
+}
+
+/// How a conversation is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RoomKind {
+    /// By the first message.
+    Direct,
+    /// By `create`.
+    Group,
+}
+
+/// All of it.
+pub(crate) struct Plan {
+    tag: String,
+    mix: Mix,
+    pub(crate) rooms: Vec<Room>,
+    users: Vec<RoomsOf>,
+    names: Vec<UserId>,
+}
+
+#[derive(Clone, Default)]
+struct RoomsOf {
+    direct: Vec<RoomIndex>,
+    groups: Vec<RoomIndex>,
+}
+
+impl Plan {
+    /// `users` is at least [`USERS_MIN`]; groups exist when there are enough users for one.
+    pub(crate) fn new(tag: &str, users: u32, mix: Mix) -> Self {
+        let name = |user| UserId::new(&format!("{tag}-{user}")).expect("a tag and a number are a short name");
+        let mut plan = Self {
+            tag: tag.to_owned(),
+            mix,
+            rooms: Vec::new(),
+            users: vec![RoomsOf::default(); users as usize],
+            names: (0..users).map(name).collect(),
+        };
+        for user in 0..users {
+            for distance in CONTACT_DISTANCES {
+                plan.add(RoomKind::Direct, vec![UserIndex(user), UserIndex((user + distance) % users)]);
+            }
+        }
+        if mix.group_weight > 0 {
+            let (size, blocks) = (mix.group_members, users / mix.group_members);
+            for block in 0..blocks {
+                let neighbours = (0..size).map(|place| UserIndex(block * size + place));
+                plan.add(RoomKind::Group, neighbours.collect());
+                let strangers = (0..size).map(|place| UserIndex(block + place * blocks));
+                plan.add(RoomKind::Group, strangers.collect());
+            }
+        }
+        plan
+    }
+
+    fn add(&mut self, kind: RoomKind, members: Vec<UserIndex>) {
+        let index = RoomIndex(self.rooms.len() as u32);
+        for member in &members {
+            let of = &mut self.users[member.0 as usize];
+            match kind {
+                RoomKind::Direct => of.direct.push(index),
+                RoomKind::Group => of.groups.push(index),
+            }
+        }
+        self.rooms.push(Room { kind, members });
+    }
+
+    pub(crate) fn name(&self, user: UserIndex) -> &UserId {
+        &self.names[user.0 as usize]
+    }
+
+    pub(crate) fn room(&self, room: RoomIndex) -> &Room {
+        &self.rooms[room.0 as usize]
+    }
+
+    /// The rooms of a user, in the order of their numbers.
+    pub(crate) fn rooms_of(&self, user: UserIndex) -> Vec<RoomIndex> {
+        let of = &self.users[user.0 as usize];
+        of.direct.iter().chain(&of.groups).copied().collect()
+    }
+
+    /// The title of a group, by which its members recognise it.
+    pub(crate) fn title(&self, room: RoomIndex) -> String {
+        format!("{} room {}", self.tag, room.0)
+    }
+
+    /// The group of a title.
+    pub(crate) fn room_of_title(&self, title: &str) -> Option<RoomIndex> {
+        let room = title.strip_prefix(&self.tag)?.strip_prefix(" room ")?.parse().ok()?;
+        ((room as usize) < self.rooms.len()).then_some(RoomIndex(room))
+    }
+
+    /// Where `sender` writes next. Users without a group write to a contact.
+    pub(crate) fn pick_room(&self, sender: UserIndex, random: &mut Random) -> RoomIndex {
+        let of = &self.users[sender.0 as usize];
+        let total = u64::from(self.mix.direct_weight + self.mix.group_weight);
+        let is_group = random.below(total) >= u64::from(self.mix.direct_weight);
+        let rooms = if is_group && !of.groups.is_empty() { &of.groups } else { &of.direct };
+        rooms[random.below(rooms.len() as u64) as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rooms_have_distinct_members_and_pairs_are_unique() {
+        for users in [USERS_MIN, 13, 100, 101] {
+            let plan = Plan::new("t", users, Mix::default());
+            let mut pairs = Vec::new();
+            for room in &plan.rooms {
+                let mut members = room.members.clone();
+                members.sort_unstable();
+                members.dedup();
+                assert_eq!(members.len(), room.members.len(), "{users} users");
+                if room.kind == RoomKind::Direct {
+                    pairs.push(members);
+                }
+            }
+            let count = pairs.len();
+            pairs.sort_unstable();
+            pairs.dedup();
+            assert_eq!(pairs.len(), count, "{users} users");
+        }
+    }
+
+    #[test]
+    fn titles_lead_back_to_rooms() {
+        let plan = Plan::new("t", 20, Mix::default());
+        assert_eq!(plan.room_of_title(&plan.title(RoomIndex(81))), Some(RoomIndex(81)));
+        assert_eq!(plan.room_of_title("t room 9999"), None);
+        assert_eq!(plan.room_of_title("other room 1"), None);
+    }
+
+    #[test]
+    fn mixes_are_read_and_refused() {
+        let mix = "direct=1,group3=2".parse();
+        assert_eq!(mix, Ok(Mix { direct_weight: 1, group_weight: 2, group_members: 3 }));
+        assert_eq!(Mix::default().to_string().parse(), Ok(Mix::default()));
+        for bad in ["", "direct", "direct=x", "direct=0", "group2=1", "group100=1", "room=1"] {
+            assert!(bad.parse::<Mix>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! What a run came to: the verdict with its reasons, as text, as JSON, and as one HTML file.
+
+mod html;
+mod machine;
+mod svg;
+
+use std::{collections::BTreeMap, fmt, fs, path::Path, process::ExitCode};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::{
+    cli::{EXIT_FAILED, EXIT_INVALID, EXIT_PASSED, OutputFlags, ShapeFlags},
+    controller::{Board, Measured},
+    latency::{Latencies, Summary},
+    link::{Counts, Load},
+    verify::Violations,
+};
+use machine::Machine;
+
+/// What users are promised outside an outage, in milliseconds.
+pub(crate) const P99_MAX_MS: f64 = 200.0;
+/// How late the generator may be before a run proves nothing, in milliseconds.
+pub(crate) const LAG_P99_MAX_MS: f64 = 5.0;
+/// The percentiles of the drawn distribution: ten steps for each further nine.
+const NINES: u32 = 5;
+const STEPS_PER_NINE: u32 = 10;
+
+/// What times are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Timing {
+    /// They decide with.
+    Judged,
+    /// They are only shown.
+    Reported,
+}
+
+/// What a run proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    Pass,
+    Fail,
+    /// Nothing: the generator was late.
+    Invalid,
+}
+
+/// When the node was gone, in seconds of the schedule.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct OutageReport {
+    pub(crate) from_seconds: f64,
+    /// `None` when not everybody came back.
+    pub(crate) until_seconds: Option<f64>,
+}
+
+/// Percentiles outside and inside the outage.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Pair {
+    pub(crate) outside: Summary,
+    pub(crate) outage: Summary,
+}
+
+impl Pair {
+    fn of(measured: &Measured) -> Self {
+        Self { outside: measured.outside.summary(), outage: measured.outage.summary() }
+    }
+}
+
+/// One second.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct SecondReport {
+    pub(crate) second: u64,
+    pub(crate) connected: u64,
+    pub(crate) sent: u64,
+    pub(crate) acked: u64,
+    pub(crate) delivered: u64,
+    pub(crate) errors: u64,
+    pub(crate) delivery_p50_ms: Option<f64>,
+    pub(crate) delivery_p99_ms: Option<f64>,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Settings {
+    pub(crate) users: u32,
+    pub(crate) rate: u32,
+    pub(crate) seconds: u32,
+    pub(crate) payload_bytes: usize,
+    pub(crate) mix: String,
+    pub(crate) form: crate::link::Forms,
+    pub(crate) workers: u32,
+    pub(crate) rooms: usize,
+    pub(crate) timing: Timing,
+}
+
+/// Everything.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) tool: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) command: String,
+    pub(crate) machine: Machine,
+    pub(crate) settings: Settings,
+    pub(crate) verdict: Verdict,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) counts: Counts,
+    pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) closes: BTreeMap<u16, u64>,
+    pub(crate) ack: Pair,
+    pub(crate) delivery: Pair,
+    pub(crate) lag: Pair,
+    pub(crate) outage: Option<OutageReport>,
+    pub(crate) violations: Violations,
+    pub(crate) timeline: Vec<SecondReport>,
+    /// Percentile and milliseconds, outside the outage.
+    pub(crate) ack_distribution: Vec<(f64, f64)>,
+    pub(crate) delivery_distribution: Vec<(f64, f64)>,
+}
+
+impl Report {
+    pub(crate) fn new(
+        board: &Board,
+        users: u32,
+        load: Load,
+        shape: &ShapeFlags,
+        timing: Timing,
+        outage: Option<OutageReport>,
+    ) -> Self {
+        let settings = Settings {
+            users,
+            rate: load.messages_per_second,
+            seconds: load.seconds,
+            payload_bytes: load.payload_bytes,
+            mix: shape.mix.to_string(),
+            form: shape.form,
+            workers: shape.workers,
+            rooms: board.plan.rooms.len(),
+            timing,
+        };
+        let mut report = Self {
+            tool: "loadgen",
+            version: env!("CARGO_PKG_VERSION"),
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+            machine: Machine::this(),
+            settings,
+            verdict: Verdict::Pass,
+            reasons: Vec::new(),
+            counts: board.counts,
+            errors: board.errors.clone(),
+            closes: board.closes.clone(),
+            ack: Pair::of(&board.ack),
+            delivery: Pair::of(&board.delivery),
+            lag: Pair::of(&board.lag),
+            outage,
+            violations: board.violations.clone(),
+            timeline: timeline(board),
+            ack_distribution: distribution(&board.ack.outside),
+            delivery_distribution: distribution(&board.delivery.outside),
+        };
+        let logs_missing = board.plan.rooms.len() - board.evidence.logs.len();
+        let faults = report.faults(board.is_drained, logs_missing);
+        let (verdict, reasons) = report.decide(faults);
+        report.verdict = verdict;
+        report.reasons = reasons;
+        report
+    }
+
+    /// What is wrong, whatever the times were.
+    fn faults(&self, is_drained: bool, logs_missing: usize) -> Vec<String> {
+        let mut faults: Vec<String> =
+            self.violations.counts.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
+        let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
+        let Counts { refused, unanswered, stopped, online_at_end, .. } = self.counts;
+        let away = u64::from(self.settings.users).saturating_sub(online_at_end);
+        add(refused > 0, format!("{refused} sends were refused"));
+        add(unanswered > 0, format!("{unanswered} sends were never answered"));
+        add(stopped > 0, format!("{stopped} users were told not to come back"));
+        add(away > 0, format!("{away} users were not online at the end"));
+        add(logs_missing > 0, format!("{logs_missing} conversations could not be read"));
+        add(!is_drained, "not everybody had seen everything in time".to_owned());
+        let stays_away = self.outage.is_some_and(|outage| outage.until_seconds.is_none());
+        add(stays_away, "not everybody came back after the outage".to_owned());
+        faults
+    }
+
+    /// What is wrong counts whoever was late. Times count only when the generator was not.
+    fn decide(&self, faults: Vec<String>) -> (Verdict, Vec<String>) {
+        if !faults.is_empty() {
+            return (Verdict::Fail, faults);
+        }
+        if self.settings.timing == Timing::Reported {
+            return (Verdict::Pass, Vec::new());
+        }
+        let lag = self.lag.outside.p99_ms;
+        if lag > LAG_P99_MAX_MS {
+            let reason = format!("the generator was late: lag p99 {lag:.1} ms, at most {LAG_P99_MAX_MS} ms");
+            return (Verdict::Invalid, vec![reason]);
+        }
+        if self.delivery.outside.count == 0 {
+            return (Verdict::Invalid, vec!["nothing was delivered outside the outage".to_owned()]);
+        }
+        let slow = [("ack", self.ack.outside), ("delivery", self.delivery.outside)];
+        let slow = slow.into_iter().filter(|(_, summary)| summary.p99_ms >= P99_MAX_MS);
+        let reasons: Vec<_> = slow
+            .map(|(name, summary)| {
+                format!("{name} p99 {:.1} ms, below {P99_MAX_MS} ms is asked", summary.p99_ms)
+            })
+            .collect();
+        (if reasons.is_empty() { Verdict::Pass } else { Verdict::Fail }, reasons)
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self.verdict {
+            Verdict::Pass => EXIT_PASSED,
+            Verdict::Fail => EXIT_FAILED,
+            Verdict::Invalid => EXIT_INVALID,
+        })
+    }
+
+    /// The files that were asked for.
+    pub(crate) fn write(&self, outputs: &OutputFlags) -> anyhow::Result<()> {
+        let write = |path: &Path, content: String| {
+            fs::write(path, content).with_context(|| format!("{}: could not be written", path.display()))
+        };
+        if let Some(path) = &outputs.json {
+            write(path, serde_json::to_string_pretty(self)? + "\n")?;
+        }
+        if let Some(path) = &outputs.html {
+            write(path, html::page(self))?;
+        }
+        Ok(())
+    }
+}
+
+fn timeline(board: &Board) -> Vec<SecondReport> {
+    let seconds = board.seconds.iter().map(|(number, second)| SecondReport {
+        second: *number,
+        connected: second.tick.connected,
+        sent: second.tick.sent,
+        acked: second.tick.acked,
+        delivered: second.tick.delivered,
+        errors: second.tick.errors,
+        delivery_p50_ms: second.delivery.percentile_ms(50.0),
+        delivery_p99_ms: second.delivery.percentile_ms(99.0),
+    });
+    seconds.collect()
+}
+
+/// Percentiles ever closer to 100, down to the last one that stands for a whole sample.
+fn distribution(latencies: &Latencies) -> Vec<(f64, f64)> {
+    let steps = (0..=NINES * STEPS_PER_NINE).map(|step| {
+        let rest = 10_f64.powf(-f64::from(step) / f64::from(STEPS_PER_NINE));
+        (1.0 - rest) * 100.0
+    });
+    let count = latencies.count() as f64;
+    let whole = steps.filter(|percentile| (100.0 - percentile) / 100.0 * count >= 1.0);
+    whole.filter_map(|percentile| Some((percentile, latencies.percentile_ms(percentile)?))).collect()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { users, rate, seconds, rooms, .. } = &self.settings;
+        let Counts { due, sent, acked, delivered, resent, retried, replayed, connections, .. } = self.counts;
+        writeln!(f, "load       {users} users, {rooms} rooms, {rate} messages a second for {seconds} s")?;
+        writeln!(
+            f,
+            "messages   {due} due, {sent} sent, {acked} acknowledged, {delivered} delivered to others"
+        )?;
+        writeln!(
+            f,
+            "again      {resent} sent again, {retried} retried, {replayed} replayed, {connections} connections"
+        )?;
+        for (name, count) in &self.errors {
+            writeln!(f, "error      {name}: {count}")?;
+        }
+        if let Some(OutageReport { from_seconds, until_seconds }) = self.outage {
+            let until = until_seconds.map_or("the end".to_owned(), |until| format!("{until:.1} s"));
+            writeln!(f, "outage     from {from_seconds:.1} s until {until}")?;
+        }
+        writeln!(f, "ms                   p50      p90      p99    p99.9      max    count")?;
+        let rows = [("ack", self.ack), ("delivery", self.delivery), ("lag", self.lag)];
+        for (name, pair) in rows {
+            writeln!(f, "{}", row(name, &pair.outside))?;
+            if self.outage.is_some() {
+                writeln!(f, "{}", row(&format!("{name}, outage"), &pair.outage))?;
+            }
+        }
+        for violation in &self.violations.first {
+            writeln!(f, "violation  {}: {}", violation.kind, violation.detail)?;
+        }
+        for reason in &self.reasons {
+            writeln!(f, "because    {reason}")?;
+        }
+        let verdict = match self.verdict {
+            Verdict::Pass => "good",
+            Verdict::Fail => "bad",
+            Verdict::Invalid => "invalid",
+        };
+        writeln!(f, "verdict    {verdict}")
+    }
+}
+
+fn row(name: &str, summary: &Summary) -> String {
+    let Summary { count, p50_ms, p90_ms, p99_ms, p99_9_ms, max_ms } = summary;
+    format!("{name:<16}{p50_ms:>8.2} {p90_ms:>8.2} {p99_ms:>8.2} {p99_9_ms:>8.2} {max_ms:>8.2} {count:>8}")
+}

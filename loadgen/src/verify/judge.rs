@@ -1,0 +1,105 @@
+//! The end of a run: the log, read by a fresh reader, against everything that was promised and seen.
+
+use std::collections::{HashMap, HashSet};
+
+use protocol::ids::MessageId;
+
+use super::{Kind, RoomBook, Violations};
+use crate::plan::RoomIndex;
+
+/// One item of a log.
+pub(crate) type LogItem = (u64, MessageId);
+
+/// What a run left behind, apart from what was wrong already while it went on.
+#[derive(Default)]
+pub(crate) struct Evidence {
+    /// What each process saw and was promised.
+    pub(crate) books: Vec<RoomBook>,
+    /// Each conversation from sequence 1, as a fresh reader saw it.
+    pub(crate) logs: HashMap<RoomIndex, Vec<LogItem>>,
+    /// For each member that was online and drained: who, where, and the last sequence it saw.
+    pub(crate) ends: Vec<(String, RoomIndex, u64)>,
+    /// Sends that were refused for good.
+    pub(crate) refused: Vec<MessageId>,
+}
+
+/// Everything that does not fit.
+pub(crate) fn judge(evidence: &Evidence) -> anyhow::Result<Violations> {
+    let mut violations = Violations::default();
+    let mut places: HashMap<MessageId, (RoomIndex, u64)> = HashMap::new();
+    for (room, log) in &evidence.logs {
+        judge_log(*room, log, &mut places, &mut violations);
+    }
+    for book in &evidence.books {
+        judge_book(book, &evidence.logs, &places, &mut violations)?;
+    }
+    for (user, room, at) in &evidence.ends {
+        let head = evidence.logs.get(room).map_or(0, |log| log.len() as u64);
+        if *at != head {
+            let detail = || format!("{user} ended at {at} of room {}, whose log ends at {head}", room.0);
+            violations.add(Kind::Hole, detail);
+        }
+    }
+    for message_id in &evidence.refused {
+        if let Some((room, seq)) = places.get(message_id) {
+            let detail = || format!("{message_id} was refused and is at {seq} of room {}", room.0);
+            violations.add(Kind::Refused, detail);
+        }
+    }
+    Ok(violations)
+}
+
+fn judge_log(
+    room: RoomIndex,
+    log: &[LogItem],
+    places: &mut HashMap<MessageId, (RoomIndex, u64)>,
+    violations: &mut Violations,
+) {
+    let mut expected = 1;
+    for (seq, message_id) in log {
+        if *seq > expected {
+            let detail = || format!("the log of room {} has {seq} after {}", room.0, expected - 1);
+            violations.add(Kind::Hole, detail);
+        } else if *seq < expected {
+            let detail = || format!("the log of room {} has {seq} where {expected} is next", room.0);
+            violations.add(Kind::Order, detail);
+        }
+        expected = seq + 1;
+        if let Some((first_room, first_seq)) = places.insert(*message_id, (room, *seq)) {
+            violations.add(Kind::Doubled, || {
+                let (first, second) = (first_room.0, room.0);
+                format!(
+                    "{message_id} is in the log at {first_seq} of room {first} and {seq} of room {second}"
+                )
+            });
+        }
+    }
+}
+
+fn judge_book(
+    book: &RoomBook,
+    logs: &HashMap<RoomIndex, Vec<LogItem>>,
+    places: &HashMap<MessageId, (RoomIndex, u64)>,
+    violations: &mut Violations,
+) -> anyhow::Result<()> {
+    let room = book.room;
+    let acked: HashSet<u64> = book.acked.iter().copied().collect();
+    let log: HashMap<u64, MessageId> =
+        logs.get(&room).map(|log| log.iter().copied().collect()).unwrap_or_default();
+    for (seq, message_id) in book.items()? {
+        let promise = if acked.contains(&seq) { "acknowledged" } else { "delivered" };
+        match (log.get(&seq), places.get(&message_id)) {
+            (Some(stored), _) if *stored == message_id => {}
+            (_, None) => violations.add(Kind::AckedLost, || {
+                format!("{message_id} was {promise} at {seq} of room {} and is nowhere", room.0)
+            }),
+            (_, Some((stored_room, stored_seq))) => violations.add(Kind::Order, || {
+                let (told, stored) = (room.0, stored_room.0);
+                format!(
+                    "{message_id} was {promise} at {seq} of room {told} and is at {stored_seq} of {stored}"
+                )
+            }),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! The I/O of a user: one task that dials, reads to the end, waits, and dials again; and short tasks that
+//! write.
+
+use std::{rc::Rc, time::Duration};
+
+use monoio::{
+    io::{AsyncReadRent, AsyncWriteRentExt},
+    net::tcp::TcpOwnedWriteHalf,
+    time::{sleep, timeout},
+};
+use protocol::{event::CloseCode, limits::IDLE_MILLIS_MAX};
+
+use super::{
+    Worker,
+    user::{Link, Presence},
+};
+use crate::{
+    client::{Connection, dial},
+    clock::Moment,
+};
+
+const READ_BYTES: usize = 4 * 1024;
+/// Silence after which a node is given up: it answers a ping well before.
+const SILENCE_MAX: Duration = Duration::from_millis(IDLE_MILLIS_MAX + 5000);
+
+/// A user's life.
+pub(super) async fn live(worker: Rc<Worker>, place: usize, begin_after: Duration) {
+    sleep(begin_after).await;
+    let (endpoint, form, name) = worker.with(|state| {
+        let (user, config) = (&state.users[place], &state.desk.config);
+        (config.endpoint.clone(), user.form, state.desk.plan.name(user.index).clone())
+    });
+    let token = match worker.signer.sign(&name) {
+        Ok(token) => token,
+        Err(error) => {
+            worker.with(|state| state.desk.last_fault = Some(error.to_string()));
+            return;
+        }
+    };
+    loop {
+        let nonce = worker.with(|state| {
+            let random = &mut state.desk.random;
+            u128::from(random.next()) << 64 | u128::from(random.next())
+        });
+        match dial(&endpoint, form, nonce.to_be_bytes()).await {
+            Ok(Connection { reader, writer, codec }) => {
+                let link = Link { codec, writer: Some(writer) };
+                worker.with(|state| {
+                    state.users[place].handle_open(&mut state.desk, link, token.clone());
+                    state.dirty.push(place);
+                });
+                let code = read(&worker, place, reader).await;
+                worker.with(|state| state.users[place].handle_lost(&mut state.desk, code));
+            }
+            Err(error) => worker.with(|state| {
+                state.desk.tally.counts.dial_failures += 1;
+                state.desk.last_fault = Some(error.to_string());
+            }),
+        }
+        let wait = worker.with(|state| {
+            let user = &mut state.users[place];
+            (user.presence != Presence::Stopped).then(|| user.backoff(&mut state.desk.random))
+        });
+        let Some(wait) = wait else { return };
+        sleep(wait).await;
+    }
+}
+
+/// Reads until the connection ends, and says how it did.
+async fn read(worker: &Rc<Worker>, place: usize, mut reader: impl AsyncReadRent) -> CloseCode {
+    // What came behind the response to the upgrade.
+    let mut ended = handle(worker, place, &[]);
+    let mut buffer = Vec::with_capacity(READ_BYTES);
+    while ended.is_none() {
+        let Ok((result, filled)) = timeout(SILENCE_MAX, reader.read(buffer)).await else {
+            return CloseCode::ABNORMAL;
+        };
+        buffer = filled;
+        if !matches!(result, Ok(1..)) {
+            return CloseCode::ABNORMAL;
+        }
+        ended = handle(worker, place, &buffer);
+        buffer.clear();
+    }
+    ended.unwrap_or(CloseCode::ABNORMAL)
+}
+
+fn handle(worker: &Rc<Worker>, place: usize, bytes: &[u8]) -> Option<CloseCode> {
+    let now = Moment::now();
+    worker.with(|state| {
+        state.dirty.push(place);
+        state.users[place].handle_bytes(&mut state.desk, bytes, now)
+    })
+}
+
+/// Starts to write for every user that has something to write and no write under way.
+pub(super) fn flush(worker: &Rc<Worker>) {
+    let mut state = worker.state.borrow_mut();
+    let state = &mut *state;
+    for place in state.dirty.drain(..) {
+        let user = &mut state.users[place];
+        let Some(link) = &mut user.link else { continue };
+        if link.codec.has_output()
+            && let Some(writer) = link.writer.take()
+        {
+            let (bytes, connection) = (link.codec.take_output(), user.connection);
+            monoio::spawn(write(worker.clone(), place, connection, writer, bytes));
+        }
+    }
+}
+
+/// Writes until there is nothing to write. A failure shows at the reading side as well.
+async fn write(
+    worker: Rc<Worker>,
+    place: usize,
+    connection: u64,
+    mut writer: TcpOwnedWriteHalf,
+    mut bytes: Vec<u8>,
+) {
+    loop {
+        if writer.write_all(bytes).await.0.is_err() {
+            return;
+        }
+        let mut state = worker.state.borrow_mut();
+        let user = &mut state.users[place];
+        let Some(link) = user.link.as_mut().filter(|_| user.connection == connection) else { return };
+        if !link.codec.has_output() {
+            link.writer = Some(writer);
+            return;
+        }
+        bytes = link.codec.take_output();
+    }
+}

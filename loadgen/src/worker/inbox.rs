@@ -1,0 +1,77 @@
+//! What the controller says, read by a thread of its own because a pipe blocks.
+
+use std::{
+    io::BufRead,
+    rc::Rc,
+    sync::mpsc::{Receiver, TryRecvError, channel},
+    time::Duration,
+};
+
+use anyhow::bail;
+use monoio::time::sleep;
+
+use super::Worker;
+use crate::{link::ToWorker, plan::RoomIndex};
+
+/// How often the thread is asked. Well below the notice that an outage is given with.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+pub(super) struct Inbox(Receiver<ToWorker>);
+
+impl Inbox {
+    /// Starts to read standard input. Its end is the end of the process: nobody is left to report to.
+    pub(super) fn start() -> Self {
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || {
+            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+                let Ok(message) = serde_json::from_str(&line) else { break };
+                if sender.send(message).is_err() {
+                    break;
+                }
+            }
+            std::process::exit(0);
+        });
+        Self(receiver)
+    }
+
+    /// The next thing to do.
+    pub(super) async fn next(&mut self) -> anyhow::Result<ToWorker> {
+        loop {
+            match self.0.try_recv() {
+                Ok(message) => return Ok(message),
+                Err(TryRecvError::Empty) => sleep(LOOK_EVERY).await,
+                Err(TryRecvError::Disconnected) => bail!("the controller is gone"),
+            }
+        }
+    }
+
+    /// Takes what comes while the schedule runs into the state.
+    pub(super) async fn listen(mut self, worker: Rc<Worker>) {
+        while let Ok(message) = self.next().await {
+            worker.with(|state| match message {
+                ToWorker::Outage { from } => state.desk.outage.begin(from),
+                ToWorker::Settled { until } => state.desk.outage.end(until),
+                ToWorker::Until { heads } => state.desk.heads = Some(heads),
+                ToWorker::Finish => state.desk.finishing = true,
+                ToWorker::Open | ToWorker::Start { .. } => {}
+            });
+        }
+    }
+
+    /// How far everybody has to read.
+    pub(super) async fn heads(worker: &Rc<Worker>) -> Vec<(RoomIndex, u64)> {
+        loop {
+            if let Some(heads) = worker.with(|state| state.desk.heads.take()) {
+                return heads;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Until everybody is done.
+    pub(super) async fn finish(worker: &Rc<Worker>) {
+        while !worker.with(|state| state.desk.finishing) {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+}

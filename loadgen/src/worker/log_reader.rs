@@ -1,0 +1,171 @@
+//! Reads the logs after a run: fresh sessions without a cursor, every conversation from sequence 1.
+//!
+//! A conversation is read by its first member, as a device that never was there before.
+
+use std::{cell::RefCell, rc::Rc};
+
+use anyhow::{Context, anyhow, bail};
+use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+use protocol::{
+    command::{Command, Connect, HistoryRange, Request},
+    event::{PageItem, ServerFrame},
+    ids::{ConversationId, DeviceId, RequestId, Seq},
+    limits::HISTORY_ITEMS_MAX,
+    session::Input,
+    upgrade::Form,
+};
+
+use super::{Worker, say};
+use crate::{
+    client::{Connection, Incoming, dial},
+    link::FromWorker,
+    plan::{RoomIndex, UserIndex},
+};
+
+/// Sessions at a time.
+const READERS_MAX: usize = 16;
+const READ_BYTES: usize = 64 * 1024;
+/// Pages of one conversation, each of at least one item.
+const PAGES_MAX: u32 = 1_000_000;
+
+/// What one session reads: the rooms that its user is the first member of.
+struct Task {
+    user: UserIndex,
+    rooms: Vec<(RoomIndex, ConversationId)>,
+}
+
+/// Reads every conversation whose first member is a user of this worker.
+pub(super) async fn read_all(worker: &Rc<Worker>) -> anyhow::Result<()> {
+    let tasks = worker.with(|state| {
+        let desk = &state.desk;
+        let own = state.users.iter().map(|user| {
+            let is_first = |room: &RoomIndex| desk.plan.room(*room).members[0] == user.index;
+            let rooms = desk.plan.rooms_of(user.index).into_iter().filter(is_first);
+            let named = rooms.filter_map(|room| Some((room, desk.rooms.id(room)?)));
+            Task { user: user.index, rooms: named.collect() }
+        });
+        own.filter(|task| !task.rooms.is_empty()).collect::<Vec<_>>()
+    });
+    let tasks = Rc::new(RefCell::new(tasks));
+    let readers: Vec<_> = (0..READERS_MAX)
+        .map(|_| {
+            let (worker, tasks) = (worker.clone(), tasks.clone());
+            monoio::spawn(async move {
+                loop {
+                    let Some(task) = tasks.borrow_mut().pop() else { return anyhow::Ok(()) };
+                    read_rooms(&worker, &task).await?;
+                }
+            })
+        })
+        .collect();
+    for reader in readers {
+        reader.await.context("the logs could not be read after the run")?;
+    }
+    Ok(())
+}
+
+async fn read_rooms(worker: &Rc<Worker>, task: &Task) -> anyhow::Result<()> {
+    let (endpoint, name, nonce) = worker.with(|state| {
+        let nonce = u128::from(state.desk.random.next()) << 64 | u128::from(task.user.0);
+        (state.desk.config.endpoint.clone(), state.desk.plan.name(task.user).clone(), nonce)
+    });
+    let connection = dial(&endpoint, Form::Binary, nonce.to_be_bytes()).await?;
+    let mut session = Session { connection, frames: Vec::new(), next_request: 1 };
+    let connect = Connect {
+        token: Some(worker.signer.sign(&name)?),
+        device: DeviceId::new("loadgen-reader").expect("short words are an id"),
+        cursor: None,
+        positions: None,
+    };
+    session.ask(Command::Connect(connect)).await?;
+    for (room, conversation) in &task.rooms {
+        let items = read_room(&mut session, *conversation).await?;
+        say(&FromWorker::Log { room: *room, conversation: conversation.to_string(), items })?;
+    }
+    session.connection.codec.close();
+    let farewell = session.connection.codec.take_output();
+    session.connection.writer.write_all(farewell).await.0?;
+    Ok(())
+}
+
+async fn read_room(
+    session: &mut Session,
+    conversation: ConversationId,
+) -> anyhow::Result<Vec<(u64, String)>> {
+    let (mut items, mut after) = (Vec::new(), Seq(0));
+    for _ in 0..PAGES_MAX {
+        let range = HistoryRange::After(after);
+        let command = Command::History { conversation, range, limit: HISTORY_ITEMS_MAX };
+        let ServerFrame::Page { messages, more, .. } = session.ask(command).await? else {
+            bail!("history was answered with something else than a page");
+        };
+        let before = items.len();
+        items.extend(messages.into_iter().filter_map(|item| match item {
+            PageItem::Gap(_) => None,
+            PageItem::Member(event) => Some((event.seq.0, event.message_id.to_string())),
+            PageItem::Message(event) => Some((event.seq.0, event.message_id.to_string())),
+        }));
+        if !more {
+            return Ok(items);
+        }
+        let last = items.get(before..).and_then(<[_]>::last);
+        after = Seq(last.context("a page with more to come was empty")?.0);
+    }
+    bail!("the history of {conversation} does not end")
+}
+
+/// A session that asks one thing at a time.
+struct Session {
+    connection: Connection,
+    frames: Vec<ServerFrame>,
+    next_request: u32,
+}
+
+impl Session {
+    /// Sends a command and waits for its reply. Events that come in between are let go.
+    async fn ask(&mut self, command: Command) -> anyhow::Result<ServerFrame> {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        let mut payload = Vec::new();
+        Request { id: Some(id), command }.encode(Form::Binary, &mut payload);
+        self.connection.codec.send(Form::Binary, payload);
+        let bytes = self.connection.codec.take_output();
+        self.connection.writer.write_all(bytes).await.0?;
+        loop {
+            let frame = self.next_frame().await?;
+            match &frame {
+                ServerFrame::Welcome(welcome) if welcome.id == id => return Ok(frame),
+                ServerFrame::Page { id: answered, .. } if *answered == id => return Ok(frame),
+                ServerFrame::Error(error) if error.id == Some(id) => {
+                    bail!("{}: {}", error.code.name(), error.message)
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn next_frame(&mut self) -> anyhow::Result<ServerFrame> {
+        let mut buffer = Vec::with_capacity(READ_BYTES);
+        loop {
+            if !self.frames.is_empty() {
+                return Ok(self.frames.remove(0));
+            }
+            match self.connection.codec.poll_incoming().map_err(|fault| anyhow!(fault))? {
+                Some(Incoming::Binary(bytes)) => {
+                    ServerFrame::from_input(&Input::Binary(&bytes), &mut self.frames)?;
+                }
+                Some(Incoming::Text(_)) => bail!("text on a binary session"),
+                Some(Incoming::Closed(code)) => bail!("the node closed with {code}"),
+                None => {
+                    let result;
+                    (result, buffer) = self.connection.reader.read(buffer).await;
+                    if result? == 0 {
+                        bail!("the node ended the connection");
+                    }
+                    self.connection.codec.handle_bytes(&buffer);
+                    buffer.clear();
+                }
+            }
+        }
+    }
+}

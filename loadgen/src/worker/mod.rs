@@ -1,0 +1,241 @@
+//! One worker process: a monoio runtime, and one task per virtual user.
+//!
+//! All state of a worker is one value behind one cell. A handler borrows it, runs to its end without
+//! waiting, and whatever it left to be written is written after; no borrow lives across an await.
+
+mod connection;
+mod desk;
+mod history;
+mod inbox;
+mod log_reader;
+mod receipts;
+mod schedule;
+mod tally;
+mod user;
+
+use std::{
+    cell::RefCell,
+    io::{self, Write},
+    rc::Rc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use monoio::{IoUringDriver, RuntimeBuilder, time::sleep};
+
+use crate::{
+    client::Signer,
+    clock::Moment,
+    link::{FromWorker, ToWorker, WorkerConfig},
+    plan::UserIndex,
+};
+
+use desk::Desk;
+use inbox::Inbox;
+use user::{Presence, User};
+
+/// Operations of one submission; more are submitted in between.
+const RING_ENTRIES: u32 = 4096;
+/// New connections a second of all workers together: below what fills the queue of a listener.
+const CONNECTS_PER_SECOND: u32 = 4000;
+/// How long all users may take to come online.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(120);
+/// How long rooms may take to be made, beyond what their number takes at the rate.
+const OPEN_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long after the schedule answers and receipts are waited for.
+pub(crate) const DRAIN_WAIT_MAX: Duration = Duration::from_secs(15);
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The state of a worker and what its tasks share.
+struct Worker {
+    state: RefCell<State>,
+    signer: Signer,
+}
+
+struct State {
+    users: Vec<User>,
+    desk: Desk,
+    /// Users with something to write.
+    dirty: Vec<usize>,
+}
+
+impl Worker {
+    /// Runs `handle` on the state and then writes what it left.
+    fn with<R>(self: &Rc<Self>, handle: impl FnOnce(&mut State) -> R) -> R {
+        let result = handle(&mut self.state.borrow_mut());
+        connection::flush(self);
+        result
+    }
+
+    /// Waits for `condition`; false when the time was up first.
+    async fn wait_until(
+        self: &Rc<Self>,
+        wait_max: Duration,
+        mut condition: impl FnMut(&mut State) -> bool,
+    ) -> bool {
+        let deadline = Moment::now().after(wait_max);
+        loop {
+            if self.with(&mut condition) {
+                return true;
+            }
+            if Moment::now() >= deadline {
+                return false;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// Says one thing to the controller.
+fn say(message: &FromWorker) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    let mut output = io::stdout().lock();
+    output.write_all(&line)?;
+    output.flush()
+}
+
+/// The whole life of a worker. What goes wrong is told to the controller.
+pub(crate) fn run() -> io::Result<()> {
+    match serve() {
+        Ok(()) => Ok(()),
+        Err(error) => say(&FromWorker::Failed { reason: format!("{error:#}") }),
+    }
+}
+
+fn serve() -> anyhow::Result<()> {
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).context("no configuration came")?;
+    let config: WorkerConfig = serde_json::from_str(&line).context("the configuration does not read")?;
+    let inbox = Inbox::start();
+    let mut runtime =
+        RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer().build().context(
+            "io_uring is not available: loadgen needs Linux 5.6 or later, and io_uring_disabled=0",
+        )?;
+    runtime.block_on(conduct(config, inbox))
+}
+
+/// The phases of a run, in order.
+async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
+    let worker = Rc::new(Worker {
+        signer: Signer::new(&config.secret),
+        state: RefCell::new(State::new(config.clone())?),
+    });
+    connect_all(&worker, &config).await?;
+    say(&FromWorker::Connected)?;
+    monoio::spawn(schedule::tick_every_second(worker.clone()));
+    let ToWorker::Open = inbox.next().await? else { bail!("expected to open rooms") };
+    schedule::open_rooms(&worker).await;
+    let wait_max = OPEN_WAIT_MAX;
+    ensure!(worker.wait_until(wait_max, |state| state.is_opened()).await, worker.with(|s| s.missing()));
+    say(&FromWorker::Opened)?;
+    let ToWorker::Start { at } = inbox.next().await? else { bail!("expected to start") };
+    monoio::spawn(inbox.listen(worker.clone()));
+    schedule::send_on_time(&worker, at).await;
+    worker.wait_until(DRAIN_WAIT_MAX, |state| state.unanswered() == 0).await;
+    say(&FromWorker::Sent { heads: worker.with(|state| state.desk.book.heads()) })?;
+    let heads = Inbox::heads(&worker).await;
+    let complete = worker.wait_until(DRAIN_WAIT_MAX, |state| state.has_seen(&heads)).await;
+    say(&FromWorker::Drained { complete })?;
+    Inbox::finish(&worker).await;
+    finish(&worker).await
+}
+
+async fn connect_all(worker: &Rc<Worker>, config: &WorkerConfig) -> anyhow::Result<()> {
+    let count = worker.with(|state| state.users.len());
+    let pause = Duration::from_secs(1) * config.workers / CONNECTS_PER_SECOND;
+    for place in 0..count {
+        monoio::spawn(connection::live(worker.clone(), place, pause * place as u32));
+    }
+    let is_online = |state: &mut State| state.users.iter().all(|user| user.presence != Presence::Offline);
+    ensure!(
+        worker.wait_until(CONNECT_WAIT_MAX, |state| is_online(state) && state.all_live()).await,
+        worker.with(|state| {
+            let live = state.users.iter().filter(|user| user.presence == Presence::Live).count();
+            let totals = &state.desk.tally;
+            format!(
+                "only {live} of {count} users came online (errors {:?}, closes {:?}, {})",
+                totals.errors,
+                totals.closes,
+                state.desk.last_fault.as_deref().unwrap_or("no fault")
+            )
+        })
+    );
+    Ok(())
+}
+
+/// Reads the logs and hands over everything.
+async fn finish(worker: &Rc<Worker>) -> anyhow::Result<()> {
+    worker.with(|state| {
+        state.desk.tally.counts.unanswered = state.unanswered();
+        state.desk.tally.counts.online_at_end =
+            state.users.iter().filter(|user| user.presence == Presence::Live).count() as u64;
+    });
+    let ends: Vec<_> = worker.with(|state| {
+        let online = state.users.iter().filter(|user| user.presence == Presence::Live);
+        online.map(|user| (user.index, user.reader.stands().to_vec())).collect()
+    });
+    for (user, stands) in ends {
+        say(&FromWorker::End { user, stands })?;
+    }
+    log_reader::read_all(worker).await?;
+    let book = worker.with(|state| {
+        state.desk.close_history();
+        std::mem::take(&mut state.desk.book)
+    });
+    let mut totals = worker.with(|state| state.desk.tally.totals());
+    totals.violations.merge(book.violations.clone());
+    for room in book.into_rooms() {
+        say(&FromWorker::Book(room))?;
+    }
+    say(&FromWorker::Done(Box::new(totals)))?;
+    Ok(())
+}
+
+impl State {
+    fn new(config: WorkerConfig) -> anyhow::Result<Self> {
+        let mut desk = Desk::new(config)?;
+        let indices = (0..desk.config.users).map(UserIndex).filter(|user| desk.config.owns(*user));
+        let indices: Vec<UserIndex> = indices.collect();
+        let users = indices.into_iter().map(|index| User::new(index, &mut desk)).collect();
+        Ok(Self { users, desk, dirty: Vec::new() })
+    }
+
+    fn all_live(&self) -> bool {
+        self.users.iter().all(|user| user.presence == Presence::Live)
+    }
+
+    /// All rooms of all users have begun, and nothing is under way.
+    fn is_opened(&self) -> bool {
+        let begun = |user: &User| user.reader.stands().iter().all(|stand| stand.seen > 0);
+        self.unanswered() == 0 && self.users.iter().all(begun)
+    }
+
+    /// What keeps [`State::is_opened`] from being true.
+    fn missing(&self) -> String {
+        let stands = self.users.iter().flat_map(|user| user.reader.stands());
+        let unbegun = stands.filter(|stand| stand.seen == 0).count();
+        format!(
+            "the rooms were not made: {} commands unanswered, {unbegun} memberships without a first \
+             message (errors {:?}, violations {:?})",
+            self.unanswered(),
+            self.desk.tally.errors,
+            self.desk.tally.violations.first
+        )
+    }
+
+    /// Sends without an answer.
+    fn unanswered(&self) -> u64 {
+        self.users.iter().map(User::unanswered).sum::<u64>() + self.desk.retries.len() as u64
+    }
+
+    /// All users that are online have seen this much.
+    fn has_seen(&self, heads: &[(crate::plan::RoomIndex, u64)]) -> bool {
+        let heads: std::collections::HashMap<_, _> = heads.iter().copied().collect();
+        let online = self.users.iter().filter(|user| user.presence != Presence::Stopped);
+        online
+            .flat_map(|user| user.reader.stands())
+            .all(|stand| heads.get(&stand.room).is_none_or(|head| stand.at >= *head))
+    }
+}

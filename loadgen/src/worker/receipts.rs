@@ -1,0 +1,148 @@
+//! The receiving half of a user: every message, membership change, head and gap, held against what this
+//! reader has seen and against the text itself.
+
+use protocol::{
+    event::{Gap, MemberEvent, MessageEvent},
+    ids::{ConversationId, MessageId},
+};
+
+use super::{
+    desk::Desk,
+    history::{Source, Who},
+    user::{Presence, User},
+};
+use crate::{
+    clock::Moment,
+    letter::Letter,
+    plan::RoomIndex,
+    verify::{Kind, Receipt},
+};
+
+/// A sequence that arrived, and the room it belongs to by what it says of itself.
+struct Item {
+    room: RoomIndex,
+    conversation: ConversationId,
+    seq: u64,
+    message_id: MessageId,
+}
+
+impl User {
+    pub(super) fn handle_message(&mut self, desk: &mut Desk, event: &MessageEvent, now: Moment) {
+        let letter = Letter::read(&event.text).filter(|letter| is_sound(letter, event, desk));
+        let Some(letter) = letter else {
+            let (seq, conversation) = (event.seq, event.conversation);
+            desk.tally.violations.add(Kind::Content, || {
+                format!("sequence {seq} of {conversation} holds a text that its sender did not write")
+            });
+            return;
+        };
+        let (conversation, seq, message_id) = (event.conversation, event.seq.0, event.message_id);
+        let item = Item { room: letter.room, conversation, seq, message_id };
+        let receipt = self.handle_item(desk, &item, now);
+        // The first messages of rooms are not part of the schedule.
+        if receipt == Receipt::New && letter.sender != self.index && letter.due != Moment::default() {
+            desk.tally.counts.delivered += 1;
+            let latency = now.since(letter.due);
+            desk.tally.delivery.record(latency, desk.outage.touches(letter.due, now));
+            desk.tally.delivery_now.record(latency);
+        }
+    }
+
+    pub(super) fn handle_member(&mut self, desk: &mut Desk, event: &MemberEvent, now: Moment) {
+        let known = desk.rooms.room(event.conversation);
+        let titled = || desk.plan.room_of_title(event.title.as_deref()?);
+        let Some(room) = known.or_else(titled) else {
+            self.handle_stranger(desk, event.conversation);
+            return;
+        };
+        let (conversation, seq, message_id) = (event.conversation, event.seq.0, event.message_id);
+        self.handle_item(desk, &Item { room, conversation, seq, message_id }, now);
+    }
+
+    fn handle_item(&mut self, desk: &mut Desk, item: &Item, now: Moment) -> Receipt {
+        let Item { room, conversation, seq, message_id } = *item;
+        desk.tally.counts.received += 1;
+        let is_first = desk.history.is_some() && self.is_unopened(room);
+        let receipt = self.reader.handle_item(room, seq);
+        let name = desk.plan.name(self.index);
+        let violations = &mut desk.tally.violations;
+        match receipt {
+            Receipt::New => {}
+            Receipt::Replayed => desk.tally.counts.replayed += 1,
+            Receipt::NoMember => {
+                violations.add(Kind::Recipient, || format!("{name} received {seq} of {conversation}"));
+                return receipt;
+            }
+            Receipt::Skipped { expected } => violations.add(Kind::Hole, || {
+                format!("{name} received {seq} of {conversation} (room {}) before {expected}", room.0)
+            }),
+            Receipt::Back { expected } => violations.add(Kind::Order, || {
+                format!("{name} received {seq} of {conversation} (room {}) and was at {expected}", room.0)
+            }),
+        }
+        desk.learn(room, conversation);
+        desk.book.note(room, seq, message_id);
+        if let Some(history) = &mut desk.history {
+            let who = Who { user: desk.plan.name(self.index), connection: self.connection };
+            if is_first {
+                history.open(now, who, conversation, 0);
+            }
+            let source = if self.presence == Presence::Live { Source::Live } else { Source::Replay };
+            history.receive(now, who, conversation, (seq, message_id), source);
+        }
+        receipt
+    }
+
+    /// Where each conversation goes on, on a connection that begins. Those that have no name yet follow
+    /// with their first sequence.
+    pub(super) fn log_opens(&self, desk: &mut Desk, now: Moment) {
+        let Some(history) = &mut desk.history else { return };
+        let who = Who { user: desk.plan.name(self.index), connection: self.connection };
+        for stand in self.reader.stands().iter().filter(|stand| stand.seen > 0) {
+            if let Some(conversation) = desk.rooms.id(stand.room) {
+                history.open(now, who, conversation, stand.at);
+            }
+        }
+    }
+
+    /// The node says that what lies below `head` does not come. In rooms as small as ours it has no
+    /// reason to, unless this reader was slow.
+    pub(super) fn handle_head(&mut self, desk: &mut Desk, c: ConversationId, head: u64, now: Moment) {
+        let Some(room) = desk.rooms.room(c) else {
+            self.handle_stranger(desk, c);
+            return;
+        };
+        self.reader.handle_passed_over(room, head);
+        if let Some(history) = &mut desk.history {
+            let who = Who { user: desk.plan.name(self.index), connection: self.connection };
+            history.open(now, who, c, head);
+        }
+    }
+
+    /// Nothing that was stored in a run can be gone within it.
+    pub(super) fn handle_gap(&mut self, desk: &mut Desk, gap: &Gap, now: Moment) {
+        let name = desk.plan.name(self.index);
+        desk.tally.violations.add(Kind::Hole, || {
+            let Gap { conversation, from, to, reason } = gap;
+            format!("{name} was told that {from}..={to} of {conversation} cannot be served: {reason}")
+        });
+        self.handle_head(desk, gap.conversation, gap.to.0, now);
+    }
+
+    fn is_unopened(&self, room: RoomIndex) -> bool {
+        self.reader.stands().iter().any(|stand| stand.room == room && stand.seen == 0)
+    }
+
+    fn handle_stranger(&self, desk: &mut Desk, conversation: ConversationId) {
+        let name = desk.plan.name(self.index);
+        desk.tally.violations.add(Kind::Recipient, || format!("{name} was told of {conversation}"));
+    }
+}
+
+/// Whether a text is of this message, this sender, and of a room that the sender is in.
+fn is_sound(letter: &Letter, event: &MessageEvent, desk: &Desk) -> bool {
+    let Some(room) = desk.plan.rooms.get(letter.room.0 as usize) else { return false };
+    letter.message_id == event.message_id
+        && room.members.contains(&letter.sender)
+        && *desk.plan.name(letter.sender) == event.sender
+}

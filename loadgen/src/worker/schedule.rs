@@ -1,0 +1,178 @@
+//! When things are done: the making of rooms, the open-loop schedule, the ticks of a second.
+//!
+//! **Architecture Invariant:** nothing here waits for an answer. A message is due when its number says
+//! so; what the node does meanwhile changes how late it is answered, never when it was due.
+
+use std::{rc::Rc, time::Duration};
+
+use monoio::time::sleep;
+use protocol::command::{Command, Create, HistoryPolicy, Target};
+
+use super::{State, Worker, say, user::Presence};
+use crate::{
+    clock::Moment,
+    link::{FromWorker, WorkerConfig},
+    plan::{RoomIndex, RoomKind},
+};
+
+/// The runtime's timers count in milliseconds.
+const TIMER_STEP: Duration = Duration::from_millis(1);
+/// Fewest rooms made in a second, of all workers together.
+const ROOMS_PER_SECOND_MIN: u32 = 2000;
+const TICK: Duration = Duration::from_secs(1);
+/// How often retries and heartbeats are looked at.
+const CHORES_EVERY: Duration = Duration::from_millis(20);
+/// Of this many messages to a direct conversation, one names the user instead of the conversation.
+const NAMED_BY_USER: u64 = 4;
+
+/// Asks for all rooms that users of this worker make, spread over time, and waits for no answer.
+pub(super) async fn open_rooms(worker: &Rc<Worker>) {
+    let (rooms, config) = worker.with(|state| {
+        let plan = state.desk.plan.clone();
+        let rooms = (0..plan.rooms.len() as u32).map(RoomIndex);
+        let own: Vec<_> = rooms.filter(|room| state.desk.config.owns(plan.room(*room).members[0])).collect();
+        (own, state.desk.config.clone())
+    });
+    let rate = config.load.messages_per_second.clamp(ROOMS_PER_SECOND_MIN, ROOMS_PER_SECOND_MIN * 2);
+    let pause = Duration::from_secs(1) * config.workers / rate;
+    let start = Moment::now();
+    for (number, room) in rooms.into_iter().enumerate() {
+        sleep_until(start.after(pause * number as u32)).await;
+        worker.with(|state| state.open_room(room));
+    }
+}
+
+/// Sends every message of this worker when it is due, until the last one.
+pub(super) async fn send_on_time(worker: &Rc<Worker>, start: Moment) {
+    let config = worker.with(|state| {
+        state.desk.start = Some(start);
+        state.desk.config.clone()
+    });
+    let WorkerConfig { worker: first, workers, load, .. } = config;
+    let mut number = u64::from(first);
+    while number < load.messages() {
+        sleep_until(load.due(start, number)).await;
+        worker.with(|state| {
+            let now = Moment::now();
+            while number < load.messages() && load.due(start, number) <= now {
+                state.send_one(load.due(start, number), now);
+                number += u64::from(workers);
+            }
+        });
+    }
+}
+
+/// Tells the controller once a second how things go, and does the chores in between.
+pub(super) async fn tick_every_second(worker: Rc<Worker>) {
+    let mut next = Moment::now().after(TICK);
+    let mut told_settled = false;
+    loop {
+        sleep(CHORES_EVERY).await;
+        let now = Moment::now();
+        let is_settled = worker.with(|state| {
+            state.do_chores(now);
+            state.is_settled()
+        });
+        if is_settled && !told_settled {
+            told_settled = true;
+            if say(&FromWorker::Settled).is_err() {
+                return;
+            }
+        }
+        let start = worker.with(|state| state.desk.start);
+        if now < next {
+            continue;
+        }
+        // From the start on, ticks end on whole seconds of the schedule.
+        let whole = start.map(|start| now.since(start).as_secs());
+        let tick = worker.with(|state| {
+            let connected = state.users.iter().filter(|user| user.presence == Presence::Live).count();
+            state.desk.tally.tick(whole.map(|second| second.saturating_sub(1)), connected as u64)
+        });
+        next = match (start, whole) {
+            (Some(start), Some(second)) => start.after(TICK * (second as u32 + 1)),
+            _ => now.after(TICK),
+        };
+        if say(&FromWorker::Tick(tick)).is_err() {
+            return;
+        }
+    }
+}
+
+/// At least until `moment`; at once when it is over.
+async fn sleep_until(moment: Moment) {
+    let wait = moment.since(Moment::now());
+    if !wait.is_zero() {
+        // A whole step at least, or the loop would spin without letting the sockets in.
+        sleep(wait.max(TIMER_STEP)).await;
+    }
+}
+
+impl State {
+    fn open_room(&mut self, index: RoomIndex) {
+        let plan = self.desk.plan.clone();
+        let room = plan.room(index);
+        let place = (room.members[0].0 / self.desk.config.workers) as usize;
+        let user = &mut self.users[place];
+        match room.kind {
+            RoomKind::Direct => {
+                let to = Target::User(plan.name(room.members[1]).clone());
+                user.offer_message(&mut self.desk, index, None, to);
+            }
+            RoomKind::Group => {
+                let message_id = user.message_id(&mut self.desk.random);
+                let create = Create {
+                    title: plan.title(index),
+                    members: room.members[1..].iter().map(|member| plan.name(*member).clone()).collect(),
+                    history: HistoryPolicy::All,
+                    message_id: Some(message_id),
+                };
+                user.offer(&mut self.desk, index, None, message_id, Command::Create(create));
+            }
+        }
+        self.dirty.push(place);
+    }
+
+    /// One message, from anybody to one of its rooms.
+    fn send_one(&mut self, due: Moment, now: Moment) {
+        let desk = &mut self.desk;
+        desk.tally.lag.record(now.since(due), desk.outage.touches(due, now));
+        desk.tally.counts.due += 1;
+        let place = desk.random.below(self.users.len() as u64) as usize;
+        let user = &mut self.users[place];
+        let plan = desk.plan.clone();
+        let index = plan.pick_room(user.index, &mut desk.random);
+        let room = plan.room(index);
+        let peer = room.members.iter().find(|member| **member != user.index);
+        let by_user = room.kind == RoomKind::Direct && desk.random.below(NAMED_BY_USER) == 0;
+        let target = match (desk.rooms.id(index), peer) {
+            (None, Some(peer)) => Target::User(plan.name(*peer).clone()),
+            (Some(_), Some(peer)) if by_user => Target::User(plan.name(*peer).clone()),
+            (Some(conversation), _) => Target::Conversation(conversation),
+            (None, None) => return,
+        };
+        user.offer_message(desk, index, Some(due), target);
+        self.dirty.push(place);
+    }
+
+    fn do_chores(&mut self, now: Moment) {
+        let ripe = self.desk.retries.extract_if(.., |(when, _, _)| *when <= now);
+        let ripe: Vec<_> = ripe.collect();
+        for (_, place, pending) in ripe {
+            self.users[place].offer_again(&mut self.desk, pending);
+            self.dirty.push(place);
+        }
+        for user in &mut self.users {
+            user.ping_if_due(now);
+            self.dirty.push(user.place);
+        }
+    }
+
+    /// Everybody came back since the outage began.
+    fn is_settled(&self) -> bool {
+        let outage = self.desk.outage;
+        self.users.iter().all(|user| {
+            user.presence == Presence::Live && user.live_since.is_some_and(|since| outage.is_before(since))
+        })
+    }
+}

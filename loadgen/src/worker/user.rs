@@ -1,0 +1,419 @@
+//! One virtual user: what it has sent, seen and stored. No I/O: bytes and times come in, bytes wait in
+//! its link to be written.
+//!
+//! ```text
+//!  Offline --welcome with a cursor given--> Replaying --caught_up--> Live     (Live at once without one)
+//!     ^------------------ the connection ended --------'---------------'
+//!     '--> Stopped: told not to come back
+//! ```
+//! Invariant: a send whose answer has not come is in `queue` or `in_flight`, with the id it was first
+//! sent under.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use monoio::net::tcp::TcpOwnedWriteHalf;
+use protocol::{
+    command::{Command, Connect, MessageKind, Request, Send, Target, Token},
+    event::{CloseCode, ErrorReply, OkReply, ServerFrame, Welcome},
+    ids::{DeviceId, MessageId, RequestId, UnixMillis},
+    limits::COMMANDS_IN_FLIGHT_MAX,
+    upgrade::Form,
+};
+
+use super::{desk::Desk, history::Who};
+use crate::{
+    client::{Codec, Incoming},
+    clock::{Moment, unix_now},
+    letter::Letter,
+    plan::{RoomIndex, UserIndex},
+    random::Random,
+    verify::{Kind, Reader},
+};
+
+/// Commands under way on one connection. Fewer than a node takes, because it counts one until the answer
+/// is written, which can be after we have read it.
+const IN_FLIGHT_MAX: usize = COMMANDS_IN_FLIGHT_MAX / 2;
+/// Waits before the next connection: anything up to this much, doubled with every failure.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// And up to this much at most.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How often a user says what it has stored.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// When a retry is due if the node does not say.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Bits of a connection's number that count the connections of one user.
+const CONNECTION_BITS: u32 = 20;
+
+/// How far a user has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    Offline,
+    Replaying,
+    Live,
+    Stopped,
+}
+
+/// A storing command that waits for its answer.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) message_id: MessageId,
+    pub(super) room: RoomIndex,
+    /// `None` for what is not part of the schedule.
+    pub(super) due: Option<Moment>,
+    pub(super) command: Command,
+    /// When it was first written.
+    sent_at: Option<Moment>,
+    in_history: bool,
+}
+
+enum Asked {
+    Connect,
+    Ping,
+    Store(Pending),
+}
+
+/// The writing side of a connection.
+pub(super) struct Link {
+    pub(super) codec: Codec,
+    /// `None` while a write is under way.
+    pub(super) writer: Option<TcpOwnedWriteHalf>,
+}
+
+pub(super) struct User {
+    pub(super) index: UserIndex,
+    /// Its place among the users of this worker.
+    pub(super) place: usize,
+    pub(super) form: Form,
+    pub(super) reader: Reader,
+    pub(super) presence: Presence,
+    pub(super) link: Option<Link>,
+    /// Names the connection; a new one has a higher number.
+    pub(super) connection: u64,
+    pub(super) cursor: Option<String>,
+    /// When the node's goodbye said to come back, until then.
+    reconnect_after: Option<Duration>,
+    failures: u32,
+    queue: VecDeque<Pending>,
+    in_flight: BTreeMap<u32, Asked>,
+    next_request: u32,
+    /// How far the node's clock is ahead of ours, in milliseconds.
+    clock_ahead: i64,
+    next_ping: Moment,
+    /// When it was last caught up.
+    pub(super) live_since: Option<Moment>,
+    frames: Vec<ServerFrame>,
+}
+
+impl User {
+    pub(super) fn new(index: UserIndex, desk: &mut Desk) -> Self {
+        let first_ping = Duration::from_millis(desk.random.below(PING_EVERY.as_millis() as u64));
+        Self {
+            index,
+            place: (index.0 / desk.config.workers) as usize,
+            form: desk.config.forms.of(index),
+            reader: Reader::new(&desk.plan.rooms_of(index)),
+            presence: Presence::Offline,
+            link: None,
+            connection: u64::from(index.0) << CONNECTION_BITS,
+            cursor: None,
+            reconnect_after: None,
+            failures: 0,
+            queue: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            next_request: 1,
+            clock_ahead: 0,
+            next_ping: Moment::now().after(first_ping),
+            live_since: None,
+            frames: Vec::new(),
+        }
+    }
+
+    /// Storing commands without an answer.
+    pub(super) fn unanswered(&self) -> u64 {
+        let stores = self.in_flight.values().filter(|asked| matches!(asked, Asked::Store(_)));
+        (self.queue.len() + stores.count()) as u64
+    }
+
+    /// A message id with the node's time.
+    pub(super) fn message_id(&self, random: &mut Random) -> MessageId {
+        let millis = unix_now().0.saturating_add_signed(self.clock_ahead);
+        MessageId::v7(UnixMillis(millis), random.id_bytes())
+    }
+
+    /// A message of the schedule, or (`due` absent) the first one of a direct conversation.
+    pub(super) fn offer_message(
+        &mut self,
+        desk: &mut Desk,
+        room: RoomIndex,
+        due: Option<Moment>,
+        target: Target,
+    ) {
+        let message_id = self.message_id(&mut desk.random);
+        let letter = Letter { message_id, due: due.unwrap_or_default(), room, sender: self.index };
+        let command = Command::Send(Send {
+            target,
+            kind: MessageKind::Text,
+            text: letter.write(desk.config.load.payload_bytes),
+            media: None,
+            reply_to: None,
+            mentions: Vec::new(),
+            message_id: Some(message_id),
+        });
+        self.offer(desk, room, due, message_id, command);
+    }
+
+    /// A storing command waits for a place on the connection.
+    pub(super) fn offer(
+        &mut self,
+        desk: &mut Desk,
+        room: RoomIndex,
+        due: Option<Moment>,
+        message_id: MessageId,
+        command: Command,
+    ) {
+        self.queue.push_back(Pending { message_id, room, due, command, sent_at: None, in_history: false });
+        self.pump(desk, Moment::now());
+    }
+
+    /// A send whose retry time has come.
+    pub(super) fn offer_again(&mut self, desk: &mut Desk, pending: Pending) {
+        desk.tally.counts.retried += 1;
+        self.queue.push_back(pending);
+        self.pump(desk, Moment::now());
+    }
+
+    /// Writes what there is room for.
+    fn pump(&mut self, desk: &mut Desk, now: Moment) {
+        if !matches!(self.presence, Presence::Replaying | Presence::Live) {
+            return;
+        }
+        while self.in_flight.len() < IN_FLIGHT_MAX {
+            let Some(mut pending) = self.queue.pop_front() else { return };
+            if pending.sent_at.is_none() {
+                pending.sent_at = Some(now);
+                desk.tally.counts.sent += u64::from(pending.due.is_some());
+            } else {
+                desk.tally.counts.resent += 1;
+            }
+            self.log_send(desk, &mut pending);
+            self.ask(pending.command.clone(), Asked::Store(pending));
+        }
+    }
+
+    /// A send appears in the history as soon as the node's name for its conversation is known.
+    fn log_send(&self, desk: &mut Desk, pending: &mut Pending) {
+        let (Some(history), Some(sent_at)) = (&mut desk.history, pending.sent_at) else { return };
+        if let (Some(conversation), false) = (desk.rooms.id(pending.room), pending.in_history) {
+            pending.in_history = true;
+            let who = Who { user: desk.plan.name(self.index), connection: self.connection };
+            history.send(sent_at, pending.due.unwrap_or(sent_at), who, conversation, pending.message_id);
+        }
+    }
+
+    fn ask(&mut self, command: Command, asked: Asked) {
+        let Some(link) = &mut self.link else { return };
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        self.in_flight.insert(id.0, asked);
+        let mut payload = Vec::new();
+        Request { id: Some(id), command }.encode(self.form, &mut payload);
+        link.codec.send(self.form, payload);
+    }
+
+    /// A heartbeat, when it is time, that tells the node what is stored.
+    pub(super) fn ping_if_due(&mut self, now: Moment) {
+        if self.presence == Presence::Live && now >= self.next_ping {
+            self.next_ping = now.after(PING_EVERY);
+            self.ask(Command::Ping { cursor: self.cursor.clone() }, Asked::Ping);
+        }
+    }
+
+    /// A WebSocket is open.
+    pub(super) fn handle_open(&mut self, desk: &mut Desk, link: Link, token: Token) {
+        self.link = Some(link);
+        self.connection += 1;
+        desk.tally.counts.connections += 1;
+        self.next_request = 1;
+        self.reader.reopen();
+        let device = DeviceId::new("loadgen").expect("a short word is an id");
+        let cursor = self.cursor.clone();
+        let connect = Connect { token: Some(token), device, cursor, positions: None };
+        self.ask(Command::Connect(connect), Asked::Connect);
+    }
+
+    /// The connection ended. What was not answered is asked again, in order.
+    pub(super) fn handle_lost(&mut self, desk: &mut Desk, code: CloseCode) {
+        *desk.tally.closes.entry(code.0).or_default() += 1;
+        self.link = None;
+        self.presence = if code.resumable() { Presence::Offline } else { Presence::Stopped };
+        if self.presence == Presence::Stopped {
+            desk.tally.counts.stopped += 1;
+            desk.last_fault = Some(format!("{} was closed with {code}", desk.plan.name(self.index)));
+        }
+        while let Some((_, asked)) = self.in_flight.pop_last() {
+            if let Asked::Store(pending) = asked {
+                self.queue.push_front(pending);
+            }
+        }
+    }
+
+    /// How long to wait before the next connection: full jitter, so that users do not come in waves.
+    pub(super) fn backoff(&mut self, random: &mut Random) -> Duration {
+        if let Some(wait) = self.reconnect_after.take() {
+            return wait;
+        }
+        let ceiling = BACKOFF_MIN.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MAX);
+        self.failures += 1;
+        Duration::from_micros(random.below(ceiling.as_micros() as u64))
+    }
+
+    /// Bytes arrived. `Some` ends the connection.
+    pub(super) fn handle_bytes(&mut self, desk: &mut Desk, bytes: &[u8], now: Moment) -> Option<CloseCode> {
+        self.link.as_mut()?.codec.handle_bytes(bytes);
+        loop {
+            let mut frames = std::mem::take(&mut self.frames);
+            let read = match self.link.as_mut()?.codec.poll_incoming() {
+                Ok(None) => Ok(None),
+                Ok(Some(Incoming::Closed(code))) => Ok(Some(code)),
+                Ok(Some(Incoming::Binary(bytes))) => {
+                    read_frames(protocol::session::Input::Binary(&bytes), &mut frames)
+                }
+                Ok(Some(Incoming::Text(text))) => {
+                    read_frames(protocol::session::Input::Text(&text), &mut frames)
+                }
+                Err(fault) => Err(fault),
+            };
+            let is_empty = frames.is_empty();
+            for frame in frames.drain(..) {
+                self.handle_frame(desk, frame, now);
+            }
+            self.frames = frames;
+            match read {
+                Ok(None) if is_empty => break,
+                Ok(None) => {}
+                Ok(Some(code)) => return Some(code),
+                Err(fault) => {
+                    let name = desk.plan.name(self.index);
+                    desk.tally.violations.add(Kind::Content, || format!("{name} could not read: {fault}"));
+                    return Some(CloseCode::ABNORMAL);
+                }
+            }
+        }
+        self.pump(desk, now);
+        None
+    }
+
+    fn handle_frame(&mut self, desk: &mut Desk, frame: ServerFrame, now: Moment) {
+        match frame {
+            ServerFrame::CaughtUp { cursor, .. } => {
+                self.store(cursor);
+                self.enter_live(now);
+            }
+            ServerFrame::Cursor { cursor } => self.store(cursor),
+            ServerFrame::Drain { reconnect_in_ms, .. } => {
+                self.reconnect_after = Some(Duration::from_millis(reconnect_in_ms));
+            }
+            ServerFrame::Error(error) => self.handle_error(desk, error, now),
+            ServerFrame::Gap(gap) => self.handle_gap(desk, &gap, now),
+            ServerFrame::Heads { conversations, .. } => {
+                for head in conversations {
+                    self.handle_head(desk, head.conversation, head.head.0, now);
+                }
+            }
+            ServerFrame::Member(event) => self.handle_member(desk, &event, now),
+            ServerFrame::Message(event) => self.handle_message(desk, &event, now),
+            ServerFrame::Ok(ok) => self.handle_ok(desk, &ok, now),
+            ServerFrame::Pong { id, cursor, .. } => {
+                self.in_flight.remove(&id.0);
+                if let Some(cursor) = cursor {
+                    self.store(cursor);
+                }
+            }
+            ServerFrame::Welcome(welcome) => self.handle_welcome(desk, *welcome, now),
+            ServerFrame::MembersPage { .. } | ServerFrame::Page { .. } => {}
+        }
+    }
+
+    fn handle_welcome(&mut self, desk: &mut Desk, welcome: Welcome, now: Moment) {
+        self.in_flight.remove(&welcome.id.0);
+        self.clock_ahead = welcome.now.0 as i64 - unix_now().0 as i64;
+        if welcome.reset {
+            let name = desk.plan.name(self.index);
+            desk.tally.violations.add(Kind::Reset, || format!("the cursor of {name} was not honoured"));
+        }
+        self.log_opens(desk, now);
+        match (self.cursor.is_some(), welcome.cursor) {
+            (false, Some(cursor)) => {
+                self.store(cursor);
+                self.enter_live(now);
+            }
+            _ => self.presence = Presence::Replaying,
+        }
+        self.pump(desk, now);
+    }
+
+    fn store(&mut self, cursor: String) {
+        self.reader.save();
+        self.cursor = Some(cursor);
+    }
+
+    fn enter_live(&mut self, now: Moment) {
+        self.presence = Presence::Live;
+        self.live_since = Some(now);
+        self.failures = 0;
+    }
+
+    fn handle_ok(&mut self, desk: &mut Desk, ok: &OkReply, now: Moment) {
+        let Some(Asked::Store(mut pending)) = self.in_flight.remove(&ok.id.0) else { return };
+        let (Some(conversation), Some(seq)) = (ok.conversation, ok.seq) else {
+            desk.tally.violations.add(Kind::Content, || "an ok to a send names no place".to_owned());
+            return;
+        };
+        if ok.message_id.is_some_and(|id| id != pending.message_id) {
+            desk.tally.violations.add(Kind::Content, || {
+                format!("the ok to {} is about {:?}", pending.message_id, ok.message_id)
+            });
+        }
+        desk.learn(pending.room, conversation);
+        desk.book.acknowledge(pending.room, seq.0, pending.message_id);
+        self.log_send(desk, &mut pending);
+        if let Some(history) = &mut desk.history {
+            history.ack(now, pending.message_id, seq.0);
+        }
+        if let Some(due) = pending.due {
+            desk.tally.counts.acked += 1;
+            desk.tally.ack.record(now.since(due), desk.outage.touches(due, now));
+        }
+    }
+
+    fn handle_error(&mut self, desk: &mut Desk, error: ErrorReply, now: Moment) {
+        *desk.tally.errors.entry(error.code.name().to_owned()).or_default() += 1;
+        let asked = error.id.and_then(|id| self.in_flight.remove(&id.0));
+        let Some(Asked::Store(mut pending)) = asked else {
+            desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
+            return;
+        };
+        if error.code.retryable() {
+            let wait = error.retry_after_ms.map_or(RETRY_AFTER, Duration::from_millis);
+            desk.retries.push((now.after(wait), self.place, pending));
+            return;
+        }
+        desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
+        self.log_send(desk, &mut pending);
+        if let Some(history) = &mut desk.history {
+            history.nak(now, pending.message_id);
+        }
+        desk.tally.refused.push(pending.message_id.to_string());
+        desk.tally.counts.refused += 1;
+    }
+}
+
+fn read_frames(
+    input: protocol::session::Input<'_>,
+    frames: &mut Vec<ServerFrame>,
+) -> Result<Option<CloseCode>, String> {
+    ServerFrame::from_input(&input, frames).map(|()| None).map_err(|fault| fault.to_string())
+}
