@@ -1,2 +1,165 @@
-//! stub
+//! What the benches share: a log in memory, and the two sides of the router with nothing between them.
+//!
+//! The benches themselves stand in `benches/`; `README.md` says how to read them.
+
 #![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use protocol::command::{Command, Connect, Create, HistoryPolicy, MessageKind, Request, Send, Target};
+use protocol::ids::{ConversationId, DeviceId, RequestId, UnixMillis, UserId};
+use protocol::upgrade::Form;
+use router::conversation::Recent;
+use router::cursor::Starts;
+use router::mail::{Clock, SessionId};
+use router::places::created_conversation;
+use router::{ConversationSide, Places, ShardId, UserSide};
+use storage_log::{Log, LogConfig, Retention, Scan, SegmentHeader, StreamKind};
+
+const STORE: [u8; 16] = [1; 16];
+
+/// An empty log that keeps `tail_bytes_max` in memory.
+///
+/// # Panics
+/// Never: an empty log is sound.
+#[must_use]
+pub fn empty_log(tail_bytes_max: usize) -> Log {
+    let retention = Retention::keep_last(&[StreamKind(2)]);
+    let mut scan = Scan::new(LogConfig { store: STORE, number: 0, tail_bytes_max, retention }, 1);
+    let header = SegmentHeader { store: STORE, log: 0, base: 0 }.encode();
+    scan.open_segment(0, &header).expect("the header was just made");
+    scan.feed(&[0; 4096], true, &mut |_| {}).expect("zeros are an empty log");
+    scan.finish().expect("an empty log is sound").log
+}
+
+/// Writes what is due to nowhere, and says that it is synced.
+///
+/// # Panics
+/// Never: every write succeeds.
+pub fn sync(log: &mut Log) -> bool {
+    if log.poll_spare().is_some() {
+        log.handle_spare(true);
+    }
+    let Some(batch) = log.poll_write(0) else {
+        return false;
+    };
+    log.handle_written(batch.bytes, true).expect("written");
+    true
+}
+
+/// One shard with everything on it: users with a session each, a group of all of them.
+pub struct Room {
+    /// The users' sessions.
+    pub users: UserSide,
+    /// The group.
+    pub side: ConversationSide,
+    /// Where it is stored.
+    pub log: Log,
+    /// The group's id.
+    pub group: ConversationId,
+    sessions: Vec<SessionId>,
+    next_id: u32,
+    clock: Clock,
+}
+
+impl Room {
+    /// A group of `members`, all connected and live in `form`.
+    ///
+    /// # Panics
+    /// Never: the members are within the limits.
+    #[must_use]
+    pub fn new(members: usize, form: Form) -> Self {
+        let places = Arc::new(Places { store: STORE, key: [2; 32], logs: 1, shards: 1 });
+        let mut log = empty_log(16 << 20);
+        log.begin_run([3; 16], 0);
+        sync(&mut log);
+        let starts = Arc::new(Starts::new(vec![log.runs().to_vec()]));
+        let users = UserSide::new(places.clone(), starts, ShardId(0), 1);
+        let side = ConversationSide::new(places, 0, Recent::new(1));
+        let clock = Clock { unix: UnixMillis(1), micros: 1 };
+        let mut room = Self {
+            users,
+            side,
+            log,
+            group: ConversationId([0; 16]),
+            sessions: Vec::new(),
+            next_id: 2,
+            clock,
+        };
+        let names: Vec<UserId> =
+            (0..members).map(|member| UserId::new(&format!("user-{member}")).expect("a name")).collect();
+        for (connection, name) in names.iter().enumerate() {
+            let device = DeviceId::new("bench").expect("a name");
+            let connect = Connect { token: None, device, cursor: None, positions: None };
+            let session =
+                room.users.connect(connection as u64, name.clone(), form, RequestId(1), connect, clock.unix);
+            room.sessions.push(session.expect("one session each"));
+        }
+        room.exchange();
+        let message_id = protocol::ids::MessageId::v7(UnixMillis(1), [0; 10]);
+        room.group = created_conversation(&names[0], message_id);
+        let create = Create {
+            title: "bench".to_owned(),
+            members: names[1..].to_vec(),
+            history: HistoryPolicy::All,
+            message_id: Some(message_id),
+        };
+        room.command(Command::Create(create));
+        room
+    }
+
+    /// One message of `bytes` from the first member to the group, until all of it is sent.
+    pub fn send(&mut self, bytes: usize) {
+        let target = Target::Conversation(self.group);
+        let (media, reply_to, mentions, message_id) = (None, None, Vec::new(), None);
+        let text = "x".repeat(bytes);
+        let send = Send { target, kind: MessageKind::Text, text, media, reply_to, mentions, message_id };
+        self.command(Command::Send(send));
+    }
+
+    fn command(&mut self, command: Command) {
+        let id = Some(RequestId(self.next_id));
+        self.next_id += 1;
+        self.clock.micros += 1;
+        let taken = self.users.handle_command(self.sessions[0], Request { id, command }, self.clock);
+        taken.expect("one command at a time");
+        let before = self.users.counters;
+        self.exchange();
+        let after = self.users.counters;
+        let members = self.sessions.len() as u64;
+        assert_eq!(after.deliveries - before.deliveries, members, "everybody is live and is given it");
+    }
+
+    /// Carries mail, batches and sends until nothing is left to do.
+    pub fn exchange(&mut self) {
+        let mut control = Vec::new();
+        loop {
+            let mut quiet = true;
+            while let Some((_, request)) = self.users.poll_mail() {
+                self.side.handle_request(request, self.clock.unix, &mut self.log);
+                quiet = false;
+            }
+            if sync(&mut self.log) {
+                let durable = self.log.durable();
+                self.side.handle_durable(&durable, &self.log);
+                quiet = false;
+            }
+            while let Some((shard, reply)) = self.side.poll_output() {
+                self.users.handle_reply(shard, reply, self.clock);
+                quiet = false;
+            }
+            while let Some((session, _)) = self.users.poll_sendable() {
+                while let Some(bytes) = self.users.take_send(session, &mut control) {
+                    let sent = bytes.len();
+                    self.users.handle_sent(session, bytes, sent);
+                }
+                quiet = false;
+            }
+            self.users.latencies.acks.clear();
+            self.users.latencies.deliveries.clear();
+            if quiet {
+                return;
+            }
+        }
+    }
+}

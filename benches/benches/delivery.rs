@@ -1,0 +1,83 @@
+//! From a command to every member's send: the router, the log and the outboxes of one shard, without ring and disk.
+
+use std::sync::Arc;
+
+use benches::Room;
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use gateway::mailbox::{Back, DELIVER_PLACES, Mailboxes, Mesh};
+use protocol::command::{Connect, HistoryRange};
+use protocol::ids::{DeviceId, RequestId, UnixMillis, UserId};
+use protocol::upgrade::Form;
+use router::ShardId;
+use router::mail::{Asker, Deliver, Reply, Request, SessionId};
+
+/// One message of 128 bytes to a group, to the last send: per delivery.
+fn fan_out(c: &mut Criterion) {
+    let mut group = c.benchmark_group("fan_out");
+    for members in [2, 10, 99] {
+        for form in [Form::Json, Form::Binary] {
+            let mut room = Room::new(members, form);
+            group.throughput(Throughput::Elements(members as u64));
+            group.bench_function(format!("{members}_{}", form.subprotocol()), |b| b.iter(|| room.send(128)));
+        }
+    }
+}
+
+/// A delivery to another shard and out of its ring, on one core.
+fn mailbox_hop(c: &mut Criterion) {
+    let mesh = Mesh::new(2, DELIVER_PLACES);
+    let mut source = Mailboxes::new(mesh.clone(), ShardId(0));
+    let target = Mailboxes::new(mesh, ShardId(1));
+    let users: Arc<[UserId]> = Arc::from(vec![UserId::new("bob").expect("a name")]);
+    let record = Bytes::from(vec![1; 256]);
+    c.bench_function("mailbox_hop", |b| {
+        b.iter(|| {
+            let (record, users) = (record.clone(), users.clone());
+            let deliver = Deliver { log: 0, position: 1, record, users, asked_micros: 0 };
+            source.reply(ShardId(1), Back::Reply(Reply::Deliver(deliver)));
+            target.take_reply(ShardId(0)).is_some()
+        });
+    });
+}
+
+/// A reader that comes back and is given 100 messages that are in memory; and a page of 50 of them.
+fn catch_up_page(c: &mut Criterion) {
+    let mut room = Room::new(2, Form::Json);
+    let cursor = {
+        (0..100).for_each(|_| room.send(128));
+        None
+    };
+    let user = UserId::new("user-1").expect("a name");
+    let mut group = c.benchmark_group("catch_up");
+    group.bench_function("reconnect_at_head", |b| {
+        b.iter(|| {
+            let device = DeviceId::new("other").expect("a name");
+            let connect = Connect { token: None, device, cursor: cursor.clone(), positions: None };
+            let session =
+                room.users.connect(9, user.clone(), Form::Json, RequestId(1), connect, UnixMillis(1));
+            room.exchange();
+            room.users.disconnect(session.expect("one session"))
+        });
+    });
+    let (group_id, asker) = (room.group, asker());
+    group.bench_function("history_page_of_50", |b| {
+        b.iter(|| {
+            let (user, range) = (user.clone(), HistoryRange::Latest);
+            let request = Request::History { asker, user, conversation: group_id, range, limit: 50 };
+            room.side.handle_request(request, UnixMillis(1), &mut room.log);
+            let Some((_, Reply::History { records, .. })) = room.side.poll_output() else {
+                unreachable!("all of it is in memory");
+            };
+            assert_eq!(records.len(), 50);
+        });
+    });
+}
+
+fn asker() -> Asker {
+    let session = SessionId { slot: 0, generation: 0 };
+    Asker { shard: ShardId(0), session, id: RequestId(1), asked_micros: 0 }
+}
+
+criterion_group!(benches, fan_out, mailbox_hop, catch_up_page);
+criterion_main!(benches);

@@ -1,0 +1,82 @@
+//! The log without a disk: what appending and reading back cost in CPU.
+
+use std::hint::black_box;
+
+use benches::{empty_log, sync};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use storage_log::{Answer, Draft, LogConfig, Retention, Scan, SegmentHeader, StreamId, StreamKind};
+
+/// Appends of one batch.
+const APPENDS: usize = 100;
+
+fn inbox(user: usize) -> StreamId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&(user as u64).to_le_bytes());
+    StreamId { kind: StreamKind(4), id }
+}
+
+/// 100 records of 256 bytes into one batch, sealed: with no links, as a direct message, as a group of 99.
+fn append(c: &mut Criterion) {
+    let mut group = c.benchmark_group("append");
+    group.throughput(Throughput::Elements(APPENDS as u64));
+    for links_count in [0, 2, 99] {
+        let links: Vec<StreamId> = (0..links_count).map(inbox).collect();
+        let stream = StreamId { kind: StreamKind(1), id: [1; 16] };
+        let mut log = empty_log(1 << 20);
+        group.bench_function(format!("{links_count}_links"), |b| {
+            b.iter(|| {
+                for _ in 0..APPENDS {
+                    let expected_head = log.head(stream).seq;
+                    let payload = &[9; 256];
+                    let draft =
+                        Draft { stream, expected_head, messages: 1, schema: 1, payload, links: &links };
+                    let answer = log.append(&[draft], 1);
+                    assert!(matches!(answer, Answer::Stored(_)));
+                }
+                while sync(&mut log) {}
+            });
+        });
+    }
+}
+
+/// 16 MiB of a segment, read back.
+fn recovery_scan(c: &mut Criterion) {
+    let config = LogConfig { store: [1; 16], number: 0, tail_bytes_max: 0, retention: Retention::default() };
+    let mut log = empty_log(0);
+    let mut bytes = Vec::new();
+    let mut conversation = 0_u64;
+    while bytes.len() < 16 << 20 {
+        for _ in 0..APPENDS {
+            conversation = (conversation + 7) % 10_000;
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&conversation.to_le_bytes());
+            let stream = StreamId { kind: StreamKind(1), id };
+            let expected_head = log.head(stream).seq;
+            let links = [inbox(conversation as usize), inbox(conversation as usize + 1)];
+            let draft =
+                Draft { stream, expected_head, messages: 1, schema: 1, payload: &[9; 256], links: &links };
+            log.append(&[draft], 1);
+        }
+        let batch = log.poll_write(1).expect("a batch is due");
+        bytes.extend_from_slice(&batch.bytes);
+        log.handle_written(batch.bytes, true).expect("written");
+    }
+    let header = SegmentHeader { store: [1; 16], log: 0, base: 0 }.encode();
+    let mut group = c.benchmark_group("recovery_scan");
+    group.throughput(Throughput::Bytes(bytes.len() as u64));
+    group.sample_size(20);
+    group.bench_function("16_MiB", |b| {
+        b.iter_batched(
+            || Scan::new(config.clone(), 2),
+            |mut scan| {
+                scan.open_segment(0, &header).expect("a header");
+                scan.feed(black_box(&bytes), true, &mut |_| {}).expect("a sound log");
+                scan.finish().expect("a sound log").records
+            },
+            BatchSize::PerIteration,
+        );
+    });
+}
+
+criterion_group!(benches, append, recovery_scan);
+criterion_main!(benches);
