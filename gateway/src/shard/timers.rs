@@ -142,7 +142,8 @@ fn next_deadline(connection: &Connection, now: u64, now_ms: u64) -> (u64, Overdu
     if matches!(connection.stage, Stage::Live { .. } | Stage::Echo) {
         consider(seconds(connection.heard, IDLE_MILLIS_MAX), Overdue::Idle);
     }
-    if connection.codec.is_mid_message() && !connection.codec.is_upgrading() {
+    // Once it is closing, what it has begun does not matter any more, or the close would be put off for ever.
+    if connection.codec.is_open() && connection.codec.is_mid_message() {
         let within = if is_echo { ECHO_MESSAGE_SECONDS * 1000 } else { MESSAGE_MILLIS_MAX };
         consider(seconds(connection.message_since, within), Overdue::Message);
     }
