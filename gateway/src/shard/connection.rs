@@ -72,6 +72,8 @@ pub(super) struct Connection {
     pub(super) outbox: Option<Box<Outbox>>,
     /// What this connection adds to the sum held for strangers, in bytes.
     pub(super) counted: u32,
+    /// What it adds to the sum held by the echo service, in bytes.
+    pub(super) echoed: u32,
     /// A receive is armed.
     pub(super) receiving: bool,
     /// A send is in flight.
@@ -102,6 +104,7 @@ impl Connection {
             control: Vec::new(),
             outbox: None,
             counted: 0,
+            echoed: 0,
             receiving: false,
             sending: false,
             shutting: false,

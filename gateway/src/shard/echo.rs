@@ -2,7 +2,6 @@
 //!
 //! For conformance suites and floor measurements. Any path, no token; bounded by message, by fragments and in all.
 
-use protocol::event::CloseCode;
 use protocol::session::{Frames, SessionLimits};
 use protocol::upgrade::{Origins, UpgradePolicy};
 use protocol::ws::Opcode;
@@ -10,9 +9,9 @@ use protocol::ws::Opcode;
 use super::connection::Stage;
 use super::{ConnectionId, Shard};
 
-/// Messages up to 16 MiB in up to 65,536 fragments, text and binary.
+/// Messages up to 16 MiB in up to 65,536 fragments, text and binary, and the empty one that some libraries end with.
 pub(super) const LIMITS: SessionLimits =
-    SessionLimits { message_bytes_max: 16 << 20, fragments_max: 65_536, frames: Frames::Any };
+    SessionLimits { message_bytes_max: 16 << 20, fragments_max: 65_537, frames: Frames::Any };
 
 /// What the echo service of one node holds, over all its connections.
 const HELD_BYTES_MAX: usize = 256 << 20;
@@ -28,7 +27,6 @@ pub(super) fn policy() -> &'static UpgradePolicy {
 
 impl Shard {
     pub(super) fn echo(&mut self, id: ConnectionId, opcode: Opcode, payload: &[u8]) {
-        let share = HELD_BYTES_MAX / usize::from(self.places.shards);
         let Some(connection) = self.connections.find(id) else {
             return;
         };
@@ -37,17 +35,30 @@ impl Shard {
         }
         let mut frame = Vec::with_capacity(payload.len() + 10);
         connection.codec.encode_message(opcode, payload, &mut frame);
-        self.echo_bytes += frame.len();
         connection.own_outbox().push(frame.into(), false);
-        if self.echo_bytes > share {
-            self.end(id, CloseCode::OVERLOAD, "the echo service holds too much");
-        }
+        self.recount(id);
+    }
+
+    /// Whether this shard's part of the echo service holds more than it may.
+    pub(super) fn is_echo_full(&self) -> bool {
+        self.echo_bytes > HELD_BYTES_MAX / usize::from(self.places.shards)
+    }
+
+    /// The peer has ended an echo connection: it still gets all its messages back, and the close behind them.
+    pub(super) fn finish_echo(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find(id) else {
+            return;
+        };
+        let mut close = Vec::new();
+        connection.codec.poll_control(&mut close);
+        connection.own_outbox().push(close.into(), false);
     }
 
     /// The echo service answers every ping, as its users count them; of a flood only the newest.
     pub(super) fn answer_echo_pings(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.find(id)
             && matches!(connection.stage, Stage::Echo)
+            && connection.codec.is_open()
             && connection.control.len() < CONTROL_BYTES_MAX
         {
             connection.codec.poll_control(&mut connection.control);

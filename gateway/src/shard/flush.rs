@@ -55,13 +55,7 @@ impl Shard {
         };
         match connection.stage {
             Stage::Live { session, .. } => self.users.handle_sent(session, bytes, sent),
-            _ => {
-                let before = connection.own_outbox().held_bytes();
-                connection.own_outbox().handle_sent(bytes, sent);
-                if matches!(connection.stage, Stage::Echo) {
-                    self.echo_bytes -= before - connection.own_outbox().held_bytes();
-                }
-            }
+            _ => connection.own_outbox().handle_sent(bytes, sent),
         }
         self.flush(id);
         self.close_if_quiet(id);
@@ -113,15 +107,13 @@ impl Shard {
             }
             Stage::Echo => {
                 let outbox = connection.outbox.take().unwrap_or_default();
-                let before = outbox.held_bytes();
-                let outbox = outbox.into_half_sent();
-                self.echo_bytes -= before;
-                connection.outbox = Some(Box::new(outbox));
+                connection.outbox = Some(Box::new(outbox.into_half_sent()));
                 connection.stage = Stage::Ending;
             }
             Stage::Arriving { .. } | Stage::Leaving(_) => connection.stage = Stage::Ending,
             Stage::Moving { .. } | Stage::Ending => {}
         }
+        self.recount(id);
     }
 
     pub(super) fn begin_shutdown(&mut self, id: ConnectionId) {
@@ -159,7 +151,6 @@ impl Shard {
             return;
         }
         self.end_session(id);
-        self.recount(id);
         self.connections.remove(id);
     }
 }

@@ -117,9 +117,9 @@ impl Shard {
                 self.schedule_sooner(id);
             }
             self.recount(id);
-            if self.stranger_bytes > STRANGER_BYTES_MAX {
+            if self.is_over_a_sum(id) {
                 self.metrics.refused_total(RefusedReason::NoBuffer).increment();
-                return self.end(id, CloseCode::OVERLOAD, "too much is held for peers without a session");
+                return self.end(id, CloseCode::OVERLOAD, "too much is held for connections like this one");
             }
             rest = &mut rest[consumed..];
             self.answer_echo_pings(id);
@@ -144,14 +144,10 @@ impl Shard {
                         if refusal.status == 403 { RefusedReason::Origin } else { RefusedReason::BadRequest };
                     self.metrics.refused_total(reason).increment();
                 }
-                self.count_close(end.close_code());
-                self.end_session(id);
+                self.handle_end(id, end.close_code());
             }
             Step::Echo { opcode, payload } => self.echo(id, opcode, &payload),
-            Step::PeerClosed(code) => {
-                self.count_close(code);
-                self.end_session(id);
-            }
+            Step::PeerClosed(code) => self.handle_end(id, code),
             Step::Upgraded(upgrade) => {
                 if let Some(Connection { stage: Stage::Arriving { bearer }, .. }) = self.connections.find(id)
                 {
@@ -159,6 +155,15 @@ impl Shard {
                 }
             }
             Step::Request(request) => self.handle_request_of(id, request),
+        }
+    }
+
+    /// The peer has closed, or has broken the protocol and is told so.
+    fn handle_end(&mut self, id: ConnectionId, code: CloseCode) {
+        self.count_close(code);
+        match self.connections.find(id) {
+            Some(Connection { stage: Stage::Echo, .. }) => self.finish_echo(id),
+            _ => self.end_session(id),
         }
     }
 
@@ -294,14 +299,29 @@ impl Shard {
         }
     }
 
-    /// Keeps the sum of what is held for peers without a session.
+    /// Keeps the sums of what is held for peers without a session and by the echo service.
     pub(super) fn recount(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.find(id) else {
             return;
         };
-        let held = if connection.is_stranger() { connection.codec.held_bytes() } else { 0 };
-        self.stranger_bytes = self.stranger_bytes + held - connection.counted as usize;
-        connection.counted = held as u32;
+        let held = connection.codec.held_bytes();
+        let counted = if connection.is_stranger() { held } else { 0 };
+        let echoed = match (&connection.stage, &connection.outbox) {
+            (Stage::Echo, outbox) => held + outbox.as_ref().map_or(0, |outbox| outbox.held_bytes()),
+            _ => 0,
+        };
+        self.stranger_bytes = self.stranger_bytes + counted - connection.counted as usize;
+        self.echo_bytes = self.echo_bytes + echoed - connection.echoed as usize;
+        (connection.counted, connection.echoed) = (counted as u32, echoed as u32);
+    }
+
+    /// Whether a sum is too large that this connection is part of. Sessions are part of none.
+    fn is_over_a_sum(&mut self, id: ConnectionId) -> bool {
+        match self.connections.find(id) {
+            Some(connection) if connection.is_stranger() => self.stranger_bytes > STRANGER_BYTES_MAX,
+            Some(Connection { stage: Stage::Echo, .. }) => self.is_echo_full(),
+            _ => false,
+        }
     }
 
     pub(super) fn count_close(&mut self, code: CloseCode) {
