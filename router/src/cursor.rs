@@ -49,6 +49,11 @@ impl Starts {
         Self { runs }
     }
 
+    /// A log that was refused at start: positions in it are taken as they are and kept.
+    fn is_refused(&self, log: usize) -> bool {
+        self.runs[log].is_empty()
+    }
+
     fn current(&self) -> Option<[u8; 16]> {
         self.runs.iter().find_map(|runs| runs.last()).map(|run| run.id)
     }
@@ -98,7 +103,7 @@ pub fn decode(places: &Places, starts: &Starts, user: &UserId, text: &str) -> Re
         .chunks_exact(8)
         .map(|chunk| u64::from_le_bytes(chunk.try_into().expect("8 bytes")))
         .collect();
-    for (log, position) in positions.iter().enumerate() {
+    for (log, position) in positions.iter().enumerate().filter(|(log, _)| !starts.is_refused(*log)) {
         let end = starts.end_of(log, run).ok_or(CursorError::Unknown)?;
         if *position >= end {
             return Err(CursorError::Unknown);
@@ -147,6 +152,9 @@ mod tests {
         assert_eq!(read(&restored), Err(CursorError::Unknown));
         // Another installation's history.
         assert_eq!(read(&Starts::new(vec![vec![run(9, 1)], vec![run(9, 1)]])), Err(CursorError::Unknown));
+
+        // One log is refused at start: the others are followed, and its position is kept.
+        assert_eq!(read(&Starts::new(vec![vec![run(1, 1), run(2, 11)], vec![]])), Ok(vec![10, 20]));
 
         let other = UserId::new("bob").expect("a user");
         assert_eq!(decode(&places(), &first, &other, &cursor), Err(CursorError::Foreign));

@@ -232,6 +232,8 @@ pub enum Reply {
         conversation: ConversationId,
         /// Ascending.
         records: Vec<Linked>,
+        /// Which end is kept if the page has to be cut: the newest records, or else the oldest.
+        newest_first: bool,
         /// The conversation goes on in the direction asked for.
         more: bool,
     },

@@ -181,7 +181,10 @@ impl ConversationSide {
                 if newest_first {
                     records.reverse();
                 }
-                self.outputs.push_back((asker.shard, Reply::History { asker, conversation, records, more }));
+                self.outputs.push_back((
+                    asker.shard,
+                    Reply::History { asker, conversation, records, newest_first, more },
+                ));
             }
             Purpose::Load { conversation } => self.finish_load(conversation, &records),
             Purpose::LookUp { store, clock } => self.finish_look_up(store, clock, &records, log),

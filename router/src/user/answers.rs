@@ -39,10 +39,11 @@ impl UserSide {
                 let error = ErrorReply { id: Some(asker.id), code, message, retry_after_ms };
                 self.push_reply(asker.session, &ServerFrame::Error(error));
             }
-            Reply::History { asker, conversation, records, more } => {
+            Reply::History { asker, conversation, records, newest_first, more } => {
                 self.page_arrived(asker.session);
                 if let Some(session) = self.session(asker.session) {
-                    let frame = frames::page_frame(session.form, asker.id, conversation, &records, more);
+                    let page = frames::Page { id: asker.id, conversation, newest_first };
+                    let frame = frames::page_frame(session.form, &page, &records, more);
                     session.outbox.push(frame, true);
                     self.list(asker.session);
                 }

@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use protocol::event::{Gap, ServerFrame};
 use protocol::ids::{ConversationId, RequestId};
+use protocol::limits::FRAME_BYTES_MAX;
 use protocol::record::{Portable, Stored, StoredItem};
 use protocol::upgrade::Form;
 use protocol::ws::{Opcode, frame_header};
@@ -42,23 +43,24 @@ pub(super) fn server_frame(form: Form, server_frame: &ServerFrame) -> Bytes {
     frame(form, &payload)
 }
 
+/// A reply to `history` before it has records.
+pub(super) struct Page {
+    pub(super) id: RequestId,
+    pub(super) conversation: ConversationId,
+    /// Which end is kept if it has to be cut.
+    pub(super) newest_first: bool,
+}
+
 /// The reply to `history`, made from records as they are stored.
-pub(super) fn page_frame(
-    form: Form,
-    id: RequestId,
-    conversation: ConversationId,
-    records: &[Linked],
-    more: bool,
-) -> Bytes {
-    let gaps: Vec<Gap> = records
-        .iter()
-        .map(|linked| Gap {
-            conversation,
-            from: linked.seq,
-            to: linked.seq,
-            reason: "damaged on disk".to_owned(),
-        })
-        .collect();
+///
+/// The log has cut the page by the records' bytes. Text that is all escapes grows sixfold in JSON: then the page is cut
+/// again, by half, until it fits.
+pub(super) fn page_frame(form: Form, page: &Page, records: &[Linked], more: bool) -> Bytes {
+    let gap = |linked: &Linked| {
+        let (conversation, seq) = (page.conversation, linked.seq);
+        Gap { conversation, from: seq, to: seq, reason: "damaged on disk".to_owned() }
+    };
+    let gaps: Vec<Gap> = records.iter().map(gap).collect();
     let items: Vec<StoredItem<'_>> = records
         .iter()
         .zip(&gaps)
@@ -67,9 +69,17 @@ pub(super) fn page_frame(
             None => StoredItem::Gap(gap),
         })
         .collect();
-    let mut payload = Vec::with_capacity(1024);
-    ServerFrame::encode_page(form, id, &items, more, &mut payload);
-    frame(form, &payload)
+    let (mut kept, mut more) = (items.as_slice(), more);
+    loop {
+        let mut payload = Vec::with_capacity(1024);
+        ServerFrame::encode_page(form, page.id, kept, more, &mut payload);
+        if payload.len() <= FRAME_BYTES_MAX || kept.len() <= 1 {
+            return frame(form, &payload);
+        }
+        let half = kept.len() / 2;
+        kept = if page.newest_first { &kept[half..] } else { &kept[..half] };
+        more = true;
+    }
 }
 
 fn stored(record: &[u8]) -> Stored<'_> {

@@ -93,6 +93,11 @@ impl UserSide {
             }
         }
         for (conversation, seq) in std::mem::take(&mut survey.known) {
+            if newest.get(&conversation).is_some_and(|found| found.head < seq) {
+                // Known beyond its head: from a history that a restored copy has lost. Its head is named, so that what
+                // comes next is not taken for something known.
+                continue;
+            }
             if let Some(found) = newest.remove(&conversation)
                 && let Some(visible_from) = found.visible_from
                 && found.head > seq

@@ -1,0 +1,233 @@
+//! Both sides with nothing between them: what one user does and another is told, in frames.
+
+use std::sync::Arc;
+
+use protocol::command::{Command, Connect, HistoryRange, MessageKind, Request, Send, Target};
+use protocol::event::{ErrorCode, PageItem, ServerFrame};
+use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, UnixMillis, UserId};
+use protocol::limits::FRAME_BYTES_MAX;
+use protocol::upgrade::Form;
+use protocol::ws::{Decoder, DecoderLimits, Role};
+use router::conversation::Recent;
+use router::cursor::Starts;
+use router::mail::{Clock, SessionId};
+use router::places::direct_conversation;
+use router::{ConversationSide, Places, ShardId, UserSide};
+use storage_log::{Log, LogConfig, Retention, Scan, SegmentHeader, StreamKind};
+
+/// A time far from 0, so that ids can be older than memory reaches.
+const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+
+struct Chat {
+    users: UserSide,
+    side: ConversationSide,
+    log: Log,
+    clock: Clock,
+    next_id: u32,
+}
+
+impl Chat {
+    fn new() -> Self {
+        let places = Arc::new(Places { store: [1; 16], key: [2; 32], logs: 1, shards: 1 });
+        let retention = Retention::keep_last(&[StreamKind(2)]);
+        let mut scan =
+            Scan::new(LogConfig { store: [1; 16], number: 0, tail_bytes_max: 64 << 20, retention }, 1);
+        scan.open_segment(0, &SegmentHeader { store: [1; 16], log: 0, base: 0 }.encode()).expect("a header");
+        scan.feed(&[0; 4096], true, &mut |_| {}).expect("an empty log");
+        let mut log = scan.finish().expect("an empty log").log;
+        log.begin_run([3; 16], NOW.0);
+        let starts = Arc::new(Starts::new(vec![log.runs().to_vec()]));
+        let users = UserSide::new(places.clone(), starts, ShardId(0), 1);
+        let side = ConversationSide::new(places, 0, Recent::new(1));
+        Self { users, side, log, clock: Clock { unix: NOW, micros: 1 }, next_id: 1 }
+    }
+
+    fn connect(&mut self, name: &str, cursor: Option<String>) -> (SessionId, Vec<ServerFrame>) {
+        let device = DeviceId::new("phone").expect("a name");
+        let connect = Connect { token: None, device, cursor, positions: None };
+        let session = self.users.connect(0, user(name), Form::Json, RequestId(1), connect, self.clock.unix);
+        let session = session.expect("a first session");
+        (session, self.exchange(session))
+    }
+
+    /// Everything that `session` is sent, until nothing is left to do.
+    fn exchange(&mut self, session: SessionId) -> Vec<ServerFrame> {
+        let mut wire = Vec::new();
+        loop {
+            let mut quiet = true;
+            while let Some((_, request)) = self.users.poll_mail() {
+                self.side.handle_request(request, self.clock.unix, &mut self.log);
+                quiet = false;
+            }
+            while let Some(batch) = self.log.poll_write(0) {
+                let durable = self.log.handle_written(batch.bytes, true).expect("written");
+                self.side.handle_durable(&durable, &self.log);
+                quiet = false;
+            }
+            while let Some((shard, reply)) = self.side.poll_output() {
+                self.users.handle_reply(shard, reply, self.clock);
+                quiet = false;
+            }
+            while let Some((id, _)) = self.users.poll_sendable() {
+                while let Some(bytes) = self.users.take_send(id, &mut Vec::new()) {
+                    if id == session {
+                        wire.extend_from_slice(&bytes);
+                    }
+                    let sent = bytes.len();
+                    self.users.handle_sent(id, bytes, sent);
+                }
+                quiet = false;
+            }
+            if quiet {
+                return frames(&mut wire);
+            }
+        }
+    }
+
+    fn command(&mut self, session: SessionId, command: Command) -> Vec<ServerFrame> {
+        self.next_id += 1;
+        let request = Request { id: Some(RequestId(self.next_id)), command };
+        self.users.handle_command(session, request, self.clock).expect("few commands");
+        self.exchange(session)
+    }
+}
+
+fn frames(wire: &mut [u8]) -> Vec<ServerFrame> {
+    let limits = DecoderLimits { message_bytes_max: 1 << 20, fragments_max: 16 };
+    let mut decoder = Decoder::new(Role::Client, limits);
+    let (mut at, mut frames) = (0, Vec::new());
+    while at < wire.len() {
+        let decoded = decoder.decode(&mut wire[at..]).expect("frames");
+        at += decoded.consumed;
+        if let Some(protocol::ws::Message::Text(text)) = decoded.message {
+            frames.extend(protocol::json::decode_frame(text).expect("a frame of this protocol"));
+        }
+    }
+    frames
+}
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).expect("a name")
+}
+
+fn id_of(at: u64, random: u8) -> Option<MessageId> {
+    Some(MessageId::v7(UnixMillis(at), [random; 10]))
+}
+
+fn send(to: &str, text: &str, message_id: Option<MessageId>) -> Command {
+    let (kind, media, reply_to, mentions) = (MessageKind::Text, None, None, Vec::new());
+    let (target, text) = (Target::User(user(to)), text.to_owned());
+    Command::Send(Send { target, kind, text, media, reply_to, mentions, message_id })
+}
+
+/// The `ok` or the error in `frames`.
+fn answer(frames: &[ServerFrame]) -> Result<u64, ErrorCode> {
+    let answers = frames.iter().filter_map(|frame| match frame {
+        ServerFrame::Ok(ok) => Some(Ok(ok.seq.expect("a storing command").0)),
+        ServerFrame::Error(error) => Some(Err(error.code)),
+        _ => None,
+    });
+    let answers: Vec<_> = answers.collect();
+    assert_eq!(answers.len(), 1, "every command has one reply: {frames:?}");
+    answers[0]
+}
+
+#[test]
+fn a_command_that_comes_again_is_answered_and_not_stored_again() {
+    let mut chat = Chat::new();
+    let (alice, _) = chat.connect("alice", None);
+    let id = id_of(NOW.0, 1);
+    assert_eq!(answer(&chat.command(alice, send("bob", "one", id))), Ok(1));
+    assert_eq!(answer(&chat.command(alice, send("bob", "one", id))), Ok(1));
+    assert_eq!(answer(&chat.command(alice, send("bob", "other", id))), Err(ErrorCode::Conflict));
+    assert_eq!(answer(&chat.command(alice, send("bob", "two", id_of(NOW.0, 2)))), Ok(2));
+}
+
+#[test]
+fn an_id_is_judged_by_the_servers_clock_and_looked_up_for_a_day() {
+    let mut chat = Chat::new();
+    let (alice, _) = chat.connect("alice", None);
+    let (minute, hour) = (60_000, 3_600_000);
+    let ahead = id_of(NOW.0 + 2 * minute, 1);
+    assert_eq!(answer(&chat.command(alice, send("bob", "ahead", ahead))), Err(ErrorCode::BadField));
+    let old = id_of(NOW.0 - hour, 2);
+    assert_eq!(answer(&chat.command(alice, send("bob", "a phone that was off", old))), Ok(1));
+    for seq in 2..200 {
+        assert_eq!(answer(&chat.command(alice, send("bob", "later", id_of(NOW.0, seq as u8)))), Ok(seq));
+    }
+    // An hour on, memory has forgotten it: it is found in the log, however far back.
+    chat.clock.unix.0 += hour;
+    assert_eq!(answer(&chat.command(alice, send("bob", "on again", id_of(NOW.0 + hour, 200)))), Ok(200));
+    assert_eq!(answer(&chat.command(alice, send("bob", "a phone that was off", old))), Ok(1));
+    assert_eq!(answer(&chat.command(alice, send("bob", "never sent", id_of(NOW.0 - hour, 201)))), Ok(201));
+}
+
+#[test]
+fn a_page_of_nothing_but_escapes_fits_a_frame_and_says_that_there_is_more() {
+    let mut chat = Chat::new();
+    let (alice, _) = chat.connect("alice", None);
+    for seq in 1..=8_u8 {
+        let text = "\u{1}".repeat(5_000);
+        assert_eq!(answer(&chat.command(alice, send("bob", &text, id_of(NOW.0, seq)))), Ok(u64::from(seq)));
+    }
+    let conversation = direct_conversation(&user("alice"), &user("bob"));
+    let mut page = |range| {
+        let frames = chat.command(alice, Command::History { conversation, range, limit: 200 });
+        let Some(ServerFrame::Page { messages, more, .. }) = frames.into_iter().next() else {
+            panic!("a page");
+        };
+        let seqs = messages.iter().map(|item| match item {
+            PageItem::Message(message) => message.seq.0,
+            other => panic!("a message, not {other:?}"),
+        });
+        (seqs.collect::<Vec<_>>(), more)
+    };
+    let rendered = 5_000 * 6 + 256;
+    let fits = FRAME_BYTES_MAX / rendered;
+    assert_eq!(page(HistoryRange::Latest), ((9 - fits as u64..9).collect(), true));
+    assert_eq!(page(HistoryRange::After(protocol::ids::Seq(0))), ((1..=fits as u64).collect(), true));
+}
+
+#[test]
+fn what_was_missed_comes_once_and_in_order() {
+    let mut chat = Chat::new();
+    let (bob, welcome) = chat.connect("bob", None);
+    let Some(ServerFrame::Welcome(welcome)) = welcome.into_iter().next() else {
+        panic!("a welcome");
+    };
+    chat.users.disconnect(bob);
+    let (alice, _) = chat.connect("alice", None);
+    for seq in 1..=200_u64 {
+        chat.command(alice, send("bob", &format!("message {seq}"), id_of(NOW.0, seq as u8)));
+    }
+    let (_, frames) = chat.connect("bob", welcome.cursor);
+    let seqs: Vec<u64> = frames
+        .iter()
+        .filter_map(|frame| match frame {
+            ServerFrame::Message(message) => Some(message.seq.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(seqs, (1..=200).collect::<Vec<_>>());
+    assert!(matches!(frames.last(), Some(ServerFrame::CaughtUp { partial: false, .. })));
+}
+
+#[test]
+fn strangers_read_and_send_nothing() {
+    let mut chat = Chat::new();
+    let (alice, _) = chat.connect("alice", None);
+    chat.command(alice, send("bob", "for bob", id_of(NOW.0, 1)));
+    let (eve, _) = chat.connect("eve", None);
+    let conversation = direct_conversation(&user("alice"), &user("bob"));
+    let history = Command::History { conversation, range: HistoryRange::Latest, limit: 1 };
+    assert_eq!(answer(&chat.command(eve, history)), Err(ErrorCode::NotAMember));
+    assert_eq!(answer(&chat.command(eve, Command::ListMembers { conversation })), Err(ErrorCode::NotAMember));
+    let Command::Send(letter) = send("bob", "let me in", id_of(NOW.0, 2)) else {
+        unreachable!("a send");
+    };
+    let letter = Send { target: Target::Conversation(conversation), ..letter };
+    assert_eq!(answer(&chat.command(eve, Command::Send(letter))), Err(ErrorCode::NotAMember));
+    let unknown = Command::ListMembers { conversation: ConversationId([9; 16]) };
+    assert_eq!(answer(&chat.command(eve, unknown)), Err(ErrorCode::NotFound));
+    assert_eq!(answer(&chat.command(eve, send("eve", "to myself", None))), Err(ErrorCode::NotAllowed));
+}
