@@ -35,6 +35,13 @@ impl Shard {
         self.drain = Some(Drain { begun: self.clock.micros, order, told: 0, closing: VecDeque::new() });
     }
 
+    /// A connection that arrives while the node drains goes like those that were there.
+    pub(super) fn drain_too(&mut self, id: ConnectionId) {
+        if let Some(drain) = &mut self.drain {
+            drain.order.push(id);
+        }
+    }
+
     /// Tells as many as the time that has gone says, and closes those that were told a second ago.
     pub(super) fn continue_drain(&mut self) {
         let now = self.clock.micros;

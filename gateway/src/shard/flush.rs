@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use protocol::event::CloseCode;
 
-use super::connection::Stage;
+use super::connection::{Connection, Stage};
 use super::{Action, ConnectionId, Shard};
 
 impl Shard {
@@ -83,7 +83,12 @@ impl Shard {
     }
 
     /// Ends a connection from this side: tells the peer why, then waits for its answer.
+    ///
+    /// One whose descriptor is on its way is let go: it lives on at its new home.
     pub(super) fn end(&mut self, id: ConnectionId, code: CloseCode, reason: &str) {
+        if matches!(self.connections.find(id), None | Some(Connection { stage: Stage::Moving { .. }, .. })) {
+            return;
+        }
         self.count_close(code);
         self.end_session(id);
         let second = self.second() as u32;

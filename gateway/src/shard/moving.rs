@@ -165,8 +165,9 @@ impl Shard {
     /// Gives up moves whose other half did not come.
     pub(super) fn expire_moves(&mut self) {
         let now = self.second();
-        let late: Vec<u64> =
+        let mut late: Vec<u64> =
             self.moves.halves.iter().filter(|(_, (until, _))| *until < now).map(|(name, _)| *name).collect();
+        late.sort_unstable();
         for migration in late {
             match self.moves.halves.remove(&migration) {
                 Some((_, Half::Mail { source, .. })) => {
@@ -188,6 +189,7 @@ impl Shard {
         let connection = Connection::new(socket, Stage::Arriving { bearer: None }, codec, second);
         let connection = self.connections.insert(connection);
         self.schedule(connection);
+        self.drain_too(connection);
         self.begin_session(connection, user, expires_at, id, connect);
         self.handle_bytes(connection, &mut leftover);
         self.rearm(connection);
