@@ -54,11 +54,13 @@ pub(crate) struct Client {
     pub(crate) stalled_until: u64,
     /// Retry nothing before this.
     retry_at: u64,
+    /// How far its own clock, by which it names its messages, is behind or ahead.
+    skew_ms: i64,
     output: Vec<u8>,
 }
 
 impl Client {
-    pub(crate) fn new(user: UserId, device: &str, token: Token, form: Form) -> Self {
+    pub(crate) fn new(user: UserId, device: &str, token: Token, form: Form, skew_ms: i64) -> Self {
         Self {
             user,
             device: DeviceId::new(device).expect("a device"),
@@ -75,6 +77,7 @@ impl Client {
             owed_since: None,
             stalled_until: 0,
             retry_at: 0,
+            skew_ms,
             output: Vec::new(),
         }
     }
@@ -166,7 +169,8 @@ impl Client {
                 self.write(&Request { id: Some(id), command: Command::ListMembers { conversation } });
             }
             (choice, known) => {
-                let message_id = new_message_id(rng, now);
+                let claimed = UnixMillis(now.0.saturating_add_signed(self.skew_ms));
+                let message_id = new_message_id(rng, claimed);
                 let command = self.storing(rng, users, choice, known, message_id);
                 let id = self.id();
                 self.pending.push(Pending { id, command: command.clone(), message_id });

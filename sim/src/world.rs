@@ -144,7 +144,9 @@ impl World {
                 let token = issuer.issue(user, Duration::from_secs(86_400), UnixMillis(BEGUN_MS));
                 let form = if rng.one_in(2) { Form::Json } else { Form::Binary };
                 let token = Token::new(&token).expect("a token");
-                clients.push(Client::new(user.clone(), &format!("device-{device}"), token, form));
+                // Most name their messages by the server's time; some by a clock of their own that is an hour off.
+                let skew_ms = *rng.pick(&[0, 0, 0, 0, -3_600_000, 3_600_000]);
+                clients.push(Client::new(user.clone(), &format!("device-{device}"), token, form, skew_ms));
             }
         }
         Self {
