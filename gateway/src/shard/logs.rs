@@ -33,6 +33,12 @@ impl OwnedLog {
     }
 }
 
+impl OwnedLog {
+    pub(super) fn messages_stored(&self) -> u64 {
+        self.side.messages_stored
+    }
+}
+
 impl Shard {
     fn owned(&mut self, log: u16) -> Option<&mut OwnedLog> {
         self.logs.iter_mut().find(|owned| owned.log.number() == log)
@@ -79,8 +85,12 @@ impl Shard {
         metrics.batch_bytes.record(bytes.len() as u64);
         metrics.log_batches_total.increment();
         metrics.log_bytes_total.add(bytes.len() as u64);
+        let before = owned.log.durable().position();
         match owned.log.handle_written(bytes, synced) {
-            Ok(durable) => owned.side.handle_durable(&durable, &owned.log),
+            Ok(durable) => {
+                metrics.batch_records.record(durable.position() - before);
+                owned.side.handle_durable(&durable, &owned.log);
+            }
             Err(_) => {
                 tracing::error!(
                     log,
@@ -108,9 +118,6 @@ impl Shard {
         for owned in &mut self.logs {
             while let Some((target, reply)) = owned.side.poll_output() {
                 any = true;
-                if let router::mail::Reply::Stored { .. } = &reply {
-                    self.metrics.messages_stored_total.increment();
-                }
                 if target == self.id {
                     self.users.handle_reply(target, reply, self.clock);
                 } else {

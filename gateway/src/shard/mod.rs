@@ -425,6 +425,8 @@ impl Shard {
         for (code, errors) in ErrorCode::ALL.into_iter().zip(counters.errors) {
             self.metrics.errors_total(code).set_total(errors);
         }
+        let stored = self.logs.iter().map(OwnedLog::messages_stored).sum();
+        self.metrics.messages_stored_total.set_total(stored);
         self.metrics.connections.set(self.connections.count() as u64);
         self.metrics.sessions.set(self.users.sessions_count() as u64);
         self.metrics.turns_total.increment();

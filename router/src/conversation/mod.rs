@@ -86,6 +86,8 @@ pub struct ConversationSide {
     outputs: VecDeque<(ShardId, Reply)>,
     reads: VecDeque<Read>,
     clock: u64,
+    /// Messages stored since the start; for the metrics.
+    pub messages_stored: u64,
 }
 
 impl ConversationSide {
@@ -103,6 +105,7 @@ impl ConversationSide {
             outputs: VecDeque::new(),
             reads: VecDeque::new(),
             clock: 0,
+            messages_stored: 0,
         }
     }
 
@@ -276,6 +279,7 @@ impl ConversationSide {
         let position = stored.last_position;
         let known = recent::Known { seq, at: stored.at, position, content_hash: store.content_hash };
         self.recent.insert(key, known);
+        self.messages_stored += plan.messages;
         let reply = stored_reply(store, known);
         let (asked_micros, conversation) = (store.asker.asked_micros, store.conversation);
         let delivery = Some(Delivery { asked_micros, conversation, seq, audience: plan.audience });
