@@ -1,6 +1,6 @@
 //! The command line: what can be said. What is done about it is the controller's business.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -53,6 +53,12 @@ pub(crate) enum Command {
     /// Load a node that runs already, and judge
     #[command(after_help = RUN_NOTES)]
     Run(RunFlags),
+    /// A node that ends when we do: the program and its arguments
+    #[command(hide = true)]
+    Node {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
     /// One worker of a run, told what to do on standard input
     #[command(hide = true)]
     Worker,
@@ -119,7 +125,7 @@ pub(crate) struct ShapeFlags {
     /// Shares of direct conversations and groups
     #[arg(long, value_name = "MIX", default_value_t = Mix::default())]
     pub(crate) mix: Mix,
-    /// The form of the protocol
+    /// Which form of the protocol users speak; mixed: half of them each
     #[arg(long, value_enum, default_value = "mixed")]
     pub(crate) form: Forms,
     /// Worker processes
@@ -163,11 +169,12 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound_and_every_help_fits_a_screen() {
-        const SCREEN_LINES: usize = 40;
+        const SCREEN_LINES: usize = 30;
         Cli::command().debug_assert();
         for name in ["check", "run"] {
             let mut command = Cli::command();
-            let help = command.find_subcommand_mut(name).expect("it is defined").render_help().to_string();
+            let help =
+                command.find_subcommand_mut(name).expect("it is defined").render_long_help().to_string();
             assert!(help.lines().count() <= SCREEN_LINES, "{help}");
             assert!(help.contains("Example:") && help.contains("Exit codes:"), "{help}");
         }

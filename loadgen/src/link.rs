@@ -65,11 +65,9 @@ impl Load {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Forms {
-    /// All users speak `chat.v1.bin`.
+    // No documentation here: `--help` would show it, and would not fit a screen any more.
     Binary,
-    /// All users speak `chat.v1.json`.
     Json,
-    /// Every other user.
     Mixed,
 }
 
@@ -154,6 +152,8 @@ pub(crate) struct Totals {
     pub(crate) ack: Split,
     pub(crate) delivery: Split,
     pub(crate) lag: Split,
+    /// From the end of a connection until the user has caught up on the next one.
+    pub(crate) back: Buckets,
     pub(crate) violations: Violations,
     /// Message ids that were refused for good.
     pub(crate) refused: Vec<String>,
@@ -182,6 +182,8 @@ pub(crate) struct Counts {
     pub(crate) replayed: u64,
     pub(crate) connections: u64,
     pub(crate) dial_failures: u64,
+    /// Goodbyes of a node that goes away in order.
+    pub(crate) drains: u64,
     /// Users that were told not to come back.
     pub(crate) stopped: u64,
     pub(crate) online_at_end: u64,
@@ -201,6 +203,7 @@ impl Counts {
         self.replayed += other.replayed;
         self.connections += other.connections;
         self.dial_failures += other.dial_failures;
+        self.drains += other.drains;
         self.stopped += other.stopped;
         self.online_at_end += other.online_at_end;
     }

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Check(flags) => controller::check(&flags),
         Command::Run(flags) => controller::run(&flags),
+        Command::Node { command } => controller::become_node(&command),
         Command::Worker => worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
     outcome.unwrap_or_else(|error| {

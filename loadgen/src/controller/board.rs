@@ -47,6 +47,7 @@ pub(crate) struct Board {
     pub(crate) ack: Measured,
     pub(crate) delivery: Measured,
     pub(crate) lag: Measured,
+    pub(crate) back: Latencies,
     pub(crate) violations: Violations,
     pub(crate) evidence: Evidence,
     /// The node's names of the rooms, as text.
@@ -68,6 +69,7 @@ impl Board {
             ack: Measured::default(),
             delivery: Measured::default(),
             lag: Measured::default(),
+            back: Latencies::default(),
             violations: Violations::default(),
             evidence: Evidence::default(),
             conversations: BTreeMap::new(),
@@ -129,6 +131,7 @@ impl Board {
         self.ack.merge(&totals.ack);
         self.delivery.merge(&totals.delivery);
         self.lag.merge(&totals.lag);
+        self.back.merge(&totals.back);
         self.violations.merge(totals.violations);
         for id in &totals.refused {
             self.evidence.refused.push(parse(id)?);

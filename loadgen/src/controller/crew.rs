@@ -31,20 +31,24 @@ pub(super) struct Said {
 /// All workers. Dropping it kills them.
 pub(super) struct Crew {
     hands: Vec<Hand>,
-    inbox: Receiver<Option<FromWorker>>,
+    /// `None` is the end of a worker.
+    inbox: Receiver<(usize, Option<FromWorker>)>,
     said: Said,
 }
 
 struct Hand {
     child: Child,
     input: ChildStdin,
+    /// It has said everything.
+    is_done: bool,
 }
 
 impl Crew {
     /// One process per configuration.
     pub(super) fn start(configs: &[WorkerConfig]) -> anyhow::Result<Self> {
         let (sender, inbox) = channel();
-        let hands = configs.iter().map(|config| Hand::start(config, sender.clone()));
+        let hands =
+            configs.iter().enumerate().map(|(place, config)| Hand::start(place, config, sender.clone()));
         Ok(Self { hands: hands.collect::<Result<_, _>>()?, inbox, said: Said::default() })
     }
 
@@ -74,9 +78,9 @@ impl Crew {
                 return Ok(false);
             }
             match self.inbox.recv_timeout(rest) {
-                Ok(Some(message)) => self.handle(message, board)?,
-                Ok(None) if self.said.done < self.count() => bail!("a worker ended before its work"),
-                Ok(None) => {}
+                Ok((place, Some(message))) => self.handle(place, message, board)?,
+                Ok((place, None)) if !self.hands[place].is_done => bail!("a worker ended before its work"),
+                Ok((_, None)) => {}
                 Err(RecvTimeoutError::Timeout) => return Ok(false),
                 Err(RecvTimeoutError::Disconnected) => bail!("all workers are gone"),
             }
@@ -84,7 +88,7 @@ impl Crew {
         Ok(true)
     }
 
-    fn handle(&mut self, message: FromWorker, board: &mut Board) -> anyhow::Result<()> {
+    fn handle(&mut self, place: usize, message: FromWorker, board: &mut Board) -> anyhow::Result<()> {
         match message {
             FromWorker::Connected => self.said.connected += 1,
             FromWorker::Opened => self.said.opened += 1,
@@ -103,6 +107,7 @@ impl Crew {
             FromWorker::End { user, stands } => board.handle_end(user, &stands),
             FromWorker::Done(totals) => {
                 self.said.done += 1;
+                self.hands[place].is_done = true;
                 board.handle_done(*totals)?;
             }
             FromWorker::Failed { reason } => bail!("{reason}"),
@@ -112,7 +117,11 @@ impl Crew {
 }
 
 impl Hand {
-    fn start(config: &WorkerConfig, sender: Sender<Option<FromWorker>>) -> anyhow::Result<Self> {
+    fn start(
+        place: usize,
+        config: &WorkerConfig,
+        sender: Sender<(usize, Option<FromWorker>)>,
+    ) -> anyhow::Result<Self> {
         let own = env::current_exe().context("the path of this program is not known")?;
         let mut child = Command::new(own)
             .arg("worker")
@@ -128,14 +137,14 @@ impl Hand {
                 let message = serde_json::from_str(&line).unwrap_or_else(|error| FromWorker::Failed {
                     reason: format!("a worker said what does not read: {error}"),
                 });
-                if sender.send(Some(message)).is_err() {
+                if sender.send((place, Some(message))).is_err() {
                     return;
                 }
             }
             // Its end. Nobody listens any more when the run is over.
-            let _ = sender.send(None);
+            let _ = sender.send((place, None));
         });
-        let mut hand = Self { child, input };
+        let mut hand = Self { child, input, is_done: false };
         hand.tell(config)?;
         Ok(hand)
     }

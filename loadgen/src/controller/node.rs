@@ -1,16 +1,20 @@
 //! A node of our own: found or built, started on a temporary directory, killed, started again.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitCode, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 const PROGRAM: &str = "gatehouse";
 /// How long a node may take to be ready: recovery is part of it.
@@ -88,6 +92,15 @@ impl Drop for Node {
     }
 }
 
+/// Turns this process into a node that is killed when the controller ends, however that happens: a
+/// controller that is killed leaves no node behind. Comes back only with a failure.
+pub(crate) fn become_node(command: &[OsString]) -> anyhow::Result<ExitCode> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let (program, arguments) = command.split_first().context("no program was named")?;
+    let error = Command::new(program).args(arguments).exec();
+    Err(error).with_context(|| format!("{} could not be started", Path::new(program).display()))
+}
+
 /// The node's program: the one that was named, the one beside us, or one that is built now.
 pub(super) fn find_program(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(named) = named {
@@ -130,7 +143,9 @@ fn log_of(directory: &Path) -> PathBuf {
 
 fn spawn(program: &Path, directory: &Path, listen: SocketAddr, admin: SocketAddr) -> anyhow::Result<Child> {
     let log = fs::OpenOptions::new().create(true).append(true).open(log_of(directory))?;
-    Command::new(program)
+    Command::new(env::current_exe().context("the path of this program is not known")?)
+        .args(["node", "--"])
+        .arg(program)
         .arg("serve")
         .arg("--data")
         .arg(data_of(directory))

@@ -1,7 +1,235 @@
-//! The report for people.
+//! The report for people: one file that needs nothing else, in light and dark.
 
-use super::Report;
+use std::fmt::Write;
 
+use super::{
+    LAG_P99_MAX_MS, OutageReport, P99_MAX_MS, Report, SecondReport, Verdict,
+    svg::{Axis, Chart},
+};
+use crate::latency::Summary;
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--paper:#fff;--ink:#1b1f24;--soft:#59636e;--rule:#d8dee4;--band:#f0c24b55;\
+--one:#1f63c6;--two:#b3540a;--three:#1a7f45;--good:#1a7f45;--bad:#c22a2a;--invalid:#9a6700}\
+@media(prefers-color-scheme:dark){:root{--paper:#14171b;--ink:#e6e9ec;--soft:#9aa4af;--rule:#333a42;\
+--band:#e3b34133;--one:#7ab0ff;--two:#f0a35e;--three:#63c98c;--good:#63c98c;--bad:#ff7b72;--invalid:#e3b341}}\
+body{margin:2rem auto;max-width:50rem;padding:0 1rem;background:var(--paper);color:var(--ink);\
+font:15px/1.5 system-ui,sans-serif}h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}\
+p{margin:.3rem 0}.soft{color:var(--soft)}.pass{color:var(--good)}.fail{color:var(--bad)}\
+.invalid{color:var(--invalid)}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
+th,td{padding:.15rem .9rem .15rem 0;text-align:right;border-bottom:1px solid var(--rule)}\
+th:first-child,td:first-child{text-align:left}code{overflow-wrap:anywhere}\
+svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11px}\
+svg path{fill:none;stroke-width:1.6}.grid{stroke:var(--rule)}.limit{stroke:var(--bad);stroke-dasharray:5 4}\
+.band{fill:var(--band)}path.one{stroke:var(--one)}path.two{stroke:var(--two)}path.three{stroke:var(--three)}\
+circle.one{fill:var(--one)}circle.two{fill:var(--two)}circle.three{fill:var(--three)}\
+.key span{margin-right:1.2rem}.key i{display:inline-block;width:.8rem;height:.8rem;border-radius:2px;\
+vertical-align:-1px;margin-right:.35rem}";
+
+/// The whole page.
 pub(super) fn page(report: &Report) -> String {
-    format!("<pre>{report}</pre>")
+    let mut page = String::new();
+    let (class, word) = match report.verdict {
+        Verdict::Pass => ("pass", "good"),
+        Verdict::Fail => ("fail", "bad"),
+        Verdict::Invalid => ("invalid", "invalid"),
+    };
+    let settings = &report.settings;
+    let _ = write!(
+        page,
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>loadgen: {word}</title><style>{STYLE}</style></head><body>\
+         <h1>Verdict: <span class=\"{class}\">{word}</span></h1>\
+         <p>{} users in {} rooms, {} messages a second for {} s, {} bytes each ({}).</p>",
+        settings.users,
+        settings.rooms,
+        settings.rate,
+        settings.seconds,
+        settings.payload_bytes,
+        escape(&settings.mix)
+    );
+    for reason in &report.reasons {
+        let _ = write!(page, "<p class=\"{class}\">{}</p>", escape(reason));
+    }
+    write_latencies(&mut page, report);
+    page.push_str(&distribution(report));
+    page.push_str(&throughput(report));
+    page.push_str(&latency_over_time(report));
+    write_counts(&mut page, report);
+    write_violations(&mut page, report);
+    let machine = &report.machine;
+    let _ = write!(
+        page,
+        "<h2>Machine</h2><p>{}, {} cores, {} MiB, Linux {}. Generator and node share it when the node \
+         listens on this machine.</p><p class=\"soft\"><code>{}</code></p></body></html>\n",
+        escape(&machine.processor),
+        machine.cores,
+        machine.memory_mib,
+        escape(&machine.kernel),
+        escape(&report.command)
+    );
+    page
+}
+
+fn write_latencies(page: &mut String, report: &Report) {
+    page.push_str(
+        "<h2>Latency, from when a message was due (ms)</h2><table><tr><th></th><th>p50</th><th>p90</th>\
+         <th>p99</th><th>p99.9</th><th>max</th><th>count</th></tr>",
+    );
+    let mut row = |name: &str, summary: &Summary| {
+        let Summary { count, p50_ms, p90_ms, p99_ms, p99_9_ms, max_ms } = summary;
+        let _ = write!(
+            page,
+            "<tr><td>{name}</td><td>{p50_ms:.2}</td><td>{p90_ms:.2}</td><td>{p99_ms:.2}</td>\
+             <td>{p99_9_ms:.2}</td><td>{max_ms:.2}</td><td>{count}</td></tr>"
+        );
+    };
+    row("Acknowledged", &report.ack.outside);
+    row("Delivered", &report.delivery.outside);
+    row("Generator late", &report.lag.outside);
+    if report.back.count > 0 {
+        row("Back online after a lost connection", &report.back);
+    }
+    if report.outage.is_some() {
+        row("Acknowledged, outage", &report.ack.outage);
+        row("Delivered, outage", &report.delivery.outage);
+        row("Generator late, outage", &report.lag.outage);
+    }
+    let _ = write!(
+        page,
+        "</table><p class=\"soft\">Asked outside the outage: p99 below {P99_MAX_MS} ms, and a generator \
+         that is at most {LAG_P99_MAX_MS} ms late at p99.</p>"
+    );
+}
+
+/// Latency by percentile; every further nine is as wide as the one before.
+fn distribution(report: &Report) -> String {
+    let nines = |percentile: f64| -((100.0 - percentile) / 100.0).log10();
+    let lines = [
+        ("one", "acknowledged", &report.ack_distribution),
+        ("two", "delivered", &report.delivery_distribution),
+    ];
+    let all = || lines.iter().flat_map(|(_, _, points)| points.iter());
+    let x = Axis::linear(all().map(|(percentile, _)| nines(*percentile)));
+    let mut chart = Chart::new("Latency by percentile", x, Axis::logarithmic(all().map(|(_, ms)| *ms)));
+    chart.y_ticks(" ms");
+    let names = ["min", "90%", "99%", "99.9%", "99.99%", "99.999%"];
+    let ticks: Vec<_> = names.iter().zip(0_u32..).map(|(name, at)| (at.into(), (*name).to_owned())).collect();
+    chart.x_ticks(&ticks);
+    chart.limit(P99_MAX_MS, "what p99 must stay below");
+    for (class, name, points) in lines {
+        let points = points.iter().map(|(percentile, ms)| {
+            (nines(*percentile), Some(*ms), format!("{percentile:.3}% {name} within {ms:.2} ms"))
+        });
+        chart.line(class, &points.collect::<Vec<_>>());
+    }
+    let key = [("one", "acknowledged"), ("two", "delivered to another user")];
+    figure("Distribution outside the outage", &key, chart)
+}
+
+fn throughput(report: &Report) -> String {
+    let of = |value: fn(&SecondReport) -> u64| report.timeline.iter().map(move |second| value(second) as f64);
+    let y = Axis::linear(
+        of(|second| second.delivered).chain(of(|second| second.sent)).chain(of(|second| second.acked)),
+    );
+    let mut chart = over_time("Messages in each second", report, y);
+    chart.y_ticks("");
+    let lines: [(&str, &str, fn(&SecondReport) -> u64); 3] = [
+        ("three", "delivered", |second| second.delivered),
+        ("one", "sent", |second| second.sent),
+        ("two", "acknowledged", |second| second.acked),
+    ];
+    for (class, name, value) in lines {
+        let points = report.timeline.iter().map(|second| {
+            let count = value(second);
+            (second.second as f64, Some(count as f64), format!("second {}: {count} {name}", second.second))
+        });
+        chart.line(class, &points.collect::<Vec<_>>());
+    }
+    let key = [("one", "sent"), ("two", "acknowledged"), ("three", "delivered to other users")];
+    figure("Messages a second", &key, chart)
+}
+
+fn latency_over_time(report: &Report) -> String {
+    let values = report.timeline.iter().flat_map(|second| [second.delivery_p50_ms, second.delivery_p99_ms]);
+    let y = Axis::logarithmic(values.flatten().chain([P99_MAX_MS]));
+    let mut chart = over_time("Delivery latency in each second", report, y);
+    chart.y_ticks(" ms");
+    chart.limit(P99_MAX_MS, "what p99 must stay below outside the outage");
+    let lines: [(&str, &str, fn(&SecondReport) -> Option<f64>); 2] =
+        [("one", "p50", |second| second.delivery_p50_ms), ("two", "p99", |second| second.delivery_p99_ms)];
+    for (class, name, value) in lines {
+        let points = report.timeline.iter().map(|second| {
+            let ms = value(second);
+            let title = format!("second {}: {name} {:.2} ms", second.second, ms.unwrap_or_default());
+            (second.second as f64, ms, title)
+        });
+        chart.line(class, &points.collect::<Vec<_>>());
+    }
+    figure("Delivery latency, second by second", &[("one", "p50"), ("two", "p99")], chart)
+}
+
+/// A chart over the seconds of the schedule, with the outage marked.
+fn over_time(label: &str, report: &Report, y: Axis) -> Chart {
+    let last = report.timeline.last().map_or(1.0, |second| second.second as f64);
+    let mut chart = Chart::new(label, Axis::linear([last].into_iter()), y);
+    if let Some(OutageReport { from_seconds, until_seconds }) = report.outage {
+        let until = until_seconds.unwrap_or(last);
+        let title = format!("the node was gone or users were not back: {from_seconds:.1} s to {until:.1} s");
+        chart.band(from_seconds, until, &title);
+    }
+    chart.x_numbers(" s");
+    chart
+}
+
+fn figure(title: &str, key: &[(&str, &str)], chart: Chart) -> String {
+    let mut text = format!("<h2>{title}</h2><p class=\"key\">");
+    for (class, name) in key {
+        let _ = write!(text, "<span><i style=\"background:var(--{class})\"></i>{name}</span>");
+    }
+    let _ = write!(text, "</p>{}", chart.finish());
+    text
+}
+
+fn write_counts(page: &mut String, report: &Report) {
+    let counts = &report.counts;
+    let rows = [
+        ("Due", counts.due),
+        ("Sent", counts.sent),
+        ("Acknowledged", counts.acked),
+        ("Refused", counts.refused),
+        ("Never answered", counts.unanswered),
+        ("Sent again after a reconnect", counts.resent),
+        ("Sent again because the node was busy", counts.retried),
+        ("Delivered to other users", counts.delivered),
+        ("Received, all kinds", counts.received),
+        ("Of those, seen before a reconnect", counts.replayed),
+        ("Connections", counts.connections),
+    ];
+    page.push_str("<h2>Counts</h2><table>");
+    for (name, count) in rows {
+        let _ = write!(page, "<tr><td>{name}</td><td>{count}</td></tr>");
+    }
+    for (name, count) in &report.errors {
+        let _ = write!(page, "<tr><td>Error {}</td><td>{count}</td></tr>", escape(name));
+    }
+    page.push_str("</table>");
+}
+
+fn write_violations(page: &mut String, report: &Report) {
+    if report.violations.first.is_empty() {
+        page.push_str("<h2>Violations</h2><p>None.</p>");
+        return;
+    }
+    let total = report.violations.total();
+    let _ = write!(page, "<h2>Violations: {total}, the first of them</h2><ul>");
+    for violation in &report.violations.first {
+        let _ = write!(page, "<li>{}: {}</li>", violation.kind, escape(&violation.detail));
+    }
+    page.push_str("</ul>");
+}
+
+/// Text as text, wherever it came from.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

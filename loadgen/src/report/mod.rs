@@ -110,6 +110,8 @@ pub(crate) struct Report {
     pub(crate) ack: Pair,
     pub(crate) delivery: Pair,
     pub(crate) lag: Pair,
+    /// From the end of a connection until the user has caught up on the next one.
+    pub(crate) back: Summary,
     pub(crate) outage: Option<OutageReport>,
     pub(crate) violations: Violations,
     pub(crate) timeline: Vec<SecondReport>,
@@ -152,6 +154,7 @@ impl Report {
             ack: Pair::of(&board.ack),
             delivery: Pair::of(&board.delivery),
             lag: Pair::of(&board.lag),
+            back: board.back.summary(),
             outage,
             violations: board.violations.clone(),
             timeline: timeline(board),
@@ -285,6 +288,9 @@ impl fmt::Display for Report {
             if self.outage.is_some() {
                 writeln!(f, "{}", row(&format!("{name}, outage"), &pair.outage))?;
             }
+        }
+        if self.back.count > 0 {
+            writeln!(f, "{}", row("back online", &self.back))?;
         }
         for violation in &self.violations.first {
             writeln!(f, "violation  {}: {}", violation.kind, violation.detail)?;

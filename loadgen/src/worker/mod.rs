@@ -22,6 +22,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use monoio::{IoUringDriver, RuntimeBuilder, time::sleep};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     client::Signer,
@@ -44,6 +45,8 @@ const CONNECT_WAIT_MAX: Duration = Duration::from_secs(120);
 const OPEN_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long after the schedule answers and receipts are waited for.
 pub(crate) const DRAIN_WAIT_MAX: Duration = Duration::from_secs(15);
+/// Open files of a worker that are no connections of users.
+const FILES_SPARE: u64 = 64;
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -108,12 +111,27 @@ fn serve() -> anyhow::Result<()> {
     let mut line = String::new();
     io::stdin().read_line(&mut line).context("no configuration came")?;
     let config: WorkerConfig = serde_json::from_str(&line).context("the configuration does not read")?;
+    raise_file_limit(&config)?;
     let inbox = Inbox::start();
     let mut runtime =
         RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer().build().context(
             "io_uring is not available: loadgen needs Linux 5.6 or later, and io_uring_disabled=0",
         )?;
     runtime.block_on(conduct(config, inbox))
+}
+
+/// A connection is a file. What the system lets a process have at most is taken, and must be enough.
+fn raise_file_limit(config: &WorkerConfig) -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).context("the limit of open files could not be raised")?;
+    let needed = u64::from(config.users.div_ceil(config.workers)) + FILES_SPARE;
+    let allowed = limit.maximum.unwrap_or(u64::MAX);
+    ensure!(
+        needed <= allowed,
+        "{needed} open files are needed and {allowed} are allowed: use more --workers, or raise ulimit -n"
+    );
+    Ok(())
 }
 
 /// The phases of a run, in order.

@@ -163,8 +163,9 @@ impl State {
             self.dirty.push(place);
         }
         for user in &mut self.users {
-            user.ping_if_due(now);
-            self.dirty.push(user.place);
+            if user.ping_if_due(now) {
+                self.dirty.push(user.place);
+            }
         }
     }
 

@@ -64,6 +64,7 @@ pub(super) struct Tally {
     pub(super) ack: Measured,
     pub(super) delivery: Measured,
     pub(super) lag: Measured,
+    pub(super) back: Latencies,
     /// Deliveries of this second.
     pub(super) delivery_now: Latencies,
     /// The counters at the last tick.
@@ -97,6 +98,7 @@ impl Tally {
             ack: self.ack.split(),
             delivery: self.delivery.split(),
             lag: self.lag.split(),
+            back: self.back.buckets(),
             violations: self.violations.clone(),
             refused: self.refused.clone(),
         }

@@ -104,6 +104,8 @@ pub(super) struct User {
     next_ping: Moment,
     /// When it was last caught up.
     pub(super) live_since: Option<Moment>,
+    /// When the last connection ended, until the next one has caught up.
+    lost_at: Option<Moment>,
     frames: Vec<ServerFrame>,
 }
 
@@ -127,6 +129,7 @@ impl User {
             clock_ahead: 0,
             next_ping: Moment::now().after(first_ping),
             live_since: None,
+            lost_at: None,
             frames: Vec::new(),
         }
     }
@@ -224,11 +227,13 @@ impl User {
     }
 
     /// A heartbeat, when it is time, that tells the node what is stored.
-    pub(super) fn ping_if_due(&mut self, now: Moment) {
-        if self.presence == Presence::Live && now >= self.next_ping {
+    pub(super) fn ping_if_due(&mut self, now: Moment) -> bool {
+        let is_due = self.presence == Presence::Live && now >= self.next_ping;
+        if is_due {
             self.next_ping = now.after(PING_EVERY);
             self.ask(Command::Ping { cursor: self.cursor.clone() }, Asked::Ping);
         }
+        is_due
     }
 
     /// A WebSocket is open.
@@ -248,6 +253,7 @@ impl User {
     pub(super) fn handle_lost(&mut self, desk: &mut Desk, code: CloseCode) {
         *desk.tally.closes.entry(code.0).or_default() += 1;
         self.link = None;
+        self.lost_at.get_or_insert_with(Moment::now);
         self.presence = if code.resumable() { Presence::Offline } else { Presence::Stopped };
         if self.presence == Presence::Stopped {
             desk.tally.counts.stopped += 1;
@@ -310,10 +316,11 @@ impl User {
         match frame {
             ServerFrame::CaughtUp { cursor, .. } => {
                 self.store(cursor);
-                self.enter_live(now);
+                self.enter_live(desk, now);
             }
             ServerFrame::Cursor { cursor } => self.store(cursor),
             ServerFrame::Drain { reconnect_in_ms, .. } => {
+                desk.tally.counts.drains += 1;
                 self.reconnect_after = Some(Duration::from_millis(reconnect_in_ms));
             }
             ServerFrame::Error(error) => self.handle_error(desk, error, now),
@@ -348,7 +355,7 @@ impl User {
         match (self.cursor.is_some(), welcome.cursor) {
             (false, Some(cursor)) => {
                 self.store(cursor);
-                self.enter_live(now);
+                self.enter_live(desk, now);
             }
             _ => self.presence = Presence::Replaying,
         }
@@ -360,7 +367,10 @@ impl User {
         self.cursor = Some(cursor);
     }
 
-    fn enter_live(&mut self, now: Moment) {
+    fn enter_live(&mut self, desk: &mut Desk, now: Moment) {
+        if let Some(lost_at) = self.lost_at.take() {
+            desk.tally.back.record(now.since(lost_at));
+        }
         self.presence = Presence::Live;
         self.live_since = Some(now);
         self.failures = 0;
