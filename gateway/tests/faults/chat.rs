@@ -1,0 +1,214 @@
+//! A client that keeps to the protocol, with tungstenite's codec and ours for nothing.
+
+use std::{collections::VecDeque, net::TcpStream};
+
+use protocol::ids::{MessageId, UnixMillis};
+use serde_json::{Value, json};
+use tungstenite::{Error, Message, WebSocket, client::IntoClientRequest, protocol::WebSocketConfig};
+
+use crate::node::{Node, PATIENCE};
+
+/// What came.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Received {
+    /// A close frame, and its code.
+    Closed(u16),
+    /// A JSON frame.
+    Frame(Value),
+    /// The end of the connection.
+    Gone,
+}
+
+/// A session.
+pub(crate) struct Chat {
+    socket: WebSocket<TcpStream>,
+    next_id: u64,
+    /// Frames that came while another was waited for.
+    unread: VecDeque<Value>,
+    /// The answer to `connect`.
+    pub(crate) welcome: Value,
+}
+
+impl Chat {
+    /// A session of `user` on the device `device`, at the head.
+    #[track_caller]
+    pub(crate) fn connect(node: &Node, user: &str, device: &str) -> Self {
+        Self::connect_with(node, &node.token(user), json!({ "device": device }))
+    }
+
+    /// A session with more fields in its `connect`.
+    #[track_caller]
+    pub(crate) fn connect_with(node: &Node, token: &str, mut fields: Value) -> Self {
+        fields["token"] = token.into();
+        let mut chat = Self::open(node);
+        let mut welcome = chat.ask("connect", fields);
+        assert_eq!(welcome["op"], "welcome", "{welcome}");
+        chat.welcome = welcome.take();
+        chat
+    }
+
+    /// A WebSocket on which nothing was said yet.
+    #[track_caller]
+    pub(crate) fn open(node: &Node) -> Self {
+        let stream = TcpStream::connect(node.listen).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket of ours");
+        stream.set_nodelay(true).expect("a socket of ours");
+        let request = format!("ws://{}/v1/connect", node.listen).into_client_request().expect("a URL");
+        let config = WebSocketConfig::default().read_buffer_size(16 << 10).write_buffer_size(0);
+        let (socket, _) = tungstenite::client::client_with_config(request, stream, Some(config))
+            .expect("it takes the upgrade");
+        Self { socket, next_id: 1, unread: VecDeque::new(), welcome: Value::Null }
+    }
+
+    /// Sends a command and says under which id.
+    #[track_caller]
+    pub(crate) fn send(&mut self, op: &str, fields: Value) -> u64 {
+        self.try_send(op, fields).expect("it reads")
+    }
+
+    /// The same to a peer that may be gone.
+    pub(crate) fn try_send(&mut self, op: &str, mut fields: Value) -> Result<u64, Error> {
+        let id = self.next_id;
+        self.next_id += 1;
+        fields["op"] = op.into();
+        fields["id"] = id.into();
+        self.socket.send(Message::text(fields.to_string()))?;
+        Ok(id)
+    }
+
+    /// Sends any text.
+    #[track_caller]
+    pub(crate) fn send_text(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).expect("it reads");
+    }
+
+    /// Sends a command and waits for its reply.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, op: &str, fields: Value) -> Value {
+        let id = self.send(op, fields);
+        self.reply(id)
+    }
+
+    /// The reply to the command `id`.
+    #[track_caller]
+    pub(crate) fn reply(&mut self, id: u64) -> Value {
+        self.wait_for(|frame| frame["id"] == id)
+    }
+
+    /// The next event of this operation.
+    #[track_caller]
+    pub(crate) fn event(&mut self, op: &str) -> Value {
+        self.wait_for(|frame| frame["op"] == op && frame["id"].is_null())
+    }
+
+    /// The frames that came while others were waited for.
+    pub(crate) fn take_events(&mut self) -> Vec<Value> {
+        self.unread.drain(..).collect()
+    }
+
+    #[track_caller]
+    fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        if let Some(place) = self.unread.iter().position(&wanted) {
+            return self.unread.remove(place).expect("it stands there");
+        }
+        loop {
+            match self.receive() {
+                Received::Frame(frame) if wanted(&frame) => return frame,
+                Received::Frame(frame) => self.unread.push_back(frame),
+                ended => panic!("{ended:?} instead of a frame; before it: {:?}", self.unread),
+            }
+        }
+    }
+
+    /// What comes next, of what has not been asked for yet.
+    #[track_caller]
+    pub(crate) fn next(&mut self) -> Received {
+        if let Some(frame) = self.unread.pop_front() {
+            return Received::Frame(frame);
+        }
+        self.receive()
+    }
+
+    #[track_caller]
+    fn receive(&mut self) -> Received {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Text(text)) => {
+                    return Received::Frame(serde_json::from_str(&text).expect("it sends JSON"));
+                }
+                Ok(Message::Close(frame)) => {
+                    return Received::Closed(frame.map_or(1005, |frame| frame.code.into()));
+                }
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    panic!("nothing comes any more")
+                }
+                Err(_) => return Received::Gone,
+            }
+        }
+    }
+
+    /// Everything that comes until the close frame or the end, each shown to `react` first, and how it ended.
+    #[track_caller]
+    pub(crate) fn until_closed(
+        &mut self,
+        mut react: impl FnMut(&mut Self, &Value),
+    ) -> (Vec<Value>, Received) {
+        let mut frames = Vec::new();
+        loop {
+            match self.next() {
+                Received::Frame(frame) => {
+                    react(self, &frame);
+                    frames.push(frame);
+                }
+                ended => return (frames, ended),
+            }
+        }
+    }
+
+    /// A text to a user, with an id; the `ok`.
+    #[track_caller]
+    pub(crate) fn tell(&mut self, user: &str, text: &str) -> Value {
+        let ok = self.ask("send", json!({ "to": user, "kind": "text", "text": text }));
+        assert_eq!(ok["op"], "ok", "{ok}");
+        ok
+    }
+
+    /// All items of a conversation, oldest first, page by page.
+    #[track_caller]
+    pub(crate) fn history(&mut self, conversation: &Value) -> Vec<Value> {
+        let mut items: Vec<Value> = Vec::new();
+        loop {
+            let after = items.last().map_or(0, |item| item["seq"].as_u64().expect("a sequence"));
+            let fields = json!({ "conversation": conversation, "after": after, "limit": 200 });
+            let mut page = self.ask("history", fields);
+            assert_eq!(page["op"], "page", "{page}");
+            items.append(page["messages"].as_array_mut().expect("a list"));
+            if page["more"] == false {
+                return items;
+            }
+        }
+    }
+
+    /// That nothing bad happened to this session: it is asked and answers.
+    #[track_caller]
+    pub(crate) fn is_fine(&mut self) {
+        let pong = self.ask("ping", json!({}));
+        assert_eq!(pong["op"], "pong", "{pong}");
+    }
+}
+
+/// An id for a command, by a server's clock.
+pub(crate) fn message_id(now: &Value) -> String {
+    let mut random = [0; 10];
+    getrandom::fill(&mut random).expect("randomness");
+    MessageId::v7(UnixMillis(now.as_u64().expect("a time")), random).to_string()
+}
+
+/// `code name` of an error reply; the operation of any other frame.
+pub(crate) fn verdict(frame: &Value) -> String {
+    match frame["op"].as_str() {
+        Some("error") => format!("{} {}", frame["code"], frame["name"].as_str().expect("a name")),
+        other => other.expect("an operation").to_owned(),
+    }
+}

@@ -1,0 +1,22 @@
+//! What goes wrong, from outside: a real node, real sockets, a real disk, and peers that misbehave.
+//!
+//! Where a peer misbehaves a witness stands by: a client that did nothing wrong and must notice nothing.
+
+#[path = "../../../protocol/tests/autobahn/cases.rs"]
+mod cases;
+#[path = "../../../protocol/tests/wire/mod.rs"]
+mod wire;
+
+mod chat;
+mod node;
+mod raw;
+
+mod application;
+mod autobahn;
+mod deadlines;
+mod frames;
+mod handshake;
+mod process;
+mod resume;
+mod storage;
+mod tokens;

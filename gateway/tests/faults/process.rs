@@ -1,0 +1,295 @@
+//! The process: stopped, killed, started twice, and started on what it must not touch.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::Path,
+    sync::mpsc::{Sender, channel},
+    thread,
+    time::Instant,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    chat::{Chat, Received, message_id, verdict},
+    node::{Node, PATIENCE, check_refused, directory, field_of},
+};
+
+/// Where the first batch of a segment begins.
+const FIRST_BATCH: u64 = 512;
+
+#[test]
+fn a_drain_says_goodbye() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[("GATEHOUSE_DRAIN_SECONDS", "1")]);
+    let mut chats: Vec<_> =
+        ["alice", "bob", "carl", "dora"].iter().map(|user| Chat::connect(&node, user, "d")).collect();
+    let begun = Instant::now();
+    node.terminate();
+    let mut acked = Vec::new();
+    for chat in &mut chats {
+        let (frames, ended) = chat.until_closed(|chat, frame| {
+            if frame["op"] == "drain" {
+                assert!(frame["reconnect_in_ms"].as_u64().is_some_and(|millis| millis > 0), "{frame}");
+                // Until the close frame everything goes on. Whoever is slow finds the node gone, which is no error.
+                let _ = chat.try_send("send", json!({ "to": "emil", "kind": "text", "text": "last words" }));
+            }
+        });
+        assert_eq!(ended, Received::Closed(4000));
+        assert_eq!(frames[0]["op"], "drain");
+        assert!(frames.iter().all(|frame| frame["op"] != "error"), "{frames:?}");
+        acked.extend(frames.into_iter().filter(|frame| frame["op"] == "ok"));
+    }
+    let status = node.ended();
+    assert_eq!(status.code(), Some(0), "{}", node.log_text());
+    assert!(begun.elapsed() < PATIENCE);
+    assert!(node.log_text().contains("drained"));
+    node.restart();
+    let mut emil = Chat::connect(&node, "emil", "e");
+    for ok in acked {
+        let history = emil.history(&ok["conversation"]);
+        assert_eq!(history.last().map(|item| &item["seq"]), Some(&ok["seq"]));
+    }
+}
+
+#[test]
+fn a_drain_waits_for_nobody_who_does_not_listen() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[("GATEHOUSE_DRAIN_SECONDS", "0")]);
+    let silent = [Chat::connect(&node, "alice", "a"), Chat::open(&node)];
+    let begun = Instant::now();
+    node.terminate();
+    assert_eq!(node.ended().code(), Some(0));
+    assert!(begun.elapsed() < PATIENCE);
+    drop(silent);
+}
+
+/// One sender's life over several nodes: what it sent, and what was acknowledged.
+struct Letters {
+    user: String,
+    conversation: Value,
+    /// Sent and not acknowledged: sent again, under the same id, to the next node.
+    open: Vec<String>,
+    acked: BTreeMap<u64, String>,
+}
+
+impl Letters {
+    /// Sends until the node is gone. Every acknowledgement is told to `progress`.
+    fn send_until_gone(&mut self, node: &Node, progress: &Sender<()>) {
+        let mut chat = Chat::connect(node, &self.user, "d");
+        let mut asked = BTreeMap::new();
+        let mut again = std::mem::take(&mut self.open).into_iter();
+        loop {
+            while asked.len() < 16 {
+                let id = again.next().unwrap_or_else(|| message_id(&chat.welcome["now"]));
+                let letter = json!({ "to": "reader", "kind": "text", "text": id, "message_id": id });
+                let Ok(number) = chat.try_send("send", letter) else {
+                    self.open = asked.into_values().chain([id]).chain(again).collect();
+                    return;
+                };
+                asked.insert(number, id);
+            }
+            match chat.next() {
+                Received::Frame(frame) if frame["op"] == "ok" => {
+                    let id = asked.remove(&frame["id"].as_u64().expect("a number")).expect("it was asked");
+                    self.conversation = frame["conversation"].clone();
+                    let seq = frame["seq"].as_u64().expect("a sequence");
+                    let before = self.acked.insert(seq, id.clone());
+                    assert!(before.is_none_or(|before| before == id), "{seq} is one message");
+                    // Nobody listens any more when the node has been killed.
+                    let _ = progress.send(());
+                }
+                Received::Frame(frame) => assert_ne!(frame["op"], "error", "{frame}"),
+                Received::Closed(_) | Received::Gone => {
+                    self.open = asked.into_values().chain(again).collect();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Killed five times in the middle of its work: what was acknowledged is there, once, under the same sequence.
+#[test]
+fn kills_lose_and_double_nothing() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[]);
+    let mut all: Vec<_> = ["alice", "bob", "carl", "dora"]
+        .map(|user| Letters {
+            user: user.to_owned(),
+            conversation: Value::Null,
+            open: Vec::new(),
+            acked: BTreeMap::new(),
+        })
+        .into();
+    for round in 0..5 {
+        let (progress, acks) = channel();
+        let pid = node.id();
+        thread::scope(|scope| {
+            for letters in &mut all {
+                let (node, progress) = (&node, progress.clone());
+                scope.spawn(move || letters.send_until_gone(node, &progress));
+            }
+            for _ in 0..100 + 77 * round {
+                acks.recv_timeout(PATIENCE).expect("it acknowledges");
+            }
+            crate::node::kill(pid);
+        });
+        node.restart();
+    }
+    let mut reader = Chat::connect(&node, "reader", "d");
+    for Letters { user, conversation, acked, .. } in &all {
+        let history = reader.history(conversation);
+        let stored: BTreeMap<u64, String> = history
+            .iter()
+            .map(|item| {
+                let id = item["message_id"].as_str().expect("an id").to_owned();
+                (item["seq"].as_u64().expect("a sequence"), id)
+            })
+            .collect();
+        assert!(stored.keys().copied().eq(1..=history.len() as u64), "{user}: dense");
+        assert_eq!(
+            stored.values().collect::<BTreeSet<_>>().len(),
+            stored.len(),
+            "{user}: nothing is doubled"
+        );
+        for (seq, id) in acked {
+            assert_eq!(stored.get(seq), Some(id), "{user}: acknowledged as {seq}");
+        }
+    }
+}
+
+#[test]
+fn one_directory_has_one_node() {
+    let data = directory();
+    let node = Node::start(data.path(), &[]);
+    check_refused(data.path(), &[], &["is in use by another gatehouse", data.path().to_str().expect("text")]);
+    Chat::connect(&node, "alice", "a").is_fine();
+}
+
+#[test]
+fn a_newer_format_is_left_alone() {
+    let data = directory();
+    drop(Node::start(data.path(), &[]));
+    let store = data.path().join("store.toml");
+    let text = fs::read_to_string(&store).expect("it was made");
+    for (format, words) in [
+        ("format = 99", &["has format 99, this program knows 1", "newer program"][..]),
+        ("format = \"x\"", &["store.toml cannot be understood"]),
+    ] {
+        fs::write(&store, text.replace("format = 1", format)).expect("a file");
+        check_refused(data.path(), &[], words);
+    }
+    fs::write(&store, text).expect("a file");
+    Node::start(data.path(), &[]);
+}
+
+#[test]
+fn secrets_that_others_can_read_are_refused() {
+    let data = directory();
+    drop(Node::start(data.path(), &[]));
+    for name in ["dev.key", "admin.token"] {
+        let file = data.path().join(name);
+        let mode = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("our file");
+        assert_eq!(fs::metadata(&file).expect("it was made").permissions().mode() & 0o777, 0o600, "{name}");
+        for open in [0o644, 0o640, 0o660, 0o602] {
+            mode(open);
+            check_refused(data.path(), &[], &[name, "chmod 600", &format!("{open:04o}")]);
+        }
+        mode(0o600);
+    }
+    Node::start(data.path(), &[]);
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    let data = directory();
+    let file = data.path().join("gatehouse.toml");
+    fs::write(&file, "shards = 2\nlogs = 1000\norigin = [\"https://a.example\"]\n").expect("a file");
+    let path = file.to_str().expect("text");
+    let words = [&format!("{path}:2: `logs`"), &format!("{path}:3: `origin` is not a setting")];
+    check_refused(data.path(), &[("GATEHOUSE_CONFIG", path)], &words.map(String::as_str));
+    check_refused(
+        data.path(),
+        &[("GATEHOUSE_LISTEN", "0.0.0.0:7100")],
+        &["GATEHOUSE_LISTEN: `listen` is 0.0.0.0:7100, which other machines can reach"],
+    );
+    check_refused(
+        data.path(),
+        &[("GATEHOUSE_ECHO", "0.0.0.0:7102")],
+        &["GATEHOUSE_ECHO: `echo` is 0.0.0.0:7102"],
+    );
+    assert!(!data.path().join("store.toml").exists(), "nothing was made");
+}
+
+/// Inverts the byte at `offset`; called twice, it was never done.
+fn flip(segment: &Path, offset: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(segment).expect("a segment");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).expect("it is long");
+    file.write_all_at(&[!byte[0]], offset).expect("it is ours");
+    file.sync_all().expect("a disk");
+}
+
+/// One byte of acknowledged data goes bad: its log is refused by name and offset, the other is served, nothing is cut.
+#[test]
+fn damage_is_named_and_stays_alone() {
+    let data = directory();
+    let node = Node::start(data.path(), &[]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let peers: Vec<_> = (0..16).map(|number| format!("peer-{number}")).collect();
+    for _ in 0..3 {
+        peers.iter().for_each(|peer| drop(alice.tell(peer, "worth keeping")));
+    }
+    let conversations: Vec<Value> =
+        peers.iter().map(|peer| alice.tell(peer, "the last")["conversation"].clone()).collect();
+    drop(node);
+    for (log, offset, damaged) in [
+        (0, FIRST_BATCH + 100, FIRST_BATCH),
+        (0, FIRST_BATCH + 4, FIRST_BATCH),
+        (1, FIRST_BATCH + 30, FIRST_BATCH),
+        (1, 20, 0),
+    ] {
+        let segment = data.path().join(format!("log-0{log}/seg-0000000000000000.log"));
+        flip(&segment, offset);
+        let node = Node::start(data.path(), &[]);
+        let line = node.log_line(&["damaged and not served", &format!("log={log}")]);
+        assert_eq!(field_of(&line, "segment"), "seg-0000000000000000.log");
+        assert_eq!(field_of(&line, "offset"), damaged.to_string(), "{line}");
+        assert!(node.admin_get("/readyz").contains(&format!("log {log} was refused")));
+        let mut alice = Chat::connect(&node, "alice", "a");
+        let (mut served, mut refused) = (0, 0);
+        for (peer, conversation) in peers.iter().zip(&conversations) {
+            let page = alice.ask("history", json!({ "conversation": conversation, "limit": 10, "after": 0 }));
+            let sent = alice.ask("send", json!({ "to": peer, "kind": "text", "text": "more" }));
+            match verdict(&page).as_str() {
+                "page" => {
+                    served += 1;
+                    assert!(page["messages"].as_array().is_some_and(|items| items.len() >= 4), "{page}");
+                    assert_eq!(verdict(&sent), "ok");
+                }
+                verdict_of_page => {
+                    refused += 1;
+                    assert_eq!(verdict_of_page, "3004 unavailable");
+                    assert_eq!(verdict(&sent), "3004 unavailable");
+                    assert!(page["retry_after_ms"].is_u64() && sent["retry_after_ms"].is_u64());
+                }
+            }
+        }
+        assert!(served > 0 && refused > 0, "{served} conversations served, {refused} not");
+        drop(node);
+        flip(&segment, offset);
+    }
+    let node = Node::start(data.path(), &[]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    for conversation in &conversations {
+        let history = alice.history(conversation);
+        assert_eq!(
+            history.iter().filter(|item| item["text"] == "worth keeping").count(),
+            3,
+            "all is still there"
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! A disk that fills up: a small file system of its own, where the test may mount one.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use rustix::{
+    fs::{FallocateFlags, fallocate, statvfs},
+    process::geteuid,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    chat::{Chat, message_id, verdict},
+    node::{Node, PATIENCE, directory},
+};
+
+const MIB: u64 = 1 << 20;
+
+/// Two segments of 256 MiB fit, and what the file system itself takes.
+const DISK_BYTES: u64 = 640 * MIB;
+
+/// What is left beside the first segment: not enough for a second.
+const LEFT_BYTES: u64 = 100 * MIB;
+
+/// Acknowledgements waited for at a time: half of what a session may have under way.
+const WINDOW: usize = 16;
+
+/// A file system in a file. Unmounted when dropped; whatever uses it is dropped before.
+struct Disk {
+    _image: TempDir,
+    root: PathBuf,
+}
+
+impl Disk {
+    fn mount() -> Result<Self, String> {
+        let directory = directory();
+        let (image, root) = (directory.path().join("image"), directory.path().join("root"));
+        let made = File::create(&image).and_then(|file| file.set_len(DISK_BYTES));
+        made.and_then(|()| fs::create_dir(&root)).map_err(|error| error.to_string())?;
+        run("mkfs.ext4", &["-q", "-F", "-m", "0"], &[&image])?;
+        run("mount", &["-o", "loop"], &[&image, &root])?;
+        Ok(Self { _image: directory, root })
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let stat = statvfs(&self.root).expect("it is mounted");
+        stat.f_bavail * stat.f_frsize
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if let Err(error) = run("umount", &["--lazy"], &[&self.root]) {
+            eprintln!("{} stays mounted: {error}", self.root.display());
+        }
+    }
+}
+
+fn run(program: &str, arguments: &[&str], paths: &[&Path]) -> Result<(), String> {
+    let output = Command::new(program).args(arguments).args(paths).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+fn letter(id: &str, text: &str) -> Value {
+    json!({ "to": "bob", "kind": "text", "text": text, "message_id": id })
+}
+
+/// Sends large messages until one is refused. How many were stored, and the refusal.
+fn fill(alice: &mut Chat) -> (u64, Value) {
+    let (now, text) = (alice.welcome["now"].clone(), "x".repeat(16 << 10));
+    let mut stored = 0;
+    loop {
+        let ids: Vec<_> = (0..WINDOW).map(|_| alice.send("send", letter(&message_id(&now), &text))).collect();
+        let mut refusal = None;
+        for id in ids {
+            let reply = alice.reply(id);
+            match verdict(&reply).as_str() {
+                "ok" => stored = reply["seq"].as_u64().expect("a sequence"),
+                "3003 storage_full" => refusal = Some(reply),
+                other => panic!("{other} on a full disk: {reply}"),
+            }
+        }
+        alice.take_events();
+        if let Some(refusal) = refusal {
+            return (stored, refusal);
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_stops_senders_only_and_only_while_it_is_full() {
+    let disk = match Disk::mount() {
+        Ok(disk) => disk,
+        Err(reason) if !geteuid().is_root() => {
+            return eprintln!("not run: mounting a small file system needs root ({reason})");
+        }
+        Err(reason) => panic!("root cannot mount a small file system: {reason}"),
+    };
+    let (data, ballast) = (disk.root.join("data"), disk.root.join("ballast"));
+    let file = File::create(&ballast).expect("an empty disk");
+    let segment_bytes = storage_log::format::SEGMENT_BYTES;
+    fallocate(&file, FallocateFlags::empty(), 0, disk.free_bytes() - segment_bytes - LEFT_BYTES)
+        .expect("room");
+
+    let mut node = Node::start(&data, &[("GATEHOUSE_LOGS", "1")]);
+    node.log_line(&["no room for the next segment"]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let (stored, refusal) = fill(&mut alice);
+    assert!(refusal["retry_after_ms"].is_u64(), "{refusal}");
+
+    // Reading goes on: history, catching up, and being ready.
+    let conversation = alice.ask("send", letter(&message_id(&alice.welcome["now"].clone()), "short"));
+    let conversation = match verdict(&conversation).as_str() {
+        "ok" => conversation["conversation"].clone(),
+        other => panic!("{other}: a short text fits behind the long ones"),
+    };
+    let positions = json!([{ "conversation": conversation, "seq": stored - 5 }]);
+    let connect = json!({ "device": "b", "positions": positions });
+    let mut bob = Chat::connect_with(&node, &node.token("bob"), connect);
+    bob.event("caught_up");
+    assert_eq!(bob.take_events().iter().filter(|event| event["op"] == "message").count(), 6);
+    let page = bob.ask("history", json!({ "conversation": conversation, "limit": 3 }));
+    assert_eq!(page["messages"].as_array().map(Vec::len), Some(3));
+    assert!(node.admin_get("/readyz").starts_with("HTTP/1.1 200 "));
+    let full = "errors_total{code=\"3003\",name=\"storage_full\"}";
+    assert!(node.metric(full) > 0);
+
+    // Room again: the same command goes through, once.
+    drop(file);
+    fs::remove_file(&ballast).expect("it was made");
+    let (id, text) = (message_id(&alice.welcome["now"].clone()), "y".repeat(16 << 10));
+    let begun = Instant::now();
+    let ok = loop {
+        let reply = alice.ask("send", letter(&id, &text));
+        match verdict(&reply).as_str() {
+            "ok" => break reply,
+            "3003 storage_full" => assert!(begun.elapsed() < PATIENCE, "it does not recover"),
+            other => panic!("{other}: {reply}"),
+        }
+    };
+    node.log_line(&["there is room for the next segment again"]);
+    assert_eq!(ok["seq"], stored + 2);
+    assert_eq!(bob.event("message")["message_id"], json!(id));
+
+    node.restart();
+    let mut bob = Chat::connect(&node, "bob", "b");
+    let page = bob.ask("history", json!({ "conversation": conversation, "limit": 2 }));
+    let sequences: Vec<_> =
+        page["messages"].as_array().expect("a list").iter().map(|item| &item["seq"]).collect();
+    assert!(
+        sequences.contains(&&json!(stored + 2)) && sequences.contains(&&json!(stored + 1)),
+        "{sequences:?}"
+    );
+    drop(node);
+    drop(disk);
+}
