@@ -26,6 +26,9 @@ circle.one{fill:var(--one)}circle.two{fill:var(--two)}circle.three{fill:var(--th
 .key span{margin-right:1.2rem}.key i{display:inline-block;width:.8rem;height:.8rem;border-radius:2px;\
 vertical-align:-1px;margin-right:.35rem}";
 
+type Count = fn(&SecondReport) -> u64;
+type Percentile = fn(&SecondReport) -> Option<f64>;
+
 /// The whole page.
 pub(super) fn page(report: &Report) -> String {
     let mut page = String::new();
@@ -61,7 +64,7 @@ pub(super) fn page(report: &Report) -> String {
     let _ = write!(
         page,
         "<h2>Machine</h2><p>{}, {} cores, {} MiB, Linux {}. Generator and node share it when the node \
-         listens on this machine.</p><p class=\"soft\"><code>{}</code></p></body></html>\n",
+         listens on this machine.</p><p class=\"soft\"><code>{}</code></p></body></html>",
         escape(&machine.processor),
         machine.cores,
         machine.memory_mib,
@@ -128,13 +131,13 @@ fn distribution(report: &Report) -> String {
 }
 
 fn throughput(report: &Report) -> String {
-    let of = |value: fn(&SecondReport) -> u64| report.timeline.iter().map(move |second| value(second) as f64);
+    let of = |value: Count| report.timeline.iter().map(move |second| value(second) as f64);
     let y = Axis::linear(
         of(|second| second.delivered).chain(of(|second| second.sent)).chain(of(|second| second.acked)),
     );
     let mut chart = over_time("Messages in each second", report, y);
     chart.y_ticks("");
-    let lines: [(&str, &str, fn(&SecondReport) -> u64); 3] = [
+    let lines: [(&str, &str, Count); 3] = [
         ("three", "delivered", |second| second.delivered),
         ("one", "sent", |second| second.sent),
         ("two", "acknowledged", |second| second.acked),
@@ -156,7 +159,7 @@ fn latency_over_time(report: &Report) -> String {
     let mut chart = over_time("Delivery latency in each second", report, y);
     chart.y_ticks(" ms");
     chart.limit(P99_MAX_MS, "what p99 must stay below outside the outage");
-    let lines: [(&str, &str, fn(&SecondReport) -> Option<f64>); 2] =
+    let lines: [(&str, &str, Percentile); 2] =
         [("one", "p50", |second| second.delivery_p50_ms), ("two", "p99", |second| second.delivery_p99_ms)];
     for (class, name, value) in lines {
         let points = report.timeline.iter().map(|second| {
