@@ -22,7 +22,7 @@ use crate::driver::{Driver, DriverParts};
 use crate::files::{self, Command, Inbox, Job};
 use crate::mailbox::{DELIVER_PLACES, Mailboxes, Mesh};
 use crate::metrics::ShardMetrics;
-use crate::shard::{Listener, OwnedLog, Shard, ShardConfig, ShardParts};
+use crate::shard::{Listener, MAIL_PER_TURN, OwnedLog, Shard, ShardConfig, ShardParts};
 use crate::state::{LogHealth, NodeState};
 use crate::store::{LogRefusal, OpenLog, Store};
 
@@ -280,6 +280,7 @@ fn shard_thread(
         config: ShardConfig {
             connections_max: common.config.connections_max,
             policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: common.config.origins.clone() },
+            mail_per_turn: MAIL_PER_TURN,
             drain_seconds: common.config.drain.as_secs(),
         },
         mail: Mailboxes::new(common.mesh.clone(), id),

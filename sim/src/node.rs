@@ -18,8 +18,8 @@ use crate::disk::Disk;
 /// Records in memory: little, so that readers go to the disk.
 const TAIL_BYTES: usize = 8 << 10;
 
-/// Deliveries in one lane: few, so that lanes overflow.
-const DELIVER_PLACES: usize = 4;
+/// Deliveries in one lane, at most: few, so that lanes overflow.
+const DELIVER_PLACES_MAX: u64 = 4;
 
 pub(crate) struct Node {
     pub(crate) shards: Vec<Shard>,
@@ -44,7 +44,7 @@ impl Node {
             logs.push(recover(places, disk, number, run, now));
         }
         let starts = Arc::new(Starts::new(logs.iter().map(|(log, _)| log.runs().to_vec()).collect()));
-        let mesh = Mesh::new(places.shards, DELIVER_PLACES);
+        let mesh = Mesh::new(places.shards, rng.between(1, DELIVER_PLACES_MAX + 1) as usize);
         let state = Arc::new(NodeState::new(places.logs));
         let metrics: Vec<_> = (0..places.shards).map(|_| Arc::new(ShardMetrics::default())).collect();
         let mut shards = Vec::new();
@@ -61,6 +61,7 @@ impl Node {
                 config: ShardConfig {
                     connections_max: 1_000,
                     policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: Origins::Unset },
+                    mail_per_turn: rng.between(1, 6) as usize,
                     drain_seconds: 1,
                 },
                 mail: Mailboxes::new(mesh.clone(), id),

@@ -203,6 +203,9 @@ pub enum Action {
     },
 }
 
+/// Mail taken from one ring in one turn. A turn stays short, a batch of this size is still one system call.
+pub const MAIL_PER_TURN: usize = 2_048;
+
 /// What one shard may hold and how long it waits.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
@@ -210,6 +213,8 @@ pub struct ShardConfig {
     pub connections_max: u32,
     /// Which web pages may connect.
     pub policy: UpgradePolicy,
+    /// Mail taken from one ring in one turn: [`MAIL_PER_TURN`], unless a test wants turns split.
+    pub mail_per_turn: usize,
     /// Over how many seconds the goodbyes of a drain are spread.
     pub drain_seconds: u64,
 }
@@ -333,21 +338,37 @@ impl Shard {
         }
     }
 
-    /// Takes all mail that is there now, whatever the outbound rings look like.
+    /// Takes mail from every shard, whatever the outbound rings look like: a bounded part of each ring, from another
+    /// shard first each time, so that none waits behind a busy one. What is left keeps this shard from sleeping.
     fn take_mail(&mut self) {
-        for source in self.mail.others() {
-            while let Some(forward) = self.mail.take_request(source) {
-                match forward {
-                    Forward::Request(request) => self.handle_request(request),
-                    Forward::Move(moved) => self.handle_move(source, moved),
-                    Forward::CancelMove(migration) => self.handle_move_cancelled(source, migration),
-                }
+        let sources: Vec<ShardId> = self.mail.others().collect();
+        if sources.is_empty() {
+            return;
+        }
+        let first = self.roll() as usize % sources.len();
+        for source in sources[first..].iter().chain(&sources[..first]) {
+            self.take_requests(*source);
+            self.take_replies(*source);
+        }
+    }
+
+    fn take_requests(&mut self, source: ShardId) {
+        for _ in 0..self.config.mail_per_turn {
+            match self.mail.take_request(source) {
+                None => return,
+                Some(Forward::Request(request)) => self.handle_request(request),
+                Some(Forward::Move(moved)) => self.handle_move(source, moved),
+                Some(Forward::CancelMove(migration)) => self.handle_move_cancelled(source, migration),
             }
-            while let Some(back) = self.mail.take_reply(source) {
-                match back {
-                    Back::Reply(reply) => self.users.handle_reply(source, reply, self.clock),
-                    Back::Moved => self.moves.return_credit(source),
-                }
+        }
+    }
+
+    fn take_replies(&mut self, source: ShardId) {
+        for _ in 0..self.config.mail_per_turn {
+            match self.mail.take_reply(source) {
+                None => return,
+                Some(Back::Reply(reply)) => self.users.handle_reply(source, reply, self.clock),
+                Some(Back::Moved) => self.moves.return_credit(source),
             }
         }
     }
