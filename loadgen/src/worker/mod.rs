@@ -257,3 +257,6 @@ impl State {
             .all(|stand| heads.get(&stand.room).is_none_or(|head| stand.at >= *head))
     }
 }
+
+#[cfg(test)]
+mod tests;
