@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
-use protocol::ids::UserId;
+use protocol::command::Connect;
+use protocol::ids::{RequestId, UserId};
+use protocol::session::Session;
 use router::ShardId;
 use router::mail::{Reply, Request};
 use router::user::{COMMAND_CREDITS, PAGE_CREDITS};
-
-use crate::shard::moving::Move;
 
 /// Connections on their way from one shard to another.
 pub const MOVE_CREDITS: u32 = 256;
@@ -26,6 +26,24 @@ pub const DELIVER_PLACES: usize = 8192;
 
 /// Users that a note names; with more, everybody at that shard reads the log.
 const NOTED_USERS_MAX: usize = 1024;
+
+/// Everything about a connection but its descriptor.
+pub struct Move {
+    /// Names the move.
+    pub migration: u64,
+    /// Codec and phase.
+    pub codec: Session,
+    /// Whose it is.
+    pub user: UserId,
+    /// When the token ends, in milliseconds since 1970.
+    pub expires_at: u64,
+    /// The number of the `connect`.
+    pub id: RequestId,
+    /// The `connect`.
+    pub connect: Connect,
+    /// What was pipelined behind it.
+    pub leftover: Vec<u8>,
+}
 
 /// What goes with a credit.
 pub enum Forward {

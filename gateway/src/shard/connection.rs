@@ -8,7 +8,7 @@ use router::mail::SessionId;
 use router::user::Outbox;
 use slab::Slab;
 
-use super::moving::Move;
+use crate::mailbox::Move;
 
 /// One connection of a shard: its slot, and a generation that tells connections of one slot apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

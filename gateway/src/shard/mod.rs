@@ -9,7 +9,7 @@ mod drain;
 mod echo;
 mod flush;
 mod logs;
-pub mod moving;
+mod moving;
 mod serve;
 mod timers;
 

@@ -6,38 +6,18 @@
 
 use std::collections::HashMap;
 
-use protocol::command::Connect;
 use protocol::event::CloseCode;
-use protocol::ids::{RequestId, UserId};
 use protocol::session::Session;
 use ring::Socket;
 use router::ShardId;
 
 use super::connection::{Connection, Stage};
 use super::{Action, ConnectionId, Shard};
-use crate::mailbox::{Back, Forward, MOVE_CREDITS};
+use crate::mailbox::{Back, Forward, MOVE_CREDITS, Move};
 use crate::metrics::RefusedReason;
 
 /// How long the target waits for the other half, in seconds.
 const HALF_SECONDS: u64 = 10;
-
-/// Everything about a connection but its descriptor.
-pub struct Move {
-    /// Names the move.
-    pub migration: u64,
-    /// Codec and phase.
-    pub codec: Session,
-    /// Whose it is.
-    pub user: UserId,
-    /// When the token ends, in milliseconds since 1970.
-    pub expires_at: u64,
-    /// The number of the `connect`.
-    pub id: RequestId,
-    /// The `connect`.
-    pub connect: Connect,
-    /// What was pipelined behind it.
-    pub leftover: Vec<u8>,
-}
 
 enum Half {
     Mail {

@@ -11,9 +11,9 @@ use ring::{RecvBuffer, Socket};
 use router::user::refusal;
 
 use super::connection::{Connection, Stage};
-use super::moving::Move;
 use super::{Action, ConnectionId, Listener, ReceiveEnd, Shard, echo};
 use crate::auth::TokenError;
+use crate::mailbox::Move;
 use crate::metrics::RefusedReason;
 
 /// What unauthenticated peers may make a shard hold.
