@@ -40,6 +40,7 @@ impl Node {
         fs::create_dir_all(&directory)
             .with_context(|| format!("{} could not be made", directory.display()))?;
         let (listen, admin) = (free_address()?, free_address()?);
+        eprintln!("loadgen: {} is started on {}", program.display(), directory.display());
         let child = spawn(&program, &directory, listen, admin)?;
         let mut node = Self { program, directory, listen, admin, child };
         node.wait_until_ready()?;

@@ -39,6 +39,8 @@ use user::{Presence, User};
 const RING_ENTRIES: u32 = 4096;
 /// New connections a second of all workers together: below what fills the queue of a listener.
 const CONNECTS_PER_SECOND: u32 = 4000;
+/// How long the first user may take to come online.
+const FIRST_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long all users may take to come online.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(120);
 /// How long rooms may take to be made, beyond what their number takes at the rate.
@@ -166,9 +168,14 @@ async fn connect_all(worker: &Rc<Worker>, config: &WorkerConfig) -> anyhow::Resu
     for place in 0..count {
         monoio::spawn(connection::live(worker.clone(), place, pause * place as u32));
     }
-    let is_online = |state: &mut State| state.users.iter().all(|user| user.presence != Presence::Offline);
+    let is_over = |state: &mut State| state.all_live() || state.users.iter().any(User::is_stopped);
+    // A node that takes nobody is told soon; one that takes somebody gets the time for all.
+    let takes_somebody = |state: &mut State| state.users.iter().any(|user| user.connection_count() > 0);
+    if worker.wait_until(FIRST_WAIT_MAX, takes_somebody).await {
+        worker.wait_until(CONNECT_WAIT_MAX, is_over).await;
+    }
     ensure!(
-        worker.wait_until(CONNECT_WAIT_MAX, |state| is_online(state) && state.all_live()).await,
+        worker.with(|state| state.all_live()),
         worker.with(|state| {
             let live = state.users.iter().filter(|user| user.presence == Presence::Live).count();
             let totals = &state.desk.tally;

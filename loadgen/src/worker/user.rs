@@ -134,6 +134,16 @@ impl User {
         }
     }
 
+    /// It was told not to come back.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.presence == Presence::Stopped
+    }
+
+    /// How many WebSockets it has opened.
+    pub(super) const fn connection_count(&self) -> u64 {
+        self.connection & ((1 << CONNECTION_BITS) - 1)
+    }
+
     /// Storing commands without an answer.
     pub(super) fn unanswered(&self) -> u64 {
         let stores = self.in_flight.values().filter(|asked| matches!(asked, Asked::Store(_)));
