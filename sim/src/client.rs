@@ -111,6 +111,8 @@ impl Client {
             Connect { token: Some(self.token.clone()), device: self.device.clone(), cursor, positions };
         let request = Request { id: Some(RequestId(1)), command: Command::Connect(connect) };
         self.next_id = 1;
+        // Numbers of an earlier connection mean nothing on this one.
+        self.pending.iter_mut().for_each(|pending| pending.id = RequestId(0));
         // The first frame is pipelined behind the upgrade request: a server must take it as a frame.
         let mut payload = Vec::new();
         request.encode(self.form, &mut payload);

@@ -42,6 +42,13 @@ impl Disk {
         batch
     }
 
+    /// A write or its sync failed: any sectors of it may be there, and whoever wrote it is told so.
+    pub(crate) fn fail_write(&mut self, log: u16, rng: &mut Rng) -> WriteBatch {
+        let batch = self.under_way.remove(&log).expect("a write is under way");
+        self.tear(log, &batch, rng);
+        batch
+    }
+
     /// Nothing is under way.
     pub(crate) fn assert_quiet(&self) {
         assert!(self.under_way.is_empty(), "a drained node leaves nothing to the disk");
@@ -67,15 +74,19 @@ impl Disk {
     /// Power fails: of each batch under way, all, none, or any of the sectors are there.
     pub(crate) fn crash(&mut self, rng: &mut Rng) {
         for (log, batch) in std::mem::take(&mut self.under_way) {
-            match rng.below(4) {
-                0 => {}
-                1 => self.apply(log, &batch, |_| true),
-                2 => {
-                    let until = rng.below(batch.bytes.len() as u64 / SECTOR_BYTES as u64 + 1) as usize;
-                    self.apply(log, &batch, |place| place < until);
-                }
-                _ => self.apply(log, &batch, |_| rng.one_in(2)),
+            self.tear(log, &batch, rng);
+        }
+    }
+
+    fn tear(&mut self, log: u16, batch: &WriteBatch, rng: &mut Rng) {
+        match rng.below(4) {
+            0 => {}
+            1 => self.apply(log, batch, |_| true),
+            2 => {
+                let until = rng.below(batch.bytes.len() as u64 / SECTOR_BYTES as u64 + 1) as usize;
+                self.apply(log, batch, |place| place < until);
             }
+            _ => self.apply(log, batch, |_| rng.one_in(2)),
         }
     }
 

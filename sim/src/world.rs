@@ -28,6 +28,9 @@ const BEGUN_MS: u64 = 1_767_225_600_000;
 /// How long clients do as they like, in microseconds; then everything has to come to rest.
 const BUSY_MICROS: u64 = 2_500_000;
 
+/// One write in so many fails.
+const WRITES_PER_FAILURE: u64 = 600;
+
 /// By when it must have, in microseconds.
 const REST_MICROS: u64 = 60_000_000;
 
@@ -42,6 +45,8 @@ pub struct Outcome {
     pub drains: u32,
     /// Crashes.
     pub crashes: u32,
+    /// Writes that failed and stopped a log.
+    pub failures: u32,
     /// Times that a lane or an outbox was full and a session went back to the log.
     pub fell_behind: u64,
     /// Connections that moved to another shard.
@@ -103,6 +108,7 @@ pub(crate) struct World {
     pub(crate) draining: bool,
     pub(crate) drains: u32,
     pub(crate) crashes: u32,
+    pub(crate) failures: u32,
     pub(crate) fell_behind: u64,
     pub(crate) moved: u64,
     pub(crate) digest: u64,
@@ -167,6 +173,7 @@ impl World {
             draining: false,
             drains: 0,
             crashes: 0,
+            failures: 0,
             fell_behind: 0,
             moved: 0,
             digest: 0,
@@ -226,13 +233,24 @@ impl World {
             Item::ReadClient(client) => self.read_client(client),
             Item::Restart => self.restart(),
             Item::Turn { run, shard } if run == self.run && self.node.is_some() => self.turn(shard),
-            Item::WriteDone { run, log, shard } if run == self.run => {
-                let batch = self.disk.end_write(log);
-                self.enter(&batch);
-                self.event(shard, 0, Event::Written { log, bytes: batch.bytes, synced: true });
-            }
+            Item::WriteDone { run, log, shard } if run == self.run => self.end_write(log, shard),
             Item::Event { .. } | Item::Pump { .. } | Item::Turn { .. } | Item::WriteDone { .. } => {}
         }
+    }
+
+    /// A batch is synced, or once in a while it is not: then the log stops and the node is told to go.
+    fn end_write(&mut self, log: u16, shard: usize) {
+        let fails = !self.is_calm() && self.rng.one_in(WRITES_PER_FAILURE);
+        let batch = if fails {
+            self.failures += 1;
+            self.later(100_000, Item::Drain);
+            self.disk.fail_write(log, &mut self.rng)
+        } else {
+            let batch = self.disk.end_write(log);
+            self.enter(&batch);
+            batch
+        };
+        self.event(shard, 0, Event::Written { log, bytes: batch.bytes, synced: !fails });
     }
 
     /// Tells the oracle what a batch made durable.
@@ -290,7 +308,8 @@ impl World {
 
     /// An orderly stop: every shard is told, and nothing is under way when the last one is done.
     fn drain(&mut self) {
-        if self.node.is_none() || self.draining || self.is_calm() {
+        let failed = self.node.as_ref().is_some_and(|node| node.state.exit_failed());
+        if self.node.is_none() || self.draining || (self.is_calm() && !failed) {
             return;
         }
         self.draining = true;
@@ -331,7 +350,6 @@ impl World {
         node.shards[index].turn(clock, &mut events, &mut actions);
         let wait = node.shards[index].wait_micros();
         let asleep = node.mesh.fall_asleep(id);
-        assert!(node.state.is_ready().is_err() || !node.state.exit_failed());
         for action in actions {
             self.execute(index, action);
         }
@@ -377,6 +395,7 @@ impl World {
             received: self.oracle.received,
             drains: self.drains,
             crashes: self.crashes,
+            failures: self.failures,
             fell_behind: self.fell_behind,
             moved: self.moved,
             micros: self.now,
