@@ -114,7 +114,8 @@ fn distribution(report: &Report) -> String {
     ];
     let all = || lines.iter().flat_map(|(_, _, points)| points.iter());
     let x = Axis::linear(all().map(|(percentile, _)| nines(*percentile)));
-    let mut chart = Chart::new("Latency by percentile", x, Axis::logarithmic(all().map(|(_, ms)| *ms)));
+    let y = Axis::logarithmic(all().map(|(_, ms)| *ms).chain([P99_MAX_MS]));
+    let mut chart = Chart::new("Latency by percentile", x, y);
     chart.y_ticks(" ms");
     let names = ["min", "90%", "99%", "99.9%", "99.99%", "99.999%"];
     let ticks: Vec<_> = names.iter().zip(0_u32..).map(|(name, at)| (at.into(), (*name).to_owned())).collect();
