@@ -31,6 +31,11 @@ impl Fault {
         Self { code: ErrorCode::BadFrame, field: Cow::Borrowed(""), reason }
     }
 
+    /// A token that no verifier needs to see. Answered like any other that is not valid.
+    pub(crate) const fn token() -> Self {
+        Self { code: ErrorCode::BadToken, field: Cow::Borrowed("token"), reason: "is not valid" }
+    }
+
     pub(crate) const fn too_large(field: &'static str) -> Self {
         Self { code: ErrorCode::TooLarge, field: Cow::Borrowed(field), reason: "is too long" }
     }

@@ -118,7 +118,7 @@ fn binary_commands_are_judged_alike() {
     check(&damaged(0, b'X'), "- bad_frame the header is not one of this version");
     check(&damaged(2, 2), "- bad_frame the header is not one of this version");
     check(&damaged(3, 99), "5 unknown_op `op` is not one this server knows");
-    check(&damaged(3, 2), "5 bad_field `token` is malformed or too long");
+    check(&damaged(3, 2), "5 bad_token `token` is not valid");
     check(&damaged(3, 3), "5 bad_frame the payload is not one of this op");
     check(&damaged(4, 0), "- bad_field `id` is missing");
     check(&damaged(7, 0x80), "- bad_field `id` is out of range");

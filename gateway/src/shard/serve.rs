@@ -19,6 +19,9 @@ use crate::metrics::RefusedReason;
 /// What unauthenticated peers may make a shard hold.
 const STRANGER_BYTES_MAX: usize = 16 << 20;
 
+/// What is said of every token that is not valid, whatever is wrong with it.
+const BAD_TOKEN: &str = "the token is not valid";
+
 /// One thing that came out of the bytes, free of them.
 enum Step {
     Ended(End),
@@ -203,6 +206,12 @@ impl Shard {
                 }
                 Err(CloseCode::POLICY)
             }
+            (Stage::Arriving { .. }, Err(Refusal { id: Some(number), code: ErrorCode::BadToken, .. })) => {
+                let form = connection.codec.form();
+                connection.push(refusal(form, number, ErrorCode::BadToken, BAD_TOKEN));
+                self.metrics.refused_total(RefusedReason::Token).increment();
+                Err(CloseCode::BAD_TOKEN)
+            }
             (Stage::Arriving { .. }, Err(refused)) if refused.id.is_some() => {
                 let (form, number) = (connection.codec.form(), refused.id.expect("looked at"));
                 connection.push(refusal(form, number, refused.code, &refused.message));
@@ -212,7 +221,11 @@ impl Shard {
             (_, Ok(_)) => Ok(()),
         };
         if let Err(code) = result {
-            let reason = if code == CloseCode::OVERLOAD { "too many commands under way" } else { "" };
+            let reason = match code {
+                CloseCode::OVERLOAD => "too many commands under way",
+                CloseCode::BAD_TOKEN => BAD_TOKEN,
+                _ => "",
+            };
             self.end(id, code, reason);
         }
     }
@@ -233,7 +246,7 @@ impl Shard {
             Ok(verified) => verified,
             Err(error) => {
                 let (code, close, message) = match error {
-                    TokenError::Bad => (ErrorCode::BadToken, CloseCode::BAD_TOKEN, "the token is not valid"),
+                    TokenError::Bad => (ErrorCode::BadToken, CloseCode::BAD_TOKEN, BAD_TOKEN),
                     TokenError::Expired => {
                         (ErrorCode::ExpiredToken, CloseCode::EXPIRED, "the token has expired")
                     }
@@ -294,7 +307,7 @@ impl Shard {
                     self.end(id, code, "too many commands under way");
                 }
             }
-            Ok(_) | Err(TokenError::Bad) => self.end(id, CloseCode::BAD_TOKEN, "the token is not valid"),
+            Ok(_) | Err(TokenError::Bad) => self.end(id, CloseCode::BAD_TOKEN, BAD_TOKEN),
             Err(TokenError::Expired) => self.end(id, CloseCode::EXPIRED, "the token has expired"),
         }
     }

@@ -113,7 +113,7 @@ fn one_answer_for_every_bad_token() {
         ("a.b.c".to_owned(), BAD),
         ("!!!.???.***".to_owned(), BAD),
         ("x".repeat(8 << 10), BAD),
-        ("x".repeat((8 << 10) + 1), "1003 bad_field, `token` is malformed or too long, 4103"),
+        ("x".repeat((8 << 10) + 1), BAD),
     ] {
         assert_eq!(outcome(&node, &token), expected, "{}", &token[..token.len().min(300)]);
     }

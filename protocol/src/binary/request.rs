@@ -168,7 +168,7 @@ fn text_if(field: &'static str, bytes: Vec<u8>) -> Result<Option<String>, Fault>
 }
 
 fn token(bytes: Vec<u8>) -> Result<Token, Fault> {
-    Token::new(&text("token", bytes)?).ok_or(Fault::field("token", "is malformed or too long"))
+    Token::new(&text("token", bytes)?).ok_or(Fault::token())
 }
 
 fn user(field: &'static str, bytes: &[u8]) -> Result<UserId, Fault> {

@@ -229,7 +229,7 @@ fn owned(text: &mut Option<Cow<'_, str>>) -> Option<String> {
 }
 
 fn read_token(text: &str) -> Result<Token, Fault> {
-    Token::new(text).ok_or(Fault::field("token", "is malformed or too long"))
+    Token::new(text).ok_or(Fault::token())
 }
 
 /// Appends `request` as one JSON object. What [`decode_request`] reads from it equals `request` when that
