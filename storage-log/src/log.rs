@@ -131,7 +131,7 @@ pub struct Log {
     pub(crate) index: Index,
     tail: Tail,
     pub(crate) next_position: u64,
-    /// Where the next batch begins. Always within `segment_of(end_lsn)`, which exists.
+    /// Where the next batch begins, within a segment that exists; or the end of that segment, when it is full.
     pub(crate) end_lsn: u64,
     /// Batches that are full and wait, then the one that takes appends.
     closed: VecDeque<Batch>,
@@ -296,14 +296,14 @@ impl Log {
             return Some(Answer::Busy);
         }
         let end_lsn = self.open.as_ref().map_or(self.end_lsn, Batch::end_lsn);
-        let roll = !fits_at(end_lsn, BATCH_HEADER_BYTES + bytes);
+        // A segment that was filled to its last byte ends where the next one has its header.
+        let roll = end_lsn.is_multiple_of(SEGMENT_BYTES) || !fits_at(end_lsn, BATCH_HEADER_BYTES + bytes);
         if roll && self.spare != Spare::Ready {
             return Some(Answer::Full);
         }
         self.closed.extend(self.open.take());
         self.end_lsn = end_lsn;
         if roll {
-            // `end_lsn` may stand exactly at the next base when a segment was filled to its last byte.
             self.end_lsn = segment_of(end_lsn - 1) + SEGMENT_BYTES + SEGMENT_HEADER_BYTES as u64;
             self.spare = Spare::Wanted;
         }

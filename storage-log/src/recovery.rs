@@ -144,7 +144,10 @@ impl Scan {
     #[must_use]
     pub fn offset(&self) -> u64 {
         match self.segment {
-            Some(base) if segment_of(self.lsn) == base => self.lsn % SEGMENT_BYTES,
+            // Below its header when the segment before was filled to its last byte.
+            Some(base) if segment_of(self.lsn) == base => {
+                (self.lsn % SEGMENT_BYTES).max(SEGMENT_HEADER_BYTES as u64)
+            }
             _ => SEGMENT_HEADER_BYTES as u64,
         }
     }

@@ -241,6 +241,37 @@ fn a_log_rolls_into_its_spare_and_reads_back_over_both() {
 }
 
 #[test]
+fn a_segment_that_is_filled_to_its_last_byte_is_followed_by_the_next() {
+    let (mut log, mut disk) = (Disk::new().recover(1).expect("an empty log").log, Disk::new());
+    let talk = stream(MESSAGES, 1);
+    // A batch of one record is 64 + 96 + payload: 120 KiB each, and the last one exactly what is left.
+    let (payload, batch_bytes) = (vec![1; (120 << 10) - 160], 120 << 10);
+    let mut left = SEGMENT_BYTES as usize - SEGMENT_HEADER_BYTES;
+    let mut stored = 0;
+    while left > 0 {
+        let bytes = batch_bytes.min(left);
+        assert!(matches!(put(&mut log, talk, &payload[..bytes - 160], &[]), Answer::Stored(_)));
+        flush(&mut log, &mut disk);
+        (left, stored) = (left - bytes, stored + 1);
+    }
+    assert_eq!(disk.segments[&0].len() as u64, SEGMENT_BYTES);
+    assert_eq!(disk.segments.len(), 2, "the spare is there");
+
+    // Recovered at this very place, and gone on with: both take the next segment behind its header.
+    let recovered = disk.recover(2).expect("a full segment and a spare");
+    assert_eq!((recovered.dropped, recovered.spare_exists, recovered.records), (None, true, stored));
+    for (mut log, epoch) in [(log, 3), (recovered.log, 4)] {
+        let mut disk = disk.clone();
+        for _ in 0..3 {
+            assert!(matches!(put(&mut log, talk, b"behind the header", &[]), Answer::Stored(_)));
+            flush(&mut log, &mut disk);
+        }
+        let recovered = disk.recover(epoch).expect("a sound log");
+        assert_eq!((recovered.dropped, recovered.records), (None, stored + 3));
+    }
+}
+
+#[test]
 fn without_a_spare_the_log_says_full_and_goes_on_when_one_comes() {
     let (mut log, mut disk) = (Disk::new().recover(1).expect("an empty log").log, Disk::new());
     assert_eq!(log.poll_spare(), Some(SEGMENT_BYTES));
