@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, rc::Rc};
 
+use anyhow::Context as _;
 use protocol::ids::ConversationId;
 
 use super::{
@@ -75,11 +76,9 @@ impl Desk {
         }
     }
 
-    /// Ends the history. One that could not be written whole is none: the run says so.
-    pub(super) fn close_history(&mut self) {
-        if let Some(Err(error)) = self.history.take().map(History::close) {
-            self.last_fault = Some(format!("the history is not complete: {error}"));
-        }
+    /// Ends the history. One that could not be written whole is none, and the run says so.
+    pub(super) fn close_history(&mut self) -> anyhow::Result<()> {
+        self.history.take().map_or(Ok(()), History::close).context("the history could not be written")
     }
 }
 

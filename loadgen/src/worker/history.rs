@@ -28,13 +28,17 @@ pub(super) struct Who<'a> {
     pub(super) connection: u64,
 }
 
-pub(super) struct History(BufWriter<File>);
+/// What happened, a line each. The first line that could not be written is what the end says.
+pub(super) struct History {
+    lines: BufWriter<File>,
+    failed: Option<std::io::Error>,
+}
 
 impl History {
     pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
         let file = File::create(path)
             .with_context(|| format!("{}: the history could not be created", path.display()))?;
-        Ok(Self(BufWriter::with_capacity(256 * 1024, file)))
+        Ok(Self { lines: BufWriter::with_capacity(256 * 1024, file), failed: None })
     }
 
     pub(super) fn send(&mut self, at: Moment, due: Moment, who: Who<'_>, c: ConversationId, m: MessageId) {
@@ -80,13 +84,18 @@ impl History {
         ));
     }
 
-    /// The rest goes to disk.
+    /// The rest goes to disk. An error when any line of it is missing.
     pub(super) fn close(mut self) -> std::io::Result<()> {
-        self.0.flush()
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => self.lines.flush(),
+        }
     }
 
-    /// A disk that is full shows when the file is closed; the run goes on.
+    /// The run goes on over a full disk, so that what else it measured is not lost.
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        let _ = writeln!(self.0, "{line}");
+        if self.failed.is_none() {
+            self.failed = writeln!(self.lines, "{line}").err();
+        }
     }
 }

@@ -205,10 +205,8 @@ async fn finish(worker: &Rc<Worker>) -> anyhow::Result<()> {
         say(&FromWorker::End { user, stands })?;
     }
     log_reader::read_all(worker).await?;
-    let book = worker.with(|state| {
-        state.desk.close_history();
-        std::mem::take(&mut state.desk.book)
-    });
+    worker.with(|state| state.desk.close_history())?;
+    let book = worker.with(|state| std::mem::take(&mut state.desk.book));
     let mut totals = worker.with(|state| state.desk.tally.totals());
     totals.violations.merge(book.violations.clone());
     for room in book.into_rooms() {
