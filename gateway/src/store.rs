@@ -278,16 +278,16 @@ fn scan(
         let mut header = [0; SEGMENT_HEADER_BYTES];
         let read = read_up_to(file, &mut header, 0).map_err(LogRefusal::Io)?;
         scan.open_segment(*base, &header[..read]).map_err(LogRefusal::Damaged)?;
+        let length = file.metadata().map_err(LogRefusal::Io)?.len();
+        if length < SEGMENT_BYTES {
+            let damage = Damage { segment: *base, offset: length, kind: DamageKind::Missing };
+            return Err(LogRefusal::Damaged(damage));
+        }
         let mut buffer = vec![0; FEED_BYTES];
         loop {
             let offset = scan.offset();
             let read = read_up_to(file, &mut buffer, offset).map_err(LogRefusal::Io)?;
-            let to_end = offset + read as u64 >= SEGMENT_BYTES;
-            if read < buffer.len() && !to_end {
-                let damage =
-                    Damage { segment: *base, offset: offset + read as u64, kind: DamageKind::Missing };
-                return Err(LogRefusal::Damaged(damage));
-            }
+            let to_end = offset + read as u64 >= SEGMENT_BYTES || is_blank_from(file, offset + read as u64);
             let mut observe = |record: &storage_log::Record<'_>| recent.observe(record);
             if scan.feed(&buffer[..read], to_end, &mut observe).map_err(LogRefusal::Damaged)?.ended {
                 break;
@@ -295,6 +295,11 @@ fn scan(
         }
     }
     scan.finish().map_err(LogRefusal::Damaged)
+}
+
+/// Whether nothing was ever written from `offset` on: what is only reserved need not be read to be known as zeros.
+fn is_blank_from(file: &File, offset: u64) -> bool {
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) == Err(rustix::io::Errno::NXIO)
 }
 
 fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -116,7 +116,8 @@ impl Disk {
                 let length = FEED_BYTES.min(SEGMENT_BYTES as usize - start);
                 feed[..there.len()].copy_from_slice(there);
                 feed[there.len()..length].fill(0);
-                let to_end = start + length == SEGMENT_BYTES as usize;
+                // What was never written is zeros, and is not read to its end.
+                let to_end = start + length >= bytes.len();
                 if scan.feed(&feed[..length], to_end, observe)?.ended {
                     break;
                 }

@@ -2,16 +2,16 @@
 //!
 //! | what stands at the end of the valid batches | durable mark | what it is |
 //! |---|---|---|
-//! | zeros, or the end of the segment | at or below | clean |
-//! | anything else, no valid batch behind it | at or below | a torn batch: dropped, counted |
-//! | anything else, a valid batch behind it | – | damage: refused, place named |
+//! | zeros to the end of the segment | at or below | clean |
+//! | anything else, no batch behind it that says this was durable | at or below | a torn batch: dropped, counted |
+//! | anything, a batch behind it that says this was durable | – | damage: refused, place named |
 //! | anything | above | damage: acknowledged bytes are missing |
 //!
 //! A whole batch above the mark is kept: its acknowledgement may have been sent. It is written again before serving,
 //! because after a failed sync the page cache vouches for bytes that the disk does not have.
 
 use crate::batch::{BatchHeader, WriteBatch};
-use crate::format::{BATCH_ALIGN, BATCH_HEADER_BYTES, FEED_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
+use crate::format::{BATCH_ALIGN, BATCH_HEADER_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
 use crate::index::Location;
 use crate::log::{Log, LogConfig, Run};
 use crate::record::{Record, StreamId};
@@ -79,11 +79,18 @@ pub struct Recovered {
     pub records: u64,
 }
 
-/// The end of the valid batches of a segment, when something else than zeros stands there.
+/// Something else than zeros behind the valid batches.
 #[derive(Clone, Copy)]
 struct Torn {
     lsn: u64,
     bytes: u64,
+}
+
+/// What follows the valid batches of the open segment is looked through, to the segment's end.
+#[derive(Clone, Copy)]
+struct Beyond {
+    from: u64,
+    next: u64,
 }
 
 /// Reads the segments of one log, in order, and rebuilds what memory holds of it.
@@ -95,6 +102,7 @@ pub struct Scan {
     lsn: u64,
     /// Newest durable mark seen.
     durable_lsn: u64,
+    beyond: Option<Beyond>,
     torn: Option<Torn>,
     spare_exists: bool,
     rewrite: Option<WriteBatch>,
@@ -111,6 +119,7 @@ impl Scan {
             segment: None,
             lsn: SEGMENT_HEADER_BYTES as u64,
             durable_lsn: 0,
+            beyond: None,
             torn: None,
             spare_exists: false,
             rewrite: None,
@@ -137,12 +146,16 @@ impl Scan {
             return damage(DamageKind::Foreign);
         }
         self.segment = Some(base);
+        self.beyond = None;
         Ok(())
     }
 
     /// Offset in the open segment that the next feed begins at.
     #[must_use]
     pub fn offset(&self) -> u64 {
+        if let Some(beyond) = self.beyond {
+            return beyond.next % SEGMENT_BYTES;
+        }
         match self.segment {
             // Below its header when the segment before was filled to its last byte.
             Some(base) if segment_of(self.lsn) == base => {
@@ -152,8 +165,8 @@ impl Scan {
         }
     }
 
-    /// Takes bytes of the open segment from [`Scan::offset`] on: at least [`crate::format::FEED_BYTES`], or all there
-    /// are (`to_end`). Shows every record of a whole batch to `observe`.
+    /// Takes bytes of the open segment from [`Scan::offset`] on: at least [`crate::format::FEED_BYTES`], a multiple of
+    /// [`BATCH_ALIGN`], or all that are not zeros (`to_end`). Shows every record of a whole batch to `observe`.
     ///
     /// # Errors
     /// [`Damage`] as in the table above.
@@ -166,24 +179,24 @@ impl Scan {
         let base = self.segment.expect("a segment is open");
         let start = base + self.offset();
         let mut consumed = 0;
+        if self.beyond.is_some() {
+            return self.look_beyond(start, bytes, to_end);
+        }
         loop {
             let lsn = start + consumed as u64;
             let rest = &bytes[consumed..];
             match self.next_batch(lsn, rest) {
                 Some(header) if rest.len() >= header.padded_bytes() => {
                     if !self.take_batch(&header, &rest[..header.padded_bytes()], observe)? {
-                        self.end_segment(lsn, rest)?;
-                        return Ok(Fed { consumed, ended: true });
+                        return self.look_beyond(lsn, rest, to_end);
                     }
                     consumed += header.padded_bytes();
                 }
                 Some(_) if !to_end => return Ok(Fed { consumed, ended: false }),
-                // Too little is left to see whether a valid batch follows: the next feed starts here.
-                None if rest.len() < FEED_BYTES / 2 && !to_end => return Ok(Fed { consumed, ended: false }),
-                _ => {
-                    self.end_segment(lsn, rest)?;
-                    return Ok(Fed { consumed, ended: true });
+                None if rest.len() < BATCH_HEADER_BYTES && !to_end => {
+                    return Ok(Fed { consumed, ended: false });
                 }
+                _ => return self.look_beyond(lsn, rest, to_end),
             }
         }
     }
@@ -257,15 +270,16 @@ impl Scan {
         rest.is_empty().then_some(())
     }
 
-    /// What stands at `lsn` is not the next batch: decide what it is.
-    fn end_segment(&mut self, lsn: u64, rest: &[u8]) -> Result<(), Damage> {
+    /// What stands at `lsn` is not the next batch, or behind what was not: decide what it is.
+    fn look_beyond(&mut self, lsn: u64, bytes: &[u8], to_end: bool) -> Result<Fed, Damage> {
         let base = self.segment.expect("a segment is open");
         let is_spare = base != segment_of(self.lsn - 1);
         // Batches are written one at a time, so one that follows damage says that the damaged place was durable. The
         // first place of a segment counts as following whatever ends the segment before.
-        let from = if is_spare { 0 } else { BATCH_ALIGN };
-        let later = (from..rest.len()).step_by(BATCH_ALIGN).any(|at| {
-            let header = BatchHeader::parse(&rest[at..]);
+        let first = self.beyond.is_none() && !is_spare;
+        let from = if first { BATCH_ALIGN } else { 0 };
+        let later = (from..bytes.len()).step_by(BATCH_ALIGN).any(|at| {
+            let header = BatchHeader::parse(&bytes[at..]);
             header.is_some_and(|header| header.lsn == lsn + at as u64 && header.durable_lsn > self.lsn)
         });
         if later {
@@ -274,11 +288,12 @@ impl Scan {
         }
         // Nothing of the chain stands in a spare. Its first batch may be torn.
         self.spare_exists |= is_spare;
-        let dirty = rest.iter().rposition(|byte| *byte != 0);
-        if let Some(last) = dirty {
-            self.torn = Some(Torn { lsn, bytes: last as u64 + 1 });
+        let beyond = self.beyond.get_or_insert(Beyond { from: lsn, next: lsn });
+        beyond.next = lsn + bytes.len() as u64;
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            self.torn = Some(Torn { lsn: beyond.from, bytes: lsn + last as u64 + 1 - beyond.from });
         }
-        Ok(())
+        Ok(Fed { consumed: bytes.len(), ended: to_end })
     }
 
     /// Ends the scan after the last segment.

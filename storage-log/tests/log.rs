@@ -53,11 +53,11 @@ impl Disk {
             scan.open_segment(*base, bytes)?;
             loop {
                 let start = scan.offset() as usize;
-                // A real segment is preallocated: what was not written reads as zeros.
+                // A real segment is preallocated: what was not written reads as zeros, and is not read to its end.
                 let mut feed = bytes.get(start..).unwrap_or(&[]).to_vec();
                 feed.truncate(FEED_BYTES);
                 feed.resize(FEED_BYTES.min(SEGMENT_BYTES as usize - start), 0);
-                if scan.feed(&feed, start + feed.len() == SEGMENT_BYTES as usize, &mut |_| {})?.ended {
+                if scan.feed(&feed, start + feed.len() >= bytes.len(), &mut |_| {})?.ended {
                     break;
                 }
             }
@@ -216,6 +216,25 @@ fn damage_below_the_mark_is_never_cut() {
         let offset = (at - in_batch) as u64;
         let damage = Damage { segment: 0, offset, kind: DamageKind::Acknowledged };
         assert_eq!(image.recover(2).err(), Some(damage), "bit at {at}");
+    }
+}
+
+#[test]
+fn a_hole_is_damage_however_large_it_is() {
+    let (mut log, mut disk) = (Disk::new().recover(1).expect("an empty log").log, Disk::new());
+    let payload = vec![1; 120 << 10];
+    while disk.segments[&0].len() < 3 * FEED_BYTES {
+        put(&mut log, stream(MESSAGES, 1), &payload, &[]);
+        flush(&mut log, &mut disk);
+    }
+    let batch_bytes = (120 << 10) + 512;
+    let damaged = SEGMENT_HEADER_BYTES + 3 * batch_bytes;
+    let damage = Some(Damage { segment: 0, offset: damaged as u64, kind: DamageKind::Acknowledged });
+    for fill in [0, 0xa5] {
+        let mut image = disk.clone();
+        let end = damaged + 2 * FEED_BYTES;
+        image.segments.get_mut(&0).expect("segment 0")[damaged..end].fill(fill);
+        assert_eq!(image.recover(2).err(), damage, "filled with {fill}");
     }
 }
 
