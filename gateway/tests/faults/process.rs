@@ -77,8 +77,7 @@ struct Letters {
 
 impl Letters {
     /// Sends until the node is gone. Every acknowledgement is told to `progress`.
-    fn send_until_gone(&mut self, node: &Node, progress: &Sender<()>) {
-        let mut chat = Chat::connect(node, &self.user, "d");
+    fn send_until_gone(&mut self, mut chat: Chat, progress: &Sender<()>) {
         let mut asked = BTreeMap::new();
         let mut again = std::mem::take(&mut self.open).into_iter();
         loop {
@@ -127,10 +126,12 @@ fn kills_lose_and_double_nothing() {
     for round in 0..5 {
         let (progress, acks) = channel();
         let pid = node.id();
+        // All are connected before anybody sends: the kill comes after so many acknowledgements, whoever's they are.
+        let chats: Vec<Chat> = all.iter().map(|letters| Chat::connect(&node, &letters.user, "d")).collect();
         thread::scope(|scope| {
-            for letters in &mut all {
-                let (node, progress) = (&node, progress.clone());
-                scope.spawn(move || letters.send_until_gone(node, &progress));
+            for (letters, chat) in all.iter_mut().zip(chats) {
+                let progress = progress.clone();
+                scope.spawn(move || letters.send_until_gone(chat, &progress));
             }
             for _ in 0..100 + 77 * round {
                 acks.recv_timeout(PATIENCE).expect("it acknowledges");
