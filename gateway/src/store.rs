@@ -44,6 +44,37 @@ struct StoreFile {
     key: String,
 }
 
+impl StoreFile {
+    fn generate(logs: u16) -> anyhow::Result<Self> {
+        let (mut store, mut key) = ([0; 16], [0; 32]);
+        getrandom::fill(&mut store).context("the system gives no randomness")?;
+        getrandom::fill(&mut key).context("the system gives no randomness")?;
+        Ok(Self { format: FORMAT_VERSION, store: to_hex(&store), logs, key: to_hex(&key) })
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let file: Self = toml::from_str(text)
+            .context("it cannot be understood: restore it from a backup of this directory")?;
+        ensure!(
+            file.format <= FORMAT_VERSION,
+            "it has format {}, this program knows {FORMAT_VERSION}: start the newer program that made it",
+            file.format,
+        );
+        ensure!((1..=LOGS_MAX).contains(&file.logs), "logs must be 1..={LOGS_MAX}");
+        file.store()?;
+        file.key()?;
+        Ok(file)
+    }
+
+    fn store(&self) -> anyhow::Result<[u8; 16]> {
+        from_hex(&self.store).context("store is not 32 digits")
+    }
+
+    fn key(&self) -> anyhow::Result<[u8; 32]> {
+        from_hex(&self.key).context("key is not 64 digits")
+    }
+}
+
 /// An open data directory, held exclusively.
 pub struct Store {
     directory: PathBuf,
@@ -89,24 +120,9 @@ impl Store {
             make_store(directory, &path, logs)?;
         }
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let file: StoreFile = toml::from_str(&text).with_context(|| {
-            format!("{} cannot be understood: restore it from a backup of this directory", path.display())
-        })?;
-        ensure!(
-            file.format <= FORMAT_VERSION,
-            "{} has format {}, this program knows {FORMAT_VERSION}: start the newer program that made it",
-            directory.display(),
-            file.format,
-        );
-        ensure!((1..=LOGS_MAX).contains(&file.logs), "{}: logs must be 1..={LOGS_MAX}", path.display());
-        let id =
-            from_hex(&file.store).with_context(|| format!("{}: store is not 32 digits", path.display()))?;
-        let key = from_hex(&file.key).with_context(|| format!("{}: key is not 64 digits", path.display()))?;
+        let file = StoreFile::parse(&text).with_context(|| format!("cannot open {}", path.display()))?;
+        let (id, key) = (file.store()?, file.key()?);
         Ok(Self { directory: directory.to_owned(), _lock: lock, id, key, logs: file.logs })
-    }
-
-    fn log_directory(&self, log: u16) -> PathBuf {
-        self.directory.join(format!("log-{log:02}"))
     }
 
     /// Makes the segment of a log at `base`: header, full length reserved, synced.
@@ -114,7 +130,7 @@ impl Store {
     /// # Errors
     /// Those of the disk, `ENOSPC` among them; nothing is left behind then.
     pub fn make_segment(&self, log: u16, base: u64) -> io::Result<File> {
-        make_segment(&self.log_directory(log), &SegmentHeader { store: self.id, log, base })
+        self.segment_maker().make(log, base)
     }
 
     /// What makes segments for this store, in another thread.
@@ -128,12 +144,11 @@ impl Store {
     /// # Errors
     /// [`LogRefusal`]: this log is not served.
     pub fn open_log(&self, number: u16, run: [u8; 16], seed: u64, now: u64) -> Result<OpenLog, LogRefusal> {
-        let directory = self.log_directory(number);
-        fs::create_dir_all(&directory).map_err(LogRefusal::Io)?;
-        sync_directory(&self.directory).map_err(LogRefusal::Io)?;
-        let mut segments = open_segments(&directory).map_err(LogRefusal::Io)?;
+        let mut segments = open_segments(&log_directory(&self.directory, number)).map_err(LogRefusal::Io)?;
         if segments.is_empty() {
-            segments.push((0, self.make_segment(number, 0).map_err(LogRefusal::Io)?));
+            // Every log was made with its store: this one has lost everything.
+            let damage = Damage { segment: 0, offset: 0, kind: DamageKind::Missing };
+            return Err(LogRefusal::Damaged(damage));
         }
         let config = LogConfig {
             store: self.id,
@@ -155,15 +170,20 @@ impl Store {
         }
         tracing::info!(log = number, records = recovered.records, "log recovered");
         let mut log = recovered.log;
-        let file_of = |base: u64| segments.iter().find(|(at, _)| *at == base).map(|(_, file)| file);
         if let Some(batch) = &recovered.rewrite {
-            write_batch(file_of(batch.segment), batch).map_err(LogRefusal::Io)?;
+            write_batch(&segments, batch).map_err(LogRefusal::Io)?;
         }
-        if !matches!(log.begin_run(run, now), Answer::Stored(_)) {
-            return Err(LogRefusal::Io(io::Error::from(ErrorKind::StorageFull)));
+        let mut begun = log.begin_run(run, now);
+        if begun == Answer::Full {
+            // The last segment is full and has no successor yet.
+            let base = log.spare_base();
+            segments.push((base, self.make_segment(number, base).map_err(LogRefusal::Io)?));
+            log.handle_spare(true);
+            begun = log.begin_run(run, now);
         }
+        assert!(matches!(begun, Answer::Stored(_)), "a start fits an empty segment");
         while let Some(batch) = log.poll_write(now) {
-            write_batch(file_of(batch.segment), &batch).map_err(LogRefusal::Io)?;
+            write_batch(&segments, &batch).map_err(LogRefusal::Io)?;
             log.handle_written(batch.bytes, true).expect("it was written and synced");
         }
         Ok(OpenLog { log, recent, segments })
@@ -183,8 +203,7 @@ impl SegmentMaker {
     /// # Errors
     /// Those of the disk.
     pub fn make(&self, log: u16, base: u64) -> io::Result<File> {
-        let directory = self.directory.join(format!("log-{log:02}"));
-        make_segment(&directory, &SegmentHeader { store: self.store, log, base })
+        make_segment(&log_directory(&self.directory, log), &SegmentHeader { store: self.store, log, base })
     }
 }
 
@@ -210,21 +229,46 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
     }
 }
 
+/// Makes a store: its name first, then every log with its first segment, then the file that says it is made. A log
+/// without a segment is therefore one that has lost it. Whatever is interrupted is gone on with at the next start.
 fn make_store(directory: &Path, path: &Path, logs: u16) -> anyhow::Result<()> {
-    let (mut store, mut key) = ([0; 16], [0; 32]);
-    getrandom::fill(&mut store).context("the system gives no randomness")?;
-    getrandom::fill(&mut key).context("the system gives no randomness")?;
-    let file = StoreFile { format: FORMAT_VERSION, store: to_hex(&store), logs, key: to_hex(&key) };
-    let text = toml::to_string(&file).context("a store file is always TOML")?;
     let new = directory.join("store.toml.new");
-    let made = (|| {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        sync_directory(directory)
-    })();
+    let begun = fs::read_to_string(&new).ok().and_then(|text| StoreFile::parse(&text).ok());
+    let file = match begun {
+        Some(file) => file,
+        None => {
+            let file = StoreFile::generate(logs)?;
+            let text = toml::to_string(&file).context("a store file is always TOML")?;
+            write_new(&new, &text).with_context(|| format!("cannot make {}", path.display()))?;
+            file
+        }
+    };
+    let store = file.store().context("a store that was begun has an id")?;
+    for log in 0..file.logs {
+        let directory = log_directory(directory, log);
+        let made = (|| {
+            fs::create_dir_all(&directory)?;
+            if open_segments(&directory)?.is_empty() {
+                make_segment(&directory, &SegmentHeader { store, log, base: 0 })?;
+            }
+            Ok::<(), io::Error>(())
+        })();
+        made.with_context(|| format!("cannot make {}", directory.display()))?;
+    }
+    let made = sync_directory(directory)
+        .and_then(|()| fs::rename(&new, path))
+        .and_then(|()| sync_directory(directory));
     made.with_context(|| format!("cannot make {}", path.display()))
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn log_directory(directory: &Path, log: u16) -> PathBuf {
+    directory.join(format!("log-{log:02}"))
 }
 
 fn make_segment(directory: &Path, header: &SegmentHeader) -> io::Result<File> {
@@ -315,8 +359,8 @@ fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> 
     Ok(read)
 }
 
-fn write_batch(file: Option<&File>, batch: &WriteBatch) -> io::Result<()> {
-    let file = file.ok_or(ErrorKind::NotFound)?;
+fn write_batch(segments: &[(u64, File)], batch: &WriteBatch) -> io::Result<()> {
+    let (_, file) = segments.iter().find(|(at, _)| *at == batch.segment).ok_or(ErrorKind::NotFound)?;
     file.write_all_at(&batch.bytes, batch.offset)?;
     file.sync_data()
 }

@@ -6,3 +6,4 @@ mod cli;
 mod config;
 mod metrics;
 mod state;
+mod store;

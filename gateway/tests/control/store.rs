@@ -1,0 +1,78 @@
+//! What a data directory is opened as, when something of it is missing or full.
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+
+use gateway::store::{LogRefusal, Store};
+use storage_log::format::{SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
+use storage_log::{Answer, DamageKind, Draft, StreamId, StreamKind};
+use tempfile::TempDir;
+
+fn directory() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
+}
+
+#[test]
+fn a_log_that_has_lost_everything_is_refused_and_not_made_anew() {
+    let data = directory();
+    let store = Store::open(data.path(), 2).expect("a new store");
+    (0..2).for_each(|log| drop(store.open_log(log, [1; 16], 1, 1).expect("a new log")));
+    drop(store);
+    fs::remove_dir_all(data.path().join("log-01")).expect("it was made");
+    let store = Store::open(data.path(), 2).expect("the store is known");
+    store.open_log(0, [2; 16], 1, 2).expect("this one is whole");
+    assert!(store.open_log(1, [2; 16], 1, 2).is_err());
+    fs::create_dir(data.path().join("log-01")).expect("it was removed");
+    let refused = store.open_log(1, [3; 16], 1, 3).err().expect("nothing stands there");
+    assert!(matches!(refused, LogRefusal::Damaged(damage) if damage.kind == DamageKind::Missing));
+}
+
+#[test]
+fn a_store_whose_making_was_interrupted_is_gone_on_with() {
+    let data = directory();
+    let store = Store::open(data.path(), 2).expect("a new store");
+    let id = store.id;
+    drop(store);
+    // As it stands before its last step, and one log short.
+    let path = data.path().join("store.toml");
+    fs::rename(&path, path.with_extension("toml.new")).expect("it was made");
+    fs::remove_dir_all(data.path().join("log-01")).expect("it was made");
+    let store = Store::open(data.path(), 2).expect("it goes on");
+    assert_eq!(store.id, id);
+    (0..2).for_each(|log| drop(store.open_log(log, [1; 16], 1, 1).expect("a new log")));
+
+    // A store that was in use is never taken for one that is being made.
+    drop(store);
+    fs::remove_file(&path).expect("it was made");
+    let store = Store::open(data.path(), 2).expect("another store");
+    let refused = store.open_log(0, [2; 16], 1, 2).err().expect("of the store before");
+    assert!(matches!(refused, LogRefusal::Damaged(damage) if damage.kind == DamageKind::Foreign));
+}
+
+#[test]
+fn a_log_that_is_full_to_its_last_byte_starts_in_a_new_segment() {
+    let data = directory();
+    let store = Store::open(data.path(), 1).expect("a new store");
+    let mut open = store.open_log(0, [1; 16], 1, 1).expect("a new log");
+    let (_, file) = &open.segments[0];
+    let stream = StreamId { kind: StreamKind(1), id: [1; 16] };
+    // One batch of one record each: 160 bytes and the payload. The start took one sector.
+    let (batch_bytes, mut left) = (120 << 10, SEGMENT_BYTES as usize - SEGMENT_HEADER_BYTES - 512);
+    let payload = vec![1; batch_bytes];
+    while left > 0 {
+        let bytes = batch_bytes.min(left);
+        let expected_head = open.log.head(stream).seq;
+        let payload = &payload[..bytes - 160];
+        let draft = Draft { stream, expected_head, messages: 1, schema: 1, payload, links: &[] };
+        assert!(matches!(open.log.append(&[draft], 1), Answer::Stored(_)));
+        let batch = open.log.poll_write(1).expect("it is due");
+        file.write_all_at(&batch.bytes, batch.offset).expect("there is room");
+        open.log.handle_written(batch.bytes, true).expect("written");
+        left -= bytes;
+    }
+    let position = open.log.durable().position();
+    drop(open);
+    let open = store.open_log(0, [2; 16], 1, 2).expect("there is room for another segment");
+    assert_eq!(open.segments.len(), 2);
+    assert_eq!(open.log.durable().position(), position + 1);
+}
