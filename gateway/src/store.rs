@@ -17,7 +17,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use router::conversation::Recent;
 use serde::{Deserialize, Serialize};
 use storage_log::format::{FEED_BYTES, FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
@@ -54,10 +54,10 @@ impl StoreFile {
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         let file: Self = toml::from_str(text)
-            .context("it cannot be understood: restore it from a backup of this directory")?;
+            .context("cannot be understood: restore it from a backup of this directory")?;
         ensure!(
             file.format <= FORMAT_VERSION,
-            "it has format {}, this program knows {FORMAT_VERSION}: start the newer program that made it",
+            "has format {}, this program knows {FORMAT_VERSION}: start the newer program that made it",
             file.format,
         );
         ensure!((1..=LOGS_MAX).contains(&file.logs), "logs must be 1..={LOGS_MAX}");
@@ -120,7 +120,7 @@ impl Store {
             make_store(directory, &path, logs)?;
         }
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let file = StoreFile::parse(&text).with_context(|| format!("cannot open {}", path.display()))?;
+        let file = StoreFile::parse(&text).map_err(|error| anyhow!("{} {error:#}", path.display()))?;
         let (id, key) = (file.store()?, file.key()?);
         Ok(Self { directory: directory.to_owned(), _lock: lock, id, key, logs: file.logs })
     }
