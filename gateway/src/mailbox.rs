@@ -89,6 +89,8 @@ pub struct Mesh {
     /// `lanes[source * shards + target]`.
     lanes: Vec<Lane>,
     sleeping: Vec<CachePadded<AtomicBool>>,
+    /// Shards of a node that drains which have nothing left to do for themselves.
+    at_rest: Vec<AtomicBool>,
 }
 
 impl Mesh {
@@ -99,7 +101,8 @@ impl Mesh {
         let shards = usize::from(shards);
         let lanes = (0..shards * shards).map(|_| Lane::new(deliver_places)).collect();
         let sleeping = (0..shards).map(|_| CachePadded::new(AtomicBool::new(false))).collect();
-        Arc::new(Self { shards, deliver_places, lanes, sleeping })
+        let at_rest = (0..shards).map(|_| AtomicBool::new(false)).collect();
+        Arc::new(Self { shards, deliver_places, lanes, sleeping, at_rest })
     }
 
     fn lane(&self, source: ShardId, target: ShardId) -> &Lane {
@@ -205,6 +208,18 @@ impl Mailboxes {
     #[must_use]
     pub fn has_notes(&self) -> bool {
         self.notes.iter().any(|notes| !notes.is_empty())
+    }
+
+    /// Says whether this shard has anything left to do for itself. Until that holds for all of them, each answers the
+    /// others.
+    pub fn set_at_rest(&self, at_rest: bool) {
+        self.mesh.at_rest[self.me.index()].store(at_rest, Ordering::Release);
+    }
+
+    /// Whether no shard has anything left to do.
+    #[must_use]
+    pub fn all_at_rest(&self) -> bool {
+        self.mesh.at_rest.iter().all(|at_rest| at_rest.load(Ordering::Acquire))
     }
 
     /// The next request from `source`.

@@ -77,13 +77,18 @@ impl Shard {
         }
     }
 
-    /// Whether a drain has ended: everybody has gone or has had its time, and nothing waits for the disk.
+    /// Says whether everybody here has gone or has had its time, and nothing waits for the disk.
+    pub(super) fn note_rest(&mut self) {
+        if let Some(drain) = &self.drain {
+            let last = drain.begun + self.config.drain_seconds * 1_000_000 + GRACE_MICROS + LAST_MICROS;
+            let gone = self.connections.count() == 0 || self.clock.micros >= last;
+            self.mail.set_at_rest(gone && self.logs_are_quiet());
+        }
+    }
+
+    /// Whether a drain has ended, here and at all other shards: until then each may ask for the logs of this one.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        let Some(drain) = &self.drain else {
-            return false;
-        };
-        let last = drain.begun + self.config.drain_seconds * 1_000_000 + GRACE_MICROS + LAST_MICROS;
-        (self.connections.count() == 0 || self.clock.micros >= last) && self.logs_are_quiet()
+        self.drain.is_some() && self.mail.all_at_rest()
     }
 }

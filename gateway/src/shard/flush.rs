@@ -71,7 +71,7 @@ impl Shard {
     }
 
     /// Connections whose device has a newer session.
-    pub(super) fn poll_replaced(&mut self) {
+    pub(super) fn close_replaced(&mut self) {
         while let Some(replaced) = self.users.poll_replaced() {
             let id = ConnectionId::unpack(replaced.connection);
             if let Some(connection) = self.connections.find(id) {

@@ -314,9 +314,10 @@ impl Shard {
         self.continue_drain();
         self.exchange_local();
         self.poll_logs();
-        self.poll_replaced();
+        self.close_replaced();
         self.poll_sends();
         self.post_notes();
+        self.note_rest();
         self.count();
         actions.append(&mut self.actions);
     }

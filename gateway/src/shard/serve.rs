@@ -289,6 +289,8 @@ impl Shard {
                 self.end(id, refused.close, "this user has too many sessions");
             }
         }
+        // At once: the older connection's session is gone, and a send that ends in this turn is not that session's.
+
     }
 
     fn refresh(

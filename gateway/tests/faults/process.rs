@@ -55,6 +55,24 @@ fn a_drain_says_goodbye() {
 }
 
 #[test]
+fn a_drain_acknowledges_in_every_log_until_the_close_frame() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[("GATEHOUSE_LOGS", "2"), ("GATEHOUSE_DRAIN_SECONDS", "1")]);
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    node.terminate();
+    alice.event("drain");
+    // One shard has nobody to say goodbye to, and the conversations of its log are answered all the same.
+    let text = |peer| json!({ "to": format!("peer-{peer}"), "kind": "text", "text": "before I go" });
+    let asked: Vec<u64> = (0..16).map(|peer| alice.send("send", text(peer))).collect();
+    for id in asked {
+        assert_eq!(verdict(&alice.reply(id)), "ok");
+    }
+    let (_, ended) = alice.until_closed(|_, _| {});
+    assert_eq!(ended, Received::Closed(4000));
+    assert_eq!(node.ended().code(), Some(0));
+}
+
+#[test]
 fn a_drain_waits_for_nobody_who_does_not_listen() {
     let data = directory();
     let mut node = Node::start(data.path(), &[("GATEHOUSE_DRAIN_SECONDS", "0")]);
