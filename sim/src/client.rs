@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::command::{
     Command, Connect, Create, HistoryPolicy, HistoryRange, Members, MessageKind, Request, Send, Target, Token,
 };
-use protocol::event::{ErrorReply, PageItem, ServerFrame};
+use protocol::event::{CloseCode, ErrorReply, PageItem, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::session::{Input, Session, SessionLimits};
 use protocol::upgrade::{Form, UpgradePolicy};
@@ -40,6 +40,8 @@ pub(crate) struct Client {
     token: Token,
     form: Form,
     pub(crate) link: Option<Link>,
+    /// Connections that it left open when it made another: each is told that it was replaced.
+    pub(crate) older: Vec<Link>,
     cursor: Option<String>,
     next_id: u32,
     pending: Vec<Pending>,
@@ -67,6 +69,7 @@ impl Client {
             token,
             form,
             link: None,
+            older: Vec::new(),
             cursor: None,
             next_id: 1,
             pending: Vec::new(),
@@ -83,7 +86,9 @@ impl Client {
     }
 
     pub(crate) fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.link.as_ref().is_some_and(|link| link.welcomed && !link.replaying)
+        self.pending.is_empty()
+            && self.older.is_empty()
+            && self.link.as_ref().is_some_and(|link| link.welcomed && !link.replaying)
     }
 
     pub(crate) fn take_output(&mut self) -> Vec<u8> {
@@ -122,6 +127,12 @@ impl Client {
 
     pub(crate) fn lose_link(&mut self) {
         self.link = None;
+        self.output.clear();
+    }
+
+    /// Goes on without its connection, which stays open.
+    pub(crate) fn leave_link(&mut self) {
+        self.older.extend(self.link.take());
         self.output.clear();
     }
 
@@ -275,6 +286,26 @@ impl Client {
             }
             for frame in frames {
                 self.handle_frame(frame, oracle, now, micros);
+            }
+        }
+    }
+
+    /// Takes bytes of a connection that was left open. What ended it, and the answer to that, once it has.
+    pub(crate) fn handle_older(&mut self, place: usize, bytes: &mut [u8]) -> Option<(CloseCode, Vec<u8>)> {
+        let session = &mut self.older[place].session;
+        let mut at = 0;
+        loop {
+            let handled = session.handle_bytes(&UpgradePolicy::ANY, &mut bytes[at..]);
+            let handled = handled.expect("the server keeps to the protocol");
+            at += handled.consumed;
+            match handled.input {
+                None => return None,
+                Some(Input::PeerClosed { code }) => {
+                    let mut answer = Vec::new();
+                    session.poll_control(&mut answer);
+                    return Some((code, answer));
+                }
+                Some(_) => {}
             }
         }
     }

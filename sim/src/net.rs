@@ -18,6 +18,8 @@ pub(crate) struct Pipe {
     pub(crate) client_ended: bool,
     /// The server has shut it down.
     pub(crate) server_ended: bool,
+    /// The node went away with it open, or lost it between two shards: it ends without a close frame.
+    pub(crate) broken: bool,
     /// A receive is armed: for whom, and whether once.
     pub(crate) armed: Option<(ConnectionId, bool)>,
     /// A send that found no room.
@@ -49,6 +51,7 @@ impl Net {
             to_client: VecDeque::new(),
             client_ended: false,
             server_ended: false,
+            broken: false,
             armed: None,
             blocked: None,
             shard,
@@ -67,6 +70,12 @@ impl Net {
         self.sockets[&(shard, socket)]
     }
 
+    /// What waits for the client: its bytes, whether they are the last, and a send that has room now.
+    pub(crate) fn take(&mut self, pipe: usize) -> (Vec<u8>, bool, Option<(ConnectionId, Bytes)>) {
+        let pipe = &mut self.pipes[pipe];
+        (pipe.to_client.drain(..).collect(), pipe.server_ended, pipe.blocked.take())
+    }
+
     /// Frees a descriptor; the connection ends with its last one.
     pub(crate) fn remove(&mut self, shard: ShardId, socket: u32) {
         let pipe = self.sockets.remove(&(shard, socket)).expect("closed once");
@@ -79,6 +88,7 @@ impl Net {
     pub(crate) fn reset(&mut self) {
         self.sockets.clear();
         for pipe in &mut self.pipes {
+            pipe.broken |= !pipe.server_ended;
             pipe.server_ended = true;
             pipe.armed = None;
             pipe.blocked = None;

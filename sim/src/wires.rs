@@ -2,6 +2,7 @@
 //! cut, delayed or refused as the dice have it.
 
 use gateway::shard::{Action, ConnectionId, Event, Listener, ReceiveEnd};
+use protocol::event::CloseCode;
 use ring::{RecvBuffer, Socket};
 use router::ShardId;
 
@@ -44,6 +45,7 @@ impl World {
                 assert!(self.net.pipes[pipe].armed.is_none(), "nothing is armed while a descriptor moves");
                 let (there, back) = (self.rng.between(1, 300), self.rng.between(1, 300));
                 let installed = !self.rng.one_in(20);
+                self.net.pipes[pipe].broken |= !installed;
                 if installed {
                     let socket = Socket::from_index(self.net.install(target, pipe));
                     self.event(target.index(), there, Event::Adopted { migration, socket });
@@ -147,6 +149,7 @@ impl World {
             }
             None => {}
             Some(_) if !calm && self.rng.one_in(40) => return self.cut(index),
+            Some(_) if !calm && self.rng.one_in(60) => client.leave_link(),
             Some(_) if !calm && self.rng.one_in(25) => {
                 client.stalled_until = now + self.rng.between(50_000, 800_000);
             }
@@ -170,6 +173,10 @@ impl World {
         };
         let pipe = link.pipe;
         self.clients[index].lose_link();
+        self.end_pipe(pipe);
+    }
+
+    fn end_pipe(&mut self, pipe: usize) {
         let run = self.run;
         let state = &mut self.net.pipes[pipe];
         state.client_ended = true;
@@ -198,18 +205,16 @@ impl World {
 
     pub(crate) fn read_client(&mut self, index: usize) {
         let (now, unix) = (self.now, self.unix());
-        let Some(link) = &self.clients[index].link else {
-            return;
-        };
         if !self.is_calm() && self.clients[index].stalled_until > now {
             let delay = self.clients[index].stalled_until - now;
             return self.later(delay, Item::ReadClient(index));
         }
+        self.read_older(index);
+        let Some(link) = &self.clients[index].link else {
+            return;
+        };
         let pipe = link.pipe;
-        let state = &mut self.net.pipes[pipe];
-        let mut bytes: Vec<u8> = state.to_client.drain(..).collect();
-        let ended = state.server_ended;
-        let blocked = state.blocked.take();
+        let (mut bytes, ended, blocked) = self.net.take(pipe);
         let goes_on = self.clients[index].handle_bytes(&mut bytes, &mut self.oracle, unix, now);
         if let Some((connection, bytes)) = blocked {
             let shard = self.net.pipes[pipe].shard;
@@ -218,6 +223,33 @@ impl World {
         self.write_client(index);
         if !goes_on || ended {
             self.end_client(index);
+        }
+    }
+
+    /// What was left open ends with the close frame that says why, unless the node itself has ended.
+    fn read_older(&mut self, index: usize) {
+        for place in (0..self.clients[index].older.len()).rev() {
+            let pipe = self.clients[index].older[place].pipe;
+            let (mut bytes, ended, blocked) = self.net.take(pipe);
+            let closed = self.clients[index].handle_older(place, &mut bytes);
+            if let Some((connection, bytes)) = blocked {
+                let shard = self.net.pipes[pipe].shard;
+                self.send_blocked(shard, pipe, connection, bytes);
+            }
+            if let Some((code, answer)) = &closed {
+                assert!(
+                    matches!(*code, CloseCode::REPLACED | CloseCode::DRAIN | CloseCode::OVERLOAD),
+                    "left open and closed with {code:?}"
+                );
+                self.replaced += u32::from(*code == CloseCode::REPLACED);
+                self.net.pipes[pipe].to_server.extend(answer);
+            }
+            let broken = self.net.pipes[pipe].broken;
+            assert!(closed.is_some() || !ended || broken, "a replaced connection is told so");
+            if closed.is_some() || ended {
+                self.clients[index].older.remove(place);
+                self.end_pipe(pipe);
+            }
         }
     }
 

@@ -51,6 +51,8 @@ pub struct Outcome {
     pub fell_behind: u64,
     /// Connections that moved to another shard.
     pub moved: u64,
+    /// Connections left open that were closed because their device came back.
+    pub replaced: u32,
     /// Virtual microseconds.
     pub micros: u64,
     /// Everything that was sent to clients, byte for byte.
@@ -111,6 +113,7 @@ pub(crate) struct World {
     pub(crate) failures: u32,
     pub(crate) fell_behind: u64,
     pub(crate) moved: u64,
+    pub(crate) replaced: u32,
     pub(crate) digest: u64,
 }
 
@@ -176,6 +179,7 @@ impl World {
             failures: 0,
             fell_behind: 0,
             moved: 0,
+            replaced: 0,
             digest: 0,
         }
     }
@@ -398,6 +402,7 @@ impl World {
             failures: self.failures,
             fell_behind: self.fell_behind,
             moved: self.moved,
+            replaced: self.replaced,
             micros: self.now,
             digest: self.digest,
         }

@@ -7,7 +7,8 @@ const SEEDS: u64 = 1_000;
 
 /// 2, 73, 102, 112, 169: fed by positions, a user left between the survey and the feed, and the feed asked for the
 /// membership of now instead of that at the fixed position. 12, 42, 68: the same, seen from the first record.
-const FAILED_ONCE: [u64; 8] = [2, 12, 42, 68, 73, 102, 112, 169];
+/// 823: a send ended in the turn in which a newer session of its device came, its rest was lost and no close frame sent.
+const FAILED_ONCE: [u64; 9] = [2, 12, 42, 68, 73, 102, 112, 169, 823];
 
 #[test]
 fn every_invariant_holds_in_every_world() {
@@ -51,6 +52,7 @@ fn the_worlds_see_what_they_are_for() {
     let mut failures = 0;
     let mut fell_behind = 0;
     let mut moved = 0;
+    let mut replaced = 0;
     for seed in 0..40 {
         let outcome = run(seed);
         crashes += outcome.crashes;
@@ -58,7 +60,8 @@ fn the_worlds_see_what_they_are_for() {
         failures += outcome.failures;
         fell_behind += outcome.fell_behind;
         moved += outcome.moved;
+        replaced += outcome.replaced;
     }
     assert!(crashes > 10 && drains > 3 && failures > 1, "{crashes} {drains} {failures}");
-    assert!(fell_behind > 5 && moved > 50, "{fell_behind} {moved}");
+    assert!(fell_behind > 5 && moved > 50 && replaced > 20, "{fell_behind} {moved} {replaced}");
 }

@@ -314,7 +314,6 @@ impl Shard {
         self.continue_drain();
         self.exchange_local();
         self.poll_logs();
-        self.close_replaced();
         self.poll_sends();
         self.post_notes();
         self.note_rest();
