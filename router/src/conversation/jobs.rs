@@ -237,9 +237,10 @@ impl ConversationSide {
     }
 
     fn finish_look_up(&mut self, store: Box<Store>, clock: u64, records: &[Linked], log: &mut Log) {
-        let mut oldest = None;
+        let (mut oldest, mut unread) = (None, false);
         for linked in records {
             let Some(bytes) = &linked.record else {
+                unread = true;
                 continue;
             };
             let at = Portable::parse(bytes).map_or(0, |portable| portable.at.0);
@@ -252,6 +253,12 @@ impl ConversationSide {
                 self.end_look_up(&store);
                 return self.answer_again(&store, known, log);
             }
+        }
+        if unread {
+            // It may be the one that is looked for, and stored twice it must not be.
+            self.end_look_up(&store);
+            let refusal = (ErrorCode::Unavailable, "the disk does not say whether this was stored before");
+            return self.refuse(store.asker, refusal);
         }
         match oldest {
             Some((seq, at)) if seq > 1 && at + (FORGOTTEN_AGE.as_millis() as u64) > clock => {
