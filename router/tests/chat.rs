@@ -10,8 +10,9 @@ use protocol::upgrade::Form;
 use protocol::ws::{Decoder, DecoderLimits, Role};
 use router::conversation::Recent;
 use router::cursor::Starts;
-use router::mail::{Clock, SessionId};
+use router::mail::{Clock, Request as MailRequest, SessionId};
 use router::places::direct_conversation;
+use router::user::PAGE_CREDITS;
 use router::{ConversationSide, Places, ShardId, UserSide};
 use storage_log::{Log, LogConfig, Retention, Scan, SegmentHeader, StreamKind};
 
@@ -28,10 +29,14 @@ struct Chat {
 
 impl Chat {
     fn new() -> Self {
+        Self::with_tail(64 << 20)
+    }
+
+    /// With so many bytes of the newest batches in memory, on a disk that reads nothing.
+    fn with_tail(tail_bytes_max: usize) -> Self {
         let places = Arc::new(Places { store: [1; 16], key: [2; 32], logs: 1, shards: 1 });
         let retention = Retention::keep_last(&[StreamKind(2)]);
-        let mut scan =
-            Scan::new(LogConfig { store: [1; 16], number: 0, tail_bytes_max: 64 << 20, retention }, 1);
+        let mut scan = Scan::new(LogConfig { store: [1; 16], number: 0, tail_bytes_max, retention }, 1);
         scan.open_segment(0, &SegmentHeader { store: [1; 16], log: 0, base: 0 }.encode()).expect("a header");
         scan.feed(&[0; 4096], true, &mut |_| {}).expect("an empty log");
         let mut log = scan.finish().expect("an empty log").log;
@@ -62,6 +67,10 @@ impl Chat {
             while let Some(batch) = self.log.poll_write(0) {
                 let durable = self.log.handle_written(batch.bytes, true).expect("written");
                 self.side.handle_durable(&durable, &self.log);
+                quiet = false;
+            }
+            while let Some(read) = self.side.poll_read() {
+                self.side.handle_read(read.job, read.place, None, self.clock.unix, &mut self.log);
                 quiet = false;
             }
             while let Some((shard, reply)) = self.side.poll_output() {
@@ -230,4 +239,55 @@ fn strangers_read_and_send_nothing() {
     let unknown = Command::ListMembers { conversation: ConversationId([9; 16]) };
     assert_eq!(answer(&chat.command(eve, unknown)), Err(ErrorCode::NotFound));
     assert_eq!(answer(&chat.command(eve, send("eve", "to myself", None))), Err(ErrorCode::NotAllowed));
+}
+
+#[test]
+fn an_old_id_is_not_stored_again_when_the_disk_cannot_say() {
+    let mut chat = Chat::with_tail(1);
+    let (alice, _) = chat.connect("alice", None);
+    let first = send("bob", "once", id_of(NOW.0, 1));
+    assert!(chat.command(alice, first.clone()).iter().any(|frame| matches!(frame, ServerFrame::Ok(_))));
+    // Later than memory reaches, and another batch is the only one in memory.
+    chat.clock.unix.0 += 13 * 60_000;
+    chat.command(alice, send("bob", "other", id_of(chat.clock.unix.0, 2)));
+    let again = chat.command(alice, first);
+    assert!(
+        again
+            .iter()
+            .any(|frame| matches!(frame, ServerFrame::Error(error) if error.code == ErrorCode::Unavailable)),
+        "{again:?}"
+    );
+}
+
+#[test]
+fn a_session_that_cannot_use_a_page_credit_leaves_it_to_the_next() {
+    let mut chat = Chat::new();
+    let connect = |users: &mut UserSide, name: String| {
+        let device = DeviceId::new("phone").expect("a name");
+        let connect = Connect { token: None, device, cursor: None, positions: None };
+        users.connect(0, user(&name), Form::Json, RequestId(1), connect, NOW).expect("a first session")
+    };
+    // As many as there are credits ask, as many wait for one, and one more behind them.
+    (0..PAGE_CREDITS).for_each(|number| drop(connect(&mut chat.users, format!("first-{number}"))));
+    let waiting: Vec<SessionId> =
+        (0..PAGE_CREDITS).map(|number| connect(&mut chat.users, format!("busy-{number}"))).collect();
+    let last = connect(&mut chat.users, "last".to_owned());
+    // Those in between do not read what they have asked for: until they do, they are given no page.
+    for id in waiting {
+        let ping = Request { id: Some(RequestId(2)), command: Command::Ping { cursor: None } };
+        chat.users.handle_command(id, ping, chat.clock).expect("a first command");
+    }
+    let asked: Vec<_> = std::iter::from_fn(|| chat.users.poll_mail()).collect();
+    assert_eq!(asked.len(), PAGE_CREDITS as usize);
+    for (_, request) in asked {
+        chat.side.handle_request(request, NOW, &mut chat.log);
+    }
+    while let Some((shard, reply)) = chat.side.poll_output() {
+        chat.users.handle_reply(shard, reply, chat.clock);
+    }
+    let next = chat.users.poll_mail().map(|(_, request)| request);
+    assert!(
+        matches!(next, Some(MailRequest::CatchUp { session, .. }) if session == last),
+        "the last one has its credit"
+    );
 }

@@ -76,7 +76,7 @@ impl UserSide {
             | Reply::Refused { is_page: true, .. }
             | Reply::Surveyed { .. } => {
                 credits.pages += 1;
-                self.feed_starved();
+                self.feed_starved(from);
             }
         }
     }

@@ -8,6 +8,7 @@ use super::UserSide;
 use super::frames::{Rendered, record_frame};
 use super::session::{Greeting, Phase};
 use crate::mail::{Clock, Deliver, Linked, Request, SessionId};
+use crate::places::ShardId;
 use protocol::record::StreamKind as Kind;
 
 /// A cursor rides with a delivery when the last one is this many deliveries old,
@@ -78,7 +79,7 @@ impl UserSide {
         let credits = &mut self.credits[owner.index()];
         if credits.pages == 0 {
             self.sessions[id.slot as usize].starved = true;
-            self.starved.push_back(id);
+            self.starved[owner.index()].push_back(id);
             return;
         }
         credits.pages -= 1;
@@ -124,12 +125,15 @@ impl UserSide {
         Some((log as u16, request))
     }
 
-    /// A page credit came back: the session that has waited longest asks.
-    pub(super) fn feed_starved(&mut self) {
-        while let Some(id) = self.starved.pop_front() {
+    /// Page credits of `owner` came back: the sessions that have waited longest ask. One that has something to send, or
+    /// turns to another owner, leaves its credit to the next.
+    pub(super) fn feed_starved(&mut self, owner: ShardId) {
+        while self.credits[owner.index()].pages > 0
+            && let Some(id) = self.starved[owner.index()].pop_front()
+        {
             if let Some(session) = self.session(id) {
                 session.starved = false;
-                return self.ask_pages(id);
+                self.ask_pages(id);
             }
         }
     }

@@ -89,8 +89,8 @@ pub struct UserSide {
     generation: u32,
     random: u64,
     credits: Vec<Credits>,
-    /// Sessions that wait for a page credit.
-    starved: VecDeque<SessionId>,
+    /// Sessions that wait for a page credit, by whose.
+    starved: Vec<VecDeque<SessionId>>,
     mail: VecDeque<(ShardId, Request)>,
     sendable: VecDeque<SessionId>,
     closes: VecDeque<Replaced>,
@@ -123,6 +123,7 @@ impl UserSide {
     pub fn new(places: Arc<Places>, starts: Arc<Starts>, shard: ShardId, random: u64) -> Self {
         let credits =
             vec![Credits { commands: COMMAND_CREDITS, pages: PAGE_CREDITS }; usize::from(places.shards)];
+        let starved = vec![VecDeque::new(); usize::from(places.shards)];
         Self {
             places,
             starts,
@@ -132,7 +133,7 @@ impl UserSide {
             generation: 0,
             random,
             credits,
-            starved: VecDeque::new(),
+            starved,
             mail: VecDeque::new(),
             sendable: VecDeque::new(),
             closes: VecDeque::new(),
