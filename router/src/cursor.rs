@@ -59,11 +59,24 @@ impl Starts {
     }
 
     /// The first position that run `id` cannot have given out in `log`; `None` when the run is not remembered.
+    ///
+    /// A log that was refused in a run does not know it. What a cursor of that run says of it comes from a run before, so
+    /// it stands below the next run that the log knows.
     fn end_of(&self, log: usize, id: [u8; 16]) -> Option<u64> {
         let runs = &self.runs[log];
-        let place = runs.iter().position(|run| run.id == id)?;
-        Some(runs.get(place + 1).map_or(u64::MAX, |next| next.first_position))
+        if let Some(later) = later_than(runs, id) {
+            return Some(later.first().map_or(u64::MAX, |next| next.first_position));
+        }
+        let later = self.runs.iter().find_map(|runs| later_than(runs, id))?;
+        let next = later.iter().find_map(|run| runs.iter().find(|known| known.id == run.id))?;
+        Some(next.first_position)
     }
+}
+
+/// The runs after run `id`, if it is one of `runs`.
+fn later_than(runs: &[Run], id: [u8; 16]) -> Option<&[Run]> {
+    let place = runs.iter().position(|run| run.id == id)?;
+    Some(&runs[place + 1..])
 }
 
 /// Writes the cursor of a user.
@@ -155,6 +168,16 @@ mod tests {
 
         // One log is refused at start: the others are followed, and its position is kept.
         assert_eq!(read(&Starts::new(vec![vec![run(1, 1), run(2, 11)], vec![]])), Ok(vec![10, 20]));
+
+        // And what was kept for it then is honoured when it is served again, unless it is an older copy.
+        let second = Starts::new(vec![vec![run(1, 1), run(2, 11)], vec![]]);
+        let kept = encode(&places(), &second, &user, &[12, 20]);
+        let read_kept = |first_position| {
+            let runs = vec![vec![run(1, 1), run(2, 11), run(3, 14)], vec![run(1, 1), run(3, first_position)]];
+            decode(&places(), &Starts::new(runs), &user, &kept).map(|cursor| cursor.positions.to_vec())
+        };
+        assert_eq!(read_kept(21), Ok(vec![12, 20]));
+        assert_eq!(read_kept(20), Err(CursorError::Unknown));
 
         let other = UserId::new("bob").expect("a user");
         assert_eq!(decode(&places(), &first, &other, &cursor), Err(CursorError::Foreign));

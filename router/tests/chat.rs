@@ -268,7 +268,9 @@ fn a_session_that_cannot_use_a_page_credit_leaves_it_to_the_next() {
         users.connect(0, user(&name), Form::Json, RequestId(1), connect, NOW).expect("a first session")
     };
     // As many as there are credits ask, as many wait for one, and one more behind them.
-    (0..PAGE_CREDITS).for_each(|number| drop(connect(&mut chat.users, format!("first-{number}"))));
+    for number in 0..PAGE_CREDITS {
+        connect(&mut chat.users, format!("first-{number}"));
+    }
     let waiting: Vec<SessionId> =
         (0..PAGE_CREDITS).map(|number| connect(&mut chat.users, format!("busy-{number}"))).collect();
     let last = connect(&mut chat.users, "last".to_owned());
