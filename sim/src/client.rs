@@ -26,6 +26,16 @@ pub(crate) struct Link {
     /// Started at the head: what came before is not owed.
     fresh: bool,
     sent: Vec<usize>,
+    /// When its token ends, in milliseconds since 1970.
+    pub(crate) expires_at: u64,
+    /// A new token under way, and when that ends.
+    refreshing: Option<(RequestId, u64)>,
+}
+
+/// What a client shows: good for some seconds, then for nothing.
+pub(crate) struct Pass {
+    pub(crate) token: Token,
+    pub(crate) expires_at: u64,
 }
 
 struct Pending {
@@ -37,7 +47,8 @@ struct Pending {
 pub(crate) struct Client {
     pub(crate) user: UserId,
     device: DeviceId,
-    token: Token,
+    /// How long its tokens are good, in seconds.
+    pub(crate) token_seconds: u64,
     form: Form,
     pub(crate) link: Option<Link>,
     /// Connections that it left open when it made another: each is told that it was replaced.
@@ -62,11 +73,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(user: UserId, device: &str, token: Token, form: Form, skew_ms: i64) -> Self {
+    pub(crate) fn new(user: UserId, device: &str, token_seconds: u64, form: Form, skew_ms: i64) -> Self {
         Self {
             user,
             device: DeviceId::new(device).expect("a device"),
-            token,
+            token_seconds,
             form,
             link: None,
             older: Vec::new(),
@@ -101,7 +112,7 @@ impl Client {
     }
 
     /// Opens a connection: the upgrade and, without waiting for the answer, `connect`.
-    pub(crate) fn connect(&mut self, pipe: usize, rng: &mut Rng) {
+    pub(crate) fn connect(&mut self, pipe: usize, pass: Pass, rng: &mut Rng) {
         let session =
             Session::client(&SessionLimits::CLIENT, self.form, "sim", UpgradePolicy::PATH, None, rng.roll());
         let fresh = self.cursor.is_none();
@@ -109,11 +120,20 @@ impl Client {
             self.seen.iter().map(|(conversation, seq)| (*conversation, Seq(*seq))).collect::<Vec<_>>()
         });
         let cursor = if positions.is_none() { self.cursor.clone() } else { None };
-        self.link = Some(Link { pipe, session, welcomed: false, replaying: !fresh, fresh, sent: Vec::new() });
+        let Pass { token, expires_at } = pass;
+        self.link = Some(Link {
+            pipe,
+            session,
+            welcomed: false,
+            replaying: !fresh,
+            fresh,
+            sent: Vec::new(),
+            expires_at,
+            refreshing: None,
+        });
         let link = self.link.as_mut().expect("just made");
         link.session.poll_control(&mut self.output);
-        let connect =
-            Connect { token: Some(self.token.clone()), device: self.device.clone(), cursor, positions };
+        let connect = Connect { token: Some(token), device: self.device.clone(), cursor, positions };
         let request = Request { id: Some(RequestId(1)), command: Command::Connect(connect) };
         self.next_id = 1;
         // Numbers of an earlier connection mean nothing on this one.
@@ -123,6 +143,17 @@ impl Client {
         request.encode(self.form, &mut payload);
         let opcode = self.form.opcode();
         protocol::ws::encode_frame(opcode, &payload, Some([1, 2, 3, 4]), &mut self.output);
+    }
+
+    /// Shows a newer token, which may be good for longer or for less.
+    pub(crate) fn refresh(&mut self, pass: Pass) {
+        let id = self.id();
+        if let Some(link) = &mut self.link
+            && link.welcomed
+        {
+            link.refreshing = Some((id, pass.expires_at));
+            self.write(&Request { id: Some(id), command: Command::Refresh { token: pass.token } });
+        }
     }
 
     pub(crate) fn lose_link(&mut self) {
@@ -333,7 +364,10 @@ impl Client {
             }
             ServerFrame::Pong { cursor, .. } => self.cursor = cursor.or(self.cursor.take()),
             ServerFrame::Ok(ok) => {
-                if let Some(place) = self.pending.iter().position(|pending| pending.id == ok.id) {
+                let link = self.link.as_mut().expect("a frame comes by a link");
+                if let Some((_, expires_at)) = link.refreshing.take_if(|(id, _)| *id == ok.id) {
+                    link.expires_at = expires_at;
+                } else if let Some(place) = self.pending.iter().position(|pending| pending.id == ok.id) {
                     let pending = self.pending.remove(place);
                     let conversation = ok.conversation.expect("a storing command");
                     let seq = ok.seq.expect("a storing command").0;

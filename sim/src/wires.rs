@@ -138,12 +138,17 @@ impl World {
     pub(crate) fn act(&mut self, index: usize) {
         let calm = self.is_calm();
         let (now, unix) = (self.now, self.unix());
+        let seconds = match &self.clients[index].link {
+            None => Some(self.clients[index].token_seconds),
+            Some(_) => (!calm && self.rng.one_in(30)).then(|| self.rng.between(1, 4)),
+        };
+        let pass = seconds.map(|seconds| self.pass(index, seconds));
         let client = &mut self.clients[index];
         match &client.link {
             None if self.node.is_some() && !self.draining => {
                 let shard = ShardId(self.rng.below(u64::from(self.places.shards)) as u16);
                 let (pipe, socket) = self.net.open(index, shard);
-                client.connect(pipe, &mut self.rng);
+                client.connect(pipe, pass.expect("one to come with"), &mut self.rng);
                 let (socket, peer) = (Socket::from_index(socket), ([127, 0, 0, 1], 1).into());
                 self.event(shard.index(), 1, Event::Accepted { listener: Listener::Chat, socket, peer });
             }
@@ -153,6 +158,7 @@ impl World {
             Some(_) if !calm && self.rng.one_in(25) => {
                 client.stalled_until = now + self.rng.between(50_000, 800_000);
             }
+            Some(_) if let Some(pass) = pass => client.refresh(pass),
             Some(_) => client.act(&mut self.rng, &self.users, unix, now, calm),
         }
         self.write_client(index);
@@ -238,7 +244,10 @@ impl World {
             }
             if let Some((code, answer)) = &closed {
                 assert!(
-                    matches!(*code, CloseCode::REPLACED | CloseCode::DRAIN | CloseCode::OVERLOAD),
+                    matches!(
+                        *code,
+                        CloseCode::REPLACED | CloseCode::DRAIN | CloseCode::EXPIRED | CloseCode::OVERLOAD
+                    ),
                     "left open and closed with {code:?}"
                 );
                 self.replaced += u32::from(*code == CloseCode::REPLACED);

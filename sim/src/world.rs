@@ -8,6 +8,7 @@ use std::time::Duration;
 use gateway::auth::Keys;
 use gateway::shard::Event;
 use protocol::command::Token;
+use protocol::event::CloseCode;
 use protocol::ids::{ConversationId, UnixMillis, UserId};
 use protocol::upgrade::Form;
 use router::mail::Clock;
@@ -16,7 +17,7 @@ use router::{Places, ShardId};
 use storage_log::{Log, WriteBatch};
 
 use crate::Rng;
-use crate::client::Client;
+use crate::client::{Client, Pass};
 use crate::disk::Disk;
 use crate::net::Net;
 use crate::node::{Node, log_config};
@@ -30,6 +31,9 @@ const BUSY_MICROS: u64 = 2_500_000;
 
 /// One write in so many fails.
 const WRITES_PER_FAILURE: u64 = 600;
+
+/// How long a session may outlive its token: the wheel turns by seconds, and a client sees the end a little later.
+const EXPIRY_SLACK_MS: u64 = 2_500;
 
 /// By when it must have, in microseconds.
 const REST_MICROS: u64 = 60_000_000;
@@ -53,6 +57,8 @@ pub struct Outcome {
     pub moved: u64,
     /// Connections left open that were closed because their device came back.
     pub replaced: u32,
+    /// Sessions whose token ended.
+    pub expired: u64,
     /// Virtual microseconds.
     pub micros: u64,
     /// Everything that was sent to clients, byte for byte.
@@ -114,6 +120,7 @@ pub(crate) struct World {
     pub(crate) fell_behind: u64,
     pub(crate) moved: u64,
     pub(crate) replaced: u32,
+    pub(crate) expired: u64,
     pub(crate) digest: u64,
 }
 
@@ -149,13 +156,18 @@ impl World {
         let mut clients = Vec::new();
         for user in &users {
             for device in 0..rng.between(1, 3) {
-                let issuer = keys.issuer.as_ref().expect("a secret signs");
-                let token = issuer.issue(user, Duration::from_secs(86_400), UnixMillis(BEGUN_MS));
+                // Some have to show a new token again and again.
+                let token_seconds = *rng.pick(&[86_400, 86_400, 86_400, 3, 2, 1]);
                 let form = if rng.one_in(2) { Form::Json } else { Form::Binary };
-                let token = Token::new(&token).expect("a token");
                 // Most name their messages by the server's time; some by a clock of their own that is an hour off.
                 let skew_ms = *rng.pick(&[0, 0, 0, 0, -3_600_000, 3_600_000]);
-                clients.push(Client::new(user.clone(), &format!("device-{device}"), token, form, skew_ms));
+                clients.push(Client::new(
+                    user.clone(),
+                    &format!("device-{device}"),
+                    token_seconds,
+                    form,
+                    skew_ms,
+                ));
             }
         }
         Self {
@@ -180,6 +192,7 @@ impl World {
             fell_behind: 0,
             moved: 0,
             replaced: 0,
+            expired: 0,
             digest: 0,
         }
     }
@@ -209,6 +222,14 @@ impl World {
 
     pub(crate) fn unix(&self) -> UnixMillis {
         UnixMillis(BEGUN_MS + self.now / 1_000)
+    }
+
+    /// A token for a client, from now on.
+    pub(crate) fn pass(&self, client: usize, seconds: u64) -> Pass {
+        let issuer = self.keys.issuer.as_ref().expect("a secret signs");
+        let token = issuer.issue(&self.clients[client].user, Duration::from_secs(seconds), self.unix());
+        let token = Token::new(&token).expect("a token");
+        Pass { token, expires_at: (self.unix().0 / 1_000 + seconds) * 1_000 }
     }
 
     pub(crate) fn is_calm(&self) -> bool {
@@ -340,6 +361,7 @@ impl World {
             for metrics in &node.metrics {
                 self.fell_behind += metrics.overruns_total.value() + metrics.outbox_full_total.value();
                 self.moved += metrics.moved_total.value();
+                self.expired += metrics.closes_total(CloseCode::EXPIRED).value();
             }
         }
     }
@@ -392,6 +414,12 @@ impl World {
         }
         let audiences = audiences(&log, &direct);
         for client in &self.clients {
+            let expires_at = client.link.as_ref().map_or(u64::MAX, |link| link.expires_at);
+            assert!(
+                expires_at.saturating_add(EXPIRY_SLACK_MS) > self.unix().0,
+                "{} is connected without a token",
+                client.user
+            );
             self.check_client(client, &log, &audiences);
         }
         Outcome {
@@ -403,6 +431,7 @@ impl World {
             fell_behind: self.fell_behind,
             moved: self.moved,
             replaced: self.replaced,
+            expired: self.expired,
             micros: self.now,
             digest: self.digest,
         }

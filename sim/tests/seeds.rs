@@ -53,6 +53,7 @@ fn the_worlds_see_what_they_are_for() {
     let mut fell_behind = 0;
     let mut moved = 0;
     let mut replaced = 0;
+    let mut expired = 0;
     for seed in 0..40 {
         let outcome = run(seed);
         crashes += outcome.crashes;
@@ -61,7 +62,9 @@ fn the_worlds_see_what_they_are_for() {
         fell_behind += outcome.fell_behind;
         moved += outcome.moved;
         replaced += outcome.replaced;
+        expired += outcome.expired;
     }
     assert!(crashes > 10 && drains > 3 && failures > 1, "{crashes} {drains} {failures}");
-    assert!(fell_behind > 5 && moved > 50 && replaced > 20, "{fell_behind} {moved} {replaced}");
+    assert!(fell_behind > 5 && moved > 50, "{fell_behind} {moved}");
+    assert!(replaced > 20 && expired > 20, "{replaced} {expired}");
 }

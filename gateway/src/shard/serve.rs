@@ -283,6 +283,7 @@ impl Shard {
             Ok(session) => {
                 connection.stage = Stage::Live { session, expires_at };
                 connection.codec.admit(&SessionLimits::OPEN);
+                self.schedule_sooner(id);
             }
             Err(refused) => {
                 connection.push(refused.frame);
@@ -305,6 +306,7 @@ impl Shard {
             Ok(verified) if self.users.user_of(session) == Some(&verified.user) => {
                 let connection = self.connections.find(id).expect("the caller found it");
                 connection.stage = Stage::Live { session, expires_at: verified.expires_at.0 };
+                self.schedule_sooner(id);
                 if let Err(code) = self.users.handle_refresh(session, number) {
                     self.end(id, code, "too many commands under way");
                 }
