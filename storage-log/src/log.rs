@@ -121,7 +121,7 @@ pub struct WriteError;
 struct InFlight {
     lsn: u64,
     end_lsn: u64,
-    last_position: Option<u64>,
+    last_position: u64,
 }
 
 /// One log of a store.
@@ -354,7 +354,7 @@ impl Log {
         };
         let bytes = batch.seal(&seal);
         self.previous = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        self.in_flight = Some(InFlight { lsn, end_lsn, last_position: Some(last_position) });
+        self.in_flight = Some(InFlight { lsn, end_lsn, last_position });
         Some(WriteBatch { segment: segment_of(lsn), offset: lsn % SEGMENT_BYTES, bytes })
     }
 
@@ -371,13 +371,8 @@ impl Log {
         assert_eq!(in_flight.lsn + bytes.len() as u64, in_flight.end_lsn);
         self.tail.push(in_flight.lsn, bytes);
         self.durable_lsn = in_flight.end_lsn;
-        self.durable_position = in_flight.last_position.unwrap_or(self.durable_position);
+        self.durable_position = in_flight.last_position;
         Ok(self.durable())
-    }
-
-    /// Stops the log: a sync of it failed elsewhere.
-    pub fn poison(&mut self) {
-        self.poisoned = true;
     }
 
     /// Whether something is appended and not yet durable.
