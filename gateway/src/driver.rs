@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::ids::UnixMillis;
 use ring::{Completion, FileBuffer, FileId, ListenerId, Received, Ring, RingAddress, Token};
-use router::ShardId;
 use router::mail::Clock;
 use slab::Slab;
 use storage_log::format::SEGMENT_BYTES;
@@ -220,12 +219,6 @@ impl Driver {
         let file = self.files[&(log, segment_of(location.lsn()))];
         let token = Token::new(self.reads.insert(read) as u64);
         self.ring.read(file, location.lsn() % SEGMENT_BYTES, location.bytes(), token);
-    }
-
-    /// The shard; for its owner's last questions.
-    #[must_use]
-    pub fn shard_id(&self) -> ShardId {
-        self.shard.id()
     }
 }
 

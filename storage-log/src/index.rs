@@ -60,7 +60,7 @@ pub struct Head {
 
 /// How much of a stream is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Keep {
+pub(crate) enum Keep {
     /// Every record.
     All,
     /// The newest record only: a state.

@@ -28,7 +28,7 @@ mod segment;
 mod tail;
 
 pub use batch::WriteBatch;
-pub use index::{Entry, Head, Keep, Location, Retention};
+pub use index::{Entry, Head, Location, Retention};
 pub use log::{Answer, Draft, Durable, Log, LogConfig, Run, Stored, WriteError};
 pub use record::{Record, RecordError, StreamId, StreamKind};
 pub use recovery::{Damage, DamageKind, Dropped, Fed, Recovered, Scan};
