@@ -141,7 +141,7 @@ impl Room {
             }
             if sync(&mut self.log) {
                 let durable = self.log.durable();
-                self.side.handle_durable(&durable, &self.log);
+                self.side.handle_durable(&durable, self.clock.unix, &mut self.log);
                 quiet = false;
             }
             while let Some((shard, reply)) = self.side.poll_output() {

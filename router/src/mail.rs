@@ -168,12 +168,14 @@ impl Request {
 /// A stored record as it leaves its log: `[portable part | payload]`, counted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Linked {
-    /// Its position in the log.
+    /// Its position in the log; in its conversation, if it is a gap there.
     pub position: u64,
+    /// Its conversation,
+    pub conversation: ConversationId,
+    /// and its sequence there, which the index knows also of what is damaged.
+    pub seq: Seq,
     /// The bytes, or `None` when the disk no longer has them as they were: a gap.
     pub record: Option<Bytes>,
-    /// Where a gap is told: conversation and sequence are known only for home streams.
-    pub seq: Seq,
 }
 
 /// What one record of a user's memberships says about a conversation.
@@ -228,8 +230,6 @@ pub enum Reply {
     History {
         /// Who asked.
         asker: Asker,
-        /// What.
-        conversation: ConversationId,
         /// Ascending.
         records: Vec<Linked>,
         /// Which end is kept if the page has to be cut: the newest records, or else the oldest.
@@ -289,6 +289,8 @@ pub enum Reply {
         more_after: Option<u64>,
         /// The durable head when this was put in the queue.
         position: u64,
+        /// Some memberships could not be read: there may be more conversations than are said here.
+        partial: bool,
     },
 }
 
@@ -320,6 +322,7 @@ impl Request {
             Self::Store(store) => refused(store.asker, false),
             Self::History { asker, .. } | Self::ListMembers { asker, .. } => refused(asker, true),
             Self::CatchUp { session, shard, log, after, .. } => {
+                // Without a position: from the beginning once it is served again, as nobody can say where it stands.
                 let end = after.unwrap_or(0);
                 (
                     shard,
@@ -328,7 +331,9 @@ impl Request {
             }
             Self::Survey { session, shard, log, .. } => {
                 let conversations = Vec::new();
-                (shard, Reply::Surveyed { session, log, conversations, more_after: None, position: 0 })
+                // From the beginning, since nobody can say where it stands: told twice is better than never.
+                let (position, partial) = (0, true);
+                (shard, Reply::Surveyed { session, log, conversations, more_after: None, position, partial })
             }
             Self::Feed { session, shard, log, conversation, .. } => {
                 (shard, Reply::Fed { session, log, conversation, records: Vec::new(), more_after: None })

@@ -25,6 +25,9 @@ struct Chat {
     log: Log,
     clock: Clock,
     next_id: u32,
+    /// Everything written, by its place; what the disk answers if it reads at all.
+    written: Vec<u8>,
+    disk_reads: bool,
 }
 
 impl Chat {
@@ -44,7 +47,14 @@ impl Chat {
         let starts = Arc::new(Starts::new(vec![log.runs().to_vec()]));
         let users = UserSide::new(places.clone(), starts, ShardId(0), 1);
         let side = ConversationSide::new(places, 0, Recent::new(1));
-        Self { users, side, log, clock: Clock { unix: NOW, micros: 1 }, next_id: 1 }
+        let clock = Clock { unix: NOW, micros: 1 };
+        Self { users, side, log, clock, next_id: 1, written: Vec::new(), disk_reads: false }
+    }
+
+    /// A conversation side that has nothing in memory.
+    fn forget(&mut self) {
+        let places = Arc::new(Places { store: [1; 16], key: [2; 32], logs: 1, shards: 1 });
+        self.side = ConversationSide::new(places, 0, Recent::new(1));
     }
 
     fn connect(&mut self, name: &str, cursor: Option<String>) -> (SessionId, Vec<ServerFrame>) {
@@ -65,12 +75,16 @@ impl Chat {
                 quiet = false;
             }
             while let Some(batch) = self.log.poll_write(0) {
+                self.written.resize(batch.offset as usize, 0);
+                self.written.extend_from_slice(&batch.bytes);
                 let durable = self.log.handle_written(batch.bytes, true).expect("written");
-                self.side.handle_durable(&durable, &self.log);
+                self.side.handle_durable(&durable, self.clock.unix, &mut self.log);
                 quiet = false;
             }
             while let Some(read) = self.side.poll_read() {
-                self.side.handle_read(read.job, read.place, None, self.clock.unix, &mut self.log);
+                let (place, bytes) = (read.location.lsn() as usize, read.location.bytes());
+                let bytes = self.disk_reads.then(|| &self.written[place..place + bytes]);
+                self.side.handle_read(read.job, read.place, bytes, self.clock.unix, &mut self.log);
                 quiet = false;
             }
             while let Some((shard, reply)) = self.side.poll_output() {
@@ -94,10 +108,14 @@ impl Chat {
     }
 
     fn command(&mut self, session: SessionId, command: Command) -> Vec<ServerFrame> {
+        self.request(session, command);
+        self.exchange(session)
+    }
+
+    fn request(&mut self, session: SessionId, command: Command) {
         self.next_id += 1;
         let request = Request { id: Some(RequestId(self.next_id)), command };
         self.users.handle_command(session, request, self.clock).expect("few commands");
-        self.exchange(session)
     }
 }
 
@@ -257,6 +275,74 @@ fn an_old_id_is_not_stored_again_when_the_disk_cannot_say() {
             .any(|frame| matches!(frame, ServerFrame::Error(error) if error.code == ErrorCode::Unavailable)),
         "{again:?}"
     );
+}
+
+/// Seqs of the messages, and of the gaps, in the order in which they came.
+fn told(frames: &[ServerFrame]) -> Vec<(&'static str, u64)> {
+    let told = frames.iter().filter_map(|frame| match frame {
+        ServerFrame::Message(message) => Some(("message", message.seq.0)),
+        ServerFrame::Gap(gap) => {
+            assert_eq!(gap.from, gap.to);
+            assert_eq!(gap.conversation, direct_conversation(&user("alice"), &user("bob")));
+            Some(("gap", gap.from.0))
+        }
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn a_damaged_record_is_told_as_a_gap_to_who_catches_up() {
+    let mut chat = Chat::with_tail(1);
+    let (bob, welcome) = chat.connect("bob", None);
+    let Some(ServerFrame::Welcome(welcome)) = welcome.into_iter().next() else {
+        panic!("a welcome");
+    };
+    chat.users.disconnect(bob);
+    let (alice, _) = chat.connect("alice", None);
+    for seq in 1..=3 {
+        chat.command(alice, send("bob", "hello", id_of(NOW.0, seq)));
+    }
+    // Only the newest batch is in memory, and the disk reads nothing.
+    let (bob, frames) = chat.connect("bob", welcome.cursor.clone());
+    let expected = [("gap", 1), ("gap", 2), ("message", 3)];
+    assert_eq!(told(&frames), expected);
+    assert!(matches!(frames.last(), Some(ServerFrame::CaughtUp { partial: false, .. })));
+    assert_eq!(std::iter::from_fn(|| chat.side.poll_damage()).count(), 2, "each is news once");
+    chat.users.disconnect(bob);
+    assert_eq!(told(&chat.connect("bob", welcome.cursor).1), expected);
+    assert_eq!(chat.side.poll_damage(), None);
+}
+
+#[test]
+fn a_state_that_could_not_be_read_once_is_read_again() {
+    let mut chat = Chat::with_tail(1);
+    let (alice, _) = chat.connect("alice", None);
+    let conversation = direct_conversation(&user("alice"), &user("bob"));
+    chat.command(alice, send("bob", "first", id_of(NOW.0, 1)));
+    // A restart: the state is on the disk, which reads nothing, then reads again.
+    chat.forget();
+    chat.command(alice, send("carol", "another batch", id_of(NOW.0, 2)));
+    let list = Command::ListMembers { conversation };
+    assert_eq!(answer(&chat.command(alice, list.clone())), Err(ErrorCode::Unavailable));
+    chat.disk_reads = true;
+    let frames = chat.command(alice, list);
+    assert!(frames.iter().any(|frame| matches!(frame, ServerFrame::MembersPage { .. })), "{frames:?}");
+}
+
+#[test]
+fn nobody_reads_by_a_membership_that_is_not_durable() {
+    let mut chat = Chat::new();
+    let (alice, _) = chat.connect("alice", None);
+    let conversation = direct_conversation(&user("alice"), &user("bob"));
+    chat.request(alice, send("bob", "first", id_of(NOW.0, 1)));
+    chat.request(alice, Command::ListMembers { conversation });
+    while let Some((_, request)) = chat.users.poll_mail() {
+        chat.side.handle_request(request, NOW, &mut chat.log);
+    }
+    assert!(chat.side.poll_output().is_none(), "nothing is durable, nothing is said");
+    let frames = chat.exchange(alice);
+    assert!(frames.iter().any(|frame| matches!(frame, ServerFrame::MembersPage { .. })), "{frames:?}");
 }
 
 #[test]

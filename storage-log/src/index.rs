@@ -145,6 +145,22 @@ impl Index {
         self.insert(record.stream(), head, Entry { key: head.seq, location }, record.position(), &links);
     }
 
+    /// Whether record `seq` of a home stream stands at `location`.
+    pub(crate) fn stands_at(&self, stream: StreamId, seq: u64, location: Location) -> bool {
+        let entry =
+            seq.checked_sub(1).and_then(|before| self.homes.get(&stream)?.entries_after(before).next());
+        entry == Some(Entry { key: seq, location })
+    }
+
+    /// The home stream of the record at `location`, and its sequence there. Looks through every stream.
+    pub(crate) fn home_of(&self, location: Location) -> Option<(StreamId, u64)> {
+        self.homes.iter().find_map(|(stream, home)| {
+            // Both grow together: a stream's records stand in the log in the order of their sequences.
+            let place = home.locations.binary_search_by_key(&location.lsn(), |held| held.lsn()).ok()?;
+            Some((*stream, home.first_seq() + place as u64))
+        })
+    }
+
     /// Entries of a stream with `after < key`, below `lsn_end`, oldest first.
     pub(crate) fn entries_after(
         &self,

@@ -397,6 +397,16 @@ impl Log {
         self.index.entries_before(stream, before, self.durable_lsn)
     }
 
+    /// The home stream and sequence of the record at `location`, of which only `bytes` are left. What they say is
+    /// believed if the index agrees; else every stream is looked through.
+    #[must_use]
+    pub fn home_of(&self, location: Location, bytes: &[u8]) -> Option<(StreamId, u64)> {
+        let claimed = Record::claimed_home(bytes);
+        claimed
+            .filter(|(stream, seq)| self.index.stands_at(*stream, *seq, location))
+            .or_else(|| self.index.home_of(location))
+    }
+
     /// The record at a durable location, when it is still in memory.
     #[must_use]
     pub fn recent(&self, location: Location) -> Option<Record<'_>> {

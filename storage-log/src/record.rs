@@ -131,6 +131,19 @@ fn local_checksum(local: &[u8], links: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&local[local_at::CHECKSUM.end..LOCAL_BYTES]), links)
 }
 
+fn is_portable_sound(portable: &[u8]) -> bool {
+    read_u32(portable, portable_at::CHECKSUM) == crc32c::crc32c(&portable[portable_at::CHECKSUM.end..])
+        && read_u16(portable, portable_at::MAGIC) == RECORD_MAGIC
+        && portable[portable_at::VERSION.start] == PORTABLE_VERSION
+}
+
+fn stream_of(portable: &[u8]) -> StreamId {
+    StreamId {
+        kind: StreamKind(portable[portable_at::KIND.start]),
+        id: portable[portable_at::STREAM].try_into().expect("an id of 16 bytes"),
+    }
+}
+
 /// A verified record: every checksum held when the view was made.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
@@ -147,12 +160,7 @@ impl<'a> Record<'a> {
         let portable = bytes.get(LOCAL_BYTES..LOCAL_BYTES + PORTABLE_BYTES).ok_or(RecordError::Short)?;
         let payload_bytes = read_u32(portable, portable_at::PAYLOAD_BYTES) as usize;
         let links = usize::from(read_u16(bytes, local_at::LINKS));
-        let portable_checksum = crc32c::crc32c(&portable[portable_at::CHECKSUM.end..]);
-        if read_u32(portable, portable_at::CHECKSUM) != portable_checksum
-            || read_u16(portable, portable_at::MAGIC) != RECORD_MAGIC
-            || portable[portable_at::VERSION.start] != PORTABLE_VERSION
-            || payload_bytes > PAYLOAD_BYTES_MAX
-        {
+        if !is_portable_sound(portable) || payload_bytes > PAYLOAD_BYTES_MAX {
             return Err(RecordError::Damaged);
         }
         let payload_end = LOCAL_BYTES + PORTABLE_BYTES + payload_bytes;
@@ -171,6 +179,12 @@ impl<'a> Record<'a> {
         Ok(record)
     }
 
+    /// Stream and sequence in the portable part of bytes that are not a sound record, if at least that part is.
+    pub(crate) fn claimed_home(bytes: &[u8]) -> Option<(StreamId, u64)> {
+        let portable = bytes.get(LOCAL_BYTES..LOCAL_BYTES + PORTABLE_BYTES)?;
+        is_portable_sound(portable).then(|| (stream_of(portable), read_u64(portable, portable_at::SEQ)))
+    }
+
     fn portable_part(&self) -> &'a [u8] {
         &self.bytes[LOCAL_BYTES..LOCAL_BYTES + PORTABLE_BYTES]
     }
@@ -184,11 +198,7 @@ impl<'a> Record<'a> {
     /// Home stream.
     #[must_use]
     pub fn stream(&self) -> StreamId {
-        let portable = self.portable_part();
-        StreamId {
-            kind: StreamKind(portable[portable_at::KIND.start]),
-            id: portable[portable_at::STREAM].try_into().expect("an id of 16 bytes"),
-        }
+        stream_of(self.portable_part())
     }
 
     /// Sequence in the home stream, from 1.

@@ -322,3 +322,28 @@ fn a_failed_write_poisons() {
     assert_eq!(log.poll_write(1), None);
     assert_eq!(log.entries_after(stream(MESSAGES, 1), 0).count(), 0);
 }
+
+#[test]
+fn the_index_knows_what_a_damaged_record_was() {
+    let (mut log, mut disk) = (Disk::new().recover(1).expect("empty").log, Disk::new());
+    for payload in [b"one", b"two"] {
+        put(&mut log, stream(MESSAGES, 1), payload, &[stream(INBOX, 9)]);
+        put(&mut log, stream(MESSAGES, 2), payload, &[]);
+    }
+    flush(&mut log, &mut disk);
+    let entry = log.entries_after(stream(INBOX, 9), 0).nth(1).expect("two links");
+    let place = entry.location.lsn() as usize;
+    let mut bytes = disk.segments[&0][place..place + entry.location.bytes()].to_vec();
+    let home = Some((stream(MESSAGES, 1), 2));
+    for damaged in [entry.location.bytes() / 2, 40, 3] {
+        // The portable part is first whole, then wrong, and in the end nothing is left at all.
+        bytes[damaged] ^= 0xff;
+        assert!(Log::verify(entry.location, &bytes).is_err());
+        assert_eq!(log.home_of(entry.location, &bytes), home);
+    }
+    assert_eq!(log.home_of(entry.location, &[]), home);
+    // A sound record of another place is not believed: a misdirected write.
+    let other = log.entries_after(stream(MESSAGES, 2), 0).next().expect("a record").location;
+    let other = &disk.segments[&0][other.lsn() as usize..][..other.bytes()];
+    assert_eq!(log.home_of(entry.location, other), home);
+}

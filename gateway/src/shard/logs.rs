@@ -2,7 +2,7 @@
 
 use router::mail::Request;
 use router::{ConversationSide, ShardId};
-use storage_log::{Location, Log};
+use storage_log::{Location, Log, segment_file_name, segment_of};
 
 use super::{Action, Shard};
 use crate::mailbox::Back;
@@ -71,10 +71,20 @@ impl Shard {
     }
 
     pub(super) fn handle_read(&mut self, log: u16, job: u32, place: u32, bytes: Option<&[u8]>) {
-        let now = self.clock.unix;
+        let (now, metrics) = (self.clock.unix, self.metrics.clone());
         let owned = self.owned(log).expect("reads come back to their log");
         owned.reads_in_flight -= 1;
         owned.side.handle_read(job, place, bytes, now, &mut owned.log);
+        while let Some(location) = owned.side.poll_damage() {
+            metrics.log_damaged_records_total.increment();
+            tracing::error!(
+                log,
+                segment = segment_file_name(segment_of(location.lsn())),
+                offset = location.lsn() - segment_of(location.lsn()),
+                bytes = location.bytes(),
+                "a stored record is damaged or cannot be read: its readers are told of a gap, everything else is served"
+            );
+        }
     }
 
     pub(super) fn handle_written(&mut self, log: u16, bytes: Vec<u8>, synced: bool) {
@@ -89,7 +99,7 @@ impl Shard {
         match owned.log.handle_written(bytes, synced) {
             Ok(durable) => {
                 metrics.batch_records.record(durable.position() - before);
-                owned.side.handle_durable(&durable, &owned.log);
+                owned.side.handle_durable(&durable, clock.unix, &mut owned.log);
             }
             Err(_) => {
                 tracing::error!(

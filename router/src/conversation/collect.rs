@@ -4,9 +4,10 @@
 //! for is its owner's business.
 
 use bytes::Bytes;
-use protocol::ids::Seq;
+use protocol::ids::{ConversationId, Seq};
 use storage_log::{Entry, Location, Log, Record};
 
+use super::damage::Damages;
 use crate::mail::Linked;
 
 /// A record that the disk is asked for.
@@ -25,14 +26,14 @@ enum Slot {
     Filled(Linked),
 }
 
-pub(crate) struct Collect {
+pub(super) struct Collect {
     slots: Vec<Slot>,
     missing: usize,
 }
 
 impl Collect {
     /// Takes what the log holds in memory; the rest is returned as places to read.
-    pub(crate) fn new(entries: &[Entry], log: &Log) -> (Self, Vec<(u32, Location)>) {
+    pub(super) fn new(entries: &[Entry], log: &Log) -> (Self, Vec<(u32, Location)>) {
         let mut asked = Vec::new();
         let slots = entries.iter().enumerate().map(|(place, entry)| match log.recent(entry.location) {
             Some(record) => Slot::Filled(linked(&record)),
@@ -46,25 +47,27 @@ impl Collect {
         (Self { slots, missing }, asked)
     }
 
-    pub(crate) fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.missing == 0
     }
 
-    /// Takes the answer to one read. Bytes that are not the record become a gap.
-    pub(crate) fn fill(&mut self, place: u32, bytes: Option<&[u8]>) {
+    /// Takes the answer to one read: `None` when it failed. Bytes that are not the record become a gap.
+    pub(super) fn fill(&mut self, place: u32, bytes: Option<&[u8]>, damages: &mut Damages, log: &Log) {
         let slot = &mut self.slots[place as usize];
-        let Slot::Asked(entry) = slot else {
+        let Slot::Asked(entry) = *slot else {
             unreachable!("each place is asked for once");
         };
         let record = bytes.and_then(|bytes| Log::verify(entry.location, bytes).ok());
-        // The key of a linked entry is its position and of a home entry its sequence; a gap is told by what is known.
-        let gap = Linked { position: entry.key, record: None, seq: Seq(entry.key) };
-        *slot = Slot::Filled(record.map_or(gap, |record| linked(&record)));
+        let filled = match record {
+            Some(record) => linked(&record),
+            None => damages.gap(entry, bytes.unwrap_or_default(), log),
+        };
+        *slot = Slot::Filled(filled);
         self.missing -= 1;
     }
 
     /// All records, in the order they were asked for.
-    pub(crate) fn finish(self) -> Vec<Linked> {
+    pub(super) fn finish(self) -> Vec<Linked> {
         let records = self.slots.into_iter().map(|slot| match slot {
             Slot::Filled(linked) => linked,
             Slot::Asked(_) => unreachable!("the collection is complete"),
@@ -76,13 +79,14 @@ impl Collect {
 fn linked(record: &Record<'_>) -> Linked {
     Linked {
         position: record.position(),
-        record: Some(Bytes::copy_from_slice(record.portable())),
+        conversation: ConversationId(record.stream().id),
         seq: Seq(record.seq()),
+        record: Some(Bytes::copy_from_slice(record.portable())),
     }
 }
 
 /// The first entries whose bytes fit a page; at least one, if there is any. Says whether some were left.
-pub(crate) fn page_of(
+pub(super) fn page_of(
     entries: impl Iterator<Item = Entry>,
     items_max: usize,
     bytes_max: usize,

@@ -36,7 +36,7 @@ impl Job {
 enum Purpose {
     CatchUp { session: SessionId, shard: ShardId, inbox: StreamId },
     Feed { session: SessionId, shard: ShardId, conversation: ConversationId, until: u64, more: bool },
-    History { asker: Asker, conversation: ConversationId, newest_first: bool, more: bool },
+    History { asker: Asker, newest_first: bool, more: bool },
     Load { conversation: ConversationId },
     LookUp { store: Box<Store>, clock: u64 },
     Survey { session: SessionId, shard: ShardId, user: Vec<u8>, memberships: StreamId, after: u64 },
@@ -114,7 +114,13 @@ impl ConversationSide {
             }
             _ => unreachable!("the caller matched"),
         };
-        let Loaded::Yes(state) = &self.slots[&conversation].state else {
+        let slot = &self.slots[&conversation];
+        if !log.durable().covers(slot.position) {
+            // Who reads by a membership that a crash may undo reads what is not theirs.
+            let place = self.early.partition_point(|(position, _)| *position <= slot.position);
+            return self.early.insert(place, (slot.position, request));
+        }
+        let Loaded::Yes(state) = &slot.state else {
             return self.refuse_request(&request, (ErrorCode::NotFound, "there is no such conversation"));
         };
         let Some(member) = state.member(user) else {
@@ -160,7 +166,7 @@ impl ConversationSide {
                 page_of(entries, limit, PAGE_BYTES_MAX)
             }
         };
-        self.start(Purpose::History { asker, conversation, newest_first, more }, &entries, log);
+        self.start(Purpose::History { asker, newest_first, more }, &entries, log);
     }
 
     pub(super) fn finish(&mut self, job: Job, log: &mut Log) {
@@ -177,14 +183,11 @@ impl ConversationSide {
                 let fed = Reply::Fed { session, log: self.log, conversation, records, more_after };
                 self.outputs.push_back((shard, fed));
             }
-            Purpose::History { asker, conversation, newest_first, more } => {
+            Purpose::History { asker, newest_first, more } => {
                 if newest_first {
                     records.reverse();
                 }
-                self.outputs.push_back((
-                    asker.shard,
-                    Reply::History { asker, conversation, records, newest_first, more },
-                ));
+                self.outputs.push_back((asker.shard, Reply::History { asker, records, newest_first, more }));
             }
             Purpose::Load { conversation } => self.finish_load(conversation, &records),
             Purpose::LookUp { store, clock } => self.finish_look_up(store, clock, &records, log),
@@ -194,12 +197,10 @@ impl ConversationSide {
                 let more_after = log.entries_after(memberships, last).next().map(|_| last);
                 let conversations =
                     records.iter().filter_map(|record| surveyed(record, &user, log)).collect();
-                let position = log.durable().position();
-                let (log, outputs) = (self.log, &mut self.outputs);
-                outputs.push_back((
-                    shard,
-                    Reply::Surveyed { session, log, conversations, more_after, position },
-                ));
+                let partial = records.iter().any(|record| record.record.is_none());
+                let (position, log) = (log.durable().position(), self.log);
+                let reply = Reply::Surveyed { session, log, conversations, more_after, position, partial };
+                self.outputs.push_back((shard, reply));
             }
         }
     }
@@ -231,9 +232,16 @@ impl ConversationSide {
             Conversation::read(&self.places, state)
         });
         let slot = self.slots.get_mut(&conversation).expect("a busy conversation is kept");
-        slot.state = state.map_or(Loaded::Damaged, Loaded::Yes);
         slot.busy = false;
-        self.resumed.push_back(conversation);
+        if let Some(state) = state {
+            slot.state = Loaded::Yes(state);
+            return self.resumed.push_back(conversation);
+        }
+        // One failed read is no verdict: what waits is told, and who asks next has it read again.
+        for request in std::mem::take(&mut slot.pending) {
+            let refusal = (ErrorCode::Unavailable, "this conversation's state cannot be read from the disk");
+            self.refuse_request(&request, refusal);
+        }
     }
 
     fn finish_look_up(&mut self, store: Box<Store>, clock: u64, records: &[Linked], log: &mut Log) {

@@ -5,6 +5,7 @@
 //! durable.
 
 mod collect;
+mod damage;
 mod jobs;
 mod recent;
 mod state;
@@ -18,10 +19,11 @@ use protocol::event::ErrorCode;
 use protocol::ids::{ConversationId, Seq, UnixMillis};
 use protocol::record::StreamKind as Kind;
 use slab::Slab;
-use storage_log::{Answer, Draft, Durable, Log, Stored};
+use storage_log::{Answer, Draft, Durable, Location, Log, Stored};
 
 use crate::mail::{Asker, Deliver, Reply, Request, Store};
 use crate::places::{Places, ShardId, conversation_stream};
+use damage::Damages;
 use jobs::Job;
 use state::{Audience, Conversation, Plan};
 
@@ -44,7 +46,6 @@ const FULL_RETRY_MS: u64 = 2_000;
 enum Loaded {
     No,
     Absent,
-    Damaged,
     Yes(Conversation),
 }
 
@@ -80,11 +81,14 @@ pub struct ConversationSide {
     slots: HashMap<ConversationId, Slot, foldhash::fast::RandomState>,
     recent: Recent,
     waiting: VecDeque<Waiting>,
+    /// Pages by a membership that is not durable yet, and the position that makes it so. Bounded by the page credits.
+    early: VecDeque<(u64, Request)>,
     jobs: Slab<Job>,
     /// Conversations whose job has ended and that have something pending.
     resumed: VecDeque<ConversationId>,
     outputs: VecDeque<(ShardId, Reply)>,
     reads: VecDeque<Read>,
+    damages: Damages,
     clock: u64,
     /// Messages stored since the start; for the metrics.
     pub messages_stored: u64,
@@ -100,10 +104,12 @@ impl ConversationSide {
             slots: HashMap::default(),
             recent,
             waiting: VecDeque::new(),
+            early: VecDeque::new(),
             jobs: Slab::new(),
             resumed: VecDeque::new(),
             outputs: VecDeque::new(),
             reads: VecDeque::new(),
+            damages: Damages::default(),
             clock: 0,
             messages_stored: 0,
         }
@@ -130,7 +136,7 @@ impl ConversationSide {
         log: &mut Log,
     ) {
         let collect = self.jobs[job as usize].collect();
-        collect.fill(place, bytes);
+        collect.fill(place, bytes, &mut self.damages, log);
         if collect.is_complete() {
             let job = self.jobs.remove(job as usize);
             self.finish(job, log);
@@ -139,7 +145,7 @@ impl ConversationSide {
     }
 
     /// Answers and delivers everything that `durable` covers.
-    pub fn handle_durable(&mut self, durable: &Durable, log: &Log) {
+    pub fn handle_durable(&mut self, durable: &Durable, now: UnixMillis, log: &mut Log) {
         assert_eq!(durable.log(), self.log, "a token of this log");
         while self.waiting.front().is_some_and(|waiting| durable.covers(waiting.position)) {
             let waiting = self.waiting.pop_front().expect("looked at");
@@ -148,17 +154,22 @@ impl ConversationSide {
                 self.deliver(&delivery, log);
             }
         }
+        while self.early.front().is_some_and(|(position, _)| durable.covers(*position)) {
+            let (_, request) = self.early.pop_front().expect("looked at");
+            self.handle_request(request, now, log);
+        }
     }
 
     /// The log stopped: what waits for it is told that its outcome is unknown.
     pub fn handle_failed(&mut self) {
+        let refusal = (ErrorCode::Unavailable, "the log stopped: send again with the same message_id");
         for waiting in std::mem::take(&mut self.waiting) {
             if let Reply::Stored { asker, .. } = waiting.reply {
-                self.refuse(
-                    asker,
-                    (ErrorCode::Unavailable, "the log stopped: send again with the same message_id"),
-                );
+                self.refuse(asker, refusal);
             }
+        }
+        for (_, request) in std::mem::take(&mut self.early) {
+            self.refuse_request(&request, refusal);
         }
     }
 
@@ -172,10 +183,15 @@ impl ConversationSide {
         self.reads.pop_front()
     }
 
-    /// Whether commands wait for durability.
+    /// The next record that was found damaged, each once: for the operator.
+    pub fn poll_damage(&mut self) -> Option<Location> {
+        self.damages.poll_news()
+    }
+
+    /// Whether something waits for durability.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || !self.early.is_empty()
     }
 
     fn deliver(&mut self, delivery: &Delivery, log: &Log) {
@@ -228,10 +244,6 @@ impl ConversationSide {
         if matches!(slot.state, Loaded::No) {
             slot.pending.push_front(request);
             return self.start_load(conversation, log);
-        }
-        if matches!(slot.state, Loaded::Damaged) {
-            let refusal = (ErrorCode::Unavailable, "this conversation's state is damaged on disk");
-            return self.refuse_request(&request, refusal);
         }
         match request {
             Request::Store(store) => self.store(store, now, log, false),

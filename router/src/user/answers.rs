@@ -39,10 +39,10 @@ impl UserSide {
                 let error = ErrorReply { id: Some(asker.id), code, message, retry_after_ms };
                 self.push_reply(asker.session, &ServerFrame::Error(error));
             }
-            Reply::History { asker, conversation, records, newest_first, more } => {
+            Reply::History { asker, records, newest_first, more } => {
                 self.page_arrived(asker.session);
                 if let Some(session) = self.session(asker.session) {
-                    let page = frames::Page { id: asker.id, conversation, newest_first };
+                    let page = frames::Page { id: asker.id, newest_first };
                     let frame = frames::page_frame(session.form, &page, &records, more);
                     session.outbox.push(frame, true);
                     self.list(asker.session);
@@ -54,7 +54,10 @@ impl UserSide {
                 let members = members.into_iter().map(entry).collect();
                 self.push_reply(asker.session, &ServerFrame::MembersPage { id: asker.id, members });
             }
-            Reply::Surveyed { session, log, conversations, more_after, position } => {
+            Reply::Surveyed { session, log, conversations, more_after, position, partial } => {
+                if let Some(session) = self.session(session) {
+                    session.partial |= partial;
+                }
                 self.handle_surveyed(session, log, conversations, more_after, position);
             }
             Reply::Fed { session, log, conversation, records, more_after } => {

@@ -5,7 +5,7 @@ use protocol::ids::UnixMillis;
 use protocol::limits::HEARTBEAT_MILLIS;
 
 use super::UserSide;
-use super::frames::{Rendered, record_frame};
+use super::frames::{Rendered, gap, record_frame, server_frame};
 use super::session::{Greeting, Phase};
 use crate::mail::{Clock, Deliver, Linked, Request, SessionId};
 use crate::places::ShardId;
@@ -167,19 +167,16 @@ impl UserSide {
         let Some(session) = self.session(id) else {
             return;
         };
-        let mut replays = 0;
         for linked in records {
-            match &linked.record {
-                Some(record) => {
-                    session.outbox.push(record_frame(session.form, record), false);
-                    session.since_cursor += 1;
-                    replays += 1;
-                }
-                None => session.partial = true,
-            }
+            let frame = match &linked.record {
+                Some(record) => record_frame(session.form, record),
+                None => server_frame(session.form, &ServerFrame::Gap(gap(linked))),
+            };
+            session.outbox.push(frame, false);
         }
-        self.counters.replays += replays;
-        if replays > 0 {
+        session.since_cursor += records.len() as u32;
+        self.counters.replays += records.len() as u64;
+        if !records.is_empty() {
             self.list(id);
         }
     }

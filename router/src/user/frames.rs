@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use protocol::event::{Gap, ServerFrame};
-use protocol::ids::{ConversationId, RequestId};
+use protocol::ids::RequestId;
 use protocol::limits::FRAME_BYTES_MAX;
 use protocol::record::{Portable, Stored, StoredItem};
 use protocol::upgrade::Form;
@@ -43,10 +43,15 @@ pub(super) fn server_frame(form: Form, server_frame: &ServerFrame) -> Bytes {
     frame(form, &payload)
 }
 
+/// What is told in place of a record that the disk no longer has.
+pub(super) fn gap(linked: &Linked) -> Gap {
+    let (conversation, seq) = (linked.conversation, linked.seq);
+    Gap { conversation, from: seq, to: seq, reason: "damaged on disk".to_owned() }
+}
+
 /// A reply to `history` before it has records.
 pub(super) struct Page {
     pub(super) id: RequestId,
-    pub(super) conversation: ConversationId,
     /// Which end is kept if it has to be cut.
     pub(super) newest_first: bool,
 }
@@ -56,10 +61,6 @@ pub(super) struct Page {
 /// The log has cut the page by the records' bytes. Text that is all escapes grows sixfold in JSON: then the page is cut
 /// again, by half, until it fits.
 pub(super) fn page_frame(form: Form, page: &Page, records: &[Linked], more: bool) -> Bytes {
-    let gap = |linked: &Linked| {
-        let (conversation, seq) = (page.conversation, linked.seq);
-        Gap { conversation, from: seq, to: seq, reason: "damaged on disk".to_owned() }
-    };
     let gaps: Vec<Gap> = records.iter().map(gap).collect();
     let items: Vec<StoredItem<'_>> = records
         .iter()

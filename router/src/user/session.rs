@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use hashbrown::HashMap;
 use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UserId};
 use protocol::upgrade::Form;
 use smallvec::SmallVec;
@@ -51,8 +52,8 @@ pub(super) struct Missing {
 pub(super) struct Survey {
     /// What the client knows.
     pub(super) known: Vec<(ConversationId, Seq)>,
-    /// What was found, a later entry for a conversation replacing an earlier one.
-    pub(super) found: Vec<Surveyed>,
+    /// What was found: per conversation the latest, so it is bounded by the conversations that the user was ever in.
+    pub(super) found: HashMap<ConversationId, Surveyed, foldhash::fast::RandomState>,
     /// Per log: where the survey goes on, until it has ended.
     pub(super) next: SmallVec<[Option<u64>; 4]>,
     /// Conversations to feed.

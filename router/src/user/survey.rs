@@ -4,7 +4,6 @@
 //! session will follow it. Then each conversation that the client knows is fed up to that position, the others are named
 //! in `heads`, and the session goes on like one that came with a cursor.
 
-use hashbrown::HashMap;
 use protocol::event::{Head, ServerFrame};
 use protocol::ids::{ConversationId, Seq};
 use protocol::record::StreamKind as Kind;
@@ -67,7 +66,10 @@ impl UserSide {
             // records twice, never of none.
             session.logs[place].position = position;
         }
-        survey.found.extend(conversations);
+        let fixed = session.logs[place].position;
+        // What changed beyond the fixed position comes when the log is followed.
+        let before = conversations.into_iter().filter(|found| found.position <= fixed);
+        survey.found.extend(before.map(|found| (found.conversation, found)));
         survey.next[place] = more_after;
         if survey.next.iter().all(Option::is_none) {
             self.end_survey(id);
@@ -81,17 +83,10 @@ impl UserSide {
         let Some(session) = self.session(id) else {
             return;
         };
-        let positions: Vec<u64> = session.logs.iter().map(|log| log.position).collect();
         let Some(survey) = &mut session.survey else {
             return;
         };
-        let mut newest: HashMap<ConversationId, Surveyed, foldhash::fast::RandomState> = HashMap::default();
-        for found in std::mem::take(&mut survey.found) {
-            // What changed beyond the fixed position comes when the log is followed.
-            if found.position <= positions[usize::from(places.log_of(found.conversation))] {
-                newest.insert(found.conversation, found);
-            }
-        }
+        let mut newest = std::mem::take(&mut survey.found);
         for (conversation, seq) in std::mem::take(&mut survey.known) {
             if newest.get(&conversation).is_some_and(|found| found.head < seq) {
                 // Known beyond its head: from a history that a restored copy has lost. Its head is named, so that what
