@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use protocol::command::{Command, Connect, Create, HistoryPolicy, MessageKind, Request, Send, Target};
 use protocol::ids::{ConversationId, DeviceId, RequestId, UnixMillis, UserId};
+use protocol::limits::MEMBERS_MIN;
 use protocol::upgrade::Form;
 use router::conversation::Recent;
 use router::cursor::Starts;
@@ -47,7 +48,7 @@ pub fn sync(log: &mut Log) -> bool {
     true
 }
 
-/// One shard with everything on it: users with a session each, a group of all of them.
+/// One shard with everything on it: users with a session each, and the group that they are in.
 pub struct Room {
     /// The users' sessions.
     pub users: UserSide,
@@ -63,12 +64,13 @@ pub struct Room {
 }
 
 impl Room {
-    /// A group of `members`, all connected and live in `form`.
+    /// A group with `sessions` of its members connected and live in `form`, the sender first: it is given its own
+    /// messages like everybody. With one session the group's other member is away, because no group has one member.
     ///
     /// # Panics
     /// Never: the members are within the limits.
     #[must_use]
-    pub fn new(members: usize, form: Form) -> Self {
+    pub fn new(sessions: usize, form: Form) -> Self {
         let places = Arc::new(Places { store: STORE, key: [2; 32], logs: 1, shards: 1 });
         let mut log = empty_log(16 << 20);
         log.begin_run([3; 16], 0);
@@ -86,9 +88,10 @@ impl Room {
             next_id: 2,
             clock,
         };
-        let names: Vec<UserId> =
-            (0..members).map(|member| UserId::new(&format!("user-{member}")).expect("a name")).collect();
-        for (connection, name) in names.iter().enumerate() {
+        let names: Vec<UserId> = (0..sessions.max(MEMBERS_MIN))
+            .map(|member| UserId::new(&format!("user-{member}")).expect("a name"))
+            .collect();
+        for (connection, name) in names.iter().take(sessions).enumerate() {
             let device = DeviceId::new("bench").expect("a name");
             let connect = Connect { token: None, device, cursor: None, positions: None };
             let session =
@@ -126,8 +129,8 @@ impl Room {
         let before = self.users.counters;
         self.exchange();
         let after = self.users.counters;
-        let members = self.sessions.len() as u64;
-        assert_eq!(after.deliveries - before.deliveries, members, "everybody is live and is given it");
+        let sessions = self.sessions.len() as u64;
+        assert_eq!(after.deliveries - before.deliveries, sessions, "all of them are live and are given it");
     }
 
     /// Carries mail, batches and sends until nothing is left to do.
