@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,6 +21,13 @@ use tokio::sync::oneshot;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
+/// How long the seconds of a server are.
+enum Time {
+    Real,
+    /// They are over as soon as the server has nothing else to do.
+    Skipped,
+}
+
 /// A running admin server and what it shows.
 struct Server {
     address: SocketAddr,
@@ -33,6 +40,10 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::serve(listener(), Time::Real)
+    }
+
+    fn serve(listener: TcpListener, time: Time) -> Self {
         let state = Arc::new(NodeState::new(1));
         let metrics = Arc::new(ShardMetrics::default());
         let drains = Arc::new(AtomicUsize::new(0));
@@ -45,14 +56,12 @@ impl Server {
                 counted.fetch_add(1, Ordering::SeqCst);
             }),
         };
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
-        listener.set_nonblocking(true).expect("a socket of ours");
         let (end, ended) = oneshot::channel();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().start_paused(matches!(time, Time::Skipped));
         let thread = thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
+            runtime.build().expect("a runtime").block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
                 serve(listener, context, async {
                     let _ = ended.await;
@@ -64,9 +73,7 @@ impl Server {
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket of ours");
-        stream
+        connect(self.address)
     }
 
     /// Sends one request on a connection of its own and reads to the end.
@@ -87,6 +94,19 @@ impl Drop for Server {
             thread.join().expect("the server ends in order");
         }
     }
+}
+
+/// A port that takes callers into the kernel's queue.
+fn listener() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket of ours");
+    listener
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket of ours");
+    stream
 }
 
 fn check(answer: &str, status: &str, body: &str) {
@@ -161,10 +181,13 @@ fn other_requests_are_refused_and_disturb_nothing() {
 
 #[test]
 fn a_head_that_never_ends_is_cut() {
-    let server = Server::start();
-    let mut slow = server.connect();
-    slow.write_all(b"GET /livez HTTP/1.1\r\nHost: a").expect("it reads");
-    let mut silent = server.connect();
+    let listener = listener();
+    let address = listener.local_addr().expect("an address");
+    let mut slow = connect(address);
+    slow.write_all(b"GET /livez HTTP/1.1\r\nHost: a").expect("the kernel takes it");
+    let mut silent = connect(address);
+    // Both wait in the kernel's queue until now: the server's seconds end when it has read what there is.
+    let _server = Server::serve(listener, Time::Skipped);
     for stream in [&mut slow, &mut silent] {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("closed in time, not reset by the read timeout");
