@@ -63,6 +63,12 @@ impl Batch {
         self.records += 1;
     }
 
+    /// Whether it is empty: it only says that what stands before it was durable.
+    pub(crate) fn is_mark(&self) -> bool {
+        self.records == 0
+    }
+
+    /// The position before its first record, for a mark.
     pub(crate) fn last_position(&self) -> u64 {
         self.first_position + u64::from(self.records) - 1
     }

@@ -45,6 +45,11 @@ pub const GROUP_RECORDS_MAX: usize = 4;
 /// Bytes that wait for the disk before appends are answered with `Busy`: 16 full batches.
 pub const PENDING_BYTES_MAX: usize = 16 * BATCH_BYTES_MAX;
 
+/// A log that has been idle for this long, in milliseconds, gets a mark: a batch without records that says that the one
+/// before it was durable. Longer than the pauses between the batches of a busy log, which mark each other; short, because
+/// until then rot in the newest batch looks like a torn one.
+pub const MARK_AFTER_MS: u64 = 50;
+
 /// Starts of a node whose cursors are still understood. An older cursor gets an explicit reset.
 pub const RUNS_MAX: usize = 4096;
 

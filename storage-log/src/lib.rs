@@ -11,7 +11,8 @@
 //! Deliberately absent: files, threads, clocks, caches with a policy. **Invariants** it keeps by its types and tests:
 //!
 //! * a [`Durable`] token is made only by a completed sync, and readers see only records that it covers;
-//! * one batch is in flight, so what a crash leaves behind the newest durable mark is at most one torn batch;
+//! * one batch is in flight, so what a crash leaves behind the newest durable mark is at most one torn batch, and an idle
+//!   log has nothing there;
 //! * recovery drops only bytes at or above the durable mark and says how many; older damage is an error that names
 //!   its place;
 //! * sequences of a stream are dense from 1, positions of a log are dense from 1, neither is ever reused.

@@ -3,13 +3,16 @@
 //! Whatever is appended while a batch is being synced becomes the next batch, so batches grow with the load by
 //! themselves. Who drives it: [`Log::poll_write`] says what to write and sync, [`Log::handle_written`] takes the answer
 //! and hands out the [`Durable`] token that acknowledgements and deliveries are made from.
+//!
+//! Each batch says that those before it were durable. The last one before a pause has nothing behind it, so an idle log
+//! writes one empty batch, a **mark**: [`Log::mark_in`] says when to poll for it.
 
 use std::collections::VecDeque;
 
 use crate::batch::{Batch, Seal, WriteBatch, fits_at};
 use crate::format::{
-    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, GROUP_RECORDS_MAX, PENDING_BYTES_MAX, RECORD_ALIGN, RUNS_MAX,
-    SEGMENT_BYTES, SEGMENT_HEADER_BYTES,
+    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, GROUP_RECORDS_MAX, MARK_AFTER_MS, PENDING_BYTES_MAX, RECORD_ALIGN,
+    RUNS_MAX, SEGMENT_BYTES, SEGMENT_HEADER_BYTES,
 };
 use crate::index::{Entry, Head, Index, Location, Retention};
 use crate::record::{Parts, Record, RecordError, StreamId, record_bytes};
@@ -141,6 +144,10 @@ pub struct Log {
     pub(crate) previous: u32,
     pub(crate) durable_lsn: u64,
     pub(crate) durable_position: u64,
+    /// No mark is missing: the newest batch is one.
+    marked: bool,
+    /// When it was first seen, since the last batch, that there is nothing to write.
+    idle_since: Option<u64>,
     /// `at` of the newest record.
     pub(crate) clock: u64,
     spare: Spare,
@@ -173,6 +180,9 @@ impl Log {
             previous: 0,
             durable_lsn: 0,
             durable_position: 0,
+            // Nothing to say yet; and what recovery reads is marked by the batch of the start that follows.
+            marked: true,
+            idle_since: None,
             clock: 0,
             spare: Spare::Wanted,
             runs: Vec::new(),
@@ -296,8 +306,7 @@ impl Log {
             return Some(Answer::Busy);
         }
         let end_lsn = self.open.as_ref().map_or(self.end_lsn, Batch::end_lsn);
-        // A segment that was filled to its last byte ends where the next one has its header.
-        let roll = end_lsn.is_multiple_of(SEGMENT_BYTES) || !fits_at(end_lsn, BATCH_HEADER_BYTES + bytes);
+        let roll = !is_room_at(end_lsn, bytes);
         if roll && self.spare != Spare::Ready {
             return Some(Answer::Full);
         }
@@ -332,11 +341,13 @@ impl Log {
         self.spare = if ready { Spare::Ready } else { Spare::Wanted };
     }
 
-    /// The next batch to write and sync, if one is due and none is in flight.
+    /// The next batch to write and sync, if one is due and none is in flight. A log that is idle since
+    /// [`MARK_AFTER_MS`] and not marked gives a mark.
     pub fn poll_write(&mut self, now: u64) -> Option<WriteBatch> {
         if self.in_flight.is_some() || self.poisoned {
             return None;
         }
+        self.open_mark(now);
         let batch = match self.closed.pop_front() {
             Some(batch) => batch,
             None => {
@@ -346,6 +357,7 @@ impl Log {
             }
         };
         let (lsn, end_lsn, last_position) = (batch.lsn, batch.end_lsn(), batch.last_position());
+        (self.marked, self.idle_since) = (batch.is_mark(), None);
         let seal = Seal {
             epoch: self.epoch,
             previous: self.previous,
@@ -356,6 +368,32 @@ impl Log {
         self.previous = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         self.in_flight = Some(InFlight { lsn, end_lsn, last_position });
         Some(WriteBatch { segment: segment_of(lsn), offset: lsn % SEGMENT_BYTES, bytes })
+    }
+
+    /// Opens a batch that stays empty, when its time has come.
+    fn open_mark(&mut self, now: u64) {
+        if self.wants_mark() && !self.has_waiting() {
+            // A clock that jumps makes it early, never late.
+            let idle_ms = self.idle_since.get_or_insert(now).abs_diff(now);
+            if idle_ms >= MARK_AFTER_MS {
+                let refused = self.make_room(0);
+                assert_eq!(refused, None, "a mark is wanted only where there is room");
+            }
+        }
+    }
+
+    /// Whether a mark is missing behind the newest batch. Without room for one, until the next segment is there, none is
+    /// asked for.
+    fn wants_mark(&self) -> bool {
+        !self.marked && (self.spare == Spare::Ready || is_room_at(self.end_lsn, 0))
+    }
+
+    /// Milliseconds until [`Log::poll_write`] has a mark to write, if nothing is appended before.
+    #[must_use]
+    pub fn mark_in(&self, now: u64) -> Option<u64> {
+        let idle_ms = self.idle_since?.abs_diff(now);
+        let wanted = self.wants_mark() && !self.is_writing() && !self.poisoned;
+        wanted.then(|| MARK_AFTER_MS.saturating_sub(idle_ms))
     }
 
     /// Takes back the batch that was in flight. `Ok` only if every byte was written and the sync behind it succeeded.
@@ -375,10 +413,19 @@ impl Log {
         Ok(self.durable())
     }
 
-    /// Whether something is appended and not yet durable.
+    /// Whether something is appended and not yet durable, or a mark is under way.
+    fn is_writing(&self) -> bool {
+        self.in_flight.is_some() || self.has_waiting()
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.open.is_some() || !self.closed.is_empty()
+    }
+
+    /// Whether all that was appended is durable, and marked as such: an orderly stop waits for it.
     #[must_use]
-    pub fn is_writing(&self) -> bool {
-        self.in_flight.is_some() || self.open.is_some() || !self.closed.is_empty()
+    pub fn is_quiet(&self) -> bool {
+        !self.is_writing() && !self.wants_mark()
     }
 
     /// What is durable now.
@@ -421,4 +468,10 @@ impl Log {
     pub fn verify(location: Location, bytes: &[u8]) -> Result<Record<'_>, RecordError> {
         Record::parse(bytes, location.lsn())
     }
+}
+
+/// Whether a batch with `bytes` of records fits at `lsn`, where the batch before it ended. A segment that was filled to
+/// its last byte ends where the next one has its header.
+fn is_room_at(lsn: u64, bytes: usize) -> bool {
+    !lsn.is_multiple_of(SEGMENT_BYTES) && fits_at(lsn, BATCH_HEADER_BYTES + bytes)
 }

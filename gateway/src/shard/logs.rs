@@ -98,7 +98,10 @@ impl Shard {
         let before = owned.log.durable().position();
         match owned.log.handle_written(bytes, synced) {
             Ok(durable) => {
-                metrics.batch_records.record(durable.position() - before);
+                let records = durable.position() - before;
+                if records > 0 {
+                    metrics.batch_records.record(records);
+                }
                 owned.side.handle_durable(&durable, clock.unix, &mut owned.log);
             }
             Err(_) => {
@@ -163,11 +166,17 @@ impl Shard {
         }
     }
 
-    /// Whether nothing waits for the disk.
+    /// Microseconds until a log has a mark to write, if nothing happens before.
+    pub(super) fn mark_in_micros(&self) -> Option<u64> {
+        let marks = self.logs.iter().filter_map(|owned| owned.log.mark_in(self.clock.unix.0));
+        marks.min().map(|millis| millis * 1_000)
+    }
+
+    /// Whether nothing waits for the disk, and every log ends in a mark.
     pub(super) fn logs_are_quiet(&self) -> bool {
         self.logs
             .iter()
-            .all(|owned| !owned.log.is_healthy() || (!owned.log.is_writing() && !owned.side.is_waiting()))
+            .all(|owned| !owned.log.is_healthy() || (owned.log.is_quiet() && !owned.side.is_waiting()))
     }
 
     /// The shard itself; for the driver.

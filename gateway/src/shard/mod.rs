@@ -421,13 +421,14 @@ impl Shard {
     #[must_use]
     pub fn wait_micros(&self) -> u64 {
         // Notes wait for room in a ring that nobody rings for; a drain goes by tenths of a second.
-        if self.mail.has_notes() {
+        let wait = if self.mail.has_notes() {
             1_000
         } else if self.drain.is_some() {
             20_000
         } else {
             1_000_000 - self.clock.micros % 1_000_000
-        }
+        };
+        self.mark_in_micros().map_or(wait, |mark| wait.min(mark))
     }
 
     fn count(&mut self) {
