@@ -174,6 +174,8 @@ pub(crate) struct Counts {
     pub(crate) refused: u64,
     /// Neither acknowledged nor refused at the end.
     pub(crate) unanswered: u64,
+    /// Never sent, because too many of that user waited already.
+    pub(crate) given_up: u64,
     /// Receipts at other users, each message once for each of them.
     pub(crate) delivered: u64,
     /// Receipts of all kinds.
@@ -198,6 +200,7 @@ impl Counts {
         self.retried += other.retried;
         self.refused += other.refused;
         self.unanswered += other.unanswered;
+        self.given_up += other.given_up;
         self.delivered += other.delivered;
         self.received += other.received;
         self.replayed += other.replayed;

@@ -174,10 +174,11 @@ impl Report {
         let mut faults: Vec<String> =
             self.violations.counts.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
         let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
-        let Counts { refused, unanswered, stopped, online_at_end, .. } = self.counts;
+        let Counts { refused, unanswered, given_up, stopped, online_at_end, .. } = self.counts;
         let away = u64::from(self.settings.users).saturating_sub(online_at_end);
         add(refused > 0, format!("{refused} sends were refused"));
         add(unanswered > 0, format!("{unanswered} sends were never answered"));
+        add(given_up > 0, format!("{given_up} sends were given up: too many of their users waited already"));
         add(stopped > 0, format!("{stopped} users were told not to come back"));
         add(away > 0, format!("{away} users were not online at the end"));
         add(logs_missing > 0, format!("{logs_missing} conversations could not be read"));

@@ -227,6 +227,17 @@ fn commands_beyond_what_a_node_takes_wait() {
 }
 
 #[test]
+fn what_waits_for_a_node_that_stays_away_is_bounded_and_counted() {
+    let mut pair = Pair::online(Forms::Binary);
+    pair.user.handle_lost(&mut pair.desk, CloseCode::ABNORMAL);
+    for _ in 0..1024 + 3 {
+        pair.offer();
+    }
+    assert_eq!((pair.user.unanswered(), pair.desk.tally.counts.given_up), (1024, 3));
+    assert!(pair.desk.last_fault.is_some(), "it says who");
+}
+
+#[test]
 fn receipts_in_order_are_counted_and_a_replay_starts_where_the_cursor_stands() {
     let mut pair = Pair::online(Forms::Json);
     pair.receive(1, 1);
