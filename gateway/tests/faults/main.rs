@@ -8,6 +8,7 @@ mod cases;
 mod wire;
 
 mod chat;
+mod disk;
 mod node;
 mod raw;
 
@@ -16,6 +17,7 @@ mod autobahn;
 mod deadlines;
 mod frames;
 mod handshake;
+mod power;
 mod process;
 mod resume;
 mod storage;

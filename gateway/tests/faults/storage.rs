@@ -2,73 +2,25 @@
 
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
-    process::Command,
     time::Instant,
 };
 
-use rustix::{
-    fs::{FallocateFlags, fallocate, statvfs},
-    process::geteuid,
-};
+use rustix::fs::{FallocateFlags, fallocate};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::{
     chat::{Chat, message_id, verdict},
-    node::{Node, PATIENCE, directory},
+    disk::Disk,
+    node::{Node, PATIENCE},
 };
 
 const MIB: u64 = 1 << 20;
-
-/// Two segments of 256 MiB fit, and what the file system itself takes.
-const DISK_BYTES: u64 = 640 * MIB;
 
 /// What is left beside the first segment: not enough for a second.
 const LEFT_BYTES: u64 = 100 * MIB;
 
 /// Acknowledgements waited for at a time: half of what a session may have under way.
 const WINDOW: usize = 16;
-
-/// A file system in a file. Unmounted when dropped; whatever uses it is dropped before.
-struct Disk {
-    _image: TempDir,
-    root: PathBuf,
-}
-
-impl Disk {
-    fn mount() -> Result<Self, String> {
-        let directory = directory();
-        let (image, root) = (directory.path().join("image"), directory.path().join("root"));
-        let made = File::create(&image).and_then(|file| file.set_len(DISK_BYTES));
-        made.and_then(|()| fs::create_dir(&root)).map_err(|error| error.to_string())?;
-        run("mkfs.ext4", &["-q", "-F", "-m", "0"], &[&image])?;
-        run("mount", &["-o", "loop"], &[&image, &root])?;
-        Ok(Self { _image: directory, root })
-    }
-
-    fn free_bytes(&self) -> u64 {
-        let stat = statvfs(&self.root).expect("it is mounted");
-        stat.f_bavail * stat.f_frsize
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        if let Err(error) = run("umount", &["--lazy"], &[&self.root]) {
-            eprintln!("{} stays mounted: {error}", self.root.display());
-        }
-    }
-}
-
-fn run(program: &str, arguments: &[&str], paths: &[&Path]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).args(paths).output();
-    let output = output.map_err(|error| format!("{program}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
-}
 
 fn letter(id: &str, text: &str) -> Value {
     json!({ "to": "bob", "kind": "text", "text": text, "message_id": id })
@@ -98,12 +50,8 @@ fn fill(alice: &mut Chat) -> (u64, Value) {
 
 #[test]
 fn a_full_disk_stops_senders_only_and_only_while_it_is_full() {
-    let disk = match Disk::mount() {
-        Ok(disk) => disk,
-        Err(reason) if !geteuid().is_root() => {
-            return eprintln!("not run: mounting a small file system needs root ({reason})");
-        }
-        Err(reason) => panic!("root cannot mount a small file system: {reason}"),
+    let Some(disk) = Disk::mount() else {
+        return;
     };
     let (data, ballast) = (disk.root.join("data"), disk.root.join("ballast"));
     let file = File::create(&ballast).expect("an empty disk");

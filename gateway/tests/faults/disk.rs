@@ -1,0 +1,83 @@
+//! A disk of a test's own: an ext4 in a file, small enough to fill and free to lose its power.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::{fs::statvfs, process::geteuid};
+use tempfile::TempDir;
+
+use crate::node::directory;
+
+/// Two segments of 256 MiB fit, and what the file system itself takes.
+const DISK_BYTES: u64 = 640 << 20;
+
+/// A file system in a file. Unmounted when dropped; whatever uses it is dropped before.
+pub(crate) struct Disk {
+    _directory: TempDir,
+    image: PathBuf,
+    /// Where it is mounted.
+    pub(crate) root: PathBuf,
+}
+
+impl Disk {
+    /// A new, empty one. `None`, said aloud, where this user may not mount.
+    pub(crate) fn mount() -> Option<Self> {
+        match Self::try_mount() {
+            Ok(disk) => Some(disk),
+            Err(reason) if !geteuid().is_root() => {
+                eprintln!("not run: mounting a small file system needs root ({reason})");
+                None
+            }
+            Err(reason) => panic!("root cannot mount a small file system: {reason}"),
+        }
+    }
+
+    fn try_mount() -> Result<Self, String> {
+        let directory = directory();
+        let (image, root) = (directory.path().join("image"), directory.path().join("root"));
+        let made = File::create(&image).and_then(|file| file.set_len(DISK_BYTES));
+        made.and_then(|()| fs::create_dir(&root)).map_err(|error| error.to_string())?;
+        run("mkfs.ext4", &["-q", "-F", "-m", "0"], &[&image])?;
+        run("mount", &["-o", "loop"], &[&image, &root])?;
+        Ok(Self { _directory: directory, image, root })
+    }
+
+    /// The power fails: what was not synced is gone, and every write from now on is an error (`FS_IOC_SHUTDOWN` without
+    /// flushing the journal; Perl is in every Debian, and makes the call without unsafe code of ours).
+    pub(crate) fn cut_power(&self) {
+        let call = "open(my $f, '<', $ARGV[0]) or die $!; my $how = pack('L', 2); ioctl($f, 0x8004587d, $how) or die $!";
+        run("perl", &["-e", call], &[&self.root]).expect("ext4 can be shut down");
+    }
+
+    /// The power is back, and the machine has started again. Nothing may have a file open.
+    pub(crate) fn restore_power(&self) {
+        run("umount", &[], &[&self.root]).expect("nobody uses it");
+        run("mount", &["-o", "loop"], &[&self.image, &self.root]).expect("its journal is sound");
+    }
+
+    /// Bytes that a file may take.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        let stat = statvfs(&self.root).expect("it is mounted");
+        stat.f_bavail * stat.f_frsize
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if let Err(error) = run("umount", &["--lazy"], &[&self.root]) {
+            eprintln!("{} stays mounted: {error}", self.root.display());
+        }
+    }
+}
+
+fn run(program: &str, arguments: &[&str], paths: &[&Path]) -> Result<(), String> {
+    let output = Command::new(program).args(arguments).args(paths).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
