@@ -4,7 +4,7 @@
 
 use protocol::command::HistoryRange;
 use protocol::event::ErrorCode;
-use protocol::ids::{ConversationId, Seq};
+use protocol::ids::{ConversationId, Seq, UnixMillis};
 use protocol::limits::PAGE_BYTES_MAX;
 use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody, StreamKind as Kind};
 use storage_log::{Entry, Log, StreamId};
@@ -39,6 +39,7 @@ enum Purpose {
     History { asker: Asker, newest_first: bool, more: bool },
     Load { conversation: ConversationId },
     LookUp { store: Box<Store>, clock: u64 },
+    Verify { store: Box<Store>, now: UnixMillis },
     Survey { session: SessionId, shard: ShardId, user: Vec<u8>, memberships: StreamId, after: u64 },
 }
 
@@ -66,6 +67,22 @@ impl ConversationSide {
                 self.start(Purpose::Load { conversation }, &[entry], log);
             }
         }
+    }
+
+    /// An id that memory may know: the records say whether one of them is this command.
+    pub(super) fn start_verify(
+        &mut self,
+        store: Box<Store>,
+        candidates: &[u64],
+        now: UnixMillis,
+        log: &mut Log,
+    ) {
+        let stream = conversation_stream(store.conversation, Kind::Messages);
+        // What is not durable is known by its whole key, and is not this.
+        let entry = |seq: &u64| log.entries_after(stream, seq - 1).next().filter(|entry| entry.key == *seq);
+        let entries: Vec<Entry> = candidates.iter().filter_map(entry).collect();
+        self.slots.get_mut(&store.conversation).expect("entered").busy = true;
+        self.start(Purpose::Verify { store, now }, &entries, log);
     }
 
     /// An id older than memory reaches: look through the conversation's last day, newest first.
@@ -191,6 +208,7 @@ impl ConversationSide {
             }
             Purpose::Load { conversation } => self.finish_load(conversation, &records),
             Purpose::LookUp { store, clock } => self.finish_look_up(store, clock, &records, log),
+            Purpose::Verify { store, now } => self.finish_verify(store, &records, now, log),
             Purpose::Survey { session, shard, user, memberships, after } => {
                 // As with catching up, the end is judged now: a change that became durable meanwhile is in the next page.
                 let last = records.last().map_or(after, |last| last.position);
@@ -244,45 +262,71 @@ impl ConversationSide {
         }
     }
 
+    /// Nothing older has to be asked: either one of the candidates is this command, or only its fingerprint was the same.
+    fn finish_verify(&mut self, store: Box<Store>, records: &[Linked], now: UnixMillis, log: &mut Log) {
+        let Some(store) = self.answer_if_stored(store, records, log) else {
+            return;
+        };
+        self.end_look_up(&store);
+        if let Some(store) = self.judge_age(store, now, log) {
+            self.store(store, now, log, true);
+        }
+    }
+
     fn finish_look_up(&mut self, store: Box<Store>, clock: u64, records: &[Linked], log: &mut Log) {
-        let (mut oldest, mut unread) = (None, false);
-        for linked in records {
-            let Some(bytes) = &linked.record else {
-                unread = true;
-                continue;
-            };
-            let at = Portable::parse(bytes).map_or(0, |portable| portable.at.0);
-            oldest = Some((linked.seq.0, at));
-            let Some((user, message_id, content_hash)) = command_of(bytes) else {
-                continue;
-            };
-            if user == store.user.as_bytes() && message_id == store.message_id.0 {
-                let known = Known { seq: linked.seq.0, at, position: linked.position, content_hash };
-                self.end_look_up(&store);
-                return self.answer_again(&store, known, log);
-            }
-        }
-        if unread {
-            // It may be the one that is looked for, and stored twice it must not be.
-            self.end_look_up(&store);
-            let refusal = (ErrorCode::Unavailable, "the disk does not say whether this was stored before");
-            return self.refuse(store.asker, refusal);
-        }
+        let Some(store) = self.answer_if_stored(store, records, log) else {
+            return;
+        };
+        let oldest = records.last().and_then(|linked| Some((linked.seq.0, at_of(linked.record.as_ref()?)?)));
         match oldest {
             Some((seq, at)) if seq > 1 && at + (FORGOTTEN_AGE.as_millis() as u64) > clock => {
                 self.look_up_before(store, clock, seq, log);
             }
             _ => {
                 self.end_look_up(&store);
-                self.store(store, protocol::ids::UnixMillis(clock), log, true);
+                self.store(store, UnixMillis(clock), log, true);
             }
         }
+    }
+
+    /// Gives the command back if it is in none of the records; ends the look-up if it is, or if one cannot be read.
+    fn answer_if_stored(
+        &mut self,
+        store: Box<Store>,
+        records: &[Linked],
+        log: &mut Log,
+    ) -> Option<Box<Store>> {
+        for linked in records {
+            let Some((at, (user, message_id, content_hash))) =
+                linked.record.as_ref().and_then(|bytes| Some((at_of(bytes)?, command_of(bytes)?)))
+            else {
+                continue;
+            };
+            if user == store.user.as_bytes() && message_id == store.message_id.0 {
+                let known = Known { seq: linked.seq.0, at, position: linked.position, content_hash };
+                self.end_look_up(&store);
+                self.answer_again(&store, known, log);
+                return None;
+            }
+        }
+        if records.iter().any(|linked| linked.record.is_none()) {
+            // It may be the one that is looked for, and stored twice it must not be.
+            self.end_look_up(&store);
+            let refusal = (ErrorCode::Unavailable, "the disk does not say whether this was stored before");
+            self.refuse(store.asker, refusal);
+            return None;
+        }
+        Some(store)
     }
 
     fn end_look_up(&mut self, store: &Store) {
         self.slots.get_mut(&store.conversation).expect("a busy conversation is kept").busy = false;
         self.resumed.push_back(store.conversation);
     }
+}
+
+fn at_of(record: &[u8]) -> Option<u64> {
+    Portable::parse(record).ok().map(|portable| portable.at.0)
 }
 
 /// What a record in a user's stream of memberships says about one conversation.

@@ -64,10 +64,12 @@ struct Waiting {
     position: u64,
     shard: ShardId,
     reply: Reply,
+    /// Absent when the same command came again.
     delivery: Option<Delivery>,
 }
 
 struct Delivery {
+    key: recent::Key,
     asked_micros: u64,
     conversation: ConversationId,
     seq: u64,
@@ -80,6 +82,8 @@ pub struct ConversationSide {
     log: u16,
     slots: HashMap<ConversationId, Slot, foldhash::fast::RandomState>,
     recent: Recent,
+    /// Commands that are stored and not durable: nobody can read them yet. Bounded by what the log lets wait.
+    undurable: HashMap<recent::Key, recent::Known, foldhash::fast::RandomState>,
     waiting: VecDeque<Waiting>,
     /// Pages by a membership that is not durable yet, and the position that makes it so. Bounded by the page credits.
     early: VecDeque<(u64, Request)>,
@@ -103,6 +107,7 @@ impl ConversationSide {
             log,
             slots: HashMap::default(),
             recent,
+            undurable: HashMap::default(),
             waiting: VecDeque::new(),
             early: VecDeque::new(),
             jobs: Slab::new(),
@@ -151,6 +156,7 @@ impl ConversationSide {
             let waiting = self.waiting.pop_front().expect("looked at");
             self.outputs.push_back((waiting.shard, waiting.reply));
             if let Some(delivery) = waiting.delivery {
+                self.undurable.remove(&delivery.key);
                 self.deliver(&delivery, log);
             }
         }
@@ -254,22 +260,20 @@ impl ConversationSide {
     /// Stores a command, unless it was stored before or must not be.
     fn store(&mut self, store: Box<Store>, now: UnixMillis, log: &mut Log, looked_up: bool) {
         let key = self.recent.key(store.conversation, &store.user, store.message_id);
+        let head = log.head(conversation_stream(store.conversation, Kind::Messages)).seq;
         if store.idempotent && !looked_up {
-            if let Some(known) = self.recent.find(key) {
+            if let Some(known) = self.undurable.get(&key).copied() {
                 return self.answer_again(&store, known, log);
             }
-            let clock = log.clock(now.0);
-            let claimed = store.message_id.unix_ms().0;
-            if claimed > clock + recent::AHEAD_MAX.as_millis() as u64 {
-                let refusal =
-                    (ErrorCode::BadField, "message_id is ahead of the server's clock: see welcome.now");
-                return self.refuse(store.asker, refusal);
+            let candidates = self.recent.candidates(key, head);
+            if !candidates.is_empty() {
+                return self.start_verify(store, &candidates, now, log);
             }
-            if claimed + (recent::LOOK_UP_AGE.as_millis() as u64) < clock {
-                return self.start_look_up(store, clock, log);
+            if let Some(store) = self.judge_age(store, now, log) {
+                self.store(store, now, log, true);
             }
+            return;
         }
-        let head = log.head(conversation_stream(store.conversation, Kind::Messages)).seq;
         let slot = &self.slots[&store.conversation];
         let before = if let Loaded::Yes(conversation) = &slot.state { Some(conversation) } else { None };
         match state::plan(&self.places, &store, before, Seq(head + 1)) {
@@ -287,14 +291,32 @@ impl ConversationSide {
         }
     }
 
+    /// An id that memory does not know: gives the command back if it is new, refuses one of the future, and has one that
+    /// may have been forgotten looked up.
+    fn judge_age(&mut self, store: Box<Store>, now: UnixMillis, log: &mut Log) -> Option<Box<Store>> {
+        let clock = log.clock(now.0);
+        let claimed = store.message_id.unix_ms().0;
+        if claimed > clock + recent::AHEAD_MAX.as_millis() as u64 {
+            let refusal = (ErrorCode::BadField, "message_id is ahead of the server's clock: see welcome.now");
+            self.refuse(store.asker, refusal);
+            return None;
+        }
+        if self.recent.may_have_forgotten(claimed, clock) {
+            self.start_look_up(store, clock, log);
+            return None;
+        }
+        Some(store)
+    }
+
     fn stored(&mut self, store: &Store, key: recent::Key, plan: Plan, seq: u64, stored: Stored) {
         let position = stored.last_position;
         let known = recent::Known { seq, at: stored.at, position, content_hash: store.content_hash };
-        self.recent.insert(key, known);
+        self.recent.insert(key, seq, stored.at);
+        self.undurable.insert(key, known);
         self.messages_stored += plan.messages;
         let reply = stored_reply(store, known);
         let (asked_micros, conversation) = (store.asker.asked_micros, store.conversation);
-        let delivery = Some(Delivery { asked_micros, conversation, seq, audience: plan.audience });
+        let delivery = Some(Delivery { key, asked_micros, conversation, seq, audience: plan.audience });
         self.waiting.push_back(Waiting { position, shard: store.asker.shard, reply, delivery });
         let slot = self.slots.get_mut(&store.conversation).expect("entered");
         if let Some(after) = plan.after {
