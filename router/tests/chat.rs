@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use protocol::command::{Command, Connect, HistoryRange, MessageKind, Request, Send, Target};
 use protocol::event::{ErrorCode, PageItem, ServerFrame};
-use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, UnixMillis, UserId};
+use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::limits::FRAME_BYTES_MAX;
 use protocol::upgrade::Form;
 use protocol::ws::{Decoder, DecoderLimits, Role};
 use router::conversation::Recent;
 use router::cursor::Starts;
-use router::mail::{Clock, Request as MailRequest, SessionId};
+use router::mail::{Clock, Reply, Request as MailRequest, SessionId};
 use router::places::direct_conversation;
 use router::user::PAGE_CREDITS;
 use router::{ConversationSide, Places, ShardId, UserSide};
@@ -212,7 +212,7 @@ fn a_page_of_nothing_but_escapes_fits_a_frame_and_says_that_there_is_more() {
     let rendered = 5_000 * 6 + 256;
     let fits = FRAME_BYTES_MAX / rendered;
     assert_eq!(page(HistoryRange::Latest), ((9 - fits as u64..9).collect(), true));
-    assert_eq!(page(HistoryRange::After(protocol::ids::Seq(0))), ((1..=fits as u64).collect(), true));
+    assert_eq!(page(HistoryRange::After(Seq(0))), ((1..=fits as u64).collect(), true));
 }
 
 #[test]
@@ -328,6 +328,37 @@ fn a_state_that_could_not_be_read_once_is_read_again() {
     chat.disk_reads = true;
     let frames = chat.command(alice, list);
     assert!(frames.iter().any(|frame| matches!(frame, ServerFrame::MembersPage { .. })), "{frames:?}");
+}
+
+#[test]
+fn heads_count_what_is_durable() {
+    let mut chat = Chat::new();
+    let (alice, _) = chat.connect("alice", None);
+    chat.command(alice, send("bob", "durable", id_of(NOW.0, 1)));
+    chat.request(alice, send("bob", "under way", id_of(NOW.0, 2)));
+    while let Some((_, request)) = chat.users.poll_mail() {
+        chat.side.handle_request(request, NOW, &mut chat.log);
+    }
+    let connect = Connect {
+        token: None,
+        device: DeviceId::new("b").expect("a name"),
+        cursor: None,
+        positions: Some(vec![]),
+    };
+    chat.users.connect(1, user("bob"), Form::Json, RequestId(1), connect, NOW).expect("a first session");
+    // It reads its welcome, and the survey is answered before the second message is durable.
+    while let Some((id, _)) = chat.users.poll_sendable() {
+        while let Some(bytes) = chat.users.take_send(id, &mut Vec::new()) {
+            let sent = bytes.len();
+            chat.users.handle_sent(id, bytes, sent);
+        }
+    }
+    let (_, survey) = chat.users.poll_mail().expect("a survey");
+    chat.side.handle_request(survey, NOW, &mut chat.log);
+    let Some((_, Reply::Surveyed { conversations, .. })) = chat.side.poll_output() else {
+        panic!("what was surveyed");
+    };
+    assert_eq!((conversations[0].head, conversations[0].message_count), (Seq(1), 1));
 }
 
 #[test]

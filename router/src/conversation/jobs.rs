@@ -338,10 +338,21 @@ fn surveyed(linked: &Linked, user: &[u8], log: &Log) -> Option<Surveyed> {
         _ => Some(Seq(1)),
     };
     let stream = conversation_stream(portable.conversation, Kind::Messages);
-    let head = log.entries_before(stream, u64::MAX).next().map_or(0, |entry| entry.key);
-    let message_count = log.head(stream).message_count;
+    let (head, message_count) = durable_head(stream, log);
     let (position, conversation) = (linked.position, portable.conversation);
     Some(Surveyed { position, conversation, head: Seq(head), message_count, visible_from })
+}
+
+/// Sequence of the newest durable record of a conversation, and the messages up to there.
+fn durable_head(stream: StreamId, log: &Log) -> (u64, u64) {
+    let newest = log.head(stream);
+    let Some(entry) = log.entries_before(stream, u64::MAX).next() else {
+        return (0, 0);
+    };
+    // What is being written is a few messages at most; where the durable head is no longer in memory they are taken off.
+    let below = newest.message_count.saturating_sub(newest.seq - entry.key);
+    let counted = log.recent(entry.location).map_or(below, |record| record.message_count());
+    (entry.key, if entry.key == newest.seq { newest.message_count } else { counted })
 }
 
 /// A record in the stream of memberships either adds the user, and says from where, or takes it out.
