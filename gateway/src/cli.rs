@@ -15,6 +15,7 @@ use protocol::ids::{UnixMillis, UserId};
 use crate::{
     auth::{self, Keys},
     config::{Config, Layers},
+    doctor::{self, Host, Plan, Report, Verdict},
 };
 
 /// Exit code of everything that went as asked.
@@ -26,8 +27,7 @@ pub const EXIT_REFUSED: u8 = 2;
 
 const SERVE_NOTES: &str = "\
 Example:     gatehouse --data /var/lib/gatehouse --config /etc/gatehouse.toml
-Settings:    flags win over GATEHOUSE_* variables, those over the file
-Logging:     GATEHOUSE_LOG=debug, GATEHOUSE_LOG_FORMAT=json (standard error)
+Settings:    flags, else GATEHOUSE_* (GATEHOUSE_LOG=debug, GATEHOUSE_LOG_FORMAT=json), else the file
 Exit codes:  0 drained   1 failed while serving   2 bad configuration, start refused";
 
 const TOKEN_NOTES: &str = "\
@@ -38,6 +38,11 @@ const CHECK_NOTES: &str = "\
 Variables GATEHOUSE_* apply, as they do when serving.
 Example:     gatehouse check-config /etc/gatehouse.toml && systemctl restart gatehouse
 Exit codes:  0 nothing found   2 mistakes, each with its line";
+
+const DOCTOR_NOTES: &str = "\
+Looks and changes nothing; with --disk it writes 100 KB into the data directory and removes them.
+Example:     gatehouse doctor --config /etc/gatehouse.toml --disk
+Exit codes:  0 all good   1 warnings   2 faults, or bad configuration";
 
 /// A chat gateway for one machine.
 #[derive(Debug, Parser)]
@@ -62,6 +67,9 @@ pub enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Look at this machine and say what stands in a node's way
+    #[command(after_help = DOCTOR_NOTES)]
+    Doctor(DoctorFlags),
     /// Run the node; the default
     #[command(after_help = SERVE_NOTES)]
     Serve(ServeFlags),
@@ -91,6 +99,26 @@ pub struct ServeFlags {
     /// Data-plane threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub shards: Option<String>,
+}
+
+/// Flags of `doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorFlags {
+    /// Configuration file (TOML) [env: GATEHOUSE_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of logs and keys [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<OsString>,
+    /// Data-plane threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub shards: Option<String>,
+    /// Measure what a sync takes in the data directory
+    #[arg(long)]
+    pub disk: bool,
+    /// One JSON array, for scripts
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `token`.
@@ -126,6 +154,28 @@ impl ServeFlags {
         ];
         let flags = given.into_iter().filter_map(|(key, text)| Some((key, text?))).collect();
         Layers { file: self.config.clone().or(process.file), flags, ..process }
+    }
+}
+
+impl DoctorFlags {
+    /// What to print, and the exit code.
+    pub fn examine(&self, process: Layers) -> Result<(String, u8), String> {
+        let (config, data, shards) = (self.config.clone(), self.data.clone(), self.shards.clone());
+        let flags = ServeFlags { config, data, shards, ..ServeFlags::default() };
+        let config = Config::load(&flags.layers(process)).map_err(|errors| errors.to_string())?;
+        let host = Host::this();
+        let mut checks = doctor::examine(&host, Plan::of(&config, &host));
+        if self.disk {
+            checks.push(doctor::probe(&config.data));
+        }
+        let report = Report(&checks);
+        let code = match report.verdict() {
+            Verdict::Good => EXIT_OK,
+            Verdict::Warning => EXIT_FAILED,
+            Verdict::Fault => EXIT_REFUSED,
+        };
+        let text = if self.json { serde_json::to_string_pretty(&checks) } else { Ok(report.to_string()) };
+        Ok((text.map_err(|error| error.to_string())?, code))
     }
 }
 

@@ -25,6 +25,13 @@ fn main() -> ExitCode {
                 Err(mistakes) => refuse(&mistakes),
             }
         }
+        Some(Command::Doctor(flags)) => match flags.examine(Layers::of_process()) {
+            Ok((report, code)) => {
+                say(format_args!("{report}"));
+                ExitCode::from(code)
+            }
+            Err(mistakes) => refuse(&mistakes),
+        },
         Some(Command::Token(flags)) => match flags.issue(Layers::of_process()) {
             Ok(token) => say(format_args!("{token}")),
             Err(reason) => refuse(&reason),

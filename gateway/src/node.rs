@@ -27,7 +27,7 @@ use crate::state::{LogHealth, NodeState};
 use crate::store::{LogRefusal, OpenLog, Store};
 
 /// Descriptors kept free of connections: to refuse in words, and for moves that arrive.
-const SPARE_SOCKETS: u32 = 256;
+pub const SPARE_SOCKETS: u32 = 256;
 
 /// A slow reader pins at most this much in the kernel, in bytes.
 const SEND_BUFFER_BYTES: u32 = 64 << 10;

@@ -4,6 +4,7 @@ mod admin;
 mod auth;
 mod cli;
 mod config;
+mod doctor;
 mod metrics;
 mod state;
 mod store;

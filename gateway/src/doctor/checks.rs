@@ -1,0 +1,245 @@
+//! What is looked at, and what would be good.
+
+use super::{Check, Host, Verdict};
+use crate::config::Config;
+use crate::node::SPARE_SOCKETS;
+
+/// Memory of one idle connection: what a node measures, 2.6 KiB, and the kernel's end with an armed receive, 4.7 KiB.
+const CONNECTION_BYTES: u64 = 8 << 10;
+
+/// The backlog that the node asks for when it listens.
+const BACKLOG: u64 = 4096;
+
+/// Pages of the kernel's TCP accounting.
+const PAGE_BYTES: u64 = 4096;
+
+/// What a node is meant to hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Data-plane threads.
+    pub shards: u64,
+    /// Connections of each.
+    pub connections_max: u64,
+}
+
+impl Plan {
+    /// What `config` says, on a machine of so many cores.
+    #[must_use]
+    pub fn of(config: &Config, host: &Host) -> Self {
+        let shards = config.shards.map_or(host.cores as u64, u64::from);
+        Self { shards, connections_max: u64::from(config.connections_max) }
+    }
+
+    fn connections(self) -> u64 {
+        self.shards * self.connections_max
+    }
+}
+
+/// Everything that can be seen without writing.
+#[must_use]
+pub fn examine(host: &Host, plan: Plan) -> Vec<Check> {
+    let checks = [
+        Some(ring(host)),
+        Some(files(host, plan)),
+        memory(host, plan),
+        backlog(host, "somaxconn", "net.core.somaxconn"),
+        backlog(host, "syn backlog", "net.ipv4.tcp_max_syn_backlog"),
+        tcp_memory(host, plan),
+        conntrack(host, plan),
+        ports(host),
+        huge_pages(host),
+        governor(host),
+        clock(host),
+        queues(host),
+    ];
+    checks.into_iter().flatten().collect()
+}
+
+fn verdict(good: bool, otherwise: Verdict) -> Verdict {
+    if good { Verdict::Good } else { otherwise }
+}
+
+fn sysctl(key: &str) -> String {
+    format!("proc/sys/{}", key.replace('.', "/"))
+}
+
+fn set(key: &str, value: impl std::fmt::Display) -> String {
+    format!("sysctl -w {key}={value}, and the same line in /etc/sysctl.d/60-gatehouse.conf")
+}
+
+fn ring(host: &Host) -> Check {
+    let disabled = host.number("proc/sys/kernel/io_uring_disabled").is_some_and(|mode| mode > 0);
+    let fix =
+        if disabled { set("kernel.io_uring_disabled", 0) } else { "a kernel of 6.8 or newer".to_owned() };
+    Check {
+        name: "io_uring",
+        verdict: verdict(host.ring.is_ok(), Verdict::Fault),
+        found: host.ring.clone().map_or_else(|missing| missing, |()| "everything is there".to_owned()),
+        wanted: "every feature that the node uses".to_owned(),
+        why: "sockets and files are driven through it alone",
+        fix,
+    }
+}
+
+fn files(host: &Host, plan: Plan) -> Check {
+    let wanted = plan.connections_max + u64::from(SPARE_SOCKETS);
+    Check {
+        name: "file limit",
+        verdict: verdict(host.files_max.is_none_or(|limit| limit >= wanted), Verdict::Fault),
+        found: host.files_max.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string()),
+        wanted: format!("at least {wanted}: connections_max and {SPARE_SOCKETS} to spare"),
+        why: "the kernel bounds a shard's table of sockets by it; the node refuses to start below",
+        fix: format!("LimitNOFILE={wanted} in the unit, or ulimit -n {wanted}, or a lower connections_max"),
+    }
+}
+
+fn memory(host: &Host, plan: Plan) -> Option<Check> {
+    let (total, available) = (host.memory("MemTotal")?, host.memory("MemAvailable")?);
+    let planned = plan.connections() * CONNECTION_BYTES;
+    let good = verdict(planned <= available, Verdict::Warning);
+    let mib = |bytes: u64| bytes >> 20;
+    Some(Check {
+        name: "memory",
+        verdict: if planned > total { Verdict::Fault } else { good },
+        found: format!("{} MiB available of {}", mib(available), mib(total)),
+        wanted: format!("{} MiB for {} idle connections", mib(planned), plan.connections()),
+        why: "an idle connection costs 8 KiB, most of it in the kernel; what waits for slow readers comes on top",
+        fix: "a lower connections_max, or more memory".to_owned(),
+    })
+}
+
+fn backlog(host: &Host, name: &'static str, key: &str) -> Option<Check> {
+    let found = host.number(&sysctl(key))?;
+    Some(Check {
+        name,
+        verdict: verdict(found >= BACKLOG, Verdict::Warning),
+        found: found.to_string(),
+        wanted: format!("at least {BACKLOG}, what the node asks for"),
+        why: "when many connect at once, the kernel drops what does not fit",
+        fix: set(key, 65_535),
+    })
+}
+
+/// `tcp_mem` is low, pressure, high, in pages, and counts queued data alone.
+fn tcp_memory(host: &Host, plan: Plan) -> Option<Check> {
+    let pages = host.numbers(&sysctl("net.ipv4.tcp_mem"))?;
+    let pressure = pages.get(1)? * PAGE_BYTES;
+    // One connection in eight with a page waiting: a storm that everybody comes back from.
+    let wanted = plan.connections() * PAGE_BYTES / 8;
+    let high = wanted / PAGE_BYTES * 2;
+    Some(Check {
+        name: "tcp_mem",
+        verdict: verdict(pressure >= wanted, Verdict::Warning),
+        found: format!("pressure at {} MiB of queued data", pressure >> 20),
+        wanted: format!("at least {} MiB", wanted >> 20),
+        why: "above it the kernel shrinks the windows of all connections",
+        fix: set("net.ipv4.tcp_mem", format_args!("\"{} {} {high}\"", high / 4, high / 2)),
+    })
+}
+
+fn conntrack(host: &Host, plan: Plan) -> Option<Check> {
+    let key = "net.netfilter.nf_conntrack_max";
+    let found = host.number(&sysctl(key))?;
+    let wanted = plan.connections() + plan.connections() / 4;
+    Some(Check {
+        name: "conntrack",
+        verdict: verdict(found >= wanted, Verdict::Fault),
+        found: found.to_string(),
+        wanted: format!("at least {wanted}, a quarter more than connections"),
+        why: "a full table drops connections, and nobody but the kernel's log says so",
+        fix: format!("{}; or no tracking of the port (nft: notrack)", set(key, wanted)),
+    })
+}
+
+fn ports(host: &Host) -> Option<Check> {
+    let key = "net.ipv4.ip_local_port_range";
+    let range = host.numbers(&sysctl(key))?;
+    let count = range.get(1)?.saturating_sub(*range.first()?) + 1;
+    Some(Check {
+        name: "outgoing ports",
+        verdict: verdict(count >= 16_384, Verdict::Warning),
+        found: format!("{count} for each pair of addresses"),
+        wanted: "28,000 as the kernel has it; 60,000 where loadgen runs".to_owned(),
+        why: "a load generator has one connection a port; a node needs few",
+        fix: set(key, "\"1024 65535\""),
+    })
+}
+
+fn huge_pages(host: &Host) -> Option<Check> {
+    let found = host.choice("sys/kernel/mm/transparent_hugepage/enabled")?;
+    Some(Check {
+        name: "huge pages",
+        verdict: verdict(found != "always", Verdict::Warning),
+        wanted: "madvise or never".to_owned(),
+        found,
+        why: "`always` backs sparse tables with 2 MiB pages: memory a connection grows, and compaction stalls shards",
+        fix: "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled".to_owned(),
+    })
+}
+
+fn governor(host: &Host) -> Option<Check> {
+    let found = host.text("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")?;
+    Some(Check {
+        name: "governor",
+        verdict: verdict(found == "performance", Verdict::Warning),
+        found,
+        wanted: "performance".to_owned(),
+        why: "a core that has clocked down answers the first message late",
+        fix: "cpupower frequency-set -g performance".to_owned(),
+    })
+}
+
+fn clock(host: &Host) -> Option<Check> {
+    let found = host.text("sys/devices/system/clocksource/clocksource0/current_clocksource")?;
+    let good =
+        ["tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page"].contains(&found.as_str());
+    Some(Check {
+        name: "clock",
+        verdict: verdict(good, Verdict::Warning),
+        found,
+        wanted: "tsc, or the hypervisor's clock".to_owned(),
+        why: "a shard reads the clock every turn; other sources cost a system call each",
+        fix: "tsc=reliable on the kernel's command line, if the machine's is".to_owned(),
+    })
+}
+
+/// Network cards whose packets all go through one core.
+fn queues(host: &Host) -> Option<Check> {
+    // What has a device behind it is a card; the others are the kernel's own.
+    let is_card = |card: &String| !host.names(&format!("sys/class/net/{card}/device")).is_empty();
+    let cards: Vec<String> = host.names("sys/class/net").into_iter().filter(is_card).collect();
+    let receiving = |card: &String| {
+        let queues = host.names(&format!("sys/class/net/{card}/queues"));
+        queues.into_iter().filter(|queue| queue.starts_with("rx-")).collect::<Vec<_>>()
+    };
+    // A mask of cores, in words of hexadecimal digits.
+    let spreads = |card: &String, queue: &String| {
+        let mask = host.text(&format!("sys/class/net/{card}/queues/{queue}/rps_cpus"));
+        mask.is_none_or(|mask| mask.chars().any(|digit| digit.is_ascii_hexdigit() && digit != '0'))
+    };
+    let is_single = |card: &&String| {
+        let queues = receiving(card);
+        queues.len() == 1 && !spreads(card, &queues[0])
+    };
+    let single: Vec<&String> = cards.iter().filter(is_single).collect();
+    let good = single.is_empty() || host.cores == 1;
+    let named = |cards: &[&String]| cards.iter().map(|card| card.as_str()).collect::<Vec<_>>().join(", ");
+    (!cards.is_empty()).then(|| Check {
+        name: "network queues",
+        verdict: verdict(good, Verdict::Warning),
+        found: if good {
+            "spread over cores".to_owned()
+        } else {
+            format!("one queue and no RPS: {}", named(&single))
+        },
+        wanted: "a receive queue for each shard, or RPS".to_owned(),
+        why: "all packets go through one core, which is also a shard's",
+        fix: match single.first() {
+            Some(card) => format!(
+                "echo {:x} > /sys/class/net/{card}/queues/rx-0/rps_cpus",
+                (1_u128 << host.cores.min(127)) - 1
+            ),
+            None => "none".to_owned(),
+        },
+    })
+}
