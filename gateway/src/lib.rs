@@ -20,4 +20,5 @@ pub mod node;
 pub mod shard;
 pub mod state;
 pub mod store;
+pub mod supervisor;
 pub mod wheel;

@@ -25,6 +25,7 @@ use crate::metrics::ShardMetrics;
 use crate::shard::{Listener, MAIL_PER_TURN, OwnedLog, Shard, ShardConfig, ShardParts};
 use crate::state::{LogHealth, NodeState};
 use crate::store::{LogRefusal, OpenLog, Store};
+use crate::supervisor::{Supervisor, manager_of_environment};
 
 /// Descriptors kept free of connections: to refuse in words, and for moves that arrive.
 pub const SPARE_SOCKETS: u32 = 256;
@@ -337,12 +338,14 @@ fn control(
             // The receiver lives as long as the node runs.
             let _ = done.send(well);
         })?;
+        let supervisor = Supervisor::new(manager_of_environment(), metrics.clone());
+        supervisor.ready();
         let context = AdminContext { state: state.clone(), metrics, admin_token, drain: drain.clone() };
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let admin = tokio::spawn(admin::serve(listener, context, async {
             let _ = stopped.await;
         }));
-        let signals = tokio::spawn(watch(state.clone(), drain));
+        let signals = tokio::spawn(watch(state.clone(), supervisor, drain));
         let well = ended.await.unwrap_or(false);
         signals.abort();
         let _ = stop.send(());
@@ -351,8 +354,8 @@ fn control(
     })
 }
 
-/// Drains on SIGTERM or SIGINT, and when a log has failed.
-async fn watch(state: Arc<NodeState>, drain: Arc<impl Fn()>) {
+/// Drains on SIGTERM or SIGINT, and when a log has failed; keeps the service manager informed.
+async fn watch(state: Arc<NodeState>, mut supervisor: Supervisor, drain: Arc<impl Fn()>) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -360,11 +363,19 @@ async fn watch(state: Arc<NodeState>, drain: Arc<impl Fn()>) {
         return tracing::error!("signals cannot be watched: stop this node by the admin's /v1/drain");
     };
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
+    let mut told = false;
     loop {
         tokio::select! {
             _ = terminate.recv() => drain(),
             _ = interrupt.recv() => drain(),
             _ = tick.tick() => if state.exit_failed() { drain() },
+        }
+        if !state.is_draining() {
+            supervisor.feed_watchdog();
+        } else if std::mem::replace(&mut told, true) {
+            supervisor.feed_watchdog_anyway();
+        } else {
+            supervisor.stopping();
         }
     }
 }

@@ -8,3 +8,4 @@ mod doctor;
 mod metrics;
 mod state;
 mod store;
+mod supervisor;

@@ -312,3 +312,28 @@ fn damage_is_named_and_stays_alone() {
         );
     }
 }
+
+/// The service manager is told that the node serves, that it is well, and that it stops.
+#[test]
+fn the_service_manager_hears_of_everything() {
+    let data = directory();
+    let path = data.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a socket of ours");
+    let hear = |wanted: &str| {
+        let mut buffer = [0; 256];
+        loop {
+            let bytes = manager.recv(&mut buffer).expect("the node says it in time");
+            if buffer[..bytes].starts_with(wanted.as_bytes()) {
+                return;
+            }
+        }
+    };
+    let mut node = Node::start(data.path(), &[("NOTIFY_SOCKET", path.to_str().expect("a path of ours"))]);
+    hear("READY=1");
+    hear("WATCHDOG=1");
+    hear("WATCHDOG=1");
+    node.terminate();
+    hear("STOPPING=1");
+    assert_eq!(node.ended().code(), Some(0));
+}
