@@ -157,6 +157,8 @@ pub(crate) struct Totals {
     pub(crate) violations: Violations,
     /// Message ids that were refused for good.
     pub(crate) refused: Vec<String>,
+    /// Users, and how many of their sends were given up.
+    pub(crate) given_up_by: BTreeMap<String, u64>,
 }
 
 /// Plain counters.

@@ -44,6 +44,7 @@ pub(crate) struct Board {
     pub(crate) counts: Counts,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) closes: BTreeMap<u16, u64>,
+    pub(crate) given_up_by: BTreeMap<String, u64>,
     pub(crate) ack: Measured,
     pub(crate) delivery: Measured,
     pub(crate) lag: Measured,
@@ -66,6 +67,7 @@ impl Board {
             counts: Counts::default(),
             errors: BTreeMap::new(),
             closes: BTreeMap::new(),
+            given_up_by: BTreeMap::new(),
             ack: Measured::default(),
             delivery: Measured::default(),
             lag: Measured::default(),
@@ -128,6 +130,8 @@ impl Board {
         for (code, count) in totals.closes {
             *self.closes.entry(code).or_default() += count;
         }
+        // A user belongs to one worker.
+        self.given_up_by.extend(totals.given_up_by);
         self.ack.merge(&totals.ack);
         self.delivery.merge(&totals.delivery);
         self.lag.merge(&totals.lag);

@@ -22,6 +22,8 @@ use machine::Machine;
 pub(crate) const P99_MAX_MS: f64 = 200.0;
 /// How late the generator may be before a run proves nothing, in milliseconds.
 pub(crate) const LAG_P99_MAX_MS: f64 = 5.0;
+/// Users that a reason names.
+const NAMES_MAX: usize = 8;
 /// The percentiles of the drawn distribution: ten steps for each further nine.
 const NINES: u32 = 5;
 const STEPS_PER_NINE: u32 = 10;
@@ -107,6 +109,8 @@ pub(crate) struct Report {
     pub(crate) counts: Counts,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) closes: BTreeMap<u16, u64>,
+    /// Users, and how many of their sends were given up.
+    pub(crate) given_up_by: BTreeMap<String, u64>,
     pub(crate) ack: Pair,
     pub(crate) delivery: Pair,
     pub(crate) lag: Pair,
@@ -151,6 +155,7 @@ impl Report {
             counts: board.counts,
             errors: board.errors.clone(),
             closes: board.closes.clone(),
+            given_up_by: board.given_up_by.clone(),
             ack: Pair::of(&board.ack),
             delivery: Pair::of(&board.delivery),
             lag: Pair::of(&board.lag),
@@ -178,7 +183,13 @@ impl Report {
         let away = u64::from(self.settings.users).saturating_sub(online_at_end);
         add(refused > 0, format!("{refused} sends were refused"));
         add(unanswered > 0, format!("{unanswered} sends were never answered"));
-        add(given_up > 0, format!("{given_up} sends were given up: too many of their users waited already"));
+        add(
+            given_up > 0,
+            format!(
+                "{given_up} sends were given up, too many of the same users waited already: {}",
+                first_names(&self.given_up_by)
+            ),
+        );
         add(stopped > 0, format!("{stopped} users were told not to come back"));
         add(away > 0, format!("{away} users were not online at the end"));
         add(logs_missing > 0, format!("{logs_missing} conversations could not be read"));
@@ -234,6 +245,16 @@ impl Report {
             write(path, html::page(self))?;
         }
         Ok(())
+    }
+}
+
+/// The first users by name and what each has, and how many more there are.
+fn first_names(users: &BTreeMap<String, u64>) -> String {
+    let told = users.iter().take(NAMES_MAX).map(|(name, count)| format!("{name} {count}"));
+    let told = told.collect::<Vec<_>>().join(", ");
+    match users.len().saturating_sub(NAMES_MAX) {
+        0 => told,
+        more => format!("{told} and {more} more"),
     }
 }
 
@@ -311,4 +332,16 @@ impl fmt::Display for Report {
 fn row(name: &str, summary: &Summary) -> String {
     let Summary { count, p50_ms, p90_ms, p99_ms, p99_9_ms, max_ms } = summary;
     format!("{name:<16}{p50_ms:>8.2} {p90_ms:>8.2} {p99_ms:>8.2} {p99_9_ms:>8.2} {max_ms:>8.2} {count:>8}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_names_the_first_users_and_counts_the_rest() {
+        let users = |count: u64| (0..count).map(|user| (format!("u{user}"), user + 1)).collect();
+        assert_eq!(first_names(&users(2)), "u0 1, u1 2");
+        assert_eq!(first_names(&users(10)), "u0 1, u1 2, u2 3, u3 4, u4 5, u5 6, u6 7, u7 8 and 2 more");
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use protocol::ids::UserId;
+
 use crate::{
     clock::Moment,
     latency::Latencies,
@@ -61,6 +63,7 @@ pub(super) struct Tally {
     pub(super) closes: BTreeMap<u16, u64>,
     pub(super) violations: Violations,
     pub(super) refused: Vec<String>,
+    pub(super) given_up_by: BTreeMap<String, u64>,
     pub(super) ack: Measured,
     pub(super) delivery: Measured,
     pub(super) lag: Measured,
@@ -90,6 +93,12 @@ impl Tally {
         tick
     }
 
+    /// A send of `user` will not be made.
+    pub(super) fn give_up(&mut self, user: &UserId) {
+        self.counts.given_up += 1;
+        *self.given_up_by.entry(user.as_str().to_owned()).or_default() += 1;
+    }
+
     pub(super) fn totals(&self) -> Totals {
         Totals {
             counts: self.counts,
@@ -101,6 +110,7 @@ impl Tally {
             back: self.back.buckets(),
             violations: self.violations.clone(),
             refused: self.refused.clone(),
+            given_up_by: self.given_up_by.clone(),
         }
     }
 }

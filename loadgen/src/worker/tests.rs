@@ -234,7 +234,37 @@ fn what_waits_for_a_node_that_stays_away_is_bounded_and_counted() {
         pair.offer();
     }
     assert_eq!((pair.user.unanswered(), pair.desk.tally.counts.given_up), (1024, 3));
-    assert!(pair.desk.last_fault.is_some(), "it says who");
+    let me = pair.desk.plan.name(ME).to_string();
+    assert_eq!(pair.desk.tally.given_up_by, [(me, 3)].into(), "it says who");
+}
+
+#[test]
+fn what_a_busy_node_wants_later_counts_as_waiting() {
+    let mut pair = Pair::online(Forms::Binary);
+    for _ in 0..1024 {
+        pair.offer();
+    }
+    // Every send that is written is answered busy and makes room for the next: in the end all wait for a retry.
+    loop {
+        let asked = pair.asked();
+        if asked.is_empty() {
+            break;
+        }
+        for id in asked.into_iter().filter_map(|request| request.id) {
+            let (code, message) = (ErrorCode::Busy, String::new());
+            let error = ErrorReply { id: Some(id), code, message, retry_after_ms: Some(50) };
+            pair.feed(ServerFrame::Error(error));
+        }
+    }
+    assert_eq!((pair.user.unanswered(), pair.desk.retries.len()), (0, 1024));
+    pair.offer();
+    assert_eq!(pair.desk.tally.counts.given_up, 1);
+    let (_, _, pending) = pair.desk.retries.pop().expect("all of them are there");
+    pair.user.offer_again(&mut pair.desk, pending);
+    let (id, message_id) = pair.asked_send();
+    pair.feed(ok(id, message_id, 1));
+    pair.offer();
+    assert_eq!((pair.user.unanswered(), pair.desk.tally.counts.given_up), (1, 1));
 }
 
 #[test]

@@ -47,7 +47,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Bits of a connection's number that count the connections of one user.
 const CONNECTION_BITS: u32 = 20;
 
-/// Sends of one user that wait for it to be connected or for a place. An open loop does not wait for the node: this is an
+/// Sends of one user that wait for it to be connected, for a place, or for the time of a retry. An open loop does not wait for the node: this is an
 /// outage of minutes at several sends a second, and 1,000 such users hold some 300 MB. What comes on top is given up and
 /// makes the run bad.
 const WAITING_MAX: usize = 1024;
@@ -102,6 +102,8 @@ pub(super) struct User {
     reconnect_after: Option<Duration>,
     failures: u32,
     queue: VecDeque<Pending>,
+    /// Sends that stand among the desk's retries.
+    retrying: usize,
     in_flight: BTreeMap<u32, Asked>,
     next_request: u32,
     /// How far the node's clock is ahead of ours, in milliseconds.
@@ -129,6 +131,7 @@ impl User {
             reconnect_after: None,
             failures: 0,
             queue: VecDeque::new(),
+            retrying: 0,
             in_flight: BTreeMap::new(),
             next_request: 1,
             clock_ahead: 0,
@@ -192,11 +195,8 @@ impl User {
         message_id: MessageId,
         command: Command,
     ) {
-        if self.queue.len() >= WAITING_MAX {
-            desk.tally.counts.given_up += 1;
-            let name = desk.plan.name(self.index);
-            desk.last_fault = Some(format!("{name} has {WAITING_MAX} sends waiting: the next is given up"));
-            return;
+        if self.queue.len() + self.retrying >= WAITING_MAX {
+            return desk.tally.give_up(desk.plan.name(self.index));
         }
         self.queue.push_back(Pending { message_id, room, due, command, sent_at: None, in_history: false });
         self.pump(desk, Moment::now());
@@ -205,6 +205,7 @@ impl User {
     /// A send whose retry time has come.
     pub(super) fn offer_again(&mut self, desk: &mut Desk, pending: Pending) {
         desk.tally.counts.retried += 1;
+        self.retrying -= 1;
         self.queue.push_back(pending);
         self.pump(desk, Moment::now());
     }
@@ -429,6 +430,7 @@ impl User {
         };
         if error.code.retryable() {
             let wait = error.retry_after_ms.map_or(RETRY_AFTER, Duration::from_millis);
+            self.retrying += 1;
             desk.retries.push((now.after(wait), self.place, pending));
             return;
         }
