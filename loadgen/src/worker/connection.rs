@@ -59,7 +59,7 @@ pub(super) async fn live(worker: Rc<Worker>, place: usize, begin_after: Duration
         }
         let wait = worker.with(|state| {
             let user = &mut state.users[place];
-            (user.presence != Presence::Stopped).then(|| user.backoff(&mut state.desk.random))
+            (user.presence != Presence::Stopped).then(|| user.backoff(&mut state.desk))
         });
         let Some(wait) = wait else { return };
         sleep(wait).await;

@@ -359,15 +359,25 @@ fn closes_of_the_41_range_stop_a_user_and_a_drain_says_when_to_come_back() {
     let mut pair = Pair::online(Forms::Binary);
     pair.feed(ServerFrame::Drain { reconnect_in_ms: 1234, reason: String::new() });
     pair.user.handle_lost(&mut pair.desk, CloseCode::DRAIN);
-    let mut random = pair.desk.random.clone();
-    assert_eq!(pair.user.backoff(&mut random), Duration::from_millis(1234));
-    for failures in 0..12 {
-        let ceiling = Duration::from_millis(100 << failures).min(Duration::from_secs(5));
-        assert!(pair.user.backoff(&mut random) <= ceiling, "after {failures} failures");
-    }
+    assert_eq!(pair.user.backoff(&mut pair.desk), Duration::from_millis(1234));
     pair.connect(None);
     pair.user.handle_lost(&mut pair.desk, CloseCode::REPLACED);
     assert_eq!((pair.user.presence, pair.desk.tally.counts.stopped), (Presence::Stopped, 1));
+}
+
+#[test]
+fn few_users_come_back_soon_and_many_no_denser_than_they_came() {
+    for (users, longest) in [(USERS_MIN, 500), (1_000, 500), (4_000, 2_000), (100_000, 5_000)] {
+        let mut pair = Pair::online(Forms::Binary);
+        pair.desk.config.users = users;
+        for failures in 0..12 {
+            let ceiling = Duration::from_millis((100 << failures).min(longest));
+            let wait = pair.user.backoff(&mut pair.desk);
+            assert!(wait <= ceiling, "{users} users after {failures} failures: {wait:?}");
+        }
+        let late = (0..100).map(|_| pair.user.backoff(&mut pair.desk)).max().expect("a hundred");
+        assert!(late > Duration::from_millis(longest / 2), "{users} users use all of the time: {late:?}");
+    }
 }
 
 #[test]

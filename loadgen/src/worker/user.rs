@@ -23,7 +23,7 @@ use protocol::{
     upgrade::Form,
 };
 
-use super::{desk::Desk, history::Who};
+use super::{CONNECTS_PER_SECOND, desk::Desk, history::Who};
 use crate::{
     client::{Codec, Incoming},
     clock::{Moment, unix_now},
@@ -38,8 +38,11 @@ use crate::{
 const IN_FLIGHT_MAX: usize = COMMANDS_IN_FLIGHT_MAX / 2;
 /// Waits before the next connection: anything up to this much, doubled with every failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// And up to this much at most.
+/// And up to this much at most, however many users there are.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Fewer users wait shorter, down to this: then they do not come denser than they came first, and an outage, in which
+/// latency is not judged, is not much longer than the node was gone.
+const BACKOFF_MAX_LEAST: Duration = Duration::from_millis(500);
 /// How often a user says what it has stored.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// When a retry is due if the node does not say.
@@ -289,13 +292,16 @@ impl User {
     }
 
     /// How long to wait before the next connection: full jitter, so that users do not come in waves.
-    pub(super) fn backoff(&mut self, random: &mut Random) -> Duration {
+    pub(super) fn backoff(&mut self, desk: &mut Desk) -> Duration {
         if let Some(wait) = self.reconnect_after.take() {
             return wait;
         }
-        let ceiling = BACKOFF_MIN.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MAX);
+        // A wait is half its ceiling on average.
+        let spread = Duration::from_secs(1) * 2 * desk.config.users / CONNECTS_PER_SECOND;
+        let ceiling_max = spread.clamp(BACKOFF_MAX_LEAST, BACKOFF_MAX);
+        let ceiling = BACKOFF_MIN.saturating_mul(1 << self.failures.min(16)).min(ceiling_max);
         self.failures += 1;
-        Duration::from_micros(random.below(ceiling.as_micros() as u64))
+        Duration::from_micros(desk.random.below(ceiling.as_micros() as u64))
     }
 
     /// Bytes arrived. `Some` ends the connection.
