@@ -4,6 +4,12 @@
 //! `welcome.limits`, never larger ones, so a client that keeps to these always fits. What a node holds
 //! per user, rate or file is configuration and does not stand here.
 //!
+//! No number stands here for how often a peer may send what needs no reply of its own: pings, pongs, acks, fragments. Of
+//! pings that came before a pong could be sent only the newest is answered and nothing is kept of the others, so a peer
+//! that sends them as fast as its line takes them holds two at most. What it costs is reading, in proportion to its bytes like
+//! any other frame, on the core that it shares with the other users of its home; a limit on pings alone would spare that
+//! core nothing, because fragments and acks cost as much.
+//!
 //! Invariant: how the numbers relate is asserted at compile time at the end of this file.
 
 const KIB: usize = 1024;
