@@ -179,7 +179,7 @@ impl Report {
         let mut faults: Vec<String> =
             self.violations.counts.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
         let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
-        let Counts { refused, unanswered, given_up, stopped, online_at_end, .. } = self.counts;
+        let Counts { refused, unanswered, given_up, drains, stopped, online_at_end, .. } = self.counts;
         let away = u64::from(self.settings.users).saturating_sub(online_at_end);
         add(refused > 0, format!("{refused} sends were refused"));
         add(unanswered > 0, format!("{unanswered} sends were never answered"));
@@ -194,6 +194,8 @@ impl Report {
         add(away > 0, format!("{away} users were not online at the end"));
         add(logs_missing > 0, format!("{logs_missing} conversations could not be read"));
         add(!is_drained, "not everybody had seen everything in time".to_owned());
+        let unasked = self.outage.is_some() && drains > 0;
+        add(unasked, format!("{drains} users were told that the node drains, and it was killed instead"));
         let stays_away = self.outage.is_some_and(|outage| outage.until_seconds.is_none());
         add(stays_away, "not everybody came back after the outage".to_owned());
         faults
