@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    chat::{Chat, Received, message_id},
+    chat::{Chat, Received, message_id, verdict},
     disk::Disk,
     node::Node,
 };
@@ -81,4 +81,26 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
         let lost: Vec<_> = acknowledged.iter().filter(|one| !stored.contains(one)).collect();
         assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     }
+}
+
+/// Whoever asks is told while the node still drains.
+#[test]
+fn a_failed_log_is_told_to_whoever_asks() {
+    let Some(disk) = Disk::mount() else {
+        return;
+    };
+    let mut node = Node::start(&disk.root.join("data"), &[("GATEHOUSE_LOGS", "1")]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    assert!(node.admin_get("/readyz").starts_with("HTTP/1.1 200 "));
+    disk.cut_power();
+    let reply = alice.ask("send", json!({ "to": "bob", "kind": "text", "text": "too late" }));
+    assert_eq!(verdict(&reply), "3004 unavailable");
+    // She stays connected until a second after the goodbye, and so does the node.
+    let ready = node.admin_get("/readyz");
+    assert!(ready.starts_with("HTTP/1.1 503 ") && ready.contains("log 0 failed"), "{ready}");
+    assert_eq!(node.metric("logs{health=\"failed\"}"), 1);
+    assert!(node.admin_get("/livez").starts_with("HTTP/1.1 200 "), "it still drains");
+    let (_, ended) = alice.until_closed(|_, _| {});
+    assert_eq!(ended, Received::Closed(4000));
+    assert_eq!(node.ended().code(), Some(1));
 }
