@@ -365,6 +365,11 @@ fn a_segment_that_is_filled_to_its_last_byte_is_followed_by_the_next() {
     }
     assert_eq!(disk.segments[&0].len() as u64, SEGMENT_BYTES);
     assert_eq!(disk.segments.len(), 2, "the spare is there");
+    // Without a spare there is no room for a mark either, and nobody waits for one.
+    log.handle_spare(false);
+    assert_eq!((log.poll_write(1 + MARK_AFTER_MS), log.mark_in(1 + MARK_AFTER_MS)), (None, None));
+    assert!(log.is_quiet());
+    log.handle_spare(true);
 
     // Recovered at this very place, and gone on with: both take the next segment behind its header.
     let recovered = disk.recover(2).expect("a full segment and a spare");
