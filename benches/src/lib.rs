@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod disk;
+
 use std::sync::Arc;
 
 use protocol::command::{Command, Connect, Create, HistoryPolicy, MessageKind, Request, Send, Target};

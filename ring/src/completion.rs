@@ -90,9 +90,9 @@ pub enum Completion {
     },
     /// A [`Waker`](crate::Waker) was used, once or more often.
     Woken,
-    /// A file was written, and for `write_and_sync` synced.
+    /// A file was written, and for `write_and_sync` and `write_through` synced.
     Written {
-        /// As given to `write` or `write_and_sync`.
+        /// As given.
         token: Token,
         /// What was to be written.
         buffer: FileBuffer,

@@ -68,6 +68,22 @@ impl Ring {
         unsafe { self.push_linked([write, sync]) };
     }
 
+    /// Writes the buffer at `offset` and brings it to the device, in one operation (`RWF_DSYNC`). Completes with
+    /// `Written`, which is `Ok` only if all of it was written and is there.
+    pub fn write_through(&mut self, file: FileId, offset: u64, buffer: FileBuffer, token: Token) {
+        let address = buffer.bytes().as_ptr();
+        let length = file_bytes(&buffer);
+        let fd = self.files.begin(file);
+        let slot = self.in_flight.insert(Operation::Write { token, file, buffer });
+        let entry = opcode::Write::new(Fd(fd), address, length)
+            .offset(offset)
+            .rw_flags(libc::RWF_DSYNC)
+            .build()
+            .user_data(Kind::File.with(u64::from(slot)));
+        // SAFETY: as in `write`.
+        unsafe { self.push(entry) };
+    }
+
     /// Reads `len` bytes at `offset`, or fewer at the end of the file. Memory for whole blocks is aligned for
     /// `O_DIRECT`.
     pub fn read(&mut self, file: FileId, offset: u64, len: usize, token: Token) {

@@ -1,7 +1,7 @@
 //! The fence: sockets and files over io_uring, and the only crate of this workspace with unsafe code.
 //!
 //! One [`Ring`] belongs to one thread. The thread queues operations (`send`, `recv_multishot`,
-//! `write_and_sync` and so on), calls [`Ring::turn`] once per loop, and gets back [`Completion`]s. Nothing
+//! `write_through` and so on), calls [`Ring::turn`] once per loop, and gets back [`Completion`]s. Nothing
 //! else happens: no callbacks, no futures, no threads of its own.
 //!
 //! What it deliberately does not do:

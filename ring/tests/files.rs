@@ -72,7 +72,7 @@ fn random_operations_leave_what_plain_calls_leave() {
     for turn in 0..300 {
         let offset = random.below(100_000) as u64;
         let length = random.below(9000);
-        match random.below(4) {
+        match random.below(5) {
             0 => {
                 let bytes = random.bytes(length);
                 plain.write_all_at(&bytes, offset).expect("written");
@@ -86,6 +86,12 @@ fn random_operations_leave_what_plain_calls_leave() {
                 assert_eq!(written(&mut driver, token(turn)).0, Ok(()));
             }
             2 => {
+                let bytes = random.bytes(length);
+                plain.write_all_at(&bytes, offset).expect("written");
+                driver.ring.write_through(file, offset, whole(&bytes), token(turn));
+                assert_eq!(written(&mut driver, token(turn)).0, Ok(()));
+            }
+            3 => {
                 let (result, buffer) = read(&mut driver, file, offset, length);
                 let mut expected = vec![0; length];
                 let count = plain.read_at(&mut expected, offset).expect("read");
@@ -135,6 +141,9 @@ fn a_failed_write_is_not_synced_and_says_why() {
         driver.ring.write_and_sync(file, 0, whole(b"x"), token(2));
         let (result, buffer) = written(&mut driver, token(2));
         assert_eq!((result, buffer.bytes()), (Err(expected), &b"x"[..]));
+        driver.ring.write_through(file, 0, whole(b"x"), token(3));
+        let (result, buffer) = written(&mut driver, token(3));
+        assert_eq!((result, buffer.bytes()), (Err(expected), &b"x"[..]));
     }
     assert!(driver.waiting.is_empty());
 }
@@ -166,6 +175,15 @@ fn a_short_write_is_an_error_and_not_synced() {
     let (result, buffer) = written(&mut driver, token(1));
     assert!(result.is_err());
     assert_eq!(buffer.bytes().len(), 1 << 20);
+
+    // The same as one operation.
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let file = driver.ring.add_file(File::from(std::os::fd::OwnedFd::from(writer)));
+    driver.ring.write_through(file, 0, FileBuffer::new(vec![7; 1 << 20], 0..1 << 20), token(2));
+    driver.ring.turn(Some(std::time::Duration::ZERO), &mut driver.waiting).expect("a turn");
+    reader.read_exact(&mut first).expect("the beginning is there");
+    drop(reader);
+    assert!(written(&mut driver, token(2)).0.is_err());
 }
 
 #[test]
@@ -191,9 +209,13 @@ fn direct_files_are_written_and_read_with_aligned_buffers() {
     buffer.bytes_mut().fill(0xa5);
     driver.ring.write_and_sync(file, 4096, buffer, token(2));
     assert_eq!(written(&mut driver, token(2)).0, Ok(()));
+    let mut buffer = FileBuffer::aligned(4096, 4096);
+    buffer.bytes_mut().fill(0x5a);
+    driver.ring.write_through(file, 8192, buffer, token(3));
+    assert_eq!(written(&mut driver, token(3)).0, Ok(()));
     let (result, buffer) = read(&mut driver, file, 4096, 8192);
     assert_eq!(result, Ok(()));
-    assert_eq!(buffer.bytes(), vec![0xa5; 8192]);
+    assert_eq!(buffer.bytes(), [[0xa5; 4096], [0x5a; 4096]].concat());
 }
 
 #[test]
