@@ -20,9 +20,9 @@ const ROUNDS: usize = 4;
 const USAGE: &str = "\
 Measures what the disk under DIR can do, without a log.
 
-  disk [DIR]     default: the current directory; needs 1.3 GiB there for a minute
+  floor [DIR]     default: the current directory; needs 1.3 GiB there for a minute
 
-Example: cargo run --release -p benches --bin disk -- /var/lib/gatehouse
+Example: cargo run --release -p benches --bin floor -- /var/lib/gatehouse
 Exit: 0 measured, 2 could not.";
 
 fn main() -> ExitCode {
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     match blocks(&directory).and_then(|()| ways(&directory)).and_then(|()| logs(&directory)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("disk: {}: {error}", directory.display());
+            eprintln!("floor: {}: {error}", directory.display());
             ExitCode::from(2)
         }
     }
