@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use benches::{empty_log, sync};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use storage_log::format::BLOCK_BYTES_MIN;
 use storage_log::{Answer, Draft, LogConfig, Retention, Scan, SegmentHeader, StreamId, StreamKind};
 
 /// Appends of one batch.
@@ -41,7 +42,13 @@ fn append(c: &mut Criterion) {
 
 /// 16 MiB of a segment, read back.
 fn recovery_scan(c: &mut Criterion) {
-    let config = LogConfig { store: [1; 16], number: 0, tail_bytes_max: 0, retention: Retention::default() };
+    let config = LogConfig {
+        store: [1; 16],
+        number: 0,
+        block_bytes: BLOCK_BYTES_MIN,
+        tail_bytes_max: 0,
+        retention: Retention::default(),
+    };
     let mut log = empty_log(0);
     let mut bytes = Vec::new();
     let mut conversation = 0_u64;
@@ -58,10 +65,10 @@ fn recovery_scan(c: &mut Criterion) {
             log.append(&[draft], 1);
         }
         let batch = log.poll_write(1).expect("a batch is due");
-        bytes.extend_from_slice(&batch.bytes);
-        log.handle_written(batch.bytes, true).expect("written");
+        bytes.extend_from_slice(batch.buffer.bytes());
+        log.handle_written(batch.buffer, true).expect("written");
     }
-    let header = SegmentHeader { store: [1; 16], log: 0, base: 0 }.encode();
+    let header = SegmentHeader { store: [1; 16], log: 0, base: 0, block_bytes: BLOCK_BYTES_MIN }.encode();
     let mut group = c.benchmark_group("recovery_scan");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.sample_size(20);

@@ -17,6 +17,7 @@ use router::cursor::Starts;
 use router::mail::{Clock, SessionId};
 use router::places::created_conversation;
 use router::{ConversationSide, Places, ShardId, UserSide};
+use storage_log::format::BLOCK_BYTES_MIN;
 use storage_log::{Log, LogConfig, Retention, Scan, SegmentHeader, StreamKind};
 
 const STORE: [u8; 16] = [1; 16];
@@ -28,8 +29,11 @@ const STORE: [u8; 16] = [1; 16];
 #[must_use]
 pub fn empty_log(tail_bytes_max: usize) -> Log {
     let retention = Retention::keep_last(&[StreamKind(2)]);
-    let mut scan = Scan::new(LogConfig { store: STORE, number: 0, tail_bytes_max, retention }, 1);
-    let header = SegmentHeader { store: STORE, log: 0, base: 0 }.encode();
+    let mut scan = Scan::new(
+        LogConfig { store: STORE, number: 0, block_bytes: BLOCK_BYTES_MIN, tail_bytes_max, retention },
+        1,
+    );
+    let header = SegmentHeader { store: STORE, log: 0, base: 0, block_bytes: BLOCK_BYTES_MIN }.encode();
     scan.open_segment(0, &header).expect("the header was just made");
     scan.feed(&[0; 4096], true, &mut |_| {}).expect("zeros are an empty log");
     scan.finish().expect("an empty log is sound").log
@@ -46,7 +50,7 @@ pub fn sync(log: &mut Log) -> bool {
     let Some(batch) = log.poll_write(0) else {
         return false;
     };
-    log.handle_written(batch.bytes, true).expect("written");
+    log.handle_written(batch.buffer, true).expect("written");
     true
 }
 

@@ -11,7 +11,7 @@ use ring::{Completion, FileBuffer, FileId, ListenerId, Received, Ring, RingAddre
 use router::mail::Clock;
 use slab::Slab;
 use storage_log::format::SEGMENT_BYTES;
-use storage_log::{Location, segment_of};
+use storage_log::{Buffer, Location, segment_of};
 
 use crate::files::{Command, Inbox, Job};
 use crate::mailbox::Mesh;
@@ -158,8 +158,9 @@ impl Driver {
                 if let Err(error) = result {
                     tracing::error!(log = token.value(), %error, "writing a batch failed");
                 }
-                let (bytes, _) = buffer.into_parts();
-                Event::Written { log: token.value() as u16, bytes, synced: result.is_ok() }
+                let (vec, range) = buffer.into_parts();
+                let buffer = Buffer::from_parts(vec, range);
+                Event::Written { log: token.value() as u16, buffer, synced: result.is_ok() }
             }
             Completion::Read { token, buffer, result } => {
                 let read = self.reads.remove(token.value() as usize);
@@ -207,8 +208,8 @@ impl Driver {
             Action::Shutdown(connection, socket) => self.ring.shutdown(socket, token(connection)),
             Action::Write { log, batch } => {
                 let file = self.files[&(log, batch.segment)];
-                let bytes = 0..batch.bytes.len();
-                let buffer = FileBuffer::new(batch.bytes, bytes);
+                let (vec, range) = batch.buffer.into_parts();
+                let buffer = FileBuffer::new(vec, range);
                 self.ring.write_and_sync(file, batch.offset, buffer, Token::new(u64::from(log)));
             }
         }

@@ -20,7 +20,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use router::conversation::Recent;
 use serde::{Deserialize, Serialize};
-use storage_log::format::{FEED_BYTES, FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
+use storage_log::format::{
+    BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FEED_BYTES, FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES,
+    is_block,
+};
 use storage_log::{
     Answer, Damage, DamageKind, Log, LogConfig, Recovered, Retention, Scan, SegmentHeader, StreamKind,
     WriteBatch, segment_file_name, segment_of_file_name,
@@ -41,6 +44,7 @@ struct StoreFile {
     format: u16,
     store: String,
     logs: u16,
+    block: usize,
     key: String,
 }
 
@@ -49,7 +53,8 @@ impl StoreFile {
         let (mut store, mut key) = ([0; 16], [0; 32]);
         getrandom::fill(&mut store).context("the system gives no randomness")?;
         getrandom::fill(&mut key).context("the system gives no randomness")?;
-        Ok(Self { format: FORMAT_VERSION, store: to_hex(&store), logs, key: to_hex(&key) })
+        let block = BLOCK_BYTES_MIN;
+        Ok(Self { format: FORMAT_VERSION, store: to_hex(&store), logs, block, key: to_hex(&key) })
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
@@ -61,6 +66,10 @@ impl StoreFile {
             file.format,
         );
         ensure!((1..=LOGS_MAX).contains(&file.logs), "logs must be 1..={LOGS_MAX}");
+        ensure!(
+            is_block(file.block),
+            "block must be a power of two from {BLOCK_BYTES_MIN} to {BLOCK_BYTES_MAX}"
+        );
         file.store()?;
         file.key()?;
         Ok(file)
@@ -85,6 +94,8 @@ pub struct Store {
     pub key: [u8; 32],
     /// Logs, fixed when the directory was made.
     pub logs: u16,
+    /// What batches are padded to, fixed when the directory was made.
+    block_bytes: usize,
 }
 
 /// A log that was read back and is durable as it stands.
@@ -122,7 +133,8 @@ impl Store {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let file = StoreFile::parse(&text).map_err(|error| anyhow!("{} {error:#}", path.display()))?;
         let (id, key) = (file.store()?, file.key()?);
-        Ok(Self { directory: directory.to_owned(), _lock: lock, id, key, logs: file.logs })
+        let directory = directory.to_owned();
+        Ok(Self { directory, _lock: lock, id, key, logs: file.logs, block_bytes: file.block })
     }
 
     /// Makes the segment of a log at `base`: header, full length reserved, synced.
@@ -136,7 +148,7 @@ impl Store {
     /// What makes segments for this store, in another thread.
     #[must_use]
     pub fn segment_maker(&self) -> SegmentMaker {
-        SegmentMaker { directory: self.directory.clone(), store: self.id }
+        SegmentMaker { directory: self.directory.clone(), store: self.id, block_bytes: self.block_bytes }
     }
 
     /// Reads a log back, writes its last batch again, begins run `run` and syncs.
@@ -153,6 +165,7 @@ impl Store {
         let config = LogConfig {
             store: self.id,
             number,
+            block_bytes: self.block_bytes,
             tail_bytes_max: TAIL_BYTES,
             retention: Retention::keep_last(&[StreamKind(2), StreamKind(3)]),
         };
@@ -184,7 +197,7 @@ impl Store {
         assert!(matches!(begun, Answer::Stored(_)), "a start fits an empty segment");
         while let Some(batch) = log.poll_write(now) {
             write_batch(&segments, &batch).map_err(LogRefusal::Io)?;
-            log.handle_written(batch.bytes, true).expect("it was written and synced");
+            log.handle_written(batch.buffer, true).expect("it was written and synced");
         }
         Ok(OpenLog { log, recent, segments })
     }
@@ -195,6 +208,7 @@ impl Store {
 pub struct SegmentMaker {
     directory: PathBuf,
     store: [u8; 16],
+    block_bytes: usize,
 }
 
 impl SegmentMaker {
@@ -203,7 +217,8 @@ impl SegmentMaker {
     /// # Errors
     /// Those of the disk.
     pub fn make(&self, log: u16, base: u64) -> io::Result<File> {
-        make_segment(&log_directory(&self.directory, log), &SegmentHeader { store: self.store, log, base })
+        let header = SegmentHeader { store: self.store, log, base, block_bytes: self.block_bytes };
+        make_segment(&log_directory(&self.directory, log), &header)
     }
 }
 
@@ -249,7 +264,8 @@ fn make_store(directory: &Path, path: &Path, logs: u16) -> anyhow::Result<()> {
         let made = (|| {
             fs::create_dir_all(&directory)?;
             if open_segments(&directory)?.is_empty() {
-                make_segment(&directory, &SegmentHeader { store, log, base: 0 })?;
+                let header = SegmentHeader { store, log, base: 0, block_bytes: file.block };
+                make_segment(&directory, &header)?;
             }
             Ok::<(), io::Error>(())
         })();
@@ -361,7 +377,7 @@ fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> 
 
 fn write_batch(segments: &[(u64, File)], batch: &WriteBatch) -> io::Result<()> {
     let (_, file) = segments.iter().find(|(at, _)| *at == batch.segment).ok_or(ErrorKind::NotFound)?;
-    file.write_all_at(&batch.bytes, batch.offset)?;
+    file.write_all_at(batch.buffer.bytes(), batch.offset)?;
     file.sync_data()
 }
 

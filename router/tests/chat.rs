@@ -14,6 +14,7 @@ use router::mail::{Clock, Reply, Request as MailRequest, SessionId};
 use router::places::direct_conversation;
 use router::user::PAGE_CREDITS;
 use router::{ConversationSide, Places, ShardId, UserSide};
+use storage_log::format::BLOCK_BYTES_MIN;
 use storage_log::{Log, LogConfig, Retention, Scan, SegmentHeader, StreamKind};
 
 /// A time far from 0, so that ids can be older than memory reaches.
@@ -39,8 +40,11 @@ impl Chat {
     fn with_tail(tail_bytes_max: usize) -> Self {
         let places = Arc::new(Places { store: [1; 16], key: [2; 32], logs: 1, shards: 1 });
         let retention = Retention::keep_last(&[StreamKind(2)]);
-        let mut scan = Scan::new(LogConfig { store: [1; 16], number: 0, tail_bytes_max, retention }, 1);
-        scan.open_segment(0, &SegmentHeader { store: [1; 16], log: 0, base: 0 }.encode()).expect("a header");
+        let block_bytes = BLOCK_BYTES_MIN;
+        let config = LogConfig { store: [1; 16], number: 0, block_bytes, tail_bytes_max, retention };
+        let mut scan = Scan::new(config, 1);
+        scan.open_segment(0, &SegmentHeader { store: [1; 16], log: 0, base: 0, block_bytes }.encode())
+            .expect("a header");
         scan.feed(&[0; 4096], true, &mut |_| {}).expect("an empty log");
         let mut log = scan.finish().expect("an empty log").log;
         log.begin_run([3; 16], NOW.0);
@@ -76,8 +80,8 @@ impl Chat {
             }
             while let Some(batch) = self.log.poll_write(0) {
                 self.written.resize(batch.offset as usize, 0);
-                self.written.extend_from_slice(&batch.bytes);
-                let durable = self.log.handle_written(batch.bytes, true).expect("written");
+                self.written.extend_from_slice(batch.buffer.bytes());
+                let durable = self.log.handle_written(batch.buffer, true).expect("written");
                 self.side.handle_durable(&durable, self.clock.unix, &mut self.log);
                 quiet = false;
             }

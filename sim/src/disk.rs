@@ -14,19 +14,20 @@ const SECTOR_BYTES: usize = 512;
 /// The segments of all logs, and at most one batch under way in each.
 pub(crate) struct Disk {
     store: [u8; 16],
+    block_bytes: usize,
     segments: BTreeMap<(u16, u64), Vec<u8>>,
     under_way: BTreeMap<u16, WriteBatch>,
 }
 
 impl Disk {
-    pub(crate) fn new(store: [u8; 16], logs: u16) -> Self {
-        let mut disk = Self { store, segments: BTreeMap::new(), under_way: BTreeMap::new() };
+    pub(crate) fn new(store: [u8; 16], logs: u16, block_bytes: usize) -> Self {
+        let mut disk = Self { store, block_bytes, segments: BTreeMap::new(), under_way: BTreeMap::new() };
         (0..logs).for_each(|log| disk.create(log, 0));
         disk
     }
 
     pub(crate) fn create(&mut self, log: u16, base: u64) {
-        let header = SegmentHeader { store: self.store, log, base };
+        let header = SegmentHeader { store: self.store, log, base, block_bytes: self.block_bytes };
         self.segments.entry((log, base)).or_insert_with(|| header.encode().to_vec());
     }
 
@@ -49,6 +50,11 @@ impl Disk {
         batch
     }
 
+    /// What batches are padded to.
+    pub(crate) fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
     /// Nothing is under way.
     pub(crate) fn assert_quiet(&self) {
         assert!(self.under_way.is_empty(), "a drained node leaves nothing to the disk");
@@ -61,9 +67,9 @@ impl Disk {
 
     fn apply(&mut self, log: u16, batch: &WriteBatch, mut keeps: impl FnMut(usize) -> bool) {
         let segment = self.segments.get_mut(&(log, batch.segment)).expect("the segment was prepared");
-        let start = batch.offset as usize;
-        segment.resize(segment.len().max(start + batch.bytes.len()), 0);
-        for (place, sector) in batch.bytes.chunks(SECTOR_BYTES).enumerate() {
+        let (start, bytes) = (batch.offset as usize, batch.buffer.bytes());
+        segment.resize(segment.len().max(start + bytes.len()), 0);
+        for (place, sector) in bytes.chunks(SECTOR_BYTES).enumerate() {
             if keeps(place) {
                 let at = start + place * SECTOR_BYTES;
                 segment[at..at + sector.len()].copy_from_slice(sector);
@@ -83,7 +89,7 @@ impl Disk {
             0 => {}
             1 => self.apply(log, batch, |_| true),
             2 => {
-                let until = rng.below(batch.bytes.len() as u64 / SECTOR_BYTES as u64 + 1) as usize;
+                let until = rng.below(batch.buffer.bytes().len() as u64 / SECTOR_BYTES as u64 + 1) as usize;
                 self.apply(log, batch, |place| place < until);
             }
             _ => self.apply(log, batch, |_| rng.one_in(2)),

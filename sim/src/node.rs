@@ -28,9 +28,9 @@ pub(crate) struct Node {
     pub(crate) metrics: Vec<Arc<ShardMetrics>>,
 }
 
-pub(crate) fn log_config(places: &Places, number: u16) -> LogConfig {
+pub(crate) fn log_config(places: &Places, block_bytes: usize, number: u16) -> LogConfig {
     let retention = Retention::keep_last(&[StreamKind(2), StreamKind(3)]);
-    LogConfig { store: places.store, number, tail_bytes_max: TAIL_BYTES, retention }
+    LogConfig { store: places.store, number, block_bytes, tail_bytes_max: TAIL_BYTES, retention }
 }
 
 impl Node {
@@ -87,7 +87,7 @@ fn recover(
     let mut recent = Recent::new(7);
     let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
     let mut observe = |record: &storage_log::Record<'_>| recent.observe(record);
-    let recovered = disk.recover(log_config(places, number), epoch, &mut observe);
+    let recovered = disk.recover(log_config(places, disk.block_bytes(), number), epoch, &mut observe);
     let recovered = recovered.expect("a crash is not damage");
     if let Some(batch) = &recovered.rewrite {
         disk.write_now(number, batch);
@@ -96,7 +96,7 @@ fn recover(
     assert!(matches!(log.begin_run(run, now), Answer::Stored(_)));
     while let Some(batch) = log.poll_write(now) {
         disk.write_now(number, &batch);
-        log.handle_written(batch.bytes, true).expect("written");
+        log.handle_written(batch.buffer, true).expect("written");
     }
     (log, recent)
 }

@@ -14,6 +14,7 @@ use protocol::upgrade::Form;
 use router::mail::Clock;
 use router::places::direct_conversation;
 use router::{Places, ShardId};
+use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
 use storage_log::{Log, WriteBatch};
 
 use crate::Rng;
@@ -148,6 +149,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let shards = rng.between(1, 4) as u16;
         let logs = rng.between(1, 4) as u16;
+        let block_bytes = *rng.pick(&[BLOCK_BYTES_MIN, BLOCK_BYTES_MIN, BLOCK_BYTES_MAX]);
         let places = Arc::new(Places { store: [5; 16], key: [6; 32], logs, shards });
         let keys = Keys::from_secret(&[9; 32]).expect("a long secret");
         let users: Vec<UserId> = (0..rng.between(2, 7))
@@ -171,7 +173,7 @@ impl World {
             }
         }
         Self {
-            disk: Disk::new(places.store, logs),
+            disk: Disk::new(places.store, logs, block_bytes),
             rng,
             now: 0,
             order: 0,
@@ -275,14 +277,14 @@ impl World {
             self.enter(&batch);
             batch
         };
-        self.event(shard, 0, Event::Written { log, bytes: batch.bytes, synced: !fails });
+        self.event(shard, 0, Event::Written { log, buffer: batch.buffer, synced: !fails });
     }
 
     /// Tells the oracle what a batch made durable.
     fn enter(&mut self, batch: &WriteBatch) {
         let mut at = storage_log::format::BATCH_HEADER_BYTES;
         while let Ok(record) =
-            storage_log::Record::parse(&batch.bytes[at..], batch.segment + batch.offset + at as u64)
+            storage_log::Record::parse(&batch.buffer.bytes()[at..], batch.segment + batch.offset + at as u64)
         {
             self.oracle.enter(&record);
             at += record.bytes_in_log();
@@ -395,7 +397,8 @@ impl World {
                     truths.insert(place, truth_of(record.portable()));
                 }
             };
-            let recovered = self.disk.recover(log_config(&self.places, number), 1, &mut observe);
+            let recovered =
+                self.disk.recover(log_config(&self.places, self.disk.block_bytes(), number), 1, &mut observe);
             let log: Log = recovered.expect("a sound log").log;
             assert!(log.is_healthy());
         }

@@ -1,20 +1,21 @@
-//! One batch: `[header 64][record]…[zeros to 512]`, the unit of writing, syncing and recovery.
+//! One batch: `[header 64][record]…[zeros to a block]`, the unit of writing, syncing and recovery.
 
+use crate::buffer::Buffer;
 use crate::format::{
-    BATCH_ALIGN, BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_MAGIC, SEGMENT_BYTES, batch_at, put, read_u32,
-    read_u64, round_up,
+    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_MAGIC, SEGMENT_BYTES, batch_at, put, read_u32, read_u64,
+    round_up,
 };
-use crate::record::Parts;
+use crate::record::{Parts, record_bytes};
 
 /// A batch that is to be written and synced now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WriteBatch {
     /// Base of the segment file that it goes to.
     pub segment: u64,
-    /// Offset in that file, a multiple of [`BATCH_ALIGN`].
+    /// Offset in that file: whole blocks.
     pub offset: u64,
-    /// The bytes, a multiple of [`BATCH_ALIGN`].
-    pub bytes: Vec<u8>,
+    /// The bytes: whole blocks.
+    pub buffer: Buffer,
 }
 
 /// A batch that records are being appended to.
@@ -22,7 +23,8 @@ pub(crate) struct Batch {
     pub(crate) lsn: u64,
     first_position: u64,
     records: u32,
-    bytes: Vec<u8>,
+    block_bytes: usize,
+    buffer: Buffer,
 }
 
 /// What the header of a batch is completed with when its turn to be written has come.
@@ -34,32 +36,35 @@ pub(crate) struct Seal {
 }
 
 impl Batch {
-    pub(crate) fn new(lsn: u64, first_position: u64) -> Self {
-        assert!(lsn.is_multiple_of(BATCH_ALIGN as u64));
-        Self { lsn, first_position, records: 0, bytes: vec![0; BATCH_HEADER_BYTES] }
+    /// An empty batch in an empty buffer.
+    pub(crate) fn new(lsn: u64, first_position: u64, block_bytes: usize, mut buffer: Buffer) -> Self {
+        assert!(lsn.is_multiple_of(block_bytes as u64) && buffer.len() == 0);
+        buffer.pad(BATCH_HEADER_BYTES);
+        Self { lsn, first_position, records: 0, block_bytes, buffer }
     }
 
     /// Where the next record of this batch will stand.
     pub(crate) fn next_lsn(&self) -> u64 {
-        self.lsn + self.bytes.len() as u64
+        self.lsn + self.buffer.len() as u64
     }
 
     /// Where the next batch begins.
     pub(crate) fn end_lsn(&self) -> u64 {
-        self.lsn + round_up(self.bytes.len(), BATCH_ALIGN) as u64
+        self.lsn + round_up(self.buffer.len(), self.block_bytes) as u64
     }
 
     pub(crate) fn bytes_len(&self) -> usize {
-        self.bytes.len()
+        self.buffer.len()
     }
 
     /// Whether `bytes` more of records keep it within the batch limit and within its segment.
     pub(crate) fn fits(&self, bytes: usize) -> bool {
-        fits_at(self.lsn, self.bytes.len() + bytes)
+        fits_at(self.lsn, self.buffer.len() + bytes, self.block_bytes)
     }
 
     pub(crate) fn push(&mut self, parts: &Parts<'_>) {
-        parts.write(&mut self.bytes);
+        let bytes = record_bytes(parts.payload.len(), parts.links.len());
+        self.buffer.append(bytes, |vec| parts.write(vec));
         self.records += 1;
     }
 
@@ -74,8 +79,8 @@ impl Batch {
     }
 
     /// Completes header and padding.
-    pub(crate) fn seal(mut self, seal: &Seal) -> Vec<u8> {
-        let (header, body) = self.bytes.split_at_mut(BATCH_HEADER_BYTES);
+    pub(crate) fn seal(mut self, seal: &Seal) -> Buffer {
+        let (header, body) = self.buffer.bytes_mut().split_at_mut(BATCH_HEADER_BYTES);
         put(header, batch_at::MAGIC, &BATCH_MAGIC.to_le_bytes());
         put(header, batch_at::EPOCH, &seal.epoch.to_le_bytes());
         put(header, batch_at::RECORDS, &self.records.to_le_bytes());
@@ -88,14 +93,14 @@ impl Batch {
         put(header, batch_at::AT, &seal.at.to_le_bytes());
         let checksum = crc32c::crc32c(&header[batch_at::CHECKSUM.end..]);
         put(header, batch_at::CHECKSUM, &checksum.to_le_bytes());
-        self.bytes.resize(round_up(self.bytes.len(), BATCH_ALIGN), 0);
-        self.bytes
+        self.buffer.pad(round_up(self.buffer.len(), self.block_bytes));
+        self.buffer
     }
 }
 
 /// Whether a batch of `bytes` at `lsn` keeps the batch limit and ends within the segment.
-pub(crate) fn fits_at(lsn: u64, bytes: usize) -> bool {
-    let in_segment = lsn % SEGMENT_BYTES + round_up(bytes, BATCH_ALIGN) as u64 <= SEGMENT_BYTES;
+pub(crate) fn fits_at(lsn: u64, bytes: usize, block_bytes: usize) -> bool {
+    let in_segment = lsn % SEGMENT_BYTES + round_up(bytes, block_bytes) as u64 <= SEGMENT_BYTES;
     bytes <= BATCH_BYTES_MAX && in_segment
 }
 
@@ -118,6 +123,9 @@ impl BatchHeader {
     /// The header at the front of `bytes`, if its checksum holds and its length is a possible one.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..BATCH_HEADER_BYTES)?;
+        if read_u32(bytes, batch_at::MAGIC) != BATCH_MAGIC {
+            return None;
+        }
         let header = Self {
             checksum: read_u32(bytes, batch_at::CHECKSUM),
             epoch: read_u32(bytes, batch_at::EPOCH),
@@ -130,14 +138,13 @@ impl BatchHeader {
             body_sum: read_u64(bytes, batch_at::BODY_SUM),
             at: read_u64(bytes, batch_at::AT),
         };
-        let sound = read_u32(bytes, batch_at::MAGIC) == BATCH_MAGIC
-            && crc32c::crc32c(&bytes[batch_at::CHECKSUM.end..]) == header.checksum
+        let sound = crc32c::crc32c(&bytes[batch_at::CHECKSUM.end..]) == header.checksum
             && header.body_bytes <= BATCH_BYTES_MAX - BATCH_HEADER_BYTES;
         sound.then_some(header)
     }
 
     /// Bytes of the whole batch, padding included.
-    pub(crate) fn padded_bytes(&self) -> usize {
-        round_up(BATCH_HEADER_BYTES + self.body_bytes, BATCH_ALIGN)
+    pub(crate) fn padded_bytes(&self, block_bytes: usize) -> usize {
+        round_up(BATCH_HEADER_BYTES + self.body_bytes, block_bytes)
     }
 }

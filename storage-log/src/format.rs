@@ -8,15 +8,19 @@ pub const FORMAT_VERSION: u16 = 1;
 /// Records and batches start at multiples of this, so that a place in a log fits 40 bits.
 pub const RECORD_ALIGN: usize = 16;
 
-/// Batches start at multiples of this: the smallest unit that a disk writes as a whole, and the alignment that direct
-/// I/O asks for. A block that holds acknowledged bytes is therefore never written again.
-pub const BATCH_ALIGN: usize = 512;
+/// Batches start at multiples of a **block**, fixed per store: what the disk writes as a whole, and the alignment that
+/// direct I/O asks for. A block that holds acknowledged bytes is therefore never written again. This is the smallest: the
+/// sector of almost every disk.
+pub const BLOCK_BYTES_MIN: usize = 512;
+
+/// The largest block: the page of the disks that take nothing smaller, and what memory for direct I/O is aligned to.
+pub const BLOCK_BYTES_MAX: usize = 4096;
 
 /// One segment file, preallocated. Bounds the scan at start and is the unit of retention and backup.
 pub const SEGMENT_BYTES: u64 = 256 << 20;
 
-/// The head of a segment, before its first batch. One batch alignment.
-pub const SEGMENT_HEADER_BYTES: usize = 512;
+/// The head of a segment, before its first batch. The largest block, so that it is never written with a batch.
+pub const SEGMENT_HEADER_BYTES: usize = BLOCK_BYTES_MAX;
 
 /// A batch is closed when it would pass this. Bounds the memory of one write and what recovery may have to drop.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -64,10 +68,12 @@ const _: () = {
     // A feed always holds one whole batch, and a segment many.
     assert!(FEED_BYTES >= 2 * BATCH_BYTES_MAX);
     assert!(SEGMENT_BYTES > 8 * BATCH_BYTES_MAX as u64);
-    assert!(
-        SEGMENT_BYTES.is_multiple_of(BATCH_ALIGN as u64) && SEGMENT_HEADER_BYTES.is_multiple_of(BATCH_ALIGN)
-    );
-    assert!(LOCAL_BYTES.is_multiple_of(RECORD_ALIGN) && BATCH_ALIGN.is_multiple_of(RECORD_ALIGN));
+    // Segments, headers, batches and feeds begin and end with blocks of any size.
+    assert!(BLOCK_BYTES_MIN.is_power_of_two() && BLOCK_BYTES_MAX.is_power_of_two());
+    assert!(SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES_MAX as u64));
+    assert!(SEGMENT_HEADER_BYTES.is_multiple_of(BLOCK_BYTES_MAX));
+    assert!(BATCH_BYTES_MAX.is_multiple_of(BLOCK_BYTES_MAX) && FEED_BYTES.is_multiple_of(BLOCK_BYTES_MAX));
+    assert!(LOCAL_BYTES.is_multiple_of(RECORD_ALIGN) && BLOCK_BYTES_MIN.is_multiple_of(RECORD_ALIGN));
 };
 
 /// Segment header, by field.
@@ -81,8 +87,8 @@ pub mod segment_at {
     pub const VERSION: Range<usize> = 8..10;
     /// Number of this log within its store.
     pub const LOG: Range<usize> = 10..12;
-    /// Reserved, zero.
-    pub const RESERVED: Range<usize> = 12..16;
+    /// Bytes of a block: batches start at multiples of it.
+    pub const BLOCK: Range<usize> = 12..16;
     /// Store id (the installation).
     pub const STORE: Range<usize> = 16..32;
     /// First byte of this segment in the log's address space.
@@ -176,6 +182,12 @@ pub const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"GHBT");
 pub const RECORD_MAGIC: u16 = u16::from_le_bytes(*b"GH");
 /// Version of the portable part.
 pub const PORTABLE_VERSION: u8 = 1;
+
+/// Whether blocks may be of this size.
+#[must_use]
+pub const fn is_block(bytes: usize) -> bool {
+    bytes.is_power_of_two() && BLOCK_BYTES_MIN <= bytes && bytes <= BLOCK_BYTES_MAX
+}
 
 /// `value` rounded up to a multiple of `align`, a power of two.
 #[must_use]

@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod buffer;
 pub mod format;
 mod index;
 mod log;
@@ -29,6 +30,7 @@ mod segment;
 mod tail;
 
 pub use batch::WriteBatch;
+pub use buffer::Buffer;
 pub use index::{Entry, Head, Location, Retention};
 pub use log::{Answer, Draft, Durable, Log, LogConfig, Run, Stored, WriteError};
 pub use record::{Record, RecordError, StreamId, StreamKind};

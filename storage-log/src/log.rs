@@ -10,9 +10,10 @@
 use std::collections::VecDeque;
 
 use crate::batch::{Batch, Seal, WriteBatch, fits_at};
+use crate::buffer::{Buffer, Buffers};
 use crate::format::{
     BATCH_BYTES_MAX, BATCH_HEADER_BYTES, GROUP_RECORDS_MAX, MARK_AFTER_MS, PENDING_BYTES_MAX, RECORD_ALIGN,
-    RUNS_MAX, SEGMENT_BYTES, SEGMENT_HEADER_BYTES,
+    RUNS_MAX, SEGMENT_BYTES, SEGMENT_HEADER_BYTES, is_block,
 };
 use crate::index::{Entry, Head, Index, Location, Retention};
 use crate::record::{Parts, Record, RecordError, StreamId, record_bytes};
@@ -26,6 +27,9 @@ pub struct LogConfig {
     pub store: [u8; 16],
     /// Number of this log in its store, from 0.
     pub number: u16,
+    /// Batches start at multiples of this, from [`crate::format::BLOCK_BYTES_MIN`] to
+    /// [`crate::format::BLOCK_BYTES_MAX`]: fixed when the store was made.
+    pub block_bytes: usize,
     /// Bytes of the newest batches kept in memory for readers.
     pub tail_bytes_max: usize,
     /// What each kind of stream keeps.
@@ -140,6 +144,7 @@ pub struct Log {
     closed: VecDeque<Batch>,
     open: Option<Batch>,
     in_flight: Option<InFlight>,
+    buffers: Buffers,
     /// Checksum of the newest batch header: the chain.
     pub(crate) previous: u32,
     pub(crate) durable_lsn: u64,
@@ -165,6 +170,7 @@ enum Spare {
 impl Log {
     /// A log without a record, whose first segment (base 0) exists.
     pub(crate) fn empty(config: LogConfig, epoch: u32) -> Self {
+        assert!(is_block(config.block_bytes));
         let index = Index::new(config.retention.clone());
         let tail = Tail::new(config.tail_bytes_max);
         Self {
@@ -177,6 +183,7 @@ impl Log {
             closed: VecDeque::new(),
             open: None,
             in_flight: None,
+            buffers: Buffers::default(),
             previous: 0,
             durable_lsn: 0,
             durable_position: 0,
@@ -194,6 +201,10 @@ impl Log {
     #[must_use]
     pub fn number(&self) -> u16 {
         self.config.number
+    }
+
+    pub(crate) fn block_bytes(&self) -> usize {
+        self.config.block_bytes
     }
 
     /// False once a write or sync has failed.
@@ -306,7 +317,7 @@ impl Log {
             return Some(Answer::Busy);
         }
         let end_lsn = self.open.as_ref().map_or(self.end_lsn, Batch::end_lsn);
-        let roll = !is_room_at(end_lsn, bytes);
+        let roll = !self.is_room_at(end_lsn, bytes);
         if roll && self.spare != Spare::Ready {
             return Some(Answer::Full);
         }
@@ -316,8 +327,16 @@ impl Log {
             self.end_lsn = segment_of(end_lsn - 1) + SEGMENT_BYTES + SEGMENT_HEADER_BYTES as u64;
             self.spare = Spare::Wanted;
         }
-        self.open = Some(Batch::new(self.end_lsn, self.next_position));
+        let (block_bytes, buffer) = (self.config.block_bytes, self.buffers.take());
+        self.open = Some(Batch::new(self.end_lsn, self.next_position, block_bytes, buffer));
         None
+    }
+
+    /// Whether a batch with `bytes` of records fits at `lsn`, where the batch before it ended. A segment that was filled
+    /// to its last byte ends where the next one has its header.
+    fn is_room_at(&self, lsn: u64, bytes: usize) -> bool {
+        let bytes = BATCH_HEADER_BYTES + bytes;
+        !lsn.is_multiple_of(SEGMENT_BYTES) && fits_at(lsn, bytes, self.config.block_bytes)
     }
 
     /// The base of a segment that should be prepared now. Says so once; [`Log::handle_spare`] takes the answer.
@@ -364,10 +383,11 @@ impl Log {
             durable_lsn: self.durable_lsn,
             at: self.clock.max(now),
         };
-        let bytes = batch.seal(&seal);
+        let buffer = batch.seal(&seal);
+        let bytes = buffer.bytes();
         self.previous = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         self.in_flight = Some(InFlight { lsn, end_lsn, last_position });
-        Some(WriteBatch { segment: segment_of(lsn), offset: lsn % SEGMENT_BYTES, bytes })
+        Some(WriteBatch { segment: segment_of(lsn), offset: lsn % SEGMENT_BYTES, buffer })
     }
 
     /// Opens a batch that stays empty, when its time has come.
@@ -385,7 +405,7 @@ impl Log {
     /// Whether a mark is missing behind the newest batch. Without room for one, until the next segment is there, none is
     /// asked for.
     fn wants_mark(&self) -> bool {
-        !self.marked && (self.spare == Spare::Ready || is_room_at(self.end_lsn, 0))
+        !self.marked && (self.spare == Spare::Ready || self.is_room_at(self.end_lsn, 0))
     }
 
     /// Milliseconds until [`Log::poll_write`] has a mark to write, if nothing is appended before.
@@ -400,14 +420,15 @@ impl Log {
     ///
     /// # Errors
     /// [`WriteError`] when it did not; the log is poisoned from then on.
-    pub fn handle_written(&mut self, bytes: Vec<u8>, whole_and_synced: bool) -> Result<Durable, WriteError> {
+    pub fn handle_written(&mut self, buffer: Buffer, whole_and_synced: bool) -> Result<Durable, WriteError> {
         let in_flight = self.in_flight.take().expect("a batch is in flight");
         if !whole_and_synced {
             self.poisoned = true;
             return Err(WriteError);
         }
-        assert_eq!(in_flight.lsn + bytes.len() as u64, in_flight.end_lsn);
-        self.tail.push(in_flight.lsn, bytes);
+        assert_eq!(in_flight.lsn + buffer.len() as u64, in_flight.end_lsn);
+        self.tail.push(in_flight.lsn, buffer.bytes());
+        self.buffers.give_back(buffer);
         self.durable_lsn = in_flight.end_lsn;
         self.durable_position = in_flight.last_position;
         Ok(self.durable())
@@ -468,10 +489,4 @@ impl Log {
     pub fn verify(location: Location, bytes: &[u8]) -> Result<Record<'_>, RecordError> {
         Record::parse(bytes, location.lsn())
     }
-}
-
-/// Whether a batch with `bytes` of records fits at `lsn`, where the batch before it ended. A segment that was filled to
-/// its last byte ends where the next one has its header.
-fn is_room_at(lsn: u64, bytes: usize) -> bool {
-    !lsn.is_multiple_of(SEGMENT_BYTES) && fits_at(lsn, BATCH_HEADER_BYTES + bytes)
 }

@@ -11,7 +11,8 @@
 //! because after a failed sync the page cache vouches for bytes that the disk does not have.
 
 use crate::batch::{BatchHeader, WriteBatch};
-use crate::format::{BATCH_ALIGN, BATCH_HEADER_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
+use crate::buffer::Buffer;
+use crate::format::{BATCH_HEADER_BYTES, BLOCK_BYTES_MAX, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
 use crate::index::Location;
 use crate::log::{Log, LogConfig, Run};
 use crate::record::{Record, StreamId};
@@ -105,7 +106,8 @@ pub struct Scan {
     beyond: Option<Beyond>,
     torn: Option<Torn>,
     spare_exists: bool,
-    rewrite: Option<WriteBatch>,
+    /// The newest batch and where it stands.
+    rewrite: (u64, Vec<u8>),
     records: u64,
 }
 
@@ -122,7 +124,7 @@ impl Scan {
             beyond: None,
             torn: None,
             spare_exists: false,
-            rewrite: None,
+            rewrite: (0, Vec::new()),
             records: 0,
         }
     }
@@ -142,7 +144,11 @@ impl Scan {
             Err(SegmentHeaderError::Damaged) => return damage(DamageKind::Header),
             Err(SegmentHeaderError::Newer(version)) => return damage(DamageKind::Newer(version)),
         };
-        if header.base != base || header.log != self.log.number() || header.store != self.store {
+        if header.base != base
+            || header.log != self.log.number()
+            || header.store != self.store
+            || header.block_bytes != self.log.block_bytes()
+        {
             return damage(DamageKind::Foreign);
         }
         self.segment = Some(base);
@@ -166,7 +172,7 @@ impl Scan {
     }
 
     /// Takes bytes of the open segment from [`Scan::offset`] on: at least [`crate::format::FEED_BYTES`], a multiple of
-    /// [`BATCH_ALIGN`], or all that are not zeros (`to_end`). Shows every record of a whole batch to `observe`.
+    /// blocks, or all that are not zeros (`to_end`). Shows every record of a whole batch to `observe`.
     ///
     /// # Errors
     /// [`Damage`] as in the table above.
@@ -178,7 +184,7 @@ impl Scan {
     ) -> Result<Fed, Damage> {
         let base = self.segment.expect("a segment is open");
         let start = base + self.offset();
-        let mut consumed = 0;
+        let (mut consumed, block_bytes) = (0, self.log.block_bytes());
         if self.beyond.is_some() {
             return self.look_beyond(start, bytes, to_end);
         }
@@ -186,11 +192,12 @@ impl Scan {
             let lsn = start + consumed as u64;
             let rest = &bytes[consumed..];
             match self.next_batch(lsn, rest) {
-                Some(header) if rest.len() >= header.padded_bytes() => {
-                    if !self.take_batch(&header, &rest[..header.padded_bytes()], observe)? {
+                Some(header) if rest.len() >= header.padded_bytes(block_bytes) => {
+                    let bytes = &rest[..header.padded_bytes(block_bytes)];
+                    if !self.take_batch(&header, bytes, observe)? {
                         return self.look_beyond(lsn, rest, to_end);
                     }
-                    consumed += header.padded_bytes();
+                    consumed += bytes.len();
                 }
                 Some(_) if !to_end => return Ok(Fed { consumed, ended: false }),
                 None if rest.len() < BATCH_HEADER_BYTES && !to_end => {
@@ -231,8 +238,9 @@ impl Scan {
         self.log.previous = header.checksum;
         self.log.clock = self.log.clock.max(header.at);
         self.lsn = header.lsn + bytes.len() as u64;
-        self.rewrite =
-            Some(WriteBatch { segment, offset: header.lsn % SEGMENT_BYTES, bytes: bytes.to_vec() });
+        self.rewrite.0 = header.lsn;
+        self.rewrite.1.clear();
+        self.rewrite.1.extend_from_slice(bytes);
         Ok(true)
     }
 
@@ -277,8 +285,9 @@ impl Scan {
         // Batches are written one at a time, so one that follows damage says that the damaged place was durable. The
         // first place of a segment counts as following whatever ends the segment before.
         let first = self.beyond.is_none() && !is_spare;
-        let from = if first { BATCH_ALIGN } else { 0 };
-        let later = (from..bytes.len()).step_by(BATCH_ALIGN).any(|at| {
+        let block_bytes = self.log.block_bytes();
+        let from = if first { block_bytes } else { 0 };
+        let later = (from..bytes.len()).step_by(block_bytes).any(|at| {
             let header = BatchHeader::parse(&bytes[at..]);
             header.is_some_and(|header| header.lsn == lsn + at as u64 && header.durable_lsn > self.lsn)
         });
@@ -290,8 +299,9 @@ impl Scan {
         self.spare_exists |= is_spare;
         let beyond = self.beyond.get_or_insert(Beyond { from: lsn, next: lsn });
         beyond.next = lsn + bytes.len() as u64;
-        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
-            self.torn = Some(Torn { lsn: beyond.from, bytes: lsn + last as u64 + 1 - beyond.from });
+        let there = without_zeros(bytes);
+        if !there.is_empty() {
+            self.torn = Some(Torn { lsn: beyond.from, bytes: lsn + there.len() as u64 - beyond.from });
         }
         Ok(Fed { consumed: bytes.len(), ended: to_end })
     }
@@ -316,12 +326,26 @@ impl Scan {
             offset: torn.lsn % SEGMENT_BYTES,
             bytes: torn.bytes,
         });
+        let (lsn, bytes) = self.rewrite;
+        let rewrite = (!bytes.is_empty()).then(|| WriteBatch {
+            segment: segment_of(lsn),
+            offset: lsn % SEGMENT_BYTES,
+            buffer: Buffer::from(&bytes[..]),
+        });
         Ok(Recovered {
             log: self.log,
-            rewrite: self.rewrite.take(),
+            rewrite,
             dropped,
             spare_exists: self.spare_exists,
             records: self.records,
         })
     }
+}
+
+/// The bytes up to the last that is not zero. Most of what is asked about is zeros, so those are gone through by blocks.
+fn without_zeros(bytes: &[u8]) -> &[u8] {
+    const ZEROS: [u8; BLOCK_BYTES_MAX] = [0; BLOCK_BYTES_MAX];
+    let blanks = bytes.rchunks(ZEROS.len()).take_while(|chunk| **chunk == ZEROS[..chunk.len()]);
+    let there = &bytes[..bytes.len() - blanks.map(<[u8]>::len).sum::<usize>()];
+    &there[..there.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)]
 }

@@ -4,11 +4,11 @@
 //! log. What is left of a segment when the next batch no longer fits stays zero.
 
 use crate::format::{
-    FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, put, read_u16, read_u32, read_u64,
-    segment_at,
+    FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, is_block, put, read_u16, read_u32,
+    read_u64, segment_at,
 };
 
-/// The first 512 bytes of a segment file.
+/// The head of a segment file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentHeader {
     /// The installation that it belongs to.
@@ -17,6 +17,8 @@ pub struct SegmentHeader {
     pub log: u16,
     /// First byte of the segment in its log.
     pub base: u64,
+    /// Batches start at multiples of this: the store's block.
+    pub block_bytes: usize,
 }
 
 /// Why a segment is refused.
@@ -36,6 +38,7 @@ impl SegmentHeader {
         put(&mut bytes, segment_at::MAGIC, &SEGMENT_MAGIC.to_le_bytes());
         put(&mut bytes, segment_at::VERSION, &FORMAT_VERSION.to_le_bytes());
         put(&mut bytes, segment_at::LOG, &self.log.to_le_bytes());
+        put(&mut bytes, segment_at::BLOCK, &(self.block_bytes as u32).to_le_bytes());
         put(&mut bytes, segment_at::STORE, &self.store);
         put(&mut bytes, segment_at::BASE, &self.base.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[segment_at::CHECKSUM.end..segment_at::END]);
@@ -59,7 +62,12 @@ impl SegmentHeader {
         if version != FORMAT_VERSION {
             return Err(SegmentHeaderError::Newer(version));
         }
+        let block_bytes = read_u32(bytes, segment_at::BLOCK) as usize;
+        if !is_block(block_bytes) {
+            return Err(SegmentHeaderError::Damaged);
+        }
         Ok(Self {
+            block_bytes,
             store: bytes[segment_at::STORE].try_into().expect("an id of 16 bytes"),
             log: read_u16(bytes, segment_at::LOG),
             base: read_u64(bytes, segment_at::BASE),

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use storage_log::format::{
-    BATCH_HEADER_BYTES, FEED_BYTES, MARK_AFTER_MS, SEGMENT_BYTES, SEGMENT_HEADER_BYTES,
+    BATCH_HEADER_BYTES, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FEED_BYTES, MARK_AFTER_MS, SEGMENT_BYTES,
+    SEGMENT_HEADER_BYTES,
 };
 use storage_log::{
-    Answer, Damage, DamageKind, Draft, Log, LogConfig, Recovered, Retention, Scan, SegmentHeader, StreamId,
-    StreamKind, WriteBatch,
+    Answer, Buffer, Damage, DamageKind, Draft, Log, LogConfig, Recovered, Retention, Scan, SegmentHeader,
+    StreamId, StreamKind, WriteBatch,
 };
 
 const STORE: [u8; 16] = [7; 16];
@@ -15,8 +16,9 @@ const MESSAGES: StreamKind = StreamKind(1);
 const STATE: StreamKind = StreamKind(2);
 const INBOX: StreamKind = StreamKind(4);
 
-fn config() -> LogConfig {
-    LogConfig { store: STORE, number: 0, tail_bytes_max: 1 << 20, retention: Retention::keep_last(&[STATE]) }
+fn config(block_bytes: usize) -> LogConfig {
+    let retention = Retention::keep_last(&[STATE]);
+    LogConfig { store: STORE, number: 0, block_bytes, tail_bytes_max: 1 << 20, retention }
 }
 
 fn stream(kind: StreamKind, id: u8) -> StreamId {
@@ -24,33 +26,38 @@ fn stream(kind: StreamKind, id: u8) -> StreamId {
 }
 
 /// Segments by base; bytes that were never written read as zeros.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Disk {
+    block_bytes: usize,
     segments: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Disk {
     fn new() -> Self {
-        let mut disk = Self::default();
+        Self::of_blocks(BLOCK_BYTES_MIN)
+    }
+
+    fn of_blocks(block_bytes: usize) -> Self {
+        let mut disk = Self { block_bytes, segments: BTreeMap::new() };
         disk.create(0);
         disk
     }
 
     fn create(&mut self, base: u64) {
-        let header = SegmentHeader { store: STORE, log: 0, base };
+        let header = SegmentHeader { store: STORE, log: 0, base, block_bytes: self.block_bytes };
         self.segments.insert(base, header.encode().to_vec());
     }
 
     fn write(&mut self, batch: &WriteBatch) {
         let segment = self.segments.get_mut(&batch.segment).expect("the segment was prepared");
-        let (start, end) = (batch.offset as usize, batch.offset as usize + batch.bytes.len());
+        let (start, end) = (batch.offset as usize, batch.offset as usize + batch.buffer.bytes().len());
         segment.resize(segment.len().max(end), 0);
-        segment[start..end].copy_from_slice(&batch.bytes);
+        segment[start..end].copy_from_slice(batch.buffer.bytes());
         assert!(segment.len() as u64 <= SEGMENT_BYTES);
     }
 
     fn recover(&self, epoch: u32) -> Result<Recovered, Damage> {
-        let mut scan = Scan::new(config(), epoch);
+        let mut scan = Scan::new(config(self.block_bytes), epoch);
         for (base, bytes) in &self.segments {
             scan.open_segment(*base, bytes)?;
             loop {
@@ -76,7 +83,7 @@ fn flush(log: &mut Log, disk: &mut Disk) {
     }
     while let Some(batch) = log.poll_write(1) {
         disk.write(&batch);
-        log.handle_written(batch.bytes, true).expect("the write was whole");
+        log.handle_written(batch.buffer, true).expect("the write was whole");
     }
 }
 
@@ -85,7 +92,7 @@ fn idle(log: &mut Log, disk: &mut Disk) {
     assert_eq!(log.poll_write(1), None, "nothing waits");
     let mark = log.poll_write(1 + MARK_AFTER_MS).expect("a mark is due");
     disk.write(&mark);
-    log.handle_written(mark.bytes, true).expect("the write was whole");
+    log.handle_written(mark.buffer, true).expect("the write was whole");
     assert!(log.is_quiet());
 }
 
@@ -124,7 +131,7 @@ fn nothing_is_readable_before_its_sync_and_everything_after() {
     put(&mut log, talk, b"two", &[]);
     assert_eq!(log.poll_write(1), None, "one batch is in flight");
     disk.write(&batch);
-    let durable = log.handle_written(batch.bytes, true).expect("written");
+    let durable = log.handle_written(batch.buffer, true).expect("written");
     assert!(durable.covers(1) && !durable.covers(2));
     let entries: Vec<_> = log.entries_after(talk, 0).map(|entry| entry.key).collect();
     assert_eq!(entries, [1]);
@@ -190,11 +197,11 @@ fn truncate_only_unacked() {
     put(&mut log, talk, &[3; 900], &[stream(INBOX, 1)]);
     let torn = log.poll_write(1).expect("a batch is due");
     // Every torn tail, in the units that a disk writes, and a body that is wrong though its length is right.
-    for kept in 0..=torn.bytes.len() / 512 {
+    for kept in 0..=torn.buffer.bytes().len() / 512 {
         let mut image = disk.clone();
-        let bytes = torn.bytes[..kept * 512].to_vec();
-        image.write(&WriteBatch { bytes, ..torn.clone() });
-        let whole = kept * 512 == torn.bytes.len();
+        let buffer = Buffer::from(&torn.buffer.bytes()[..kept * 512]);
+        image.write(&WriteBatch { buffer, ..torn.clone() });
+        let whole = kept * 512 == torn.buffer.bytes().len();
         let recovered = image.recover(2).expect("a torn tail is not damage");
         assert_eq!(recovered.dropped.is_some(), kept > 0 && !whole, "{kept} sectors");
         assert_eq!(read(&recovered.log, &image, talk).len(), acknowledged.len() + usize::from(whole));
@@ -204,6 +211,33 @@ fn truncate_only_unacked() {
         put(&mut log, talk, b"next", &[]);
         flush(&mut log, &mut image);
         assert!(image.recover(3).expect("a sound log").records >= 3);
+    }
+}
+
+#[test]
+fn batches_take_whole_blocks_of_the_size_that_the_store_has() {
+    for block_bytes in [BLOCK_BYTES_MIN, 1024, BLOCK_BYTES_MAX] {
+        let mut disk = Disk::of_blocks(block_bytes);
+        let mut log = disk.recover(1).expect("an empty log").log;
+        for round in 0..20_usize {
+            put(&mut log, stream(MESSAGES, 1), &vec![1; round * 300], &[]);
+            let batch = log.poll_write(1).expect("a batch is due");
+            let bytes = batch.buffer.bytes();
+            assert!(bytes.len().is_multiple_of(block_bytes));
+            assert!(batch.offset.is_multiple_of(block_bytes as u64));
+            assert!(bytes.as_ptr().addr().is_multiple_of(BLOCK_BYTES_MAX), "memory for direct I/O");
+            disk.write(&batch);
+            log.handle_written(batch.buffer, true).expect("written");
+        }
+        let mut recovered = disk.recover(2).expect("a sound log");
+        assert_eq!(recovered.records, 20);
+        assert!(matches!(put(&mut recovered.log, stream(MESSAGES, 1), b"x", &[]), Answer::Stored(_)));
+        flush(&mut recovered.log, &mut disk);
+        assert_eq!(disk.recover(3).expect("a sound log").records, 21);
+        // A block that is another store's.
+        disk.block_bytes = 2048;
+        let damage = Damage { segment: 0, offset: 0, kind: DamageKind::Foreign };
+        assert_eq!(disk.recover(4).err(), Some(damage));
     }
 }
 
@@ -266,17 +300,20 @@ fn an_idle_log_is_marked_once() {
         let batch = log.poll_write(begun).expect("a batch is due");
         assert_eq!(log.mark_in(begun), None, "it is busy");
         disk.write(&batch);
-        log.handle_written(batch.bytes, true).expect("written");
+        log.handle_written(batch.buffer, true).expect("written");
         assert_eq!(log.poll_write(begun), None);
         assert_eq!(log.mark_in(begun + 10), Some(MARK_AFTER_MS - 10));
         assert_eq!(log.poll_write(begun + MARK_AFTER_MS - 1), None);
         assert!(!log.is_quiet(), "the mark is missing");
         let mark = log.poll_write(begun + MARK_AFTER_MS).expect("a mark is due");
-        assert!(mark.bytes[BATCH_HEADER_BYTES..].iter().all(|byte| *byte == 0), "it holds no record");
+        assert!(
+            mark.buffer.bytes()[BATCH_HEADER_BYTES..].iter().all(|byte| *byte == 0),
+            "it holds no record"
+        );
         assert!(!log.is_quiet(), "the mark is under way");
         disk.write(&mark);
         let before = log.durable().position();
-        let durable = log.handle_written(mark.bytes, true).expect("written");
+        let durable = log.handle_written(mark.buffer, true).expect("written");
         assert_eq!(durable.position(), before);
         assert!(log.is_quiet());
         assert_eq!((log.poll_write(u64::MAX), log.mark_in(u64::MAX)), (None, None), "one is enough");
@@ -292,7 +329,7 @@ fn a_clock_that_goes_back_makes_a_mark_early() {
     put(&mut log, stream(MESSAGES, 1), b"x", &[]);
     let batch = log.poll_write(1_000_000).expect("a batch is due");
     disk.write(&batch);
-    log.handle_written(batch.bytes, true).expect("written");
+    log.handle_written(batch.buffer, true).expect("written");
     assert_eq!(log.poll_write(1_000_000), None);
     assert_eq!(log.mark_in(5), Some(0));
     assert!(log.poll_write(5).is_some());
@@ -304,7 +341,7 @@ fn a_failed_mark_poisons() {
     put(&mut log, stream(MESSAGES, 1), b"x", &[]);
     flush(&mut log, &mut disk);
     let mark = log.poll_write(1 + MARK_AFTER_MS).or_else(|| log.poll_write(1 + 2 * MARK_AFTER_MS));
-    log.handle_written(mark.expect("a mark is due").bytes, false).expect_err("the sync failed");
+    log.handle_written(mark.expect("a mark is due").buffer, false).expect_err("the sync failed");
     assert!(!log.is_healthy());
     assert_eq!((log.poll_write(u64::MAX), log.mark_in(u64::MAX)), (None, None));
 }
@@ -416,7 +453,7 @@ fn a_failed_write_poisons() {
     let mut log = Disk::new().recover(1).expect("an empty log").log;
     put(&mut log, stream(MESSAGES, 1), b"x", &[]);
     let batch = log.poll_write(1).expect("a batch is due");
-    log.handle_written(batch.bytes, false).expect_err("the sync failed");
+    log.handle_written(batch.buffer, false).expect_err("the sync failed");
     assert!(!log.is_healthy());
     assert_eq!(put(&mut log, stream(MESSAGES, 1), b"y", &[]), Answer::Unavailable);
     assert_eq!(log.poll_write(1), None);

@@ -2,7 +2,7 @@
 
 use router::mail::Request;
 use router::{ConversationSide, ShardId};
-use storage_log::{Location, Log, segment_file_name, segment_of};
+use storage_log::{Buffer, Location, Log, segment_file_name, segment_of};
 
 use super::{Action, Shard};
 use crate::mailbox::Back;
@@ -87,16 +87,17 @@ impl Shard {
         }
     }
 
-    pub(super) fn handle_written(&mut self, log: u16, bytes: Vec<u8>, synced: bool) {
+    pub(super) fn handle_written(&mut self, log: u16, buffer: Buffer, synced: bool) {
         let clock = self.clock;
         let metrics = self.metrics.clone();
+        let bytes = buffer.bytes().len() as u64;
         let owned = self.owned(log).expect("batches come back to their log");
         metrics.sync_seconds.record(clock.micros.saturating_sub(owned.written_at));
-        metrics.batch_bytes.record(bytes.len() as u64);
+        metrics.batch_bytes.record(bytes);
         metrics.log_batches_total.increment();
-        metrics.log_bytes_total.add(bytes.len() as u64);
+        metrics.log_bytes_total.add(bytes);
         let before = owned.log.durable().position();
-        match owned.log.handle_written(bytes, synced) {
+        match owned.log.handle_written(buffer, synced) {
             Ok(durable) => {
                 let records = durable.position() - before;
                 if records > 0 {

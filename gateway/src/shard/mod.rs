@@ -23,7 +23,7 @@ use ring::{RecvBuffer, Socket};
 use router::cursor::Starts;
 use router::mail::Clock;
 use router::{Places, ShardId, UserSide};
-use storage_log::{Location, WriteBatch};
+use storage_log::{Buffer, Location, WriteBatch};
 
 use crate::auth::{TokenCache, Verifier};
 use crate::mailbox::{Back, Forward, Mailboxes};
@@ -135,7 +135,7 @@ pub enum Event {
         /// Of which log.
         log: u16,
         /// Its bytes.
-        bytes: Vec<u8>,
+        buffer: Buffer,
         /// Every byte written and the sync done.
         synced: bool,
     },
@@ -334,7 +334,7 @@ impl Shard {
             Event::Sent { connection, bytes, sent } => self.handle_sent(connection, bytes, sent),
             Event::ShutDown(connection) => self.handle_shut_down(connection),
             Event::SocketSent { connection, installed } => self.handle_socket_sent(connection, installed),
-            Event::Written { log, bytes, synced } => self.handle_written(log, bytes, synced),
+            Event::Written { log, buffer, synced } => self.handle_written(log, buffer, synced),
         }
     }
 

@@ -66,8 +66,8 @@ fn a_log_that_is_full_to_its_last_byte_starts_in_a_new_segment() {
         let draft = Draft { stream, expected_head, messages: 1, schema: 1, payload, links: &[] };
         assert!(matches!(open.log.append(&[draft], 1), Answer::Stored(_)));
         let batch = open.log.poll_write(1).expect("it is due");
-        file.write_all_at(&batch.bytes, batch.offset).expect("there is room");
-        open.log.handle_written(batch.bytes, true).expect("written");
+        file.write_all_at(batch.buffer.bytes(), batch.offset).expect("there is room");
+        open.log.handle_written(batch.buffer, true).expect("written");
         left -= bytes;
     }
     let position = open.log.durable().position();

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Where the first batch of a segment begins.
-const FIRST_BATCH: u64 = 512;
+const FIRST_BATCH: u64 = storage_log::format::SEGMENT_HEADER_BYTES as u64;
 
 #[test]
 fn a_drain_says_goodbye() {
