@@ -1,7 +1,7 @@
 //! The only place where actions become operations of a ring, and completions become events.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,19 +10,28 @@ use protocol::ids::UnixMillis;
 use ring::{Completion, FileBuffer, FileId, ListenerId, Received, Ring, RingAddress, Token};
 use router::mail::Clock;
 use slab::Slab;
-use storage_log::format::SEGMENT_BYTES;
-use storage_log::{Buffer, Location, segment_of};
+use storage_log::format::{BLOCK_BYTES_MAX, SEGMENT_BYTES};
+use storage_log::{Buffer, Location, WriteBatch, segment_of};
 
 use crate::files::{Command, Inbox, Job};
 use crate::mailbox::Mesh;
 use crate::metrics::ShardMetrics;
+use crate::segments::SegmentFile;
 use crate::shard::{Action, ConnectionId, Event, Listener, ReceiveEnd, Shard};
 
 struct ReadUnderWay {
     log: u16,
     job: u32,
     place: u32,
-    bytes: usize,
+    /// Where the record stands in what is read.
+    range: Range<usize>,
+}
+
+/// A segment's file in the ring, in each way that it is used.
+struct Segment {
+    buffered: FileId,
+    /// Until it is sealed, where it can be had.
+    direct: Option<FileId>,
 }
 
 /// Everything that a shard's thread has beside the shard.
@@ -34,7 +43,7 @@ pub struct DriverParts {
     /// Who sleeps.
     pub mesh: Arc<Mesh>,
     /// Segment files of the logs that this shard owns.
-    pub segments: Vec<(u16, Vec<(u64, File)>)>,
+    pub segments: Vec<(u16, Vec<(u64, SegmentFile)>)>,
     /// Where other threads leave commands.
     pub inbox: Inbox,
     /// Who makes segments.
@@ -52,7 +61,7 @@ pub struct Driver {
     addresses: Vec<RingAddress>,
     mesh: Arc<Mesh>,
     listeners: Vec<(ListenerId, Listener)>,
-    files: HashMap<(u16, u64), FileId>,
+    segments: HashMap<(u16, u64), Segment>,
     reads: Slab<ReadUnderWay>,
     inbox: Inbox,
     jobs: Sender<Job>,
@@ -64,15 +73,15 @@ impl Driver {
     /// A loop that has not begun.
     #[must_use]
     pub fn new(shard: Shard, parts: DriverParts) -> Self {
-        let DriverParts { mut ring, addresses, mesh, segments, inbox, jobs, epoch, metrics } = parts;
-        let mut files = HashMap::new();
-        for (log, segments) in segments {
-            for (base, file) in segments {
-                files.insert((log, base), ring.add_file(file));
+        let DriverParts { mut ring, addresses, mesh, segments: files, inbox, jobs, epoch, metrics } = parts;
+        let mut segments = HashMap::new();
+        for (log, files) in files {
+            for (base, file) in files {
+                segments.insert((log, base), add(&mut ring, file));
             }
         }
         let (listeners, reads) = (Vec::new(), Slab::new());
-        Self { ring, shard, addresses, mesh, listeners, files, reads, inbox, jobs, epoch, metrics }
+        Self { ring, shard, addresses, mesh, listeners, segments, reads, inbox, jobs, epoch, metrics }
     }
 
     /// Takes connections from `listener`.
@@ -127,7 +136,7 @@ impl Driver {
                 Command::Segment { log, base, file } => {
                     let ready = file.is_some();
                     if let Some(file) = file {
-                        self.files.insert((log, base), self.ring.add_file(file));
+                        self.segments.insert((log, base), add(&mut self.ring, file));
                     }
                     events.push(Event::SegmentPrepared { log, ready });
                 }
@@ -164,8 +173,7 @@ impl Driver {
             }
             Completion::Read { token, buffer, result } => {
                 let read = self.reads.remove(token.value() as usize);
-                let whole = result.is_ok() && buffer.bytes().len() == read.bytes;
-                let bytes = whole.then(|| buffer.bytes().to_vec());
+                let bytes = result.ok().and_then(|()| buffer.bytes().get(read.range)).map(<[u8]>::to_vec);
                 Event::Read { log: read.log, job: read.job, place: read.place, bytes }
             }
             Completion::Doorbell
@@ -206,21 +214,41 @@ impl Driver {
                 self.ring.send_socket(socket, address, migration, token(connection));
             }
             Action::Shutdown(connection, socket) => self.ring.shutdown(socket, token(connection)),
-            Action::Write { log, batch } => {
-                let file = self.files[&(log, batch.segment)];
-                let (vec, range) = batch.buffer.into_parts();
-                let buffer = FileBuffer::new(vec, range);
-                self.ring.write_and_sync(file, batch.offset, buffer, Token::new(u64::from(log)));
-            }
+            Action::Write { log, batch } => self.write(log, batch),
         }
     }
 
-    fn read(&mut self, log: u16, job: u32, place: u32, location: Location) {
-        let read = ReadUnderWay { log, job, place, bytes: location.bytes() };
-        let file = self.files[&(log, segment_of(location.lsn()))];
-        let token = Token::new(self.reads.insert(read) as u64);
-        self.ring.read(file, location.lsn() % SEGMENT_BYTES, location.bytes(), token);
+    /// Writes and syncs in one operation. The segment before, if this is the first batch of the next, is sealed: from now
+    /// on it is read through the page cache.
+    fn write(&mut self, log: u16, batch: WriteBatch) {
+        let before = batch.segment.checked_sub(SEGMENT_BYTES);
+        let sealed = before.and_then(|base| self.segments.get_mut(&(log, base))?.direct.take());
+        if let Some(sealed) = sealed {
+            self.ring.remove_file(sealed);
+        }
+        let segment = &self.segments[&(log, batch.segment)];
+        let file = segment.direct.unwrap_or(segment.buffered);
+        let (vec, range) = batch.buffer.into_parts();
+        let buffer = FileBuffer::new(vec, range);
+        self.ring.write_through(file, batch.offset, buffer, Token::new(u64::from(log)));
     }
+
+    /// Reads a record; past the page cache with the whole blocks around it.
+    fn read(&mut self, log: u16, job: u32, place: u32, location: Location) {
+        let segment = &self.segments[&(log, segment_of(location.lsn()))];
+        let (start, bytes) = ((location.lsn() % SEGMENT_BYTES) as usize, location.bytes());
+        let align = if segment.direct.is_some() { BLOCK_BYTES_MAX } else { 1 };
+        let first = start - start % align;
+        let length = (start + bytes).next_multiple_of(align) - first;
+        let range = start - first..start - first + bytes;
+        let token = Token::new(self.reads.insert(ReadUnderWay { log, job, place, range }) as u64);
+        let file = segment.direct.unwrap_or(segment.buffered);
+        self.ring.read(file, first as u64, length, token);
+    }
+}
+
+fn add(ring: &mut Ring, file: SegmentFile) -> Segment {
+    Segment { buffered: ring.add_file(file.buffered), direct: file.direct.map(|file| ring.add_file(file)) }
 }
 
 fn token(connection: ConnectionId) -> Token {

@@ -1,6 +1,5 @@
 //! The one thread that does what would block a shard: making segment files.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -8,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam::queue::ArrayQueue;
 use ring::Waker;
 
-use crate::store::SegmentMaker;
+use crate::segments::{SegmentFile, SegmentMaker};
 
 /// What another thread has for a shard.
 pub enum Command {
@@ -21,7 +20,7 @@ pub enum Command {
         /// At which base.
         base: u64,
         /// The file.
-        file: Option<File>,
+        file: Option<SegmentFile>,
     },
 }
 

@@ -17,6 +17,7 @@ pub mod logging;
 pub mod mailbox;
 pub mod metrics;
 pub mod node;
+pub mod segments;
 pub mod shard;
 pub mod state;
 pub mod store;

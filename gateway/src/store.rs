@@ -13,20 +13,20 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use router::conversation::Recent;
 use serde::{Deserialize, Serialize};
-use storage_log::format::{
-    BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FEED_BYTES, FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES,
-    is_block,
-};
+use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FORMAT_VERSION, SEGMENT_BYTES, is_block};
 use storage_log::{
-    Answer, Damage, DamageKind, Log, LogConfig, Recovered, Retention, Scan, SegmentHeader, StreamKind,
-    WriteBatch, segment_file_name, segment_of_file_name,
+    Answer, Damage, DamageKind, Log, LogConfig, Retention, StreamKind, WriteBatch, segment_file_name,
+};
+
+use crate::segments::{
+    Access, SegmentFile, SegmentMaker, block_of, log_directory, open_segments, scan, sync_directory,
 };
 
 /// Bytes of the newest records of one log that stay in memory for readers.
@@ -49,11 +49,10 @@ struct StoreFile {
 }
 
 impl StoreFile {
-    fn generate(logs: u16) -> anyhow::Result<Self> {
+    fn generate(logs: u16, block: usize) -> anyhow::Result<Self> {
         let (mut store, mut key) = ([0; 16], [0; 32]);
         getrandom::fill(&mut store).context("the system gives no randomness")?;
         getrandom::fill(&mut key).context("the system gives no randomness")?;
-        let block = BLOCK_BYTES_MIN;
         Ok(Self { format: FORMAT_VERSION, store: to_hex(&store), logs, block, key: to_hex(&key) })
     }
 
@@ -96,6 +95,7 @@ pub struct Store {
     pub logs: u16,
     /// What batches are padded to, fixed when the directory was made.
     block_bytes: usize,
+    access: Access,
 }
 
 /// A log that was read back and is durable as it stands.
@@ -104,8 +104,8 @@ pub struct OpenLog {
     pub log: Log,
     /// Ids stored lately.
     pub recent: Recent,
-    /// Its segment files, in order.
-    pub segments: Vec<(u64, File)>,
+    /// Its segment files, in order. Those that are sealed are open through the page cache only.
+    pub segments: Vec<(u64, SegmentFile)>,
 }
 
 /// Why a log is not served. The others are.
@@ -133,22 +133,16 @@ impl Store {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let file = StoreFile::parse(&text).map_err(|error| anyhow!("{} {error:#}", path.display()))?;
         let (id, key) = (file.store()?, file.key()?);
+        let access = access(directory, file.block);
         let directory = directory.to_owned();
-        Ok(Self { directory, _lock: lock, id, key, logs: file.logs, block_bytes: file.block })
-    }
-
-    /// Makes the segment of a log at `base`: header, full length reserved, synced.
-    ///
-    /// # Errors
-    /// Those of the disk, `ENOSPC` among them; nothing is left behind then.
-    pub fn make_segment(&self, log: u16, base: u64) -> io::Result<File> {
-        self.segment_maker().make(log, base)
+        Ok(Self { directory, _lock: lock, id, key, logs: file.logs, block_bytes: file.block, access })
     }
 
     /// What makes segments for this store, in another thread.
     #[must_use]
     pub fn segment_maker(&self) -> SegmentMaker {
-        SegmentMaker { directory: self.directory.clone(), store: self.id, block_bytes: self.block_bytes }
+        let (directory, store) = (self.directory.clone(), self.id);
+        SegmentMaker { directory, store, block_bytes: self.block_bytes, access: self.access }
     }
 
     /// Reads a log back, writes its last batch again, begins run `run` and syncs.
@@ -156,7 +150,8 @@ impl Store {
     /// # Errors
     /// [`LogRefusal`]: this log is not served.
     pub fn open_log(&self, number: u16, run: [u8; 16], seed: u64, now: u64) -> Result<OpenLog, LogRefusal> {
-        let mut segments = open_segments(&log_directory(&self.directory, number)).map_err(LogRefusal::Io)?;
+        let directory = log_directory(&self.directory, number);
+        let mut segments = open_segments(&directory, self.access).map_err(LogRefusal::Io)?;
         if segments.is_empty() {
             // Every log was made with its store: this one has lost everything.
             let damage = Damage { segment: 0, offset: 0, kind: DamageKind::Missing };
@@ -171,7 +166,7 @@ impl Store {
         };
         let mut recent = Recent::new(seed);
         let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
-        let recovered = scan(config, epoch, &segments, &mut recent)?;
+        let recovered = scan(config, epoch, &segments, &mut |record| recent.observe(record))?;
         if let Some(dropped) = recovered.dropped {
             tracing::warn!(
                 log = number,
@@ -190,7 +185,7 @@ impl Store {
         if begun == Answer::Full {
             // The last segment is full and has no successor yet.
             let base = log.spare_base();
-            segments.push((base, self.make_segment(number, base).map_err(LogRefusal::Io)?));
+            segments.push((base, self.segment_maker().make(number, base).map_err(LogRefusal::Io)?));
             log.handle_spare(true);
             begun = log.begin_run(run, now);
         }
@@ -199,26 +194,10 @@ impl Store {
             write_batch(&segments, &batch).map_err(LogRefusal::Io)?;
             log.handle_written(batch.buffer, true).expect("it was written and synced");
         }
+        for (_, sealed) in segments.iter_mut().filter(|(base, _)| base + SEGMENT_BYTES < log.spare_base()) {
+            sealed.direct = None;
+        }
         Ok(OpenLog { log, recent, segments })
-    }
-}
-
-/// Makes segments away from the data plane: creating, reserving and syncing a file all block.
-#[derive(Clone)]
-pub struct SegmentMaker {
-    directory: PathBuf,
-    store: [u8; 16],
-    block_bytes: usize,
-}
-
-impl SegmentMaker {
-    /// As [`Store::make_segment`].
-    ///
-    /// # Errors
-    /// Those of the disk.
-    pub fn make(&self, log: u16, base: u64) -> io::Result<File> {
-        let header = SegmentHeader { store: self.store, log, base, block_bytes: self.block_bytes };
-        make_segment(&log_directory(&self.directory, log), &header)
     }
 }
 
@@ -252,20 +231,25 @@ fn make_store(directory: &Path, path: &Path, logs: u16) -> anyhow::Result<()> {
     let file = match begun {
         Some(file) => file,
         None => {
-            let file = StoreFile::generate(logs)?;
+            let file = StoreFile::generate(logs, block_of(directory))?;
             let text = toml::to_string(&file).context("a store file is always TOML")?;
             write_new(&new, &text).with_context(|| format!("cannot make {}", path.display()))?;
             file
         }
     };
     let store = file.store().context("a store that was begun has an id")?;
+    let maker = SegmentMaker {
+        directory: directory.to_owned(),
+        store,
+        block_bytes: file.block,
+        access: Access::Buffered,
+    };
     for log in 0..file.logs {
         let directory = log_directory(directory, log);
         let made = (|| {
             fs::create_dir_all(&directory)?;
-            if open_segments(&directory)?.is_empty() {
-                let header = SegmentHeader { store, log, base: 0, block_bytes: file.block };
-                make_segment(&directory, &header)?;
+            if open_segments(&directory, Access::Buffered)?.is_empty() {
+                maker.make(log, 0)?;
             }
             Ok::<(), io::Error>(())
         })();
@@ -277,108 +261,29 @@ fn make_store(directory: &Path, path: &Path, logs: u16) -> anyhow::Result<()> {
     made.with_context(|| format!("cannot make {}", path.display()))
 }
 
+/// How the segments of this directory are written, said once at each start.
+fn access(directory: &Path, block_bytes: usize) -> Access {
+    let (access, refusal) = Access::of(directory, block_bytes);
+    match refusal {
+        None => tracing::info!(block_bytes, "batches are written past the page cache"),
+        Some(error) => tracing::warn!(
+            block_bytes,
+            %error,
+            "batches are written through the page cache: this file system does not take such blocks past it"
+        ),
+    }
+    access
+}
+
+fn write_batch(segments: &[(u64, SegmentFile)], batch: &WriteBatch) -> io::Result<()> {
+    let (_, file) = segments.iter().find(|(at, _)| *at == batch.segment).ok_or(ErrorKind::NotFound)?;
+    file.write(batch)
+}
+
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
-}
-
-fn log_directory(directory: &Path, log: u16) -> PathBuf {
-    directory.join(format!("log-{log:02}"))
-}
-
-fn make_segment(directory: &Path, header: &SegmentHeader) -> io::Result<File> {
-    let path = directory.join(segment_file_name(header.base));
-    let new = path.with_extension("new");
-    let made = (|| {
-        let file =
-            OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(&new)?;
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, SEGMENT_BYTES)?;
-        file.write_all_at(&header.encode(), 0)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        sync_directory(directory)?;
-        Ok(file)
-    })();
-    if made.is_err() {
-        // Best effort: the next attempt truncates it anyway.
-        let _ = fs::remove_file(&new);
-    }
-    made
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-/// All segments in order, synced before anything is read. Files of other names are left alone.
-fn open_segments(directory: &Path) -> io::Result<Vec<(u64, File)>> {
-    let mut segments = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if let Some(base) = entry.file_name().to_str().and_then(segment_of_file_name) {
-            let file = OpenOptions::new().read(true).write(true).open(entry.path())?;
-            file.sync_all()?;
-            segments.push((base, file));
-        }
-    }
-    sync_directory(directory)?;
-    segments.sort_unstable_by_key(|(base, _)| *base);
-    Ok(segments)
-}
-
-fn scan(
-    config: LogConfig,
-    epoch: u32,
-    segments: &[(u64, File)],
-    recent: &mut Recent,
-) -> Result<Recovered, LogRefusal> {
-    let mut scan = Scan::new(config, epoch);
-    for (base, file) in segments {
-        let mut header = [0; SEGMENT_HEADER_BYTES];
-        let read = read_up_to(file, &mut header, 0).map_err(LogRefusal::Io)?;
-        scan.open_segment(*base, &header[..read]).map_err(LogRefusal::Damaged)?;
-        let length = file.metadata().map_err(LogRefusal::Io)?.len();
-        if length < SEGMENT_BYTES {
-            let damage = Damage { segment: *base, offset: length, kind: DamageKind::Missing };
-            return Err(LogRefusal::Damaged(damage));
-        }
-        let mut buffer = vec![0; FEED_BYTES];
-        loop {
-            let offset = scan.offset();
-            let read = read_up_to(file, &mut buffer, offset).map_err(LogRefusal::Io)?;
-            let to_end = offset + read as u64 >= SEGMENT_BYTES || is_blank_from(file, offset + read as u64);
-            let mut observe = |record: &storage_log::Record<'_>| recent.observe(record);
-            if scan.feed(&buffer[..read], to_end, &mut observe).map_err(LogRefusal::Damaged)?.ended {
-                break;
-            }
-        }
-    }
-    scan.finish().map_err(LogRefusal::Damaged)
-}
-
-/// Whether nothing was ever written from `offset` on: what is only reserved need not be read to be known as zeros.
-fn is_blank_from(file: &File, offset: u64) -> bool {
-    rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) == Err(rustix::io::Errno::NXIO)
-}
-
-fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while read < buffer.len() {
-        match file.read_at(&mut buffer[read..], offset + read as u64) {
-            Ok(0) => break,
-            Ok(bytes) => read += bytes,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
-}
-
-fn write_batch(segments: &[(u64, File)], batch: &WriteBatch) -> io::Result<()> {
-    let (_, file) = segments.iter().find(|(at, _)| *at == batch.segment).ok_or(ErrorKind::NotFound)?;
-    file.write_all_at(batch.buffer.bytes(), batch.offset)?;
-    file.sync_data()
 }
 
 fn to_hex(bytes: &[u8]) -> String {

@@ -1,7 +1,6 @@
 //! What a data directory is opened as, when something of it is missing or full.
 
 use std::fs;
-use std::os::unix::fs::FileExt as _;
 
 use gateway::store::{LogRefusal, Store};
 use storage_log::format::{SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
@@ -66,7 +65,7 @@ fn a_log_that_is_full_to_its_last_byte_starts_in_a_new_segment() {
         let draft = Draft { stream, expected_head, messages: 1, schema: 1, payload, links: &[] };
         assert!(matches!(open.log.append(&[draft], 1), Answer::Stored(_)));
         let batch = open.log.poll_write(1).expect("it is due");
-        file.write_all_at(batch.buffer.bytes(), batch.offset).expect("there is room");
+        file.write(&batch).expect("there is room");
         open.log.handle_written(batch.buffer, true).expect("written");
         left -= bytes;
     }

@@ -26,7 +26,12 @@ pub(crate) struct Disk {
 impl Disk {
     /// A new, empty one. `None`, said aloud, where this user may not mount.
     pub(crate) fn mount() -> Option<Self> {
-        match Self::try_mount() {
+        Self::of_blocks(512)
+    }
+
+    /// One that takes nothing smaller than blocks of this size.
+    pub(crate) fn of_blocks(block_bytes: u32) -> Option<Self> {
+        match Self::try_mount(block_bytes) {
             Ok(disk) => Some(disk),
             Err(reason) if !geteuid().is_root() => {
                 // Not by a macro: what those print is shown only when a test fails.
@@ -37,13 +42,18 @@ impl Disk {
         }
     }
 
-    fn try_mount() -> Result<Self, String> {
+    fn try_mount(block_bytes: u32) -> Result<Self, String> {
         let directory = directory();
         let (image, root) = (directory.path().join("image"), directory.path().join("root"));
         let made = File::create(&image).and_then(|file| file.set_len(DISK_BYTES));
         made.and_then(|()| fs::create_dir(&root)).map_err(|error| error.to_string())?;
         run("mkfs.ext4", &["-q", "-F", "-m", "0"], &[&image])?;
-        run("mount", &["-o", "loop"], &[&image, &root])?;
+        let block_bytes = block_bytes.to_string();
+        let device = run("losetup", &["--find", "--show", "--sector-size", &block_bytes], &[&image])?;
+        let mounted = run("mount", &[], &[Path::new(&device), &root]);
+        // While it is mounted it stays; then it goes by itself.
+        run("losetup", &["--detach"], &[Path::new(&device)])?;
+        mounted?;
         Ok(Self { _directory: directory, image, root })
     }
 
@@ -75,11 +85,12 @@ impl Drop for Disk {
     }
 }
 
-fn run(program: &str, arguments: &[&str], paths: &[&Path]) -> Result<(), String> {
+/// What it says, if it succeeds.
+fn run(program: &str, arguments: &[&str], paths: &[&Path]) -> Result<String, String> {
     let output = Command::new(program).args(arguments).args(paths).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
     Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }

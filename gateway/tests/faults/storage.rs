@@ -111,3 +111,26 @@ fn a_full_disk_stops_senders_only_and_only_while_it_is_full() {
     drop(node);
     drop(disk);
 }
+
+#[test]
+fn a_disk_that_takes_whole_pages_only_is_given_those() {
+    let Some(disk) = Disk::of_blocks(4096) else {
+        return;
+    };
+    let data = disk.root.join("data");
+    let mut node = Node::start(&data, &[("GATEHOUSE_LOGS", "1")]);
+    node.log_line(&["past the page cache", "block_bytes=4096"]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    for seq in 1..=3 {
+        let ok = alice.ask("send", letter(&message_id(&alice.welcome["now"].clone()), "hello"));
+        assert_eq!(ok["seq"], seq, "{ok}");
+    }
+    node.restart();
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let ok = alice.ask("send", letter(&message_id(&alice.welcome["now"].clone()), "hello"));
+    assert_eq!(ok["seq"], 4, "{ok}");
+    let page = alice.ask("history", json!({ "conversation": ok["conversation"], "limit": 10 }));
+    assert_eq!(page["messages"].as_array().map(Vec::len), Some(4), "{page}");
+    drop(node);
+    drop(disk);
+}

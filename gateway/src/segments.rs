@@ -1,0 +1,231 @@
+//! Segment files: how they are made, opened and read at start.
+//!
+//! A segment that takes batches is written and read past the page cache (`O_DIRECT`), where the file system has that: an
+//! error of the disk then shows at the write that it belongs to, and what is read is what the disk has. A sealed one is
+//! read through the page cache. Which of the two a directory can do is found out by doing it, once at start.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use ring::FileBuffer;
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
+use storage_log::format::{
+    BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FEED_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES,
+};
+use storage_log::{
+    Damage, DamageKind, LogConfig, Record, Recovered, Scan, SegmentHeader, WriteBatch, segment_file_name,
+    segment_of_file_name,
+};
+
+use crate::store::LogRefusal;
+
+/// How the segment that takes batches is written and read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Through the page cache: the file system has nothing else.
+    Buffered,
+    /// Past it.
+    Direct,
+}
+
+impl Access {
+    /// What `directory` can do with blocks of `block_bytes`, and why not more.
+    #[must_use]
+    pub fn of(directory: &Path, block_bytes: usize) -> (Self, Option<io::Error>) {
+        match try_direct(directory, block_bytes) {
+            Ok(()) => (Self::Direct, None),
+            Err(error) => (Self::Buffered, Some(error)),
+        }
+    }
+}
+
+/// The block of a store that is made in `directory`: the smallest that can be written past the page cache there.
+#[must_use]
+pub fn block_of(directory: &Path) -> usize {
+    let takes = |block: &usize| try_direct(directory, *block).is_ok();
+    [BLOCK_BYTES_MIN, BLOCK_BYTES_MAX].into_iter().find(takes).unwrap_or(BLOCK_BYTES_MIN)
+}
+
+/// Writes one block past the page cache, at a place that is aligned to nothing larger.
+fn try_direct(directory: &Path, block_bytes: usize) -> io::Result<()> {
+    let path = directory.join("direct.new");
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(true).write(true).mode(0o600).custom_flags(DIRECT);
+    let block = FileBuffer::aligned(block_bytes, BLOCK_BYTES_MAX);
+    let written = options.open(&path).and_then(|file| file.write_all_at(block.bytes(), block_bytes as u64));
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => written,
+    }
+}
+
+/// `O_DIRECT`, as `custom_flags` takes it.
+const DIRECT: i32 = OFlags::DIRECT.bits().cast_signed();
+
+/// One segment file, open in each way that it is used.
+pub struct SegmentFile {
+    /// Through the page cache.
+    pub buffered: File,
+    /// Past it, while the segment takes batches or will; none where that cannot be had.
+    pub direct: Option<File>,
+}
+
+impl SegmentFile {
+    fn open(path: &Path, access: Access) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let buffered = options.open(path)?;
+        let direct = match access {
+            Access::Buffered => None,
+            Access::Direct => Some(options.custom_flags(DIRECT).open(path)?),
+        };
+        Ok(Self { buffered, direct })
+    }
+
+    /// What batches are written through, and read until the segment is sealed.
+    #[must_use]
+    pub fn active(&self) -> &File {
+        self.direct.as_ref().unwrap_or(&self.buffered)
+    }
+
+    /// Writes a batch and syncs.
+    ///
+    /// # Errors
+    /// Those of the disk. Nothing is known then of what is on it.
+    pub fn write(&self, batch: &WriteBatch) -> io::Result<()> {
+        let file = self.active();
+        file.write_all_at(batch.buffer.bytes(), batch.offset)?;
+        file.sync_data()
+    }
+}
+
+/// Makes segments, away from the data plane: creating, reserving and syncing a file all block.
+#[derive(Clone)]
+pub struct SegmentMaker {
+    /// Of the store.
+    pub directory: PathBuf,
+    /// Its id.
+    pub store: [u8; 16],
+    /// Its block.
+    pub block_bytes: usize,
+    /// How its files are opened.
+    pub access: Access,
+}
+
+impl SegmentMaker {
+    /// Makes the segment of a log at `base`: header, full length reserved, synced.
+    ///
+    /// # Errors
+    /// Those of the disk, `ENOSPC` among them; nothing is left behind then.
+    pub fn make(&self, log: u16, base: u64) -> io::Result<SegmentFile> {
+        let directory = log_directory(&self.directory, log);
+        let header = SegmentHeader { store: self.store, log, base, block_bytes: self.block_bytes };
+        let path = directory.join(segment_file_name(base));
+        let new = path.with_extension("new");
+        let made = make_file(&new, &header)
+            .and_then(|()| SegmentFile::open(&new, self.access))
+            .and_then(|file| fs::rename(&new, &path).map(|()| file))
+            .and_then(|file| sync_directory(&directory).map(|()| file));
+        if made.is_err() {
+            // Best effort: the next attempt truncates it anyway.
+            let _ = fs::remove_file(&new);
+        }
+        made
+    }
+}
+
+fn make_file(path: &Path, header: &SegmentHeader) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    fallocate(&file, FallocateFlags::empty(), 0, SEGMENT_BYTES)?;
+    file.write_all_at(&header.encode(), 0)?;
+    file.sync_all()
+}
+
+/// Where the segments of a log are.
+#[must_use]
+pub fn log_directory(directory: &Path, log: u16) -> PathBuf {
+    directory.join(format!("log-{log:02}"))
+}
+
+/// Brings what is named in a directory to the disk.
+///
+/// # Errors
+/// Those of the disk.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// All segments in order, synced before anything is read. Files of other names are left alone.
+///
+/// # Errors
+/// Those of the disk.
+pub fn open_segments(directory: &Path, access: Access) -> io::Result<Vec<(u64, SegmentFile)>> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if let Some(base) = entry.file_name().to_str().and_then(segment_of_file_name) {
+            let file = SegmentFile::open(&entry.path(), access)?;
+            file.buffered.sync_all()?;
+            segments.push((base, file));
+        }
+    }
+    sync_directory(directory)?;
+    segments.sort_unstable_by_key(|(base, _)| *base);
+    Ok(segments)
+}
+
+/// Reads a log back, past the page cache where that can be had: what counts is what the disk has.
+///
+/// # Errors
+/// [`LogRefusal`]: it is damaged or cannot be read.
+pub fn scan(
+    config: LogConfig,
+    epoch: u32,
+    segments: &[(u64, SegmentFile)],
+    observe: &mut dyn FnMut(&Record<'_>),
+) -> Result<Recovered, LogRefusal> {
+    let mut scan = Scan::new(config, epoch);
+    let mut buffer = FileBuffer::aligned(FEED_BYTES, BLOCK_BYTES_MAX);
+    for (base, file) in segments {
+        let file = file.active();
+        let header = &mut buffer.bytes_mut()[..SEGMENT_HEADER_BYTES];
+        let read = read_up_to(file, header, 0).map_err(LogRefusal::Io)?;
+        scan.open_segment(*base, &header[..read]).map_err(LogRefusal::Damaged)?;
+        let length = file.metadata().map_err(LogRefusal::Io)?.len();
+        if length < SEGMENT_BYTES {
+            let damage = Damage { segment: *base, offset: length, kind: DamageKind::Missing };
+            return Err(LogRefusal::Damaged(damage));
+        }
+        loop {
+            let offset = scan.offset();
+            let read = read_up_to(file, buffer.bytes_mut(), offset).map_err(LogRefusal::Io)?;
+            let end = offset + read as u64;
+            let to_end = end >= SEGMENT_BYTES || is_blank_from(file, end);
+            let fed = scan.feed(&buffer.bytes()[..read], to_end, observe);
+            if fed.map_err(LogRefusal::Damaged)?.ended {
+                break;
+            }
+        }
+    }
+    scan.finish().map_err(LogRefusal::Damaged)
+}
+
+/// Whether nothing was ever written from `offset` on: what is only reserved need not be read to be known as zeros.
+fn is_blank_from(file: &File, offset: u64) -> bool {
+    seek(file, SeekFrom::Data(offset)) == Err(rustix::io::Errno::NXIO)
+}
+
+fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match file.read_at(&mut buffer[read..], offset + read as u64) {
+            Ok(0) => break,
+            Ok(bytes) => read += bytes,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
