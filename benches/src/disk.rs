@@ -47,6 +47,8 @@ pub enum Way {
     Through,
     /// `pwrite` and `fdatasync` on a thread that is woken for it and wakes the ring.
     Thread,
+    /// A write that is not.
+    Unsynced,
 }
 
 /// A file that is removed when dropped.
@@ -154,11 +156,20 @@ impl Writer {
         match self.way {
             Way::Linked => self.ring.write_and_sync(file, offset, buffer, token),
             Way::Through => self.ring.write_through(file, offset, buffer, token),
+            Way::Unsynced => self.ring.write(file, offset, buffer, token),
             Way::Thread => {
                 let helper = self.thread.as_ref().expect("made with the writer");
                 helper.jobs.send((place, offset, buffer)).expect("the thread waits for jobs");
             }
         }
+    }
+
+    /// Hands what was begun to the kernel, without waiting for it.
+    ///
+    /// # Errors
+    /// When the ring breaks.
+    pub fn submit(&mut self) -> io::Result<()> {
+        self.ring.turn(Some(Duration::ZERO), &mut self.completions)
     }
 
     /// Waits for writes to end: which, and their buffers.
@@ -168,7 +179,9 @@ impl Writer {
     pub fn wait(&mut self) -> io::Result<Vec<(usize, FileBuffer)>> {
         let mut ended = Vec::new();
         while ended.is_empty() {
-            self.ring.turn(None, &mut self.completions)?;
+            if self.completions.is_empty() {
+                self.ring.turn(None, &mut self.completions)?;
+            }
             for completion in self.completions.drain(..) {
                 if let Completion::Written { token, buffer, result } = completion {
                     result?;
@@ -212,6 +225,12 @@ impl Figures {
         sorted.sort_unstable();
         let place = sorted.len().saturating_sub(1) * percent / 100;
         sorted.get(place).map_or(0.0, |latency| latency.as_secs_f64() * 1_000.0)
+    }
+
+    /// How long all of it took.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
     }
 
     /// Megabytes (10^6) a second.
