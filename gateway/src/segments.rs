@@ -57,6 +57,8 @@ fn try_direct(directory: &Path, block_bytes: usize) -> io::Result<()> {
     let written = options.open(&path).and_then(|file| file.write_all_at(block.bytes(), block_bytes as u64));
     match fs::remove_file(&path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        // The block was taken for what it is, and only has no place: a full disk is no other disk.
+        _ if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::StorageFull) => Ok(()),
         _ => written,
     }
 }

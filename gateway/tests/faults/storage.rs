@@ -2,9 +2,11 @@
 
 use std::{
     fs::{self, File},
+    io::{ErrorKind, Write as _},
     time::Instant,
 };
 
+use gateway::segments::Access;
 use rustix::fs::{FallocateFlags, fallocate};
 use serde_json::{Value, json};
 
@@ -132,5 +134,27 @@ fn a_disk_that_takes_whole_pages_only_is_given_those() {
     let page = alice.ask("history", json!({ "conversation": ok["conversation"], "limit": 10 }));
     assert_eq!(page["messages"].as_array().map(Vec::len), Some(4), "{page}");
     drop(node);
+    drop(disk);
+}
+
+#[test]
+fn a_full_disk_is_still_written_past_the_page_cache() {
+    let Some(disk) = Disk::mount() else {
+        return;
+    };
+    assert!(matches!(Access::of(&disk.root, 512), (Access::Direct, None)));
+    let mut ballast = File::create(disk.root.join("ballast")).expect("an empty disk");
+    let block = vec![1; 1 << 20];
+    let mut size = block.len();
+    // Large pieces first, then whatever is left.
+    while size > 0 {
+        if let Err(error) = ballast.write_all(&block[..size]).and_then(|()| ballast.sync_data()) {
+            assert_eq!(error.kind(), ErrorKind::StorageFull);
+            size /= 16;
+        }
+    }
+    assert_eq!(disk.free_bytes(), 0);
+    assert!(matches!(Access::of(&disk.root, 512), (Access::Direct, None)));
+    drop(ballast);
     drop(disk);
 }
