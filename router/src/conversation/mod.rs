@@ -258,7 +258,7 @@ impl ConversationSide {
     }
 
     /// Stores a command, unless it was stored before or must not be.
-    fn store(&mut self, store: Box<Store>, now: UnixMillis, log: &mut Log, looked_up: bool) {
+    fn store(&mut self, mut store: Box<Store>, now: UnixMillis, log: &mut Log, looked_up: bool) {
         let key = self.recent.key(store.conversation, &store.user, store.message_id);
         let head = log.head(conversation_stream(store.conversation, Kind::Messages)).seq;
         if store.idempotent && !looked_up {
@@ -269,10 +269,10 @@ impl ConversationSide {
             if !candidates.is_empty() {
                 return self.start_verify(store, &candidates, now, log);
             }
-            if let Some(store) = self.judge_age(store, now, log) {
-                self.store(store, now, log, true);
+            match self.judge_age(store, now, log) {
+                Some(new) => store = new,
+                None => return,
             }
-            return;
         }
         let slot = &self.slots[&store.conversation];
         let before = if let Loaded::Yes(conversation) = &slot.state { Some(conversation) } else { None };
