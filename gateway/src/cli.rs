@@ -78,15 +78,23 @@ pub enum Command {
     Token(TokenFlags),
 }
 
-/// Flags of `serve`, unread.
+/// Which node is meant, unread.
 #[derive(Args, Clone, Debug, Default)]
-pub struct ServeFlags {
+pub struct NodeFlags {
     /// Configuration file (TOML) [env: GATEHOUSE_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Directory of logs and keys [default: ./data]
     #[arg(long, value_name = "DIR")]
     pub data: Option<OsString>,
+}
+
+/// Flags of `serve`, unread.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServeFlags {
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeFlags,
     /// Where clients connect [default: 127.0.0.1:7100]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
@@ -104,12 +112,9 @@ pub struct ServeFlags {
 /// Flags of `doctor`.
 #[derive(Args, Clone, Debug)]
 pub struct DoctorFlags {
-    /// Configuration file (TOML) [env: GATEHOUSE_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Directory of logs and keys [default: ./data]
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<OsString>,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeFlags,
     /// Data-plane threads [default: one per core]
     #[arg(long, value_name = "N")]
     pub shards: Option<String>,
@@ -124,12 +129,9 @@ pub struct DoctorFlags {
 /// Flags of `token`.
 #[derive(Args, Clone, Debug)]
 pub struct TokenFlags {
-    /// Configuration file (TOML) [env: GATEHOUSE_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Directory of logs and keys [default: ./data]
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<OsString>,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeFlags,
     /// Whose token
     #[arg(long, value_name = "NAME")]
     pub user: UserId,
@@ -144,7 +146,7 @@ const TTL_SECONDS_MAX: u64 = 10 * 366 * 24 * 60 * 60;
 impl ServeFlags {
     /// The layers of a configuration, these flags on top of `process`.
     pub fn layers(&self, process: Layers) -> Layers {
-        let data = self.data.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let data = self.node.data.as_ref().map(|path| path.to_string_lossy().into_owned());
         let given = [
             ("data", data),
             ("listen", self.listen.clone()),
@@ -153,15 +155,15 @@ impl ServeFlags {
             ("shards", self.shards.clone()),
         ];
         let flags = given.into_iter().filter_map(|(key, text)| Some((key, text?))).collect();
-        Layers { file: self.config.clone().or(process.file), flags, ..process }
+        Layers { file: self.node.config.clone().or(process.file), flags, ..process }
     }
 }
 
 impl DoctorFlags {
     /// What to print, and the exit code.
     pub fn examine(&self, process: Layers) -> Result<(String, u8), String> {
-        let (config, data, shards) = (self.config.clone(), self.data.clone(), self.shards.clone());
-        let flags = ServeFlags { config, data, shards, ..ServeFlags::default() };
+        let (node, shards) = (self.node.clone(), self.shards.clone());
+        let flags = ServeFlags { node, shards, ..ServeFlags::default() };
         let config = Config::load(&flags.layers(process)).map_err(|errors| errors.to_string())?;
         let host = Host::this();
         let mut checks = doctor::examine(&host, Plan::of(&config, &host));
@@ -183,8 +185,7 @@ impl TokenFlags {
     /// The token, made with the node's own key; with a development key that is made here where there is
     /// none yet, so that a token can come before the first start.
     pub fn issue(&self, process: Layers) -> Result<String, String> {
-        let flags =
-            ServeFlags { config: self.config.clone(), data: self.data.clone(), ..ServeFlags::default() };
+        let flags = ServeFlags { node: self.node.clone(), ..ServeFlags::default() };
         let config = Config::load(&flags.layers(process)).map_err(|errors| errors.to_string())?;
         let keys = Keys::load(&config).map_err(|error| error.to_string())?;
         let Some(issuer) = keys.issuer else {

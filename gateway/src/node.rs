@@ -28,7 +28,7 @@ use crate::store::{LogRefusal, OpenLog, Store};
 use crate::supervisor::{Supervisor, manager_of_environment};
 
 /// Descriptors kept free of connections: to refuse in words, and for moves that arrive.
-pub const SPARE_SOCKETS: u32 = 256;
+const SPARE_SOCKETS: u32 = 256;
 
 /// A slow reader pins at most this much in the kernel, in bytes.
 const SEND_BUFFER_BYTES: u32 = 64 << 10;
@@ -109,12 +109,24 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// As many shards as configured, else one per core, and what the file limit lets them hold.
+/// As many shards as configured, else one per core.
+#[must_use]
+pub fn shards_on(config: &Config, cores: usize) -> u16 {
+    config.shards.unwrap_or(cores.min(64) as u16)
+}
+
+/// Sockets of one shard's table: the file limit has to allow as many.
+#[must_use]
+pub fn sockets_max(config: &Config) -> u32 {
+    config.connections_max + SPARE_SOCKETS
+}
+
+/// The shards of this machine, if the file limit lets them hold what is configured.
 fn shards_of(config: &Config) -> anyhow::Result<u16> {
     let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let shards = config.shards.unwrap_or(cores.min(64) as u16);
+    let shards = shards_on(config, cores);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let wanted = u64::from(config.connections_max + SPARE_SOCKETS);
+    let wanted = u64::from(sockets_max(config));
     if limit.is_some_and(|limit| limit < wanted) {
         bail!(
             "the file limit is {} and each shard wants {wanted} sockets: raise it (ulimit -n, LimitNOFILE) or lower \
@@ -255,7 +267,7 @@ fn shard_thread(
     if let Err(error) = ring::pin_to_core(id.index()) {
         tracing::debug!(shard = id.0, %error, "not pinned");
     }
-    let sockets_max = common.config.connections_max + SPARE_SOCKETS;
+    let sockets_max = sockets_max(&common.config);
     let ring = Ring::new(RingConfig { sockets_max, ..RingConfig::default() })
         .map_err(|error| anyhow::anyhow!("shard {} cannot make its ring: {error}", id.0))?;
     let inbox = Inbox::new(ring.waker());

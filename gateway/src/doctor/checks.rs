@@ -2,13 +2,10 @@
 
 use super::{Check, Host, Verdict};
 use crate::config::Config;
-use crate::node::SPARE_SOCKETS;
+use crate::node;
 
-/// Memory of one idle connection: what a node measures, 2.6 KiB, and the kernel's end with an armed receive, 4.7 KiB.
+/// Memory of one idle connection, rounded up: the node's end, at most 2.6 KiB measured, and the kernel's end with an armed receive, 4.7 KiB.
 const CONNECTION_BYTES: u64 = 8 << 10;
-
-/// The backlog that the node asks for when it listens.
-const BACKLOG: u64 = 4096;
 
 /// Pages of the kernel's TCP accounting.
 const PAGE_BYTES: u64 = 4096;
@@ -20,14 +17,22 @@ pub struct Plan {
     pub shards: u64,
     /// Connections of each.
     pub connections_max: u64,
+    /// Sockets of each: a few more.
+    pub sockets_max: u64,
+    /// Connections that a listener asks the kernel to queue.
+    pub backlog: u64,
 }
 
 impl Plan {
     /// What `config` says, on a machine of so many cores.
     #[must_use]
     pub fn of(config: &Config, host: &Host) -> Self {
-        let shards = config.shards.map_or(host.cores as u64, u64::from);
-        Self { shards, connections_max: u64::from(config.connections_max) }
+        Self {
+            shards: u64::from(node::shards_on(config, host.cores)),
+            connections_max: u64::from(config.connections_max),
+            sockets_max: u64::from(node::sockets_max(config)),
+            backlog: u64::from(ring::ListenOptions::default().backlog),
+        }
     }
 
     fn connections(self) -> u64 {
@@ -42,8 +47,8 @@ pub fn examine(host: &Host, plan: Plan) -> Vec<Check> {
         Some(ring(host)),
         Some(files(host, plan)),
         memory(host, plan),
-        backlog(host, "somaxconn", "net.core.somaxconn"),
-        backlog(host, "syn backlog", "net.ipv4.tcp_max_syn_backlog"),
+        backlog(host, plan, "somaxconn", "net.core.somaxconn"),
+        backlog(host, plan, "syn backlog", "net.ipv4.tcp_max_syn_backlog"),
         tcp_memory(host, plan),
         conntrack(host, plan),
         ports(host),
@@ -82,12 +87,12 @@ fn ring(host: &Host) -> Check {
 }
 
 fn files(host: &Host, plan: Plan) -> Check {
-    let wanted = plan.connections_max + u64::from(SPARE_SOCKETS);
+    let wanted = plan.sockets_max;
     Check {
         name: "file limit",
         verdict: verdict(host.files_max.is_none_or(|limit| limit >= wanted), Verdict::Fault),
         found: host.files_max.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string()),
-        wanted: format!("at least {wanted}: connections_max and {SPARE_SOCKETS} to spare"),
+        wanted: format!("at least {wanted}: connections_max and some to spare"),
         why: "the kernel bounds a shard's table of sockets by it; the node refuses to start below",
         fix: format!("LimitNOFILE={wanted} in the unit, or ulimit -n {wanted}, or a lower connections_max"),
     }
@@ -108,13 +113,13 @@ fn memory(host: &Host, plan: Plan) -> Option<Check> {
     })
 }
 
-fn backlog(host: &Host, name: &'static str, key: &str) -> Option<Check> {
+fn backlog(host: &Host, plan: Plan, name: &'static str, key: &str) -> Option<Check> {
     let found = host.number(&sysctl(key))?;
     Some(Check {
         name,
-        verdict: verdict(found >= BACKLOG, Verdict::Warning),
+        verdict: verdict(found >= plan.backlog, Verdict::Warning),
         found: found.to_string(),
-        wanted: format!("at least {BACKLOG}, what the node asks for"),
+        wanted: format!("at least {}, what the node asks for", plan.backlog),
         why: "when many connect at once, the kernel drops what does not fit",
         fix: set(key, 65_535),
     })
