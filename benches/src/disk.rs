@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +16,23 @@ pub const FILE_BYTES: u64 = storage_log::format::SEGMENT_BYTES;
 
 /// Memory for direct I/O is aligned to this, on any device.
 const MEMORY_ALIGN: usize = 4096;
+
+/// The `main` of a program `name` that measures the disk under its one argument.
+pub fn main(name: &str, usage: &str, measure: impl FnOnce(&Path) -> io::Result<()>) -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let directory = arguments.next().map_or_else(|| PathBuf::from("."), PathBuf::from);
+    if arguments.next().is_some() || directory.as_os_str() == "--help" {
+        eprintln!("{usage}");
+        return ExitCode::from(2);
+    }
+    match measure(&directory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {}: {error}", directory.display());
+            ExitCode::from(2)
+        }
+    }
+}
 
 /// What a file's blocks are before the write that is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -32,14 +32,18 @@ impl Ring {
     /// Writes the buffer at `offset`. Completes with `Written`, which is an error unless all of it was
     /// written.
     pub fn write(&mut self, file: FileId, offset: u64, buffer: FileBuffer, token: Token) {
+        self.push_write(file, offset, buffer, token, 0);
+    }
+
+    fn push_write(&mut self, file: FileId, offset: u64, buffer: FileBuffer, token: Token, rw_flags: i32) {
         let address = buffer.bytes().as_ptr();
         let length = file_bytes(&buffer);
         let fd = self.files.begin(file);
         let slot = self.in_flight.insert(Operation::Write { token, file, buffer });
-        let entry = write_entry(fd, offset, address, length).user_data(Kind::File.with(u64::from(slot)));
+        let entry = write_entry(fd, offset, address, length, rw_flags);
         // SAFETY: the address is that of `length` bytes of a vector owned by `in_flight` until the
         // completion; nobody touches them meanwhile, and moving the vector does not move them.
-        unsafe { self.push(entry) };
+        unsafe { self.push(entry.user_data(Kind::File.with(u64::from(slot)))) };
     }
 
     /// Brings a file's data to the device (`fdatasync`). Covers what was written by operations that have
@@ -60,28 +64,18 @@ impl Ring {
         let length = file_bytes(&buffer);
         let fd = self.files.begin(file);
         let slot = self.in_flight.insert(Operation::WriteAndSync { token, file, buffer, first: None });
-        let write = write_entry(fd, offset, address, length)
+        let write = write_entry(fd, offset, address, length, 0)
             .flags(Flags::IO_LINK)
             .user_data(Kind::LinkedWrite.with(u64::from(slot)));
         let sync = sync_entry(fd).user_data(Kind::LinkedSync.with(u64::from(slot)));
-        // SAFETY: as in `write`; the operation leaves `in_flight` only after both halves completed.
+        // SAFETY: as in `push_write`; the operation leaves `in_flight` only after both halves completed.
         unsafe { self.push_linked([write, sync]) };
     }
 
     /// Writes the buffer at `offset` and brings it to the device, in one operation (`RWF_DSYNC`). Completes with
     /// `Written`, which is `Ok` only if all of it was written and is there.
     pub fn write_through(&mut self, file: FileId, offset: u64, buffer: FileBuffer, token: Token) {
-        let address = buffer.bytes().as_ptr();
-        let length = file_bytes(&buffer);
-        let fd = self.files.begin(file);
-        let slot = self.in_flight.insert(Operation::Write { token, file, buffer });
-        let entry = opcode::Write::new(Fd(fd), address, length)
-            .offset(offset)
-            .rw_flags(libc::RWF_DSYNC)
-            .build()
-            .user_data(Kind::File.with(u64::from(slot)));
-        // SAFETY: as in `write`.
-        unsafe { self.push(entry) };
+        self.push_write(file, offset, buffer, token, libc::RWF_DSYNC);
     }
 
     /// Reads `len` bytes at `offset`, or fewer at the end of the file. Memory for whole blocks is aligned for
@@ -97,7 +91,7 @@ impl Ring {
             .offset(offset)
             .build()
             .user_data(Kind::File.with(u64::from(slot)));
-        // SAFETY: as in `write`, with `length` initialised bytes for the kernel to overwrite.
+        // SAFETY: as in `push_write`, with `length` initialised bytes for the kernel to overwrite.
         unsafe { self.push(entry) };
     }
 
@@ -178,8 +172,8 @@ fn file_bytes(buffer: &FileBuffer) -> u32 {
     length as u32
 }
 
-fn write_entry(fd: RawFd, offset: u64, address: *const u8, length: u32) -> Entry {
-    opcode::Write::new(Fd(fd), address, length).offset(offset).build()
+fn write_entry(fd: RawFd, offset: u64, address: *const u8, length: u32, rw_flags: i32) -> Entry {
+    opcode::Write::new(Fd(fd), address, length).offset(offset).rw_flags(rw_flags).build()
 }
 
 fn sync_entry(fd: RawFd) -> Entry {

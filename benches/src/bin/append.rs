@@ -7,11 +7,11 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use benches::disk::{Blocks, Caching, Figures, Scratch, Way, Writer, write};
+use benches::disk::{self, Blocks, Caching, Figures, Scratch, Way, Writer, write};
 use benches::empty_log;
 use ring::FileBuffer;
 use storage_log::format::{BATCH_BYTES_MAX, SEGMENT_BYTES};
@@ -45,19 +45,7 @@ Example: cargo run --release -p benches --bin append -- /var/lib/gatehouse
 Exit: 0 measured, 2 could not.";
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let directory = arguments.next().map_or_else(|| PathBuf::from("."), PathBuf::from);
-    if arguments.next().is_some() || directory.as_os_str() == "--help" {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    }
-    match measure(&directory) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("append: {}: {error}", directory.display());
-            ExitCode::from(2)
-        }
-    }
+    disk::main("append", USAGE, measure)
 }
 
 fn measure(directory: &Path) -> io::Result<()> {

@@ -4,11 +4,11 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use benches::disk::{Blocks, Caching, Figures, Scratch, Way, Writer, write};
+use benches::disk::{self, Blocks, Caching, Figures, Scratch, Way, Writer, write};
 
 /// Sizes of batches: a lone message, a few, a busy log's, the largest.
 const SIZES: [usize; 4] = [512, 4 << 10, 64 << 10, 1 << 20];
@@ -26,19 +26,9 @@ Example: cargo run --release -p benches --bin floor -- /var/lib/gatehouse
 Exit: 0 measured, 2 could not.";
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let directory = arguments.next().map_or_else(|| PathBuf::from("."), PathBuf::from);
-    if arguments.next().is_some() || directory.as_os_str() == "--help" {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    }
-    match blocks(&directory).and_then(|()| ways(&directory)).and_then(|()| logs(&directory)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("floor: {}: {error}", directory.display());
-            ExitCode::from(2)
-        }
-    }
+    disk::main("floor", USAGE, |directory| {
+        blocks(directory).and_then(|()| ways(directory)).and_then(|()| logs(directory))
+    })
 }
 
 fn heading(what: &str) {
