@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use benches::{empty_log, sync};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use storage_log::format::BLOCK_BYTES_MIN;
-use storage_log::{Answer, Draft, LogConfig, Retention, Scan, SegmentHeader, StreamId, StreamKind};
+use storage_log::format::{BLOCK_BYTES_MIN, SEGMENT_BYTES};
+use storage_log::{Answer, Draft, Geometry, LogConfig, Retention, Scan, SegmentHeader, StreamId, StreamKind};
 
 /// Appends of one batch.
 const APPENDS: usize = 100;
@@ -45,7 +45,7 @@ fn recovery_scan(c: &mut Criterion) {
     let config = LogConfig {
         store: [1; 16],
         number: 0,
-        block_bytes: BLOCK_BYTES_MIN,
+        geometry: Geometry::of_blocks(BLOCK_BYTES_MIN),
         tail_bytes_max: 0,
         retention: Retention::default(),
     };
@@ -68,7 +68,14 @@ fn recovery_scan(c: &mut Criterion) {
         bytes.extend_from_slice(batch.buffer.bytes());
         log.handle_written(batch.buffer, true).expect("written");
     }
-    let header = SegmentHeader { store: [1; 16], log: 0, base: 0, block_bytes: BLOCK_BYTES_MIN }.encode();
+    let header = SegmentHeader {
+        store: [1; 16],
+        log: 0,
+        base: 0,
+        block_bytes: BLOCK_BYTES_MIN,
+        segment_bytes: SEGMENT_BYTES,
+    }
+    .encode();
     let mut group = c.benchmark_group("recovery_scan");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.sample_size(20);

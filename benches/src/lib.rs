@@ -17,8 +17,8 @@ use router::cursor::Starts;
 use router::mail::{Clock, SessionId};
 use router::places::created_conversation;
 use router::{ConversationSide, Places, ShardId, UserSide};
-use storage_log::format::BLOCK_BYTES_MIN;
-use storage_log::{Log, LogConfig, Retention, Scan, SegmentHeader, StreamKind};
+use storage_log::format::{BLOCK_BYTES_MIN, SEGMENT_BYTES};
+use storage_log::{Geometry, Log, LogConfig, Retention, Scan, SegmentHeader, SpareWork, StreamKind};
 
 const STORE: [u8; 16] = [1; 16];
 
@@ -30,10 +30,23 @@ const STORE: [u8; 16] = [1; 16];
 pub fn empty_log(tail_bytes_max: usize) -> Log {
     let retention = Retention::keep_last(&[StreamKind(2)]);
     let mut scan = Scan::new(
-        LogConfig { store: STORE, number: 0, block_bytes: BLOCK_BYTES_MIN, tail_bytes_max, retention },
+        LogConfig {
+            store: STORE,
+            number: 0,
+            geometry: Geometry::of_blocks(BLOCK_BYTES_MIN),
+            tail_bytes_max,
+            retention,
+        },
         1,
     );
-    let header = SegmentHeader { store: STORE, log: 0, base: 0, block_bytes: BLOCK_BYTES_MIN }.encode();
+    let header = SegmentHeader {
+        store: STORE,
+        log: 0,
+        base: 0,
+        block_bytes: BLOCK_BYTES_MIN,
+        segment_bytes: SEGMENT_BYTES,
+    }
+    .encode();
     scan.open_segment(0, &header).expect("the header was just made");
     scan.feed(&[0; 4096], true, &mut |_| {}).expect("zeros are an empty log");
     scan.finish().expect("an empty log is sound").log
@@ -44,14 +57,23 @@ pub fn empty_log(tail_bytes_max: usize) -> Log {
 /// # Panics
 /// Never: every write succeeds.
 pub fn sync(log: &mut Log) -> bool {
-    if log.poll_spare().is_some() {
-        log.handle_spare(true);
-    }
+    keep_spare(log);
     let Some(batch) = log.poll_write(0) else {
         return false;
     };
     log.handle_written(batch.buffer, true).expect("written");
     true
+}
+
+/// Says of the next segment, whenever the log asks, that it is there.
+pub fn keep_spare(log: &mut Log) {
+    while let Some(work) = log.poll_spare() {
+        match work {
+            SpareWork::Make(_) => log.handle_spare(true),
+            SpareWork::Zero(_) => log.handle_spare_zeroed(),
+            SpareWork::Hurry => unreachable!("zeros take no time here"),
+        }
+    }
 }
 
 /// One shard with everything on it: users with a session each, and the group that they are in.

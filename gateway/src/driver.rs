@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,10 +11,10 @@ use protocol::ids::UnixMillis;
 use ring::{Completion, FileBuffer, FileId, ListenerId, Received, Ring, RingAddress, Token};
 use router::mail::Clock;
 use slab::Slab;
-use storage_log::format::{BLOCK_BYTES_MAX, SEGMENT_BYTES};
-use storage_log::{Buffer, Location, WriteBatch, segment_of};
+use storage_log::format::BLOCK_BYTES_MAX;
+use storage_log::{Buffer, Geometry, Location, WriteBatch};
 
-use crate::files::{Command, Inbox, Job};
+use crate::files::{Command, Inbox, Job, Work};
 use crate::mailbox::Mesh;
 use crate::metrics::ShardMetrics;
 use crate::segments::SegmentFile;
@@ -46,6 +47,8 @@ pub struct DriverParts {
     pub segments: Vec<(u16, Vec<(u64, SegmentFile)>)>,
     /// Where other threads leave commands.
     pub inbox: Inbox,
+    /// How the logs are cut.
+    pub geometry: Geometry,
     /// Who makes segments.
     pub jobs: Sender<Job>,
     /// The moment that all shards count microseconds from.
@@ -63,7 +66,10 @@ pub struct Driver {
     listeners: Vec<(ListenerId, Listener)>,
     segments: HashMap<(u16, u64), Segment>,
     reads: Slab<ReadUnderWay>,
+    /// What tells whoever writes zeros for a log to stop.
+    zeros: HashMap<u16, Arc<AtomicBool>>,
     inbox: Inbox,
+    geometry: Geometry,
     jobs: Sender<Job>,
     epoch: Instant,
     metrics: Arc<ShardMetrics>,
@@ -73,15 +79,30 @@ impl Driver {
     /// A loop that has not begun.
     #[must_use]
     pub fn new(shard: Shard, parts: DriverParts) -> Self {
-        let DriverParts { mut ring, addresses, mesh, segments: files, inbox, jobs, epoch, metrics } = parts;
+        let DriverParts { mut ring, addresses, mesh, segments: files, inbox, geometry, jobs, epoch, metrics } =
+            parts;
         let mut segments = HashMap::new();
         for (log, files) in files {
             for (base, file) in files {
                 segments.insert((log, base), add(&mut ring, file));
             }
         }
-        let (listeners, reads) = (Vec::new(), Slab::new());
-        Self { ring, shard, addresses, mesh, listeners, segments, reads, inbox, jobs, epoch, metrics }
+        let (listeners, reads, zeros) = (Vec::new(), Slab::new(), HashMap::new());
+        Self {
+            ring,
+            shard,
+            addresses,
+            mesh,
+            listeners,
+            segments,
+            reads,
+            zeros,
+            inbox,
+            geometry,
+            jobs,
+            epoch,
+            metrics,
+        }
     }
 
     /// Takes connections from `listener`.
@@ -114,6 +135,7 @@ impl Driver {
             }
             self.count();
         }
+        self.zeros.values().for_each(|enough| enough.store(true, Ordering::Relaxed));
         Ok(())
     }
 
@@ -139,6 +161,10 @@ impl Driver {
                         self.segments.insert((log, base), add(&mut self.ring, file));
                     }
                     events.push(Event::SegmentPrepared { log, ready });
+                }
+                Command::Zeroed { log } => {
+                    self.zeros.remove(&log);
+                    events.push(Event::SegmentZeroed { log });
                 }
             }
         }
@@ -197,8 +223,14 @@ impl Driver {
             Action::Close(connection, socket) => self.ring.close(socket, token(connection)),
             Action::Doorbell(shard) => self.ring.doorbell(self.addresses[shard.index()]),
             Action::PrepareSegment { log, base } => {
-                let job = Job { log, base, inbox: self.inbox.clone() };
-                assert!(self.jobs.send(job).is_ok(), "the thread lives as long as its senders");
+                self.start(Job { log, base, inbox: self.inbox.clone(), work: Work::Make });
+            }
+            Action::ZeroSegment { log, base } => {
+                let enough = self.zeros.entry(log).or_default().clone();
+                self.start(Job { log, base, inbox: self.inbox.clone(), work: Work::Zero { enough } });
+            }
+            Action::HurryZeros { log } => {
+                self.zeros.get(&log).inspect(|enough| enough.store(true, Ordering::Relaxed));
             }
             Action::Read { log, job, place, location } => self.read(log, job, place, location),
             Action::Receive { connection, socket, once: true } => {
@@ -218,10 +250,14 @@ impl Driver {
         }
     }
 
+    fn start(&self, job: Job) {
+        assert!(self.jobs.send(job).is_ok(), "the thread lives as long as its senders");
+    }
+
     /// Writes and syncs in one operation. The segment before, if this is the first batch of the next, is sealed: from now
     /// on it is read through the page cache.
     fn write(&mut self, log: u16, batch: WriteBatch) {
-        let before = batch.segment.checked_sub(SEGMENT_BYTES);
+        let before = batch.segment.checked_sub(self.geometry.segment_bytes);
         let sealed = before.and_then(|base| self.segments.get_mut(&(log, base))?.direct.take());
         if let Some(sealed) = sealed {
             self.ring.remove_file(sealed);
@@ -235,8 +271,8 @@ impl Driver {
 
     /// Reads a record; past the page cache with the whole blocks around it.
     fn read(&mut self, log: u16, job: u32, place: u32, location: Location) {
-        let segment = &self.segments[&(log, segment_of(location.lsn()))];
-        let (start, bytes) = ((location.lsn() % SEGMENT_BYTES) as usize, location.bytes());
+        let segment = &self.segments[&(log, self.geometry.segment_of(location.lsn()))];
+        let (start, bytes) = (self.geometry.offset_of(location.lsn()) as usize, location.bytes());
         let align = if segment.direct.is_some() { BLOCK_BYTES_MAX } else { 1 };
         let first = start - start % align;
         let length = (start + bytes).next_multiple_of(align) - first;

@@ -1,6 +1,7 @@
-//! The one thread that does what would block a shard: making segment files.
+//! The one thread that does what would block a shard: making segment files and filling them with zeros.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
@@ -21,6 +22,11 @@ pub enum Command {
         base: u64,
         /// The file.
         file: Option<SegmentFile>,
+    },
+    /// Nobody writes zeros into the next segment any more.
+    Zeroed {
+        /// Of which log.
+        log: u16,
     },
 }
 
@@ -43,7 +49,7 @@ impl Inbox {
 
     /// Leaves a command and wakes the shard.
     pub fn send(&self, command: Command) {
-        assert!(self.queue.push(command).is_ok(), "a log asks for one segment at a time");
+        assert!(self.queue.push(command).is_ok(), "a log asks for one thing at a time");
         self.waker.wake();
     }
 
@@ -54,7 +60,18 @@ impl Inbox {
     }
 }
 
-/// A segment to make.
+/// What is to be done with a segment file.
+pub enum Work {
+    /// Make it: [`Command::Segment`] follows.
+    Make,
+    /// Fill it with zeros: [`Command::Zeroed`] follows.
+    Zero {
+        /// Set when what is written has to do.
+        enough: Arc<AtomicBool>,
+    },
+}
+
+/// Work on a segment.
 pub struct Job {
     /// Of which log.
     pub log: u16,
@@ -62,6 +79,8 @@ pub struct Job {
     pub base: u64,
     /// Who wants it.
     pub inbox: Inbox,
+    /// What.
+    pub work: Work,
 }
 
 /// Starts the thread. It ends when the last sender is gone.
@@ -76,7 +95,14 @@ pub fn start(maker: SegmentMaker) -> std::io::Result<(Sender<Job>, JoinHandle<()
 
 fn work(maker: &SegmentMaker, jobs: &Receiver<Job>) {
     let mut failing = false;
-    while let Ok(Job { log, base, inbox }) = jobs.recv() {
+    while let Ok(Job { log, base, inbox, work }) = jobs.recv() {
+        if let Work::Zero { enough } = work {
+            if let Err(error) = maker.zero(log, base, &enough) {
+                tracing::warn!(log, %error, "the next segment could not be filled with zeros: syncs may take longer there");
+            }
+            inbox.send(Command::Zeroed { log });
+            continue;
+        }
         let made = maker.make(log, base);
         if let Err(error) = &made
             && !failing

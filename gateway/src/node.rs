@@ -13,7 +13,7 @@ use protocol::ids::UnixMillis;
 use protocol::upgrade::UpgradePolicy;
 use ring::{ListenOptions, Ring, RingAddress, RingConfig};
 use router::{ConversationSide, Places, ShardId, Starts};
-use storage_log::Run;
+use storage_log::{Geometry, Run};
 
 use crate::admin::{self, AdminContext};
 use crate::auth::{AdminToken, Keys, Verifier, development_banner};
@@ -51,6 +51,7 @@ struct Common {
     mesh: Arc<Mesh>,
     state: Arc<NodeState>,
     epoch: Instant,
+    geometry: Geometry,
     jobs: Sender<Job>,
 }
 
@@ -62,7 +63,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     ring::probe().map_err(|missing| anyhow::anyhow!("{missing}"))?;
     let shards = shards_of(&config)?;
     let logs = config.logs.unwrap_or(shards.min(4));
-    let store = Store::open(&config.data, logs)?;
+    let store = Store::open(&config.data, logs, u64::from(config.segment_mib) << 20)?;
     let state = Arc::new(NodeState::new(store.logs));
     let places = Arc::new(Places { store: store.id, key: store.key, logs: store.logs, shards });
     let (mut opened, starts) = open_logs(&store, &state)?;
@@ -87,6 +88,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         mesh: Mesh::new(shards, DELIVER_PLACES),
         state: state.clone(),
         epoch: Instant::now(),
+        geometry: store.geometry,
         jobs,
     };
     let (threads, inboxes) = start_shards(&common, starting)?;
@@ -304,9 +306,10 @@ fn shard_thread(
         state: common.state.clone(),
         random: u64::from_le_bytes(random),
     });
-    let (mesh, jobs, epoch) = (common.mesh.clone(), common.jobs.clone(), common.epoch);
+    let (mesh, geometry) = (common.mesh.clone(), common.geometry);
+    let (jobs, epoch) = (common.jobs.clone(), common.epoch);
     drop(common);
-    let parts = DriverParts { ring, addresses, mesh, segments, inbox, jobs, epoch, metrics };
+    let parts = DriverParts { ring, addresses, mesh, segments, inbox, geometry, jobs, epoch, metrics };
     let mut driver = Driver::new(shard, parts);
     for (listener, kind) in listeners {
         driver.listen(listener, kind);

@@ -20,9 +20,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use router::conversation::Recent;
 use serde::{Deserialize, Serialize};
-use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FORMAT_VERSION, SEGMENT_BYTES, is_block};
+use storage_log::format::{BATCH_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FORMAT_VERSION, SEGMENT_BYTES};
 use storage_log::{
-    Answer, Damage, DamageKind, Log, LogConfig, Retention, StreamKind, WriteBatch, segment_file_name,
+    Answer, Damage, DamageKind, Geometry, Log, LogConfig, Retention, StreamKind, WriteBatch,
+    segment_file_name,
 };
 
 use crate::segments::{
@@ -45,15 +46,17 @@ struct StoreFile {
     store: String,
     logs: u16,
     block: usize,
+    segment: u64,
     key: String,
 }
 
 impl StoreFile {
-    fn generate(logs: u16, block: usize) -> anyhow::Result<Self> {
+    fn generate(logs: u16, geometry: Geometry) -> anyhow::Result<Self> {
         let (mut store, mut key) = ([0; 16], [0; 32]);
         getrandom::fill(&mut store).context("the system gives no randomness")?;
         getrandom::fill(&mut key).context("the system gives no randomness")?;
-        Ok(Self { format: FORMAT_VERSION, store: to_hex(&store), logs, block, key: to_hex(&key) })
+        let Geometry { block_bytes: block, segment_bytes: segment, .. } = geometry;
+        Ok(Self { format: FORMAT_VERSION, store: to_hex(&store), logs, block, segment, key: to_hex(&key) })
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
@@ -66,12 +69,17 @@ impl StoreFile {
         );
         ensure!((1..=LOGS_MAX).contains(&file.logs), "logs must be 1..={LOGS_MAX}");
         ensure!(
-            is_block(file.block),
-            "block must be a power of two from {BLOCK_BYTES_MIN} to {BLOCK_BYTES_MAX}"
+            file.geometry().is_sound(),
+            "block must be a power of two from {BLOCK_BYTES_MIN} to {BLOCK_BYTES_MAX}, segment a multiple of \
+             {BLOCK_BYTES_MAX} up to {SEGMENT_BYTES} with room for a batch of {BATCH_BYTES_MAX}"
         );
         file.store()?;
         file.key()?;
         Ok(file)
+    }
+
+    fn geometry(&self) -> Geometry {
+        Geometry { segment_bytes: self.segment, ..Geometry::of_blocks(self.block) }
     }
 
     fn store(&self) -> anyhow::Result<[u8; 16]> {
@@ -93,8 +101,8 @@ pub struct Store {
     pub key: [u8; 32],
     /// Logs, fixed when the directory was made.
     pub logs: u16,
-    /// What batches are padded to, fixed when the directory was made.
-    block_bytes: usize,
+    /// How its logs are cut, fixed when the directory was made.
+    pub geometry: Geometry,
     access: Access,
 }
 
@@ -118,31 +126,31 @@ pub enum LogRefusal {
 }
 
 impl Store {
-    /// Opens the data directory, or makes it with `logs` logs.
+    /// Opens the data directory, or makes it with `logs` logs in segments of `segment_bytes`.
     ///
     /// # Errors
     /// In words for an operator: it is in use, of a newer format, or cannot be read.
-    pub fn open(directory: &Path, logs: u16) -> anyhow::Result<Self> {
+    pub fn open(directory: &Path, logs: u16, segment_bytes: u64) -> anyhow::Result<Self> {
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make the data directory {}", directory.display()))?;
         let lock = lock(directory)?;
         let path = directory.join("store.toml");
         if !path.exists() {
-            make_store(directory, &path, logs)?;
+            make_store(directory, &path, logs, segment_bytes)?;
         }
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let file = StoreFile::parse(&text).map_err(|error| anyhow!("{} {error:#}", path.display()))?;
-        let (id, key) = (file.store()?, file.key()?);
+        let (id, key, geometry) = (file.store()?, file.key()?, file.geometry());
         let access = access(directory, file.block);
         let directory = directory.to_owned();
-        Ok(Self { directory, _lock: lock, id, key, logs: file.logs, block_bytes: file.block, access })
+        Ok(Self { directory, _lock: lock, id, key, logs: file.logs, geometry, access })
     }
 
     /// What makes segments for this store, in another thread.
     #[must_use]
     pub fn segment_maker(&self) -> SegmentMaker {
         let (directory, store) = (self.directory.clone(), self.id);
-        SegmentMaker { directory, store, block_bytes: self.block_bytes, access: self.access }
+        SegmentMaker { directory, store, geometry: self.geometry, access: self.access }
     }
 
     /// Reads a log back, writes its last batch again, begins run `run` and syncs.
@@ -160,7 +168,7 @@ impl Store {
         let config = LogConfig {
             store: self.id,
             number,
-            block_bytes: self.block_bytes,
+            geometry: self.geometry,
             tail_bytes_max: TAIL_BYTES,
             retention: Retention::keep_last(&[StreamKind(2), StreamKind(3)]),
         };
@@ -182,7 +190,7 @@ impl Store {
             write_batch(&segments, batch).map_err(LogRefusal::Io)?;
         }
         let mut begun = log.begin_run(run, now);
-        if begun == Answer::Full {
+        if begun == Answer::Busy {
             // The last segment is full and has no successor yet.
             let base = log.spare_base();
             segments.push((base, self.segment_maker().make(number, base).map_err(LogRefusal::Io)?));
@@ -194,7 +202,8 @@ impl Store {
             write_batch(&segments, &batch).map_err(LogRefusal::Io)?;
             log.handle_written(batch.buffer, true).expect("it was written and synced");
         }
-        for (_, sealed) in segments.iter_mut().filter(|(base, _)| base + SEGMENT_BYTES < log.spare_base()) {
+        let active = log.spare_base() - self.geometry.segment_bytes;
+        for (_, sealed) in segments.iter_mut().filter(|(base, _)| *base < active) {
             sealed.direct = None;
         }
         Ok(OpenLog { log, recent, segments })
@@ -225,13 +234,14 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
 
 /// Makes a store: its name first, then every log with its first segment, then the file that says it is made. A log
 /// without a segment is therefore one that has lost it. Whatever is interrupted is gone on with at the next start.
-fn make_store(directory: &Path, path: &Path, logs: u16) -> anyhow::Result<()> {
+fn make_store(directory: &Path, path: &Path, logs: u16, segment_bytes: u64) -> anyhow::Result<()> {
     let new = directory.join("store.toml.new");
     let begun = fs::read_to_string(&new).ok().and_then(|text| StoreFile::parse(&text).ok());
     let file = match begun {
         Some(file) => file,
         None => {
-            let file = StoreFile::generate(logs, block_of(directory))?;
+            let geometry = Geometry { segment_bytes, ..Geometry::of_blocks(block_of(directory)) };
+            let file = StoreFile::generate(logs, geometry)?;
             let text = toml::to_string(&file).context("a store file is always TOML")?;
             write_new(&new, &text).with_context(|| format!("cannot make {}", path.display()))?;
             file
@@ -241,7 +251,7 @@ fn make_store(directory: &Path, path: &Path, logs: u16) -> anyhow::Result<()> {
     let maker = SegmentMaker {
         directory: directory.to_owned(),
         store,
-        block_bytes: file.block,
+        geometry: file.geometry(),
         access: Access::Buffered,
     };
     for log in 0..file.logs {

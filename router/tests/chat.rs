@@ -15,7 +15,7 @@ use router::places::direct_conversation;
 use router::user::PAGE_CREDITS;
 use router::{ConversationSide, Places, ShardId, UserSide};
 use storage_log::format::BLOCK_BYTES_MIN;
-use storage_log::{Log, LogConfig, Retention, Scan, SegmentHeader, StreamKind};
+use storage_log::{Geometry, Log, LogConfig, Retention, Scan, SegmentHeader, StreamKind};
 
 /// A time far from 0, so that ids can be older than memory reaches.
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -40,11 +40,15 @@ impl Chat {
     fn with_tail(tail_bytes_max: usize) -> Self {
         let places = Arc::new(Places { store: [1; 16], key: [2; 32], logs: 1, shards: 1 });
         let retention = Retention::keep_last(&[StreamKind(2)]);
-        let block_bytes = BLOCK_BYTES_MIN;
-        let config = LogConfig { store: [1; 16], number: 0, block_bytes, tail_bytes_max, retention };
+        let geometry = Geometry::of_blocks(BLOCK_BYTES_MIN);
+        let Geometry { block_bytes, segment_bytes, .. } = geometry;
+        let config = LogConfig { store: [1; 16], number: 0, geometry, tail_bytes_max, retention };
         let mut scan = Scan::new(config, 1);
-        scan.open_segment(0, &SegmentHeader { store: [1; 16], log: 0, base: 0, block_bytes }.encode())
-            .expect("a header");
+        scan.open_segment(
+            0,
+            &SegmentHeader { store: [1; 16], log: 0, base: 0, block_bytes, segment_bytes }.encode(),
+        )
+        .expect("a header");
         scan.feed(&[0; 4096], true, &mut |_| {}).expect("an empty log");
         let mut log = scan.finish().expect("an empty log").log;
         log.begin_run([3; 16], NOW.0);

@@ -2,33 +2,42 @@
 
 use std::collections::BTreeMap;
 
-use storage_log::format::{FEED_BYTES, SEGMENT_BYTES};
+use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FEED_BYTES, SEGMENT_HEADER_BYTES};
 use storage_log::{
-    Damage, Location, LogConfig, Record, Recovered, Scan, SegmentHeader, WriteBatch, segment_of,
+    Damage, Geometry, Location, LogConfig, Record, Recovered, Scan, SegmentHeader, WriteBatch,
 };
 
 use crate::Rng;
 
 const SECTOR_BYTES: usize = 512;
 
+/// Batches of some runs: the largest group of a simulated command is a few KiB.
+const SMALL_BATCH_BYTES: usize = 16 << 10;
+
 /// The segments of all logs, and at most one batch under way in each.
 pub(crate) struct Disk {
     store: [u8; 16],
-    block_bytes: usize,
+    geometry: Geometry,
     segments: BTreeMap<(u16, u64), Vec<u8>>,
     under_way: BTreeMap<u16, WriteBatch>,
 }
 
 impl Disk {
-    pub(crate) fn new(store: [u8; 16], logs: u16, block_bytes: usize) -> Self {
-        let mut disk = Self { store, block_bytes, segments: BTreeMap::new(), under_way: BTreeMap::new() };
+    pub(crate) fn new(store: [u8; 16], logs: u16, geometry: Geometry) -> Self {
+        let mut disk = Self { store, geometry, segments: BTreeMap::new(), under_way: BTreeMap::new() };
         (0..logs).for_each(|log| disk.create(log, 0));
         disk
     }
 
     pub(crate) fn create(&mut self, log: u16, base: u64) {
-        let header = SegmentHeader { store: self.store, log, base, block_bytes: self.block_bytes };
+        let Geometry { block_bytes, segment_bytes, .. } = self.geometry;
+        let header = SegmentHeader { store: self.store, log, base, block_bytes, segment_bytes };
         self.segments.entry((log, base)).or_insert_with(|| header.encode().to_vec());
+    }
+
+    /// Only the header is left: what was never written reads as zeros.
+    pub(crate) fn zero(&mut self, log: u16, base: u64) {
+        self.segments.get_mut(&(log, base)).expect("the segment was prepared").truncate(SEGMENT_HEADER_BYTES);
     }
 
     pub(crate) fn begin_write(&mut self, log: u16, batch: WriteBatch) {
@@ -50,9 +59,9 @@ impl Disk {
         batch
     }
 
-    /// What batches are padded to.
-    pub(crate) fn block_bytes(&self) -> usize {
-        self.block_bytes
+    /// How the logs are cut.
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.geometry
     }
 
     /// Nothing is under way.
@@ -97,7 +106,7 @@ impl Disk {
     }
 
     pub(crate) fn read(&self, log: u16, location: Location) -> Option<Vec<u8>> {
-        let base = segment_of(location.lsn());
+        let base = self.geometry.segment_of(location.lsn());
         let start = (location.lsn() - base) as usize;
         let segment = self.segments.get(&(log, base))?;
         segment.get(start..start + location.bytes()).map(<[u8]>::to_vec)
@@ -119,7 +128,7 @@ impl Disk {
                 let start = scan.offset() as usize;
                 let there = bytes.get(start..).unwrap_or(&[]);
                 let there = &there[..there.len().min(FEED_BYTES)];
-                let length = FEED_BYTES.min(SEGMENT_BYTES as usize - start);
+                let length = FEED_BYTES.min(self.geometry.segment_bytes as usize - start);
                 feed[..there.len()].copy_from_slice(there);
                 feed[there.len()..length].fill(0);
                 // What was never written is zeros, and is not read to its end.
@@ -131,4 +140,12 @@ impl Disk {
         }
         scan.finish()
     }
+}
+
+/// Most logs are cut so small that they go from segment to segment.
+pub(crate) fn geometry(rng: &mut Rng) -> Geometry {
+    let block_bytes = *rng.pick(&[BLOCK_BYTES_MIN, BLOCK_BYTES_MIN, BLOCK_BYTES_MAX]);
+    let large = Geometry::of_blocks(block_bytes);
+    let small = |segment_bytes| Geometry { segment_bytes, batch_bytes_max: SMALL_BATCH_BYTES, block_bytes };
+    *rng.pick(&[large, small(32 << 10), small(64 << 10), small(256 << 10)])
 }

@@ -10,7 +10,7 @@ use gateway::state::NodeState;
 use protocol::upgrade::{Origins, UpgradePolicy};
 use router::conversation::Recent;
 use router::{ConversationSide, Places, ShardId, Starts};
-use storage_log::{Answer, LogConfig, Retention, StreamKind};
+use storage_log::{Answer, Geometry, LogConfig, Retention, StreamKind};
 
 use crate::Rng;
 use crate::disk::Disk;
@@ -28,9 +28,9 @@ pub(crate) struct Node {
     pub(crate) metrics: Vec<Arc<ShardMetrics>>,
 }
 
-pub(crate) fn log_config(places: &Places, block_bytes: usize, number: u16) -> LogConfig {
+pub(crate) fn log_config(places: &Places, geometry: Geometry, number: u16) -> LogConfig {
     let retention = Retention::keep_last(&[StreamKind(2), StreamKind(3)]);
-    LogConfig { store: places.store, number, block_bytes, tail_bytes_max: TAIL_BYTES, retention }
+    LogConfig { store: places.store, number, geometry, tail_bytes_max: TAIL_BYTES, retention }
 }
 
 impl Node {
@@ -87,7 +87,7 @@ fn recover(
     let mut recent = Recent::new(7);
     let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
     let mut observe = |record: &storage_log::Record<'_>| recent.observe(record);
-    let recovered = disk.recover(log_config(places, disk.block_bytes(), number), epoch, &mut observe);
+    let recovered = disk.recover(log_config(places, disk.geometry(), number), epoch, &mut observe);
     let recovered = recovered.expect("a crash is not damage");
     if let Some(batch) = &recovered.rewrite {
         disk.write_now(number, batch);

@@ -27,6 +27,12 @@ impl World {
                 self.disk.create(log, base);
                 self.event(shard, 1_000, Event::SegmentPrepared { log, ready: true });
             }
+            Action::ZeroSegment { log, base } => {
+                self.disk.zero(log, base);
+                let delay = self.rng.between(1_000, 50_000);
+                self.event(shard, delay, Event::SegmentZeroed { log });
+            }
+            Action::HurryZeros { .. } => {}
             Action::Read { log, job, place, location } => {
                 let bytes = self.disk.read(log, location);
                 let delay = self.rng.between(50, 3_000);

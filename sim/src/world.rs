@@ -14,12 +14,11 @@ use protocol::upgrade::Form;
 use router::mail::Clock;
 use router::places::direct_conversation;
 use router::{Places, ShardId};
-use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
 use storage_log::{Log, WriteBatch};
 
 use crate::Rng;
 use crate::client::{Client, Pass};
-use crate::disk::Disk;
+use crate::disk::{Disk, geometry};
 use crate::net::Net;
 use crate::node::{Node, log_config};
 use crate::oracle::{Oracle, Truth, audiences, truth_of};
@@ -149,7 +148,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let shards = rng.between(1, 4) as u16;
         let logs = rng.between(1, 4) as u16;
-        let block_bytes = *rng.pick(&[BLOCK_BYTES_MIN, BLOCK_BYTES_MIN, BLOCK_BYTES_MAX]);
+        let geometry = geometry(&mut rng);
         let places = Arc::new(Places { store: [5; 16], key: [6; 32], logs, shards });
         let keys = Keys::from_secret(&[9; 32]).expect("a long secret");
         let users: Vec<UserId> = (0..rng.between(2, 7))
@@ -173,7 +172,7 @@ impl World {
             }
         }
         Self {
-            disk: Disk::new(places.store, logs, block_bytes),
+            disk: Disk::new(places.store, logs, geometry),
             rng,
             now: 0,
             order: 0,
@@ -398,7 +397,7 @@ impl World {
                 }
             };
             let recovered =
-                self.disk.recover(log_config(&self.places, self.disk.block_bytes(), number), 1, &mut observe);
+                self.disk.recover(log_config(&self.places, self.disk.geometry(), number), 1, &mut observe);
             let log: Log = recovered.expect("a sound log").log;
             assert!(log.is_healthy());
         }

@@ -2,10 +2,10 @@
 
 use crate::buffer::Buffer;
 use crate::format::{
-    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_MAGIC, SEGMENT_BYTES, batch_at, put, read_u32, read_u64,
-    round_up,
+    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_MAGIC, batch_at, put, read_u32, read_u64, round_up,
 };
 use crate::record::{Parts, record_bytes};
+use crate::segment::Geometry;
 
 /// A batch that is to be written and synced now.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Batch {
     pub(crate) lsn: u64,
     first_position: u64,
     records: u32,
-    block_bytes: usize,
+    geometry: Geometry,
     buffer: Buffer,
 }
 
@@ -37,10 +37,10 @@ pub(crate) struct Seal {
 
 impl Batch {
     /// An empty batch in an empty buffer.
-    pub(crate) fn new(lsn: u64, first_position: u64, block_bytes: usize, mut buffer: Buffer) -> Self {
-        assert!(lsn.is_multiple_of(block_bytes as u64) && buffer.len() == 0);
+    pub(crate) fn new(lsn: u64, first_position: u64, geometry: Geometry, mut buffer: Buffer) -> Self {
+        assert!(lsn.is_multiple_of(geometry.block_bytes as u64) && buffer.len() == 0);
         buffer.pad(BATCH_HEADER_BYTES);
-        Self { lsn, first_position, records: 0, block_bytes, buffer }
+        Self { lsn, first_position, records: 0, geometry, buffer }
     }
 
     /// Where the next record of this batch will stand.
@@ -50,7 +50,7 @@ impl Batch {
 
     /// Where the next batch begins.
     pub(crate) fn end_lsn(&self) -> u64 {
-        self.lsn + round_up(self.buffer.len(), self.block_bytes) as u64
+        self.lsn + round_up(self.buffer.len(), self.geometry.block_bytes) as u64
     }
 
     pub(crate) fn bytes_len(&self) -> usize {
@@ -59,7 +59,7 @@ impl Batch {
 
     /// Whether `bytes` more of records keep it within the batch limit and within its segment.
     pub(crate) fn fits(&self, bytes: usize) -> bool {
-        fits_at(self.lsn, self.buffer.len() + bytes, self.block_bytes)
+        self.geometry.fits_at(self.lsn, self.buffer.len() + bytes)
     }
 
     pub(crate) fn push(&mut self, parts: &Parts<'_>) {
@@ -93,15 +93,9 @@ impl Batch {
         put(header, batch_at::AT, &seal.at.to_le_bytes());
         let checksum = crc32c::crc32c(&header[batch_at::CHECKSUM.end..]);
         put(header, batch_at::CHECKSUM, &checksum.to_le_bytes());
-        self.buffer.pad(round_up(self.buffer.len(), self.block_bytes));
+        self.buffer.pad(round_up(self.buffer.len(), self.geometry.block_bytes));
         self.buffer
     }
-}
-
-/// Whether a batch of `bytes` at `lsn` keeps the batch limit and ends within the segment.
-pub(crate) fn fits_at(lsn: u64, bytes: usize, block_bytes: usize) -> bool {
-    let in_segment = lsn % SEGMENT_BYTES + round_up(bytes, block_bytes) as u64 <= SEGMENT_BYTES;
-    bytes <= BATCH_BYTES_MAX && in_segment
 }
 
 /// The header of a batch as recovery reads it.

@@ -16,7 +16,8 @@ pub const BLOCK_BYTES_MIN: usize = 512;
 /// The largest block: the page of the disks that take nothing smaller, and what memory for direct I/O is aligned to.
 pub const BLOCK_BYTES_MAX: usize = 4096;
 
-/// One segment file, preallocated. Bounds the scan at start and is the unit of retention and backup.
+/// One segment file, preallocated, if a store does not ask for smaller ones. Bounds the scan at start and is the unit of
+/// retention and backup.
 pub const SEGMENT_BYTES: u64 = 256 << 20;
 
 /// The head of a segment, before its first batch. The largest block, so that it is never written with a batch.
@@ -93,6 +94,8 @@ pub mod segment_at {
     pub const STORE: Range<usize> = 16..32;
     /// First byte of this segment in the log's address space.
     pub const BASE: Range<usize> = 32..40;
+    /// Length of the segment.
+    pub const BYTES: Range<usize> = 40..48;
     /// End of the checksummed fields; the rest of the header is zero.
     pub const END: usize = 64;
 }

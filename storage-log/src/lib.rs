@@ -27,6 +27,7 @@ mod log;
 mod record;
 mod recovery;
 mod segment;
+mod spare;
 mod tail;
 
 pub use batch::WriteBatch;
@@ -35,4 +36,5 @@ pub use index::{Entry, Head, Location, Retention};
 pub use log::{Answer, Draft, Durable, Log, LogConfig, Run, Stored, WriteError};
 pub use record::{Record, RecordError, StreamId, StreamKind};
 pub use recovery::{Damage, DamageKind, Dropped, Fed, Recovered, Scan};
-pub use segment::{SegmentHeader, SegmentHeaderError, segment_file_name, segment_of, segment_of_file_name};
+pub use segment::{Geometry, SegmentHeader, SegmentHeaderError, segment_file_name, segment_of_file_name};
+pub use spare::SpareWork;

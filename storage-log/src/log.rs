@@ -9,15 +9,16 @@
 
 use std::collections::VecDeque;
 
-use crate::batch::{Batch, Seal, WriteBatch, fits_at};
+use crate::batch::{Batch, Seal, WriteBatch};
 use crate::buffer::{Buffer, Buffers};
 use crate::format::{
-    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, GROUP_RECORDS_MAX, MARK_AFTER_MS, PENDING_BYTES_MAX, RECORD_ALIGN,
-    RUNS_MAX, SEGMENT_BYTES, SEGMENT_HEADER_BYTES, is_block,
+    BATCH_HEADER_BYTES, GROUP_RECORDS_MAX, MARK_AFTER_MS, PENDING_BYTES_MAX, RECORD_ALIGN, RUNS_MAX,
+    SEGMENT_HEADER_BYTES,
 };
 use crate::index::{Entry, Head, Index, Location, Retention};
 use crate::record::{Parts, Record, RecordError, StreamId, record_bytes};
-use crate::segment::segment_of;
+use crate::segment::Geometry;
+use crate::spare::{Spare, SpareWork};
 use crate::tail::Tail;
 
 /// What a log is opened with.
@@ -27,9 +28,8 @@ pub struct LogConfig {
     pub store: [u8; 16],
     /// Number of this log in its store, from 0.
     pub number: u16,
-    /// Batches start at multiples of this, from [`crate::format::BLOCK_BYTES_MIN`] to
-    /// [`crate::format::BLOCK_BYTES_MAX`]: fixed when the store was made.
-    pub block_bytes: usize,
+    /// How it is cut.
+    pub geometry: Geometry,
     /// Bytes of the newest batches kept in memory for readers.
     pub tail_bytes_max: usize,
     /// What each kind of stream keeps.
@@ -74,7 +74,7 @@ pub enum Answer {
         /// Present head of the first stream that differs.
         head: u64,
     },
-    /// Too much waits for the disk: try again shortly.
+    /// Too much waits for the disk, or the next segment is still being made: try again shortly.
     Busy,
     /// No room on the disk for another segment: nothing was stored.
     Full,
@@ -160,17 +160,10 @@ pub struct Log {
     poisoned: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Spare {
-    Wanted,
-    Asked,
-    Ready,
-}
-
 impl Log {
     /// A log without a record, whose first segment (base 0) exists.
     pub(crate) fn empty(config: LogConfig, epoch: u32) -> Self {
-        assert!(is_block(config.block_bytes));
+        assert!(config.geometry.is_sound());
         let index = Index::new(config.retention.clone());
         let tail = Tail::new(config.tail_bytes_max);
         Self {
@@ -191,7 +184,7 @@ impl Log {
             marked: true,
             idle_since: None,
             clock: 0,
-            spare: Spare::Wanted,
+            spare: Spare::wanted(),
             runs: Vec::new(),
             poisoned: false,
         }
@@ -203,8 +196,10 @@ impl Log {
         self.config.number
     }
 
-    pub(crate) fn block_bytes(&self) -> usize {
-        self.config.block_bytes
+    /// How it is cut.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.config.geometry
     }
 
     /// False once a write or sync has failed.
@@ -313,22 +308,22 @@ impl Log {
             return None;
         }
         let waiting: usize = self.closed.iter().map(Batch::bytes_len).sum();
-        if waiting + BATCH_BYTES_MAX > PENDING_BYTES_MAX {
+        if waiting + self.config.geometry.batch_bytes_max > PENDING_BYTES_MAX {
             return Some(Answer::Busy);
         }
         let end_lsn = self.open.as_ref().map_or(self.end_lsn, Batch::end_lsn);
         let roll = !self.is_room_at(end_lsn, bytes);
-        if roll && self.spare != Spare::Ready {
-            return Some(Answer::Full);
+        if roll && let Some(refusal) = self.spare.refusal() {
+            return Some(refusal);
         }
         self.closed.extend(self.open.take());
         self.end_lsn = end_lsn;
         if roll {
-            self.end_lsn = segment_of(end_lsn - 1) + SEGMENT_BYTES + SEGMENT_HEADER_BYTES as u64;
-            self.spare = Spare::Wanted;
+            self.end_lsn = self.segment_after(end_lsn) + SEGMENT_HEADER_BYTES as u64;
+            self.spare = Spare::wanted();
         }
-        let (block_bytes, buffer) = (self.config.block_bytes, self.buffers.take());
-        self.open = Some(Batch::new(self.end_lsn, self.next_position, block_bytes, buffer));
+        let (geometry, buffer) = (self.config.geometry, self.buffers.take());
+        self.open = Some(Batch::new(self.end_lsn, self.next_position, geometry, buffer));
         None
     }
 
@@ -336,28 +331,38 @@ impl Log {
     /// to its last byte ends where the next one has its header.
     fn is_room_at(&self, lsn: u64, bytes: usize) -> bool {
         let bytes = BATCH_HEADER_BYTES + bytes;
-        !lsn.is_multiple_of(SEGMENT_BYTES) && fits_at(lsn, bytes, self.config.block_bytes)
+        self.config.geometry.offset_of(lsn) != 0 && self.config.geometry.fits_at(lsn, bytes)
     }
 
-    /// The base of a segment that should be prepared now. Says so once; [`Log::handle_spare`] takes the answer.
-    pub fn poll_spare(&mut self) -> Option<u64> {
-        if self.spare != Spare::Wanted || self.poisoned {
+    /// What should be done now about the next segment. Says so once.
+    pub fn poll_spare(&mut self) -> Option<SpareWork> {
+        if self.poisoned {
             return None;
         }
-        self.spare = Spare::Asked;
-        Some(self.spare_base())
+        let (geometry, base) = (self.config.geometry, self.spare_base());
+        self.spare.poll(base, geometry.segment_bytes - (base - self.end_lsn), geometry.segment_bytes)
     }
 
     /// Base of the segment after the one that takes appends.
     #[must_use]
     pub fn spare_base(&self) -> u64 {
-        segment_of(self.end_lsn - 1) + SEGMENT_BYTES
+        self.segment_after(self.end_lsn)
+    }
+
+    /// Base of the segment after the one that ends at `end_lsn` or holds the byte before it.
+    fn segment_after(&self, end_lsn: u64) -> u64 {
+        self.config.geometry.segment_of(end_lsn - 1) + self.config.geometry.segment_bytes
     }
 
     /// The segment at [`Log::spare_base`] exists and is preallocated (`true`), or could not be made and should be
     /// asked for again (`false`).
     pub fn handle_spare(&mut self, ready: bool) {
-        self.spare = if ready { Spare::Ready } else { Spare::Wanted };
+        self.spare.handle_made(ready);
+    }
+
+    /// Nobody writes zeros into the segment at [`Log::spare_base`] any more.
+    pub fn handle_spare_zeroed(&mut self) {
+        self.spare.handle_zeroed();
     }
 
     /// The next batch to write and sync, if one is due and none is in flight. A log that is idle since
@@ -387,7 +392,8 @@ impl Log {
         let bytes = buffer.bytes();
         self.previous = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         self.in_flight = Some(InFlight { lsn, end_lsn, last_position });
-        Some(WriteBatch { segment: segment_of(lsn), offset: lsn % SEGMENT_BYTES, buffer })
+        let geometry = &self.config.geometry;
+        Some(WriteBatch { segment: geometry.segment_of(lsn), offset: geometry.offset_of(lsn), buffer })
     }
 
     /// Opens a batch that stays empty, when its time has come.
@@ -405,7 +411,7 @@ impl Log {
     /// Whether a mark is missing behind the newest batch. Without room for one, until the next segment is there, none is
     /// asked for.
     fn wants_mark(&self) -> bool {
-        !self.marked && (self.spare == Spare::Ready || self.is_room_at(self.end_lsn, 0))
+        !self.marked && (self.spare.is_ready() || self.is_room_at(self.end_lsn, 0))
     }
 
     /// Milliseconds until [`Log::poll_write`] has a mark to write, if nothing is appended before.

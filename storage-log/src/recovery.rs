@@ -12,11 +12,11 @@
 
 use crate::batch::{BatchHeader, WriteBatch};
 use crate::buffer::Buffer;
-use crate::format::{BATCH_HEADER_BYTES, BLOCK_BYTES_MAX, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
+use crate::format::{BATCH_HEADER_BYTES, BLOCK_BYTES_MAX, SEGMENT_HEADER_BYTES};
 use crate::index::Location;
 use crate::log::{Log, LogConfig, Run};
 use crate::record::{Record, StreamId};
-use crate::segment::{SegmentHeader, SegmentHeaderError, segment_of};
+use crate::segment::{Geometry, SegmentHeader, SegmentHeaderError};
 
 /// Why a log is not opened. Nothing was changed on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,6 +98,7 @@ struct Beyond {
 pub struct Scan {
     log: Log,
     store: [u8; 16],
+    geometry: Geometry,
     segment: Option<u64>,
     /// Where the next batch is looked for.
     lsn: u64,
@@ -117,6 +118,7 @@ impl Scan {
     pub fn new(config: LogConfig, epoch: u32) -> Self {
         Self {
             store: config.store,
+            geometry: config.geometry,
             log: Log::empty(config, epoch),
             segment: None,
             lsn: SEGMENT_HEADER_BYTES as u64,
@@ -135,7 +137,7 @@ impl Scan {
     /// [`Damage`] when it is not the segment that belongs here.
     pub fn open_segment(&mut self, base: u64, header: &[u8]) -> Result<(), Damage> {
         let damage = |kind| Err(Damage { segment: base, offset: 0, kind });
-        let expected = self.segment.map_or(0, |segment| segment + SEGMENT_BYTES);
+        let expected = self.segment.map_or(0, |segment| segment + self.geometry.segment_bytes);
         if base != expected {
             return damage(DamageKind::Missing);
         }
@@ -147,7 +149,8 @@ impl Scan {
         if header.base != base
             || header.log != self.log.number()
             || header.store != self.store
-            || header.block_bytes != self.log.block_bytes()
+            || header.block_bytes != self.geometry.block_bytes
+            || header.segment_bytes != self.geometry.segment_bytes
         {
             return damage(DamageKind::Foreign);
         }
@@ -160,12 +163,12 @@ impl Scan {
     #[must_use]
     pub fn offset(&self) -> u64 {
         if let Some(beyond) = self.beyond {
-            return beyond.next % SEGMENT_BYTES;
+            return self.geometry.offset_of(beyond.next);
         }
         match self.segment {
             // Below its header when the segment before was filled to its last byte.
-            Some(base) if segment_of(self.lsn) == base => {
-                (self.lsn % SEGMENT_BYTES).max(SEGMENT_HEADER_BYTES as u64)
+            Some(base) if self.geometry.segment_of(self.lsn) == base => {
+                self.geometry.offset_of(self.lsn).max(SEGMENT_HEADER_BYTES as u64)
             }
             _ => SEGMENT_HEADER_BYTES as u64,
         }
@@ -184,7 +187,7 @@ impl Scan {
     ) -> Result<Fed, Damage> {
         let base = self.segment.expect("a segment is open");
         let start = base + self.offset();
-        let (mut consumed, block_bytes) = (0, self.log.block_bytes());
+        let (mut consumed, block_bytes) = (0, self.geometry.block_bytes);
         if self.beyond.is_some() {
             return self.look_beyond(start, bytes, to_end);
         }
@@ -225,9 +228,9 @@ impl Scan {
         if xxhash_rust::xxh3::xxh3_64(body) != header.body_sum {
             return Ok(false);
         }
-        let segment = segment_of(header.lsn);
+        let segment = self.geometry.segment_of(header.lsn);
         let contradiction =
-            Damage { segment, offset: header.lsn % SEGMENT_BYTES, kind: DamageKind::Contradiction };
+            Damage { segment, offset: self.geometry.offset_of(header.lsn), kind: DamageKind::Contradiction };
         if header.first_position != self.log.next_position {
             return Err(contradiction);
         }
@@ -281,18 +284,18 @@ impl Scan {
     /// What stands at `lsn` is not the next batch, or behind what was not: decide what it is.
     fn look_beyond(&mut self, lsn: u64, bytes: &[u8], to_end: bool) -> Result<Fed, Damage> {
         let base = self.segment.expect("a segment is open");
-        let is_spare = base != segment_of(self.lsn - 1);
+        let is_spare = base != self.geometry.segment_of(self.lsn - 1);
         // Batches are written one at a time, so one that follows damage says that the damaged place was durable. The
         // first place of a segment counts as following whatever ends the segment before.
         let first = self.beyond.is_none() && !is_spare;
-        let block_bytes = self.log.block_bytes();
+        let block_bytes = self.geometry.block_bytes;
         let from = if first { block_bytes } else { 0 };
         let later = (from..bytes.len()).step_by(block_bytes).any(|at| {
             let header = BatchHeader::parse(&bytes[at..]);
             header.is_some_and(|header| header.lsn == lsn + at as u64 && header.durable_lsn > self.lsn)
         });
         if later {
-            let segment = segment_of(self.lsn - 1);
+            let segment = self.geometry.segment_of(self.lsn - 1);
             return Err(Damage { segment, offset: self.lsn - segment, kind: DamageKind::Acknowledged });
         }
         // Nothing of the chain stands in a spare. Its first batch may be torn.
@@ -303,7 +306,9 @@ impl Scan {
         if !there.is_empty() {
             self.torn = Some(Torn { lsn: beyond.from, bytes: lsn + there.len() as u64 - beyond.from });
         }
-        Ok(Fed { consumed: bytes.len(), ended: to_end })
+        // While there was room for the largest batch, none went to the spare; what a torn one left is at its front.
+        let unused = is_spare && self.geometry.fits_at(self.lsn, self.geometry.batch_bytes_max);
+        Ok(Fed { consumed: bytes.len(), ended: to_end || unused })
     }
 
     /// Ends the scan after the last segment.
@@ -312,7 +317,7 @@ impl Scan {
     /// [`Damage`] when acknowledged bytes are missing at the end.
     pub fn finish(mut self) -> Result<Recovered, Damage> {
         if self.durable_lsn > self.lsn {
-            let segment = segment_of(self.lsn - 1);
+            let segment = self.geometry.segment_of(self.lsn - 1);
             return Err(Damage { segment, offset: self.lsn - segment, kind: DamageKind::Acknowledged });
         }
         self.log.end_lsn = self.lsn;
@@ -322,14 +327,14 @@ impl Scan {
             self.log.handle_spare(true);
         }
         let dropped = self.torn.map(|torn| Dropped {
-            segment: segment_of(torn.lsn),
-            offset: torn.lsn % SEGMENT_BYTES,
+            segment: self.geometry.segment_of(torn.lsn),
+            offset: self.geometry.offset_of(torn.lsn),
             bytes: torn.bytes,
         });
         let (lsn, bytes) = self.rewrite;
         let rewrite = (!bytes.is_empty()).then(|| WriteBatch {
-            segment: segment_of(lsn),
-            offset: lsn % SEGMENT_BYTES,
+            segment: self.geometry.segment_of(lsn),
+            offset: self.geometry.offset_of(lsn),
             buffer: Buffer::from(&bytes[..]),
         });
         Ok(Recovered {

@@ -1,12 +1,61 @@
-//! Segments: files of fixed size that tile a log's address space.
+//! Segments: files of one size that tile a log's address space.
 //!
-//! A segment's base is a multiple of [`SEGMENT_BYTES`], and so is its name: the order of names is the order of the
-//! log. What is left of a segment when the next batch no longer fits stays zero.
+//! A segment's base is a multiple of that size, and so is its name: the order of names is the order of the log. What is
+//! left of a segment when the next batch no longer fits stays zero.
 
 use crate::format::{
-    FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, is_block, put, read_u16, read_u32,
-    read_u64, segment_at,
+    BATCH_BYTES_MAX, BLOCK_BYTES_MAX, FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC,
+    is_block, put, read_u16, read_u32, read_u64, round_up, segment_at,
 };
+
+/// How a log is cut, fixed when its store is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    /// Length of a segment: blocks of any size, a header, and room for a batch.
+    pub segment_bytes: u64,
+    /// A batch is closed when it would pass this; at most [`BATCH_BYTES_MAX`]. Whoever makes it smaller appends no group
+    /// that is larger.
+    pub batch_bytes_max: usize,
+    /// Batches start at multiples of this, from [`crate::format::BLOCK_BYTES_MIN`] to [`BLOCK_BYTES_MAX`].
+    pub block_bytes: usize,
+}
+
+impl Geometry {
+    /// Segments and batches as large as they are everywhere but in tests, in blocks of `block_bytes`.
+    #[must_use]
+    pub const fn of_blocks(block_bytes: usize) -> Self {
+        Self { segment_bytes: SEGMENT_BYTES, batch_bytes_max: BATCH_BYTES_MAX, block_bytes }
+    }
+
+    /// Whether a log can be cut like this.
+    #[must_use]
+    pub const fn is_sound(&self) -> bool {
+        is_block(self.block_bytes)
+            && self.batch_bytes_max <= BATCH_BYTES_MAX
+            && self.batch_bytes_max.is_multiple_of(BLOCK_BYTES_MAX)
+            && self.segment_bytes.is_multiple_of(BLOCK_BYTES_MAX as u64)
+            && self.segment_bytes <= SEGMENT_BYTES
+            && self.segment_bytes >= (SEGMENT_HEADER_BYTES + self.batch_bytes_max) as u64
+    }
+
+    /// Base of the segment that holds `lsn`.
+    #[must_use]
+    pub const fn segment_of(&self, lsn: u64) -> u64 {
+        lsn - lsn % self.segment_bytes
+    }
+
+    /// Where `lsn` stands in its segment.
+    #[must_use]
+    pub const fn offset_of(&self, lsn: u64) -> u64 {
+        lsn % self.segment_bytes
+    }
+
+    /// Whether a batch of `bytes` at `lsn` keeps the batch limit and ends within the segment.
+    pub(crate) const fn fits_at(&self, lsn: u64, bytes: usize) -> bool {
+        let in_segment = self.offset_of(lsn) + round_up(bytes, self.block_bytes) as u64 <= self.segment_bytes;
+        bytes <= self.batch_bytes_max && in_segment
+    }
+}
 
 /// The head of a segment file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +68,8 @@ pub struct SegmentHeader {
     pub base: u64,
     /// Batches start at multiples of this: the store's block.
     pub block_bytes: usize,
+    /// Length of the segment, as of every other of the store.
+    pub segment_bytes: u64,
 }
 
 /// Why a segment is refused.
@@ -41,6 +92,7 @@ impl SegmentHeader {
         put(&mut bytes, segment_at::BLOCK, &(self.block_bytes as u32).to_le_bytes());
         put(&mut bytes, segment_at::STORE, &self.store);
         put(&mut bytes, segment_at::BASE, &self.base.to_le_bytes());
+        put(&mut bytes, segment_at::BYTES, &self.segment_bytes.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[segment_at::CHECKSUM.end..segment_at::END]);
         put(&mut bytes, segment_at::CHECKSUM, &checksum.to_le_bytes());
         bytes
@@ -71,14 +123,9 @@ impl SegmentHeader {
             store: bytes[segment_at::STORE].try_into().expect("an id of 16 bytes"),
             log: read_u16(bytes, segment_at::LOG),
             base: read_u64(bytes, segment_at::BASE),
+            segment_bytes: read_u64(bytes, segment_at::BYTES),
         })
     }
-}
-
-/// Base of the segment that holds `lsn`.
-#[must_use]
-pub fn segment_of(lsn: u64) -> u64 {
-    lsn - lsn % SEGMENT_BYTES
 }
 
 /// Name of the segment file at `base`: `seg-<base, 16 hex digits>.log`.
@@ -92,5 +139,5 @@ pub fn segment_file_name(base: u64) -> String {
 pub fn segment_of_file_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("seg-")?.strip_suffix(".log")?;
     let base = u64::from_str_radix(digits, 16).ok()?;
-    (segment_file_name(base) == name && base.is_multiple_of(SEGMENT_BYTES)).then_some(base)
+    (segment_file_name(base) == name).then_some(base)
 }

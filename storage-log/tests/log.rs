@@ -7,8 +7,8 @@ use storage_log::format::{
     SEGMENT_HEADER_BYTES,
 };
 use storage_log::{
-    Answer, Buffer, Damage, DamageKind, Draft, Log, LogConfig, Recovered, Retention, Scan, SegmentHeader,
-    StreamId, StreamKind, WriteBatch,
+    Answer, Buffer, Damage, DamageKind, Draft, Geometry, Log, LogConfig, Recovered, Retention, Scan,
+    SegmentHeader, SpareWork, StreamId, StreamKind, WriteBatch,
 };
 
 const STORE: [u8; 16] = [7; 16];
@@ -18,7 +18,8 @@ const INBOX: StreamKind = StreamKind(4);
 
 fn config(block_bytes: usize) -> LogConfig {
     let retention = Retention::keep_last(&[STATE]);
-    LogConfig { store: STORE, number: 0, block_bytes, tail_bytes_max: 1 << 20, retention }
+    let geometry = Geometry::of_blocks(block_bytes);
+    LogConfig { store: STORE, number: 0, geometry, tail_bytes_max: 1 << 20, retention }
 }
 
 fn stream(kind: StreamKind, id: u8) -> StreamId {
@@ -44,7 +45,8 @@ impl Disk {
     }
 
     fn create(&mut self, base: u64) {
-        let header = SegmentHeader { store: STORE, log: 0, base, block_bytes: self.block_bytes };
+        let block_bytes = self.block_bytes;
+        let header = SegmentHeader { store: STORE, log: 0, base, block_bytes, segment_bytes: SEGMENT_BYTES };
         self.segments.insert(base, header.encode().to_vec());
     }
 
@@ -77,9 +79,18 @@ impl Disk {
 
 /// Writes everything that is due.
 fn flush(log: &mut Log, disk: &mut Disk) {
-    if let Some(base) = log.poll_spare() {
-        disk.create(base);
-        log.handle_spare(true);
+    while let Some(work) = log.poll_spare() {
+        match work {
+            SpareWork::Make(base) => {
+                disk.create(base);
+                log.handle_spare(true);
+            }
+            SpareWork::Zero(base) => {
+                disk.segments.get_mut(&base).expect("it was made").truncate(SEGMENT_HEADER_BYTES);
+                log.handle_spare_zeroed();
+            }
+            SpareWork::Hurry => unreachable!("zeros take no time here"),
+        }
     }
     while let Some(batch) = log.poll_write(1) {
         disk.write(&batch);
@@ -428,23 +439,46 @@ fn a_segment_that_is_filled_to_its_last_byte_is_followed_by_the_next() {
 }
 
 #[test]
-fn without_a_spare_the_log_says_full_and_goes_on_when_one_comes() {
+fn without_a_spare_the_log_is_busy_then_full_and_goes_on_when_one_comes() {
     let (mut log, mut disk) = (Disk::new().recover(1).expect("an empty log").log, Disk::new());
-    assert_eq!(log.poll_spare(), Some(SEGMENT_BYTES));
+    assert_eq!(log.poll_spare(), Some(SpareWork::Make(SEGMENT_BYTES)));
     assert_eq!(log.poll_spare(), None, "asked for once");
     let payload = vec![1; 120 << 10];
     let talk = stream(MESSAGES, 1);
-    let full = loop {
+    let refusal = loop {
         match put(&mut log, talk, &payload, &[]) {
             Answer::Stored(_) => flush(&mut log, &mut disk),
             refusal => break refusal,
         }
     };
-    assert_eq!(full, Answer::Full);
+    assert_eq!(refusal, Answer::Busy, "it is being made");
     log.handle_spare(false);
-    assert_eq!(log.poll_spare(), Some(SEGMENT_BYTES), "asked for again");
+    assert_eq!(put(&mut log, talk, &payload, &[]), Answer::Full, "it cannot be made");
+    assert_eq!(log.poll_spare(), Some(SpareWork::Make(SEGMENT_BYTES)), "asked for again");
     disk.create(SEGMENT_BYTES);
     log.handle_spare(true);
+    assert!(matches!(put(&mut log, talk, &payload, &[]), Answer::Stored(_)));
+}
+
+#[test]
+fn zeros_are_written_ahead_and_nobody_appends_into_them() {
+    let (mut log, mut disk) = (Disk::new().recover(1).expect("an empty log").log, Disk::new());
+    let (payload, talk) = (vec![1; 120 << 10], stream(MESSAGES, 1));
+    assert_eq!(log.poll_spare(), Some(SpareWork::Make(SEGMENT_BYTES)));
+    disk.create(SEGMENT_BYTES);
+    log.handle_spare(true);
+    let mut asked = Vec::new();
+    let refusal = loop {
+        match put(&mut log, talk, &payload, &[]) {
+            Answer::Stored(_) => asked.extend(log.poll_spare()),
+            refusal => break refusal,
+        }
+        let batch = log.poll_write(1).expect("a batch is due");
+        log.handle_written(batch.buffer, true).expect("written");
+    };
+    assert_eq!(asked, [SpareWork::Zero(SEGMENT_BYTES), SpareWork::Hurry], "each once");
+    assert_eq!(refusal, Answer::Busy, "a batch would meet the zeros");
+    log.handle_spare_zeroed();
     assert!(matches!(put(&mut log, talk, &payload, &[]), Answer::Stored(_)));
 }
 

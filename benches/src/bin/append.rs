@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use benches::disk::{self, Blocks, Caching, Figures, Scratch, Way, Writer, write};
 use benches::empty_log;
+use benches::keep_spare;
 use ring::FileBuffer;
 use storage_log::format::{BATCH_BYTES_MAX, SEGMENT_BYTES};
 use storage_log::{Answer, Buffer, Draft, Log, StreamId, StreamKind};
@@ -125,8 +126,7 @@ struct Loop {
 impl Loop {
     fn new(files: &[&Scratch], depth: usize, links: u64) -> io::Result<Self> {
         let mut log = empty_log(TAIL_BYTES);
-        assert!(log.poll_spare().is_some());
-        log.handle_spare(true);
+        keep_spare(&mut log);
         let (waiting, acks) = (VecDeque::new(), Figures::default());
         Ok(Self {
             log,
@@ -177,9 +177,7 @@ impl Loop {
                     self.records += acked.records as u64;
                 }
             }
-            if self.log.poll_spare().is_some() {
-                self.log.handle_spare(true);
-            }
+            keep_spare(&mut self.log);
         }
     }
 

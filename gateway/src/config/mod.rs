@@ -29,6 +29,10 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(20);
 pub const SHARDS_MAX: u16 = 128;
 /// Most logs: a cursor holds a position in each and must fit its 512 bytes.
 pub const LOGS_MAX: u16 = 32;
+/// Shortest segment of a log, in MiB: room for some batches of 1 MiB.
+pub const SEGMENT_MIB_MIN: u16 = 4;
+/// Longest segment of a log, in MiB.
+pub const SEGMENT_MIB_MAX: u16 = (storage_log::format::SEGMENT_BYTES >> 20) as u16;
 /// Most connections of one shard: the size of the largest descriptor table a ring may register.
 pub const CONNECTIONS_MAX: u32 = 1 << 20;
 
@@ -47,6 +51,8 @@ pub struct Config {
     pub shards: Option<u16>,
     /// Logs the data is spread over; `None` leaves it to the node.
     pub logs: Option<u16>,
+    /// Length of a segment of a log, in MiB; counts when the directory is made.
+    pub segment_mib: u16,
     /// Which web pages may connect.
     pub origins: Origins,
     /// Whose tokens are believed.
@@ -91,6 +97,7 @@ impl Default for Config {
             echo: None,
             shards: None,
             logs: None,
+            segment_mib: SEGMENT_MIB_MAX,
             origins: Origins::Unset,
             keys: KeyConfig::Development,
             drain: Duration::from_secs(5),

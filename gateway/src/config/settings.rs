@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use protocol::upgrade::Origins;
 
-use super::{CONNECTIONS_MAX, Config, ConfigError, DRAIN_MAX, LOGS_MAX, Place, SHARDS_MAX};
+use super::{
+    CONNECTIONS_MAX, Config, ConfigError, DRAIN_MAX, LOGS_MAX, Place, SEGMENT_MIB_MAX, SEGMENT_MIB_MIN,
+    SHARDS_MAX,
+};
 
 /// What the name of every variable of ours begins with.
 pub(super) const VARIABLE_PREFIX: &str = "GATEHOUSE_";
@@ -32,6 +35,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "logs",
         read: |draft, value| set(&mut draft.config.logs, integer(value, 1, LOGS_MAX).map(Some)),
+    },
+    Setting {
+        key: "segment_mib",
+        read: |draft, value| {
+            set(&mut draft.config.segment_mib, integer(value, SEGMENT_MIB_MIN, SEGMENT_MIB_MAX))
+        },
     },
     Setting {
         key: "connections_max",

@@ -2,7 +2,7 @@
 
 use router::mail::Request;
 use router::{ConversationSide, ShardId};
-use storage_log::{Buffer, Location, Log, segment_file_name, segment_of};
+use storage_log::{Buffer, Location, Log, SpareWork, segment_file_name};
 
 use super::{Action, Shard};
 use crate::mailbox::Back;
@@ -75,12 +75,13 @@ impl Shard {
         let owned = self.owned(log).expect("reads come back to their log");
         owned.reads_in_flight -= 1;
         owned.side.handle_read(job, place, bytes, now, &mut owned.log);
+        let geometry = owned.log.geometry();
         while let Some(location) = owned.side.poll_damage() {
             metrics.log_damaged_records_total.increment();
             tracing::error!(
                 log,
-                segment = segment_file_name(segment_of(location.lsn())),
-                offset = location.lsn() - segment_of(location.lsn()),
+                segment = segment_file_name(geometry.segment_of(location.lsn())),
+                offset = geometry.offset_of(location.lsn()),
                 bytes = location.bytes(),
                 "a stored record is damaged or cannot be read: its readers are told of a gap, everything else is served"
             );
@@ -126,6 +127,10 @@ impl Shard {
         }
     }
 
+    pub(super) fn handle_zeroed(&mut self, log: u16) {
+        self.owned(log).expect("segments come back to their log").log.handle_spare_zeroed();
+    }
+
     /// Hands on what the conversations have to say. Whether there was anything.
     pub(super) fn poll_outputs(&mut self) -> bool {
         let mut any = false;
@@ -148,9 +153,13 @@ impl Shard {
         for owned in &mut self.logs {
             let log = owned.log.number();
             if second >= owned.segment_not_before
-                && let Some(base) = owned.log.poll_spare()
+                && let Some(work) = owned.log.poll_spare()
             {
-                self.actions.push(Action::PrepareSegment { log, base });
+                self.actions.push(match work {
+                    SpareWork::Make(base) => Action::PrepareSegment { log, base },
+                    SpareWork::Zero(base) => Action::ZeroSegment { log, base },
+                    SpareWork::Hurry => Action::HurryZeros { log },
+                });
             }
             while owned.reads_in_flight < READS_IN_FLIGHT_MAX {
                 let Some(read) = owned.side.poll_read() else {

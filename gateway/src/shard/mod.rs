@@ -112,6 +112,11 @@ pub enum Event {
         /// Whether it exists.
         ready: bool,
     },
+    /// Nobody writes zeros into the next segment of a log any more.
+    SegmentZeroed {
+        /// Which log.
+        log: u16,
+    },
     /// A send ended.
     Sent {
         /// Whose.
@@ -154,6 +159,18 @@ pub enum Action {
         log: u16,
         /// At which base.
         base: u64,
+    },
+    /// Write zeros into a segment that was made: [`Event::SegmentZeroed`] follows.
+    ZeroSegment {
+        /// Of which log.
+        log: u16,
+        /// At which base.
+        base: u64,
+    },
+    /// Zeros that are being written take too long: leave the rest.
+    HurryZeros {
+        /// Of which log.
+        log: u16,
     },
     /// Read a record: [`Event::Read`] follows.
     Read {
@@ -331,6 +348,7 @@ impl Shard {
             Event::Received { connection, buffer, armed } => self.handle_received(connection, buffer, armed),
             Event::ReceiveEnded { connection, end } => self.handle_receive_ended(connection, end),
             Event::SegmentPrepared { log, ready } => self.handle_segment(log, ready),
+            Event::SegmentZeroed { log } => self.handle_zeroed(log),
             Event::Sent { connection, bytes, sent } => self.handle_sent(connection, bytes, sent),
             Event::ShutDown(connection) => self.handle_shut_down(connection),
             Event::SocketSent { connection, installed } => self.handle_socket_sent(connection, installed),

@@ -65,6 +65,7 @@ fn every_setting_arrives() {
         echo = "127.0.0.1:3"
         shards = 4
         logs = 5
+        segment_mib = 64
         connections_max = 6
         drain_seconds = 7
         origins = ["https://a.example", "http://localhost:8080"]
@@ -83,6 +84,7 @@ fn every_setting_arrives() {
         echo: "127.0.0.1:3".parse().ok(),
         shards: Some(4),
         logs: Some(5),
+        segment_mib: 64,
         connections_max: 6,
         drain: Duration::from_secs(7),
         origins: Origins::List(vec!["https://a.example".into(), "http://localhost:8080".into()]),

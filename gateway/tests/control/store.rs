@@ -14,11 +14,11 @@ fn directory() -> TempDir {
 #[test]
 fn a_log_that_has_lost_everything_is_refused_and_not_made_anew() {
     let data = directory();
-    let store = Store::open(data.path(), 2).expect("a new store");
+    let store = Store::open(data.path(), 2, SEGMENT_BYTES).expect("a new store");
     (0..2).for_each(|log| drop(store.open_log(log, [1; 16], 1, 1).expect("a new log")));
     drop(store);
     fs::remove_dir_all(data.path().join("log-01")).expect("it was made");
-    let store = Store::open(data.path(), 2).expect("the store is known");
+    let store = Store::open(data.path(), 2, SEGMENT_BYTES).expect("the store is known");
     store.open_log(0, [2; 16], 1, 2).expect("this one is whole");
     assert!(store.open_log(1, [2; 16], 1, 2).is_err());
     fs::create_dir(data.path().join("log-01")).expect("it was removed");
@@ -29,21 +29,21 @@ fn a_log_that_has_lost_everything_is_refused_and_not_made_anew() {
 #[test]
 fn a_store_whose_making_was_interrupted_is_gone_on_with() {
     let data = directory();
-    let store = Store::open(data.path(), 2).expect("a new store");
+    let store = Store::open(data.path(), 2, SEGMENT_BYTES).expect("a new store");
     let id = store.id;
     drop(store);
     // As it stands before its last step, and one log short.
     let path = data.path().join("store.toml");
     fs::rename(&path, path.with_extension("toml.new")).expect("it was made");
     fs::remove_dir_all(data.path().join("log-01")).expect("it was made");
-    let store = Store::open(data.path(), 2).expect("it goes on");
+    let store = Store::open(data.path(), 2, SEGMENT_BYTES).expect("it goes on");
     assert_eq!(store.id, id);
     (0..2).for_each(|log| drop(store.open_log(log, [1; 16], 1, 1).expect("a new log")));
 
     // A store that was in use is never taken for one that is being made.
     drop(store);
     fs::remove_file(&path).expect("it was made");
-    let store = Store::open(data.path(), 2).expect("another store");
+    let store = Store::open(data.path(), 2, SEGMENT_BYTES).expect("another store");
     let refused = store.open_log(0, [2; 16], 1, 2).err().expect("of the store before");
     assert!(matches!(refused, LogRefusal::Damaged(damage) if damage.kind == DamageKind::Foreign));
 }
@@ -51,7 +51,7 @@ fn a_store_whose_making_was_interrupted_is_gone_on_with() {
 #[test]
 fn a_log_that_is_full_to_its_last_byte_starts_in_a_new_segment() {
     let data = directory();
-    let store = Store::open(data.path(), 1).expect("a new store");
+    let store = Store::open(data.path(), 1, SEGMENT_BYTES).expect("a new store");
     let mut open = store.open_log(0, [1; 16], 1, 1).expect("a new log");
     let (_, file) = &open.segments[0];
     let stream = StreamId { kind: StreamKind(1), id: [1; 16] };

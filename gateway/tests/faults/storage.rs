@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     chat::{Chat, message_id, verdict},
     disk::Disk,
-    node::{Node, PATIENCE},
+    node::{Node, PATIENCE, directory},
 };
 
 const MIB: u64 = 1 << 20;
@@ -157,4 +157,41 @@ fn a_full_disk_is_still_written_past_the_page_cache() {
     assert!(matches!(Access::of(&disk.root, 512), (Access::Direct, None)));
     drop(ballast);
     drop(disk);
+}
+
+#[test]
+fn a_log_of_many_segments_is_served_whole_before_and_after_a_kill() {
+    let data = directory();
+    let settings = [("GATEHOUSE_LOGS", "1"), ("GATEHOUSE_SEGMENT_MIB", "4")];
+    let mut node = Node::start(data.path(), &settings);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let (now, text) = (alice.welcome["now"].clone(), "x".repeat(16 << 10));
+    let (mut stored, mut conversation) = (0, Value::Null);
+    while stored < 1_000 {
+        let sent: Vec<_> = (0..WINDOW).map(|_| message_id(&now)).collect();
+        let ids: Vec<_> = sent.iter().map(|id| alice.send("send", letter(id, &text))).collect();
+        for (request, id) in ids.into_iter().zip(sent) {
+            let mut reply = alice.reply(request);
+            while verdict(&reply) == "3002 busy" {
+                // A segment takes a moment to be made.
+                reply = alice.ask("send", letter(&id, &text));
+            }
+            stored += 1;
+            assert_eq!(verdict(&reply), "ok", "{reply}");
+            conversation = reply["conversation"].clone();
+        }
+        alice.take_events();
+    }
+    let segments = fs::read_dir(data.path().join("log-00")).expect("a log").count();
+    assert!(segments >= 5, "{segments} segments for {stored} messages of 16 KiB");
+    let whole: Vec<u64> = (1..=stored).collect();
+    for round in 0..2 {
+        let mut bob = Chat::connect(&node, "bob", "b");
+        let read = bob.history(&conversation);
+        let mut sequences: Vec<u64> = read.iter().filter_map(|item| item["seq"].as_u64()).collect();
+        sequences.sort_unstable();
+        assert!(sequences == whole, "round {round}: {} of {stored}", sequences.len());
+        drop(bob);
+        node.restart();
+    }
 }
