@@ -4,8 +4,9 @@ use std::hint::black_box;
 
 use benches::{empty_log, sync};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use router::places::KINDS;
 use storage_log::format::{BLOCK_BYTES_MIN, SEGMENT_BYTES};
-use storage_log::{Answer, Draft, Geometry, LogConfig, Retention, Scan, SegmentHeader, StreamId, StreamKind};
+use storage_log::{Answer, Draft, Geometry, LogConfig, Scan, SegmentHeader, StreamId, StreamKind};
 
 /// Appends of one batch.
 const APPENDS: usize = 100;
@@ -47,7 +48,7 @@ fn recovery_scan(c: &mut Criterion) {
         number: 0,
         geometry: Geometry::of_blocks(BLOCK_BYTES_MIN),
         tail_bytes_max: 0,
-        retention: Retention::default(),
+        kinds: KINDS,
     };
     let mut log = empty_log(0);
     let mut bytes = Vec::new();

@@ -15,10 +15,10 @@ use protocol::upgrade::Form;
 use router::conversation::Recent;
 use router::cursor::Starts;
 use router::mail::{Clock, SessionId};
-use router::places::created_conversation;
+use router::places::{KINDS, created_conversation};
 use router::{ConversationSide, Places, ShardId, UserSide};
 use storage_log::format::{BLOCK_BYTES_MIN, SEGMENT_BYTES};
-use storage_log::{Geometry, Log, LogConfig, Retention, Scan, SegmentHeader, SpareWork, StreamKind};
+use storage_log::{Geometry, Log, LogConfig, Scan, SegmentHeader, SpareWork};
 
 const STORE: [u8; 16] = [1; 16];
 
@@ -28,14 +28,13 @@ const STORE: [u8; 16] = [1; 16];
 /// Never: an empty log is sound.
 #[must_use]
 pub fn empty_log(tail_bytes_max: usize) -> Log {
-    let retention = Retention::keep_last(&[StreamKind(2)]);
     let mut scan = Scan::new(
         LogConfig {
             store: STORE,
             number: 0,
             geometry: Geometry::of_blocks(BLOCK_BYTES_MIN),
             tail_bytes_max,
-            retention,
+            kinds: KINDS,
         },
         1,
     );

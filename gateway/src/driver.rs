@@ -9,10 +9,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::ids::UnixMillis;
 use ring::{Completion, FileBuffer, FileId, ListenerId, Received, Ring, RingAddress, Token};
+use router::conversation::ReadPlace;
 use router::mail::Clock;
 use slab::Slab;
 use storage_log::format::BLOCK_BYTES_MAX;
-use storage_log::{Buffer, Geometry, Location, WriteBatch};
+use storage_log::{BlockPlace, Buffer, Geometry, INDEX_BLOCK_BYTES, Location, WriteBatch};
 
 use crate::files::{Command, Inbox, Job, Work};
 use crate::mailbox::Mesh;
@@ -24,7 +25,7 @@ struct ReadUnderWay {
     log: u16,
     job: u32,
     place: u32,
-    /// Where the record stands in what is read.
+    /// Where what is wanted stands in what is read.
     range: Range<usize>,
 }
 
@@ -33,6 +34,8 @@ struct Segment {
     buffered: FileId,
     /// Until it is sealed, where it can be had.
     direct: Option<FileId>,
+    /// Its index file, once it is sealed.
+    index: Option<FileId>,
 }
 
 /// Everything that a shard's thread has beside the shard.
@@ -162,6 +165,14 @@ impl Driver {
                     }
                     events.push(Event::SegmentPrepared { log, ready });
                 }
+                Command::Indexed { log, base, made } => {
+                    let sealed = made.map(|(sealed, file)| {
+                        let segment = self.segments.get_mut(&(log, base)).expect("a sealed segment stays");
+                        segment.index = Some(self.ring.add_file(file));
+                        sealed
+                    });
+                    events.push(Event::IndexWritten { log, sealed });
+                }
                 Command::Zeroed { log } => {
                     self.zeros.remove(&log);
                     events.push(Event::SegmentZeroed { log });
@@ -232,7 +243,21 @@ impl Driver {
             Action::HurryZeros { log } => {
                 self.zeros.get(&log).inspect(|enough| enough.store(true, Ordering::Relaxed));
             }
-            Action::Read { log, job, place, location } => self.read(log, job, place, location),
+            Action::Read { log, job, place, what } => match what {
+                ReadPlace::Record(location) => self.read(log, job, place, location),
+                ReadPlace::Index(block) => self.read_index(log, job, place, block),
+            },
+            Action::WriteIndex { log, job } => {
+                let (base, work) = (job.base(), Work::Index(Box::new(job)));
+                self.start(Job { log, base, inbox: self.inbox.clone(), work });
+            }
+            Action::RemoveIndex { log, base } => {
+                self.start(Job { log, base, inbox: self.inbox.clone(), work: Work::RemoveIndex });
+            }
+            Action::Discard(postings) => {
+                let work = Work::Discard(postings);
+                self.start(Job { log: 0, base: 0, inbox: self.inbox.clone(), work });
+            }
             Action::Receive { connection, socket, once: true } => {
                 self.ring.recv_once(socket, token(connection))
             }
@@ -281,10 +306,24 @@ impl Driver {
         let file = segment.direct.unwrap_or(segment.buffered);
         self.ring.read(file, first as u64, length, token);
     }
+
+    /// Reads a block of an index file, through the page cache.
+    fn read_index(&mut self, log: u16, job: u32, place: u32, block: BlockPlace) {
+        let index =
+            self.segments[&(log, block.base)].index.expect("a segment is sealed when its index is open");
+        let read = ReadUnderWay { log, job, place, range: 0..INDEX_BLOCK_BYTES };
+        let token = Token::new(self.reads.insert(read) as u64);
+        self.ring.read(index, block.offset(), INDEX_BLOCK_BYTES, token);
+    }
 }
 
 fn add(ring: &mut Ring, file: SegmentFile) -> Segment {
-    Segment { buffered: ring.add_file(file.buffered), direct: file.direct.map(|file| ring.add_file(file)) }
+    let SegmentFile { buffered, direct, index } = file;
+    Segment {
+        buffered: ring.add_file(buffered),
+        direct: direct.map(|file| ring.add_file(file)),
+        index: index.map(|file| ring.add_file(file)),
+    }
 }
 
 fn token(connection: ConnectionId) -> Token {

@@ -1,5 +1,6 @@
-//! The one thread that does what would block a shard: making segment files and filling them with zeros.
+//! The one thread that does what would block a shard: making segment files, filling them with zeros, writing index files.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -7,8 +8,10 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam::queue::ArrayQueue;
 use ring::Waker;
+use storage_log::{IndexJob, Postings, SealedSegment, index_file_name};
 
-use crate::segments::{SegmentFile, SegmentMaker};
+use crate::indexes;
+use crate::segments::{SegmentFile, SegmentMaker, log_directory};
 
 /// What another thread has for a shard.
 pub enum Command {
@@ -22,6 +25,15 @@ pub enum Command {
         base: u64,
         /// The file.
         file: Option<SegmentFile>,
+    },
+    /// An index file was written, or could not be.
+    Indexed {
+        /// Of which log.
+        log: u16,
+        /// Of the segment at this base.
+        base: u64,
+        /// What memory keeps of it, and the file.
+        made: Option<(SealedSegment, File)>,
     },
     /// Nobody writes zeros into the next segment any more.
     Zeroed {
@@ -69,6 +81,12 @@ pub enum Work {
         /// Set when what is written has to do.
         enough: Arc<AtomicBool>,
     },
+    /// Write its index file: [`Command::Indexed`] follows.
+    Index(Box<IndexJob>),
+    /// Remove its index file.
+    RemoveIndex,
+    /// Nothing: what is given takes long to drop.
+    Discard(Postings),
 }
 
 /// Work on a segment.
@@ -96,28 +114,49 @@ pub fn start(maker: SegmentMaker) -> std::io::Result<(Sender<Job>, JoinHandle<()
 fn work(maker: &SegmentMaker, jobs: &Receiver<Job>) {
     let mut failing = false;
     while let Ok(Job { log, base, inbox, work }) = jobs.recv() {
-        if let Work::Zero { enough } = work {
-            if let Err(error) = maker.zero(log, base, &enough) {
-                tracing::warn!(log, %error, "the next segment could not be filled with zeros: syncs may take longer there");
+        match work {
+            Work::Make => {
+                inbox.send(Command::Segment { log, base, file: make(maker, log, base, &mut failing) })
             }
-            inbox.send(Command::Zeroed { log });
-            continue;
+            Work::Zero { enough } => {
+                if let Err(error) = maker.zero(log, base, &enough) {
+                    tracing::warn!(log, %error, "the next segment could not be filled with zeros: syncs may take longer there");
+                }
+                inbox.send(Command::Zeroed { log });
+            }
+            Work::Index(job) => {
+                let made = indexes::write(&log_directory(&maker.directory, log), &job);
+                let made = made.inspect_err(|error| {
+                    let index = index_file_name(base);
+                    tracing::warn!(log, index, %error, "an index file could not be written: it stays in memory, and is tried again");
+                });
+                inbox.send(Command::Indexed { log, base, made: made.ok() });
+            }
+            Work::RemoveIndex => {
+                // If it stays, the next start finds it damaged too.
+                let _ =
+                    std::fs::remove_file(log_directory(&maker.directory, log).join(index_file_name(base)));
+            }
+            Work::Discard(postings) => drop(postings),
         }
-        let made = maker.make(log, base);
-        if let Err(error) = &made
-            && !failing
-        {
-            tracing::error!(
-                log,
-                %error,
-                "no room for the next segment: when the present one is full, sends are answered storage_full; reads and \
-                 deliveries go on; free some space and it recovers by itself"
-            );
-        }
-        if failing && made.is_ok() {
-            tracing::info!(log, "there is room for the next segment again");
-        }
-        failing = made.is_err();
-        inbox.send(Command::Segment { log, base, file: made.ok() });
     }
+}
+
+fn make(maker: &SegmentMaker, log: u16, base: u64, failing: &mut bool) -> Option<SegmentFile> {
+    let made = maker.make(log, base);
+    if let Err(error) = &made
+        && !*failing
+    {
+        tracing::error!(
+            log,
+            %error,
+            "no room for the next segment: when the present one is full, sends are answered storage_full; reads and \
+             deliveries go on; free some space and it recovers by itself"
+        );
+    }
+    if *failing && made.is_ok() {
+        tracing::info!(log, "there is room for the next segment again");
+    }
+    *failing = made.is_err();
+    made.ok()
 }

@@ -13,14 +13,11 @@ use std::thread;
 use std::time::Instant;
 
 use ring::FileBuffer;
-use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
-use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FEED_BYTES, SEGMENT_HEADER_BYTES};
-use storage_log::{
-    Damage, DamageKind, Geometry, LogConfig, Record, Recovered, Scan, SegmentHeader, WriteBatch,
-    segment_file_name, segment_of_file_name,
-};
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, SEGMENT_HEADER_BYTES};
+use storage_log::{Geometry, SegmentHeader, WriteBatch, segment_file_name, segment_of_file_name};
 
-use crate::store::LogRefusal;
+use crate::indexes;
 
 /// How the segment that takes batches is written and read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +70,8 @@ pub struct SegmentFile {
     pub buffered: File,
     /// Past it, while the segment takes batches or will; none where that cannot be had.
     pub direct: Option<File>,
+    /// Its index file, once it is sealed.
+    pub index: Option<File>,
 }
 
 impl SegmentFile {
@@ -84,7 +83,7 @@ impl SegmentFile {
             Access::Buffered => None,
             Access::Direct => Some(options.custom_flags(DIRECT).open(path)?),
         };
-        Ok(Self { buffered, direct })
+        Ok(Self { buffered, direct, index: None })
     }
 
     /// What batches are written through, and read until the segment is sealed.
@@ -200,67 +199,13 @@ pub fn open_segments(directory: &Path, access: Access) -> io::Result<Vec<(u64, S
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if let Some(base) = entry.file_name().to_str().and_then(segment_of_file_name) {
-            let file = SegmentFile::open(&entry.path(), access)?;
+            let mut file = SegmentFile::open(&entry.path(), access)?;
             file.buffered.sync_all()?;
+            file.index = indexes::open(directory, base)?;
             segments.push((base, file));
         }
     }
     sync_directory(directory)?;
     segments.sort_unstable_by_key(|(base, _)| *base);
     Ok(segments)
-}
-
-/// Reads a log back, past the page cache where that can be had: what counts is what the disk has.
-///
-/// # Errors
-/// [`LogRefusal`]: it is damaged or cannot be read.
-pub fn scan(
-    config: LogConfig,
-    epoch: u32,
-    segments: &[(u64, SegmentFile)],
-    observe: &mut dyn FnMut(&Record<'_>),
-) -> Result<Recovered, LogRefusal> {
-    let segment_bytes = config.geometry.segment_bytes;
-    let mut scan = Scan::new(config, epoch);
-    let mut buffer = FileBuffer::aligned(FEED_BYTES, BLOCK_BYTES_MAX);
-    for (base, file) in segments {
-        let file = file.active();
-        let header = &mut buffer.bytes_mut()[..SEGMENT_HEADER_BYTES];
-        let read = read_up_to(file, header, 0).map_err(LogRefusal::Io)?;
-        scan.open_segment(*base, &header[..read]).map_err(LogRefusal::Damaged)?;
-        let length = file.metadata().map_err(LogRefusal::Io)?.len();
-        if length < segment_bytes {
-            let damage = Damage { segment: *base, offset: length, kind: DamageKind::Missing };
-            return Err(LogRefusal::Damaged(damage));
-        }
-        loop {
-            let offset = scan.offset();
-            let read = read_up_to(file, buffer.bytes_mut(), offset).map_err(LogRefusal::Io)?;
-            let end = offset + read as u64;
-            let to_end = end >= segment_bytes || is_blank_from(file, end);
-            let fed = scan.feed(&buffer.bytes()[..read], to_end, observe);
-            if fed.map_err(LogRefusal::Damaged)?.ended {
-                break;
-            }
-        }
-    }
-    scan.finish().map_err(LogRefusal::Damaged)
-}
-
-/// Whether nothing was ever written from `offset` on: what is only reserved need not be read to be known as zeros.
-fn is_blank_from(file: &File, offset: u64) -> bool {
-    seek(file, SeekFrom::Data(offset)) == Err(rustix::io::Errno::NXIO)
-}
-
-fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while read < buffer.len() {
-        match file.read_at(&mut buffer[read..], offset + read as u64) {
-            Ok(0) => break,
-            Ok(bytes) => read += bytes,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
 }

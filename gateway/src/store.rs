@@ -19,15 +19,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use router::conversation::Recent;
+use router::places::KINDS;
 use serde::{Deserialize, Serialize};
 use storage_log::format::{BATCH_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FORMAT_VERSION, SEGMENT_BYTES};
-use storage_log::{
-    Answer, Damage, DamageKind, Geometry, Log, LogConfig, Retention, StreamKind, WriteBatch,
-    segment_file_name,
-};
+use storage_log::{Answer, Damage, DamageKind, Geometry, Log, LogConfig, WriteBatch, segment_file_name};
 
+use crate::scan::scan;
 use crate::segments::{
-    Access, SegmentFile, SegmentMaker, block_of, log_directory, open_segments, scan, sync_directory,
+    Access, SegmentFile, SegmentMaker, block_of, log_directory, open_segments, sync_directory,
 };
 
 /// Bytes of the newest records of one log that stay in memory for readers.
@@ -170,11 +169,10 @@ impl Store {
             number,
             geometry: self.geometry,
             tail_bytes_max: TAIL_BYTES,
-            retention: Retention::keep_last(&[StreamKind(2), StreamKind(3)]),
+            kinds: KINDS,
         };
-        let mut recent = Recent::new(seed);
         let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
-        let recovered = scan(config, epoch, &segments, &mut |record| recent.observe(record))?;
+        let (recovered, recent) = scan(&config, epoch, seed, &directory, &mut segments)?;
         if let Some(dropped) = recovered.dropped {
             tracing::warn!(
                 log = number,

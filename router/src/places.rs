@@ -7,7 +7,14 @@ use blake3::Hasher;
 use protocol::ids::{ConversationId, MessageId, UserId};
 use protocol::record::StreamKind as Kind;
 use sha2::{Digest, Sha256};
-use storage_log::{StreamId, StreamKind};
+use storage_log::{Kinds, StreamId, StreamKind};
+
+/// What the streams of a chat are to its logs.
+pub const KINDS: Kinds = Kinds {
+    home: StreamKind(Kind::Messages as u8),
+    last: [StreamKind(Kind::State as u8), StreamKind(Kind::Positions as u8)],
+    linked: [StreamKind(Kind::Inbox as u8), StreamKind(Kind::Memberships as u8)],
+};
 
 /// One data-plane thread of this node, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

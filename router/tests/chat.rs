@@ -8,14 +8,14 @@ use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMil
 use protocol::limits::FRAME_BYTES_MAX;
 use protocol::upgrade::Form;
 use protocol::ws::{Decoder, DecoderLimits, Role};
-use router::conversation::Recent;
+use router::conversation::{ReadPlace, Recent};
 use router::cursor::Starts;
 use router::mail::{Clock, Reply, Request as MailRequest, SessionId};
-use router::places::direct_conversation;
+use router::places::{KINDS, direct_conversation};
 use router::user::PAGE_CREDITS;
 use router::{ConversationSide, Places, ShardId, UserSide};
 use storage_log::format::BLOCK_BYTES_MIN;
-use storage_log::{Geometry, Log, LogConfig, Retention, Scan, SegmentHeader, StreamKind};
+use storage_log::{Geometry, Log, LogConfig, Scan, SegmentHeader};
 
 /// A time far from 0, so that ids can be older than memory reaches.
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -39,10 +39,9 @@ impl Chat {
     /// With so many bytes of the newest batches in memory, on a disk that reads nothing.
     fn with_tail(tail_bytes_max: usize) -> Self {
         let places = Arc::new(Places { store: [1; 16], key: [2; 32], logs: 1, shards: 1 });
-        let retention = Retention::keep_last(&[StreamKind(2)]);
         let geometry = Geometry::of_blocks(BLOCK_BYTES_MIN);
         let Geometry { block_bytes, segment_bytes, .. } = geometry;
-        let config = LogConfig { store: [1; 16], number: 0, geometry, tail_bytes_max, retention };
+        let config = LogConfig { store: [1; 16], number: 0, geometry, tail_bytes_max, kinds: KINDS };
         let mut scan = Scan::new(config, 1);
         scan.open_segment(
             0,
@@ -90,8 +89,11 @@ impl Chat {
                 quiet = false;
             }
             while let Some(read) = self.side.poll_read() {
-                let (place, bytes) = (read.location.lsn() as usize, read.location.bytes());
-                let bytes = self.disk_reads.then(|| &self.written[place..place + bytes]);
+                let ReadPlace::Record(location) = read.what else {
+                    panic!("no segment is sealed");
+                };
+                let (place, bytes) = (location.lsn() as usize, location.bytes());
+                let bytes = self.disk_reads.then(|| self.written[place..place + bytes].to_vec());
                 self.side.handle_read(read.job, read.place, bytes, self.clock.unix, &mut self.log);
                 quiet = false;
             }

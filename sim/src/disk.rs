@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FEED_BYTES, SEGMENT_HEADER_BYTES};
+use storage_log::format::{
+    BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FEED_BYTES, INDEX_FOOTER_BYTES, SEGMENT_HEADER_BYTES,
+};
 use storage_log::{
-    Damage, Geometry, Location, LogConfig, Record, Recovered, Scan, SegmentHeader, WriteBatch,
+    BlockPlace, Damage, Geometry, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Location, LogConfig, Record,
+    Recovered, Scan, SealedSegment, SegmentHeader, WriteBatch,
 };
 
 use crate::Rng;
@@ -19,12 +22,20 @@ pub(crate) struct Disk {
     store: [u8; 16],
     geometry: Geometry,
     segments: BTreeMap<(u16, u64), Vec<u8>>,
+    /// Index files of sealed segments.
+    indexes: BTreeMap<(u16, u64), Vec<u8>>,
     under_way: BTreeMap<u16, WriteBatch>,
 }
 
 impl Disk {
     pub(crate) fn new(store: [u8; 16], logs: u16, geometry: Geometry) -> Self {
-        let mut disk = Self { store, geometry, segments: BTreeMap::new(), under_way: BTreeMap::new() };
+        let mut disk = Self {
+            store,
+            geometry,
+            segments: BTreeMap::new(),
+            indexes: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+        };
         (0..logs).for_each(|log| disk.create(log, 0));
         disk
     }
@@ -91,6 +102,37 @@ impl Disk {
         for (log, batch) in std::mem::take(&mut self.under_way) {
             self.tear(log, &batch, rng);
         }
+        if rng.one_in(4) && !self.indexes.is_empty() {
+            self.rot_index(rng);
+        }
+    }
+
+    /// An index file is lost, or no longer what was written.
+    fn rot_index(&mut self, rng: &mut Rng) {
+        let place = rng.below(self.indexes.len() as u64) as usize;
+        let place = *self.indexes.keys().nth(place).expect("counted");
+        if rng.one_in(2) {
+            self.indexes.remove(&place);
+        } else {
+            let file = self.indexes.get_mut(&place).expect("looked at");
+            let at = rng.below(file.len() as u64) as usize;
+            file[at] ^= 1 << rng.below(8);
+        }
+    }
+
+    pub(crate) fn write_index(&mut self, log: u16, job: &IndexJob) -> SealedSegment {
+        let mut file = Vec::new();
+        let Ok(sealed) = job.write(|bytes| {
+            file.extend_from_slice(bytes);
+            Ok::<(), std::convert::Infallible>(())
+        });
+        self.indexes.insert((log, job.base()), file);
+        sealed
+    }
+
+    pub(crate) fn read_index(&self, log: u16, block: BlockPlace) -> Option<Vec<u8>> {
+        let (file, start) = (self.indexes.get(&(log, block.base))?, block.offset() as usize);
+        file.get(start..start + INDEX_BLOCK_BYTES).map(<[u8]>::to_vec)
     }
 
     fn tear(&mut self, log: u16, batch: &WriteBatch, rng: &mut Rng) {
@@ -112,18 +154,50 @@ impl Disk {
         segment.get(start..start + location.bytes()).map(<[u8]>::to_vec)
     }
 
-    /// Reads a log back as the node does at start.
+    /// How many segments of a log, from the first on, have a sound index file, and its clock at the end of the last.
+    pub(crate) fn sound_indexes(&self, config: &LogConfig) -> (usize, u64) {
+        let mut scan = Scan::new(config.clone(), 0);
+        let (mut sound, mut clock) = (0, 0);
+        for ((_, base), bytes) in self.segments.range((config.number, 0)..=(config.number, u64::MAX)) {
+            let opened = scan.open_segment(*base, bytes);
+            match opened.ok().and_then(|()| self.enter_index(&mut scan, *base, config)) {
+                Some(at_end) => (sound, clock) = (sound + 1, at_end),
+                None => break,
+            }
+        }
+        (sound, clock)
+    }
+
+    fn enter_index(&self, scan: &mut Scan, base: u64, config: &LogConfig) -> Option<u64> {
+        let file = self.indexes.get(&(config.number, base))?;
+        let at = file.len().checked_sub(INDEX_FOOTER_BYTES)?;
+        let footer = IndexFooter::parse(&file[at..], base, config)?;
+        let tail = file.get(at.checked_sub(footer.tail_bytes())?..at)?;
+        scan.enter_index(&footer, tail).then_some(())?;
+        for (number, block) in (0..footer.blocks()).zip(file.chunks(INDEX_BLOCK_BYTES)) {
+            scan.enter_index_block(number, block).then_some(())?;
+        }
+        Some(footer.clock())
+    }
+
+    /// Reads a log back as the node does at start: the first `sound` segments from their index files.
     pub(crate) fn recover(
         &self,
         config: LogConfig,
         epoch: u32,
+        sound: usize,
         observe: &mut dyn FnMut(&Record<'_>),
     ) -> Result<Recovered, Damage> {
         let number = config.number;
-        let mut scan = Scan::new(config, epoch);
+        let mut scan = Scan::new(config.clone(), epoch);
         let mut feed = vec![0; FEED_BYTES];
-        for ((_, base), bytes) in self.segments.range((number, 0)..=(number, u64::MAX)) {
+        let segments = self.segments.range((number, 0)..=(number, u64::MAX));
+        for (place, ((_, base), bytes)) in segments.enumerate() {
             scan.open_segment(*base, bytes)?;
+            if place < sound {
+                self.enter_index(&mut scan, *base, &config).expect("it was sound");
+                continue;
+            }
             loop {
                 let start = scan.offset() as usize;
                 let there = bytes.get(start..).unwrap_or(&[]);

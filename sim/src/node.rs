@@ -9,8 +9,9 @@ use gateway::shard::{OwnedLog, Shard, ShardConfig, ShardParts};
 use gateway::state::NodeState;
 use protocol::upgrade::{Origins, UpgradePolicy};
 use router::conversation::Recent;
+use router::places::KINDS;
 use router::{ConversationSide, Places, ShardId, Starts};
-use storage_log::{Answer, Geometry, LogConfig, Retention, StreamKind};
+use storage_log::{Answer, Geometry, LogConfig};
 
 use crate::Rng;
 use crate::disk::Disk;
@@ -29,8 +30,7 @@ pub(crate) struct Node {
 }
 
 pub(crate) fn log_config(places: &Places, geometry: Geometry, number: u16) -> LogConfig {
-    let retention = Retention::keep_last(&[StreamKind(2), StreamKind(3)]);
-    LogConfig { store: places.store, number, geometry, tail_bytes_max: TAIL_BYTES, retention }
+    LogConfig { store: places.store, number, geometry, tail_bytes_max: TAIL_BYTES, kinds: KINDS }
 }
 
 impl Node {
@@ -86,9 +86,11 @@ fn recover(
 ) -> (storage_log::Log, Recent) {
     let mut recent = Recent::new(7);
     let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
+    let config = log_config(places, disk.geometry(), number);
+    let (sound, clock) = disk.sound_indexes(&config);
+    recent.forget_until(clock);
     let mut observe = |record: &storage_log::Record<'_>| recent.observe(record);
-    let recovered = disk.recover(log_config(places, disk.geometry(), number), epoch, &mut observe);
-    let recovered = recovered.expect("a crash is not damage");
+    let recovered = disk.recover(config, epoch, sound, &mut observe).expect("a crash is not damage");
     if let Some(batch) = &recovered.rewrite {
         disk.write_now(number, batch);
     }

@@ -5,6 +5,7 @@ use gateway::shard::{Action, ConnectionId, Event, Listener, ReceiveEnd};
 use protocol::event::CloseCode;
 use ring::{RecvBuffer, Socket};
 use router::ShardId;
+use router::conversation::ReadPlace;
 
 use crate::world::{Item, World};
 
@@ -33,8 +34,21 @@ impl World {
                 self.event(shard, delay, Event::SegmentZeroed { log });
             }
             Action::HurryZeros { .. } => {}
-            Action::Read { log, job, place, location } => {
-                let bytes = self.disk.read(log, location);
+            Action::WriteIndex { log, job } => {
+                let sealed = Some(self.disk.write_index(log, &job));
+                let delay = self.rng.between(1_000, 200_000);
+                self.event(shard, delay, Event::IndexWritten { log, sealed });
+            }
+            Action::RemoveIndex { .. } => unreachable!("an index rots between runs only"),
+            Action::Discard(postings) => drop(postings),
+            Action::Read { log, job, place, what } => {
+                let bytes = match what {
+                    ReadPlace::Record(location) => self.disk.read(log, location),
+                    ReadPlace::Index(block) => {
+                        self.index_reads += 1;
+                        self.disk.read_index(log, block)
+                    }
+                };
                 let delay = self.rng.between(50, 3_000);
                 self.event(shard, delay, Event::Read { log, job, place, bytes });
             }

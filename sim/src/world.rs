@@ -57,6 +57,8 @@ pub struct Outcome {
     pub moved: u64,
     /// Connections left open that were closed because their device came back.
     pub replaced: u32,
+    /// Blocks of index files that were read: pages over sealed segments.
+    pub index_reads: u32,
     /// Sessions whose token ended.
     pub expired: u64,
     /// Virtual microseconds.
@@ -120,6 +122,7 @@ pub(crate) struct World {
     pub(crate) fell_behind: u64,
     pub(crate) moved: u64,
     pub(crate) replaced: u32,
+    pub(crate) index_reads: u32,
     pub(crate) expired: u64,
     pub(crate) digest: u64,
 }
@@ -193,6 +196,7 @@ impl World {
             fell_behind: 0,
             moved: 0,
             replaced: 0,
+            index_reads: 0,
             expired: 0,
             digest: 0,
         }
@@ -397,7 +401,7 @@ impl World {
                 }
             };
             let recovered =
-                self.disk.recover(log_config(&self.places, self.disk.geometry(), number), 1, &mut observe);
+                self.disk.recover(log_config(&self.places, self.disk.geometry(), number), 1, 0, &mut observe);
             let log: Log = recovered.expect("a sound log").log;
             assert!(log.is_healthy());
         }
@@ -433,6 +437,7 @@ impl World {
             fell_behind: self.fell_behind,
             moved: self.moved,
             replaced: self.replaced,
+            index_reads: self.index_reads,
             expired: self.expired,
             micros: self.now,
             digest: self.digest,

@@ -177,6 +177,75 @@ pub mod portable_at {
     pub const PAYLOAD_SUM: Range<usize> = 56..64;
 }
 
+/// A block of an index file and the pieces of lists in it, by field (a piece's from its own start).
+pub mod index_at {
+    use super::Range;
+    /// CRC32C of the segment's base, the number of the block, and the rest of the block.
+    pub const BLOCK_CHECKSUM: Range<usize> = 0..4;
+    /// Pieces in the block.
+    pub const BLOCK_PIECES: Range<usize> = 4..6;
+    /// Id of the stream.
+    pub const PIECE_ID: Range<usize> = 0..16;
+    /// Kind of the stream.
+    pub const PIECE_KIND: Range<usize> = 16..17;
+    /// Bit 0: the list has another piece in the next block.
+    pub const PIECE_FLAGS: Range<usize> = 17..18;
+    /// Postings behind this head.
+    pub const PIECE_COUNT: Range<usize> = 18..20;
+    /// The newest segment before this one that holds the stream, counted from 1; 0: none.
+    pub const PIECE_BEFORE: Range<usize> = 20..23;
+    /// The newest of an earlier epoch of 64 segments; 0: none.
+    pub const PIECE_JUMP: Range<usize> = 23..26;
+    /// First key of the stream in this segment.
+    pub const PIECE_FIRST_KEY: Range<usize> = 26..32;
+    /// Newest key of the stream before this segment; 0: none.
+    pub const PIECE_KEY_BEFORE: Range<usize> = 32..38;
+    /// Messages in the stream up to its last record in this segment.
+    pub const PIECE_MESSAGES: Range<usize> = 38..44;
+    /// Number of the first posting here within the stream's postings in this segment.
+    pub const PIECE_PLACE: Range<usize> = 44..48;
+    /// `PIECE_FLAGS` bit: the list has another piece in the next block.
+    pub const FLAG_GOES_ON: u8 = 1;
+
+    /// CRC32C over bytes 4..128 of the footer.
+    pub const CHECKSUM: Range<usize> = 0..4;
+    /// `GHIX`.
+    pub const MAGIC: Range<usize> = 4..8;
+    /// Format version.
+    pub const VERSION: Range<usize> = 8..10;
+    /// Number of this log within its store.
+    pub const LOG: Range<usize> = 10..12;
+    /// Blocks, and fences.
+    pub const BLOCKS: Range<usize> = 12..16;
+    /// Store id.
+    pub const STORE: Range<usize> = 16..32;
+    /// Base of the segment.
+    pub const BASE: Range<usize> = 32..40;
+    /// Position of the segment's first record.
+    pub const FIRST_POSITION: Range<usize> = 40..48;
+    /// Position after its last record.
+    pub const NEXT_POSITION: Range<usize> = 48..56;
+    /// Where its batches end.
+    pub const END_LSN: Range<usize> = 56..64;
+    /// Everything below this was synced when the index was made: within the next segment.
+    pub const DURABLE_LSN: Range<usize> = 64..72;
+    /// The log's clock then.
+    pub const CLOCK: Range<usize> = 72..80;
+    /// `CHECKSUM` of the segment's last batch.
+    pub const PREVIOUS: Range<usize> = 80..84;
+    /// Starts of the node in this segment.
+    pub const RUNS: Range<usize> = 84..88;
+    /// XXH3-64 of the fences and starts.
+    pub const TAIL_SUM: Range<usize> = 88..96;
+    /// Length of the segment.
+    pub const SEGMENT_BYTES: Range<usize> = 96..104;
+}
+
+/// Footer of an index file: its last bytes.
+pub const INDEX_FOOTER_BYTES: usize = 128;
+
+/// `GHIX`, little endian.
+pub const INDEX_MAGIC: u32 = u32::from_le_bytes(*b"GHIX");
 /// `GHSG`, little endian.
 pub const SEGMENT_MAGIC: u32 = u32::from_le_bytes(*b"GHSG");
 /// `GHBT`, little endian.

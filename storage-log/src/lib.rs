@@ -23,6 +23,7 @@ mod batch;
 mod buffer;
 pub mod format;
 mod index;
+mod location;
 mod log;
 mod record;
 mod recovery;
@@ -32,7 +33,11 @@ mod tail;
 
 pub use batch::WriteBatch;
 pub use buffer::Buffer;
-pub use index::{Entry, Head, Location, Retention};
+pub use index::{
+    BlockPlace, HomeSearch, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Lookup, Page, Postings,
+    Progress, SealedSegment, index_file_name,
+};
+pub use location::{Entry, Head, Location};
 pub use log::{Answer, Draft, Durable, Log, LogConfig, Run, Stored, WriteError};
 pub use record::{Record, RecordError, StreamId, StreamKind};
 pub use recovery::{Damage, DamageKind, Dropped, Fed, Recovered, Scan};

@@ -15,7 +15,8 @@ use crate::format::{
     BATCH_HEADER_BYTES, GROUP_RECORDS_MAX, MARK_AFTER_MS, PENDING_BYTES_MAX, RECORD_ALIGN, RUNS_MAX,
     SEGMENT_HEADER_BYTES,
 };
-use crate::index::{Entry, Head, Index, Location, Retention};
+use crate::index::{Index, IndexJob, Inserted, Kinds, Postings, Role, SealedSegment, SegmentEnd};
+use crate::location::{Head, Location};
 use crate::record::{Parts, Record, RecordError, StreamId, record_bytes};
 use crate::segment::Geometry;
 use crate::spare::{Spare, SpareWork};
@@ -32,8 +33,8 @@ pub struct LogConfig {
     pub geometry: Geometry,
     /// Bytes of the newest batches kept in memory for readers.
     pub tail_bytes_max: usize,
-    /// What each kind of stream keeps.
-    pub retention: Retention,
+    /// What its kinds of streams are.
+    pub kinds: Kinds,
 }
 
 /// A record before it has a sequence.
@@ -41,7 +42,8 @@ pub struct LogConfig {
 pub struct Draft<'a> {
     /// Home stream.
     pub stream: StreamId,
-    /// Sequence of the record that this one must follow; 0 for the first.
+    /// Sequence of the record that this one must follow; 0 for the first. In a stream that keeps only the last record it is not
+    /// checked: the record gets the number after it.
     pub expected_head: u64,
     /// 1 if this record counts as a message, else 0.
     pub messages: u64,
@@ -62,6 +64,8 @@ pub struct Stored {
     pub last_position: u64,
     /// Milliseconds since 1970, never less than that of any record before.
     pub at: u64,
+    /// Where its first record stands.
+    pub location: Location,
 }
 
 /// The store's answer to an append.
@@ -164,7 +168,7 @@ impl Log {
     /// A log without a record, whose first segment (base 0) exists.
     pub(crate) fn empty(config: LogConfig, epoch: u32) -> Self {
         assert!(config.geometry.is_sound());
-        let index = Index::new(config.retention.clone());
+        let index = Index::new(config.kinds, config.geometry);
         let tail = Tail::new(config.tail_bytes_max);
         Self {
             config,
@@ -188,6 +192,11 @@ impl Log {
             runs: Vec::new(),
             poisoned: false,
         }
+    }
+
+    /// Stops it, as a failed write does: its index is not what was written, and recovery makes it anew.
+    pub fn stop(&mut self) {
+        self.poisoned = true;
     }
 
     /// Number of this log in its store.
@@ -220,10 +229,17 @@ impl Log {
         self.index.head(stream)
     }
 
-    /// Streams known, of any kind.
+    /// Ids known: of conversations, and of users.
     #[must_use]
-    pub fn streams_count(&self) -> usize {
-        self.index.streams_count()
+    pub fn ids_count(&self) -> (usize, usize) {
+        self.index.ids_count()
+    }
+
+    /// Bytes of memory that grow with what is known and not with what is being written: at most 64 for each id, and 4 for
+    /// each block of an index file.
+    #[must_use]
+    pub fn resident_bytes(&self) -> usize {
+        self.index.resident_bytes()
     }
 
     /// The log's clock: the newest `at`, and at least `now`.
@@ -259,7 +275,8 @@ impl Log {
         }
         for draft in group {
             let head = self.index.head(draft.stream).seq;
-            if head != draft.expected_head {
+            let checked = !matches!(self.index.role(draft.stream.kind), Some(Role::Last(_)));
+            if checked && head != draft.expected_head {
                 return Answer::Conflict { head };
             }
         }
@@ -269,20 +286,27 @@ impl Log {
         }
         self.clock = self.clock.max(now);
         let first_position = self.next_position;
+        let lsn = self.open.as_ref().expect("make_room leaves an open batch").next_lsn();
+        let location = Location::new(lsn, record_bytes(group[0].payload.len(), group[0].links.len()));
         for (place, draft) in group.iter().enumerate() {
             self.append_record(draft, place + 1 < group.len());
         }
-        Answer::Stored(Stored { first_position, last_position: self.next_position - 1, at: self.clock })
+        Answer::Stored(Stored {
+            first_position,
+            last_position: self.next_position - 1,
+            at: self.clock,
+            location,
+        })
     }
 
     fn append_record(&mut self, draft: &Draft<'_>, group_goes_on: bool) {
         let batch = self.open.as_mut().expect("make_room leaves an open batch");
         let before = self.index.head(draft.stream);
-        let head = Head { seq: before.seq + 1, message_count: before.message_count + draft.messages };
+        let head =
+            Head { seq: draft.expected_head + 1, message_count: before.message_count + draft.messages };
         let position = self.next_position;
         let lsn = batch.next_lsn();
-        let chain =
-            self.index.last_location(draft.stream).map_or(0, |last| (lsn - last.lsn()) / RECORD_ALIGN as u64);
+        let chain = self.index.distance(draft.stream, lsn) / RECORD_ALIGN as u64;
         batch.push(&Parts {
             stream: draft.stream,
             epoch: self.epoch,
@@ -298,7 +322,9 @@ impl Log {
             links: draft.links,
         });
         let location = Location::new(lsn, (batch.next_lsn() - lsn) as usize);
-        self.index.insert(draft.stream, head, Entry { key: head.seq, location }, position, draft.links);
+        let links = draft.links.iter().copied();
+        let entered = self.index.insert(Inserted { stream: draft.stream, head, location, position, links });
+        entered.expect("streams are of the kinds that the log was opened with");
         self.next_position += 1;
     }
 
@@ -322,6 +348,7 @@ impl Log {
             self.end_lsn = self.segment_after(end_lsn) + SEGMENT_HEADER_BYTES as u64;
             self.spare = Spare::wanted();
         }
+        self.index.begin_segment(self.end_lsn, self.next_position);
         let (geometry, buffer) = (self.config.geometry, self.buffers.take());
         self.open = Some(Batch::new(self.end_lsn, self.next_position, geometry, buffer));
         None
@@ -381,6 +408,10 @@ impl Log {
             }
         };
         let (lsn, end_lsn, last_position) = (batch.lsn, batch.end_lsn(), batch.last_position());
+        if self.config.geometry.offset_of(lsn) == SEGMENT_HEADER_BYTES as u64 {
+            let end = SegmentEnd { end_lsn: self.durable_lsn, previous: self.previous };
+            self.index.end_segment_before(lsn, end);
+        }
         (self.marked, self.idle_since) = (batch.is_mark(), None);
         let seal = Seal {
             epoch: self.epoch,
@@ -461,24 +492,50 @@ impl Log {
         Durable { log: self.config.number, position: self.durable_position }
     }
 
-    /// Durable entries of a stream after `after`, oldest first.
-    pub fn entries_after(&self, stream: StreamId, after: u64) -> impl Iterator<Item = Entry> {
-        self.index.entries_after(stream, after, self.durable_lsn)
-    }
-
-    /// Durable entries of a home stream before `before`, newest first.
-    pub fn entries_before(&self, stream: StreamId, before: u64) -> impl Iterator<Item = Entry> {
-        self.index.entries_before(stream, before, self.durable_lsn)
-    }
-
-    /// The home stream and sequence of the record at `location`, of which only `bytes` are left. What they say is
-    /// believed if the index agrees; else every stream is looked through.
+    /// Whether a stream has a durable record with a key beyond `after`.
     #[must_use]
-    pub fn home_of(&self, location: Location, bytes: &[u8]) -> Option<(StreamId, u64)> {
-        let claimed = Record::claimed_home(bytes);
-        claimed
-            .filter(|(stream, seq)| self.index.stands_at(*stream, *seq, location))
-            .or_else(|| self.index.home_of(location))
+    pub fn has_after(&self, stream: StreamId, after: u64) -> bool {
+        self.index.newest_durable(stream, self.durable_lsn).0 > after
+    }
+
+    /// The newest durable record of a home stream. While newer ones are being written, its count of messages may be too low by
+    /// as many as those that are none.
+    #[must_use]
+    pub fn durable_head(&self, stream: StreamId) -> Head {
+        let head = self.index.head(stream);
+        let (seq, location) = self.index.newest_durable(stream, self.durable_lsn);
+        if seq == head.seq {
+            return head;
+        }
+        let counted =
+            location.and_then(|location| self.recent(location)).map(|record| record.message_count());
+        Head { seq, message_count: counted.unwrap_or(head.message_count.saturating_sub(head.seq - seq)) }
+    }
+
+    /// Where the record of a stream that keeps only the last one stands, if that one is durable.
+    #[must_use]
+    pub fn last(&self, stream: StreamId) -> Option<Location> {
+        self.index.last(stream).filter(|location| location.lsn() < self.durable_lsn)
+    }
+
+    /// The next index file to write, once all of a segment and something of the next are durable. Says so once;
+    /// [`Log::handle_indexed`] takes the answer.
+    pub fn poll_index(&mut self) -> Option<IndexJob> {
+        self.index_job(self.durable_lsn)
+    }
+
+    pub(crate) fn index_job(&mut self, durable_lsn: u64) -> Option<IndexJob> {
+        let (postings, end) = self.index.poll_seal(durable_lsn)?;
+        let within = postings.first_position..postings.next_position;
+        let runs = self.runs.iter().filter(|run| within.contains(&run.first_position));
+        let (runs, config, clock) = (runs.copied().collect(), self.config.clone(), self.clock);
+        Some(IndexJob { config, postings, end, durable_lsn, clock, runs })
+    }
+
+    /// An index file was written, or could not be (`None`): then it is asked for again. Gives back what memory need not
+    /// hold any more; dropping it takes long, and is best done elsewhere.
+    pub fn handle_indexed(&mut self, sealed: Option<SealedSegment>) -> Option<Postings> {
+        self.index.handle_sealed(sealed)
     }
 
     /// The record at a durable location, when it is still in memory.

@@ -179,12 +179,6 @@ impl<'a> Record<'a> {
         Ok(record)
     }
 
-    /// Stream and sequence in the portable part of bytes that are not a sound record, if at least that part is.
-    pub(crate) fn claimed_home(bytes: &[u8]) -> Option<(StreamId, u64)> {
-        let portable = bytes.get(LOCAL_BYTES..LOCAL_BYTES + PORTABLE_BYTES)?;
-        is_portable_sound(portable).then(|| (stream_of(portable), read_u64(portable, portable_at::SEQ)))
-    }
-
     fn portable_part(&self) -> &'a [u8] {
         &self.bytes[LOCAL_BYTES..LOCAL_BYTES + PORTABLE_BYTES]
     }

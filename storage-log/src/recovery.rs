@@ -13,7 +13,8 @@
 use crate::batch::{BatchHeader, WriteBatch};
 use crate::buffer::Buffer;
 use crate::format::{BATCH_HEADER_BYTES, BLOCK_BYTES_MAX, SEGMENT_HEADER_BYTES};
-use crate::index::Location;
+use crate::index::{IndexFooter, IndexJob, Inserted, Role, SealedSegment, SegmentEnd};
+use crate::location::{Head, Location};
 use crate::log::{Log, LogConfig, Run};
 use crate::record::{Record, StreamId};
 use crate::segment::{Geometry, SegmentHeader, SegmentHeaderError};
@@ -234,6 +235,11 @@ impl Scan {
         if header.first_position != self.log.next_position {
             return Err(contradiction);
         }
+        if self.geometry.offset_of(header.lsn) == SEGMENT_HEADER_BYTES as u64 {
+            let end = SegmentEnd { end_lsn: self.lsn, previous: self.log.previous };
+            self.log.index.end_segment_before(header.lsn, end);
+        }
+        self.log.index.begin_segment(header.lsn, header.first_position);
         self.take_records(header, body, observe).ok_or(contradiction)?;
         // What stood behind the last batch of the segment before was left by a torn batch of an earlier run.
         self.torn = None;
@@ -258,15 +264,22 @@ impl Scan {
         for place in 0..header.records {
             let record = Record::parse(rest, lsn).ok()?;
             let last = place + 1 == header.records;
+            let is_last = matches!(self.log.index.role(record.stream().kind), Some(Role::Last(_)));
             let follows = record.position() == self.log.next_position
-                && record.seq() == self.log.head(record.stream()).seq + 1
+                && (is_last || record.seq() == self.log.head(record.stream()).seq + 1)
                 && record.epoch() == header.epoch
                 && !(last && record.group_goes_on());
             if !follows {
                 return None;
             }
             let location = Location::new(lsn, record.bytes_in_log());
-            self.log.index.insert_record(&record, location);
+            self.log.index.insert(Inserted {
+                stream: record.stream(),
+                head: Head { seq: record.seq(), message_count: record.message_count() },
+                location,
+                position: record.position(),
+                links: record.links(),
+            })?;
             if record.stream() == StreamId::RUNS {
                 let run = Run { id: record.payload().try_into().ok()?, first_position: record.position() };
                 self.log.enter_run(run);
@@ -309,6 +322,41 @@ impl Scan {
         // While there was room for the largest batch, none went to the spare; what a torn one left is at its front.
         let unused = is_spare && self.geometry.fits_at(self.lsn, self.geometry.batch_bytes_max);
         Ok(Fed { consumed: bytes.len(), ended: to_end || unused })
+    }
+
+    /// Takes the open segment from its index file instead of its batches: the blocks follow, all of them, and then the next
+    /// segment. `false`: they do not belong together, and the scan is of no use any more.
+    #[must_use]
+    pub fn enter_index(&mut self, footer: &IndexFooter, tail: &[u8]) -> bool {
+        let belongs = self.segment == Some(footer.base) && self.log.next_position == footer.first_position;
+        let Some((sealed, runs)) = footer.read_tail(tail).filter(|_| belongs) else {
+            return false;
+        };
+        self.log.index.enter_sealed(sealed, runs.len() as u64);
+        runs.into_iter().for_each(|run| self.log.enter_run(run));
+        self.records += footer.next_position - footer.first_position;
+        self.log.next_position = footer.next_position;
+        self.log.previous = footer.end.previous;
+        self.log.clock = self.log.clock.max(footer.clock());
+        self.durable_lsn = self.durable_lsn.max(footer.durable_lsn);
+        self.lsn = footer.end.end_lsn;
+        true
+    }
+
+    /// Takes block `number` of the index file that was entered last. `false` as above.
+    #[must_use]
+    pub fn enter_index_block(&mut self, number: u32, block: &[u8]) -> bool {
+        self.log.index.enter_block(number, block).is_some()
+    }
+
+    /// The next index file to write: of a segment that was read and is not the last. [`Scan::handle_indexed`] takes the answer.
+    pub fn poll_index(&mut self) -> Option<IndexJob> {
+        self.log.index_job(self.lsn)
+    }
+
+    /// As [`Log::handle_indexed`].
+    pub fn handle_indexed(&mut self, sealed: Option<SealedSegment>) {
+        drop(self.log.handle_indexed(sealed));
     }
 
     /// Ends the scan after the last segment.

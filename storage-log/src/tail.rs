@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::index::Location;
+use crate::location::Location;
 
 /// A batch in the ring.
 struct Held {

@@ -1,132 +1,16 @@
 //! The log at its boundary, over a disk that is a map of segments.
 
-use std::collections::BTreeMap;
+mod support;
 
 use storage_log::format::{
     BATCH_HEADER_BYTES, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FEED_BYTES, MARK_AFTER_MS, SEGMENT_BYTES,
     SEGMENT_HEADER_BYTES,
 };
 use storage_log::{
-    Answer, Buffer, Damage, DamageKind, Draft, Geometry, Log, LogConfig, Recovered, Retention, Scan,
-    SegmentHeader, SpareWork, StreamId, StreamKind, WriteBatch,
+    Answer, Buffer, Damage, DamageKind, Draft, HomeSearch, Location, Log, Progress, SpareWork, WriteBatch,
 };
 
-const STORE: [u8; 16] = [7; 16];
-const MESSAGES: StreamKind = StreamKind(1);
-const STATE: StreamKind = StreamKind(2);
-const INBOX: StreamKind = StreamKind(4);
-
-fn config(block_bytes: usize) -> LogConfig {
-    let retention = Retention::keep_last(&[STATE]);
-    let geometry = Geometry::of_blocks(block_bytes);
-    LogConfig { store: STORE, number: 0, geometry, tail_bytes_max: 1 << 20, retention }
-}
-
-fn stream(kind: StreamKind, id: u8) -> StreamId {
-    StreamId { kind, id: [id; 16] }
-}
-
-/// Segments by base; bytes that were never written read as zeros.
-#[derive(Clone)]
-struct Disk {
-    block_bytes: usize,
-    segments: BTreeMap<u64, Vec<u8>>,
-}
-
-impl Disk {
-    fn new() -> Self {
-        Self::of_blocks(BLOCK_BYTES_MIN)
-    }
-
-    fn of_blocks(block_bytes: usize) -> Self {
-        let mut disk = Self { block_bytes, segments: BTreeMap::new() };
-        disk.create(0);
-        disk
-    }
-
-    fn create(&mut self, base: u64) {
-        let block_bytes = self.block_bytes;
-        let header = SegmentHeader { store: STORE, log: 0, base, block_bytes, segment_bytes: SEGMENT_BYTES };
-        self.segments.insert(base, header.encode().to_vec());
-    }
-
-    fn write(&mut self, batch: &WriteBatch) {
-        let segment = self.segments.get_mut(&batch.segment).expect("the segment was prepared");
-        let (start, end) = (batch.offset as usize, batch.offset as usize + batch.buffer.bytes().len());
-        segment.resize(segment.len().max(end), 0);
-        segment[start..end].copy_from_slice(batch.buffer.bytes());
-        assert!(segment.len() as u64 <= SEGMENT_BYTES);
-    }
-
-    fn recover(&self, epoch: u32) -> Result<Recovered, Damage> {
-        let mut scan = Scan::new(config(self.block_bytes), epoch);
-        for (base, bytes) in &self.segments {
-            scan.open_segment(*base, bytes)?;
-            loop {
-                let start = scan.offset() as usize;
-                // A real segment is preallocated: what was not written reads as zeros, and is not read to its end.
-                let mut feed = bytes.get(start..).unwrap_or(&[]).to_vec();
-                feed.truncate(FEED_BYTES);
-                feed.resize(FEED_BYTES.min(SEGMENT_BYTES as usize - start), 0);
-                if scan.feed(&feed, start + feed.len() >= bytes.len(), &mut |_| {})?.ended {
-                    break;
-                }
-            }
-        }
-        scan.finish()
-    }
-}
-
-/// Writes everything that is due.
-fn flush(log: &mut Log, disk: &mut Disk) {
-    while let Some(work) = log.poll_spare() {
-        match work {
-            SpareWork::Make(base) => {
-                disk.create(base);
-                log.handle_spare(true);
-            }
-            SpareWork::Zero(base) => {
-                disk.segments.get_mut(&base).expect("it was made").truncate(SEGMENT_HEADER_BYTES);
-                log.handle_spare_zeroed();
-            }
-            SpareWork::Hurry => unreachable!("zeros take no time here"),
-        }
-    }
-    while let Some(batch) = log.poll_write(1) {
-        disk.write(&batch);
-        log.handle_written(batch.buffer, true).expect("the write was whole");
-    }
-}
-
-/// Lets the log be idle for as long as it takes, and writes the mark that it then wants.
-fn idle(log: &mut Log, disk: &mut Disk) {
-    assert_eq!(log.poll_write(1), None, "nothing waits");
-    let mark = log.poll_write(1 + MARK_AFTER_MS).expect("a mark is due");
-    disk.write(&mark);
-    log.handle_written(mark.buffer, true).expect("the write was whole");
-    assert!(log.is_quiet());
-}
-
-fn put(log: &mut Log, home: StreamId, payload: &[u8], links: &[StreamId]) -> Answer {
-    let expected_head = log.head(home).seq;
-    log.append(&[Draft { stream: home, expected_head, messages: 1, schema: 1, payload, links }], 1_000)
-}
-
-/// (seq or position, payload) of a stream, as a reader sees it after recovery.
-fn read(log: &Log, disk: &Disk, id: StreamId) -> Vec<(u64, Vec<u8>)> {
-    let entries = log.entries_after(id, 0);
-    entries
-        .map(|entry| {
-            let (base, offset) = (
-                entry.location.lsn() / SEGMENT_BYTES * SEGMENT_BYTES,
-                (entry.location.lsn() % SEGMENT_BYTES) as usize,
-            );
-            let bytes = &disk.segments[&base][offset..offset + entry.location.bytes()];
-            let record = Log::verify(entry.location, bytes).expect("a sound record");
-            (entry.key, record.payload().to_vec())
-        })
-        .collect()
-}
+use support::{Disk, INBOX, MESSAGES, STATE, after, before, flush, idle, keys, payload, put, read, stream};
 
 #[test]
 fn nothing_is_readable_before_its_sync_and_everything_after() {
@@ -135,7 +19,7 @@ fn nothing_is_readable_before_its_sync_and_everything_after() {
     assert!(
         matches!(put(&mut log, talk, b"one", &[inbox]), Answer::Stored(stored) if stored.first_position == 1)
     );
-    assert_eq!(log.entries_after(talk, 0).count(), 0);
+    assert!(after(&log, &disk, talk, 0).is_empty());
     assert_eq!(log.durable().position(), 0);
 
     let batch = log.poll_write(1).expect("a batch is due");
@@ -144,25 +28,23 @@ fn nothing_is_readable_before_its_sync_and_everything_after() {
     disk.write(&batch);
     let durable = log.handle_written(batch.buffer, true).expect("written");
     assert!(durable.covers(1) && !durable.covers(2));
-    let entries: Vec<_> = log.entries_after(talk, 0).map(|entry| entry.key).collect();
-    assert_eq!(entries, [1]);
-    let linked: Vec<_> = log.entries_after(inbox, 0).collect();
+    assert_eq!(keys(&after(&log, &disk, talk, 0)), [1]);
+    let linked = after(&log, &disk, inbox, 0);
     assert_eq!(log.recent(linked[0].location).expect("in the tail").payload(), b"one");
 
     flush(&mut log, &mut disk);
     assert_eq!(read(&log, &disk, talk), [(1, b"one".to_vec()), (2, b"two".to_vec())]);
-    let newest_first: Vec<_> = log.entries_before(talk, 3).map(|entry| entry.key).collect();
-    assert_eq!(newest_first, [2, 1]);
-    assert_eq!(log.entries_before(talk, 2).map(|entry| entry.key).collect::<Vec<_>>(), [1]);
+    assert_eq!(keys(&before(&log, &disk, talk, 3)), [2, 1]);
+    assert_eq!(keys(&before(&log, &disk, talk, 2)), [1]);
 }
 
 #[test]
 fn a_wrong_expectation_stores_nothing_of_the_group() {
     let mut log = Disk::new().recover(1).expect("an empty log").log;
-    let (talk, state) = (stream(MESSAGES, 1), stream(STATE, 1));
-    put(&mut log, state, b"s1", &[]);
+    let (talk, other) = (stream(MESSAGES, 1), stream(MESSAGES, 2));
+    put(&mut log, other, b"s1", &[]);
     let good = Draft { stream: talk, expected_head: 0, messages: 1, schema: 1, payload: b"x", links: &[] };
-    let stale = Draft { stream: state, expected_head: 0, messages: 0, schema: 1, payload: b"y", links: &[] };
+    let stale = Draft { stream: other, expected_head: 0, messages: 0, schema: 1, payload: b"y", links: &[] };
     assert_eq!(log.append(&[good, stale], 1), Answer::Conflict { head: 1 });
     assert_eq!(log.head(talk).seq, 0);
 }
@@ -188,7 +70,8 @@ fn recovery_brings_back_streams_links_states_counts_and_runs() {
     let mut log = recovered.log;
     assert_eq!(read(&log, &disk, talk), talk_before);
     assert_eq!(read(&log, &disk, inbox), inbox_before);
-    assert_eq!(read(&log, &disk, state), [(50, vec![49])]);
+    let newest = log.last(state).expect("it is durable");
+    assert_eq!(payload(&disk, newest), [49]);
     assert_eq!(log.head(talk).message_count, 50);
     log.begin_run([2; 16], 6);
     let runs: Vec<_> = log.runs().iter().map(|run| (run.id[0], run.first_position)).collect();
@@ -246,7 +129,7 @@ fn batches_take_whole_blocks_of_the_size_that_the_store_has() {
         flush(&mut recovered.log, &mut disk);
         assert_eq!(disk.recover(3).expect("a sound log").records, 21);
         // A block that is another store's.
-        disk.block_bytes = 2048;
+        disk.geometry.block_bytes = 2048;
         let damage = Damage { segment: 0, offset: 0, kind: DamageKind::Foreign };
         assert_eq!(disk.recover(4).err(), Some(damage));
     }
@@ -491,7 +374,7 @@ fn a_failed_write_poisons() {
     assert!(!log.is_healthy());
     assert_eq!(put(&mut log, stream(MESSAGES, 1), b"y", &[]), Answer::Unavailable);
     assert_eq!(log.poll_write(1), None);
-    assert_eq!(log.entries_after(stream(MESSAGES, 1), 0).count(), 0);
+    assert!(!log.has_after(stream(MESSAGES, 1), 0));
 }
 
 #[test]
@@ -502,19 +385,17 @@ fn the_index_knows_what_a_damaged_record_was() {
         put(&mut log, stream(MESSAGES, 2), payload, &[]);
     }
     flush(&mut log, &mut disk);
-    let entry = log.entries_after(stream(INBOX, 9), 0).nth(1).expect("two links");
-    let place = entry.location.lsn() as usize;
-    let mut bytes = disk.segments[&0][place..place + entry.location.bytes()].to_vec();
-    let home = Some((stream(MESSAGES, 1), 2));
-    for damaged in [entry.location.bytes() / 2, 40, 3] {
-        // The portable part is first whole, then wrong, and in the end nothing is left at all.
-        bytes[damaged] ^= 0xff;
-        assert!(Log::verify(entry.location, &bytes).is_err());
-        assert_eq!(log.home_of(entry.location, &bytes), home);
-    }
-    assert_eq!(log.home_of(entry.location, &[]), home);
-    // A sound record of another place is not believed: a misdirected write.
-    let other = log.entries_after(stream(MESSAGES, 2), 0).next().expect("a record").location;
-    let other = &disk.segments[&0][other.lsn() as usize..][..other.bytes()];
-    assert_eq!(log.home_of(entry.location, other), home);
+    let entry = after(&log, &disk, stream(INBOX, 9), 0)[1];
+    assert_eq!(home_of(&log, entry.location), Some((stream(MESSAGES, 1), 2)));
+    let damaged = after(&log, &disk, stream(MESSAGES, 2), 0)[0].location;
+    let mut bytes = disk.segments[&0][damaged.lsn() as usize..][..damaged.bytes()].to_vec();
+    bytes[97] ^= 1;
+    assert!(Log::verify(damaged, &bytes).is_err());
+    assert_eq!(home_of(&log, damaged), Some((stream(MESSAGES, 2), 1)));
+}
+
+fn home_of(log: &Log, location: Location) -> Option<(storage_log::StreamId, u64)> {
+    let mut search = HomeSearch::new(location);
+    assert_eq!(search.poll(log), Progress::Done, "the segment is in memory");
+    search.found()
 }

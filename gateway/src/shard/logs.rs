@@ -1,8 +1,9 @@
 //! The logs that a shard owns: requests in, batches out, answers and deliveries when they are durable.
 
+use router::conversation::Read;
 use router::mail::Request;
 use router::{ConversationSide, ShardId};
-use storage_log::{Buffer, Location, Log, SpareWork, segment_file_name};
+use storage_log::{Buffer, Log, SealedSegment, SpareWork, index_file_name, segment_file_name};
 
 use super::{Action, Shard};
 use crate::mailbox::Back;
@@ -11,7 +12,7 @@ use crate::state::LogHealth;
 /// Reads of one log that the disk works on at the same time; more wait here.
 const READS_IN_FLIGHT_MAX: usize = 64;
 
-/// How long to wait before a segment is asked for again, in seconds.
+/// How long to wait before a segment or an index file is asked for again, in seconds.
 const SEGMENT_RETRY_SECONDS: u64 = 1;
 
 /// A log and the conversations in it.
@@ -21,6 +22,8 @@ pub struct OwnedLog {
     reads_in_flight: usize,
     /// Second before which no segment is asked for.
     segment_not_before: u64,
+    /// Second before which no index file is written.
+    index_not_before: u64,
     /// When the batch in flight was handed out, in microseconds.
     written_at: u64,
 }
@@ -29,7 +32,7 @@ impl OwnedLog {
     /// A recovered log, ready to serve.
     #[must_use]
     pub fn new(log: Log, side: ConversationSide) -> Self {
-        Self { log, side, reads_in_flight: 0, segment_not_before: 0, written_at: 0 }
+        Self { log, side, reads_in_flight: 0, segment_not_before: 0, index_not_before: 0, written_at: 0 }
     }
 }
 
@@ -70,7 +73,7 @@ impl Shard {
         owned.side.handle_request(request, clock.unix, &mut owned.log);
     }
 
-    pub(super) fn handle_read(&mut self, log: u16, job: u32, place: u32, bytes: Option<&[u8]>) {
+    pub(super) fn handle_read(&mut self, log: u16, job: u32, place: u32, bytes: Option<Vec<u8>>) {
         let (now, metrics) = (self.clock.unix, self.metrics.clone());
         let owned = self.owned(log).expect("reads come back to their log");
         owned.reads_in_flight -= 1;
@@ -86,6 +89,37 @@ impl Shard {
                 "a stored record is damaged or cannot be read: its readers are told of a gap, everything else is served"
             );
         }
+        self.look_for_index_damage(log);
+    }
+
+    /// Stops a log when one of its index files turns out not to be what was written: what it was asked for is not known, and
+    /// must not be guessed.
+    fn look_for_index_damage(&mut self, log: u16) {
+        let owned = self.owned(log).expect("the log was read");
+        let Some(place) = owned.side.index_damage().filter(|_| owned.log.is_healthy()) else {
+            return;
+        };
+        tracing::error!(
+            log,
+            index = index_file_name(place.base),
+            block = place.number,
+            "log stopped: an index file is damaged or cannot be read, no message is; the node removes it, drains and exits, \
+             start it again to make it anew from the log"
+        );
+        owned.log.stop();
+        owned.side.handle_failed();
+        self.state.set_log(log, LogHealth::Failed);
+        self.actions.push(Action::RemoveIndex { log, base: place.base });
+    }
+
+    pub(super) fn handle_indexed(&mut self, log: u16, sealed: Option<SealedSegment>) {
+        let second = self.second();
+        let owned = self.owned(log).expect("index files come back to their log");
+        if sealed.is_none() {
+            owned.index_not_before = second + SEGMENT_RETRY_SECONDS;
+        }
+        let postings = owned.log.handle_indexed(sealed);
+        self.actions.extend(postings.map(Action::Discard));
     }
 
     pub(super) fn handle_written(&mut self, log: u16, buffer: Buffer, synced: bool) {
@@ -166,8 +200,13 @@ impl Shard {
                     break;
                 };
                 owned.reads_in_flight += 1;
-                let (job, place, location): (u32, u32, Location) = (read.job, read.place, read.location);
-                self.actions.push(Action::Read { log, job, place, location });
+                let Read { job, place, what } = read;
+                self.actions.push(Action::Read { log, job, place, what });
+            }
+            if second >= owned.index_not_before
+                && let Some(job) = owned.log.poll_index()
+            {
+                self.actions.push(Action::WriteIndex { log, job });
             }
             if let Some(batch) = owned.log.poll_write(clock.unix.0) {
                 owned.written_at = clock.micros;

@@ -20,10 +20,11 @@ use bytes::Bytes;
 use protocol::event::ErrorCode;
 use protocol::upgrade::UpgradePolicy;
 use ring::{RecvBuffer, Socket};
+use router::conversation::ReadPlace;
 use router::cursor::Starts;
 use router::mail::Clock;
 use router::{Places, ShardId, UserSide};
-use storage_log::{Buffer, Location, WriteBatch};
+use storage_log::{Buffer, IndexJob, Postings, SealedSegment, WriteBatch};
 
 use crate::auth::{TokenCache, Verifier};
 use crate::mailbox::{Back, Forward, Mailboxes};
@@ -112,6 +113,13 @@ pub enum Event {
         /// Whether it exists.
         ready: bool,
     },
+    /// The index file of a sealed segment was written, or could not be.
+    IndexWritten {
+        /// Which log.
+        log: u16,
+        /// What memory keeps of it.
+        sealed: Option<SealedSegment>,
+    },
     /// Nobody writes zeros into the next segment of a log any more.
     SegmentZeroed {
         /// Which log.
@@ -181,7 +189,23 @@ pub enum Action {
         /// Comes back.
         place: u32,
         /// What.
-        location: Location,
+        what: ReadPlace,
+    },
+    /// Write the index file of a sealed segment: [`Event::IndexWritten`] follows.
+    WriteIndex {
+        /// Of which log.
+        log: u16,
+        /// What.
+        job: IndexJob,
+    },
+    /// Drop what takes long to drop.
+    Discard(Postings),
+    /// Remove an index file that is damaged, so that the next start makes it anew.
+    RemoveIndex {
+        /// Of which log.
+        log: u16,
+        /// Of the segment at this base.
+        base: u64,
     },
     /// Ask for bytes, once or until it ends.
     Receive {
@@ -344,7 +368,8 @@ impl Shard {
             Event::Adopted { migration, socket } => self.handle_adopted(migration, socket),
             Event::Closed(connection) => self.handle_closed(connection),
             Event::Drain => self.begin_drain(),
-            Event::Read { log, job, place, bytes } => self.handle_read(log, job, place, bytes.as_deref()),
+            Event::Read { log, job, place, bytes } => self.handle_read(log, job, place, bytes),
+            Event::IndexWritten { log, sealed } => self.handle_indexed(log, sealed),
             Event::Received { connection, buffer, armed } => self.handle_received(connection, buffer, armed),
             Event::ReceiveEnded { connection, end } => self.handle_receive_ended(connection, end),
             Event::SegmentPrepared { log, ready } => self.handle_segment(log, ready),

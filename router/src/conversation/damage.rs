@@ -1,15 +1,13 @@
 //! Records that the disk no longer has as they were: each is told as a gap, by conversation and sequence.
 //!
-//! A damaged record may not say what it was. The index does, but only if every stream is looked through, so what was
-//! found is remembered: a page over a damaged place costs that search once.
+//! A damaged record may not say what it was. In its own stream the place that it stands in does; for a link the index of its
+//! segment has to be looked through, so what was found is remembered: a damaged place costs that search once.
 
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
-use protocol::ids::{ConversationId, Seq};
-use storage_log::{Entry, Location, Log};
-
-use crate::mail::Linked;
+use protocol::record::StreamKind as Kind;
+use storage_log::{Entry, Location, StreamId, StreamKind};
 
 /// Damaged records remembered; at the limit all are forgotten and found again. 4,096 are a megabyte of damage at 256
 /// bytes a record.
@@ -17,23 +15,30 @@ const REMEMBERED_MAX: usize = 4096;
 
 #[derive(Default)]
 pub(super) struct Damages {
-    known: HashMap<u64, (ConversationId, Seq), foldhash::fast::RandomState>,
+    known: HashMap<Location, (StreamId, u64), foldhash::fast::RandomState>,
     news: VecDeque<Location>,
 }
 
 impl Damages {
-    /// The gap in place of a record of which `bytes` are left.
-    pub(super) fn gap(&mut self, entry: Entry, bytes: &[u8], log: &Log) -> Linked {
+    /// The stream and sequence of a damaged record that was found as `entry` of `stream`, if that is known.
+    pub(super) fn home_of(&mut self, stream: StreamId, entry: Entry) -> Option<(StreamId, u64)> {
+        let known = self.known.get(&entry.location).copied();
+        let links = [Kind::Inbox, Kind::Memberships].map(|kind| StreamKind(kind as u8));
+        if known.is_none() && !links.contains(&stream.kind) {
+            self.remember(entry.location, (stream, entry.key));
+            return Some((stream, entry.key));
+        }
+        known
+    }
+
+    /// Notes what was found; it is news.
+    pub(super) fn remember(&mut self, location: Location, home: (StreamId, u64)) {
         if self.known.len() == REMEMBERED_MAX {
             self.known.clear();
         }
-        let (conversation, seq) = *self.known.entry(entry.location.lsn()).or_insert_with(|| {
-            self.news.push_back(entry.location);
-            let (stream, seq) =
-                log.home_of(entry.location, bytes).expect("the entry came from the same index");
-            (ConversationId(stream.id), Seq(seq))
-        });
-        Linked { position: entry.key, conversation, seq, record: None }
+        if self.known.insert(location, home).is_none() {
+            self.news.push_back(location);
+        }
     }
 
     /// The next one that was not known before.

@@ -7,36 +7,30 @@ use protocol::event::ErrorCode;
 use protocol::ids::{ConversationId, Seq, UnixMillis};
 use protocol::limits::PAGE_BYTES_MAX;
 use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody, StreamKind as Kind};
-use storage_log::{Entry, Log, StreamId};
+use storage_log::{Log, Lookup, Page, StreamId};
 
-use super::collect::{Collect, Read, page_of};
-use super::recent::{FORGOTTEN_AGE, Known, command_of};
+use super::fetch::{Fetch, Read, Step};
+use super::recent::{AHEAD_MAX, FORGOTTEN_AGE, Known, command_of};
 use super::state::Conversation;
 use super::{ConversationSide, Loaded};
 use crate::mail::{Asker, Linked, Reply, Request, SessionId, Store, Surveyed};
 use crate::places::{ShardId, conversation_stream};
 
-/// Items of one page of catching up or of a survey.
-const ITEMS_MAX: usize = 256;
+/// One page of catching up or of a survey.
+const PAGE: Page = Page { items_max: 256, bytes_max: PAGE_BYTES_MAX };
 
 /// Records read at a time while an old id is looked up.
-const LOOK_UP_ITEMS: usize = 64;
+const LOOK_UP_PAGE: Page = Page { items_max: 64, bytes_max: PAGE_BYTES_MAX };
 
 pub(super) struct Job {
     purpose: Purpose,
-    collect: Collect,
-}
-
-impl Job {
-    pub(super) fn collect(&mut self) -> &mut Collect {
-        &mut self.collect
-    }
+    pub(super) fetch: Fetch,
 }
 
 enum Purpose {
-    CatchUp { session: SessionId, shard: ShardId, inbox: StreamId },
-    Feed { session: SessionId, shard: ShardId, conversation: ConversationId, until: u64, more: bool },
-    History { asker: Asker, newest_first: bool, more: bool },
+    CatchUp { session: SessionId, shard: ShardId, inbox: StreamId, after: Option<u64> },
+    Feed { session: SessionId, shard: ShardId, conversation: ConversationId, until: u64 },
+    History { asker: Asker, newest_first: bool },
     Load { conversation: ConversationId },
     LookUp { store: Box<Store>, clock: u64 },
     Verify { store: Box<Store>, now: UnixMillis },
@@ -44,27 +38,36 @@ enum Purpose {
 }
 
 impl ConversationSide {
-    fn start(&mut self, purpose: Purpose, entries: &[Entry], log: &mut Log) {
-        let (collect, asked) = Collect::new(entries, log);
-        let job = Job { purpose, collect };
-        if asked.is_empty() {
-            return self.finish(job, log);
+    fn start(&mut self, purpose: Purpose, lookups: Vec<Lookup>, log: &mut Log) {
+        self.run(Job { purpose, fetch: Fetch::of_lookups(lookups) }, log);
+    }
+
+    /// Goes on with a job as far as memory and what was read lead.
+    pub(super) fn run(&mut self, mut job: Job, log: &mut Log) {
+        match job.fetch.poll(log, &mut self.damages) {
+            Step::Done => self.finish(job, log),
+            Step::Read(asked) => {
+                let id = self.jobs.insert(job) as u32;
+                self.reads.extend(asked.into_iter().map(|(place, what)| Read { job: id, place, what }));
+            }
+            Step::IndexDamaged(place) => {
+                self.index_damage.get_or_insert(place);
+            }
         }
-        let id = self.jobs.insert(job) as u32;
-        self.reads.extend(asked.into_iter().map(|(place, location)| Read { job: id, place, location }));
     }
 
     pub(super) fn start_load(&mut self, conversation: ConversationId, log: &mut Log) {
-        let newest = log.entries_before(conversation_stream(conversation, Kind::State), u64::MAX).next();
+        let stream = conversation_stream(conversation, Kind::State);
         let slot = self.slots.get_mut(&conversation).expect("entered");
-        match newest {
+        match log.last(stream) {
             None => {
                 slot.state = Loaded::Absent;
                 self.resumed.push_back(conversation);
             }
-            Some(entry) => {
+            Some(location) => {
                 slot.busy = true;
-                self.start(Purpose::Load { conversation }, &[entry], log);
+                let fetch = Fetch::of_record(stream, location);
+                self.run(Job { purpose: Purpose::Load { conversation }, fetch }, log);
             }
         }
     }
@@ -79,10 +82,11 @@ impl ConversationSide {
     ) {
         let stream = conversation_stream(store.conversation, Kind::Messages);
         // What is not durable is known by its whole key, and is not this.
-        let entry = |seq: &u64| log.entries_after(stream, seq - 1).next().filter(|entry| entry.key == *seq);
-        let entries: Vec<Entry> = candidates.iter().filter_map(entry).collect();
+        let only = Page { items_max: 1, ..LOOK_UP_PAGE };
+        let lookup = |seq: &u64| Lookup::before(log, stream, seq + 1, *seq, only);
+        let lookups = candidates.iter().map(lookup).collect();
         self.slots.get_mut(&store.conversation).expect("entered").busy = true;
-        self.start(Purpose::Verify { store, now }, &entries, log);
+        self.start(Purpose::Verify { store, now }, lookups, log);
     }
 
     /// An id older than memory reaches: look through the conversation's last day, newest first.
@@ -94,8 +98,8 @@ impl ConversationSide {
 
     fn look_up_before(&mut self, store: Box<Store>, clock: u64, before: u64, log: &mut Log) {
         let stream = conversation_stream(store.conversation, Kind::Messages);
-        let (entries, _) = page_of(log.entries_before(stream, before), LOOK_UP_ITEMS, PAGE_BYTES_MAX);
-        self.start(Purpose::LookUp { store, clock }, &entries, log);
+        let lookup = Lookup::before(log, stream, before, 0, LOOK_UP_PAGE);
+        self.start(Purpose::LookUp { store, clock }, vec![lookup], log);
     }
 
     /// Starts a page, whichever it is; a conversation that it needs is loaded.
@@ -103,20 +107,20 @@ impl ConversationSide {
         match request {
             Request::CatchUp { session, shard, inbox, after, .. } => {
                 // A session that starts at the head is given nothing and told where that is.
-                let entries =
-                    after.map(|after| page_of(log.entries_after(inbox, after), ITEMS_MAX, PAGE_BYTES_MAX).0);
-                let purpose = Purpose::CatchUp { session, shard, inbox };
-                self.start(purpose, &entries.unwrap_or_default(), log);
+                let lookup = after.map(|after| Lookup::after(log, inbox, after, PAGE));
+                let purpose = Purpose::CatchUp { session, shard, inbox, after };
+                self.start(purpose, lookup.into_iter().collect(), log);
             }
             Request::Survey { session, shard, user, memberships, after, .. } => {
-                let (entries, _) = page_of(log.entries_after(memberships, after), ITEMS_MAX, PAGE_BYTES_MAX);
+                let lookup = Lookup::after(log, memberships, after, PAGE);
                 let user = user.as_bytes().to_vec();
-                self.start(Purpose::Survey { session, shard, user, memberships, after }, &entries, log);
+                let purpose = Purpose::Survey { session, shard, user, memberships, after };
+                self.start(purpose, vec![lookup], log);
             }
             Request::Feed { session, shard, conversation, after, until, .. } => {
                 let stream = conversation_stream(conversation, Kind::Messages);
-                let (entries, more) = page_of(log.entries_after(stream, after.0), ITEMS_MAX, PAGE_BYTES_MAX);
-                self.start(Purpose::Feed { session, shard, conversation, until, more }, &entries, log);
+                let lookup = Lookup::after(log, stream, after.0, PAGE);
+                self.start(Purpose::Feed { session, shard, conversation, until }, vec![lookup], log);
             }
             Request::History { .. } | Request::ListMembers { .. } => self.start_members_page(request, log),
             Request::Store(_) => unreachable!("stored, not read"),
@@ -169,30 +173,30 @@ impl ConversationSide {
         log: &mut Log,
     ) {
         let stream = conversation_stream(conversation, Kind::Messages);
-        let limit = limit as usize;
+        let page = Page { items_max: limit as usize, bytes_max: PAGE_BYTES_MAX };
         let newest_first = !matches!(range, HistoryRange::After(_));
-        let (entries, more) = match range {
-            HistoryRange::After(after) => {
-                let after = after.0.max(visible_from.0 - 1);
-                page_of(log.entries_after(stream, after), limit, PAGE_BYTES_MAX)
-            }
-            HistoryRange::Before(_) | HistoryRange::Latest => {
-                let before = if let HistoryRange::Before(before) = range { before.0 } else { u64::MAX };
-                let entries =
-                    log.entries_before(stream, before).take_while(|entry| entry.key >= visible_from.0);
-                page_of(entries, limit, PAGE_BYTES_MAX)
-            }
+        let lookup = match range {
+            HistoryRange::After(after) => Lookup::after(log, stream, after.0.max(visible_from.0 - 1), page),
+            HistoryRange::Before(before) => Lookup::before(log, stream, before.0, visible_from.0, page),
+            HistoryRange::Latest => Lookup::before(log, stream, u64::MAX, visible_from.0, page),
         };
-        self.start(Purpose::History { asker, newest_first, more }, &entries, log);
+        self.start(Purpose::History { asker, newest_first }, vec![lookup], log);
     }
 
     pub(super) fn finish(&mut self, job: Job, log: &mut Log) {
-        let mut records = job.collect.finish();
+        let (mut records, more) = job.fetch.finish();
         match job.purpose {
-            Purpose::CatchUp { session, shard, inbox } => {
-                self.finish_catch_up(session, shard, inbox, records, log)
+            Purpose::CatchUp { session, shard, inbox, after } => {
+                // The durable head is read now, when the answer is put behind every Deliver at or below it: that is what
+                // makes the switch to live exact.
+                let last = records.last().map(|last| last.position).or(after);
+                let at_head = last.is_none_or(|last| !log.has_after(inbox, last));
+                let end = last.filter(|_| !at_head).unwrap_or(log.durable().position());
+                let log = self.log;
+                let reply = Reply::CaughtUp { session, log, records, end, at_head, partial: false };
+                self.outputs.push_back((shard, reply));
             }
-            Purpose::Feed { session, shard, conversation, until, more } => {
+            Purpose::Feed { session, shard, conversation, until } => {
                 let read = records.len();
                 let last = records.last().map(|last| last.seq);
                 records.retain(|record| record.position <= until);
@@ -200,7 +204,7 @@ impl ConversationSide {
                 let fed = Reply::Fed { session, log: self.log, conversation, records, more_after };
                 self.outputs.push_back((shard, fed));
             }
-            Purpose::History { asker, newest_first, more } => {
+            Purpose::History { asker, newest_first } => {
                 if newest_first {
                     records.reverse();
                 }
@@ -212,7 +216,7 @@ impl ConversationSide {
             Purpose::Survey { session, shard, user, memberships, after } => {
                 // As with catching up, the end is judged now: a change that became durable meanwhile is in the next page.
                 let last = records.last().map_or(after, |last| last.position);
-                let more_after = log.entries_after(memberships, last).next().map(|_| last);
+                let more_after = log.has_after(memberships, last).then_some(last);
                 let conversations =
                     records.iter().filter_map(|record| surveyed(record, &user, log)).collect();
                 let partial = records.iter().any(|record| record.record.is_none());
@@ -221,24 +225,6 @@ impl ConversationSide {
                 self.outputs.push_back((shard, reply));
             }
         }
-    }
-
-    /// The durable head is read now, when the answer is put behind every Deliver at or below it: that is what makes the
-    /// switch to live exact.
-    fn finish_catch_up(
-        &mut self,
-        session: SessionId,
-        shard: ShardId,
-        inbox: StreamId,
-        records: Vec<Linked>,
-        log: &Log,
-    ) {
-        let head = log.durable().position();
-        let last = records.last().map(|last| last.position);
-        let at_head = last.is_none_or(|last| log.entries_after(inbox, last).next().is_none());
-        let end = if at_head { head } else { last.unwrap_or(head) };
-        let reply = Reply::CaughtUp { session, log: self.log, records, end, at_head, partial: false };
-        self.outputs.push_back((shard, reply));
     }
 
     fn finish_load(&mut self, conversation: ConversationId, records: &[Linked]) {
@@ -278,8 +264,10 @@ impl ConversationSide {
             return;
         };
         let oldest = records.last().and_then(|linked| Some((linked.seq.0, at_of(linked.record.as_ref()?)?)));
+        // What was stored more than a minute before the id was made is not this command, nor is anything older.
+        let made = store.message_id.unix_ms().0.saturating_sub(AHEAD_MAX.as_millis() as u64);
         match oldest {
-            Some((seq, at)) if seq > 1 && at + (FORGOTTEN_AGE.as_millis() as u64) > clock => {
+            Some((seq, at)) if seq > 1 && at >= made && at + (FORGOTTEN_AGE.as_millis() as u64) > clock => {
                 self.look_up_before(store, clock, seq, log);
             }
             _ => {
@@ -338,21 +326,15 @@ fn surveyed(linked: &Linked, user: &[u8], log: &Log) -> Option<Surveyed> {
         _ => Some(Seq(1)),
     };
     let stream = conversation_stream(portable.conversation, Kind::Messages);
-    let (head, message_count) = durable_head(stream, log);
+    let head = log.durable_head(stream);
     let (position, conversation) = (linked.position, portable.conversation);
-    Some(Surveyed { position, conversation, head: Seq(head), message_count, visible_from })
-}
-
-/// Sequence of the newest durable record of a conversation, and the messages up to there.
-fn durable_head(stream: StreamId, log: &Log) -> (u64, u64) {
-    let newest = log.head(stream);
-    let Some(entry) = log.entries_before(stream, u64::MAX).next() else {
-        return (0, 0);
-    };
-    // What is being written is a few messages at most; where the durable head is no longer in memory they are taken off.
-    let below = newest.message_count.saturating_sub(newest.seq - entry.key);
-    let counted = log.recent(entry.location).map_or(below, |record| record.message_count());
-    (entry.key, if entry.key == newest.seq { newest.message_count } else { counted })
+    Some(Surveyed {
+        position,
+        conversation,
+        head: Seq(head.seq),
+        message_count: head.message_count,
+        visible_from,
+    })
 }
 
 /// A record in the stream of memberships either adds the user, and says from where, or takes it out.

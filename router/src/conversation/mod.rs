@@ -4,8 +4,8 @@
 //! is being looked up, what arrives waits in its bounded queue. Nothing leaves here before the log has said that it is
 //! durable.
 
-mod collect;
 mod damage;
+mod fetch;
 mod jobs;
 mod recent;
 mod state;
@@ -19,7 +19,7 @@ use protocol::event::ErrorCode;
 use protocol::ids::{ConversationId, Seq, UnixMillis};
 use protocol::record::StreamKind as Kind;
 use slab::Slab;
-use storage_log::{Answer, Draft, Durable, Location, Log, Stored};
+use storage_log::{Answer, BlockPlace, Draft, Durable, Location, Log, Stored};
 
 use crate::mail::{Asker, Deliver, Reply, Request, Store};
 use crate::places::{Places, ShardId, conversation_stream};
@@ -27,7 +27,7 @@ use damage::Damages;
 use jobs::Job;
 use state::{Audience, Conversation, Plan};
 
-pub use collect::Read;
+pub use fetch::{Read, ReadPlace};
 pub use recent::Recent;
 
 /// Requests that one conversation holds back while its state loads. A room of 99 that all speak at once after a
@@ -71,8 +71,7 @@ struct Waiting {
 struct Delivery {
     key: recent::Key,
     asked_micros: u64,
-    conversation: ConversationId,
-    seq: u64,
+    location: Location,
     audience: Arc<Audience>,
 }
 
@@ -93,6 +92,7 @@ pub struct ConversationSide {
     outputs: VecDeque<(ShardId, Reply)>,
     reads: VecDeque<Read>,
     damages: Damages,
+    index_damage: Option<BlockPlace>,
     clock: u64,
     /// Messages stored since the start; for the metrics.
     pub messages_stored: u64,
@@ -115,6 +115,7 @@ impl ConversationSide {
             outputs: VecDeque::new(),
             reads: VecDeque::new(),
             damages: Damages::default(),
+            index_damage: None,
             clock: 0,
             messages_stored: 0,
         }
@@ -136,15 +137,15 @@ impl ConversationSide {
         &mut self,
         job: u32,
         place: u32,
-        bytes: Option<&[u8]>,
+        bytes: Option<Vec<u8>>,
         now: UnixMillis,
         log: &mut Log,
     ) {
-        let collect = self.jobs[job as usize].collect();
-        collect.fill(place, bytes, &mut self.damages, log);
-        if collect.is_complete() {
+        let fetch = &mut self.jobs[job as usize].fetch;
+        fetch.feed(place, bytes, &mut self.damages);
+        if fetch.is_fed() {
             let job = self.jobs.remove(job as usize);
-            self.finish(job, log);
+            self.run(job, log);
             self.resume(now, log);
         }
     }
@@ -184,7 +185,7 @@ impl ConversationSide {
         self.outputs.pop_front()
     }
 
-    /// The next record to read from the disk.
+    /// What to read next from the disk.
     pub fn poll_read(&mut self) -> Option<Read> {
         self.reads.pop_front()
     }
@@ -194,6 +195,13 @@ impl ConversationSide {
         self.damages.poll_news()
     }
 
+    /// A block of an index file that is not what was written. What it was needed for is not answered: the log has to stop, and
+    /// makes the file anew when it is opened again.
+    #[must_use]
+    pub fn index_damage(&self) -> Option<BlockPlace> {
+        self.index_damage
+    }
+
     /// Whether something waits for durability.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
@@ -201,9 +209,7 @@ impl ConversationSide {
     }
 
     fn deliver(&mut self, delivery: &Delivery, log: &Log) {
-        let stream = conversation_stream(delivery.conversation, Kind::Messages);
-        let entry = log.entries_after(stream, delivery.seq - 1).next().expect("it is durable");
-        let record = log.recent(entry.location).expect("the newest batch is in memory");
+        let record = log.recent(delivery.location).expect("the newest batch is in memory");
         let (position, bytes) = (record.position(), Bytes::copy_from_slice(record.portable()));
         for (shard, users) in &delivery.audience.shards {
             let asked_micros = delivery.asked_micros;
@@ -315,8 +321,8 @@ impl ConversationSide {
         self.undurable.insert(key, known);
         self.messages_stored += plan.messages;
         let reply = stored_reply(store, known);
-        let (asked_micros, conversation) = (store.asker.asked_micros, store.conversation);
-        let delivery = Some(Delivery { key, asked_micros, conversation, seq, audience: plan.audience });
+        let (asked_micros, location) = (store.asker.asked_micros, stored.location);
+        let delivery = Some(Delivery { key, asked_micros, location, audience: plan.audience });
         self.waiting.push_back(Waiting { position, shard: store.asker.shard, reply, delivery });
         let slot = self.slots.get_mut(&store.conversation).expect("entered");
         if let Some(after) = plan.after {
@@ -420,7 +426,8 @@ fn append(log: &mut Log, conversation: ConversationId, head: u64, plan: &Plan, n
     let (stream, body) = (conversation_stream(conversation, Kind::State), after.body());
     let state = Draft {
         stream,
-        expected_head: log.head(stream).seq,
+        // A state is of the record that made it.
+        expected_head: head,
         messages: 0,
         schema: body.schema() as u16,
         payload: &body.payload(),

@@ -130,6 +130,11 @@ impl Recent {
         self.generations.push_back(Generation { first_at: at, last_at: at, ids: Table::default() });
     }
 
+    /// Says that ids stored at or before `at`, in milliseconds since 1970, were not shown to it.
+    pub fn forget_until(&mut self, at: u64) {
+        self.forgotten_until = self.forgotten_until.max(at + 1);
+    }
+
     /// Enters a record that recovery read.
     pub fn observe(&mut self, record: &Record<'_>) {
         if record.stream().kind.0 != Kind::Messages as u8 {

@@ -1,0 +1,209 @@
+//! Fetching records: first their places, from the index, then their bytes, and in place of what is damaged a gap.
+//!
+//! Each step is answered from memory where it can be; a fetch that finds all of it there ends at once, in the same turn.
+
+use bytes::Bytes;
+use protocol::ids::{ConversationId, Seq};
+use storage_log::{BlockPlace, Entry, HomeSearch, Location, Log, Lookup, Progress, Record, StreamId};
+
+use super::damage::Damages;
+use crate::mail::Linked;
+
+/// Something that the disk is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Read {
+    /// Comes back with the answer.
+    pub job: u32,
+    /// Comes back with the answer.
+    pub place: u32,
+    /// What to read.
+    pub what: ReadPlace,
+}
+
+/// Where it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadPlace {
+    /// A record, in its segment.
+    Record(Location),
+    /// A block of an index file.
+    Index(BlockPlace),
+}
+
+/// What a fetch wants next.
+pub(super) enum Step {
+    /// These, each answered by [`Fetch::feed`]; then it goes on.
+    Read(Vec<(u32, ReadPlace)>),
+    Done,
+    /// An index file is damaged or cannot be read.
+    IndexDamaged(BlockPlace),
+}
+
+/// A record that was found in a stream.
+#[derive(Clone, Copy)]
+struct Found {
+    stream: StreamId,
+    entry: Entry,
+}
+
+enum Slot {
+    Asked(Found),
+    /// Damaged: what it was is being looked for.
+    Unnamed(Found, HomeSearch),
+    Filled(Linked),
+}
+
+pub(super) struct Fetch {
+    /// What is still to be looked for, the next one last.
+    lookups: Vec<Lookup>,
+    /// Where the block stands that was asked for.
+    block: Option<BlockPlace>,
+    failed: Option<BlockPlace>,
+    found: Vec<Found>,
+    slots: Vec<Slot>,
+    missing: usize,
+    more: bool,
+}
+
+impl Fetch {
+    /// What all of `lookups` find, one after the other.
+    pub(super) fn of_lookups(mut lookups: Vec<Lookup>) -> Self {
+        lookups.reverse();
+        let (block, failed, found, slots) = (None, None, Vec::new(), Vec::new());
+        Self { lookups, block, failed, found, slots, missing: 0, more: false }
+    }
+
+    /// The record at `location`, of `stream`.
+    pub(super) fn of_record(stream: StreamId, location: Location) -> Self {
+        let found = Found { stream, entry: Entry { key: 0, location } };
+        Self { found: vec![found], ..Self::of_lookups(Vec::new()) }
+    }
+
+    /// Goes on as far as memory and what was fed lead.
+    pub(super) fn poll(&mut self, log: &Log, damages: &mut Damages) -> Step {
+        while let Some(lookup) = self.lookups.last_mut() {
+            match lookup.poll(log) {
+                Progress::Read(place) => return self.ask_block(0, place),
+                Progress::Damaged(place) => return Step::IndexDamaged(place),
+                Progress::Done => {
+                    let (stream, entries) = (lookup.stream(), lookup.entries());
+                    self.found.extend(entries.iter().map(|entry| Found { stream, entry: *entry }));
+                    self.more = lookup.has_more();
+                    self.lookups.pop();
+                }
+            }
+        }
+        let asked = self.collect(log);
+        if !asked.is_empty() {
+            return Step::Read(asked);
+        }
+        self.name(log, damages)
+    }
+
+    /// Takes what the log holds in memory of what was found; the rest is to be read.
+    fn collect(&mut self, log: &Log) -> Vec<(u32, ReadPlace)> {
+        let mut asked = Vec::new();
+        for found in self.found.drain(..) {
+            let location = found.entry.location;
+            match log.recent(location) {
+                Some(record) => self.slots.push(Slot::Filled(linked(&record))),
+                None => {
+                    asked.push((self.slots.len() as u32, ReadPlace::Record(location)));
+                    self.slots.push(Slot::Asked(found));
+                }
+            }
+        }
+        self.missing = asked.len();
+        asked
+    }
+
+    /// Puts a gap in place of every record that is damaged.
+    fn name(&mut self, log: &Log, damages: &mut Damages) -> Step {
+        for place in 0..self.slots.len() {
+            let Slot::Unnamed(found, search) = &mut self.slots[place] else {
+                continue;
+            };
+            match search.poll(log) {
+                Progress::Read(block) => return self.ask_block(place as u32, block),
+                Progress::Damaged(block) => return Step::IndexDamaged(block),
+                Progress::Done => {
+                    let home = search.found().expect("the entry came from the same index");
+                    damages.remember(found.entry.location, home);
+                    self.slots[place] = Slot::Filled(gap(found.entry, home));
+                }
+            }
+        }
+        Step::Done
+    }
+
+    fn ask_block(&mut self, place: u32, block: BlockPlace) -> Step {
+        if let Some(failed) = self.failed {
+            return Step::IndexDamaged(failed);
+        }
+        (self.block, self.missing) = (Some(block), 1);
+        Step::Read(vec![(place, ReadPlace::Index(block))])
+    }
+
+    /// Takes the answer to one read: `None` when it failed.
+    pub(super) fn feed(&mut self, place: u32, bytes: Option<Vec<u8>>, damages: &mut Damages) {
+        self.missing -= 1;
+        if let Some(block) = self.block.take() {
+            return self.feed_block(place, block, bytes);
+        }
+        let slot = &mut self.slots[place as usize];
+        let Slot::Asked(found) = *slot else {
+            unreachable!("each place is asked for once");
+        };
+        let location = found.entry.location;
+        let record = bytes.as_ref().and_then(|bytes| Log::verify(location, bytes).ok());
+        *slot = match record {
+            Some(record) => Slot::Filled(linked(&record)),
+            None => match damages.home_of(found.stream, found.entry) {
+                Some(home) => Slot::Filled(gap(found.entry, home)),
+                None => Slot::Unnamed(found, HomeSearch::new(location)),
+            },
+        };
+    }
+
+    fn feed_block(&mut self, place: u32, block: BlockPlace, bytes: Option<Vec<u8>>) {
+        let Some(bytes) = bytes else {
+            self.failed = Some(block);
+            return;
+        };
+        match self.lookups.last_mut() {
+            Some(lookup) => lookup.feed(block, bytes),
+            None => {
+                let Slot::Unnamed(_, search) = &mut self.slots[place as usize] else {
+                    unreachable!("only a search asks for blocks now");
+                };
+                search.feed(bytes);
+            }
+        }
+    }
+
+    /// Whether everything that was asked for has come.
+    pub(super) fn is_fed(&self) -> bool {
+        self.missing == 0
+    }
+
+    /// All records, in the order they were looked for, and whether the last lookup left some.
+    pub(super) fn finish(self) -> (Vec<Linked>, bool) {
+        let records = self.slots.into_iter().map(|slot| match slot {
+            Slot::Filled(linked) => linked,
+            Slot::Asked(_) | Slot::Unnamed(..) => unreachable!("the fetch is done"),
+        });
+        (records.collect(), self.more)
+    }
+}
+
+fn linked(record: &Record<'_>) -> Linked {
+    Linked {
+        position: record.position(),
+        conversation: ConversationId(record.stream().id),
+        seq: Seq(record.seq()),
+        record: Some(Bytes::copy_from_slice(record.portable())),
+    }
+}
+
+fn gap(entry: Entry, (stream, seq): (StreamId, u64)) -> Linked {
+    Linked { position: entry.key, conversation: ConversationId(stream.id), seq: Seq(seq), record: None }
+}

@@ -1,0 +1,337 @@
+//! Which records stand in which stream, and where: derived from the log.
+//!
+//! Three parts, newest to oldest. The **postings** of segments that take records, or whose file is not written yet, are in
+//! memory whole (`postings.rs`). Those of a **sealed** segment are in a file beside it, sorted by stream (`file.rs`, `block.rs`);
+//! memory has four bytes for each of its blocks. And every stream, however old, has a **resident** entry (`resident.rs`): its
+//! newest key and the newest segment that holds it, from which a [`Lookup`] finds its way back.
+//!
+//! What decides something in the turn of an append or an answer (heads, whether there is more, the newest state) is in memory;
+//! what fills a page may have to be read.
+
+mod block;
+mod file;
+mod homes;
+mod lookup;
+mod postings;
+mod resident;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::location::{Head, Location};
+use crate::record::{StreamId, StreamKind};
+use crate::segment::Geometry;
+
+pub use block::INDEX_BLOCK_BYTES;
+use block::Pieces;
+pub(crate) use file::SegmentEnd;
+pub use file::{IndexFooter, IndexJob, SealedSegment, index_file_name};
+pub use homes::HomeSearch;
+pub use lookup::{BlockPlace, Lookup, Page, Progress};
+use postings::{Keys, List, SegmentPostings, StreamPostings, entry_of};
+
+/// The postings of a segment, shared with whoever writes their file.
+pub type Postings = Arc<SegmentPostings>;
+
+use resident::{Chain, Home, Links, Table};
+
+/// What the kinds of streams are to a log. An id has at most one stream of each kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kinds {
+    /// Has records of its own, numbered without a hole.
+    pub home: StreamKind,
+    /// Of the same ids: only the newest record counts. It carries the number that its owner gives it, which must grow.
+    pub last: [StreamKind; 2],
+    /// Of other ids: linked records, ordered by position.
+    pub linked: [StreamKind; 2],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    Home,
+    Last(usize),
+    Linked(usize),
+    Runs,
+}
+
+impl Kinds {
+    pub(crate) fn role(&self, kind: StreamKind) -> Option<Role> {
+        let number = |kinds: &[StreamKind]| kinds.iter().position(|named| *named == kind);
+        if kind == self.home {
+            return Some(Role::Home);
+        }
+        let last = number(&self.last).map(Role::Last);
+        let linked = || number(&self.linked).map(Role::Linked);
+        last.or_else(linked).or_else(|| (kind == StreamKind::RUNS).then_some(Role::Runs))
+    }
+}
+
+/// A record to enter.
+pub(crate) struct Inserted<L> {
+    pub(crate) stream: StreamId,
+    pub(crate) head: Head,
+    pub(crate) location: Location,
+    pub(crate) position: u64,
+    pub(crate) links: L,
+}
+
+/// A segment whose postings are in memory.
+struct Open {
+    postings: Postings,
+    /// Known once a batch of the next segment was made.
+    end: Option<SegmentEnd>,
+    /// Somebody writes its file.
+    asked: bool,
+}
+
+/// Maps streams to the places of their records.
+pub(crate) struct Index {
+    kinds: Kinds,
+    geometry: Geometry,
+    homes: Table<Home>,
+    users: Table<Links>,
+    runs: u64,
+    /// From the first segment on.
+    sealed: Vec<SealedSegment>,
+    /// Those that follow.
+    open: VecDeque<Open>,
+}
+
+impl Index {
+    pub(crate) fn new(kinds: Kinds, geometry: Geometry) -> Self {
+        let (homes, users) = (Table::new(), Table::new());
+        Self { kinds, geometry, homes, users, runs: 0, sealed: Vec::new(), open: VecDeque::new() }
+    }
+
+    pub(crate) fn role(&self, kind: StreamKind) -> Option<Role> {
+        self.kinds.role(kind)
+    }
+
+    pub(crate) fn keys_of(&self, kind: StreamKind) -> Keys {
+        if matches!(self.role(kind), Some(Role::Linked(_))) { Keys::Positions } else { Keys::Sequences }
+    }
+
+    /// Newest record of a home stream.
+    pub(crate) fn head(&self, stream: StreamId) -> Head {
+        match self.role(stream.kind) {
+            Some(Role::Home) => self.homes.get(&stream.id).unwrap_or_default().head,
+            Some(Role::Runs) => Head { seq: self.runs, message_count: 0 },
+            _ => Head::default(),
+        }
+    }
+
+    /// Place of the newest record of a stream that keeps the last.
+    pub(crate) fn last(&self, stream: StreamId) -> Option<Location> {
+        match self.role(stream.kind)? {
+            Role::Last(number) => self.homes.get(&stream.id)?.last[number],
+            _ => None,
+        }
+    }
+
+    /// Ids known: of conversations, and of users.
+    pub(crate) fn ids_count(&self) -> (usize, usize) {
+        (self.homes.len(), self.users.len())
+    }
+
+    /// Bytes of memory beside the postings of open segments.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let fences: usize = self.sealed.iter().map(SealedSegment::bytes).sum();
+        self.homes.bytes() + self.users.bytes() + fences
+    }
+
+    /// Number of the newest segment that holds a stream; 0 is none.
+    pub(crate) fn newest_segment(&self, stream: StreamId) -> u32 {
+        let chain = match self.role(stream.kind) {
+            Some(Role::Home) => self.homes.get(&stream.id).unwrap_or_default().chain,
+            Some(Role::Linked(number)) => {
+                self.users.get(&stream.id).unwrap_or_default().streams[number].chain
+            }
+            _ => Chain::default(),
+        };
+        chain.newest
+    }
+
+    pub(crate) fn sealed(&self, number: u32) -> Option<&SealedSegment> {
+        self.sealed.get(number.checked_sub(1)? as usize)
+    }
+
+    pub(crate) fn postings(&self, number: u32) -> Option<&SegmentPostings> {
+        let place = (number as usize).checked_sub(self.sealed.len() + 1)?;
+        Some(&*self.open.get(place)?.postings)
+    }
+
+    /// The segment at `base`, counted from 1.
+    pub(crate) fn number_of(&self, base: u64) -> u32 {
+        u32::try_from(base / self.geometry.segment_bytes + 1).expect("a log holds 4 PiB")
+    }
+
+    /// What follows stands in the segment of `lsn`, whose first record takes `position`.
+    pub(crate) fn begin_segment(&mut self, lsn: u64, position: u64) {
+        let base = self.geometry.segment_of(lsn);
+        let number = self.number_of(base);
+        let newest = self.open.back().map_or(self.sealed.len() as u32, |open| open.postings.number);
+        if newest == number {
+            return;
+        }
+        assert_eq!(newest + 1, number, "segments follow each other");
+        if let Some(open) = self.open.back_mut() {
+            Self::writable(open).next_position = position;
+        }
+        let postings = Arc::new(SegmentPostings::new(number, base, position));
+        self.open.push_back(Open { postings, end: None, asked: false });
+    }
+
+    fn writable(open: &mut Open) -> &mut SegmentPostings {
+        Arc::get_mut(&mut open.postings).expect("a segment that takes records is shared with nobody")
+    }
+
+    /// Enters a record that was just appended, or read. `None` if its kinds make no sense.
+    pub(crate) fn insert(&mut self, record: Inserted<impl Iterator<Item = StreamId>>) -> Option<()> {
+        let Inserted { stream, head, location, position, links } = record;
+        let role = self.role(stream.kind)?;
+        let postings = Self::writable(self.open.back_mut().expect("a segment was begun"));
+        let number = postings.number;
+        match role {
+            Role::Home => {
+                let before = self.homes.update(&stream.id, |home| {
+                    let before = (home.chain, home.head.seq);
+                    (home.chain, home.head) = (home.chain.with(number), head);
+                    before
+                });
+                let list = || list_of(before, number, head.seq);
+                let postings = postings.push(stream, location, position, list);
+                postings.list.message_count = head.message_count;
+            }
+            Role::Last(place) => {
+                self.homes.update(&stream.id, |home| home.last[place] = Some(location));
+                let StreamPostings { list, entries } =
+                    postings.push(stream, location, position, List::default);
+                entries.drain(..entries.len() - 1);
+                list.first_key = head.seq;
+            }
+            Role::Runs => self.runs = head.seq,
+            Role::Linked(_) => return None,
+        }
+        for link in links {
+            let Role::Linked(place) = self.kinds.role(link.kind)? else {
+                return None;
+            };
+            let before = self.users.update(&link.id, |links| {
+                let linked = &mut links.streams[place];
+                let before = (linked.chain, linked.newest);
+                (linked.chain, linked.newest) = (linked.chain.with(number), position);
+                before
+            });
+            postings.push(link, location, position, || list_of(before, number, position));
+        }
+        Some(())
+    }
+
+    /// Distance from the newest record of a home stream in the present segment to `lsn`; 0 if there is none.
+    pub(crate) fn distance(&self, stream: StreamId, lsn: u64) -> u64 {
+        let newest = self.open.back().and_then(|open| {
+            let postings = open.postings.get(stream)?;
+            Some(postings.entries.last()?.location(open.postings.base).lsn())
+        });
+        newest.map_or(0, |newest| lsn - newest)
+    }
+
+    /// The newest durable key of a stream and, when that is in memory, where its record stands.
+    pub(crate) fn newest_durable(&self, stream: StreamId, durable_lsn: u64) -> (u64, Option<Location>) {
+        if !matches!(self.role(stream.kind), Some(Role::Home | Role::Linked(_))) {
+            return (0, None);
+        }
+        let keys = self.keys_of(stream.kind);
+        for open in self.open.iter().rev() {
+            let Some(StreamPostings { list, entries }) = open.postings.get(stream) else {
+                continue;
+            };
+            let entry = |place: usize| open.postings.entry(keys, list, place, entries[place]);
+            // What is not durable is little, and at the end.
+            let places = (0..entries.len()).rev();
+            let durable = places.map(entry).find(|entry| entry.location.lsn() < durable_lsn);
+            if let Some(entry) = durable {
+                return (entry.key, Some(entry.location));
+            }
+            if self.postings(list.before.newest).is_none() {
+                return (list.key_before, None);
+            }
+        }
+        let newest = match self.role(stream.kind) {
+            Some(Role::Home) => self.homes.get(&stream.id).unwrap_or_default().head.seq,
+            Some(Role::Linked(number)) => {
+                self.users.get(&stream.id).unwrap_or_default().streams[number].newest
+            }
+            _ => 0,
+        };
+        (newest, None)
+    }
+
+    /// Notes how the segment before that of `lsn` ends, when the first batch of the latter is made.
+    pub(crate) fn end_segment_before(&mut self, lsn: u64, end: SegmentEnd) {
+        let number = self.number_of(self.geometry.segment_of(lsn));
+        let before = self.open.iter_mut().find(|open| open.postings.number + 1 == number);
+        if let Some(before) = before {
+            before.end.get_or_insert(end);
+        }
+    }
+
+    /// The oldest segment in memory, if all of it is durable and its file is not being written.
+    pub(crate) fn poll_seal(&mut self, durable_lsn: u64) -> Option<(Postings, SegmentEnd)> {
+        let open = self.open.front_mut()?;
+        let end = open.end.filter(|_| !open.asked)?;
+        if durable_lsn <= open.postings.base + self.geometry.segment_bytes {
+            return None;
+        }
+        open.asked = true;
+        Some((open.postings.clone(), end))
+    }
+
+    /// The file of the oldest segment in memory was written, or could not be. Gives its postings back: they take long to drop.
+    pub(crate) fn handle_sealed(&mut self, sealed: Option<SealedSegment>) -> Option<Postings> {
+        let open = self.open.front_mut().expect("its file was written");
+        open.asked = false;
+        let sealed = sealed?;
+        assert_eq!(sealed.base, open.postings.base, "files are written in the order of the segments");
+        self.sealed.push(sealed);
+        self.open.pop_front().map(|open| open.postings)
+    }
+
+    /// Enters a segment whose file stood there at start. Its blocks follow.
+    pub(crate) fn enter_sealed(&mut self, sealed: SealedSegment, runs: u64) {
+        self.sealed.push(sealed);
+        self.runs += runs;
+    }
+
+    /// Enters what a block of the newest sealed segment says. `None` if it is not sound.
+    pub(crate) fn enter_block(&mut self, number: u32, block: &[u8]) -> Option<()> {
+        let sealed = self.sealed.last().expect("a segment was entered");
+        let (base, first_position) = (sealed.base, sealed.first_position);
+        let segment = self.sealed.len() as u32;
+        for piece in Pieces::of(block, base, number)?.filter(|piece| !piece.goes_on) {
+            let (id, newest) = (&piece.stream.id, piece.len() - 1);
+            let (place, posting) = (piece.place as usize + newest, piece.posting(newest));
+            let keys = self.keys_of(piece.stream.kind);
+            let newest = entry_of(keys, piece.list.first_key, place, posting, base, first_position);
+            match self.role(piece.stream.kind)? {
+                Role::Home => self.homes.update(id, |home| {
+                    home.chain = home.chain.with(segment);
+                    home.head = Head { seq: newest.key, message_count: piece.list.message_count };
+                }),
+                Role::Last(last) => self.homes.update(id, |home| home.last[last] = Some(newest.location)),
+                Role::Linked(linked) => self.users.update(id, |links| {
+                    let stream = &mut links.streams[linked];
+                    (stream.chain, stream.newest) = (stream.chain.with(segment), newest.key);
+                }),
+                Role::Runs => return None,
+            }
+        }
+        Some(())
+    }
+}
+
+/// The list of a stream that begins in segment `number` with `first_key`, and stood as `before`.
+fn list_of((chain, key_before): (Chain, u64), number: u32, first_key: u64) -> List {
+    let before = Chain { newest: chain.newest, jump: chain.with(number).jump };
+    List { before, key_before, first_key, message_count: 0 }
+}

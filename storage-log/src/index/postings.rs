@@ -1,0 +1,133 @@
+//! The postings of one segment, in memory: for each stream that has records there, where they stand.
+//!
+//! Kept while the segment takes records and until its index file is written; bounded by what one segment holds.
+
+use hashbrown::HashMap;
+
+use crate::format::RECORD_ALIGN;
+use crate::location::{Entry, Location};
+use crate::record::StreamId;
+
+use super::resident::{Chain, read_uint};
+
+/// Where a record stands in its segment, and its position counted from the segment's first: 24 bits each, and 16 bits of
+/// length. Places and lengths are in units of 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Posting(u64);
+
+impl Posting {
+    pub(crate) const BYTES: usize = 8;
+
+    fn new(offset: u64, bytes: usize, position: u64) -> Self {
+        let (place, length) = (offset / RECORD_ALIGN as u64, (bytes / RECORD_ALIGN) as u64);
+        assert!(place < 1 << 24 && length < 1 << 16 && position < 1 << 24, "a segment holds 256 MiB");
+        Self(place << 40 | length << 24 | position)
+    }
+
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        Self(read_uint::<8>(bytes, 0))
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
+        self.0.to_le_bytes()
+    }
+
+    /// Its position, counted from the segment's first.
+    pub(crate) fn position(self) -> u64 {
+        self.0 & ((1 << 24) - 1)
+    }
+
+    pub(crate) fn location(self, base: u64) -> Location {
+        let bytes = (self.0 >> 24 & ((1 << 16) - 1)) as usize * RECORD_ALIGN;
+        Location::new(base + (self.0 >> 40) * RECORD_ALIGN as u64, bytes)
+    }
+}
+
+/// What a stream is, to its postings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keys {
+    /// Sequences, dense.
+    Sequences,
+    /// Positions.
+    Positions,
+}
+
+/// The postings of one stream in one segment, but for the postings themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct List {
+    /// The segments that hold the stream before this one: the newest of them, and the newest of an earlier epoch.
+    pub(crate) before: Chain,
+    /// Newest key in those; 0 if there is none.
+    pub(crate) key_before: u64,
+    /// First key here.
+    pub(crate) first_key: u64,
+    /// Messages in the stream up to the last record here.
+    pub(crate) message_count: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct StreamPostings {
+    pub(crate) list: List,
+    pub(crate) entries: Vec<Posting>,
+}
+
+/// All postings of one segment.
+#[derive(Debug)]
+pub struct SegmentPostings {
+    /// Counted from 1.
+    pub(crate) number: u32,
+    pub(crate) base: u64,
+    pub(crate) first_position: u64,
+    /// Position after its last record, once that is known.
+    pub(crate) next_position: u64,
+    /// By the first byte of the id, so that no append pays for the growth of the whole.
+    pub(crate) streams: Vec<HashMap<StreamId, StreamPostings, foldhash::fast::RandomState>>,
+}
+
+impl SegmentPostings {
+    pub(crate) fn new(number: u32, base: u64, first_position: u64) -> Self {
+        let streams = (0..256).map(|_| HashMap::default()).collect();
+        Self { number, base, first_position, next_position: first_position, streams }
+    }
+
+    pub(crate) fn get(&self, stream: StreamId) -> Option<&StreamPostings> {
+        self.streams[usize::from(stream.id[0])].get(&stream)
+    }
+
+    /// Enters a record at `location` into `stream`; `begin` says what came before, if it is the first here.
+    pub(crate) fn push(
+        &mut self,
+        stream: StreamId,
+        location: Location,
+        position: u64,
+        begin: impl FnOnce() -> List,
+    ) -> &mut StreamPostings {
+        let posting =
+            Posting::new(location.lsn() - self.base, location.bytes(), position - self.first_position);
+        let streams = &mut self.streams[usize::from(stream.id[0])];
+        let postings =
+            streams.entry(stream).or_insert_with(|| StreamPostings { list: begin(), entries: Vec::new() });
+        postings.entries.push(posting);
+        postings
+    }
+
+    /// The record that `posting`, number `place` of a list, stands for.
+    pub(crate) fn entry(&self, keys: Keys, list: &List, place: usize, posting: Posting) -> Entry {
+        entry_of(keys, list.first_key, place, posting, self.base, self.first_position)
+    }
+}
+
+pub(crate) fn entry_of(
+    keys: Keys,
+    first_key: u64,
+    place: usize,
+    posting: Posting,
+    base: u64,
+    first_position: u64,
+) -> Entry {
+    let key = match keys {
+        Keys::Sequences => first_key + place as u64,
+        Keys::Positions => first_position + posting.position(),
+    };
+    Entry { key, location: posting.location(base) }
+}

@@ -1,0 +1,264 @@
+//! What memory holds of every stream, however old: one packed entry per id.
+//!
+//! A conversation's entry has the head of its home stream, the places of its newest state and positions, and the newest
+//! segment that holds the stream. A user's entry has the newest key of each stream of links, and its newest segment.
+//! Everything older is found from there, segment by segment (`lookup.rs`).
+//!
+//! Entries stand in chunks that never move and never grow by doubling; a hash table of 4-byte places finds them. It is cut
+//! in 256 by the first byte of the id, so that no append pays for the growth of the whole.
+
+use std::hash::BuildHasher as _;
+
+use hashbrown::HashTable;
+
+use crate::location::{Head, Location};
+
+/// Entries of one chunk: what the last one wastes is some tens of KiB.
+const CHUNK_ENTRIES: usize = 1024;
+
+const ID_BYTES: usize = 16;
+
+/// Segments of one epoch. A jump leads over the rest of an epoch, so the way to the oldest of `n` segments has at most
+/// `n / 64 + 64` steps.
+const EPOCH_SEGMENTS: u32 = 64;
+
+/// The segments that hold a stream, from the newest back. Numbers of segments, from 1; 0 is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Chain {
+    pub(crate) newest: u32,
+    /// The newest one in an epoch before that of `newest`.
+    pub(crate) jump: u32,
+}
+
+impl Chain {
+    /// The chain once `segment` holds the stream too.
+    pub(crate) fn with(self, segment: u32) -> Self {
+        let epoch = |number: u32| (number - 1) / EPOCH_SEGMENTS;
+        if self.newest == 0 || self.newest == segment || epoch(self.newest) == epoch(segment) {
+            return Self { newest: segment, ..self };
+        }
+        Self { newest: segment, jump: self.newest }
+    }
+
+    fn read(bytes: &[u8], at: usize) -> Self {
+        Self { newest: read_uint::<3>(bytes, at) as u32, jump: read_uint::<3>(bytes, at + 3) as u32 }
+    }
+
+    fn put(self, bytes: &mut [u8], at: usize) {
+        put_uint::<3>(bytes, at, u64::from(self.newest));
+        put_uint::<3>(bytes, at + 3, u64::from(self.jump));
+    }
+}
+
+/// Of a conversation: 50 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Home {
+    pub(crate) head: Head,
+    pub(crate) chain: Chain,
+    pub(crate) last: [Option<Location>; 2],
+}
+
+/// Of a user, for each of two streams of links.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Links {
+    pub(crate) streams: [Linked; 2],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Linked {
+    /// Position of the newest link; 0 is none.
+    pub(crate) newest: u64,
+    pub(crate) chain: Chain,
+}
+
+/// An entry that packs into bytes of its own behind the id.
+pub(crate) trait Packed: Copy + Default {
+    /// With the id.
+    const BYTES: usize;
+    fn read(bytes: &[u8]) -> Self;
+    fn put(&self, bytes: &mut [u8]);
+}
+
+impl Packed for Home {
+    const BYTES: usize = ID_BYTES + 34;
+
+    fn read(bytes: &[u8]) -> Self {
+        let last = |at| Location::unpack(read_uint::<8>(bytes, at));
+        Self {
+            head: Head { seq: read_uint::<6>(bytes, 0), message_count: read_uint::<6>(bytes, 6) },
+            chain: Chain::read(bytes, 12),
+            last: [last(18), last(26)],
+        }
+    }
+
+    fn put(&self, bytes: &mut [u8]) {
+        put_uint::<6>(bytes, 0, self.head.seq);
+        put_uint::<6>(bytes, 6, self.head.message_count);
+        self.chain.put(bytes, 12);
+        put_uint::<8>(bytes, 18, Location::pack(self.last[0]));
+        put_uint::<8>(bytes, 26, Location::pack(self.last[1]));
+    }
+}
+
+impl Packed for Links {
+    const BYTES: usize = ID_BYTES + 24;
+
+    fn read(bytes: &[u8]) -> Self {
+        let stream = |at| Linked { newest: read_uint::<6>(bytes, at), chain: Chain::read(bytes, at + 6) };
+        Self { streams: [stream(0), stream(12)] }
+    }
+
+    fn put(&self, bytes: &mut [u8]) {
+        for (stream, at) in self.streams.iter().zip([0, 12]) {
+            put_uint::<6>(bytes, at, stream.newest);
+            stream.chain.put(bytes, at + 6);
+        }
+    }
+}
+
+/// Packed entries by id.
+pub(crate) struct Table<E> {
+    chunks: Vec<Box<[u8]>>,
+    len: u32,
+    places: Vec<HashTable<u32>>,
+    hasher: foldhash::fast::RandomState,
+    entry: std::marker::PhantomData<E>,
+}
+
+impl<E: Packed> Table<E> {
+    pub(crate) fn new() -> Self {
+        Self {
+            chunks: Vec::new(),
+            len: 0,
+            places: vec![HashTable::new(); 256],
+            hasher: foldhash::fast::RandomState::default(),
+            entry: std::marker::PhantomData,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    pub(crate) fn get(&self, id: &[u8; ID_BYTES]) -> Option<E> {
+        let place = self.place(id)?;
+        Some(E::read(&entry_at::<E>(&self.chunks, place)[ID_BYTES..]))
+    }
+
+    /// Changes the entry of `id`, which is made if there is none.
+    pub(crate) fn update<T>(&mut self, id: &[u8; ID_BYTES], change: impl FnOnce(&mut E) -> T) -> T {
+        let place = self.place(id).unwrap_or_else(|| self.add(id));
+        let at = place as usize % CHUNK_ENTRIES * E::BYTES;
+        let bytes = &mut self.chunks[place as usize / CHUNK_ENTRIES][at + ID_BYTES..at + E::BYTES];
+        let mut entry = E::read(bytes);
+        let answer = change(&mut entry);
+        entry.put(bytes);
+        answer
+    }
+
+    fn place(&self, id: &[u8; ID_BYTES]) -> Option<u32> {
+        let same = |place: &u32| entry_at::<E>(&self.chunks, *place)[..ID_BYTES] == *id;
+        self.places[usize::from(id[0])].find(self.hasher.hash_one(id), same).copied()
+    }
+
+    fn add(&mut self, id: &[u8; ID_BYTES]) -> u32 {
+        let place = self.len;
+        if (place as usize).is_multiple_of(CHUNK_ENTRIES) {
+            self.chunks.push(vec![0; CHUNK_ENTRIES * E::BYTES].into_boxed_slice());
+        }
+        let at = place as usize % CHUNK_ENTRIES * E::BYTES;
+        self.chunks[place as usize / CHUNK_ENTRIES][at..at + ID_BYTES].copy_from_slice(id);
+        self.len += 1;
+        let (chunks, hasher) = (&self.chunks, &self.hasher);
+        let hash = |place: &u32| hasher.hash_one(id_of(entry_at::<E>(chunks, *place)));
+        self.places[usize::from(id[0])].insert_unique(hasher.hash_one(id), place, hash);
+        place
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let chunks = self.chunks.len() * CHUNK_ENTRIES * E::BYTES;
+        let slots: usize = self.places.iter().map(HashTable::allocation_size).sum();
+        chunks + slots + self.places.len() * size_of::<HashTable<u32>>()
+    }
+}
+
+fn entry_at<E: Packed>(chunks: &[Box<[u8]>], place: u32) -> &[u8] {
+    let at = place as usize % CHUNK_ENTRIES * E::BYTES;
+    &chunks[place as usize / CHUNK_ENTRIES][at..at + E::BYTES]
+}
+
+fn id_of(entry: &[u8]) -> &[u8; ID_BYTES] {
+    entry[..ID_BYTES].try_into().expect("an id of 16 bytes")
+}
+
+/// A little-endian number of `N` bytes.
+pub(crate) fn read_uint<const N: usize>(bytes: &[u8], at: usize) -> u64 {
+    let mut wide = [0; 8];
+    wide[..N].copy_from_slice(&bytes[at..at + N]);
+    u64::from_le_bytes(wide)
+}
+
+/// # Panics
+/// When the number does not fit: a limit of the format is passed.
+pub(crate) fn put_uint<const N: usize>(bytes: &mut [u8], at: usize, value: u64) {
+    assert!(N == 8 || value >> (8 * N) == 0, "{value} does not fit {N} bytes");
+    bytes[at..at + N].copy_from_slice(&value.to_le_bytes()[..N]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u64) -> [u8; ID_BYTES] {
+        let hash = xxhash_rust::xxh3::xxh3_128(&number.to_le_bytes());
+        hash.to_le_bytes()
+    }
+
+    /// The budget of the index: conversations and users, at the worst moment of the tables' growth.
+    #[test]
+    fn an_entry_takes_at_most_64_bytes() {
+        let (mut homes, mut links) = (Table::<Home>::new(), Table::<Links>::new());
+        for number in 0..250_000 {
+            homes.update(&id(number), |home| home.head.seq = number);
+            links.update(&id(number), |links| links.streams[1].newest = number);
+            if number > 100_000 && number % 1_000 == 0 {
+                assert!(homes.bytes() <= 64 * homes.len(), "{} for {}", homes.bytes(), homes.len());
+                assert!(links.bytes() <= 64 * links.len(), "{} for {}", links.bytes(), links.len());
+            }
+        }
+        for number in 0..250_000 {
+            assert_eq!(homes.get(&id(number)).map(|home| home.head.seq), Some(number));
+            assert_eq!(links.get(&id(number)).map(|links| links.streams[1].newest), Some(number));
+        }
+        assert_eq!(homes.get(&id(250_000)), None);
+    }
+
+    #[test]
+    fn entries_read_back_as_they_were_put() {
+        let location = Location::new(1 << 51, 1 << 19);
+        let home = Home {
+            head: Head { seq: (1 << 48) - 1, message_count: (1 << 48) - 2 },
+            chain: Chain { newest: (1 << 24) - 1, jump: 77 },
+            last: [None, Some(location)],
+        };
+        let mut bytes = [0; Home::BYTES - ID_BYTES];
+        home.put(&mut bytes);
+        assert_eq!(Home::read(&bytes), home);
+        let linked = Linked { newest: 1 << 47, chain: Chain { newest: 9, jump: 8 } };
+        let links = Links { streams: [Linked::default(), linked] };
+        let mut bytes = [0; Links::BYTES - ID_BYTES];
+        links.put(&mut bytes);
+        assert_eq!(Links::read(&bytes), links);
+    }
+
+    #[test]
+    fn a_jump_leads_to_the_epoch_before() {
+        let mut chain = Chain::default();
+        for segment in [1, 2, 64, 65, 66, 130, 131] {
+            chain = chain.with(segment);
+        }
+        assert_eq!(chain, Chain { newest: 131, jump: 66 });
+        assert_eq!(Chain::default().with(5).with(5).with(6), Chain { newest: 6, jump: 0 });
+    }
+}

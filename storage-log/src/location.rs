@@ -1,0 +1,61 @@
+//! Where a record stands, and under which key a stream has it.
+
+use crate::format::RECORD_ALIGN;
+
+const BYTES_BITS: u32 = 16;
+
+/// Where a record stands: its byte in the log and its length, packed into 64 bits (48 + 16, in units of 16 bytes).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Location(u64);
+
+impl Location {
+    pub(crate) fn new(lsn: u64, bytes: usize) -> Self {
+        let unit = RECORD_ALIGN as u64;
+        let (place, length) = (lsn / unit, bytes as u64 / unit);
+        assert!(lsn.is_multiple_of(unit) && (bytes as u64).is_multiple_of(unit));
+        assert!(
+            place < 1 << (64 - BYTES_BITS) && length < 1 << BYTES_BITS,
+            "a log holds 4 PiB, a record 1 MiB"
+        );
+        Self(place << BYTES_BITS | length)
+    }
+
+    /// First byte in the log.
+    #[must_use]
+    pub fn lsn(self) -> u64 {
+        (self.0 >> BYTES_BITS) * RECORD_ALIGN as u64
+    }
+
+    /// Length in the log.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        ((self.0 & ((1 << BYTES_BITS) - 1)) as usize) * RECORD_ALIGN
+    }
+
+    /// As eight bytes; 0 is no location, as no record has no length.
+    pub(crate) fn pack(place: Option<Self>) -> u64 {
+        place.map_or(0, |place| place.0)
+    }
+
+    pub(crate) fn unpack(packed: u64) -> Option<Self> {
+        (packed != 0).then_some(Self(packed))
+    }
+}
+
+/// One record of a stream: `key` is its sequence in a home stream and its position in a linked one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Sequence (home) or position (linked).
+    pub key: u64,
+    /// Where it stands.
+    pub location: Location,
+}
+
+/// The newest record of a home stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Head {
+    /// Its sequence; 0 when the stream has no record.
+    pub seq: u64,
+    /// Messages in the stream.
+    pub message_count: u64,
+}

@@ -1,0 +1,269 @@
+//! The index over many small segments, beside a model that is a map.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use storage_log::format::INDEX_FOOTER_BYTES;
+use storage_log::{Answer, Entry, Geometry, HomeSearch, Log, Lookup, Page, Progress, StreamId, StreamKind};
+
+use support::{
+    Disk, INBOX, MESSAGES, PAGE, STATE, after, before, flush, keys, page, payload, put, seal, stream,
+};
+
+/// A few dozen records fill a segment.
+const SMALL: Geometry = Geometry { segment_bytes: 16 << 10, batch_bytes_max: 8 << 10, block_bytes: 512 };
+
+const MEMBERSHIPS: StreamKind = StreamKind(5);
+
+/// What stands in each stream: keys and payloads.
+type Model = BTreeMap<StreamId, BTreeMap<u64, Vec<u8>>>;
+
+struct Run {
+    log: Log,
+    disk: Disk,
+    model: Model,
+    random: u64,
+}
+
+impl Run {
+    fn new(random: u64, geometry: Geometry) -> Self {
+        let disk = Disk::of(geometry);
+        let log = disk.recover(1).expect("an empty log").log;
+        Self { log, disk, model: Model::new(), random }
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % limit
+    }
+
+    /// A record into a conversation, linked to some users. Few conversations are busy, most are not.
+    fn put(&mut self) {
+        let skewed = self.below(30) * self.below(30) / 30;
+        let home = stream(MESSAGES, skewed as u8);
+        let users: Vec<u8> = (0..self.below(4)).map(|step| (self.below(8) * 4 + step) as u8).collect();
+        let mut links: Vec<StreamId> = users.iter().map(|user| stream(INBOX, *user)).collect();
+        links.extend(users.iter().filter(|user| **user < 9).map(|user| stream(MEMBERSHIPS, *user)));
+        let bytes = vec![skewed as u8; self.below(200) as usize];
+        let Answer::Stored(stored) = put(&mut self.log, home, &bytes, &links) else {
+            panic!("there is room");
+        };
+        let seq = self.log.head(home).seq;
+        self.model.entry(home).or_default().insert(seq, bytes.clone());
+        for link in links {
+            self.model.entry(link).or_default().insert(stored.first_position, bytes.clone());
+        }
+        if self.below(3) == 0 {
+            flush(&mut self.log, &mut self.disk);
+        }
+        if self.below(40) == 0 {
+            seal(&mut self.log, &mut self.disk);
+        }
+    }
+
+    /// Every stream, from any place, both ways.
+    fn check(&mut self) {
+        flush(&mut self.log, &mut self.disk);
+        let (log, disk) = (&self.log, &self.disk);
+        for (stream, expected) in &self.model {
+            let newest = *expected.last_key_value().expect("an entry").0;
+            for from in [0, 1, newest / 3, newest / 2, newest.saturating_sub(5), newest] {
+                let up = after(log, disk, *stream, from);
+                let wanted: Vec<u64> = expected.range(from + 1..).map(|(key, _)| *key).collect();
+                assert_eq!(keys(&up), wanted, "{stream:?} after {from}");
+                for entry in up.iter().step_by(7) {
+                    assert_eq!(payload(disk, entry.location), expected[&entry.key]);
+                }
+                let down = before(log, disk, *stream, from + 1);
+                let wanted: Vec<u64> = expected.range(..=from).rev().map(|(key, _)| *key).collect();
+                assert_eq!(keys(&down), wanted, "{stream:?} before {}", from + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn lookups_find_what_the_model_has_over_any_number_of_segments() {
+    for seed in 0..12 {
+        let mut run = Run::new(seed, SMALL);
+        for round in 0..4 {
+            (0..600).for_each(|_| run.put());
+            run.check();
+            // Some rounds begin anew, from what index files there are.
+            if round % 2 == 0 {
+                let recovered = run.disk.recover(round + 2).expect("a sound log");
+                run.log = recovered.log;
+                run.check();
+            }
+        }
+        assert!(run.disk.indexes.len() > 20, "{} sealed segments", run.disk.indexes.len());
+    }
+}
+
+/// Only the way matters here: a stream that is rarely written, over segments that others fill.
+#[test]
+fn the_way_to_the_oldest_record_is_short() {
+    let mut run = Run::new(1, SMALL);
+    let (rare, filler) = (stream(MESSAGES, 1), stream(MESSAGES, 2));
+    let segments = 1_000;
+    while run.disk.indexes.len() < segments {
+        put(&mut run.log, rare, b"rare", &[stream(INBOX, 3)]);
+        for _ in 0..2 {
+            put(&mut run.log, filler, &[0; 7_000], &[]);
+            flush(&mut run.log, &mut run.disk);
+        }
+        seal(&mut run.log, &mut run.disk);
+    }
+    let Run { log, disk, .. } = &run;
+    for (stream, first) in [(rare, 1), (stream(INBOX, 3), 1)] {
+        let (found, more, reads) = page(log, disk, Lookup::after(log, stream, 0, PAGE));
+        assert_eq!((found[0].key, more), (first, true));
+        assert!(reads <= segments / 64 + 64 + 10, "{reads} blocks read");
+    }
+    assert_eq!(after(log, disk, rare, 0).len() as u64, log.head(rare).seq);
+    // The newest page is near, wherever it has to be read.
+    let page_of_five = Page { items_max: 5, ..PAGE };
+    let (found, _, reads) = page(log, disk, Lookup::before(log, rare, u64::MAX, 0, page_of_five));
+    assert!(found.len() == 5 && reads <= 6, "{reads} blocks read for {} entries", found.len());
+}
+
+#[test]
+fn a_long_list_is_entered_at_the_right_block() {
+    let geometry = Geometry { segment_bytes: 4 << 20, batch_bytes_max: 64 << 10, block_bytes: 512 };
+    let mut run = Run::new(1, geometry);
+    let (busy, other, inbox) = (stream(MESSAGES, 5), stream(MESSAGES, 4), stream(INBOX, 5));
+    while run.disk.indexes.len() < 2 {
+        for _ in 0..200 {
+            put(&mut run.log, busy, b"", &[inbox]);
+        }
+        put(&mut run.log, other, b"", &[]);
+        flush(&mut run.log, &mut run.disk);
+        seal(&mut run.log, &mut run.disk);
+    }
+    let (log, disk) = (&run.log, &run.disk);
+    let head = log.head(busy).seq;
+    assert!(head > 30_000, "{head} records");
+    for stream in [busy, inbox] {
+        let newest = after(log, disk, stream, 0).last().expect("records").key;
+        for from in (0..newest).step_by(997) {
+            let (found, _, reads) = page(log, disk, Lookup::after(log, stream, from, PAGE));
+            assert!(found[0].key > from && found[0].key <= from + 2 && reads <= 8, "{reads} blocks");
+            let (found, _, reads) = page(log, disk, Lookup::before(log, stream, from + 2, 0, PAGE));
+            assert!(found[0].key <= from + 1 && reads <= 8, "{reads} blocks");
+        }
+    }
+}
+
+#[test]
+fn an_index_file_that_is_damaged_or_missing_is_made_anew() {
+    let mut run = Run::new(9, SMALL);
+    (0..900).for_each(|_| run.put());
+    seal(&mut run.log, &mut run.disk);
+    run.check();
+    let whole = run.disk.clone();
+    let bases: Vec<u64> = whole.indexes.keys().copied().collect();
+    for (number, base) in bases.iter().enumerate().step_by(3) {
+        let length = whole.indexes[base].len();
+        for at in [0, 5, 17, 40, 60, length - 300, length - 129, length - 128, length - 20, length - 1] {
+            run.disk.indexes.get_mut(base).expect("a file")[at] ^= 0x10;
+            run.log = run.disk.recover(number as u32).expect("the log is sound").log;
+            // All that follow are made anew, from this one on.
+            while let Some(job) = run.log.poll_index() {
+                assert!(job.base() >= *base);
+                let sealed = run.disk.write_index(&job);
+                run.log.handle_indexed(Some(sealed));
+            }
+            // But for the footer, which says when it was made.
+            let (made, before) = (&run.disk.indexes[base], &whole.indexes[base]);
+            let content = length - INDEX_FOOTER_BYTES;
+            assert!(made[..content] == before[..content], "byte {at} of file {number}");
+        }
+        run.check();
+    }
+    run.disk.indexes.remove(&bases[2]);
+    run.log = run.disk.recover(77).expect("the log is sound").log;
+    run.check();
+    // One that says of another segment that it is this one.
+    run.disk.indexes = whole.indexes.clone();
+    run.disk.indexes.insert(bases[1], whole.indexes[&bases[3]].clone());
+    run.log = run.disk.recover(78).expect("the log is sound").log;
+    run.check();
+}
+
+#[test]
+fn a_block_that_rots_while_the_log_serves_is_noticed() {
+    let mut run = Run::new(5, SMALL);
+    (0..600).for_each(|_| run.put());
+    seal(&mut run.log, &mut run.disk);
+    let (base, file) = run.disk.indexes.first_key_value().expect("sealed segments");
+    let mut block = file[..storage_log::INDEX_BLOCK_BYTES].to_vec();
+    block[77] ^= 1;
+    let mut lookup = Lookup::after(&run.log, stream(MESSAGES, 0), 0, PAGE);
+    loop {
+        match lookup.poll(&run.log) {
+            Progress::Read(place) if place.base == *base => lookup.feed(place, block.clone()),
+            Progress::Read(place) => {
+                let file = &run.disk.indexes[&place.base];
+                lookup.feed(place, file[place.offset() as usize..][..block.len()].to_vec());
+            }
+            Progress::Damaged(place) => break assert_eq!(place.base, *base),
+            Progress::Done => panic!("the first record is in that block"),
+        }
+    }
+}
+
+#[test]
+fn a_damaged_record_of_a_sealed_segment_is_named() {
+    let mut run = Run::new(3, SMALL);
+    (0..400).for_each(|_| run.put());
+    flush(&mut run.log, &mut run.disk);
+    seal(&mut run.log, &mut run.disk);
+    let (log, disk) = (&run.log, &run.disk);
+    for (stream, expected) in run.model.iter().filter(|(stream, _)| stream.kind == MESSAGES) {
+        let entries: Vec<Entry> = after(log, disk, *stream, 0);
+        assert_eq!(entries.len(), expected.len());
+        for entry in entries.iter().step_by(5) {
+            let mut search = HomeSearch::new(entry.location);
+            while let Progress::Read(place) = search.poll(log) {
+                let file = &disk.indexes[&place.base];
+                search.feed(file[place.offset() as usize..][..storage_log::INDEX_BLOCK_BYTES].to_vec());
+            }
+            assert_eq!(search.found(), Some((*stream, entry.key)));
+        }
+    }
+}
+
+#[test]
+fn the_newest_state_is_known_and_none_that_is_not_durable() {
+    let mut run = Run::new(3, SMALL);
+    let (talk, state) = (stream(MESSAGES, 1), stream(STATE, 1));
+    for seq in 1..=300_u64 {
+        put(&mut run.log, talk, &[1; 100], &[]);
+        if seq % 50 == 1 {
+            let payload = seq.to_le_bytes();
+            let draft = storage_log::Draft {
+                stream: state,
+                expected_head: seq - 1,
+                messages: 0,
+                schema: 1,
+                payload: &payload,
+                links: &[],
+            };
+            assert!(matches!(run.log.append(&[draft], 1), Answer::Stored(_)));
+        }
+        flush(&mut run.log, &mut run.disk);
+    }
+    seal(&mut run.log, &mut run.disk);
+    for log in [&run.log, &run.disk.recover(2).expect("a sound log").log] {
+        let location = log.last(state).expect("it is durable");
+        let (base, offset) = (SMALL.segment_of(location.lsn()), SMALL.offset_of(location.lsn()) as usize);
+        let record = Log::verify(location, &run.disk.segments[&base][offset..offset + location.bytes()]);
+        let record = record.expect("a sound record");
+        assert_eq!((record.seq(), record.payload()), (251, &251_u64.to_le_bytes()[..]));
+        assert_eq!(log.durable_head(talk).seq, 300);
+    }
+    put(&mut run.log, state, b"not durable", &[]);
+    assert_eq!(run.log.last(state), None);
+}
