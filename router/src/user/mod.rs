@@ -271,6 +271,12 @@ impl UserSide {
         (session.generation == id.generation).then_some(&session.user)
     }
 
+    /// The connections of a user's sessions, as [`UserSide::connect`] was told them.
+    pub fn connections_of(&self, user: &UserId) -> impl Iterator<Item = u64> + '_ {
+        let slots = self.users.get(user).into_iter().flatten();
+        slots.map(|slot| self.sessions[*slot as usize].connection)
+    }
+
     /// The next request for the owner of a log.
     pub fn poll_mail(&mut self) -> Option<(ShardId, Request)> {
         self.mail.pop_front()
