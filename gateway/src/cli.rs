@@ -140,7 +140,7 @@ pub struct TokenFlags {
     pub ttl: u64,
 }
 
-/// Ten years. A token cannot be called back, so a longer one is hardly meant.
+/// Ten years. A token without an end has to be revoked one day, so a longer one is hardly meant.
 const TTL_SECONDS_MAX: u64 = 10 * 366 * 24 * 60 * 60;
 
 impl ServeFlags {

@@ -1,6 +1,6 @@
 //! The only place where actions become operations of a ring, and completions become events.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +14,7 @@ use router::mail::Clock;
 use slab::Slab;
 use storage_log::format::BLOCK_BYTES_MAX;
 use storage_log::{BlockPlace, Buffer, Geometry, INDEX_BLOCK_BYTES, Location, WriteBatch};
+use tokio::sync::oneshot;
 
 use crate::files::{Command, Inbox, Job, Work};
 use crate::mailbox::Mesh;
@@ -73,6 +74,8 @@ pub struct Driver {
     zeros: HashMap<u16, Arc<AtomicBool>>,
     inbox: Inbox,
     geometry: Geometry,
+    /// Who waits for which revocation, in the order in which the shard was told of them.
+    revoking: VecDeque<oneshot::Sender<u64>>,
     jobs: Sender<Job>,
     epoch: Instant,
     metrics: Arc<ShardMetrics>,
@@ -90,7 +93,8 @@ impl Driver {
                 segments.insert((log, base), add(&mut ring, file));
             }
         }
-        let (listeners, reads, zeros) = (Vec::new(), Slab::new(), HashMap::new());
+        let (listeners, reads, zeros, revoking) =
+            (Vec::new(), Slab::new(), HashMap::new(), VecDeque::new());
         Self {
             ring,
             shard,
@@ -102,6 +106,7 @@ impl Driver {
             zeros,
             inbox,
             geometry,
+            revoking,
             jobs,
             epoch,
             metrics,
@@ -158,6 +163,10 @@ impl Driver {
         while let Some(command) = self.inbox.take() {
             match command {
                 Command::Drain => events.push(Event::Drain),
+                Command::Revoke { revocation, closed } => {
+                    self.revoking.push_back(closed);
+                    events.push(Event::Revoke(revocation));
+                }
                 Command::Segment { log, base, file } => {
                     let ready = file.is_some();
                     if let Some(file) = file {
@@ -265,6 +274,11 @@ impl Driver {
                 self.ring.recv_multishot(socket, token(connection));
             }
             Action::Recycle(buffer) => self.ring.recycle(buffer),
+            Action::Revoked { closed } => {
+                let waiting = self.revoking.pop_front().expect("one answer to each");
+                // Nobody may wait any more.
+                let _ = waiting.send(closed);
+            }
             Action::Send(connection, socket, bytes) => self.ring.send(socket, token(connection), bytes),
             Action::SendSocket { connection, socket, target, migration } => {
                 let address = self.addresses[target.index()];

@@ -1,4 +1,5 @@
-//! The one thread that does what would block a shard: making segment files, filling them with zeros, writing index files.
+//! The one thread that does what would block a shard: making segment files, filling them with zeros, writing index files. And
+//! how any thread leaves a shard a command.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -9,7 +10,9 @@ use std::thread::{self, JoinHandle};
 use crossbeam::queue::ArrayQueue;
 use ring::Waker;
 use storage_log::{IndexJob, Postings, SealedSegment, index_file_name};
+use tokio::sync::oneshot;
 
+use crate::auth::Revocation;
 use crate::indexes;
 use crate::segments::{SegmentFile, SegmentMaker, log_directory};
 
@@ -17,6 +20,13 @@ use crate::segments::{SegmentFile, SegmentMaker, log_directory};
 pub enum Command {
     /// Finish and stop.
     Drain,
+    /// Tokens are taken back.
+    Revoke {
+        /// Which.
+        revocation: Revocation,
+        /// Hears how many sessions were closed, when they are.
+        closed: oneshot::Sender<u64>,
+    },
     /// A segment that was asked for, or none: the disk is full or failed.
     Segment {
         /// Of which log.
@@ -52,6 +62,9 @@ pub struct Inbox {
 /// Commands waiting for one shard: one per owned log and a drain, with room to spare.
 const COMMANDS_MAX: usize = 256;
 
+/// Commands that may wait when another is offered: the rest of the places is for those that must not be refused.
+const OFFERED_MAX: usize = 128;
+
 impl Inbox {
     /// An inbox of the shard that `waker` wakes.
     #[must_use]
@@ -63,6 +76,14 @@ impl Inbox {
     pub fn send(&self, command: Command) {
         assert!(self.queue.push(command).is_ok(), "a log asks for one thing at a time");
         self.waker.wake();
+    }
+
+    /// Leaves a command and wakes the shard, unless so many wait that it has stopped taking any. Whether it was left.
+    #[must_use]
+    pub fn offer(&self, command: Command) -> bool {
+        let left = self.queue.len() < OFFERED_MAX && self.queue.push(command).is_ok();
+        self.waker.wake();
+        left
     }
 
     /// The next command.

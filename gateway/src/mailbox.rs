@@ -18,6 +18,8 @@ use router::ShardId;
 use router::mail::{Reply, Request};
 use router::user::{COMMAND_CREDITS, PAGE_CREDITS};
 
+use crate::auth::Verified;
+
 /// Connections on their way from one shard to another.
 pub const MOVE_CREDITS: u32 = 256;
 
@@ -33,10 +35,8 @@ pub struct Move {
     pub migration: u64,
     /// Codec and phase.
     pub codec: Session,
-    /// Whose it is.
-    pub user: UserId,
-    /// When the token ends, in milliseconds since 1970.
-    pub expires_at: u64,
+    /// Whose it is, and until when.
+    pub verified: Verified,
     /// The number of the `connect`.
     pub id: RequestId,
     /// The `connect`.

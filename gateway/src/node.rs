@@ -16,7 +16,7 @@ use router::{ConversationSide, Places, ShardId, Starts};
 use storage_log::{Geometry, Run};
 
 use crate::admin::{self, AdminContext};
-use crate::auth::{AdminToken, Keys, Verifier, development_banner};
+use crate::auth::{AdminToken, DenyList, Keys, Verifier, development_banner};
 use crate::config::Config;
 use crate::driver::{Driver, DriverParts};
 use crate::files::{self, Command, Inbox, Job};
@@ -302,6 +302,7 @@ fn shard_thread(
         logs: owned,
         verifier: common.verifier.clone(),
         cache_key,
+        denied: DenyList::default(),
         metrics: metrics.clone(),
         state: common.state.clone(),
         random: u64::from_le_bytes(random),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gateway::auth::Keys;
+use gateway::auth::{DenyList, Keys};
 use gateway::mailbox::{Mailboxes, Mesh};
 use gateway::metrics::ShardMetrics;
 use gateway::shard::{OwnedLog, Shard, ShardConfig, ShardParts};
@@ -68,6 +68,7 @@ impl Node {
                 logs: owned.collect(),
                 verifier: keys.verifier.clone(),
                 cache_key: [3; 32],
+                denied: DenyList::default(),
                 metrics: metrics[id.index()].clone(),
                 state: state.clone(),
                 random: rng.roll(),

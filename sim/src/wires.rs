@@ -14,7 +14,7 @@ impl World {
         let here = ShardId(shard as u16);
         let run = self.run;
         match action {
-            Action::Accepting(_) | Action::Recycle(_) => {}
+            Action::Accepting(_) | Action::Recycle(_) | Action::Revoked { .. } => {}
             Action::Close(connection, socket) => {
                 self.net.remove(here, socket.index());
                 let delay = self.rng.between(1, 50);

@@ -6,7 +6,9 @@
 //! Invariant: no key and no token is ever shown by `Debug`, `Display` or a log line of this module.
 
 mod cache;
+mod deny_list;
 mod development;
+mod revocation;
 mod secret_file;
 mod token;
 
@@ -16,8 +18,10 @@ use std::{
 };
 
 pub use cache::TokenCache;
+pub use deny_list::{DenyList, TokenId};
 pub use development::banner as development_banner;
-pub use token::{Issuer, TokenError, Verified, Verifier};
+pub use revocation::{FOR_EVER, JTI_BYTES_MAX, Revocation, Span, Subject};
+pub use token::{Issued, Issuer, TokenError, Verified, Verifier};
 
 use crate::config::{Config, KeyConfig};
 

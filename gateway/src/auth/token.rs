@@ -16,16 +16,17 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::deny_list::TokenId;
 use crate::config::Config;
 
 /// Fewest bytes of a shared secret: as many as HMAC-SHA-256 gives (RFC 7518, section 3.2).
 pub(super) const SECRET_BYTES_MIN: usize = 32;
 /// How far `iat` may lie ahead of our clock.
-const ISSUED_AHEAD_MAX: Duration = Duration::from_secs(60);
+pub(super) const ISSUED_AHEAD_MAX: Duration = Duration::from_secs(60);
 /// An Ed25519 public key.
 const EDDSA_PUBLIC_BYTES: usize = 32;
 /// Times of tokens are seconds; above the year 9999 they are a mistake, perhaps milliseconds.
-const SECONDS_MAX: f64 = 253_402_300_800.0;
+pub(super) const SECONDS_MAX: f64 = 253_402_300_800.0;
 
 /// A token that was judged good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,18 @@ pub struct Verified {
     pub user: UserId,
     /// From this time on it is not good any more.
     pub expires_at: UnixMillis,
+    /// What it can be revoked by, beside its user.
+    pub issued: Issued,
+}
+
+/// What tells the tokens of one user apart when some of them are revoked. Every session keeps one, so it is
+/// small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// `iat`, in whole seconds since 1970, rounded down: exact where bounds are whole seconds.
+    pub at: u32,
+    /// Of its `jti`.
+    pub id: TokenId,
 }
 
 /// Why a token is not good. One word for everything that was never right, so that a stranger who probes
@@ -44,6 +57,8 @@ pub enum TokenError {
     Bad,
     /// Was, and its time has passed.
     Expired,
+    /// Was, and an operator took it back.
+    Revoked,
 }
 
 impl fmt::Display for TokenError {
@@ -51,6 +66,7 @@ impl fmt::Display for TokenError {
         f.write_str(match self {
             Self::Bad => "the token is not valid",
             Self::Expired => "the token has expired",
+            Self::Revoked => "the token was revoked",
         })
     }
 }
@@ -129,7 +145,8 @@ fn judge(payload: &Payload, claims: &Claims, now: UnixMillis) -> Result<Verified
     let user = UserId::new(&payload.sub).map_err(|_| TokenError::Bad)?;
     let expires_at = millis(payload.exp)?;
     let issued_ahead_until = UnixMillis(now.0.saturating_add(ISSUED_AHEAD_MAX.as_millis() as u64));
-    let issued = millis(payload.iat)? <= issued_ahead_until;
+    let issued_at = millis(payload.iat)?;
+    let issued = issued_at <= issued_ahead_until;
     let begun = payload.nbf.map_or(Ok(true), |nbf| millis(nbf).map(|begin| begin <= now))?;
     let by_us = claims.issuer.is_none() || payload.iss == claims.issuer;
     let for_us = claims.audience.as_ref().is_none_or(|audience| match &payload.aud {
@@ -140,7 +157,13 @@ fn judge(payload: &Payload, claims: &Claims, now: UnixMillis) -> Result<Verified
     if !(issued && begun && by_us && for_us) {
         return Err(TokenError::Bad);
     }
-    if now >= expires_at { Err(TokenError::Expired) } else { Ok(Verified { user, expires_at }) }
+    if now >= expires_at {
+        return Err(TokenError::Expired);
+    }
+    // It lies at most a minute ahead, so it fits until 2106.
+    let at = u32::try_from(issued_at.0 / 1000).unwrap_or(u32::MAX);
+    let id = payload.jti.as_deref().map_or(TokenId::NONE, TokenId::of);
+    Ok(Verified { user, expires_at, issued: Issued { at, id } })
 }
 
 /// A numeric date of RFC 7519: seconds, possibly with a fraction.
@@ -159,6 +182,7 @@ struct Payload {
     iat: f64,
     exp: f64,
     nbf: Option<f64>,
+    jti: Option<String>,
     iss: Option<String>,
     aud: Option<Audience>,
 }

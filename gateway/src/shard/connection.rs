@@ -8,6 +8,7 @@ use router::mail::SessionId;
 use router::user::Outbox;
 use slab::Slab;
 
+use crate::auth::Issued;
 use crate::mailbox::Move;
 
 /// One connection of a shard: its slot, and a generation that tells connections of one slot apart.
@@ -54,6 +55,8 @@ pub(super) enum Stage {
         session: SessionId,
         /// When its token ends, in milliseconds since 1970.
         expires_at: u64,
+        /// What its token can be revoked by.
+        issued: Issued,
     },
     /// The echo service.
     Echo,
@@ -171,6 +174,11 @@ impl Connections {
 
     pub(super) fn remove(&mut self, id: ConnectionId) -> Connection {
         self.slots.remove(id.slot as usize)
+    }
+
+    /// All slots in use are below this.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.capacity()
     }
 
     pub(super) fn ids(&self) -> Vec<ConnectionId> {

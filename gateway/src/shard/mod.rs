@@ -10,9 +10,11 @@ mod echo;
 mod flush;
 mod logs;
 mod moving;
+mod revoke;
 mod serve;
 mod timers;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -26,7 +28,7 @@ use router::mail::Clock;
 use router::{Places, ShardId, UserSide};
 use storage_log::{Buffer, IndexJob, Postings, SealedSegment, WriteBatch};
 
-use crate::auth::{TokenCache, Verifier};
+use crate::auth::{DenyList, Revocation, TokenCache, Verifier};
 use crate::mailbox::{Back, Forward, Mailboxes};
 use crate::metrics::ShardMetrics;
 use crate::state::NodeState;
@@ -34,6 +36,7 @@ use crate::wheel::Wheel;
 use connection::Connections;
 use drain::Drain;
 use moving::Moves;
+use revoke::Sweep;
 
 pub use connection::ConnectionId;
 pub use logs::OwnedLog;
@@ -106,6 +109,8 @@ pub enum Event {
         /// How.
         end: ReceiveEnd,
     },
+    /// An operator took tokens back: [`Action::Revoked`] answers, in the order of these.
+    Revoke(Revocation),
     /// The next segment of a log exists, or could not be made.
     SegmentPrepared {
         /// Which log.
@@ -218,6 +223,11 @@ pub enum Action {
     },
     /// Give a buffer back.
     Recycle(RecvBuffer),
+    /// All sessions here that a revocation concerns are closed.
+    Revoked {
+        /// How many there were.
+        closed: u64,
+    },
     /// Send: [`Event::Sent`] follows.
     Send(ConnectionId, Socket, Bytes),
     /// Install a descriptor at another shard: [`Event::SocketSent`] follows.
@@ -278,6 +288,8 @@ pub struct ShardParts {
     pub verifier: Verifier,
     /// Secret of its cache of tokens.
     pub cache_key: [u8; 32],
+    /// Tokens revoked before the start.
+    pub denied: DenyList,
     /// Where it counts.
     pub metrics: Arc<ShardMetrics>,
     /// Where it says that a log has failed.
@@ -298,6 +310,9 @@ pub struct Shard {
     wheel: Wheel,
     verifier: Verifier,
     tokens: TokenCache,
+    denied: DenyList,
+    /// Revocations whose sessions are being closed: as many as were sent, which are few.
+    sweeps: VecDeque<Sweep>,
     moves: Moves,
     metrics: Arc<ShardMetrics>,
     state: Arc<NodeState>,
@@ -329,6 +344,8 @@ impl Shard {
             wheel: Wheel::new(),
             verifier: parts.verifier,
             tokens: TokenCache::new(parts.cache_key),
+            denied: parts.denied,
+            sweeps: VecDeque::new(),
             moves: Moves::new(parts.id),
             metrics: parts.metrics,
             state: parts.state,
@@ -352,6 +369,7 @@ impl Shard {
         }
         self.take_mail();
         self.check_timers();
+        self.continue_sweeps();
         self.continue_drain();
         self.exchange_local();
         self.poll_logs();
@@ -372,6 +390,7 @@ impl Shard {
             Event::IndexWritten { log, sealed } => self.handle_indexed(log, sealed),
             Event::Received { connection, buffer, armed } => self.handle_received(connection, buffer, armed),
             Event::ReceiveEnded { connection, end } => self.handle_receive_ended(connection, end),
+            Event::Revoke(revocation) => self.handle_revoke(revocation),
             Event::SegmentPrepared { log, ready } => self.handle_segment(log, ready),
             Event::SegmentZeroed { log } => self.handle_zeroed(log),
             Event::Sent { connection, bytes, sent } => self.handle_sent(connection, bytes, sent),
@@ -464,7 +483,9 @@ impl Shard {
     #[must_use]
     pub fn wait_micros(&self) -> u64 {
         // Notes wait for room in a ring that nobody rings for; a drain goes by tenths of a second.
-        let wait = if self.mail.has_notes() {
+        let wait = if !self.sweeps.is_empty() {
+            0
+        } else if self.mail.has_notes() {
             1_000
         } else if self.drain.is_some() {
             20_000

@@ -13,6 +13,7 @@ use router::ShardId;
 
 use super::connection::{Connection, Stage};
 use super::{Action, ConnectionId, Shard};
+use crate::auth::TokenError;
 use crate::mailbox::{Back, Forward, MOVE_CREDITS, Move};
 use crate::metrics::RefusedReason;
 
@@ -69,7 +70,7 @@ impl Shard {
             unreachable!("the caller looked");
         };
         let socket = connection.socket;
-        let target = self.places.home_of(&moved.user);
+        let target = self.places.home_of(&moved.verified.user);
         if !self.moves.take_credit(target) {
             self.metrics.refused_total(RefusedReason::NoCredit).increment();
             return self.end(id, CloseCode::OVERLOAD, "too many connections are moving");
@@ -164,13 +165,18 @@ impl Shard {
     /// Both halves are here: the connection goes on as if it had been accepted here.
     fn arrive(&mut self, source: ShardId, moved: Box<Move>, socket: Socket) {
         self.mail.reply(source, Back::Moved);
-        let Move { codec, user, expires_at, id, connect, mut leftover, .. } = *moved;
+        let Move { codec, verified, id, connect, mut leftover, .. } = *moved;
         let second = self.second() as u32;
         let connection = Connection::new(socket, Stage::Arriving { bearer: None }, codec, second);
         let connection = self.connections.insert(connection);
         self.schedule(connection);
         self.drain_too(connection);
-        self.begin_session(connection, user, expires_at, id, connect);
+        // While it was on its way the token may have been revoked, with nothing here yet to close.
+        if self.is_revoked(&verified) {
+            self.refuse_token(connection, id, TokenError::Revoked);
+        } else {
+            self.begin_session(connection, verified, id, connect);
+        }
         self.handle_bytes(connection, &mut leftover);
         self.rearm(connection);
         self.flush(connection);

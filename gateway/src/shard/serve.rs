@@ -4,23 +4,21 @@ use std::net::SocketAddr;
 
 use protocol::command::{Command, Connect, Request};
 use protocol::event::{CloseCode, ErrorCode, Refusal};
-use protocol::ids::{RequestId, UserId};
+use protocol::ids::RequestId;
 use protocol::session::{End, Frames, Input, Session, SessionLimits};
 use protocol::upgrade::{HttpRefusal, Upgrade, UpgradePolicy};
 use ring::{RecvBuffer, Socket};
 use router::user::refusal;
 
 use super::connection::{Connection, Stage};
+use super::revoke::refused;
 use super::{Action, ConnectionId, Listener, ReceiveEnd, Shard, echo};
-use crate::auth::TokenError;
+use crate::auth::{TokenError, Verified};
 use crate::mailbox::Move;
 use crate::metrics::RefusedReason;
 
 /// What unauthenticated peers may make a shard hold.
 const STRANGER_BYTES_MAX: usize = 16 << 20;
-
-/// What is said of every token that is not valid, whatever is wrong with it.
-const BAD_TOKEN: &str = "the token is not valid";
 
 /// One thing that came out of the bytes, free of them.
 enum Step {
@@ -207,10 +205,7 @@ impl Shard {
                 Err(CloseCode::POLICY)
             }
             (Stage::Arriving { .. }, Err(Refusal { id: Some(number), code: ErrorCode::BadToken, .. })) => {
-                let form = connection.codec.form();
-                connection.push(refusal(form, number, ErrorCode::BadToken, BAD_TOKEN));
-                self.metrics.refused_total(RefusedReason::Token).increment();
-                Err(CloseCode::BAD_TOKEN)
+                return self.refuse_token(id, number, TokenError::Bad);
             }
             (Stage::Arriving { .. }, Err(refused)) if refused.id.is_some() => {
                 let (form, number) = (connection.codec.form(), refused.id.expect("looked at"));
@@ -223,7 +218,6 @@ impl Shard {
         if let Err(code) = result {
             let reason = match code {
                 CloseCode::OVERLOAD => "too many commands under way",
-                CloseCode::BAD_TOKEN => BAD_TOKEN,
                 _ => "",
             };
             self.end(id, code, reason);
@@ -233,38 +227,25 @@ impl Shard {
     /// Judges the token and starts the session, here or at the user's home.
     fn connect(&mut self, id: ConnectionId, number: RequestId, mut connect: Connect) {
         let connection = self.connections.find(id).expect("the caller found it");
-        let form = connection.codec.form();
         let Stage::Arriving { bearer } = &mut connection.stage else {
             unreachable!("the caller looked");
         };
         let token = connect.token.take().or_else(|| bearer.take());
         let verified = match &token {
-            Some(token) => self.tokens.check(&self.verifier, token.as_str(), self.clock.unix),
+            Some(token) => self.judge(token.as_str()),
             None => Err(TokenError::Bad),
         };
         let verified = match verified {
             Ok(verified) => verified,
-            Err(error) => {
-                let (code, close, message) = match error {
-                    TokenError::Bad => (ErrorCode::BadToken, CloseCode::BAD_TOKEN, BAD_TOKEN),
-                    TokenError::Expired => {
-                        (ErrorCode::ExpiredToken, CloseCode::EXPIRED, "the token has expired")
-                    }
-                };
-                let connection = self.connections.find(id).expect("the caller found it");
-                connection.push(refusal(form, number, code, message));
-                self.metrics.refused_total(RefusedReason::Token).increment();
-                return self.end(id, close, message);
-            }
+            Err(error) => return self.refuse_token(id, number, error),
         };
-        let (user, expires_at) = (verified.user, verified.expires_at.0);
-        if self.places.home_of(&user) == self.id {
-            return self.begin_session(id, user, expires_at, number, connect);
+        if self.places.home_of(&verified.user) == self.id {
+            return self.begin_session(id, verified, number, connect);
         }
         let connection = self.connections.find(id).expect("the caller found it");
         let codec = Session::server(&SessionLimits::CONNECT);
         let leftover = Vec::new();
-        let moved = Move { migration: 0, codec, user, expires_at, id: number, connect, leftover };
+        let moved = Move { migration: 0, codec, verified, id: number, connect, leftover };
         connection.stage = Stage::Leaving(Box::new(moved));
     }
 
@@ -272,16 +253,16 @@ impl Shard {
     pub(super) fn begin_session(
         &mut self,
         id: ConnectionId,
-        user: UserId,
-        expires_at: u64,
+        verified: Verified,
         number: RequestId,
         connect: Connect,
     ) {
+        let Verified { user, expires_at, issued } = verified;
         let connection = self.connections.find(id).expect("the caller found it");
         let form = connection.codec.form();
         match self.users.connect(id.pack(), user, form, number, connect, self.clock.unix) {
             Ok(session) => {
-                connection.stage = Stage::Live { session, expires_at };
+                connection.stage = Stage::Live { session, expires_at: expires_at.0, issued };
                 connection.codec.admit(&SessionLimits::OPEN);
                 self.schedule_sooner(id);
             }
@@ -301,19 +282,22 @@ impl Shard {
         number: RequestId,
         token: &str,
     ) {
-        let verified = self.tokens.check(&self.verifier, token, self.clock.unix);
-        match verified {
+        let error = match self.judge(token) {
             Ok(verified) if self.users.user_of(session) == Some(&verified.user) => {
                 let connection = self.connections.find(id).expect("the caller found it");
-                connection.stage = Stage::Live { session, expires_at: verified.expires_at.0 };
+                let (expires_at, issued) = (verified.expires_at.0, verified.issued);
+                connection.stage = Stage::Live { session, expires_at, issued };
                 self.schedule_sooner(id);
                 if let Err(code) = self.users.handle_refresh(session, number) {
                     self.end(id, code, "too many commands under way");
                 }
+                return;
             }
-            Ok(_) | Err(TokenError::Bad) => self.end(id, CloseCode::BAD_TOKEN, BAD_TOKEN),
-            Err(TokenError::Expired) => self.end(id, CloseCode::EXPIRED, "the token has expired"),
-        }
+            Ok(_) => TokenError::Bad,
+            Err(error) => error,
+        };
+        let (_, close, message) = refused(error);
+        self.end(id, close, message);
     }
 
     /// Keeps the sums of what is held for peers without a session and by the echo service.
