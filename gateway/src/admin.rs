@@ -1,17 +1,18 @@
-//! The admin server: is the node alive, should clients come, what did it count, and "drain now".
+//! The admin server: is the node alive, should clients come, what did it count; "drain now" and "take these
+//! tokens back".
 //!
-//! HTTP/1.1 on the control thread, for a handful of local or trusted callers. It reads atomics and never
-//! asks a shard, so a busy node answers and a scrape costs the shards nothing. Reading is open to whoever
-//! reaches the address; changing something takes the admin token.
+//! HTTP/1.1 on the control thread, for a handful of local or trusted callers. Reading is atomics and never
+//! asks a shard, so a busy node answers and a scrape costs the shards nothing; it is open to whoever reaches
+//! the address. Changing something takes the admin token.
 //!
 //! Invariant: one caller holds at most one of `CONNECTIONS_MAX` places, for at most
 //! `CONNECTION_TIME_MAX`, whatever it sends or does not read.
 
-use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{fmt, fmt::Write as _, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
-    extract::State,
+    Json, Router, body,
+    extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing,
@@ -21,6 +22,7 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
+use serde::Serialize;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -28,8 +30,10 @@ use tokio::{
 };
 
 use crate::{
-    auth::AdminToken,
+    auth::{AdminToken, Entry, Revocation},
+    cli,
     metrics::{self, ShardMetrics},
+    revocations::{ENTRIES_MAX, Revocations, RevokeError, Revoked},
     state::NodeState,
 };
 
@@ -41,6 +45,8 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
 /// Head and body buffer of one connection. A request of ours is a few hundred bytes.
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
+/// Body of one request. A revocation is a few hundred bytes.
+const BODY_BYTES_MAX: usize = 4 * 1024;
 /// What an answer that is on its way gets when the node ends.
 const END_TIME_MAX: Duration = Duration::from_secs(2);
 /// After accept failed, usually for want of descriptors: trying at once would only burn the core.
@@ -52,7 +58,10 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const INDEX: &str = "GET  /livez      the process runs\n\
                      GET  /readyz     new clients are welcome; 503 and the reasons if not\n\
                      GET  /metrics    Prometheus\n\
-                     POST /v1/drain   leave in order; needs: Authorization: Bearer <admin token>\n";
+                     POST /v1/drain   leave in order; needs: Authorization: Bearer <admin token>\n\
+                     POST /v1/revoke  take tokens back; needs the same, and one of\n\
+                     \x20                {\"user\":NAME} {\"user\":NAME,\"issued_before\":TIME} {\"jti\":ID}\n\
+                     \x20                {\"issued_before\":TIME}, each perhaps with \"until\":TIME, in seconds since 1970\n";
 
 /// What the admin server shows and can do.
 #[derive(Clone)]
@@ -63,6 +72,8 @@ pub struct AdminContext {
     pub metrics: Vec<Arc<ShardMetrics>>,
     /// Who may change something.
     pub admin_token: Arc<AdminToken>,
+    /// What was revoked, and where more of it goes.
+    pub revocations: Arc<Revocations>,
     /// Begins the drain. May be called again while it goes on.
     pub drain: Arc<dyn Fn() + Send + Sync>,
 }
@@ -130,6 +141,7 @@ fn router(context: AdminContext) -> Router {
         .route("/readyz", routing::get(readyz))
         .route("/metrics", routing::get(render_metrics))
         .route("/v1/drain", routing::post(drain))
+        .route("/v1/revoke", routing::post(revoke))
         .fallback(|| async {
             text(StatusCode::NOT_FOUND, format!("there is no such path; there are:\n{INDEX}"))
         })
@@ -147,21 +159,73 @@ async fn render_metrics(State(context): State<AdminContext>) -> Response {
     let mut page = String::with_capacity(32 * 1024);
     context.state.render(&mut page);
     metrics::render(&context.metrics, &mut page);
+    let _ = write!(
+        page,
+        "# HELP gatehouse_revocations Users and tokens that are revoked; at most {ENTRIES_MAX}, and one more for all.\n\
+         # TYPE gatehouse_revocations gauge\n\
+         gatehouse_revocations {}\n",
+        context.revocations.count()
+    );
     ([(header::CONTENT_TYPE, PROMETHEUS)], page).into_response()
 }
 
 async fn drain(State(context): State<AdminContext>, headers: HeaderMap) -> Response {
-    let offered = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-    if !offered.is_some_and(|offered| context.admin_token.matches(offered)) {
-        tracing::warn!("a drain was asked for without the admin token; nothing was done");
-        let reason = "this needs `Authorization: Bearer` and the admin token; it stands in the file of the setting \
-                      `admin_token_file`, or in admin.token of the data directory\n";
-        let refusal = text(StatusCode::UNAUTHORIZED, reason.to_owned());
-        return ([(header::WWW_AUTHENTICATE, "Bearer")], refusal).into_response();
+    if !is_operator(&context, &headers) {
+        return unauthorised("a drain");
     }
     tracing::info!("an operator asked for a drain");
     (context.drain)();
     text(StatusCode::ACCEPTED, "draining\n".to_owned())
+}
+
+/// What a revocation came to.
+#[derive(Serialize)]
+struct RevokedAnswer {
+    revoked: Entry,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sessions_closed: Option<u64>,
+}
+
+async fn revoke(State(context): State<AdminContext>, request: Request) -> Response {
+    if !is_operator(&context, request.headers()) {
+        return unauthorised("a revocation");
+    }
+    let refuse = |status, reason: String| text(status, format!("{reason}\n"));
+    let Ok(body) = body::to_bytes(request.into_body(), BODY_BYTES_MAX).await else {
+        let reason = format!("the body is larger than {BODY_BYTES_MAX} bytes, or did not come whole");
+        return refuse(StatusCode::BAD_REQUEST, reason);
+    };
+    let now = cli::now().0 / 1000;
+    let asked = match Revocation::asked(&body, now) {
+        Ok(asked) => asked,
+        Err(reason) => return refuse(StatusCode::BAD_REQUEST, reason),
+    };
+    match context.revocations.revoke(asked, now).await {
+        Ok(Revoked { revocation, sessions_closed }) => {
+            Json(RevokedAnswer { revoked: revocation.entry(), sessions_closed }).into_response()
+        }
+        Err(error) => {
+            let status = match error {
+                RevokeError::Full => StatusCode::INSUFFICIENT_STORAGE,
+                RevokeError::NotDurable(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                RevokeError::Stopping | RevokeError::Untold => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            refuse(status, error.to_string())
+        }
+    }
+}
+
+fn is_operator(context: &AdminContext, headers: &HeaderMap) -> bool {
+    let offered = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+    offered.is_some_and(|offered| context.admin_token.matches(offered))
+}
+
+fn unauthorised(what: &str) -> Response {
+    tracing::warn!("{what} was asked for without the admin token; nothing was done");
+    let reason = "this needs `Authorization: Bearer` and the admin token; it stands in the file of the setting \
+                  `admin_token_file`, or in admin.token of the data directory\n";
+    let refusal = text(StatusCode::UNAUTHORIZED, reason.to_owned());
+    ([(header::WWW_AUTHENTICATE, "Bearer")], refusal).into_response()
 }
 
 /// The credentials of `Bearer`, whose name is compared without regard to case (RFC 9110, section 11.1).

@@ -18,6 +18,7 @@ pub mod logging;
 pub mod mailbox;
 pub mod metrics;
 pub mod node;
+pub mod revocations;
 pub mod scan;
 pub mod segments;
 pub mod shard;

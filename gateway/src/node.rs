@@ -22,6 +22,7 @@ use crate::driver::{Driver, DriverParts};
 use crate::files::{self, Command, Inbox, Job};
 use crate::mailbox::{DELIVER_PLACES, Mailboxes, Mesh};
 use crate::metrics::ShardMetrics;
+use crate::revocations::{Revocations, RevocationsFile};
 use crate::shard::{Listener, MAIL_PER_TURN, OwnedLog, Shard, ShardConfig, ShardParts};
 use crate::state::{LogHealth, NodeState};
 use crate::store::{LogRefusal, OpenLog, Store};
@@ -48,6 +49,7 @@ struct Common {
     starts: Arc<Starts>,
     config: Arc<Config>,
     verifier: Verifier,
+    denied: Arc<DenyList>,
     mesh: Arc<Mesh>,
     state: Arc<NodeState>,
     epoch: Instant,
@@ -64,6 +66,8 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     let shards = shards_of(&config)?;
     let logs = config.logs.unwrap_or(shards.min(4));
     let store = Store::open(&config.data, logs, u64::from(config.segment_mib) << 20)?;
+    let revocations_file = RevocationsFile::of(&config.data);
+    let revoked = revocations_file.read()?;
     let state = Arc::new(NodeState::new(store.logs));
     let places = Arc::new(Places { store: store.id, key: store.key, logs: store.logs, shards });
     let (mut opened, starts) = open_logs(&store, &state)?;
@@ -85,6 +89,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         starts: Arc::new(starts),
         config: Arc::new(config),
         verifier: keys.verifier.clone(),
+        denied: Arc::new(revoked.iter().collect()),
         mesh: Mesh::new(shards, DELIVER_PLACES),
         state: state.clone(),
         epoch: Instant::now(),
@@ -100,7 +105,8 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         // Nobody has to read it.
         let _ = std::io::stdout().write_all(banner.as_bytes());
     }
-    let ended = control(admin, admin_token, &state, metrics, inboxes, threads)?;
+    let revocations = Revocations::new(revocations_file, revoked, inboxes.clone());
+    let ended = control(admin, admin_token, revocations, &state, metrics, inboxes, threads)?;
     files_thread.join().map_err(|_| anyhow::anyhow!("the files thread panicked"))?;
     if ended && !state.exit_failed() {
         tracing::info!("drained");
@@ -302,7 +308,7 @@ fn shard_thread(
         logs: owned,
         verifier: common.verifier.clone(),
         cache_key,
-        denied: DenyList::default(),
+        denied: DenyList::clone(&common.denied),
         metrics: metrics.clone(),
         state: common.state.clone(),
         random: u64::from_le_bytes(random),
@@ -322,6 +328,7 @@ fn shard_thread(
 fn control(
     admin: TcpListener,
     admin_token: Arc<AdminToken>,
+    revocations: Arc<Revocations>,
     state: &Arc<NodeState>,
     metrics: Vec<Arc<ShardMetrics>>,
     inboxes: Vec<Inbox>,
@@ -356,7 +363,8 @@ fn control(
         })?;
         let supervisor = Supervisor::new(manager_of_environment(), metrics.clone());
         supervisor.ready();
-        let context = AdminContext { state: state.clone(), metrics, admin_token, drain: drain.clone() };
+        let (health, draining) = (state.clone(), drain.clone());
+        let context = AdminContext { state: health, metrics, admin_token, revocations, drain: draining };
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let admin = tokio::spawn(admin::serve(listener, context, async {
             let _ = stopped.await;

@@ -4,6 +4,7 @@
 //! data/
 //!   lock             held exclusively while a node runs
 //!   store.toml       format, id, number of logs, secret of the installation (mode 0600)
+//!   revocations.json what was revoked, once something is (mode 0600); see `revocations`
 //!   log-00/          one directory per log
 //!     seg-0000000000000000.log   segments, named by their first byte
 //! ```
@@ -288,7 +289,8 @@ fn write_batch(segments: &[(u64, SegmentFile)], batch: &WriteBatch) -> io::Resul
     file.write(batch)
 }
 
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a file for its owner alone, and syncs it; the caller syncs the directory.
+pub(crate) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()

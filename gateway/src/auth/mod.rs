@@ -20,6 +20,7 @@ use std::{
 pub use cache::TokenCache;
 pub use deny_list::{DenyList, TokenId};
 pub use development::banner as development_banner;
+pub(crate) use revocation::Entry;
 pub use revocation::{FOR_EVER, JTI_BYTES_MAX, Revocation, Span, Subject};
 pub use token::{Issued, Issuer, TokenError, Verified, Verifier};
 

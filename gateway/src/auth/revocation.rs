@@ -98,6 +98,18 @@ impl Revocation {
         }
         entry.check()
     }
+
+    /// The same as it is written.
+    pub(crate) fn entry(&self) -> Entry {
+        let Span { issued_before, until } = self.span;
+        let (user, jti) = match &self.subject {
+            Subject::Everyone => (None, None),
+            Subject::Token(jti) => (None, Some(jti.clone())),
+            Subject::User(user) => (Some(user.to_string()), None),
+        };
+        let given = |seconds| (seconds != FOR_EVER).then_some(seconds);
+        Entry { user, jti, issued_before: given(issued_before), until: given(until) }
+    }
 }
 
 impl fmt::Display for Revocation {

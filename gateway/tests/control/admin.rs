@@ -13,13 +13,15 @@ use std::{
 
 use gateway::{
     admin::{AdminContext, serve},
-    auth::AdminToken,
+    auth::{AdminToken, Revocation},
     metrics::ShardMetrics,
+    revocations::{Revocations, RevocationsFile},
     state::{LogHealth, NodeState},
 };
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// How long the seconds of a server are.
 enum Time {
@@ -29,21 +31,29 @@ enum Time {
 }
 
 /// A running admin server and what it shows.
-struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     state: Arc<NodeState>,
     metrics: Arc<ShardMetrics>,
     drains: Arc<AtomicUsize>,
+    /// Where revocations are kept.
+    pub(crate) data: TempDir,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    fn start() -> Self {
-        Self::serve(listener(), Time::Real)
+    pub(crate) fn start() -> Self {
+        Self::serve(listener(), Time::Real, Vec::new())
     }
 
-    fn serve(listener: TcpListener, time: Time) -> Self {
+    /// With these revoked before.
+    pub(crate) fn start_with(revoked: Vec<Revocation>) -> Self {
+        Self::serve(listener(), Time::Real, revoked)
+    }
+
+    fn serve(listener: TcpListener, time: Time, revoked: Vec<Revocation>) -> Self {
+        let data = tempfile::tempdir().expect("a directory");
         let state = Arc::new(NodeState::new(1));
         let metrics = Arc::new(ShardMetrics::default());
         let drains = Arc::new(AtomicUsize::new(0));
@@ -52,6 +62,7 @@ impl Server {
             state: state.clone(),
             metrics: vec![metrics.clone()],
             admin_token: Arc::new(AdminToken::new(TOKEN.as_bytes())),
+            revocations: Revocations::new(RevocationsFile::of(data.path()), revoked, Vec::new()),
             drain: Arc::new(move || {
                 counted.fetch_add(1, Ordering::SeqCst);
             }),
@@ -69,7 +80,7 @@ impl Server {
                 .await;
             });
         });
-        Self { address, state, metrics, drains, end: Some(end), thread: Some(thread) }
+        Self { address, state, metrics, drains, data, end: Some(end), thread: Some(thread) }
     }
 
     fn connect(&self) -> TcpStream {
@@ -77,9 +88,15 @@ impl Server {
     }
 
     /// Sends one request on a connection of its own and reads to the end.
-    fn ask(&self, request_line: &str, headers: &str) -> String {
+    pub(crate) fn ask(&self, request_line: &str, headers: &str) -> String {
+        self.ask_with(request_line, headers, "")
+    }
+
+    /// The same with a body.
+    pub(crate) fn ask_with(&self, request_line: &str, headers: &str, body: &str) -> String {
+        let headers = format!("{headers}Content-Length: {}\r\n", body.len());
         let mut stream = self.connect();
-        write!(stream, "{request_line} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n{headers}\r\n")
+        write!(stream, "{request_line} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n{headers}\r\n{body}")
             .expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers");
@@ -109,7 +126,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-fn check(answer: &str, status: &str, body: &str) {
+pub(crate) fn check(answer: &str, status: &str, body: &str) {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
     assert!(answer.contains(body), "{answer}");
 }
@@ -187,7 +204,7 @@ fn a_head_that_never_ends_is_cut() {
     slow.write_all(b"GET /livez HTTP/1.1\r\nHost: a").expect("the kernel takes it");
     let mut silent = connect(address);
     // Both wait in the kernel's queue until now: the server's seconds end when it has read what there is.
-    let _server = Server::serve(listener, Time::Skipped);
+    let _server = Server::serve(listener, Time::Skipped, Vec::new());
     for stream in [&mut slow, &mut silent] {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("closed in time, not reset by the read timeout");

@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod doctor;
 mod metrics;
+mod revoke;
 mod state;
 mod store;
 mod supervisor;

@@ -20,5 +20,6 @@ mod handshake;
 mod power;
 mod process;
 mod resume;
+mod revoke;
 mod storage;
 mod tokens;
