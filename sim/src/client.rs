@@ -26,15 +26,24 @@ pub(crate) struct Link {
     /// Started at the head: what came before is not owed.
     fresh: bool,
     sent: Vec<usize>,
-    /// When its token ends, in milliseconds since 1970.
-    pub(crate) expires_at: u64,
-    /// A new token under way, and when that ends.
-    refreshing: Option<(RequestId, u64)>,
+    /// The times of its token.
+    pub(crate) times: Times,
+    /// A new token under way, and the times of that.
+    refreshing: Option<(RequestId, Times)>,
 }
 
 /// What a client shows: good for some seconds, then for nothing.
 pub(crate) struct Pass {
     pub(crate) token: Token,
+    pub(crate) times: Times,
+}
+
+/// Of one token.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    /// In seconds since 1970.
+    pub(crate) issued_at: u32,
+    /// In milliseconds since 1970.
     pub(crate) expires_at: u64,
 }
 
@@ -120,7 +129,7 @@ impl Client {
             self.seen.iter().map(|(conversation, seq)| (*conversation, Seq(*seq))).collect::<Vec<_>>()
         });
         let cursor = if positions.is_none() { self.cursor.clone() } else { None };
-        let Pass { token, expires_at } = pass;
+        let Pass { token, times } = pass;
         self.link = Some(Link {
             pipe,
             session,
@@ -128,7 +137,7 @@ impl Client {
             replaying: !fresh,
             fresh,
             sent: Vec::new(),
-            expires_at,
+            times,
             refreshing: None,
         });
         let link = self.link.as_mut().expect("just made");
@@ -151,7 +160,7 @@ impl Client {
         if let Some(link) = &mut self.link
             && link.welcomed
         {
-            link.refreshing = Some((id, pass.expires_at));
+            link.refreshing = Some((id, pass.times));
             self.write(&Request { id: Some(id), command: Command::Refresh { token: pass.token } });
         }
     }
@@ -365,8 +374,8 @@ impl Client {
             ServerFrame::Pong { cursor, .. } => self.cursor = cursor.or(self.cursor.take()),
             ServerFrame::Ok(ok) => {
                 let link = self.link.as_mut().expect("a frame comes by a link");
-                if let Some((_, expires_at)) = link.refreshing.take_if(|(id, _)| *id == ok.id) {
-                    link.expires_at = expires_at;
+                if let Some((_, times)) = link.refreshing.take_if(|(id, _)| *id == ok.id) {
+                    link.times = times;
                 } else if let Some(place) = self.pending.iter().position(|pending| pending.id == ok.id) {
                     let pending = self.pending.remove(place);
                     let conversation = ok.conversation.expect("a storing command");

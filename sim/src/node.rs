@@ -35,7 +35,14 @@ pub(crate) fn log_config(places: &Places, geometry: Geometry, number: u16) -> Lo
 
 impl Node {
     /// Recovers every log and makes the shards.
-    pub(crate) fn start(places: &Arc<Places>, keys: &Keys, disk: &mut Disk, rng: &mut Rng, now: u64) -> Self {
+    pub(crate) fn start(
+        places: &Arc<Places>,
+        keys: &Keys,
+        denied: &DenyList,
+        disk: &mut Disk,
+        rng: &mut Rng,
+        now: u64,
+    ) -> Self {
         let mut run = [0; 16];
         run[..8].copy_from_slice(&rng.roll().to_le_bytes());
         run[8..].copy_from_slice(&rng.roll().to_le_bytes());
@@ -68,7 +75,7 @@ impl Node {
                 logs: owned.collect(),
                 verifier: keys.verifier.clone(),
                 cache_key: [3; 32],
-                denied: DenyList::default(),
+                denied: denied.clone(),
                 metrics: metrics[id.index()].clone(),
                 state: state.clone(),
                 random: rng.roll(),

@@ -66,6 +66,7 @@ impl World {
                 let (there, back) = (self.rng.between(1, 300), self.rng.between(1, 300));
                 let installed = !self.rng.one_in(20);
                 self.net.pipes[pipe].broken |= !installed;
+                self.revoke_moving(pipe);
                 if installed {
                     let socket = Socket::from_index(self.net.install(target, pipe));
                     self.event(target.index(), there, Event::Adopted { migration, socket });
@@ -266,7 +267,11 @@ impl World {
                 assert!(
                     matches!(
                         *code,
-                        CloseCode::REPLACED | CloseCode::DRAIN | CloseCode::EXPIRED | CloseCode::OVERLOAD
+                        CloseCode::REPLACED
+                            | CloseCode::DRAIN
+                            | CloseCode::EXPIRED
+                            | CloseCode::REVOKED
+                            | CloseCode::OVERLOAD
                     ),
                     "left open and closed with {code:?}"
                 );

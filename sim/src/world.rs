@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::auth::Keys;
+use gateway::auth::{DenyList, FOR_EVER, Issued, Keys, Revocation, Span, Subject, TokenId};
 use gateway::shard::Event;
 use protocol::command::Token;
 use protocol::event::CloseCode;
@@ -17,7 +17,7 @@ use router::{Places, ShardId};
 use storage_log::{Log, WriteBatch};
 
 use crate::Rng;
-use crate::client::{Client, Pass};
+use crate::client::{Client, Pass, Times};
 use crate::disk::{Disk, geometry};
 use crate::net::Net;
 use crate::node::{Node, log_config};
@@ -37,6 +37,9 @@ const EXPIRY_SLACK_MS: u64 = 2_500;
 
 /// By when it must have, in microseconds.
 const REST_MICROS: u64 = 60_000_000;
+
+/// Sets the dice of revocations apart from those of everything else.
+const REVOKING: u64 = 0x7265_766f_6b65;
 
 /// What a run came to. Two runs of one seed give equal ones.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,6 +64,8 @@ pub struct Outcome {
     pub index_reads: u32,
     /// Sessions whose token ended.
     pub expired: u64,
+    /// Sessions and `connect`s whose token was taken back.
+    pub revoked: u64,
     /// Virtual microseconds.
     pub micros: u64,
     /// Everything that was sent to clients, byte for byte.
@@ -71,12 +76,28 @@ pub(crate) enum Item {
     Act(usize),
     Crash,
     Drain,
-    Event { run: u32, shard: usize, event: Event },
-    Pump { run: u32, pipe: usize },
+    Event {
+        run: u32,
+        shard: usize,
+        event: Event,
+    },
+    Pump {
+        run: u32,
+        pipe: usize,
+    },
     ReadClient(usize),
     Restart,
-    Turn { run: u32, shard: usize },
-    WriteDone { run: u32, log: u16, shard: usize },
+    /// Of one user, or of whom the dice say.
+    Revoke(Option<UserId>),
+    Turn {
+        run: u32,
+        shard: usize,
+    },
+    WriteDone {
+        run: u32,
+        log: u16,
+        shard: usize,
+    },
 }
 
 struct Queued(u64, u64, Item);
@@ -105,6 +126,10 @@ pub(crate) struct World {
     queue: BinaryHeap<Reverse<Queued>>,
     pub(crate) places: Arc<Places>,
     pub(crate) keys: Keys,
+    /// What was revoked, as it stands on the disk.
+    denied: DenyList,
+    /// When and whom: in some worlds only.
+    revoking: Option<Rng>,
     pub(crate) disk: Disk,
     pub(crate) net: Net,
     pub(crate) node: Option<Node>,
@@ -124,6 +149,7 @@ pub(crate) struct World {
     pub(crate) replaced: u32,
     pub(crate) index_reads: u32,
     pub(crate) expired: u64,
+    pub(crate) revoked: u64,
     pub(crate) digest: u64,
 }
 
@@ -182,6 +208,9 @@ impl World {
             queue: BinaryHeap::new(),
             places,
             keys,
+            denied: DenyList::default(),
+            // Dice of its own, in worlds none of which has failed once: those are what they were.
+            revoking: matches!(seed % 8, 3 | 5).then(|| Rng::new(seed ^ REVOKING)),
             net: Net::default(),
             node: None,
             run: 0,
@@ -198,6 +227,7 @@ impl World {
             replaced: 0,
             index_reads: 0,
             expired: 0,
+            revoked: 0,
             digest: 0,
         }
     }
@@ -213,6 +243,11 @@ impl World {
             let how = if self.rng.one_in(3) { Item::Drain } else { Item::Crash };
             self.later(at, how);
         }
+        let times = self
+            .revoking
+            .as_mut()
+            .map(|rng| (0..rng.between(1, 4)).map(|_| rng.below(BUSY_MICROS)).collect::<Vec<_>>());
+        times.into_iter().flatten().for_each(|at| self.later(at, Item::Revoke(None)));
     }
 
     pub(crate) fn later(&mut self, delay: u64, item: Item) {
@@ -234,7 +269,9 @@ impl World {
         let issuer = self.keys.issuer.as_ref().expect("a secret signs");
         let token = issuer.issue(&self.clients[client].user, Duration::from_secs(seconds), self.unix());
         let token = Token::new(&token).expect("a token");
-        Pass { token, expires_at: (self.unix().0 / 1_000 + seconds) * 1_000 }
+        let issued = self.unix().0 / 1_000;
+        let times = Times { issued_at: issued as u32, expires_at: (issued + seconds) * 1_000 };
+        Pass { token, times }
     }
 
     pub(crate) fn is_calm(&self) -> bool {
@@ -262,6 +299,7 @@ impl World {
             Item::Pump { run, pipe } if run == self.run => self.pump(pipe),
             Item::ReadClient(client) => self.read_client(client),
             Item::Restart => self.restart(),
+            Item::Revoke(user) => self.revoke(user),
             Item::Turn { run, shard } if run == self.run && self.node.is_some() => self.turn(shard),
             Item::WriteDone { run, log, shard } if run == self.run => self.end_write(log, shard),
             Item::Event { .. } | Item::Pump { .. } | Item::Turn { .. } | Item::WriteDone { .. } => {}
@@ -297,7 +335,7 @@ impl World {
     fn restart(&mut self) {
         self.run += 1;
         let now = self.unix().0;
-        let node = Node::start(&self.places, &self.keys, &mut self.disk, &mut self.rng, now);
+        let node = Node::start(&self.places, &self.keys, &self.denied, &mut self.disk, &mut self.rng, now);
         // What a crash left whole above the mark counts from now on.
         let survived = self.read_logs();
         for (place, truth) in survived {
@@ -349,6 +387,39 @@ impl World {
         }
     }
 
+    /// Takes tokens back, of one user or of all: on the disk at once, at each shard when it hears of it.
+    fn revoke(&mut self, user: Option<UserId>) {
+        let issued_before = self.unix().0 / 1_000 + 1;
+        let Some(rng) = &mut self.revoking else {
+            return;
+        };
+        let subject = match user {
+            Some(user) => Subject::User(user),
+            None if rng.one_in(4) => Subject::Everyone,
+            None => Subject::User(rng.pick(&self.users).clone()),
+        };
+        let delays: Vec<u64> = self.arrived.iter().map(|_| rng.below(600)).collect();
+        let revocation = Revocation { subject, span: Span { issued_before, until: FOR_EVER } };
+        self.denied.insert(&revocation);
+        if self.node.is_some() {
+            for (shard, delay) in delays.into_iter().enumerate() {
+                self.event(shard, delay, Event::Revoke(revocation.clone()));
+            }
+        }
+    }
+
+    /// Now and then a token is taken back while its connection is between two shards.
+    pub(crate) fn revoke_moving(&mut self, pipe: usize) {
+        let calm = self.is_calm();
+        if let Some(rng) = &mut self.revoking
+            && !calm
+            && rng.one_in(8)
+        {
+            let user = self.clients[self.net.pipes[pipe].client].user.clone();
+            self.later(0, Item::Revoke(Some(user)));
+        }
+    }
+
     fn end_drain_if_done(&mut self) {
         let drained =
             self.node.as_ref().is_some_and(|node| node.shards.iter().all(gateway::shard::Shard::is_drained));
@@ -367,6 +438,7 @@ impl World {
                 self.fell_behind += metrics.overruns_total.value() + metrics.outbox_full_total.value();
                 self.moved += metrics.moved_total.value();
                 self.expired += metrics.closes_total(CloseCode::EXPIRED).value();
+                self.revoked += metrics.closes_total(CloseCode::REVOKED).value();
             }
         }
     }
@@ -420,12 +492,9 @@ impl World {
         }
         let audiences = audiences(&log, &direct);
         for client in &self.clients {
-            let expires_at = client.link.as_ref().map_or(u64::MAX, |link| link.expires_at);
-            assert!(
-                expires_at.saturating_add(EXPIRY_SLACK_MS) > self.unix().0,
-                "{} is connected without a token",
-                client.user
-            );
+            if let Some(link) = &client.link {
+                self.check_token(&client.user, link.times);
+            }
             self.check_client(client, &log, &audiences);
         }
         Outcome {
@@ -439,9 +508,18 @@ impl World {
             replaced: self.replaced,
             index_reads: self.index_reads,
             expired: self.expired,
+            revoked: self.revoked,
             micros: self.now,
             digest: self.digest,
         }
+    }
+
+    /// Whoever is connected at the end may be.
+    fn check_token(&self, user: &UserId, times: Times) {
+        let now = self.unix();
+        assert!(times.expires_at + EXPIRY_SLACK_MS > now.0, "{user} is connected without a token");
+        let issued = Issued { at: times.issued_at, id: TokenId::NONE };
+        assert!(!self.denied.revokes(user, issued, now), "{user} is connected with a token that was revoked");
     }
 
     /// `members_only`, and nothing owed is missing.

@@ -55,6 +55,7 @@ fn the_worlds_see_what_they_are_for() {
     let mut replaced = 0;
     let mut expired = 0;
     let mut index_reads = 0;
+    let mut revoked = 0;
     for seed in 0..40 {
         let outcome = run(seed);
         crashes += outcome.crashes;
@@ -64,10 +65,11 @@ fn the_worlds_see_what_they_are_for() {
         moved += outcome.moved;
         replaced += outcome.replaced;
         expired += outcome.expired;
+        revoked += outcome.revoked;
         index_reads += outcome.index_reads;
     }
     assert!(crashes > 10 && drains > 3 && failures > 1, "{crashes} {drains} {failures}");
     assert!(fell_behind > 5 && moved > 50, "{fell_behind} {moved}");
-    assert!(replaced > 20 && expired > 20, "{replaced} {expired}");
+    assert!(replaced > 20 && expired > 20 && revoked > 20, "{replaced} {expired} {revoked}");
     assert!(index_reads > 100, "{index_reads}");
 }
