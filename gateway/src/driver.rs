@@ -93,8 +93,7 @@ impl Driver {
                 segments.insert((log, base), add(&mut ring, file));
             }
         }
-        let (listeners, reads, zeros, revoking) =
-            (Vec::new(), Slab::new(), HashMap::new(), VecDeque::new());
+        let (listeners, reads, zeros, revoking) = (Vec::new(), Slab::new(), HashMap::new(), VecDeque::new());
         Self {
             ring,
             shard,
