@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::auth::Revocation;
 use crate::indexes;
 use crate::segments::{SegmentFile, SegmentMaker, log_directory};
+use crate::snapshots;
 
 /// What another thread has for a shard.
 pub enum Command {
@@ -146,12 +147,17 @@ fn work(maker: &SegmentMaker, jobs: &Receiver<Job>) {
                 inbox.send(Command::Zeroed { log });
             }
             Work::Index(job) => {
-                let made = indexes::write(&log_directory(&maker.directory, log), &job);
+                let directory = log_directory(&maker.directory, log);
+                let made = indexes::write(&directory, &job);
                 let made = made.inspect_err(|error| {
                     let index = index_file_name(base);
                     tracing::warn!(log, index, %error, "an index file could not be written: it stays in memory, and is tried again");
                 });
+                let is_made = made.is_ok();
                 inbox.send(Command::Indexed { log, base, made: made.ok() });
+                if is_made && let Err(error) = snapshots::renew_if_due(&directory, job.config(), base) {
+                    tracing::warn!(log, %error, "no snapshot of the index could be made: the next start takes longer");
+                }
             }
             Work::RemoveIndex => {
                 // If it stays, the next start finds it damaged too.

@@ -45,9 +45,9 @@ pub fn open(directory: &Path, base: u64) -> io::Result<Option<File>> {
     }
 }
 
-/// Enters the open segment into `scan` from its index file, instead of reading it. Gives the log's clock at its end; `None`
-/// when the file is damaged or cannot be read, and then the scan is of no use any more.
-pub fn enter(scan: &mut Scan, file: &File, base: u64, config: &LogConfig) -> Option<u64> {
+/// Footer and tail of an index file; `None` when it is not whole, or not of this segment.
+#[must_use]
+pub fn read_tail(file: &File, base: u64, config: &LogConfig) -> Option<(IndexFooter, Vec<u8>)> {
     let length = file.metadata().ok()?.len();
     let mut footer = [0; INDEX_FOOTER_BYTES];
     file.read_exact_at(&mut footer, length.checked_sub(INDEX_FOOTER_BYTES as u64)?).ok()?;
@@ -55,10 +55,19 @@ pub fn enter(scan: &mut Scan, file: &File, base: u64, config: &LogConfig) -> Opt
     let mut tail = vec![0; footer.tail_bytes()];
     let tail_at = length - (INDEX_FOOTER_BYTES + tail.len()) as u64;
     file.read_exact_at(&mut tail, tail_at).ok()?;
+    Some((footer, tail))
+}
+
+/// Enters the open segment into `scan` from its index file, instead of reading it; with its blocks, unless a snapshot covers
+/// them. Gives the log's clock at its end; `None` when the file is damaged or cannot be read, and then the scan is of no use
+/// any more.
+pub fn enter(scan: &mut Scan, file: &File, base: u64, config: &LogConfig, with_blocks: bool) -> Option<u64> {
+    let (footer, tail) = read_tail(file, base, config)?;
     scan.enter_index(&footer, &tail).then_some(())?;
-    let mut buffer = vec![0; BLOCKS * INDEX_BLOCK_BYTES];
-    for first in (0..footer.blocks()).step_by(BLOCKS) {
-        let blocks = BLOCKS.min((footer.blocks() - first) as usize);
+    let count = if with_blocks { footer.blocks() } else { 0 };
+    let mut buffer = vec![0; BLOCKS.min(count as usize) * INDEX_BLOCK_BYTES];
+    for first in (0..count).step_by(BLOCKS) {
+        let blocks = BLOCKS.min((count - first) as usize);
         let bytes = &mut buffer[..blocks * INDEX_BLOCK_BYTES];
         file.read_exact_at(bytes, u64::from(first) * INDEX_BLOCK_BYTES as u64).ok()?;
         for (number, block) in (first..).zip(bytes.chunks_exact(INDEX_BLOCK_BYTES)) {

@@ -22,6 +22,7 @@ pub mod revocations;
 pub mod scan;
 pub mod segments;
 pub mod shard;
+pub mod snapshots;
 pub mod state;
 pub mod store;
 pub mod supervisor;

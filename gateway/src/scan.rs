@@ -1,4 +1,4 @@
-//! Reading a log back at start: sealed segments from their index files, the rest batch by batch.
+//! Reading a log back at start: sealed segments from the snapshot and their index files, the rest batch by batch.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -13,6 +13,7 @@ use storage_log::{Damage, DamageKind, LogConfig, Recovered, Scan, index_file_nam
 
 use crate::indexes;
 use crate::segments::SegmentFile;
+use crate::snapshots;
 use crate::store::LogRefusal;
 
 /// Reads a log back, and the ids that were stored in what had to be read. Writes the index files that are missing.
@@ -26,42 +27,64 @@ pub fn scan(
     directory: &Path,
     segments: &mut [(u64, SegmentFile)],
 ) -> Result<(Recovered, Recent), LogRefusal> {
-    let mut usable = segments.iter().take_while(|(_, file)| file.index.is_some()).count();
+    let indexed = segments.iter().take_while(|(_, file)| file.index.is_some()).count();
+    let mut derived = Derived { snapshot: true, indexes: indexed };
     loop {
-        match scan_behind(config, epoch, seed, directory, segments, usable) {
+        match scan_behind(config, epoch, seed, directory, segments, derived) {
             Ok(Ok(recovered)) => return Ok(recovered),
-            Ok(Err(damaged)) => usable = damaged,
+            Ok(Err(sound)) => derived = sound,
             // It may be an index that is sound and of another time: what counts is the log.
-            Err(LogRefusal::Damaged(_)) if usable > 0 => usable = 0,
+            Err(LogRefusal::Damaged(_)) if derived.indexes > 0 => {
+                derived = Derived { snapshot: false, indexes: 0 };
+            }
             Err(refusal) => return Err(refusal),
         }
     }
 }
 
-/// As above, with the index files of the first `usable` segments. Gives the number of the first that is damaged instead, if
-/// one is.
+/// What is believed of what was derived from the log.
+#[derive(Clone, Copy)]
+struct Derived {
+    snapshot: bool,
+    /// Index files, from the first on.
+    indexes: usize,
+}
+
+/// As above, with what is said to be sound. If some of it is not, says what is left instead.
 fn scan_behind(
     config: &LogConfig,
     epoch: u32,
     seed: u64,
     directory: &Path,
     segments: &mut [(u64, SegmentFile)],
-    usable: usize,
-) -> Result<Result<(Recovered, Recent), usize>, LogRefusal> {
+    derived: Derived,
+) -> Result<Result<(Recovered, Recent), Derived>, LogRefusal> {
     let (mut scan, mut recent) = (Scan::new(config.clone(), epoch), Recent::new(seed));
     let mut buffer = FileBuffer::aligned(FEED_BYTES, BLOCK_BYTES_MAX);
+    let mut covered = 0;
+    if derived.snapshot {
+        let entered = snapshots::enter(&mut scan, directory, config, derived.indexes);
+        let Some(segments) = entered.map_err(LogRefusal::Io)? else {
+            tracing::warn!(
+                log = config.number,
+                "the snapshot of the index is damaged: it is made anew in time"
+            );
+            return Ok(Err(Derived { snapshot: false, ..derived }));
+        };
+        covered = segments;
+    }
     for number in 0..segments.len() {
         let (base, segment) = &segments[number];
         open(&mut scan, *base, segment.active(), &mut buffer, config)?;
-        if let Some(index) = segment.index.as_ref().filter(|_| number < usable) {
-            let Some(clock) = indexes::enter(&mut scan, index, *base, config) else {
+        if let Some(index) = segment.index.as_ref().filter(|_| number < derived.indexes) {
+            let Some(clock) = indexes::enter(&mut scan, index, *base, config, number >= covered) else {
                 let index = index_file_name(*base);
                 tracing::warn!(
                     log = config.number,
                     index,
                     "an index file is damaged: it is made anew from the log"
                 );
-                return Ok(Err(number));
+                return Ok(Err(Derived { snapshot: false, indexes: number }));
             };
             recent.forget_until(clock);
             continue;

@@ -24,6 +24,35 @@ impl World {
                 let delay = self.rng.between(1, 40);
                 self.later(delay, Item::Turn { run, shard: target.index() });
             }
+            Action::Receive { connection, socket, once } => {
+                let pipe = self.net.pipe_of(here, socket.index());
+                let earlier = self.net.pipes[pipe].armed.replace((connection, once));
+                assert!(earlier.is_none(), "one receive is armed at a time");
+                self.net.pipes[pipe].shard = here;
+                self.later(1, Item::Pump { run, pipe });
+            }
+            Action::Send(connection, socket, bytes) => self.send(here, connection, socket, bytes),
+            Action::SendSocket { connection, socket, target, migration } => {
+                let pipe = self.net.pipe_of(here, socket.index());
+                assert!(self.net.pipes[pipe].armed.is_none(), "nothing is armed while a descriptor moves");
+                let (there, back) = (self.rng.between(1, 300), self.rng.between(1, 300));
+                let installed = !self.rng.one_in(20);
+                self.net.pipes[pipe].broken |= !installed;
+                self.revoke_moving(pipe);
+                if installed {
+                    let socket = Socket::from_index(self.net.install(target, pipe));
+                    self.event(target.index(), there, Event::Adopted { migration, socket });
+                }
+                self.event(shard, back, Event::SocketSent { connection, installed });
+            }
+            Action::Shutdown(connection, socket) => self.shutdown(here, connection, socket),
+            of_a_log => self.execute_of_log(shard, of_a_log),
+        }
+    }
+
+    fn execute_of_log(&mut self, shard: usize, action: Action) {
+        let run = self.run;
+        match action {
             Action::PrepareSegment { log, base } => {
                 self.disk.create(log, base);
                 self.event(shard, 1_000, Event::SegmentPrepared { log, ready: true });
@@ -52,33 +81,12 @@ impl World {
                 let delay = self.rng.between(50, 3_000);
                 self.event(shard, delay, Event::Read { log, job, place, bytes });
             }
-            Action::Receive { connection, socket, once } => {
-                let pipe = self.net.pipe_of(here, socket.index());
-                let earlier = self.net.pipes[pipe].armed.replace((connection, once));
-                assert!(earlier.is_none(), "one receive is armed at a time");
-                self.net.pipes[pipe].shard = here;
-                self.later(1, Item::Pump { run, pipe });
-            }
-            Action::Send(connection, socket, bytes) => self.send(here, connection, socket, bytes),
-            Action::SendSocket { connection, socket, target, migration } => {
-                let pipe = self.net.pipe_of(here, socket.index());
-                assert!(self.net.pipes[pipe].armed.is_none(), "nothing is armed while a descriptor moves");
-                let (there, back) = (self.rng.between(1, 300), self.rng.between(1, 300));
-                let installed = !self.rng.one_in(20);
-                self.net.pipes[pipe].broken |= !installed;
-                self.revoke_moving(pipe);
-                if installed {
-                    let socket = Socket::from_index(self.net.install(target, pipe));
-                    self.event(target.index(), there, Event::Adopted { migration, socket });
-                }
-                self.event(shard, back, Event::SocketSent { connection, installed });
-            }
-            Action::Shutdown(connection, socket) => self.shutdown(here, connection, socket),
             Action::Write { log, batch } => {
                 self.disk.begin_write(log, batch);
                 let delay = self.rng.between(100, 4_000);
                 self.later(delay, Item::WriteDone { run, log, shard });
             }
+            _ => unreachable!("all others are executed above"),
         }
     }
 

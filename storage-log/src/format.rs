@@ -241,11 +241,39 @@ pub mod index_at {
     pub const SEGMENT_BYTES: Range<usize> = 96..104;
 }
 
-/// Footer of an index file: its last bytes.
+/// A snapshot, by field: of its blocks, and of its footer.
+pub mod snapshot_at {
+    use super::Range;
+    /// CRC32C of the number of the block and of the rest of it.
+    pub const BLOCK_CHECKSUM: Range<usize> = 0..4;
+    /// Entries in the block.
+    pub const BLOCK_ENTRIES: Range<usize> = 4..6;
+
+    /// CRC32C over bytes 4..128 of the footer.
+    pub const CHECKSUM: Range<usize> = 0..4;
+    /// `GHIS`.
+    pub const MAGIC: Range<usize> = 4..8;
+    /// Format version.
+    pub const VERSION: Range<usize> = 8..10;
+    /// Number of this log within its store.
+    pub const LOG: Range<usize> = 10..12;
+    /// Blocks in front of the footer.
+    pub const BLOCKS: Range<usize> = 12..16;
+    /// Store id.
+    pub const STORE: Range<usize> = 16..32;
+    /// Segments that it covers, from the first on.
+    pub const SEGMENTS: Range<usize> = 32..36;
+    /// Length of a segment.
+    pub const SEGMENT_BYTES: Range<usize> = 40..48;
+}
+
+/// Footer of an index file or a snapshot: its last bytes.
 pub const INDEX_FOOTER_BYTES: usize = 128;
 
 /// `GHIX`, little endian.
 pub const INDEX_MAGIC: u32 = u32::from_le_bytes(*b"GHIX");
+/// `GHIS`, little endian.
+pub const SNAPSHOT_MAGIC: u32 = u32::from_le_bytes(*b"GHIS");
 /// `GHSG`, little endian.
 pub const SEGMENT_MAGIC: u32 = u32::from_le_bytes(*b"GHSG");
 /// `GHBT`, little endian.

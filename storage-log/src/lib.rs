@@ -34,8 +34,8 @@ mod tail;
 pub use batch::WriteBatch;
 pub use buffer::Buffer;
 pub use index::{
-    BlockPlace, HomeSearch, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Lookup, Page, Postings,
-    Progress, SealedSegment, index_file_name,
+    BlockPlace, Blocks, HomeSearch, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Lookup, Page, Postings,
+    Progress, SealedSegment, SnapshotFooter, index_file_name, merge,
 };
 pub use location::{Entry, Head, Location};
 pub use log::{Answer, Draft, Durable, Log, LogConfig, Run, Stored, WriteError};

@@ -4,6 +4,7 @@
 //! here.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use crate::format::{
     LINK_BYTES, LINKS_MAX, LOCAL_BYTES, PAYLOAD_BYTES_MAX, PORTABLE_BYTES, PORTABLE_VERSION, RECORD_ALIGN,
@@ -20,7 +21,7 @@ impl StreamKind {
 }
 
 /// Names one stream of a log.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamId {
     /// What it holds.
     pub kind: StreamKind,
@@ -31,6 +32,14 @@ pub struct StreamId {
 impl StreamId {
     /// The stream of starts.
     pub const RUNS: Self = Self { kind: StreamKind::RUNS, id: [0; 16] };
+}
+
+impl Hash for StreamId {
+    // As two numbers: a list of bytes would be hashed with its length, and every append looks up a stream or more.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_ne_bytes(self.id));
+        state.write_u8(self.kind.0);
+    }
 }
 
 impl fmt::Debug for StreamId {

@@ -343,6 +343,13 @@ impl Scan {
         true
     }
 
+    /// Takes block `number` of a snapshot, before any segment. Of the segments that it covers only the index files' tails are
+    /// needed. `false` as above.
+    #[must_use]
+    pub fn enter_snapshot_block(&mut self, number: u32, block: &[u8]) -> bool {
+        self.log.index.enter_snapshot_block(number, block).is_some()
+    }
+
     /// Takes block `number` of the index file that was entered last. `false` as above.
     #[must_use]
     pub fn enter_index_block(&mut self, number: u32, block: &[u8]) -> bool {

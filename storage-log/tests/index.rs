@@ -91,7 +91,10 @@ fn lookups_find_what_the_model_has_over_any_number_of_segments() {
         for round in 0..4 {
             (0..600).for_each(|_| run.put());
             run.check();
-            // Some rounds begin anew, from what index files there are.
+            // Some rounds begin anew, from what index files and snapshots there are.
+            if round % 3 != 2 {
+                run.disk.renew_snapshot();
+            }
             if round % 2 == 0 {
                 let recovered = run.disk.recover(round + 2).expect("a sound log");
                 run.log = recovered.log;
@@ -266,4 +269,32 @@ fn the_newest_state_is_known_and_none_that_is_not_durable() {
     }
     put(&mut run.log, state, b"not durable", &[]);
     assert_eq!(run.log.last(state), None);
+}
+
+#[test]
+fn a_snapshot_is_the_same_in_one_step_and_in_many_and_is_not_trusted() {
+    let mut run = Run::new(11, SMALL);
+    let mut before = None;
+    for round in 0..6 {
+        (0..200).for_each(|_| run.put());
+        flush(&mut run.log, &mut run.disk);
+        seal(&mut run.log, &mut run.disk);
+        run.disk.renew_snapshot();
+        assert!(run.disk.snapshot != before, "round {round}");
+        before = run.disk.snapshot.clone();
+    }
+    run.disk.snapshot = None;
+    run.disk.renew_snapshot();
+    let whole = run.disk.snapshot.clone().expect("it was made");
+    assert!(before.as_ref() == Some(&whole), "in one step");
+    for at in (0..whole.len()).step_by(1_711).chain(whole.len() - INDEX_FOOTER_BYTES..whole.len()) {
+        run.disk.snapshot.as_mut().expect("it was made")[at] ^= 4;
+        let recovered = run.disk.recover(at as u32).expect("the log is sound");
+        for stream in run.model.keys().filter(|stream| stream.kind == MESSAGES) {
+            assert_eq!(recovered.log.head(*stream), run.log.head(*stream), "byte {at}");
+        }
+        run.disk.snapshot = Some(whole.clone());
+    }
+    run.log = run.disk.recover(1).expect("the log is sound").log;
+    run.check();
 }

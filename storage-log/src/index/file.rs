@@ -48,6 +48,12 @@ pub struct SealedSegment {
 }
 
 impl IndexJob {
+    /// Of its log.
+    #[must_use]
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
     /// Base of its segment.
     #[must_use]
     pub fn base(&self) -> u64 {
@@ -167,6 +173,12 @@ impl IndexFooter {
     #[must_use]
     pub fn clock(&self) -> u64 {
         self.clock
+    }
+
+    /// What memory keeps of the segment; `None` when the tail is not sound.
+    #[must_use]
+    pub fn open(&self, tail: &[u8]) -> Option<SealedSegment> {
+        Some(self.read_tail(tail)?.0)
     }
 
     /// What the tail says; `None` when it is not sound.

@@ -14,6 +14,7 @@ mod homes;
 mod lookup;
 mod postings;
 mod resident;
+mod snapshot;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,12 +24,13 @@ use crate::record::{StreamId, StreamKind};
 use crate::segment::Geometry;
 
 pub use block::INDEX_BLOCK_BYTES;
-use block::Pieces;
 pub(crate) use file::SegmentEnd;
 pub use file::{IndexFooter, IndexJob, SealedSegment, index_file_name};
 pub use homes::HomeSearch;
 pub use lookup::{BlockPlace, Lookup, Page, Progress};
-use postings::{Keys, List, SegmentPostings, StreamPostings, entry_of};
+use postings::{Keys, List, SegmentPostings, StreamPostings};
+pub use snapshot::{Blocks, SnapshotFooter, merge};
+use snapshot::{Resident, Update};
 
 /// The postings of a segment, shared with whoever writes their file.
 pub type Postings = Arc<SegmentPostings>;
@@ -193,21 +195,22 @@ impl Index {
         let number = postings.number;
         match role {
             Role::Home => {
-                let before = self.homes.update(&stream.id, |home| {
-                    let before = (home.chain, home.head.seq);
-                    (home.chain, home.head) = (home.chain.with(number), head);
-                    before
+                let postings = postings.push(stream, location, position, || {
+                    let place = self.homes.place_of(&stream.id);
+                    let before = self.homes.at(place);
+                    (place, list_of(before.chain, before.head.seq, number, head.seq))
                 });
-                let list = || list_of(before, number, head.seq);
-                let postings = postings.push(stream, location, position, list);
                 postings.list.message_count = head.message_count;
+                self.homes.update_at(postings.resident, |home| {
+                    (home.chain, home.head) = (home.chain.with(number), head);
+                });
             }
             Role::Last(place) => {
-                self.homes.update(&stream.id, |home| home.last[place] = Some(location));
-                let StreamPostings { list, entries } =
-                    postings.push(stream, location, position, List::default);
-                entries.drain(..entries.len() - 1);
-                list.first_key = head.seq;
+                let begin = || (self.homes.place_of(&stream.id), List::default());
+                let postings = postings.push(stream, location, position, begin);
+                postings.entries.drain(..postings.entries.len() - 1);
+                postings.list.first_key = head.seq;
+                self.homes.update_at(postings.resident, |home| home.last[place] = Some(location));
             }
             Role::Runs => self.runs = head.seq,
             Role::Linked(_) => return None,
@@ -216,13 +219,15 @@ impl Index {
             let Role::Linked(place) = self.kinds.role(link.kind)? else {
                 return None;
             };
-            let before = self.users.update(&link.id, |links| {
-                let linked = &mut links.streams[place];
-                let before = (linked.chain, linked.newest);
-                (linked.chain, linked.newest) = (linked.chain.with(number), position);
-                before
+            let postings = postings.push(link, location, position, || {
+                let user = self.users.place_of(&link.id);
+                let before = self.users.at(user).streams[place];
+                (user, list_of(before.chain, before.newest, number, position))
             });
-            postings.push(link, location, position, || list_of(before, number, position));
+            self.users.update_at(postings.resident, |links| {
+                let linked = &mut links.streams[place];
+                (linked.chain, linked.newest) = (linked.chain.with(number), position);
+            });
         }
         Some(())
     }
@@ -243,7 +248,7 @@ impl Index {
         }
         let keys = self.keys_of(stream.kind);
         for open in self.open.iter().rev() {
-            let Some(StreamPostings { list, entries }) = open.postings.get(stream) else {
+            let Some(StreamPostings { list, entries, .. }) = open.postings.get(stream) else {
                 continue;
             };
             let entry = |place: usize| open.postings.entry(keys, list, place, entries[place]);
@@ -306,24 +311,19 @@ impl Index {
     /// Enters what a block of the newest sealed segment says. `None` if it is not sound.
     pub(crate) fn enter_block(&mut self, number: u32, block: &[u8]) -> Option<()> {
         let sealed = self.sealed.last().expect("a segment was entered");
-        let (base, first_position) = (sealed.base, sealed.first_position);
         let segment = self.sealed.len() as u32;
-        for piece in Pieces::of(block, base, number)?.filter(|piece| !piece.goes_on) {
-            let (id, newest) = (&piece.stream.id, piece.len() - 1);
-            let (place, posting) = (piece.place as usize + newest, piece.posting(newest));
-            let keys = self.keys_of(piece.stream.kind);
-            let newest = entry_of(keys, piece.list.first_key, place, posting, base, first_position);
-            match self.role(piece.stream.kind)? {
-                Role::Home => self.homes.update(id, |home| {
-                    home.chain = home.chain.with(segment);
-                    home.head = Head { seq: newest.key, message_count: piece.list.message_count };
-                }),
-                Role::Last(last) => self.homes.update(id, |home| home.last[last] = Some(newest.location)),
-                Role::Linked(linked) => self.users.update(id, |links| {
-                    let stream = &mut links.streams[linked];
-                    (stream.chain, stream.newest) = (stream.chain.with(segment), newest.key);
-                }),
-                Role::Runs => return None,
+        for update in Update::of_block(block, number, sealed, &self.kinds)? {
+            update.enter(segment, &mut self.homes, &mut self.users);
+        }
+        Some(())
+    }
+
+    /// Enters what a block of a snapshot says, before any segment. `None` if it is not sound.
+    pub(crate) fn enter_snapshot_block(&mut self, number: u32, block: &[u8]) -> Option<()> {
+        for (id, entry) in snapshot::entries_of_block(block, number)? {
+            match entry {
+                Resident::Conversation(home) => self.homes.update(&id, |entry| *entry = home),
+                Resident::User(links) => self.users.update(&id, |entry| *entry = links),
             }
         }
         Some(())
@@ -331,7 +331,7 @@ impl Index {
 }
 
 /// The list of a stream that begins in segment `number` with `first_key`, and stood as `before`.
-fn list_of((chain, key_before): (Chain, u64), number: u32, first_key: u64) -> List {
+fn list_of(chain: Chain, key_before: u64, number: u32, first_key: u64) -> List {
     let before = Chain { newest: chain.newest, jump: chain.with(number).jump };
     List { before, key_before, first_key, message_count: 0 }
 }

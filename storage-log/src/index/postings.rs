@@ -67,6 +67,8 @@ pub(crate) struct List {
 
 #[derive(Debug, Default)]
 pub(crate) struct StreamPostings {
+    /// Place of its id's resident entry: whoever appends again need not look for it.
+    pub(crate) resident: u32,
     pub(crate) list: List,
     pub(crate) entries: Vec<Posting>,
 }
@@ -94,19 +96,22 @@ impl SegmentPostings {
         self.streams[usize::from(stream.id[0])].get(&stream)
     }
 
-    /// Enters a record at `location` into `stream`; `begin` says what came before, if it is the first here.
+    /// Enters a record at `location` into `stream`; `begin` says where its resident entry is and what came before, if it is
+    /// the first here.
     pub(crate) fn push(
         &mut self,
         stream: StreamId,
         location: Location,
         position: u64,
-        begin: impl FnOnce() -> List,
+        begin: impl FnOnce() -> (u32, List),
     ) -> &mut StreamPostings {
         let posting =
             Posting::new(location.lsn() - self.base, location.bytes(), position - self.first_position);
         let streams = &mut self.streams[usize::from(stream.id[0])];
-        let postings =
-            streams.entry(stream).or_insert_with(|| StreamPostings { list: begin(), entries: Vec::new() });
+        let postings = streams.entry(stream).or_insert_with(|| {
+            let (resident, list) = begin();
+            StreamPostings { resident, list, entries: Vec::new() }
+        });
         postings.entries.push(posting);
         postings
     }

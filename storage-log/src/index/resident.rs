@@ -141,13 +141,25 @@ impl<E: Packed> Table<E> {
     }
 
     pub(crate) fn get(&self, id: &[u8; ID_BYTES]) -> Option<E> {
-        let place = self.place(id)?;
-        Some(E::read(&entry_at::<E>(&self.chunks, place)[ID_BYTES..]))
+        self.place(id).map(|place| self.at(place))
     }
 
     /// Changes the entry of `id`, which is made if there is none.
     pub(crate) fn update<T>(&mut self, id: &[u8; ID_BYTES], change: impl FnOnce(&mut E) -> T) -> T {
-        let place = self.place(id).unwrap_or_else(|| self.add(id));
+        let place = self.place_of(id);
+        self.update_at(place, change)
+    }
+
+    /// Place of the entry of `id`, which is made if there is none. It never changes.
+    pub(crate) fn place_of(&mut self, id: &[u8; ID_BYTES]) -> u32 {
+        self.place(id).unwrap_or_else(|| self.add(id))
+    }
+
+    pub(crate) fn at(&self, place: u32) -> E {
+        E::read(&entry_at::<E>(&self.chunks, place)[ID_BYTES..])
+    }
+
+    pub(crate) fn update_at<T>(&mut self, place: u32, change: impl FnOnce(&mut E) -> T) -> T {
         let at = place as usize % CHUNK_ENTRIES * E::BYTES;
         let bytes = &mut self.chunks[place as usize / CHUNK_ENTRIES][at + ID_BYTES..at + E::BYTES];
         let mut entry = E::read(bytes);
@@ -158,7 +170,7 @@ impl<E: Packed> Table<E> {
 
     fn place(&self, id: &[u8; ID_BYTES]) -> Option<u32> {
         let same = |place: &u32| entry_at::<E>(&self.chunks, *place)[..ID_BYTES] == *id;
-        self.places[usize::from(id[0])].find(self.hasher.hash_one(id), same).copied()
+        self.places[usize::from(id[0])].find(self.hasher.hash_one(u128::from_ne_bytes(*id)), same).copied()
     }
 
     fn add(&mut self, id: &[u8; ID_BYTES]) -> u32 {
@@ -170,8 +182,9 @@ impl<E: Packed> Table<E> {
         self.chunks[place as usize / CHUNK_ENTRIES][at..at + ID_BYTES].copy_from_slice(id);
         self.len += 1;
         let (chunks, hasher) = (&self.chunks, &self.hasher);
-        let hash = |place: &u32| hasher.hash_one(id_of(entry_at::<E>(chunks, *place)));
-        self.places[usize::from(id[0])].insert_unique(hasher.hash_one(id), place, hash);
+        let hash_of = |id: &[u8; ID_BYTES]| hasher.hash_one(u128::from_ne_bytes(*id));
+        let hash = |place: &u32| hash_of(id_of(entry_at::<E>(chunks, *place)));
+        self.places[usize::from(id[0])].insert_unique(hash_of(id), place, hash);
         place
     }
 

@@ -3,14 +3,15 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use storage_log::format::{
     BLOCK_BYTES_MIN, FEED_BYTES, INDEX_FOOTER_BYTES, MARK_AFTER_MS, SEGMENT_HEADER_BYTES,
 };
 use storage_log::{
-    Answer, Damage, Draft, Entry, Geometry, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Location, Log,
-    LogConfig, Lookup, Page, Progress, Recovered, Scan, SealedSegment, SegmentHeader, SpareWork, StreamId,
-    StreamKind, WriteBatch,
+    Answer, Blocks, Damage, Draft, Entry, Geometry, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds,
+    Location, Log, LogConfig, Lookup, Page, Progress, Recovered, Scan, SealedSegment, SegmentHeader,
+    SnapshotFooter, SpareWork, StreamId, StreamKind, WriteBatch, merge,
 };
 
 const STORE: [u8; 16] = [7; 16];
@@ -37,6 +38,7 @@ pub(crate) struct Disk {
     pub(crate) geometry: Geometry,
     pub(crate) segments: BTreeMap<u64, Vec<u8>>,
     pub(crate) indexes: BTreeMap<u64, Vec<u8>>,
+    pub(crate) snapshot: Option<Vec<u8>>,
 }
 
 impl Disk {
@@ -49,7 +51,7 @@ impl Disk {
     }
 
     pub(crate) fn of(geometry: Geometry) -> Self {
-        let mut disk = Self { geometry, segments: BTreeMap::new(), indexes: BTreeMap::new() };
+        let mut disk = Self { geometry, segments: BTreeMap::new(), indexes: BTreeMap::new(), snapshot: None };
         disk.create(0);
         disk
     }
@@ -72,33 +74,68 @@ impl Disk {
         let mut file = Vec::new();
         let Ok(sealed) = job.write(|bytes| {
             file.extend_from_slice(bytes);
-            Ok::<(), std::convert::Infallible>(())
+            Ok::<(), Infallible>(())
         });
         self.indexes.insert(job.base(), file);
         sealed
     }
 
-    /// Reads the log back, from index files as far as they are sound.
+    /// Merges the snapshot and the index files that it does not cover.
+    pub(crate) fn renew_snapshot(&mut self) {
+        let before = self.snapshot.as_deref().map(|file| {
+            let (blocks, footer) = file.split_at(file.len() - INDEX_FOOTER_BYTES);
+            let footer = SnapshotFooter::parse(footer, &config(self.geometry)).expect("it was written");
+            (footer, blocks_of(blocks))
+        });
+        let covered = before.as_ref().map_or(0, |(footer, _)| footer.segments as usize);
+        let sealed = self.indexes.iter().skip(covered).map(|(base, file)| {
+            let at = file.len() - INDEX_FOOTER_BYTES;
+            let footer = IndexFooter::parse(&file[at..], *base, &config(self.geometry)).expect("written");
+            let tail = at - footer.tail_bytes();
+            (footer.open(&file[tail..at]).expect("it was written"), blocks_of(&file[..tail]))
+        });
+        let mut snapshot = Vec::new();
+        let Ok(merged) = merge(&config(self.geometry), before, sealed.collect(), |bytes| {
+            snapshot.extend_from_slice(bytes);
+            Ok(())
+        });
+        assert_eq!(merged.map(|footer| footer.segments as usize), Some(self.indexes.len()));
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Reads the log back, from the snapshot and index files as far as they are sound.
     pub(crate) fn recover(&self, epoch: u32) -> Result<Recovered, Damage> {
         let mut usable = self.indexes.len();
+        let mut snapshot = self.snapshot.as_deref();
         loop {
-            let (scan, entered) = self.scan(epoch, usable)?;
-            if entered == usable {
+            let (scan, entered) = self.scan(epoch, snapshot, usable)?;
+            if entered == Some(usable) {
                 return scan.finish();
             }
-            usable = entered;
+            (snapshot, usable) = (None, entered.unwrap_or(usable));
         }
     }
 
-    /// Index files that could be entered, of `usable`, and the scan behind them.
-    fn scan(&self, epoch: u32, usable: usize) -> Result<(Scan, usize), Damage> {
+    /// Index files that could be entered, of `usable`, and the scan behind them; `None` if the snapshot could not.
+    fn scan(
+        &self,
+        epoch: u32,
+        snapshot: Option<&[u8]>,
+        usable: usize,
+    ) -> Result<(Scan, Option<usize>), Damage> {
         let mut scan = Scan::new(config(self.geometry), epoch);
+        let covered = match snapshot.map(|file| self.enter_snapshot(&mut scan, file)) {
+            None => 0,
+            Some(Some(covered)) if covered <= usable => covered,
+            Some(_) => return Ok((scan, None)),
+        };
         for (number, (base, bytes)) in self.segments.iter().enumerate() {
             scan.open_segment(*base, bytes)?;
             if number < usable {
-                let entered = self.indexes.get(base).and_then(|file| self.enter(&mut scan, *base, file));
-                if entered.is_none() {
-                    return Ok((scan, number));
+                let blocks = number >= covered;
+                let file = self.indexes.get(base);
+                if file.and_then(|file| self.enter(&mut scan, *base, file, blocks)).is_none() {
+                    return Ok((scan, Some(number)));
                 }
                 continue;
             }
@@ -113,19 +150,35 @@ impl Disk {
                 }
             }
         }
-        Ok((scan, usable))
+        Ok((scan, Some(usable)))
     }
 
-    fn enter(&self, scan: &mut Scan, base: u64, file: &[u8]) -> Option<()> {
+    /// Segments that the snapshot covers.
+    fn enter_snapshot(&self, scan: &mut Scan, file: &[u8]) -> Option<usize> {
+        let (blocks, footer) = file.split_at(file.len().checked_sub(INDEX_FOOTER_BYTES)?);
+        let footer = SnapshotFooter::parse(footer, &config(self.geometry))?;
+        for (number, block) in (0..footer.blocks).zip(blocks.chunks(INDEX_BLOCK_BYTES)) {
+            scan.enter_snapshot_block(number, block).then_some(())?;
+        }
+        Some(footer.segments as usize)
+    }
+
+    fn enter(&self, scan: &mut Scan, base: u64, file: &[u8], blocks: bool) -> Option<()> {
         let at = file.len().checked_sub(INDEX_FOOTER_BYTES)?;
         let footer = IndexFooter::parse(&file[at..], base, &config(self.geometry))?;
         let tail = file.get(at.checked_sub(footer.tail_bytes())?..at)?;
         scan.enter_index(&footer, tail).then_some(())?;
-        for (number, block) in (0..footer.blocks()).zip(file.chunks(INDEX_BLOCK_BYTES)) {
+        let count = if blocks { footer.blocks() } else { 0 };
+        for (number, block) in (0..count).zip(file.chunks(INDEX_BLOCK_BYTES)) {
             scan.enter_index_block(number, block).then_some(())?;
         }
         Some(())
     }
+}
+
+fn blocks_of(bytes: &[u8]) -> Blocks<'_, Infallible> {
+    let mut blocks = bytes.chunks_exact(INDEX_BLOCK_BYTES);
+    Box::new(move || Ok(blocks.next().map(<[u8]>::to_vec)))
 }
 
 /// Writes everything that is due.

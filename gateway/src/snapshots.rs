@@ -1,0 +1,145 @@
+//! Snapshots of a log's index, so that a start reads one file and what came after it.
+//!
+//! `index.snap` is made by merging the one before with the index files that it does not cover, when those have grown as large
+//! as it is: a start then reads at most about twice its size, and each of its bytes is written once for each new one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use storage_log::format::INDEX_FOOTER_BYTES;
+use storage_log::{Blocks, INDEX_BLOCK_BYTES, LogConfig, Scan, SealedSegment, SnapshotFooter, merge};
+
+use crate::indexes;
+use crate::segments::sync_directory;
+
+/// Name of the snapshot of a log.
+pub const SNAPSHOT_FILE_NAME: &str = "index.snap";
+
+/// Index files that are smaller than this together are read at start: a few milliseconds.
+const DUE_BYTES_MIN: u64 = 16 << 20;
+
+/// Blocks read or written at a time.
+const BLOCKS: usize = 64;
+
+/// Whether a snapshot was made, because one was due: now that the index file of the segment at `newest` is there.
+///
+/// # Errors
+/// Those of the disk. What stood there before stays.
+pub fn renew_if_due(directory: &Path, config: &LogConfig, newest: u64) -> io::Result<bool> {
+    let before = open(directory, config)?;
+    let covered = before.as_ref().map_or(0, |(footer, _)| footer.segments);
+    let (mut sealed, mut bytes) = (Vec::new(), 0);
+    let bases = (u64::from(covered)..).map(|number| number * config.geometry.segment_bytes);
+    for base in bases.take_while(|base| *base <= newest) {
+        let Some((segment, blocks, file)) = open_index(directory, config, base)? else {
+            // It is missing or damaged: the next start makes it anew, and then comes another snapshot.
+            return Ok(false);
+        };
+        bytes += file.metadata()?.len();
+        sealed.push((segment, blocks_of(file, blocks)));
+    }
+    let size = before.as_ref().map_or(0, |(footer, _)| footer.blocks as u64 * INDEX_BLOCK_BYTES as u64);
+    if bytes < size.max(DUE_BYTES_MIN) {
+        return Ok(false);
+    }
+    renew(directory, config, before, sealed)
+}
+
+fn renew(
+    directory: &Path,
+    config: &LogConfig,
+    before: Option<(SnapshotFooter, File)>,
+    sealed: Vec<(SealedSegment, Blocks<'_, io::Error>)>,
+) -> io::Result<bool> {
+    let path = directory.join(SNAPSHOT_FILE_NAME);
+    let new = path.with_extension("snap.new");
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    let mut out = BufWriter::with_capacity(BLOCKS * INDEX_BLOCK_BYTES, file);
+    let before = before.map(|(footer, file)| (footer, blocks_of(file, footer.blocks)));
+    if merge(config, before, sealed, |bytes| out.write_all(bytes))?.is_none() {
+        // One of them is damaged. If it is the snapshot, the next one is made of the index files alone.
+        let _ = fs::remove_file(&path);
+        return Ok(false);
+    }
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    fs::rename(&new, &path)?;
+    sync_directory(directory)?;
+    Ok(true)
+}
+
+/// The snapshot of a log, if there is one that belongs to it.
+fn open(directory: &Path, config: &LogConfig) -> io::Result<Option<(SnapshotFooter, File)>> {
+    let file = match File::open(directory.join(SNAPSHOT_FILE_NAME)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let length = file.metadata()?.len();
+    let mut footer = [0; INDEX_FOOTER_BYTES];
+    let Some(at) = length.checked_sub(INDEX_FOOTER_BYTES as u64) else {
+        return Ok(None);
+    };
+    file.read_exact_at(&mut footer, at)?;
+    let footer = SnapshotFooter::parse(&footer, config);
+    let whole = footer.filter(|footer| u64::from(footer.blocks) * INDEX_BLOCK_BYTES as u64 == at);
+    Ok(whole.map(|footer| (footer, file)))
+}
+
+type OpenIndex = (SealedSegment, u32, File);
+
+fn open_index(directory: &Path, config: &LogConfig, base: u64) -> io::Result<Option<OpenIndex>> {
+    let Some(file) = indexes::open(directory, base)? else {
+        return Ok(None);
+    };
+    let Some((footer, tail)) = indexes::read_tail(&file, base, config) else {
+        return Ok(None);
+    };
+    Ok(footer.open(&tail).map(|sealed| (sealed, footer.blocks(), file)))
+}
+
+/// The first `count` blocks of a file, some at a time.
+fn blocks_of(file: File, count: u32) -> Blocks<'static, io::Error> {
+    let (mut buffer, mut next) = (Vec::new(), 0);
+    Box::new(move || {
+        if next == count {
+            return Ok(None);
+        }
+        let place = next as usize % BLOCKS * INDEX_BLOCK_BYTES;
+        if place == 0 {
+            buffer.resize(BLOCKS.min((count - next) as usize) * INDEX_BLOCK_BYTES, 0);
+            file.read_exact_at(&mut buffer, u64::from(next) * INDEX_BLOCK_BYTES as u64)?;
+        }
+        next += 1;
+        Ok(Some(buffer[place..place + INDEX_BLOCK_BYTES].to_vec()))
+    })
+}
+
+/// Enters the snapshot into a scan that has not begun, if there is a sound one of at most `usable` segments. How many segments
+/// it covers; `None` when it is damaged, and then the scan is of no use any more.
+///
+/// # Errors
+/// Those of the disk.
+pub fn enter(
+    scan: &mut Scan,
+    directory: &Path,
+    config: &LogConfig,
+    usable: usize,
+) -> io::Result<Option<usize>> {
+    let Some((footer, file)) =
+        open(directory, config)?.filter(|(footer, _)| footer.segments as usize <= usable)
+    else {
+        return Ok(Some(0));
+    };
+    let mut blocks = blocks_of(file, footer.blocks);
+    for number in 0..footer.blocks {
+        let Some(block) = blocks()? else {
+            break;
+        };
+        if !scan.enter_snapshot_block(number, &block) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(footer.segments as usize))
+}

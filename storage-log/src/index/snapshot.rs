@@ -1,0 +1,346 @@
+//! A snapshot of the resident entries at the end of a sealed segment, so that a start need not read every index file.
+//!
+//! It is never taken from memory, which is always ahead of what is durable: the snapshot before and the index files of the
+//! segments since are merged, all sorted by id, into the next one. Whoever does that needs nothing of the running log, and a
+//! snapshot that is lost is merged again from all index files.
+
+use std::cmp::Ordering;
+
+use crate::format::{
+    FORMAT_VERSION, INDEX_FOOTER_BYTES, SNAPSHOT_MAGIC, put, read_u16, read_u32, read_u64, snapshot_at,
+};
+use crate::location::Entry;
+use crate::log::LogConfig;
+
+use super::block::{INDEX_BLOCK_BYTES, Pieces};
+use super::file::SealedSegment;
+use super::postings::{Keys, entry_of};
+use super::resident::{Chain, Home, Links, Packed};
+use super::{Kinds, Role};
+
+const HEAD_BYTES: usize = 16;
+
+/// What a segment says of one stream: its newest record there.
+pub(super) struct Update {
+    id: [u8; 16],
+    role: Role,
+    newest: Entry,
+    message_count: u64,
+}
+
+impl Update {
+    /// All that a block says. `None` if it is not sound.
+    pub(super) fn of_block(
+        block: &[u8],
+        number: u32,
+        sealed: &SealedSegment,
+        kinds: &Kinds,
+    ) -> Option<Vec<Self>> {
+        let pieces = Pieces::of(block, sealed.base, number)?;
+        let updates = pieces.filter(|piece| !piece.goes_on).map(|piece| {
+            let role = kinds.role(piece.stream.kind).filter(|role| *role != Role::Runs)?;
+            let keys = if matches!(role, Role::Linked(_)) { Keys::Positions } else { Keys::Sequences };
+            let (first_key, newest) = (piece.list.first_key, piece.len() - 1);
+            let (place, posting) = (piece.place as usize + newest, piece.posting(newest));
+            let newest = entry_of(keys, first_key, place, posting, sealed.base, sealed.first_position);
+            Some(Self { id: piece.stream.id, role, newest, message_count: piece.list.message_count })
+        });
+        updates.collect()
+    }
+
+    fn side(&self) -> Side {
+        if matches!(self.role, Role::Linked(_)) { Side::User } else { Side::Conversation }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Side {
+    Conversation = 1,
+    User = 2,
+}
+
+/// A resident entry of either side.
+#[derive(Clone, Copy)]
+pub(super) enum Resident {
+    Conversation(Home),
+    User(Links),
+}
+
+impl Resident {
+    fn new(side: Side) -> Self {
+        match side {
+            Side::Conversation => Self::Conversation(Home::default()),
+            Side::User => Self::User(Links::default()),
+        }
+    }
+
+    fn side(&self) -> Side {
+        match self {
+            Self::Conversation(_) => Side::Conversation,
+            Self::User(_) => Side::User,
+        }
+    }
+
+    fn apply(&mut self, update: &Update, segment: u32) {
+        match self {
+            Self::Conversation(home) => update.apply_to_home(home, segment),
+            Self::User(links) => update.apply_to_links(links, segment),
+        }
+    }
+}
+
+impl Update {
+    /// Enters it into the entry of its side, made if there is none.
+    pub(super) fn enter(
+        &self,
+        segment: u32,
+        homes: &mut super::Table<Home>,
+        users: &mut super::Table<Links>,
+    ) {
+        match self.side() {
+            Side::Conversation => homes.update(&self.id, |home| self.apply_to_home(home, segment)),
+            Side::User => users.update(&self.id, |links| self.apply_to_links(links, segment)),
+        }
+    }
+
+    fn apply_to_home(&self, home: &mut Home, segment: u32) {
+        match self.role {
+            Role::Last(number) => home.last[number] = Some(self.newest.location),
+            _ => {
+                home.chain = home.chain.with(segment);
+                (home.head.seq, home.head.message_count) = (self.newest.key, self.message_count);
+            }
+        }
+    }
+
+    fn apply_to_links(&self, links: &mut Links, segment: u32) {
+        if let Role::Linked(number) = self.role {
+            let stream = &mut links.streams[number];
+            let chain: Chain = stream.chain.with(segment);
+            (stream.chain, stream.newest) = (chain, self.newest.key);
+        }
+    }
+}
+
+/// The last bytes of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotFooter {
+    /// Segments that it covers, from the first on.
+    pub segments: u32,
+    /// Blocks in front of it, [`INDEX_BLOCK_BYTES`] each.
+    pub blocks: u32,
+}
+
+impl SnapshotFooter {
+    /// The footer in the last bytes of a file, if it is whole and of this log.
+    #[must_use]
+    pub fn parse(bytes: &[u8], config: &LogConfig) -> Option<Self> {
+        let bytes: &[u8; INDEX_FOOTER_BYTES] = bytes.try_into().ok()?;
+        let sound = crc32c::crc32c(&bytes[snapshot_at::CHECKSUM.end..]);
+        let belongs = read_u32(bytes, snapshot_at::CHECKSUM) == sound
+            && read_u32(bytes, snapshot_at::MAGIC) == SNAPSHOT_MAGIC
+            && read_u16(bytes, snapshot_at::VERSION) == FORMAT_VERSION
+            && read_u16(bytes, snapshot_at::LOG) == config.number
+            && bytes[snapshot_at::STORE] == config.store
+            && read_u64(bytes, snapshot_at::SEGMENT_BYTES) == config.geometry.segment_bytes;
+        belongs.then(|| Self {
+            segments: read_u32(bytes, snapshot_at::SEGMENTS),
+            blocks: read_u32(bytes, snapshot_at::BLOCKS),
+        })
+    }
+
+    fn encode(self, config: &LogConfig) -> [u8; INDEX_FOOTER_BYTES] {
+        let mut bytes = [0; INDEX_FOOTER_BYTES];
+        put(&mut bytes, snapshot_at::MAGIC, &SNAPSHOT_MAGIC.to_le_bytes());
+        put(&mut bytes, snapshot_at::VERSION, &FORMAT_VERSION.to_le_bytes());
+        put(&mut bytes, snapshot_at::LOG, &config.number.to_le_bytes());
+        put(&mut bytes, snapshot_at::STORE, &config.store);
+        put(&mut bytes, snapshot_at::SEGMENT_BYTES, &config.geometry.segment_bytes.to_le_bytes());
+        put(&mut bytes, snapshot_at::SEGMENTS, &self.segments.to_le_bytes());
+        put(&mut bytes, snapshot_at::BLOCKS, &self.blocks.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[snapshot_at::CHECKSUM.end..]);
+        put(&mut bytes, snapshot_at::CHECKSUM, &checksum.to_le_bytes());
+        bytes
+    }
+}
+
+/// The entries of a block of a snapshot; `None` if it is not sound, or not block `number`.
+pub(super) fn entries_of_block(block: &[u8], number: u32) -> Option<Vec<([u8; 16], Resident)>> {
+    let block = block.get(..INDEX_BLOCK_BYTES)?;
+    if read_u32(block, snapshot_at::BLOCK_CHECKSUM) != checksum(block, number) {
+        return None;
+    }
+    let (count, mut at) = (read_u16(block, snapshot_at::BLOCK_ENTRIES), HEAD_BYTES);
+    let entries = (0..count).map(|_| {
+        let side = *block.get(at)?;
+        let bytes = if side == Side::Conversation as u8 { Home::BYTES } else { Links::BYTES };
+        let entry = block.get(at + 1..at + 1 + bytes)?;
+        at += 1 + bytes;
+        let (id, entry) = entry.split_first_chunk::<16>()?;
+        let resident = match side {
+            1 => Resident::Conversation(Home::read(entry)),
+            2 => Resident::User(Links::read(entry)),
+            _ => return None,
+        };
+        Some((*id, resident))
+    });
+    entries.collect()
+}
+
+fn checksum(block: &[u8], number: u32) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), &block[snapshot_at::BLOCK_CHECKSUM.end..])
+}
+
+/// Gives the blocks of a file one after the other, then `None`.
+pub type Blocks<'f, E> = Box<dyn FnMut() -> Result<Option<Vec<u8>>, E> + 'f>;
+
+/// Makes a snapshot from the one `before` and the index files that follow, in order: of the segments from
+/// `before.segments` on. Gives its bytes to `out`. `None` if one of them is not sound: then nothing may be kept.
+///
+/// # Errors
+/// The first of a source or of `out`.
+pub fn merge<E>(
+    config: &LogConfig,
+    before: Option<(SnapshotFooter, Blocks<'_, E>)>,
+    indexes: Vec<(SealedSegment, Blocks<'_, E>)>,
+    mut out: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<Option<SnapshotFooter>, E> {
+    let covered = before.as_ref().map_or(0, |(footer, _)| footer.segments);
+    let segments = covered + indexes.len() as u32;
+    let mut old = before.map(|(_, blocks)| Source::new(blocks, entries_of_block));
+    let mut new: Vec<_> = indexes
+        .into_iter()
+        .map(|(sealed, blocks)| {
+            Source::new(blocks, move |block: &[u8], number| {
+                Update::of_block(block, number, &sealed, &config.kinds)
+            })
+        })
+        .collect();
+    let mut writer = Writer { block: Vec::new(), entries: 0, blocks: 0 };
+    loop {
+        let mut next = None;
+        if let Some(old) = &mut old {
+            next = old.head(|(id, entry)| (*id, entry.side()))?;
+        }
+        for source in &mut new {
+            let head = source.head(|update| (update.id, update.side()))?;
+            next = next.into_iter().chain(head).min_by(compare);
+        }
+        let Some((id, side)) = next else {
+            break;
+        };
+        let mut entry = Resident::new(side);
+        if let Some(old) = &mut old
+            && old.head(|(id, entry)| (*id, entry.side()))? == next
+        {
+            entry = old.take().1;
+        }
+        for (number, source) in (covered + 1..).zip(&mut new) {
+            while source.head(|update| (update.id, update.side()))? == next {
+                entry.apply(&source.take(), number);
+            }
+        }
+        writer.push(&id, &entry, &mut out)?;
+    }
+    if old.is_some_and(|old| old.damaged) || new.iter().any(|source| source.damaged) {
+        return Ok(None);
+    }
+    writer.flush(&mut out)?;
+    let footer = SnapshotFooter { segments, blocks: writer.blocks };
+    out(&footer.encode(config))?;
+    Ok(Some(footer))
+}
+
+fn compare(one: &([u8; 16], Side), other: &([u8; 16], Side)) -> Ordering {
+    one.cmp(other)
+}
+
+/// A sorted file, item by item.
+struct Source<'f, T, E, P> {
+    blocks: Blocks<'f, E>,
+    parse: P,
+    number: u32,
+    /// Of the present block, the next one last.
+    items: Vec<T>,
+    damaged: bool,
+}
+
+impl<'f, T, E, P: FnMut(&[u8], u32) -> Option<Vec<T>>> Source<'f, T, E, P> {
+    fn new(blocks: Blocks<'f, E>, parse: P) -> Self {
+        Self { blocks, parse, number: 0, items: Vec::new(), damaged: false }
+    }
+
+    /// The key of the next item; `None` at the end, and where it is damaged.
+    fn head<K>(&mut self, key: impl Fn(&T) -> K) -> Result<Option<K>, E> {
+        while self.items.is_empty() && !self.damaged {
+            let Some(block) = (self.blocks)()? else {
+                return Ok(None);
+            };
+            match (self.parse)(&block, self.number) {
+                Some(mut items) => {
+                    items.reverse();
+                    self.items = items;
+                    self.number += 1;
+                }
+                None => self.damaged = true,
+            }
+        }
+        Ok(self.items.last().map(key))
+    }
+
+    fn take(&mut self) -> T {
+        self.items.pop().expect("there is a head")
+    }
+}
+
+struct Writer {
+    block: Vec<u8>,
+    entries: u16,
+    blocks: u32,
+}
+
+impl Writer {
+    fn push<E>(
+        &mut self,
+        id: &[u8; 16],
+        entry: &Resident,
+        out: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut bytes = [0; 1 + Home::BYTES];
+        bytes[0] = entry.side() as u8;
+        bytes[1..17].copy_from_slice(id);
+        let length = match entry {
+            Resident::Conversation(home) => {
+                home.put(&mut bytes[17..]);
+                1 + Home::BYTES
+            }
+            Resident::User(links) => {
+                links.put(&mut bytes[17..]);
+                1 + Links::BYTES
+            }
+        };
+        if self.block.len() + length > INDEX_BLOCK_BYTES {
+            self.flush(out)?;
+        }
+        if self.block.is_empty() {
+            self.block.resize(HEAD_BYTES, 0);
+        }
+        self.block.extend_from_slice(&bytes[..length]);
+        self.entries += 1;
+        Ok(())
+    }
+
+    fn flush<E>(&mut self, out: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        self.block.resize(INDEX_BLOCK_BYTES, 0);
+        put(&mut self.block, snapshot_at::BLOCK_ENTRIES, &self.entries.to_le_bytes());
+        let checksum = checksum(&self.block, self.blocks);
+        put(&mut self.block, snapshot_at::BLOCK_CHECKSUM, &checksum.to_le_bytes());
+        out(&self.block)?;
+        self.block.clear();
+        (self.entries, self.blocks) = (0, self.blocks + 1);
+        Ok(())
+    }
+}
