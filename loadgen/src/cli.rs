@@ -30,6 +30,11 @@ own secret. Latency counts from when a message was due.
 Example:     loadgen run --url ws://127.0.0.1:7100 --data ./data --users 1000 --rate 8000 --seconds 30
 Exit codes:  0 good   1 bad   2 invalid (the generator was late) or could not run";
 
+const IDLE_NOTES: &str = "\
+Each user sends a ping every 30 s and nothing else. Good: all connect, stay, and get every pong.
+Example:     loadgen idle --url ws://127.0.0.1:7100 --data ./data --connections 100000 --seconds 120
+Exit codes:  0 good   1 bad   2 invalid (the generator was late) or could not run";
+
 /// Load for a chat gateway, and a verdict.
 #[derive(Debug, Parser)]
 #[command(
@@ -53,6 +58,9 @@ pub(crate) enum Command {
     /// Load a node that runs already, and judge
     #[command(after_help = RUN_NOTES)]
     Run(RunFlags),
+    /// Hold idle users on a node that runs already, and say what each costs
+    #[command(after_help = IDLE_NOTES)]
+    Idle(IdleFlags),
     /// A node that ends when we do: the program and its arguments
     #[command(hide = true)]
     Node {
@@ -89,15 +97,8 @@ pub(crate) struct CheckFlags {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RunFlags {
-    /// Where the node listens, as in ws://127.0.0.1:7100
-    #[arg(long)]
-    pub(crate) url: String,
-    /// The node's data directory: tokens are signed with its development key
-    #[arg(long, value_name = "DIR", required_unless_present = "key", conflicts_with = "key")]
-    pub(crate) data: Option<PathBuf>,
-    /// A file with the node's HS256 secret
-    #[arg(long, value_name = "FILE")]
-    pub(crate) key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) node: NodeFlags,
     /// Users, all online
     #[arg(long, value_name = "N", value_parser = users())]
     pub(crate) users: u32,
@@ -114,6 +115,54 @@ pub(crate) struct RunFlags {
     pub(crate) shape: ShapeFlags,
     #[command(flatten)]
     pub(crate) outputs: OutputFlags,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct IdleFlags {
+    #[command(flatten)]
+    pub(crate) node: NodeFlags,
+    /// Users, each with one connection
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(USERS_MAX)))]
+    pub(crate) connections: u32,
+    /// How long all of them are held
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) seconds: u32,
+    /// Connections made, and in the end closed, a second
+    #[arg(long, value_name = "R", default_value_t = 2000, value_parser = rate())]
+    pub(crate) rate: u32,
+    /// How often all of them come, stay and leave
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// The node's process, to measure it where it runs on this machine
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+    /// Everything measured, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Which node, and whose users.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NodeFlags {
+    /// Where the node listens, as in ws://127.0.0.1:7100
+    #[arg(long)]
+    pub(crate) url: String,
+    /// The node's data directory: tokens are signed with its development key
+    #[arg(long, value_name = "DIR", required_unless_present = "key", conflicts_with = "key")]
+    pub(crate) data: Option<PathBuf>,
+    /// A file with the node's HS256 secret
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+}
+
+impl NodeFlags {
+    /// The file that tokens are signed with.
+    pub(crate) fn secret(&self) -> PathBuf {
+        match (&self.key, &self.data) {
+            (Some(key), _) => key.clone(),
+            (None, data) => data.as_deref().map(|data| data.join("dev.key")).unwrap_or_default(),
+        }
+    }
 }
 
 /// What the messages are like.
@@ -170,11 +219,12 @@ mod tests {
     #[test]
     fn the_definition_is_sound_and_every_help_fits_a_screen() {
         const SCREEN_LINES: usize = 30;
+        const IDLE_LINES: usize = 24;
         Cli::command().debug_assert();
-        for name in ["check", "run"] {
+        for (name, lines_max) in [("check", SCREEN_LINES), ("run", SCREEN_LINES), ("idle", IDLE_LINES)] {
             let asked = Cli::command().try_get_matches_from(["loadgen", name, "--help"]);
             let help = asked.expect_err("help is told as an error").to_string();
-            assert!(help.lines().count() <= SCREEN_LINES, "{help}");
+            assert!(help.lines().count() <= lines_max, "{help}");
             assert!(help.contains("Example:") && help.contains("Exit codes:"), "{help}");
         }
     }

@@ -1,9 +1,9 @@
 //! What the controller and its workers tell each other: one JSON object a line, over pipes.
 //!
-//! A worker is told its configuration first, then what comes next; it answers when it is there. Pipes
+//! A worker is told what it is for first, then what comes next; it answers when it is there. Pipes
 //! today; nothing here minds being carried to another host.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use protocol::upgrade::Form;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,83 @@ use crate::{
     plan::{Mix, RoomIndex, UserIndex},
     verify::{RoomBook, Stand, Violations},
 };
+
+/// What a worker is for: the first line that it is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Order {
+    /// Hold idle users.
+    Idle(IdleConfig),
+    /// Send, read and check.
+    Run(WorkerConfig),
+}
+
+/// All that a worker with idle users needs to know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct IdleConfig {
+    pub(crate) worker: u32,
+    pub(crate) workers: u32,
+    pub(crate) endpoint: Endpoint,
+    /// The addresses that connections come from, in turn; none leaves it to the system.
+    pub(crate) sources: Vec<IpAddr>,
+    pub(crate) secret: String,
+    pub(crate) tag: String,
+    /// Of all workers together.
+    pub(crate) users: u32,
+    /// Of all workers together; users leave as fast as they come.
+    pub(crate) connects_per_second: u32,
+    /// When the first user comes.
+    pub(crate) start: Moment,
+}
+
+/// What a worker with idle users has counted since it began, told every second.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct IdleTick {
+    pub(crate) counts: IdleCounts,
+    /// `error` events by name.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Ends of connections that this side did not ask for, by close code.
+    pub(crate) closes: BTreeMap<u16, u64>,
+    /// The last thing that went wrong, for people.
+    pub(crate) fault: Option<String>,
+    /// From ping to pong, of this second alone.
+    pub(crate) pongs: Buckets,
+    /// How late pings were, of this second alone.
+    pub(crate) lag: Buckets,
+    /// When the last user was let in.
+    pub(crate) last_welcome: Moment,
+    /// Resident memory of the worker.
+    pub(crate) resident_bytes: u64,
+}
+
+/// Plain counters of idle users.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IdleCounts {
+    /// Users that have a welcome, whatever became of them.
+    pub(crate) welcomed: u64,
+    /// Users that could not connect.
+    pub(crate) refused: u64,
+    /// Users whose connection ended before they left.
+    pub(crate) lost: u64,
+    /// Users that left when they were told to.
+    pub(crate) left: u64,
+    pub(crate) pings: u64,
+    pub(crate) pongs: u64,
+    /// Pings that had no answer when the next one was due.
+    pub(crate) unanswered: u64,
+}
+
+impl IdleCounts {
+    pub(crate) const fn add(&mut self, other: &Self) {
+        self.welcomed += other.welcomed;
+        self.refused += other.refused;
+        self.lost += other.lost;
+        self.left += other.left;
+        self.pings += other.pings;
+        self.pongs += other.pongs;
+        self.unanswered += other.unanswered;
+    }
+}
 
 /// All that a worker needs to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -96,7 +173,7 @@ pub(crate) enum ToWorker {
     Settled { until: Moment },
     /// Wait until all users that are online have seen this much.
     Until { heads: Vec<(RoomIndex, u64)> },
-    /// Read the logs, hand over everything, and end.
+    /// Read the logs, hand over everything, and end. Idle users leave.
     Finish,
 }
 
@@ -108,6 +185,10 @@ pub(crate) enum FromWorker {
     Connected,
     /// All rooms exist, and all members know.
     Opened,
+    /// How it stands with idle users.
+    Idle(Box<IdleTick>),
+    /// All idle users have left: the last line.
+    Left,
     /// How a second went.
     Tick(Tick),
     /// All users of this worker are back since the outage began.

@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod clock;
 mod controller;
+mod host;
 mod latency;
 mod letter;
 mod link;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Check(flags) => controller::check(&flags),
         Command::Run(flags) => controller::run(&flags),
+        Command::Idle(flags) => controller::idle(&flags),
         Command::Node { command } => controller::become_node(&command),
         Command::Worker => worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };

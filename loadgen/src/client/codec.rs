@@ -11,9 +11,6 @@ use tungstenite::{
     protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext},
 };
 
-/// Small, because there are thousands of them: most messages fit.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
-
 /// What came in.
 #[derive(Debug)]
 pub(crate) enum Incoming {
@@ -30,10 +27,11 @@ pub(crate) struct Codec {
 }
 
 impl Codec {
-    /// A client whose upgrade is over. `leftover` came behind the response.
-    pub(crate) fn new(leftover: &[u8]) -> Self {
+    /// A client whose upgrade is over. `leftover` came behind the response. The read buffer is there as long as the codec:
+    /// small, because there are thousands of them, and such that most messages fit.
+    pub(crate) fn new(leftover: &[u8], read_buffer_bytes: usize) -> Self {
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
+            .read_buffer_size(read_buffer_bytes)
             // Written at once: the buffer is ours.
             .write_buffer_size(0)
             .max_message_size(Some(EVENT_BYTES_MAX))
@@ -139,7 +137,7 @@ mod tests {
         encode_frame(Opcode::Text, b"hello", None, &mut bytes);
         encode_frame(Opcode::Binary, &[7; 5000], None, &mut bytes);
         for step in [1, 3, 1000, bytes.len()] {
-            let mut codec = Codec::new(&[]);
+            let mut codec = Codec::new(&[], 256);
             let mut lengths = Vec::new();
             for chunk in bytes.chunks(step) {
                 codec.handle_bytes(chunk);

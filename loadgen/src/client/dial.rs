@@ -1,6 +1,10 @@
 //! From nothing to an open WebSocket: connect, upgrade, and what came behind the response.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use monoio::{
     io::{AsyncReadRent, AsyncWriteRentExt, Splitable},
@@ -11,6 +15,7 @@ use monoio::{
     time::timeout,
 };
 use protocol::upgrade::{ClientRequest, Form, HeadScan, check_response};
+use rustix::{io::Errno, net};
 use serde::{Deserialize, Serialize};
 
 use super::Codec;
@@ -26,6 +31,11 @@ pub(crate) struct Endpoint {
     /// The `Host` header.
     pub(crate) host: String,
     pub(crate) path: String,
+    /// The address that connections come from; `None` leaves it to the system. One address has one port for each
+    /// connection, some 28,000 of them.
+    pub(crate) source: Option<IpAddr>,
+    /// Of each connection's codec: most messages should fit.
+    pub(crate) read_buffer_bytes: usize,
 }
 
 /// An open WebSocket.
@@ -41,7 +51,10 @@ pub(crate) async fn dial(endpoint: &Endpoint, form: Form, nonce: [u8; 16]) -> io
 }
 
 async fn open(endpoint: &Endpoint, form: Form, nonce: [u8; 16]) -> io::Result<Connection> {
-    let stream = TcpStream::connect_addr(endpoint.address).await?;
+    let stream = match endpoint.source {
+        None => TcpStream::connect_addr(endpoint.address).await?,
+        Some(source) => connect_from(source, endpoint.address).await?,
+    };
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.into_split();
     let request = ClientRequest { host: &endpoint.host, path: &endpoint.path, form, bearer: None, nonce };
@@ -61,5 +74,26 @@ async fn open(endpoint: &Endpoint, form: Form, nonce: [u8; 16]) -> io::Result<Co
         }
     };
     check_response(&head[..end], &request.key(), form).map_err(io::Error::other)?;
-    Ok(Connection { reader, writer, codec: Codec::new(&head[end..]) })
+    let codec = Codec::new(&head[end..], endpoint.read_buffer_bytes);
+    Ok(Connection { reader, writer, codec })
+}
+
+/// The runtime cannot bind before it connects. So the system is told to connect, which ends when the socket is writable.
+async fn connect_from(source: IpAddr, target: SocketAddr) -> io::Result<TcpStream> {
+    let flags = net::SocketFlags::NONBLOCK | net::SocketFlags::CLOEXEC;
+    let family = if target.is_ipv4() { net::AddressFamily::INET } else { net::AddressFamily::INET6 };
+    let socket = net::socket_with(family, net::SocketType::STREAM, flags, None)?;
+    net::bind(&socket, &SocketAddr::from((source, 0)))?;
+    match net::connect(&socket, &target) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let stream = std::net::TcpStream::from(socket);
+    // Not before: a blocking connect would hold up everybody else. From here on the ring waits, which it does not do on
+    // a descriptor that must not block.
+    stream.set_nonblocking(false)?;
+    let stream = TcpStream::from_std(stream)?;
+    stream.writable(false).await?;
+    // Why it could not connect, if it could not, is the result of the first write.
+    Ok(stream)
 }

@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use super::board::Board;
 use crate::{
     clock::Moment,
-    link::{FromWorker, ToWorker, WorkerConfig},
+    link::{FromWorker, Order, ToWorker},
 };
 
 /// How many workers have said each thing.
@@ -44,11 +44,10 @@ struct Hand {
 }
 
 impl Crew {
-    /// One process per configuration.
-    pub(super) fn start(configs: &[WorkerConfig]) -> anyhow::Result<Self> {
+    /// One process per order.
+    pub(super) fn start(orders: &[Order]) -> anyhow::Result<Self> {
         let (sender, inbox) = channel();
-        let hands =
-            configs.iter().enumerate().map(|(place, config)| Hand::start(place, config, sender.clone()));
+        let hands = orders.iter().enumerate().map(|(place, order)| Hand::start(place, order, sender.clone()));
         Ok(Self { hands: hands.collect::<Result<_, _>>()?, inbox, said: Said::default() })
     }
 
@@ -73,19 +72,31 @@ impl Crew {
         is_enough: impl Fn(&Said) -> bool,
     ) -> anyhow::Result<bool> {
         while !is_enough(&self.said) {
+            let Some((place, message)) = self.next(deadline)? else { return Ok(false) };
+            self.handle(place, message, board)?;
+        }
+        Ok(true)
+    }
+
+    /// The next thing that a worker says, and which; `None` when it was `deadline` first.
+    pub(super) fn next(&mut self, deadline: Moment) -> anyhow::Result<Option<(usize, FromWorker)>> {
+        loop {
             let rest = deadline.since(Moment::now());
             if rest == Duration::ZERO {
-                return Ok(false);
+                return Ok(None);
             }
             match self.inbox.recv_timeout(rest) {
-                Ok((place, Some(message))) => self.handle(place, message, board)?,
+                Ok((_, Some(FromWorker::Failed { reason }))) => bail!("{reason}"),
+                Ok((place, Some(message))) => {
+                    self.hands[place].is_done = matches!(message, FromWorker::Done(_) | FromWorker::Left);
+                    return Ok(Some((place, message)));
+                }
                 Ok((place, None)) if !self.hands[place].is_done => bail!("a worker ended before its work"),
                 Ok((_, None)) => {}
-                Err(RecvTimeoutError::Timeout) => return Ok(false),
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
                 Err(RecvTimeoutError::Disconnected) => bail!("all workers are gone"),
             }
         }
-        Ok(true)
     }
 
     fn handle(&mut self, place: usize, message: FromWorker, board: &mut Board) -> anyhow::Result<()> {
@@ -107,10 +118,12 @@ impl Crew {
             FromWorker::End { user, stands } => board.handle_end(user, &stands),
             FromWorker::Done(totals) => {
                 self.said.done += 1;
-                self.hands[place].is_done = true;
                 board.handle_done(*totals)?;
             }
-            FromWorker::Failed { reason } => bail!("{reason}"),
+            FromWorker::Failed { .. } => unreachable!("`next` ends with it"),
+            FromWorker::Idle(_) | FromWorker::Left => {
+                bail!("worker {place} speaks of idle users, and there are none")
+            }
         }
         Ok(())
     }
@@ -119,7 +132,7 @@ impl Crew {
 impl Hand {
     fn start(
         place: usize,
-        config: &WorkerConfig,
+        order: &Order,
         sender: Sender<(usize, Option<FromWorker>)>,
     ) -> anyhow::Result<Self> {
         let own = env::current_exe().context("the path of this program is not known")?;
@@ -145,7 +158,7 @@ impl Hand {
             let _ = sender.send((place, None));
         });
         let mut hand = Self { child, input, is_done: false };
-        hand.tell(config)?;
+        hand.tell(order)?;
         Ok(hand)
     }
 

@@ -8,6 +8,7 @@
 mod board;
 mod crew;
 mod history;
+mod idle;
 mod node;
 mod progress;
 
@@ -16,13 +17,14 @@ use std::{io::Write, net::ToSocketAddrs, path::PathBuf, process::ExitCode, rc::R
 use anyhow::{Context, ensure};
 
 pub(crate) use board::{Board, Measured};
+pub(crate) use idle::idle;
 pub(crate) use node::become_node;
 
 use crate::{
     cli::{CheckFlags, OutputFlags, RunFlags, ShapeFlags},
     client::{Endpoint, Signer},
     clock::Moment,
-    link::{Load, ToWorker, WorkerConfig},
+    link::{Load, Order, ToWorker, WorkerConfig},
     plan::Plan,
     random::Random,
     report::{self, OutageReport, Report, Timing},
@@ -41,6 +43,8 @@ const FINISH_WAIT_MAX: Duration = Duration::from_secs(1800);
 const START_NOTICE: Duration = Duration::from_millis(500);
 /// From the announcement of the kill until it happens, so that every worker knows first.
 const OUTAGE_NOTICE: Duration = Duration::from_millis(250);
+/// Of a user's codec: most messages fit.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// How long users may take to be back.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -81,13 +85,9 @@ pub(crate) fn check(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
 
 /// `loadgen run`.
 pub(crate) fn run(flags: &RunFlags) -> anyhow::Result<ExitCode> {
-    let key = match (&flags.key, &flags.data) {
-        (Some(key), _) => key.clone(),
-        (None, data) => data.as_deref().map(|data| data.join("dev.key")).unwrap_or_default(),
-    };
     let plot = Plot {
-        endpoint: endpoint(&flags.url)?,
-        secret: Signer::read_secret(&key)?,
+        endpoint: endpoint(&flags.node.url)?,
+        secret: Signer::read_secret(&flags.node.secret())?,
         users: flags.users,
         load: Load {
             messages_per_second: flags.rate,
@@ -111,7 +111,8 @@ fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
     };
     let mut addresses = host.to_socket_addrs().with_context(|| format!("{host}: no such host and port"))?;
     let address = addresses.next().with_context(|| format!("{host} has no address"))?;
-    Ok(Endpoint { address, host: host.to_owned(), path: path.to_owned() })
+    let (host, path) = (host.to_owned(), path.to_owned());
+    Ok(Endpoint { address, host, path, source: None, read_buffer_bytes: READ_BUFFER_BYTES })
 }
 
 impl Plot<'_> {
@@ -121,7 +122,8 @@ impl Plot<'_> {
         let configs: Vec<_> = (0..self.shape.workers).map(|worker| self.worker(worker, &tag)).collect();
         let plan = Rc::new(Plan::new(&tag, self.users, self.shape.mix));
         let mut board = Board::new(plan, Progress::new(self.shape.workers));
-        let mut crew = Crew::start(&configs)?;
+        let orders: Vec<_> = configs.iter().cloned().map(Order::Run).collect();
+        let mut crew = Crew::start(&orders)?;
         let start = self.begin(&mut crew, &mut board)?;
         let outage = match &mut node {
             Some(node) => Some(self.strike(node, start, &mut crew, &mut board)?),

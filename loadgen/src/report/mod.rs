@@ -1,6 +1,7 @@
 //! What a run came to: the verdict with its reasons, as text, as JSON, and as one HTML file.
 
 mod html;
+mod idle;
 mod machine;
 mod svg;
 
@@ -16,6 +17,7 @@ use crate::{
     link::{Counts, Load},
     verify::Violations,
 };
+pub(crate) use idle::{IdleReport, IdleRound};
 use machine::Machine;
 
 /// What users are promised outside an outage, in milliseconds.
@@ -46,6 +48,26 @@ pub(crate) enum Verdict {
     Fail,
     /// Nothing: the generator was late.
     Invalid,
+}
+
+impl Verdict {
+    fn exit_code(self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Pass => EXIT_PASSED,
+            Self::Fail => EXIT_FAILED,
+            Self::Invalid => EXIT_INVALID,
+        })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pass => "good",
+            Self::Fail => "bad",
+            Self::Invalid => "invalid",
+        })
+    }
 }
 
 /// When the node was gone, in seconds of the schedule.
@@ -228,11 +250,7 @@ impl Report {
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self.verdict {
-            Verdict::Pass => EXIT_PASSED,
-            Verdict::Fail => EXIT_FAILED,
-            Verdict::Invalid => EXIT_INVALID,
-        })
+        self.verdict.exit_code()
     }
 
     /// The files that were asked for.
@@ -322,12 +340,7 @@ impl fmt::Display for Report {
         for reason in &self.reasons {
             writeln!(f, "because    {reason}")?;
         }
-        let verdict = match self.verdict {
-            Verdict::Pass => "good",
-            Verdict::Fail => "bad",
-            Verdict::Invalid => "invalid",
-        };
-        writeln!(f, "verdict    {verdict}")
+        writeln!(f, "verdict    {}", self.verdict)
     }
 }
 

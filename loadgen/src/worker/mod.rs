@@ -6,6 +6,7 @@
 mod connection;
 mod desk;
 mod history;
+mod idle;
 mod inbox;
 mod log_reader;
 mod receipts;
@@ -27,7 +28,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::{
     client::Signer,
     clock::Moment,
-    link::{FromWorker, ToWorker, WorkerConfig},
+    link::{FromWorker, Order, ToWorker, WorkerConfig},
     plan::UserIndex,
 };
 
@@ -48,7 +49,7 @@ const OPEN_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long after the schedule answers and receipts are waited for.
 pub(crate) const DRAIN_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Open files of a worker that are no connections of users.
-const FILES_SPARE: u64 = 64;
+pub(crate) const FILES_SPARE: u64 = 64;
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -112,22 +113,29 @@ pub(crate) fn run() -> io::Result<()> {
 fn serve() -> anyhow::Result<()> {
     let mut line = String::new();
     io::stdin().read_line(&mut line).context("no configuration came")?;
-    let config: WorkerConfig = serde_json::from_str(&line).context("the configuration does not read")?;
-    raise_file_limit(&config)?;
+    let order: Order = serde_json::from_str(&line).context("the order does not read")?;
+    raise_file_limit(&order)?;
     let inbox = Inbox::start();
     let mut runtime =
         RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer().build().context(
             "io_uring is not available: loadgen needs Linux 5.6 or later, and io_uring_disabled=0",
         )?;
-    runtime.block_on(conduct(config, inbox))
+    match order {
+        Order::Idle(config) => runtime.block_on(idle::conduct(config, inbox)),
+        Order::Run(config) => runtime.block_on(conduct(config, inbox)),
+    }
 }
 
 /// A connection is a file. What the system lets a process have at most is taken, and must be enough.
-fn raise_file_limit(config: &WorkerConfig) -> anyhow::Result<()> {
+fn raise_file_limit(order: &Order) -> anyhow::Result<()> {
+    let (users, workers) = match order {
+        Order::Idle(config) => (config.users, config.workers),
+        Order::Run(config) => (config.users, config.workers),
+    };
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     setrlimit(Resource::Nofile, raised).context("the limit of open files could not be raised")?;
-    let needed = u64::from(config.users.div_ceil(config.workers)) + FILES_SPARE;
+    let needed = u64::from(users.div_ceil(workers)) + FILES_SPARE;
     let allowed = limit.maximum.unwrap_or(u64::MAX);
     ensure!(
         needed <= allowed,

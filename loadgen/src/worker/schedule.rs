@@ -100,7 +100,7 @@ pub(super) async fn tick_every_second(worker: Rc<Worker>) {
 }
 
 /// At least until `moment`; at once when it is over.
-async fn sleep_until(moment: Moment) {
+pub(super) async fn sleep_until(moment: Moment) {
     let wait = moment.since(Moment::now());
     if !wait.is_zero() {
         // A whole step at least, or the loop would spin without letting the sockets in.

@@ -48,6 +48,8 @@ impl Pair {
                 address: ([127, 0, 0, 1], 1).into(),
                 host: "node".to_owned(),
                 path: "/".to_owned(),
+                source: None,
+                read_buffer_bytes: 4096,
             },
             secret: "0".repeat(64),
             tag: "test".to_owned(),
@@ -67,7 +69,7 @@ impl Pair {
     /// A connection and its welcome. Says which cursor was given.
     fn connect(&mut self, cursor: Option<&str>) -> Option<String> {
         let token = Token::new("token").expect("a short word is a token");
-        let link = Link { codec: Codec::new(&[]), writer: None };
+        let link = Link { codec: Codec::new(&[], 4096), writer: None };
         self.user.handle_open(&mut self.desk, link, token);
         let asked = self.asked();
         let [Request { id: Some(id), command: Command::Connect(connect) }] = &asked[..] else {

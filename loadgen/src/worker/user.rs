@@ -450,7 +450,7 @@ impl User {
     }
 }
 
-fn read_frames(
+pub(super) fn read_frames(
     input: protocol::session::Input<'_>,
     frames: &mut Vec<ServerFrame>,
 ) -> Result<Option<CloseCode>, String> {

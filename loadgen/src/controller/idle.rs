@@ -1,0 +1,206 @@
+//! `loadgen idle`: users come, stay, and leave, and what each of them costs is read meanwhile.
+//!
+//! ```text
+//!  read -> connect -> settle, read ---- hold ----> read -> leave -> settle, read      (as often as there are rounds)
+//! ```
+
+use std::{collections::BTreeMap, io::Write, net::IpAddr, process::ExitCode, thread, time::Duration};
+
+use anyhow::ensure;
+use rustix::process::{Resource, getrlimit};
+
+use super::{crew::Crew, endpoint};
+use crate::{
+    cli::IdleFlags,
+    client::{Endpoint, Signer},
+    clock::Moment,
+    host::Reading,
+    latency::Latencies,
+    link::{FromWorker, IdleConfig, IdleCounts, IdleTick, Order, ToWorker},
+    random::Random,
+    report::{IdleReport, IdleRound},
+    worker::FILES_SPARE,
+};
+
+/// Connections of one address: less than half of its 28,000 ports, because the kernel tries every second port first and
+/// then, once these are taken, all of them in vain at every connection.
+const ADDRESS_CONNECTIONS: u32 = 10_000;
+/// Users of one worker at most, however many files it may open.
+const WORKER_USERS_MAX: u64 = 50_000;
+/// From the start of the workers until the first user comes.
+const START_NOTICE: Duration = Duration::from_secs(1);
+/// How long users may take beyond what their number takes at the rate.
+const PHASE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// After everybody has come or left: what the node puts off for a second is done.
+const SETTLE_WAIT: Duration = Duration::from_secs(3);
+/// Of a user's codec: it holds a ping's answer.
+const READ_BUFFER_BYTES: usize = 256;
+/// How often it is said how far things are.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// `loadgen idle`.
+pub(crate) fn idle(flags: &IdleFlags) -> anyhow::Result<ExitCode> {
+    let secret = Signer::read_secret(&flags.node.secret())?;
+    let endpoint = Endpoint { read_buffer_bytes: READ_BUFFER_BYTES, ..endpoint(&flags.node.url)? };
+    let mut random = Random::from_system()?;
+    let mut rounds = Vec::new();
+    for number in 1..=flags.rounds {
+        let mut orders = Vec::new();
+        for worker in 0..workers(flags.connections) {
+            orders.push(IdleConfig {
+                worker,
+                workers: workers(flags.connections),
+                endpoint: endpoint.clone(),
+                sources: sources(&endpoint, flags.connections, &mut random),
+                secret: secret.clone(),
+                tag: format!("idle{:08x}", random.next() as u32),
+                users: flags.connections,
+                connects_per_second: flags.rate,
+                start: Moment::now().after(START_NOTICE),
+            });
+        }
+        say(&format!("round {number}: {} users connect to {}", flags.connections, endpoint.host));
+        rounds.push(Round::new(flags, orders.len()).play(orders)?);
+    }
+    let report = IdleReport::new(flags, workers(flags.connections), rounds);
+    report.write(flags.json.as_deref())?;
+    // A reader that has gone away does not change the verdict.
+    let _ = write!(std::io::stdout(), "{report}");
+    Ok(report.exit_code())
+}
+
+/// As few as the file limit of a process allows.
+fn workers(users: u32) -> u32 {
+    let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let each = limit.saturating_sub(FILES_SPARE).clamp(1, WORKER_USERS_MAX);
+    u64::from(users).div_ceil(each) as u32
+}
+
+/// On this machine, addresses of its own for each worker and each round, so that their ports are free. Elsewhere the system
+/// knows best.
+fn sources(endpoint: &Endpoint, users: u32, random: &mut Random) -> Vec<IpAddr> {
+    if !matches!(endpoint.address.ip(), IpAddr::V4(address) if address.is_loopback()) {
+        return Vec::new();
+    }
+    let [.., network, subnet] = (random.next() as u32).to_be_bytes();
+    let count = users.div_ceil(workers(users)).div_ceil(ADDRESS_CONNECTIONS) as u8;
+    // Not in the network of the usual 127.0.0.1.
+    (1..=count).map(|host| IpAddr::from([127, network.max(1), subnet, host])).collect()
+}
+
+fn sum<'a, K: Ord + Clone + 'a>(parts: impl Iterator<Item = &'a BTreeMap<K, u64>>) -> BTreeMap<K, u64> {
+    let mut all = BTreeMap::new();
+    for (key, count) in parts.flatten() {
+        *all.entry(key.clone()).or_default() += count;
+    }
+    all
+}
+
+fn say(text: &str) {
+    eprintln!("loadgen: {text}");
+}
+
+/// One round, while it goes.
+struct Round<'a> {
+    flags: &'a IdleFlags,
+    /// By worker, the newest.
+    ticks: Vec<IdleTick>,
+    pongs: Latencies,
+    lag: Latencies,
+    left: usize,
+    said: Moment,
+}
+
+impl<'a> Round<'a> {
+    fn new(flags: &'a IdleFlags, workers: usize) -> Self {
+        Self {
+            flags,
+            ticks: vec![IdleTick::default(); workers],
+            pongs: Latencies::default(),
+            lag: Latencies::default(),
+            left: 0,
+            said: Moment::now(),
+        }
+    }
+
+    fn play(mut self, orders: Vec<IdleConfig>) -> anyhow::Result<IdleRound> {
+        let &IdleFlags { connections, seconds, rate, pid, .. } = self.flags;
+        let read = || pid.map(Reading::take).transpose();
+        let (users, workers) = (u64::from(connections), orders.len());
+        let start = orders[0].start;
+        let before = read()?;
+        let orders: Vec<_> = orders.into_iter().map(Order::Idle).collect();
+        let mut crew = Crew::start(&orders)?;
+        let all = Duration::from_secs(1) * connections / rate;
+        self.listen(&mut crew, start.after(all + PHASE_WAIT_MAX), |round| {
+            let IdleCounts { welcomed, refused, .. } = round.counts();
+            welcomed + refused >= users
+        })?;
+        let connected = self.ticks.iter().map(|tick| tick.last_welcome).max().unwrap_or_default();
+        self.listen(&mut crew, Moment::now().after(SETTLE_WAIT), |_| false)?;
+        say(&format!("{} users are online for {seconds} s", self.counts().welcomed));
+        let (held, pings) = (read()?, self.counts().pings);
+        self.listen(&mut crew, Moment::now().after(Duration::from_secs(seconds.into())), |_| false)?;
+        let (kept, pings) = (read()?, self.counts().pings - pings);
+        let generator_bytes = self.ticks.iter().map(|tick| tick.resident_bytes).sum();
+        say("the users leave");
+        crew.tell_all(&ToWorker::Finish)?;
+        self.listen(&mut crew, Moment::now().after(all + PHASE_WAIT_MAX), |round| round.left == workers)?;
+        ensure!(self.left == workers, "the workers did not end");
+        drop(crew);
+        thread::sleep(SETTLE_WAIT);
+        Ok(IdleRound {
+            counts: self.counts(),
+            connect: connected.since(start),
+            pings_held: pings,
+            before,
+            held,
+            kept,
+            after: read()?,
+            generator_bytes,
+            pong: self.pongs.summary(),
+            lag: self.lag.summary(),
+            errors: sum(self.ticks.iter().map(|tick| &tick.errors)),
+            closes: sum(self.ticks.iter().map(|tick| &tick.closes)),
+            fault: self.ticks.iter().find_map(|tick| tick.fault.clone()),
+        })
+    }
+
+    fn counts(&self) -> IdleCounts {
+        let mut counts = IdleCounts::default();
+        self.ticks.iter().for_each(|tick| counts.add(&tick.counts));
+        counts
+    }
+
+    /// Takes what workers say until it is enough or time is over.
+    fn listen(
+        &mut self,
+        crew: &mut Crew,
+        deadline: Moment,
+        is_enough: impl Fn(&Self) -> bool,
+    ) -> anyhow::Result<()> {
+        while !is_enough(self) {
+            match crew.next(deadline)? {
+                None => break,
+                Some((place, FromWorker::Idle(tick))) => {
+                    self.pongs.merge(&tick.pongs);
+                    self.lag.merge(&tick.lag);
+                    self.ticks[place] = *tick;
+                    self.say_how_it_goes();
+                }
+                Some((_, FromWorker::Left)) => self.left += 1,
+                Some((_, _)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn say_how_it_goes(&mut self) {
+        if Moment::now().since(self.said) >= SAY_EVERY {
+            self.said = Moment::now();
+            let IdleCounts { welcomed, refused, lost, left, pings, pongs, .. } = self.counts();
+            let online = welcomed.saturating_sub(lost + left);
+            say(&format!("{online} online, {refused} refused, {lost} lost, {pings} pings, {pongs} pongs"));
+        }
+    }
+}

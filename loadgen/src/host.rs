@@ -1,0 +1,58 @@
+//! What /proc says about processes and about the kernel's memory.
+
+use std::{fs, time::Duration};
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// Resident memory of a process, by its number or `self`.
+pub(crate) fn resident_bytes(process: &str) -> anyhow::Result<u64> {
+    kibibytes(&format!("/proc/{process}/status"), "VmRSS")
+}
+
+/// A node and the kernel under it, at one moment.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Reading {
+    pub(crate) resident_bytes: u64,
+    /// Of all its threads, in the system and outside.
+    pub(crate) cpu: Duration,
+    /// Objects of the kernel: sockets, their files, and the requests of a ring. Of both ends of a connection that stays
+    /// on this machine, and of everybody else.
+    pub(crate) slab_bytes: u64,
+}
+
+impl Reading {
+    pub(crate) fn take(pid: u32) -> anyhow::Result<Self> {
+        let mut cpu = Duration::ZERO;
+        let tasks = format!("/proc/{pid}/task");
+        let tasks = fs::read_dir(&tasks).with_context(|| format!("{tasks}: there is no such process"))?;
+        for task in tasks {
+            // Nanoseconds on a core, then two other numbers. A thread may end meanwhile.
+            let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+            let nanos = text.split_whitespace().next().and_then(|number| number.parse().ok());
+            cpu += Duration::from_nanos(nanos.unwrap_or_default());
+        }
+        let slab_bytes = kibibytes("/proc/meminfo", "Slab")?;
+        Ok(Self { resident_bytes: resident_bytes(&pid.to_string())?, cpu, slab_bytes })
+    }
+}
+
+/// A line like `Slab:  123 kB`, in bytes.
+fn kibibytes(path: &str, name: &str) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(path).with_context(|| format!("{path} could not be read"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(number.with_context(|| format!("{path} has no {name}"))? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory_and_has_run() {
+        let reading = Reading::take(std::process::id()).expect("/proc is there");
+        assert!(reading.resident_bytes > 0 && reading.slab_bytes > 0 && reading.cpu > Duration::ZERO);
+        assert!(Reading::take(u32::MAX).is_err());
+    }
+}

@@ -1,0 +1,211 @@
+//! What idle users cost: the verdict with its reasons, as text and as JSON.
+
+use std::{collections::BTreeMap, fmt, fs, path::Path, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::{Machine, Verdict};
+use crate::{cli::IdleFlags, host::Reading, latency::Summary, link::IdleCounts};
+
+/// How late heartbeats may be before a run proves nothing, in milliseconds: they are 30 s apart.
+const LAG_P99_MAX_MS: f64 = 1000.0;
+const KIB: f64 = 1024.0;
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// How one round went.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct IdleRound {
+    pub(crate) counts: IdleCounts,
+    /// From the first user to the last welcome.
+    pub(crate) connect: Duration,
+    /// Pings between `held` and `kept`.
+    pub(crate) pings_held: u64,
+    /// Nobody is there yet.
+    pub(crate) before: Option<Reading>,
+    /// Everybody has come.
+    pub(crate) held: Option<Reading>,
+    /// Everybody has been there for a while.
+    pub(crate) kept: Option<Reading>,
+    /// Everybody has left.
+    pub(crate) after: Option<Reading>,
+    /// Resident memory of all workers with everybody online.
+    pub(crate) generator_bytes: u64,
+    pub(crate) pong: Summary,
+    pub(crate) lag: Summary,
+    pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) closes: BTreeMap<u16, u64>,
+    pub(crate) fault: Option<String>,
+}
+
+impl IdleRound {
+    fn connects_per_second(&self) -> f64 {
+        self.counts.welcomed as f64 / self.connect.as_secs_f64().max(1e-9)
+    }
+
+    /// What speaks against it.
+    fn faults(&self, users: u64) -> Vec<String> {
+        let IdleCounts { welcomed, refused, lost, left, unanswered, .. } = self.counts;
+        let silent = users.saturating_sub(welcomed + refused);
+        let stayed = welcomed.saturating_sub(lost + left);
+        let mut faults = Vec::new();
+        let mut consider = |count: u64, what: &str| {
+            if count > 0 {
+                faults.push(format!("{count} {what}"));
+            }
+        };
+        consider(refused, "users could not connect");
+        consider(silent, "users had no welcome in time");
+        consider(lost, "connections ended before they were to");
+        consider(unanswered, "pings had no answer within 30 s");
+        consider(self.errors.values().sum(), "errors were told");
+        consider(stayed, "users could not leave");
+        for (code, count) in &self.closes {
+            faults.push(format!("{count} closed with {code}"));
+        }
+        if let Some(fault) = self.fault.as_ref().filter(|_| !faults.is_empty()) {
+            faults.push(format!("the last fault: {fault}"));
+        }
+        faults
+    }
+
+    fn costs(&self) -> Option<Costs> {
+        let (before, held, kept) = (self.before?, self.held?, self.kept?);
+        let users = self.counts.welcomed.max(1) as f64;
+        let more = |all: u64, none: u64| (all as f64 - none as f64) / users;
+        let cpu = kept.cpu.saturating_sub(held.cpu).as_secs_f64();
+        Some(Costs {
+            node_bytes: more(kept.resident_bytes, before.resident_bytes),
+            kernel_bytes_both_ends: more(held.slab_bytes, before.slab_bytes),
+            heartbeat_cpu_micros: cpu * 1e6 / self.pings_held.max(1) as f64,
+            cpu_seconds: cpu,
+        })
+    }
+}
+
+/// What one connection costs, where the node was measured.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Costs {
+    node_bytes: f64,
+    /// The kernel does not say which end an object is of. Both ends have a socket, a file and a pending receive of a ring,
+    /// so one end is half of it.
+    kernel_bytes_both_ends: f64,
+    heartbeat_cpu_micros: f64,
+    cpu_seconds: f64,
+}
+
+/// Everything.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct IdleReport {
+    tool: &'static str,
+    version: &'static str,
+    command: String,
+    machine: Machine,
+    connections: u32,
+    seconds: u32,
+    rate: u32,
+    workers: u32,
+    verdict: Verdict,
+    reasons: Vec<String>,
+    rounds: Vec<IdleRound>,
+    costs: Vec<Option<Costs>>,
+}
+
+impl IdleReport {
+    pub(crate) fn new(flags: &IdleFlags, workers: u32, rounds: Vec<IdleRound>) -> Self {
+        let users = u64::from(flags.connections);
+        let mut reasons: Vec<String> = rounds.iter().flat_map(|round| round.faults(users)).collect();
+        let lag = rounds.iter().map(|round| round.lag.p99_ms).fold(0.0, f64::max);
+        let mut verdict = if reasons.is_empty() { Verdict::Pass } else { Verdict::Fail };
+        if lag > LAG_P99_MAX_MS {
+            verdict = Verdict::Invalid;
+            reasons.push(format!("the generator was late: p99 of its lag is {lag:.0} ms"));
+        }
+        Self {
+            tool: env!("CARGO_PKG_NAME"),
+            version: env!("CARGO_PKG_VERSION"),
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+            machine: Machine::this(),
+            connections: flags.connections,
+            seconds: flags.seconds,
+            rate: flags.rate,
+            workers,
+            verdict,
+            reasons,
+            costs: rounds.iter().map(IdleRound::costs).collect(),
+            rounds,
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        self.verdict.exit_code()
+    }
+
+    /// The file that was asked for.
+    pub(crate) fn write(&self, json: Option<&Path>) -> anyhow::Result<()> {
+        let Some(path) = json else { return Ok(()) };
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(path, text).with_context(|| format!("{}: could not be written", path.display()))
+    }
+}
+
+impl fmt::Display for IdleReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connections, seconds, workers, .. } = self;
+        writeln!(f, "load       {connections} idle users for {seconds} s, {workers} workers")?;
+        for (number, (round, costs)) in self.rounds.iter().zip(&self.costs).enumerate() {
+            if self.rounds.len() > 1 {
+                writeln!(f, "round      {}", number + 1)?;
+            }
+            let IdleCounts { welcomed, pings, pongs, .. } = round.counts;
+            let rate = round.connects_per_second();
+            writeln!(
+                f,
+                "connected  {welcomed} users in {:.1} s: {rate:.0} a second",
+                round.connect.as_secs_f64()
+            )?;
+            let Summary { p50_ms, p99_ms, max_ms, .. } = round.pong;
+            writeln!(
+                f,
+                "heartbeat  {pings} pings, {pongs} pongs; p50 {p50_ms:.2}, p99 {p99_ms:.2}, max {max_ms:.2} ms"
+            )?;
+            let own = round.generator_bytes as f64 / welcomed.max(1) as f64 / KIB;
+            writeln!(f, "loadgen    {own:.2} KiB a user, p99 of its lag {:.1} ms", round.lag.p99_ms)?;
+            if let (Some(before), Some(kept), Some(after), Some(costs)) =
+                (round.before, round.kept, round.after, costs)
+            {
+                write_costs(f, [before, kept, after], costs, *seconds)?;
+            }
+        }
+        for reason in &self.reasons {
+            writeln!(f, "because    {reason}")?;
+        }
+        writeln!(f, "verdict    {}", self.verdict)
+    }
+}
+
+fn write_costs(
+    f: &mut fmt::Formatter<'_>,
+    readings: [Reading; 3],
+    costs: &Costs,
+    seconds: u32,
+) -> fmt::Result {
+    let [before, kept, after] = readings.map(|reading| reading.resident_bytes as f64 / MIB);
+    writeln!(
+        f,
+        "node       {:.2} KiB a connection; RSS {before:.1} MiB before, {kept:.1} with all, {after:.1} after",
+        costs.node_bytes / KIB
+    )?;
+    let kernel = costs.kernel_bytes_both_ends / KIB;
+    writeln!(
+        f,
+        "kernel     {kernel:.2} KiB of slab a connection, for both of its ends: {:.2} each",
+        kernel / 2.0
+    )?;
+    writeln!(
+        f,
+        "node CPU   {:.2} % of a core, {:.1} us a heartbeat",
+        costs.cpu_seconds * 100.0 / f64::from(seconds),
+        costs.heartbeat_cpu_micros
+    )
+}
