@@ -48,6 +48,7 @@ Exit codes:  0 all good   1 warnings   2 faults, or bad configuration";
 #[derive(Debug, Parser)]
 #[command(name = "gatehouse", version, args_conflicts_with_subcommands = true, after_help = SERVE_NOTES)]
 #[command(disable_help_subcommand = true)]
+#[command(override_usage = "gatehouse [OPTIONS] | gatehouse <COMMAND>")]
 pub struct Cli {
     /// What to do; without a word, serve.
     #[command(subcommand)]
@@ -104,9 +105,12 @@ pub struct ServeFlags {
     /// Where messages are sent back, for conformance tests; loopback only
     #[arg(long, value_name = "ADDR")]
     pub echo: Option<String>,
-    /// Data-plane threads [default: one per core]
+    /// Data-plane threads [default: one per core at least]
     #[arg(long, value_name = "N")]
     pub shards: Option<String>,
+    /// Connections of the node; further ones are refused [default: 32000]
+    #[arg(long, value_name = "N")]
+    pub connections_max: Option<String>,
 }
 
 /// Flags of `doctor`.
@@ -115,9 +119,12 @@ pub struct DoctorFlags {
     /// Which node.
     #[command(flatten)]
     pub node: NodeFlags,
-    /// Data-plane threads [default: one per core]
+    /// Data-plane threads [default: one per core at least]
     #[arg(long, value_name = "N")]
     pub shards: Option<String>,
+    /// Connections of the node [default: 32000]
+    #[arg(long, value_name = "N")]
+    pub connections_max: Option<String>,
     /// Measure what a sync takes in the data directory
     #[arg(long)]
     pub disk: bool,
@@ -153,6 +160,7 @@ impl ServeFlags {
             ("admin", self.admin.clone()),
             ("echo", self.echo.clone()),
             ("shards", self.shards.clone()),
+            ("connections_max", self.connections_max.clone()),
         ];
         let flags = given.into_iter().filter_map(|(key, text)| Some((key, text?))).collect();
         Layers { file: self.node.config.clone().or(process.file), flags, ..process }
@@ -162,8 +170,12 @@ impl ServeFlags {
 impl DoctorFlags {
     /// What to print, and the exit code.
     pub fn examine(&self, process: Layers) -> Result<(String, u8), String> {
-        let (node, shards) = (self.node.clone(), self.shards.clone());
-        let flags = ServeFlags { node, shards, ..ServeFlags::default() };
+        let flags = ServeFlags {
+            node: self.node.clone(),
+            shards: self.shards.clone(),
+            connections_max: self.connections_max.clone(),
+            ..ServeFlags::default()
+        };
         let config = Config::load(&flags.layers(process)).map_err(|errors| errors.to_string())?;
         let host = Host::this();
         let mut checks = doctor::examine(&host, Plan::of(&config, &host));

@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod driver;
 pub mod files;
 pub mod indexes;
+pub mod layout;
 pub mod logging;
 pub mod mailbox;
 pub mod metrics;

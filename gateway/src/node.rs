@@ -20,6 +20,7 @@ use crate::auth::{AdminToken, DenyList, Keys, Verifier, development_banner};
 use crate::config::Config;
 use crate::driver::{Driver, DriverParts};
 use crate::files::{self, Command, Inbox, Job};
+use crate::layout::{self, Layout};
 use crate::mailbox::{DELIVER_PLACES, Mailboxes, Mesh};
 use crate::metrics::ShardMetrics;
 use crate::revocations::{Revocations, RevocationsFile};
@@ -27,9 +28,6 @@ use crate::shard::{Listener, MAIL_PER_TURN, OwnedLog, Shard, ShardConfig, ShardP
 use crate::state::{LogHealth, NodeState};
 use crate::store::{LogRefusal, OpenLog, Store};
 use crate::supervisor::{Supervisor, manager_of_environment};
-
-/// Descriptors kept free of connections: to refuse in words, and for moves that arrive.
-const SPARE_SOCKETS: u32 = 256;
 
 /// A slow reader pins at most this much in the kernel, in bytes.
 const SEND_BUFFER_BYTES: u32 = 64 << 10;
@@ -48,6 +46,7 @@ struct Common {
     places: Arc<Places>,
     starts: Arc<Starts>,
     config: Arc<Config>,
+    layout: Layout,
     verifier: Verifier,
     denied: Arc<DenyList>,
     mesh: Arc<Mesh>,
@@ -63,8 +62,9 @@ struct Common {
 /// Why it could not start.
 pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     ring::probe().map_err(|missing| anyhow::anyhow!("{missing}"))?;
-    let shards = shards_of(&config)?;
-    let logs = config.logs.unwrap_or(shards.min(4));
+    let layout = layout_of(&config)?;
+    let shards = layout.shards;
+    let logs = config.logs.unwrap_or(shards.min(4).min(cores() as u16));
     let store = Store::open(&config.data, logs, u64::from(config.segment_mib) << 20)?;
     let revocations_file = RevocationsFile::of(&config.data);
     let revoked = revocations_file.read()?;
@@ -88,6 +88,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         places,
         starts: Arc::new(starts),
         config: Arc::new(config),
+        layout,
         verifier: keys.verifier.clone(),
         denied: Arc::new(revoked.iter().collect()),
         mesh: Mesh::new(shards, DELIVER_PLACES),
@@ -117,32 +118,32 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// As many shards as configured, else one per core.
-#[must_use]
-pub fn shards_on(config: &Config, cores: usize) -> u16 {
-    config.shards.unwrap_or(cores.min(64) as u16)
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Sockets of one shard's table: the file limit has to allow as many.
-#[must_use]
-pub fn sockets_max(config: &Config) -> u32 {
-    config.connections_max + SPARE_SOCKETS
-}
-
-/// The shards of this machine, if the file limit lets them hold what is configured.
-fn shards_of(config: &Config) -> anyhow::Result<u16> {
-    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let shards = shards_on(config, cores);
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let wanted = u64::from(sockets_max(config));
-    if limit.is_some_and(|limit| limit < wanted) {
+/// The layout of this machine, if the file limit lets its shards hold what is configured.
+fn layout_of(config: &Config) -> anyhow::Result<Layout> {
+    let limit = layout::raise_file_limit().context("the limit of open files cannot be raised")?;
+    let layout = Layout::of(config, cores(), limit);
+    let Layout { shards, sockets_each, is_stretched, .. } = layout;
+    let files_max = limit.unwrap_or(u64::MAX);
+    if files_max < u64::from(sockets_each) {
         bail!(
-            "the file limit is {} and each shard wants {wanted} sockets: raise it (ulimit -n, LimitNOFILE) or lower \
-             connections_max",
-            limit.unwrap_or_default()
+            "the file limit is {files_max} and each of {shards} shards wants {sockets_each} sockets: raise it \
+             (ulimit -n, LimitNOFILE), leave out `shards`, or lower `connections_max`"
         );
     }
-    Ok(shards)
+    if is_stretched {
+        tracing::info!(
+            shards,
+            cores = cores(),
+            files_max,
+            connections_max = config.connections_max,
+            "more shards than cores: the file limit bounds the sockets of each"
+        );
+    }
+    Ok(layout)
 }
 
 /// Reads all logs back. One that is refused is named and left out; if none is left, the node does not start.
@@ -272,10 +273,10 @@ fn shard_thread(
     addresses: &Receiver<Vec<RingAddress>>,
 ) -> anyhow::Result<()> {
     let ShardStart { id, logs, listeners, metrics } = start;
-    if let Err(error) = ring::pin_to_core(id.index()) {
+    if let Err(error) = ring::pin_to_core(common.layout.core_of(id.index(), cores())) {
         tracing::debug!(shard = id.0, %error, "not pinned");
     }
-    let sockets_max = sockets_max(&common.config);
+    let sockets_max = common.layout.sockets_each;
     let ring = Ring::new(RingConfig { sockets_max, ..RingConfig::default() })
         .map_err(|error| anyhow::anyhow!("shard {} cannot make its ring: {error}", id.0))?;
     let inbox = Inbox::new(ring.waker());
@@ -299,7 +300,7 @@ fn shard_thread(
         places: common.places.clone(),
         starts: common.starts.clone(),
         config: ShardConfig {
-            connections_max: common.config.connections_max,
+            connections_max: common.layout.connections_each,
             policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: common.config.origins.clone() },
             mail_per_turn: MAIL_PER_TURN,
             drain_seconds: common.config.drain.as_secs(),

@@ -33,7 +33,7 @@ pub const LOGS_MAX: u16 = 32;
 pub const SEGMENT_MIB_MIN: u16 = 4;
 /// Longest segment of a log, in MiB.
 pub const SEGMENT_MIB_MAX: u16 = (storage_log::format::SEGMENT_BYTES >> 20) as u16;
-/// Most connections of one shard: the size of the largest descriptor table a ring may register.
+/// Most connections of a node.
 pub const CONNECTIONS_MAX: u32 = 1 << 20;
 
 /// Everything a node is told at start.
@@ -47,7 +47,7 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Where every message is sent back, for conformance tests. A loopback address.
     pub echo: Option<SocketAddr>,
-    /// Data-plane threads; `None` means one per core.
+    /// Data-plane threads; `None` means one per core, or as many as the file limit asks for.
     pub shards: Option<u16>,
     /// Logs the data is spread over; `None` leaves it to the node.
     pub logs: Option<u16>,
@@ -59,7 +59,8 @@ pub struct Config {
     pub keys: KeyConfig,
     /// How long clients are asked to spread their leaving over, at most [`DRAIN_MAX`].
     pub drain: Duration,
-    /// Connections of one shard; further ones are refused with 503.
+    /// Connections of the node; further ones are refused with 503. Each shard takes its share, and up to a sixteenth
+    /// and 64 more, because users fall on shards by their names.
     pub connections_max: u32,
     /// Holds the bearer token of admin commands; `None` means `admin.token` in `data`, made once.
     pub admin_token_file: Option<PathBuf>,
@@ -101,7 +102,7 @@ impl Default for Config {
             origins: Origins::Unset,
             keys: KeyConfig::Development,
             drain: Duration::from_secs(5),
-            connections_max: 16_000,
+            connections_max: 32_000,
             admin_token_file: None,
             issuer: None,
             audience: None,
@@ -218,7 +219,7 @@ impl fmt::Display for Place {
             Self::Default => f.write_str("default"),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Line(path, line) => write!(f, "{}:{line}", path.display()),
-            Self::Flag(key) => write!(f, "--{key}"),
+            Self::Flag(key) => write!(f, "--{}", key.replace('_', "-")),
             Self::Variable(name) => f.write_str(name),
         }
     }

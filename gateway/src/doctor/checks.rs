@@ -2,7 +2,7 @@
 
 use super::{Check, Host, Verdict};
 use crate::config::Config;
-use crate::node;
+use crate::layout::Layout;
 
 /// Memory of one idle connection, rounded up: the node's end, at most 2.6 KiB measured, and the kernel's end with an armed receive, 4.7 KiB.
 const CONNECTION_BYTES: u64 = 8 << 10;
@@ -15,9 +15,9 @@ const PAGE_BYTES: u64 = 4096;
 pub struct Plan {
     /// Data-plane threads.
     pub shards: u64,
-    /// Connections of each.
+    /// Connections of all of them.
     pub connections_max: u64,
-    /// Sockets of each: a few more.
+    /// Sockets of each.
     pub sockets_max: u64,
     /// Connections that a listener asks the kernel to queue.
     pub backlog: u64,
@@ -27,16 +27,13 @@ impl Plan {
     /// What `config` says, on a machine of so many cores.
     #[must_use]
     pub fn of(config: &Config, host: &Host) -> Self {
+        let layout = Layout::of(config, host.cores, host.files_max);
         Self {
-            shards: u64::from(node::shards_on(config, host.cores)),
+            shards: u64::from(layout.shards),
             connections_max: u64::from(config.connections_max),
-            sockets_max: u64::from(node::sockets_max(config)),
+            sockets_max: u64::from(layout.sockets_each),
             backlog: u64::from(ring::ListenOptions::default().backlog),
         }
-    }
-
-    fn connections(self) -> u64 {
-        self.shards * self.connections_max
     }
 }
 
@@ -92,7 +89,7 @@ fn files(host: &Host, plan: Plan) -> Check {
         name: "file limit",
         verdict: verdict(host.files_max.is_none_or(|limit| limit >= wanted), Verdict::Fault),
         found: host.files_max.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string()),
-        wanted: format!("at least {wanted}: connections_max and some to spare"),
+        wanted: format!("at least {wanted} for each of {} shards: its share of connections_max", plan.shards),
         why: "the kernel bounds a shard's table of sockets by it; the node refuses to start below",
         fix: format!("LimitNOFILE={wanted} in the unit, or ulimit -n {wanted}, or a lower connections_max"),
     }
@@ -100,14 +97,14 @@ fn files(host: &Host, plan: Plan) -> Check {
 
 fn memory(host: &Host, plan: Plan) -> Option<Check> {
     let (total, available) = (host.memory("MemTotal")?, host.memory("MemAvailable")?);
-    let planned = plan.connections() * CONNECTION_BYTES;
+    let planned = plan.connections_max * CONNECTION_BYTES;
     let good = verdict(planned <= available, Verdict::Warning);
     let mib = |bytes: u64| bytes >> 20;
     Some(Check {
         name: "memory",
         verdict: if planned > total { Verdict::Fault } else { good },
         found: format!("{} MiB available of {}", mib(available), mib(total)),
-        wanted: format!("{} MiB for {} idle connections", mib(planned), plan.connections()),
+        wanted: format!("{} MiB for {} idle connections", mib(planned), plan.connections_max),
         why: "an idle connection costs 8 KiB, most of it in the kernel; what waits for slow readers comes on top",
         fix: "a lower connections_max, or more memory".to_owned(),
     })
@@ -130,7 +127,7 @@ fn tcp_memory(host: &Host, plan: Plan) -> Option<Check> {
     let pages = host.numbers(&sysctl("net.ipv4.tcp_mem"))?;
     let pressure = pages.get(1)? * PAGE_BYTES;
     // One connection in eight with a page waiting: a storm that everybody comes back from.
-    let wanted = plan.connections() * PAGE_BYTES / 8;
+    let wanted = plan.connections_max * PAGE_BYTES / 8;
     let high = wanted / PAGE_BYTES * 2;
     Some(Check {
         name: "tcp_mem",
@@ -145,7 +142,7 @@ fn tcp_memory(host: &Host, plan: Plan) -> Option<Check> {
 fn conntrack(host: &Host, plan: Plan) -> Option<Check> {
     let key = "net.netfilter.nf_conntrack_max";
     let found = host.number(&sysctl(key))?;
-    let wanted = plan.connections() + plan.connections() / 4;
+    let wanted = plan.connections_max + plan.connections_max / 4;
     Some(Check {
         name: "conntrack",
         verdict: verdict(found >= wanted, Verdict::Fault),

@@ -22,7 +22,8 @@ impl Host {
         Self {
             root: PathBuf::from("/"),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            files_max: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
+            // What it may raise its own limit to, as a node does.
+            files_max: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum,
             ring: ring::probe().map_err(|missing| missing.to_string()),
         }
     }

@@ -22,7 +22,7 @@ const SOUND: [(&str, &str); 13] = [
     ("sys/class/net/lo/queues/rx-0/rps_cpus", "0\n"),
 ];
 
-const PLAN: Plan = Plan { shards: 2, connections_max: 50_000, sockets_max: 50_256, backlog: 4096 };
+const PLAN: Plan = Plan { shards: 2, connections_max: 100_000, sockets_max: 53_445, backlog: 4096 };
 
 /// A sound machine but for the files in `changed`; an empty one is not there.
 fn machine(changed: &[(&str, &str)]) -> (TempDir, Vec<Check>) {
