@@ -5,7 +5,7 @@ use std::sync::Arc;
 use benches::Room;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use gateway::mailbox::{Back, DELIVER_PLACES, Mailboxes, Mesh};
+use gateway::mailbox::{Back, Mailboxes, Mesh, deliver_places};
 use protocol::command::{Connect, HistoryRange};
 use protocol::ids::{DeviceId, RequestId, UnixMillis, UserId};
 use protocol::upgrade::Form;
@@ -26,7 +26,7 @@ fn fan_out(c: &mut Criterion) {
 
 /// A delivery to another shard and out of its ring, on one core.
 fn mailbox_hop(c: &mut Criterion) {
-    let mesh = Mesh::new(2, DELIVER_PLACES);
+    let mesh = Mesh::new(2, deliver_places(2));
     let mut source = Mailboxes::new(mesh.clone(), ShardId(0));
     let target = Mailboxes::new(mesh, ShardId(1));
     let users: Arc<[UserId]> = Arc::from(vec![UserId::new("bob").expect("a name")]);

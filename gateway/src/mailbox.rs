@@ -23,8 +23,19 @@ use crate::auth::Verified;
 /// Connections on their way from one shard to another.
 pub const MOVE_CREDITS: u32 = 256;
 
-/// Places for deliveries in one ring of replies: 40 ms of a busy pair. Beyond it the log feeds the readers.
-pub const DELIVER_PLACES: usize = 8192;
+/// Places for deliveries in one ring of replies, of two shards: 40 ms of a busy pair. Beyond it the log feeds the readers.
+const DELIVER_PLACES: usize = 8192;
+
+/// And however many shards there are.
+const DELIVER_PLACES_MIN: usize = 1024;
+
+/// Places for deliveries from one shard to another. A shard is given as much by many as by one, so each pair needs less:
+/// or the memory of all pairs would grow with the square of the shards.
+#[must_use]
+pub fn deliver_places(shards: u16) -> usize {
+    let others = usize::from(shards).saturating_sub(1).max(1);
+    (DELIVER_PLACES / others).max(DELIVER_PLACES_MIN)
+}
 
 /// Users that a note names; with more, everybody at that shard reads the log.
 const NOTED_USERS_MAX: usize = 1024;
@@ -94,7 +105,7 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// The lanes of `shards` shards, with `deliver_places` places for deliveries in each: [`DELIVER_PLACES`], unless a
+    /// The lanes of `shards` shards, with `deliver_places` places for deliveries in each: [`deliver_places`], unless a
     /// test wants to see it full.
     #[must_use]
     pub fn new(shards: u16, deliver_places: usize) -> Arc<Self> {

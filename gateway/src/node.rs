@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::driver::{Driver, DriverParts};
 use crate::files::{self, Command, Inbox, Job};
 use crate::layout::{self, Layout};
-use crate::mailbox::{DELIVER_PLACES, Mailboxes, Mesh};
+use crate::mailbox::{Mailboxes, Mesh, deliver_places};
 use crate::metrics::ShardMetrics;
 use crate::revocations::{Revocations, RevocationsFile};
 use crate::shard::{Listener, MAIL_PER_TURN, OwnedLog, Shard, ShardConfig, ShardParts};
@@ -91,7 +91,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         layout,
         verifier: keys.verifier.clone(),
         denied: Arc::new(revoked.iter().collect()),
-        mesh: Mesh::new(shards, DELIVER_PLACES),
+        mesh: Mesh::new(shards, deliver_places(shards)),
         state: state.clone(),
         epoch: Instant::now(),
         geometry: store.geometry,
