@@ -108,7 +108,7 @@ pub struct ServeFlags {
     /// Data-plane threads [default: one per core at least]
     #[arg(long, value_name = "N")]
     pub shards: Option<String>,
-    /// Connections of the node; further ones are refused [default: 32000]
+    /// Connections of the node; more are refused [default: 16000 a shard]
     #[arg(long, value_name = "N")]
     pub connections_max: Option<String>,
 }
@@ -122,7 +122,7 @@ pub struct DoctorFlags {
     /// Data-plane threads [default: one per core at least]
     #[arg(long, value_name = "N")]
     pub shards: Option<String>,
-    /// Connections of the node [default: 32000]
+    /// Connections of the node [default: 16000 a shard]
     #[arg(long, value_name = "N")]
     pub connections_max: Option<String>,
     /// Measure what a sync takes in the data directory

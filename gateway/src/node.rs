@@ -101,7 +101,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     drop(common);
     state.set_recovered();
     let echo = echo.map_or_else(|| "off".to_owned(), |address| address.to_string());
-    tracing::info!(listen = %chat, admin = %admin.local_addr()?, echo, shards, "serving");
+    tracing::info!(listen = %chat, admin = %admin.local_addr()?, echo, shards, connections_max = layout.connections_max, "serving");
     if let Some(banner) = development_banner(&keys, chat, unix_now()) {
         // Nobody has to read it.
         let _ = std::io::stdout().write_all(banner.as_bytes());
@@ -131,7 +131,7 @@ fn layout_of(config: &Config) -> anyhow::Result<Layout> {
     if files_max < u64::from(sockets_each) {
         bail!(
             "the file limit is {files_max} and each of {shards} shards wants {sockets_each} sockets: raise it \
-             (ulimit -n, LimitNOFILE), leave out `shards`, or lower `connections_max`"
+             (ulimit -n, LimitNOFILE), leave out `shards`, or ask for fewer `connections_max`"
         );
     }
     if is_stretched {
@@ -139,7 +139,7 @@ fn layout_of(config: &Config) -> anyhow::Result<Layout> {
             shards,
             cores = cores(),
             files_max,
-            connections_max = config.connections_max,
+            connections_max = layout.connections_max,
             "more shards than cores: the file limit bounds the sockets of each"
         );
     }

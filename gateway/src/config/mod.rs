@@ -60,8 +60,8 @@ pub struct Config {
     /// How long clients are asked to spread their leaving over, at most [`DRAIN_MAX`].
     pub drain: Duration,
     /// Connections of the node; further ones are refused with 503. Each shard takes its share, and up to a sixteenth
-    /// and 64 more, because users fall on shards by their names.
-    pub connections_max: u32,
+    /// and 64 more, because users fall on shards by their names. `None` means 16,000 a shard, or what the file limit allows.
+    pub connections_max: Option<u32>,
     /// Holds the bearer token of admin commands; `None` means `admin.token` in `data`, made once.
     pub admin_token_file: Option<PathBuf>,
     /// What `iss` of a token must be; `None` does not look.
@@ -102,7 +102,7 @@ impl Default for Config {
             origins: Origins::Unset,
             keys: KeyConfig::Development,
             drain: Duration::from_secs(5),
-            connections_max: 32_000,
+            connections_max: None,
             admin_token_file: None,
             issuer: None,
             audience: None,

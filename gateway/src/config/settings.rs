@@ -44,7 +44,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "connections_max",
-        read: |draft, value| set(&mut draft.config.connections_max, integer(value, 1, CONNECTIONS_MAX)),
+        read: |draft, value| {
+            set(&mut draft.config.connections_max, integer(value, 1, CONNECTIONS_MAX).map(Some))
+        },
     },
     Setting {
         key: "drain_seconds",

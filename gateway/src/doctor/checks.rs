@@ -30,7 +30,7 @@ impl Plan {
         let layout = Layout::of(config, host.cores, host.files_max);
         Self {
             shards: u64::from(layout.shards),
-            connections_max: u64::from(config.connections_max),
+            connections_max: u64::from(layout.connections_max),
             sockets_max: u64::from(layout.sockets_each),
             backlog: u64::from(ring::ListenOptions::default().backlog),
         }

@@ -85,7 +85,7 @@ fn every_setting_arrives() {
         shards: Some(4),
         logs: Some(5),
         segment_mib: 64,
-        connections_max: 6,
+        connections_max: Some(6),
         drain: Duration::from_secs(7),
         origins: Origins::List(vec!["https://a.example".into(), "http://localhost:8080".into()]),
         keys,
@@ -206,7 +206,7 @@ fn flags_win_over_variables_and_those_over_the_file() {
     let environment = [("GATEHOUSE_SHARDS", "2"), ("GATEHOUSE_LOGS", "2"), ("GATEHOUSE_DATA", "")];
     let layers = Layers { file: Some(path), ..layers(&environment, &[("shards", "3")]) };
     let config = Config::load(&layers).expect("all is well");
-    assert_eq!((config.shards, config.logs, config.connections_max), (Some(3), Some(2), 1));
+    assert_eq!((config.shards, config.logs, config.connections_max), (Some(3), Some(2), Some(1)));
     assert_eq!(config.data, Config::default().data, "an empty variable is not set");
 }
 
