@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::config::{Config, SHARDS_MAX};
 
 /// Descriptors of a shard kept free of connections: to refuse in words, and for moves that arrive.
-const SPARE_SOCKETS: u32 = 256;
+pub(crate) const SPARE_SOCKETS: u32 = 256;
 
 /// The largest table of sockets that a ring may register.
 const TABLE_SOCKETS_MAX: u64 = 1 << 20;

@@ -9,6 +9,7 @@ use router::user::Outbox;
 use slab::Slab;
 
 use crate::auth::Issued;
+use crate::layout::SPARE_SOCKETS;
 use crate::mailbox::Move;
 
 /// One connection of a shard: its slot, and a generation that tells connections of one slot apart.
@@ -148,13 +149,18 @@ impl Connection {
 }
 
 /// All connections of a shard.
-#[derive(Default)]
 pub(super) struct Connections {
     slots: Slab<Connection>,
     generation: u32,
 }
 
 impl Connections {
+    /// Room for so many. Memory that nobody has touched yet is not resident; a slab that grew by doubling would leave as much
+    /// behind it as it has.
+    pub(super) fn new(connections_max: u32) -> Self {
+        Self { slots: Slab::with_capacity((connections_max + SPARE_SOCKETS) as usize), generation: 0 }
+    }
+
     pub(super) fn count(&self) -> usize {
         self.slots.len()
     }

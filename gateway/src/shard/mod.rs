@@ -336,8 +336,8 @@ impl Shard {
         Self {
             id: parts.id,
             places: parts.places,
+            connections: Connections::new(parts.config.connections_max),
             config: parts.config,
-            connections: Connections::default(),
             users,
             logs: parts.logs,
             mail: parts.mail,
