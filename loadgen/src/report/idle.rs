@@ -209,3 +209,58 @@ fn write_costs(
         costs.heartbeat_cpu_micros
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(counts: IdleCounts) -> IdleRound {
+        IdleRound {
+            counts,
+            connect: Duration::from_secs(1),
+            pings_held: counts.pings,
+            before: None,
+            held: None,
+            kept: None,
+            after: None,
+            generator_bytes: 0,
+            pong: Summary::default(),
+            lag: Summary::default(),
+            errors: BTreeMap::new(),
+            closes: BTreeMap::new(),
+            fault: None,
+        }
+    }
+
+    #[test]
+    fn whoever_does_not_come_stay_and_leave_is_a_fault() {
+        let good = IdleCounts { welcomed: 10, left: 10, pings: 3, pongs: 3, ..IdleCounts::default() };
+        assert_eq!(round(good).faults(10), [""; 0]);
+        for (counts, fault) in [
+            (IdleCounts { welcomed: 9, left: 9, refused: 1, ..good }, "1 users could not connect"),
+            (IdleCounts { welcomed: 8, left: 8, ..good }, "2 users had no welcome in time"),
+            (IdleCounts { left: 7, lost: 3, ..good }, "3 connections ended before they were to"),
+            (IdleCounts { unanswered: 1, ..good }, "1 pings had no answer within 30 s"),
+            (IdleCounts { left: 9, ..good }, "1 users could not leave"),
+        ] {
+            assert_eq!(round(counts).faults(10), [fault]);
+        }
+    }
+
+    #[test]
+    fn costs_are_differences_for_each_user() {
+        let reading = |resident_bytes, slab_bytes, cpu| Some(Reading { resident_bytes, slab_bytes, cpu });
+        let counts = IdleCounts { welcomed: 10, pings: 4, ..IdleCounts::default() };
+        let round = IdleRound {
+            before: reading(1_000, 5_000, Duration::ZERO),
+            held: reading(9_000, 105_000, Duration::from_micros(100)),
+            kept: reading(11_000, 999_999, Duration::from_micros(180)),
+            ..round(counts)
+        };
+        let costs = round.costs().expect("it was measured");
+        assert_eq!(
+            (costs.node_bytes, costs.kernel_bytes_both_ends, costs.heartbeat_cpu_micros),
+            (1_000.0, 10_000.0, 20.0)
+        );
+    }
+}
