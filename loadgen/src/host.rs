@@ -17,7 +17,8 @@ pub(crate) struct Reading {
     /// Of all its threads, in the system and outside.
     pub(crate) cpu: Duration,
     /// Objects of the kernel: sockets, their files, and the requests of a ring. Of both ends of a connection that stays
-    /// on this machine, and of everybody else.
+    /// on this machine, and of everybody else: whoever looks into `/proc/PID/fd` of the workers meanwhile adds an inode a
+    /// connection.
     pub(crate) slab_bytes: u64,
 }
 
