@@ -99,7 +99,7 @@ pub(super) struct Connection {
 }
 
 /// An idle connection is this record, its session at the router, and a slot of the ring: it is what a node holds most of.
-const _: () = assert!(size_of::<Connection>() <= 160);
+const _: () = assert!(size_of::<Connection>() <= 168);
 
 impl Connection {
     pub(super) fn new(socket: Socket, stage: Stage, codec: Session, second: u32) -> Self {
