@@ -59,9 +59,15 @@ pub fn read_tail(file: &File, base: u64, config: &LogConfig) -> Option<(IndexFoo
 }
 
 /// Enters the open segment into `scan` from its index file, instead of reading it; with its blocks, unless a snapshot covers
-/// them. Gives the log's clock at its end; `None` when the file is damaged or cannot be read, and then the scan is of no use
+/// them. Gives the file's footer; `None` when the file is damaged or cannot be read, and then the scan is of no use
 /// any more.
-pub fn enter(scan: &mut Scan, file: &File, base: u64, config: &LogConfig, with_blocks: bool) -> Option<u64> {
+pub fn enter(
+    scan: &mut Scan,
+    file: &File,
+    base: u64,
+    config: &LogConfig,
+    with_blocks: bool,
+) -> Option<IndexFooter> {
     let (footer, tail) = read_tail(file, base, config)?;
     scan.enter_index(&footer, &tail).then_some(())?;
     let count = if with_blocks { footer.blocks() } else { 0 };
@@ -74,5 +80,5 @@ pub fn enter(scan: &mut Scan, file: &File, base: u64, config: &LogConfig, with_b
             scan.enter_index_block(number, block).then_some(())?;
         }
     }
-    Some(footer.clock())
+    Some(footer)
 }

@@ -9,12 +9,23 @@ use ring::FileBuffer;
 use router::conversation::Recent;
 use rustix::fs::{SeekFrom, seek};
 use storage_log::format::{BLOCK_BYTES_MAX, FEED_BYTES, SEGMENT_HEADER_BYTES};
-use storage_log::{Damage, DamageKind, LogConfig, Recovered, Scan, index_file_name};
+use storage_log::{Damage, DamageKind, Glance, IndexFooter, LogConfig, Recovered, Scan, index_file_name};
 
 use crate::indexes;
 use crate::segments::SegmentFile;
 use crate::snapshots;
 use crate::store::LogRefusal;
+
+/// What is particular to one start.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// Marks what this process will write.
+    pub epoch: u32,
+    /// Of the fingerprints of ids: random and secret.
+    pub seed: u64,
+    /// Milliseconds since 1970.
+    pub now: u64,
+}
 
 /// Reads a log back, and the ids that were stored in what had to be read. Writes the index files that are missing.
 ///
@@ -22,15 +33,14 @@ use crate::store::LogRefusal;
 /// [`LogRefusal`]: it is damaged or cannot be read.
 pub fn scan(
     config: &LogConfig,
-    epoch: u32,
-    seed: u64,
+    start: Start,
     directory: &Path,
     segments: &mut [(u64, SegmentFile)],
 ) -> Result<(Recovered, Recent), LogRefusal> {
     let indexed = segments.iter().take_while(|(_, file)| file.index.is_some()).count();
     let mut derived = Derived { snapshot: true, indexes: indexed };
     loop {
-        match scan_behind(config, epoch, seed, directory, segments, derived) {
+        match scan_behind(config, start, directory, segments, derived) {
             Ok(Ok(recovered)) => return Ok(recovered),
             Ok(Err(sound)) => derived = sound,
             // It may be an index that is sound and of another time: what counts is the log.
@@ -53,13 +63,12 @@ struct Derived {
 /// As above, with what is said to be sound. If some of it is not, says what is left instead.
 fn scan_behind(
     config: &LogConfig,
-    epoch: u32,
-    seed: u64,
+    start: Start,
     directory: &Path,
     segments: &mut [(u64, SegmentFile)],
     derived: Derived,
 ) -> Result<Result<(Recovered, Recent), Derived>, LogRefusal> {
-    let (mut scan, mut recent) = (Scan::new(config.clone(), epoch), Recent::new(seed));
+    let (mut scan, mut recent) = (Scan::new(config.clone(), start.epoch), Recent::new(start.seed));
     let mut buffer = FileBuffer::aligned(FEED_BYTES, BLOCK_BYTES_MAX);
     let mut covered = 0;
     if derived.snapshot {
@@ -77,7 +86,7 @@ fn scan_behind(
         let (base, segment) = &segments[number];
         open(&mut scan, *base, segment.active(), &mut buffer, config)?;
         if let Some(index) = segment.index.as_ref().filter(|_| number < derived.indexes) {
-            let Some(clock) = indexes::enter(&mut scan, index, *base, config, number >= covered) else {
+            let Some(footer) = indexes::enter(&mut scan, index, *base, config, number >= covered) else {
                 let index = index_file_name(*base);
                 tracing::warn!(
                     log = config.number,
@@ -86,7 +95,11 @@ fn scan_behind(
                 );
                 return Ok(Err(Derived { snapshot: false, indexes: number }));
             };
-            recent.forget_until(clock);
+            let shown = recent.wants(footer.clock(), start.now)
+                && show(&footer, *base, segment.active(), &mut buffer, config, &mut recent);
+            if !shown {
+                recent.forget_until(footer.clock());
+            }
             continue;
         }
         feed(&mut scan, segment.active(), &mut buffer, config, &mut recent)?;
@@ -111,6 +124,27 @@ fn open(
         return Err(LogRefusal::Damaged(damage));
     }
     Ok(())
+}
+
+/// Shows the records of a sealed segment, whose ids may come again. `false` when it cannot be read whole.
+fn show(
+    footer: &IndexFooter,
+    base: u64,
+    file: &File,
+    buffer: &mut FileBuffer,
+    config: &LogConfig,
+    recent: &mut Recent,
+) -> bool {
+    let mut glance = Glance::new(config.geometry, base, footer.end_lsn());
+    while let Some(offset) = glance.offset() {
+        let read = read_up_to(file, buffer.bytes_mut(), offset);
+        let shown =
+            read.is_ok_and(|read| glance.feed(&buffer.bytes()[..read], &mut |record| recent.observe(record)));
+        if !shown {
+            return false;
+        }
+    }
+    true
 }
 
 /// Reads a segment past the page cache, where that can be had: what counts is what the disk has.

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use storage_log::format::{BATCH_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FORMAT_VERSION, SEGMENT_BYTES};
 use storage_log::{Answer, Damage, DamageKind, Geometry, Log, LogConfig, WriteBatch, segment_file_name};
 
-use crate::scan::scan;
+use crate::scan::{Start, scan};
 use crate::segments::{
     Access, SegmentFile, SegmentMaker, block_of, log_directory, open_segments, sync_directory,
 };
@@ -173,7 +173,7 @@ impl Store {
             kinds: KINDS,
         };
         let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
-        let (recovered, recent) = scan(&config, epoch, seed, &directory, &mut segments)?;
+        let (recovered, recent) = scan(&config, Start { epoch, seed, now }, &directory, &mut segments)?;
         if let Some(dropped) = recovered.dropped {
             tracing::warn!(
                 log = number,

@@ -22,6 +22,7 @@
 mod batch;
 mod buffer;
 pub mod format;
+mod glance;
 mod index;
 mod location;
 mod log;
@@ -33,6 +34,7 @@ mod tail;
 
 pub use batch::WriteBatch;
 pub use buffer::Buffer;
+pub use glance::Glance;
 pub use index::{
     BlockPlace, Blocks, HomeSearch, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Lookup, Page, Postings,
     Progress, SealedSegment, SnapshotFooter, index_file_name, merge,

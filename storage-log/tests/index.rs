@@ -5,7 +5,10 @@ mod support;
 use std::collections::BTreeMap;
 
 use storage_log::format::INDEX_FOOTER_BYTES;
-use storage_log::{Answer, Entry, Geometry, HomeSearch, Log, Lookup, Page, Progress, StreamId, StreamKind};
+use storage_log::{
+    Answer, Entry, Geometry, Glance, HomeSearch, IndexFooter, Log, Lookup, Page, Progress, StreamId,
+    StreamKind,
+};
 
 use support::{
     Disk, INBOX, MESSAGES, PAGE, STATE, after, before, flush, keys, page, payload, put, seal, stream,
@@ -297,4 +300,33 @@ fn a_snapshot_is_the_same_in_one_step_and_in_many_and_is_not_trusted() {
     }
     run.log = run.disk.recover(1).expect("the log is sound").log;
     run.check();
+}
+
+#[test]
+fn a_glance_shows_every_record_of_a_sealed_segment_and_stops_where_one_is_damaged() {
+    let mut run = Run::new(2, SMALL);
+    (0..600).for_each(|_| run.put());
+    flush(&mut run.log, &mut run.disk);
+    seal(&mut run.log, &mut run.disk);
+    let mut positions = Vec::new();
+    for (base, file) in &run.disk.indexes {
+        let footer = &file[file.len() - INDEX_FOOTER_BYTES..];
+        let footer = IndexFooter::parse(footer, *base, &support::config(SMALL)).expect("it was written");
+        let mut segment = run.disk.segments[base].clone();
+        segment.resize(SMALL.segment_bytes as usize, 0);
+        let mut glance = Glance::new(SMALL, *base, footer.end_lsn());
+        while let Some(offset) = glance.offset() {
+            assert!(
+                glance.feed(&segment[offset as usize..], &mut |record| positions.push(record.position()))
+            );
+        }
+        segment[SMALL.segment_bytes as usize / 2] ^= 1;
+        let mut glance = Glance::new(SMALL, *base, footer.end_lsn());
+        let (mut shown, mut sound) = (0, true);
+        while let Some(offset) = glance.offset().filter(|_| sound) {
+            sound = glance.feed(&segment[offset as usize..], &mut |_| shown += 1);
+        }
+        assert!(shown > 0 && (!sound || footer.end_lsn() - base <= SMALL.segment_bytes / 2));
+    }
+    assert!(positions.len() > 400 && positions.iter().zip(1..).all(|(position, at)| *position == at));
 }

@@ -3,6 +3,8 @@
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write as _},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
     time::Instant,
 };
 
@@ -159,12 +161,9 @@ fn a_full_disk_is_still_written_past_the_page_cache() {
     drop(disk);
 }
 
-#[test]
-fn a_log_of_many_segments_is_served_whole_before_and_after_a_kill() {
-    let data = directory();
-    let settings = [("GATEHOUSE_LOGS", "1"), ("GATEHOUSE_SEGMENT_MIB", "4")];
-    let mut node = Node::start(data.path(), &settings);
-    let mut alice = Chat::connect(&node, "alice", "a");
+/// A direct conversation over several segments of 4 MiB: its id, and how many messages it has.
+fn fill_segments(node: &Node, data: &Path) -> (Value, u64) {
+    let mut alice = Chat::connect(node, "alice", "a");
     let (now, text) = (alice.welcome["now"].clone(), "x".repeat(16 << 10));
     let (mut stored, mut conversation) = (0, Value::Null);
     while stored < 1_000 {
@@ -182,16 +181,82 @@ fn a_log_of_many_segments_is_served_whole_before_and_after_a_kill() {
         }
         alice.take_events();
     }
-    let segments = fs::read_dir(data.path().join("log-00")).expect("a log").count();
+    let segments = files_of(data, ".log").len();
     assert!(segments >= 5, "{segments} segments for {stored} messages of 16 KiB");
-    let whole: Vec<u64> = (1..=stored).collect();
-    for round in 0..2 {
-        let mut bob = Chat::connect(&node, "bob", "b");
-        let read = bob.history(&conversation);
-        let mut sequences: Vec<u64> = read.iter().filter_map(|item| item["seq"].as_u64()).collect();
-        sequences.sort_unstable();
-        assert!(sequences == whole, "round {round}: {} of {stored}", sequences.len());
-        drop(bob);
-        node.restart();
-    }
+    (conversation, stored)
+}
+
+/// Files of the only log whose name ends like this, by name.
+fn files_of(data: &Path, end: &str) -> Vec<PathBuf> {
+    let files = fs::read_dir(data.join("log-00")).expect("a log").map(|entry| entry.expect("a file").path());
+    let mut files: Vec<_> = files.filter(|path| path.to_string_lossy().ends_with(end)).collect();
+    files.sort();
+    files
+}
+
+#[track_caller]
+fn check_whole(node: &Node, conversation: &Value, stored: u64) {
+    let read = Chat::connect(node, "bob", "b").history(conversation);
+    let mut sequences: Vec<u64> = read.iter().filter_map(|item| item["seq"].as_u64()).collect();
+    sequences.sort_unstable();
+    assert!(sequences == (1..=stored).collect::<Vec<_>>(), "{} of {stored}", sequences.len());
+}
+
+const SMALL_SEGMENTS: [(&str, &str); 2] = [("GATEHOUSE_LOGS", "1"), ("GATEHOUSE_SEGMENT_MIB", "4")];
+
+#[test]
+fn a_log_of_many_segments_is_served_whole_before_and_after_a_kill() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &SMALL_SEGMENTS);
+    let (conversation, stored) = fill_segments(&node, data.path());
+    check_whole(&node, &conversation, stored);
+    node.restart();
+    check_whole(&node, &conversation, stored);
+    // What was stored first, segments ago, is known by its id.
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let page = alice.ask("history", json!({ "conversation": conversation, "after": 0, "limit": 1 }));
+    let first = &page["messages"][0];
+    let id = first["message_id"].as_str().expect("an id");
+    let again = alice.ask("send", letter(id, &"x".repeat(16 << 10)));
+    assert_eq!((verdict(&again).as_str(), &again["seq"]), ("ok", &first["seq"]), "{again}");
+    let new = alice.ask("send", letter(&message_id(&alice.welcome["now"].clone()), "new"));
+    assert_eq!(new["seq"], stored + 1, "{new}");
+}
+
+#[test]
+fn an_index_file_that_rots_costs_at_most_a_restart_and_no_message() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &SMALL_SEGMENTS);
+    let (conversation, stored) = fill_segments(&node, data.path());
+    node.restart();
+    // At start: made anew, and said so. One is missing, one is damaged.
+    let indexes = files_of(data.path(), ".idx");
+    assert!(indexes.len() >= 3, "{indexes:?}");
+    node.kill();
+    rot(&indexes[1]);
+    fs::remove_file(&indexes[2]).expect("it was there");
+    node.restart();
+    node.log_line(&["an index file is damaged", &file_name(&indexes[1])]);
+    check_whole(&node, &conversation, stored);
+    assert_eq!(files_of(data.path(), ".idx")[..3], indexes[..3]);
+    // While it serves: that log stops, nothing is guessed, and the next start makes it anew.
+    rot(&indexes[0]);
+    let mut bob = Chat::connect(&node, "bob", "b");
+    bob.send("history", json!({ "conversation": conversation, "after": 0, "limit": 50 }));
+    assert_eq!(node.ended().code(), Some(1), "{}", node.log_text());
+    node.log_line(&["log stopped: an index file is damaged", &file_name(&indexes[0])]);
+    node.restart();
+    check_whole(&node, &conversation, stored);
+}
+
+/// Changes a byte of the first block.
+fn rot(file: &Path) {
+    let file = File::options().read(true).write(true).open(file).expect("an index file");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 100).expect("a block");
+    file.write_all_at(&[byte[0] ^ 1], 100).expect("room");
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().expect("a name").to_string_lossy().into_owned()
 }

@@ -33,6 +33,9 @@ pub(crate) const FORGOTTEN_AGE: Duration = Duration::from_secs(24 * 3600);
 /// An id may be this far ahead of the log's clock.
 pub(crate) const AHEAD_MAX: Duration = Duration::from_secs(60);
 
+/// How long a start may take until commands come.
+const START_SLACK: Duration = Duration::from_secs(10);
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Key(u128);
 
@@ -128,6 +131,13 @@ impl Recent {
             self.forgotten_until = oldest.last_at + 1;
         }
         self.generations.push_back(Generation { first_at: at, last_at: at, ids: Table::default() });
+    }
+
+    /// Whether ids that were stored up to `at` may be those of commands that are made from `now` on. Without them each new
+    /// command would have to be looked up in the log, until a minute has passed.
+    #[must_use]
+    pub fn wants(&self, at: u64, now: u64) -> bool {
+        at + (AHEAD_MAX + START_SLACK).as_millis() as u64 >= now
     }
 
     /// Says that ids stored at or before `at`, in milliseconds since 1970, were not shown to it.

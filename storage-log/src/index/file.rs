@@ -169,6 +169,12 @@ impl IndexFooter {
         blocks + (self.tail_bytes() + INDEX_FOOTER_BYTES) as u64
     }
 
+    /// Where the batches of the segment end.
+    #[must_use]
+    pub fn end_lsn(&self) -> u64 {
+        self.end.end_lsn
+    }
+
     /// When the log stood at this segment's end, milliseconds since 1970.
     #[must_use]
     pub fn clock(&self) -> u64 {
