@@ -21,6 +21,9 @@ use storage_log::{Answer, Draft, Lookup, Page, Progress, SpareWork, StreamId};
 /// Payload of a record.
 const PAYLOAD: [u8; 150] = [9; 150];
 
+/// Milliseconds since 1970; the records are a minute and more older.
+const NOW: u64 = 1_800_000_000_000;
+
 const USAGE: &str = "\
 Makes a log of RECORDS records in STREAMS conversations of as many users, and measures a start on it.
 
@@ -64,9 +67,10 @@ fn mix(seed: u64) -> u64 {
     (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb)
 }
 
+/// Opens the log, at a time when the ids of its last minute are old.
 fn open(directory: &Path) -> anyhow::Result<(Store, OpenLog)> {
     let store = Store::open(directory, 1, SEGMENT_BYTES)?;
-    let log = store.open_log(0, [7; 16], 1, 1).map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    let log = store.open_log(0, [7; 16], 1, NOW).map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
     Ok((store, log))
 }
 
