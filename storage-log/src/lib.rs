@@ -31,6 +31,7 @@ mod recovery;
 mod segment;
 mod spare;
 mod tail;
+mod walk;
 
 pub use batch::WriteBatch;
 pub use buffer::Buffer;
@@ -45,3 +46,4 @@ pub use record::{Record, RecordError, StreamId, StreamKind};
 pub use recovery::{Damage, DamageKind, Dropped, Fed, Recovered, Scan};
 pub use segment::{Geometry, SegmentHeader, SegmentHeaderError, segment_file_name, segment_of_file_name};
 pub use spare::SpareWork;
+pub use walk::{BatchFacts, DamagedRange, Met, RangeKind, Remains, Walk, WalkEnd, newest_durable_mark};
