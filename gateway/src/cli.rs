@@ -16,6 +16,7 @@ use crate::{
     auth::{self, Keys},
     config::{Config, Layers},
     doctor::{self, Host, Plan, Report, Verdict},
+    logtool::{self, LogCommand},
 };
 
 /// Exit code of everything that went as asked.
@@ -47,8 +48,7 @@ Exit codes:  0 all good   1 warnings   2 faults, or bad configuration";
 /// A chat gateway for one machine.
 #[derive(Debug, Parser)]
 #[command(name = "gatehouse", version, args_conflicts_with_subcommands = true, after_help = SERVE_NOTES)]
-#[command(disable_help_subcommand = true)]
-#[command(override_usage = "gatehouse [OPTIONS] | gatehouse <COMMAND>")]
+#[command(disable_help_subcommand = true, override_usage = "gatehouse [OPTIONS] | gatehouse <COMMAND>")]
 pub struct Cli {
     /// What to do; without a word, serve.
     #[command(subcommand)]
@@ -71,6 +71,9 @@ pub enum Command {
     /// Look at this machine and say what stands in a node's way
     #[command(after_help = DOCTOR_NOTES)]
     Doctor(DoctorFlags),
+    /// Look into the logs of a data directory
+    #[command(subcommand, after_help = logtool::NOTES, disable_help_subcommand = true)]
+    Log(LogCommand),
     /// Run the node; the default
     #[command(after_help = SERVE_NOTES)]
     Serve(ServeFlags),

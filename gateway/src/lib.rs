@@ -16,6 +16,7 @@ pub mod files;
 pub mod indexes;
 pub mod layout;
 pub mod logging;
+pub mod logtool;
 pub mod mailbox;
 pub mod metrics;
 pub mod node;

@@ -7,7 +7,7 @@ use gateway::{
     auth::Keys,
     cli::{self, Cli, Command, EXIT_OK, EXIT_REFUSED, ServeFlags},
     config::{Config, Layers},
-    logging, node,
+    logging, logtool, node,
 };
 
 #[global_allocator]
@@ -31,6 +31,10 @@ fn main() -> ExitCode {
                 ExitCode::from(code)
             }
             Err(mistakes) => refuse(&mistakes),
+        },
+        Some(Command::Log(command)) => match logtool::run(&command) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => refuse(&format!("{error:#}")),
         },
         Some(Command::Token(flags)) => match flags.issue(Layers::of_process()) {
             Ok(token) => say(format_args!("{token}")),

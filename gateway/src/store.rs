@@ -209,6 +209,37 @@ impl Store {
     }
 }
 
+/// What a data directory is, for whoever only reads it.
+pub struct StoreFacts {
+    /// The installation.
+    pub id: [u8; 16],
+    /// Secret of the installation.
+    pub key: [u8; 32],
+    /// Logs, fixed when the directory was made.
+    pub logs: u16,
+    /// How its logs are cut, fixed when the directory was made.
+    pub geometry: Geometry,
+}
+
+impl StoreFacts {
+    /// Reads them without opening the directory: nothing is made, locked or changed.
+    ///
+    /// # Errors
+    /// In words for an operator: there is no store, or it is of a newer format, or cannot be read.
+    pub fn read(directory: &Path) -> anyhow::Result<Self> {
+        let path = directory.join("store.toml");
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+                "{} is no data directory: it has no store.toml; name the one that the node is started with",
+                directory.display()
+            ),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let file = StoreFile::parse(&text).map_err(|error| anyhow!("{} {error:#}", path.display()))?;
+        Ok(Self { id: file.store()?, key: file.key()?, logs: file.logs, geometry: file.geometry() })
+    }
+}
+
 fn lock(directory: &Path) -> anyhow::Result<File> {
     let path = directory.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);

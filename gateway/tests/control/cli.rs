@@ -132,8 +132,14 @@ fn a_start_is_refused_before_anything_is_made() {
 #[test]
 fn help_fits_a_screen_and_shows_an_example_and_the_exit_codes() {
     Cli::command().debug_assert();
-    for command in [&["--help"][..], &["serve", "--help"], &["token", "--help"], &["check-config", "--help"]]
-    {
+    for command in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["token", "--help"],
+        &["check-config", "--help"],
+        &["log", "--help"],
+        &["log", "stat", "--help"],
+    ] {
         let output = gatehouse(command, &[]);
         let help = text(&output.stdout);
         assert!(output.status.success());

@@ -17,6 +17,7 @@ mod autobahn;
 mod deadlines;
 mod frames;
 mod handshake;
+mod logtool;
 mod power;
 mod process;
 mod resume;

@@ -1,0 +1,115 @@
+//! `gatehouse log`: what stands in the logs of a data directory, said without a node.
+//!
+//! `stat`, `verify` and `dump` only read. Where a node has the directory open they read up to the newest durable mark that they
+//! find at their start, which never changes again, and take nothing from the node but a part of the disk: no lock is held, no file
+//! is made, no batch is written again. Where no node runs they read to the end and say what a torn batch left there.
+//!
+//! **Invariant:** what is read from a segment is read past the page cache where the file system has that, as the node does it: what
+//! counts is what the disk has.
+
+mod data;
+mod stat;
+
+use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+pub use data::{Data, LogReader, Piece, Segment, Settled};
+
+/// Exit code of logs that are sound.
+pub const EXIT_SOUND: u8 = 0;
+/// Exit code of logs that are damaged.
+pub const EXIT_DAMAGED: u8 = 1;
+
+/// Stands under the help of `gatehouse log`.
+pub const NOTES: &str = "\
+Example:     gatehouse log stat --data /var/lib/gatehouse
+Exit codes:  0 done   1 damaged   2 could not be read or written";
+
+const STAT_NOTES: &str = "\
+Changes nothing. Where a node runs: up to the newest durable mark.
+Example:     gatehouse log stat --data /var/lib/gatehouse
+Exit codes:  0 done   1 a log is damaged   2 could not be read";
+
+/// What can be done with logs.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Say how much stands in each log, and where it ends
+    #[command(after_help = STAT_NOTES)]
+    Stat(ReadFlags),
+}
+
+/// Which directory, and how it is said.
+#[derive(Args, Clone, Debug)]
+pub struct ReadFlags {
+    /// Data directory of the node
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// JSON, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Does it, with its report on standard output. The exit code.
+///
+/// # Errors
+/// In words for an operator: what could not be read or written, and what to do.
+pub fn run(command: &LogCommand) -> anyhow::Result<u8> {
+    let mut out = Out(io::stdout().lock());
+    match command {
+        LogCommand::Stat(flags) => stat::run(flags, &mut out),
+    }
+}
+
+/// Standard output, whose reader may go away: `gatehouse log dump | head` is no failure of ours.
+struct Out<W>(W);
+
+impl<W: Write> Write for Out<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(bytes.len()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0.flush() {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed,
+        }
+    }
+}
+
+/// `2026-11-24T14:12:00.000Z`, of milliseconds since 1970.
+fn time(millis: u64) -> String {
+    let (days, second) = ((millis / 86_400_000) as i64, millis / 1000 % 86_400);
+    // Days to a date of the proleptic Gregorian calendar, whose years begin in March here.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year_of_era + carry;
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", millis % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time;
+
+    #[test]
+    fn times_are_dates() {
+        for (millis, date) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
+            (4_102_444_799_999, "2099-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(time(millis), date);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! `gatehouse log stat`: how much stands in each log, and where it ends.
+//!
+//! Reads a log as a start does: sealed segments from their index files, the rest batch by batch. It therefore takes what a start
+//! takes, and believes index files that hold their checksums; `verify` believes nothing. An index file that is missing is not made.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::Write;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use storage_log::format::SEGMENT_HEADER_BYTES;
+use storage_log::{Damage, Met, Recovered, Scan, index_file_name, segment_file_name};
+
+use super::data::{buffer, is_blank_from};
+use super::{Data, EXIT_DAMAGED, EXIT_SOUND, ReadFlags, Segment, Settled, time};
+use crate::indexes;
+
+/// One log, as it is said.
+#[derive(Serialize)]
+struct LogStat {
+    log: u16,
+    segments: usize,
+    /// Of the disk, index files among them.
+    disk_bytes: u64,
+    index_files: usize,
+    index_bytes: u64,
+    #[serde(flatten)]
+    holds: Option<Holds>,
+    /// In words; none when what was read is sound.
+    damage: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Holds {
+    records: u64,
+    conversations: usize,
+    users: usize,
+    first_position: u64,
+    last_position: u64,
+    /// Milliseconds since 1970.
+    oldest: Option<u64>,
+    newest: Option<u64>,
+    /// Where the newest batch ends.
+    end_segment: String,
+    end_offset: u64,
+    /// What a torn batch left behind the end.
+    torn_bytes: u64,
+}
+
+/// All of it.
+#[derive(Serialize)]
+struct Stat {
+    data: String,
+    in_use: bool,
+    logs: Vec<LogStat>,
+}
+
+pub(super) fn run(flags: &ReadFlags, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let data = Data::open(&flags.data)?;
+    let mut logs = Vec::new();
+    for log in 0..data.facts.logs {
+        logs.push(stat(&data, log)?);
+    }
+    anyhow::ensure!(
+        !data.was_taken()?,
+        "a node was started on {} while it was read, so this may not hold together: ask again",
+        flags.data.display()
+    );
+    let stat = Stat { data: flags.data.display().to_string(), in_use: data.is_live, logs };
+    if flags.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&stat)?)?;
+    } else {
+        write_text(&stat, out)?;
+    }
+    out.flush()?;
+    let is_damaged = stat.logs.iter().any(|log| log.damage.is_some());
+    Ok(if is_damaged { EXIT_DAMAGED } else { EXIT_SOUND })
+}
+
+fn stat(data: &Data, log: u16) -> anyhow::Result<LogStat> {
+    let segments = data.segments(log)?;
+    let (holds, damage) = match holds(data, log, &segments)? {
+        Ok(holds) => (Some(holds), None),
+        Err(Damage { segment, offset, .. }) => {
+            let segment = segment_file_name(segment);
+            (
+                None,
+                Some(format!(
+                    "damaged at offset {offset} of {segment}: `gatehouse log verify` says how much"
+                )),
+            )
+        }
+    };
+    let index_bytes = segments.iter().filter_map(|segment| segment.index_bytes).sum();
+    Ok(LogStat {
+        log,
+        segments: segments.len(),
+        disk_bytes: segments.iter().map(|segment| segment.disk_bytes).sum::<u64>() + index_bytes,
+        index_files: segments.iter().filter(|segment| segment.index_bytes.is_some()).count(),
+        index_bytes,
+        holds,
+        damage,
+    })
+}
+
+fn holds(data: &Data, log: u16, segments: &[Segment]) -> anyhow::Result<Result<Holds, Damage>> {
+    let end = match data.settled(segments)? {
+        Settled::AtRest => u64::MAX,
+        Settled::UpTo(mark) => mark,
+    };
+    let mut usable = segments.iter().take_while(|segment| segment.index_bytes.is_some()).count();
+    let recovered = loop {
+        match read(data, log, segments, end, usable)? {
+            Ok(Ok(recovered)) => break recovered,
+            Ok(Err(unsound)) => usable = unsound,
+            // It may be an index that is sound and of another time: what counts is the log.
+            Err(_) if usable > 0 => usable = 0,
+            Err(damage) => return Ok(Err(damage)),
+        }
+    };
+    let records = recovered.records;
+    let (conversations, users) = recovered.log.ids_count();
+    let last_position = recovered.log.durable().position();
+    let last =
+        recovered.rewrite.map(|batch| (batch.segment, batch.offset + batch.buffer.bytes().len() as u64));
+    let (end_segment, end_offset) =
+        last.unwrap_or((segments.last().map_or(0, |segment| segment.base), SEGMENT_HEADER_BYTES as u64));
+    Ok(Ok(Holds {
+        records,
+        conversations,
+        users,
+        first_position: if records == 0 { 0 } else { last_position + 1 - records },
+        last_position,
+        oldest: oldest(data, log)?,
+        newest: Some(recovered.log.clock(0)).filter(|at| *at > 0),
+        end_segment: segment_file_name(end_segment),
+        end_offset,
+        torn_bytes: recovered.dropped.map_or(0, |dropped| dropped.bytes),
+    }))
+}
+
+/// Reads a log back with the index files of its first `usable` segments; gives the number of the first that is not sound instead,
+/// if one is.
+type ReadBack = Result<Result<Recovered, usize>, Damage>;
+
+fn read(data: &Data, log: u16, segments: &[Segment], end: u64, usable: usize) -> anyhow::Result<ReadBack> {
+    let (config, mut buffer) = (data.config(log), buffer());
+    let mut scan = Scan::new(config.clone(), 0);
+    if segments.is_empty() {
+        return Ok(Err(Damage { segment: 0, offset: 0, kind: storage_log::DamageKind::Missing }));
+    }
+    for (number, segment) in segments.iter().enumerate().filter(|(_, segment)| segment.base < end) {
+        let file = segment.open()?;
+        let header = segment.read(&file, 0, &mut buffer)?;
+        if let Err(damage) = scan.open_segment(segment.base, header) {
+            return Ok(Err(damage));
+        }
+        if number < usable {
+            let path = segment.path.with_file_name(index_file_name(segment.base));
+            let index = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            if indexes::enter(&mut scan, &index, segment.base, &config).is_none() {
+                return Ok(Ok(Err(number)));
+            }
+            continue;
+        }
+        loop {
+            let offset = scan.offset();
+            let limit = config.geometry.segment_bytes.min(end - segment.base);
+            let bytes = segment.read(&file, offset, &mut buffer)?;
+            let bytes = &bytes[..bytes.len().min(limit.saturating_sub(offset) as usize)];
+            let read_to = offset + bytes.len() as u64;
+            let to_end = read_to >= limit || bytes.is_empty() || is_blank_from(&file, read_to);
+            match scan.feed(bytes, to_end, &mut |_| {}) {
+                Err(damage) => return Ok(Err(damage)),
+                Ok(fed) if fed.ended => break,
+                Ok(_) => {}
+            }
+        }
+        // Made in memory and let go: a start would write them.
+        while let Some(job) = scan.poll_index() {
+            let Ok(sealed) = job.write(|_| Ok::<(), Infallible>(()));
+            drop(job);
+            scan.handle_indexed(Some(sealed));
+        }
+    }
+    Ok(scan.finish().map(Ok))
+}
+
+/// When the oldest record was stored.
+fn oldest(data: &Data, log: u16) -> anyhow::Result<Option<u64>> {
+    let (mut reader, mut oldest) = (data.reader(log)?, None);
+    reader.step(&mut |met| {
+        if let Met::Record(record) = met {
+            oldest.get_or_insert(record.at());
+        }
+    })?;
+    Ok(oldest)
+}
+
+fn write_text(stat: &Stat, out: &mut dyn Write) -> anyhow::Result<()> {
+    let until = if stat.in_use { ", in use by a node: read up to the newest durable mark" } else { "" };
+    writeln!(out, "{}: {} logs{until}", stat.data, stat.logs.len())?;
+    for log in &stat.logs {
+        writeln!(
+            out,
+            "log {}: {} segments, {} bytes on disk, {} of them in {} index files",
+            log.log, log.segments, log.disk_bytes, log.index_bytes, log.index_files
+        )?;
+        if let Some(damage) = &log.damage {
+            writeln!(out, "  {damage}")?;
+        }
+        let Some(holds) = &log.holds else {
+            continue;
+        };
+        let at = |millis: Option<u64>| millis.map_or("-".to_owned(), time);
+        writeln!(
+            out,
+            "  {} records of {} conversations and {} users, positions {} to {}",
+            holds.records, holds.conversations, holds.users, holds.first_position, holds.last_position
+        )?;
+        writeln!(out, "  from {} to {}", at(holds.oldest), at(holds.newest))?;
+        writeln!(out, "  ends at offset {} of {}", holds.end_offset, holds.end_segment)?;
+        if holds.torn_bytes > 0 {
+            writeln!(
+                out,
+                "  {} bytes behind it are of a batch that was being written when the node stopped; nobody was told of it, \
+                 and the next start drops it",
+                holds.torn_bytes
+            )?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! `gatehouse log`: what it says of logs that are whole, torn, damaged and in use, and that it changes nothing.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    chat::{Chat, message_id, verdict},
+    node::{Node, directory, gatehouse},
+};
+
+/// One log in segments that a test fills.
+pub(crate) const SMALL: [(&str, &str); 2] = [("GATEHOUSE_LOGS", "1"), ("GATEHOUSE_SEGMENT_MIB", "4")];
+
+const WINDOW: usize = 16;
+
+const SEGMENT: &str = "log-00/seg-0000000000000000.log";
+
+/// What a command of ours said.
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {} {}", self.out, self.err))
+    }
+
+    /// Checks the exit code, and that it says each of `words`.
+    #[track_caller]
+    pub(crate) fn check(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, code, "{} {}", self.out, self.err);
+        for word in words {
+            assert!(
+                self.out.contains(word) || self.err.contains(word),
+                "no {word:?} in {} {}",
+                self.out,
+                self.err
+            );
+        }
+    }
+}
+
+/// Runs `gatehouse log`.
+#[track_caller]
+pub(crate) fn log(arguments: &[&str]) -> Said {
+    let arguments: Vec<&OsStr> = ["log"].iter().chain(arguments).map(OsStr::new).collect();
+    let output = gatehouse(&arguments, &[]);
+    let text = |bytes| String::from_utf8(bytes).expect("it says text");
+    let code = output.status.code().expect("it ends by itself");
+    Said { code, out: text(output.stdout), err: text(output.stderr) }
+}
+
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary paths are text")
+}
+
+/// Sends `count` texts of `bytes` to bob; sequence and id of each, and the conversation.
+#[track_caller]
+pub(crate) fn fill(alice: &mut Chat, count: usize, bytes: usize) -> (BTreeMap<u64, String>, Value) {
+    let (now, body) = (alice.welcome["now"].clone(), "x".repeat(bytes));
+    let letter = |id: &str| json!({ "to": "bob", "kind": "text", "text": body, "message_id": id });
+    let (mut acked, mut conversation) = (BTreeMap::new(), Value::Null);
+    while acked.len() < count {
+        let window = WINDOW.min(count - acked.len());
+        let sent: Vec<_> = (0..window).map(|_| message_id(&now)).collect();
+        let asked: Vec<_> = sent.iter().map(|id| alice.send("send", letter(id))).collect();
+        for (request, id) in asked.into_iter().zip(sent) {
+            let mut reply = alice.reply(request);
+            while verdict(&reply) == "3002 busy" {
+                // A segment takes a moment to be made.
+                reply = alice.ask("send", letter(&id));
+            }
+            assert_eq!(verdict(&reply), "ok", "{reply}");
+            conversation = reply["conversation"].clone();
+            acked.insert(reply["seq"].as_u64().expect("a sequence"), id);
+        }
+        alice.take_events();
+    }
+    (acked, conversation)
+}
+
+/// Every file of a directory: its length, and when it was changed.
+fn files(directory: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).expect("a directory").flatten() {
+        if entry.path().is_dir() {
+            found.extend(files(&entry.path()));
+        }
+        let file = entry.metadata().expect("it is there");
+        found.insert(entry.path(), (file.len(), file.mtime(), file.mtime_nsec()));
+    }
+    found
+}
+
+/// Inverts the byte at `offset`; called twice, it was never done.
+pub(crate) fn flip(file: &Path, offset: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(file).expect("a file");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).expect("it is long");
+    file.write_all_at(&[!byte[0]], offset).expect("it is ours");
+    file.sync_all().expect("a disk");
+}
+
+#[test]
+fn stat_says_what_stands_in_a_log_in_use_and_at_rest() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &SMALL);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    fill(&mut alice, 700, 16 << 10);
+    let arguments = ["stat", "--data", text(data.path()), "--json"];
+    let used = log(&arguments);
+    used.check(0, &[]);
+    let used = used.json();
+    assert_eq!(used["in_use"], true);
+    assert!(used["logs"][0]["records"].as_u64().is_some_and(|records| records >= 650), "{used}");
+
+    node.kill();
+    let before = files(data.path());
+    let rest = log(&arguments).json();
+    assert_eq!(rest["in_use"], false);
+    let log_0 = &rest["logs"][0];
+    // Beside the messages: the start, and the conversation's state.
+    assert!(log_0["records"].as_u64().is_some_and(|records| (702..710).contains(&records)), "{rest}");
+    assert_eq!((&log_0["conversations"], &log_0["users"]), (&json!(1), &json!(2)));
+    assert_eq!((&log_0["first_position"], &log_0["last_position"]), (&json!(1), &log_0["records"]));
+    assert!(log_0["segments"].as_u64().is_some_and(|segments| segments >= 3));
+    assert!(log_0["oldest"].as_u64() < log_0["newest"].as_u64());
+    log(&["stat", "--data", text(data.path())]).check(0, &["1 conversations and 2 users", "ends at offset"]);
+
+    // What is torn is no damage; what is damaged is.
+    let end = log_0["end_offset"].as_u64().expect("an offset");
+    let segment = data.path().join("log-00").join(log_0["end_segment"].as_str().expect("a name"));
+    flip(&segment, end + 7);
+    log(&arguments[..3]).check(0, &["nobody was told of it"]);
+    flip(&segment, end + 7);
+    flip(&data.path().join(SEGMENT), 4096 + 20);
+    fs::remove_file(data.path().join(SEGMENT).with_extension("idx")).expect("it is sealed");
+    log(&arguments[..3]).check(1, &["damaged at offset 4096 of seg-0000000000000000.log"]);
+    flip(&data.path().join(SEGMENT), 4096 + 20);
+    assert_eq!(log(&arguments).json()["logs"][0]["records"], log_0["records"]);
+    // It reads; two files of ours were changed and changed back, and one is gone.
+    let changed = files(data.path());
+    let same = before.iter().filter(|(path, facts)| changed.get(*path) == Some(facts)).count();
+    assert_eq!((changed.len(), same), (before.len() - 1, before.len() - 4), "{before:?} {changed:?}");
+}
+
+#[test]
+fn a_directory_that_is_none_is_refused_in_words() {
+    let data = directory();
+    log(&["stat", "--data", text(data.path())]).check(2, &["is no data directory", "store.toml"]);
+    assert_eq!(fs::read_dir(data.path()).expect("a directory").count(), 0, "nothing is made");
+}
