@@ -46,4 +46,7 @@ pub use record::{Record, RecordError, StreamId, StreamKind};
 pub use recovery::{Damage, DamageKind, Dropped, Fed, Recovered, Scan};
 pub use segment::{Geometry, SegmentHeader, SegmentHeaderError, segment_file_name, segment_of_file_name};
 pub use spare::SpareWork;
-pub use walk::{BatchFacts, DamagedRange, Met, RangeKind, Remains, Walk, WalkEnd, newest_durable_mark};
+pub use walk::{
+    BatchFacts, DamagedRange, Met, RangeKind, Remains, Walk, WalkEnd, is_index_block_sound,
+    is_index_tail_sound, newest_durable_mark,
+};

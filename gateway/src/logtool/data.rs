@@ -163,7 +163,17 @@ impl Data {
         let segments: Vec<_> = segments.into_iter().filter(|segment| segment.base < end).collect();
         let segment_bytes = config.geometry.segment_bytes;
         let walk = Walk::new(config, durable_lsn);
-        Ok(LogReader { settled, segments, segment_bytes, end, at: 0, open: None, walk, buffer: buffer() })
+        Ok(LogReader {
+            settled,
+            segments,
+            segment_bytes,
+            end,
+            at: 0,
+            open: None,
+            header: Vec::new(),
+            walk,
+            buffer: buffer(),
+        })
     }
 }
 
@@ -247,6 +257,7 @@ pub struct LogReader {
     /// Number of the segment that is read.
     at: usize,
     open: Option<File>,
+    header: Vec<u8>,
     walk: Walk,
     buffer: FileBuffer,
 }
@@ -255,6 +266,8 @@ pub struct LogReader {
 pub struct Piece<'b> {
     /// Of which segment.
     pub base: u64,
+    /// Its header.
+    pub header: &'b [u8],
     /// Where it begins in the segment.
     pub offset: u64,
     /// The bytes.
@@ -282,6 +295,7 @@ impl LogReader {
             let file = segment.open()?;
             let header = segment.read(&file, 0, &mut self.buffer)?;
             let header = &header[..header.len().min(SEGMENT_HEADER_BYTES)];
+            self.header = header.to_vec();
             let is_ours = self.walk.open_segment(segment.base, header, segment.bytes, met);
             let has_more = segment.bytes > SEGMENT_HEADER_BYTES as u64;
             if is_ours && has_more {
@@ -301,7 +315,7 @@ impl LogReader {
             self.open = None;
             self.at += 1;
         }
-        Ok(Some(Piece { base, offset, bytes, to_end }))
+        Ok(Some(Piece { base, header: &self.header, offset, bytes, to_end }))
     }
 
     /// Ends the walk when [`LogReader::step`] gives nothing more.

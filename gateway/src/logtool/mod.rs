@@ -8,7 +8,10 @@
 //! counts is what the disk has.
 
 mod data;
+mod progress;
+mod shadow;
 mod stat;
+mod verify;
 
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
@@ -32,12 +35,20 @@ Changes nothing. Where a node runs: up to the newest durable mark.
 Example:     gatehouse log stat --data /var/lib/gatehouse
 Exit codes:  0 done   1 a log is damaged   2 could not be read";
 
+const VERIFY_NOTES: &str = "\
+Reads every batch, record and index file; changes nothing; goes on behind damage. Progress on stderr.
+Example:     gatehouse log verify --data /var/lib/gatehouse --json > report.json
+Exit codes:  0 sound   1 damaged   2 could not be read";
+
 /// What can be done with logs.
 #[derive(Debug, Subcommand)]
 pub enum LogCommand {
     /// Say how much stands in each log, and where it ends
     #[command(after_help = STAT_NOTES)]
     Stat(ReadFlags),
+    /// Check every byte of the logs, and name what is damaged
+    #[command(after_help = VERIFY_NOTES)]
+    Verify(ReadFlags),
 }
 
 /// Which directory, and how it is said.
@@ -59,6 +70,7 @@ pub fn run(command: &LogCommand) -> anyhow::Result<u8> {
     let mut out = Out(io::stdout().lock());
     match command {
         LogCommand::Stat(flags) => stat::run(flags, &mut out),
+        LogCommand::Verify(flags) => verify::run(flags, &mut out),
     }
 }
 

@@ -139,6 +139,7 @@ fn help_fits_a_screen_and_shows_an_example_and_the_exit_codes() {
         &["check-config", "--help"],
         &["log", "--help"],
         &["log", "stat", "--help"],
+        &["log", "verify", "--help"],
     ] {
         let output = gatehouse(command, &[]);
         let help = text(&output.stdout);

@@ -154,9 +154,105 @@ fn stat_says_what_stands_in_a_log_in_use_and_at_rest() {
     assert_eq!((changed.len(), same), (before.len() - 1, before.len() - 4), "{before:?} {changed:?}");
 }
 
+/// A directory that a killed node left, in several segments.
+fn left_behind() -> tempfile::TempDir {
+    let data = directory();
+    let mut node = Node::start(data.path(), &SMALL);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    fill(&mut alice, 700, 16 << 10);
+    // The index files of its sealed segments are made by the next start at the latest.
+    node.restart();
+    node.kill();
+    data
+}
+
+#[test]
+fn verify_finds_every_damage_and_names_its_place() {
+    let data = left_behind();
+    let before = files(data.path());
+    let arguments = ["verify", "--data", text(data.path()), "--json"];
+    let sound = log(&arguments);
+    sound.check(0, &["log 0: "]);
+    let sound = sound.json()["logs"][0].clone();
+    assert_eq!((&sound["damaged"], &sound["torn"]), (&json!([]), &json!([])));
+    assert!(sound["indexes_compared"].as_u64().is_some_and(|files| files >= 2), "{sound}");
+    let records = sound["records"].as_u64().expect("a number");
+    assert!(records >= 702);
+
+    let log_0 = data.path().join("log-00");
+    let index = "seg-0000000000000000.idx";
+    let footer = fs::metadata(log_0.join(index)).expect("an index").len() - 128;
+    for (file, offset, damaged, words) in [
+        // The start takes the first block; the second batch holds messages.
+        ("seg-0000000000000000.log", 4096 + 70, 4096 + 64, "records that do not hold their checksums"),
+        ("seg-0000000000000000.log", 4096 + 9, 4096, "no batch stands where one must"),
+        ("seg-0000000000400000.log", 9, 0, "the segment's header is unreadable"),
+        (index, 100, 0, "an index file that is not what is made from its segment"),
+        (index, footer + 40, footer, "an index file that is not what is made from its segment"),
+    ] {
+        flip(&log_0.join(file), offset);
+        let found = log(&arguments);
+        found.check(1, &[words]);
+        let found = found.json()["logs"][0].clone();
+        assert_eq!(found["damaged"][0]["file"], file);
+        assert_eq!(found["damaged"][0]["offset"], damaged, "{found}");
+        assert_eq!(found["damaged"].as_array().map(Vec::len), Some(1), "{found}");
+        let lost = found["records_damaged"].as_u64().expect("a number");
+        assert_eq!(found["records"].as_u64(), Some(records - lost), "it goes on behind: {found}");
+        flip(&log_0.join(file), offset);
+    }
+    // A whole segment is gone; what stands behind it is read.
+    fs::rename(log_0.join("seg-0000000000400000.log"), data.path().join("away")).expect("it was made");
+    let found = log(&arguments);
+    found.check(1, &["the segment is missing"]);
+    let found = found.json()["logs"][0].clone();
+    let lost = found["records_damaged"].as_u64().expect("a number");
+    assert!(lost > 200 && found["records"].as_u64() == Some(records - lost), "{found}");
+    fs::rename(data.path().join("away"), log_0.join("seg-0000000000400000.log")).expect("it was moved");
+
+    // What is torn is said, and is no damage.
+    let end = sound["end_offset"].as_u64().expect("an offset");
+    let segment = log_0.join(sound["end_segment"].as_str().expect("a name"));
+    flip(&segment, end + 600);
+    let torn = log(&arguments[..3]);
+    torn.check(0, &["torn: log 0", "nobody was told of it", "sound;"]);
+    flip(&segment, end + 600);
+    assert_eq!(log(&arguments).json()["logs"][0], sound);
+    let changed: Vec<_> = files(data.path()).into_keys().collect();
+    assert!(changed.iter().eq(before.keys()), "nothing was made: {changed:?}");
+}
+
+/// A node that is busy all the while: what it has under way is neither counted nor damage.
+#[test]
+fn verify_and_stat_disturb_no_node_and_are_not_disturbed() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &SMALL);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let mut seen = 0;
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| fill(&mut alice, 3_000, 4 << 10).0.len());
+        while !sender.is_finished() {
+            let verified = log(&["verify", "--data", text(data.path()), "--json"]);
+            verified.check(0, &[]);
+            let verified = verified.json();
+            assert_eq!(verified["in_use"], true);
+            let records = verified["logs"][0]["records"].as_u64().expect("a number");
+            assert!(records >= seen, "{records} after {seen}");
+            seen = records;
+            log(&["stat", "--data", text(data.path())]).check(0, &["in use by a node"]);
+        }
+        assert_eq!(sender.join().expect("it sends"), 3_000);
+    });
+    alice.is_fine();
+    node.restart();
+    let mut bob = Chat::connect(&node, "bob", "b");
+    bob.is_fine();
+}
+
 #[test]
 fn a_directory_that_is_none_is_refused_in_words() {
     let data = directory();
+    log(&["verify", "--data", text(data.path())]).check(2, &["is no data directory"]);
     log(&["stat", "--data", text(data.path())]).check(2, &["is no data directory", "store.toml"]);
     assert_eq!(fs::read_dir(data.path()).expect("a directory").count(), 0, "nothing is made");
 }

@@ -8,7 +8,7 @@
 //! What decides something in the turn of an append or an answer (heads, whether there is more, the newest state) is in memory;
 //! what fills a page may have to be read.
 
-mod block;
+pub(crate) mod block;
 mod file;
 mod homes;
 mod lookup;

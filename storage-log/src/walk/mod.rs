@@ -14,6 +14,7 @@
 //! batch left. Positions are dense, so the first position of the batch that resumes says how many records are missing.
 
 mod heads;
+mod indexes;
 mod records;
 
 use crate::batch::BatchHeader;
@@ -24,6 +25,7 @@ use crate::recovery::Fed;
 use crate::segment::{SegmentHeader, SegmentHeaderError};
 
 use heads::Heads;
+pub use indexes::{is_index_block_sound, is_index_tail_sound};
 
 /// What a walk comes across, in the order of the log.
 #[derive(Clone, Copy)]
