@@ -8,17 +8,19 @@
 //! counts is what the disk has.
 
 mod data;
+mod dump;
 mod progress;
 mod shadow;
 mod stat;
 mod verify;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 pub use data::{Data, LogReader, Piece, Segment, Settled};
+pub use dump::DumpFlags;
 
 /// Exit code of logs that are sound.
 pub const EXIT_SOUND: u8 = 0;
@@ -40,9 +42,17 @@ Reads every batch, record and index file; changes nothing; goes on behind damage
 Example:     gatehouse log verify --data /var/lib/gatehouse --json > report.json
 Exit codes:  0 sound   1 damaged   2 could not be read";
 
+const DUMP_NOTES: &str = "\
+Prints what people wrote. With --json one object a line. Reads the log from its front; changes nothing.
+Example:     gatehouse log dump --data ./data --conversation 43d9a8ed-1145-8f40-bbab-cd5f630625db
+Exit codes:  0 done   1 the log is damaged where it was read   2 could not be read";
+
 /// What can be done with logs.
 #[derive(Debug, Subcommand)]
 pub enum LogCommand {
+    /// Print the records of a conversation, or of a user's inbox
+    #[command(after_help = DUMP_NOTES)]
+    Dump(DumpFlags),
     /// Say how much stands in each log, and where it ends
     #[command(after_help = STAT_NOTES)]
     Stat(ReadFlags),
@@ -67,30 +77,21 @@ pub struct ReadFlags {
 /// # Errors
 /// In words for an operator: what could not be read or written, and what to do.
 pub fn run(command: &LogCommand) -> anyhow::Result<u8> {
-    let mut out = Out(io::stdout().lock());
-    match command {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let done = match command {
+        LogCommand::Dump(flags) => dump::run(flags, &mut out),
         LogCommand::Stat(flags) => stat::run(flags, &mut out),
         LogCommand::Verify(flags) => verify::run(flags, &mut out),
+    };
+    match done {
+        // Whoever read it has seen enough: `gatehouse log dump | head`.
+        Err(error) if is_broken_pipe(&error) => Ok(EXIT_SOUND),
+        done => done,
     }
 }
 
-/// Standard output, whose reader may go away: `gatehouse log dump | head` is no failure of ours.
-struct Out<W>(W);
-
-impl<W: Write> Write for Out<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.0.write(bytes) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(bytes.len()),
-            written => written,
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self.0.flush() {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            flushed => flushed,
-        }
-    }
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 /// `2026-11-24T14:12:00.000Z`, of milliseconds since 1970.

@@ -138,6 +138,7 @@ fn help_fits_a_screen_and_shows_an_example_and_the_exit_codes() {
         &["token", "--help"],
         &["check-config", "--help"],
         &["log", "--help"],
+        &["log", "dump", "--help"],
         &["log", "stat", "--help"],
         &["log", "verify", "--help"],
     ] {

@@ -249,6 +249,69 @@ fn verify_and_stat_disturb_no_node_and_are_not_disturbed() {
     bob.is_fine();
 }
 
+/// One JSON object a line.
+fn lines(said: &Said) -> Vec<Value> {
+    said.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn dump_prints_one_stream_and_nothing_else() {
+    let data = directory();
+    let node = Node::start(data.path(), &[("GATEHOUSE_LOGS", "2"), ("GATEHOUSE_SEGMENT_MIB", "4")]);
+    let (mut alice, mut carl) = (Chat::connect(&node, "alice", "a"), Chat::connect(&node, "carl", "c"));
+    let conversation = alice.tell("bob", "first")["conversation"].as_str().expect("an id").to_owned();
+    carl.tell("bob", "of another");
+    for number in 2..=20 {
+        alice.tell("bob", &format!("number {number} \u{1b}[31m\nred"));
+    }
+    // The last is above the durable mark until the log is idle; the mark comes 50 ms later.
+    let path = text(data.path()).to_owned();
+    let arguments = ["dump", "--data", &path, "--conversation", &conversation];
+    let begun = std::time::Instant::now();
+    let dumped = loop {
+        let dumped = log(&[&arguments[..], &["--json"]].concat());
+        dumped.check(0, &[]);
+        let lines = lines(&dumped);
+        if lines.len() >= 20 {
+            break lines;
+        }
+        assert!(begun.elapsed() < crate::node::PATIENCE, "{lines:?}");
+    };
+    let sequences: Vec<_> = dumped.iter().filter_map(|line| line["seq"].as_u64()).collect();
+    assert!(sequences.iter().copied().eq(1..=sequences.len() as u64), "{sequences:?}");
+    let messages: Vec<_> = dumped.iter().filter(|line| line["op"] == "message").collect();
+    assert_eq!(messages.len(), 20);
+    assert!(
+        messages.iter().all(|line| line["sender"] == "alice" && line["stream"] == 1 && line["schema"] == 1)
+    );
+    assert_eq!(
+        (&messages[0]["text"], &messages[1]["text"]),
+        (&json!("first"), &json!("number 2 \u{1b}[31m\nred"))
+    );
+    let positions: Vec<_> = dumped.iter().map(|line| line["position"].as_u64()).collect();
+    assert!(positions.is_sorted() && dumped.iter().all(|line| line["at"].is_u64()));
+
+    // For people: nothing in it ends a line or steers a terminal.
+    let part = log(&[&arguments[..], &["--from", "5", "--limit", "3"]].concat());
+    part.check(0, &[" seq 5 message ", " seq 7 message ", "sender=\"alice\""]);
+    assert_eq!(part.out.lines().count(), 3, "{}", part.out);
+    assert!(!part.out.contains('\u{1b}'));
+
+    // A user's inbox: everything linked into it, from every log.
+    let inbox = lines(&log(&["dump", "--data", &path, "--user", "bob", "--json"]));
+    assert_eq!(inbox.iter().filter(|line| line["op"] == "message").count(), 21);
+    assert_eq!(inbox.iter().filter(|line| line["sender"] == "carl").count(), 1);
+    let states = lines(&log(&[&arguments[..], &["--state", "--json"]].concat()));
+    let members = states.last().expect("a state")["members"].as_array().expect("a list").len();
+    assert_eq!((members, &states[0]["kind"], &states[0]["stream"]), (2, &json!("direct"), &json!(2)));
+
+    let nobody = log(&["dump", "--data", &path, "--user", "nobody"]);
+    nobody.check(0, &["no such record"]);
+    for bad in [&["dump", "--data", &path][..], &["dump", "--data", &path, "--conversation", "x"]] {
+        log(bad).check(2, &[]);
+    }
+}
+
 #[test]
 fn a_directory_that_is_none_is_refused_in_words() {
     let data = directory();
