@@ -48,5 +48,5 @@ pub use segment::{Geometry, SegmentHeader, SegmentHeaderError, segment_file_name
 pub use spare::SpareWork;
 pub use walk::{
     BatchFacts, DamagedRange, Met, RangeKind, Remains, Walk, WalkEnd, is_index_block_sound,
-    is_index_tail_sound, newest_durable_mark,
+    is_index_tail_sound, newest_batch_end, newest_durable_mark,
 };

@@ -3,7 +3,10 @@
 mod support;
 
 use storage_log::format::{BATCH_HEADER_BYTES, FEED_BYTES, SEGMENT_HEADER_BYTES};
-use storage_log::{DamagedRange, Geometry, Log, Met, RangeKind, Remains, Walk, WalkEnd, newest_durable_mark};
+use storage_log::{
+    DamagedRange, Geometry, Log, Met, RangeKind, Remains, Walk, WalkEnd, newest_batch_end,
+    newest_durable_mark,
+};
 
 use support::{Disk, INBOX, MESSAGES, STATE, config, flush, idle, put, stream};
 
@@ -239,5 +242,7 @@ fn the_newest_mark_is_found_without_walking() {
     let (_, disk) = written(Geometry::of_blocks(512), 10);
     let end = walk(&disk, 0).end;
     assert_eq!(newest_durable_mark(&disk.segments[&0][FIRST..], FIRST as u64, 512), Some(end.durable_lsn));
+    // The mark at the end names all before it, and needs none behind it.
+    assert_eq!(newest_batch_end(&disk.segments[&0][FIRST..], FIRST as u64, 512), Some(end.durable_lsn));
     assert_eq!(newest_durable_mark(&[0; 4096], FIRST as u64, 512), None);
 }

@@ -6,14 +6,17 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use ring::FileBuffer;
 use router::places::KINDS;
 use rustix::fs::{OFlags, SeekFrom, seek};
 use storage_log::format::{BLOCK_BYTES_MAX, FEED_BYTES, SEGMENT_HEADER_BYTES};
 use storage_log::{
-    LogConfig, Met, Walk, WalkEnd, index_file_name, newest_durable_mark, segment_of_file_name,
+    LogConfig, Met, Walk, WalkEnd, index_file_name, newest_batch_end, newest_durable_mark,
+    segment_of_file_name,
 };
 
 use crate::segments::log_directory;
@@ -43,6 +46,12 @@ pub struct Segment {
     /// Length of its index file; `None` where there is none.
     pub index_bytes: Option<u64>,
 }
+
+/// What is looked for in bytes that stand at an lsn, in blocks.
+type NewestOf = fn(&[u8], u64, usize) -> Option<u64>;
+
+/// A log that is idle writes a mark after 50 ms and a sync, one that is busy with its next batch.
+const MARK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How far a log is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,25 +133,68 @@ impl Data {
         if !self.is_live {
             return Ok(Settled::AtRest);
         }
-        let mut buffer = buffer();
-        for segment in segments.iter().rev() {
-            if let Some(mark) = self.newest_mark(segment, &mut buffer)? {
-                return Ok(Settled::UpTo(mark));
-            }
-        }
-        Ok(Settled::UpTo(SEGMENT_HEADER_BYTES as u64))
+        Ok(Settled::UpTo(self.mark(segments)?))
     }
 
-    fn newest_mark(&self, segment: &Segment, buffer: &mut FileBuffer) -> anyhow::Result<Option<u64>> {
+    /// The newest durable mark of a log.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn mark(&self, segments: &[Segment]) -> anyhow::Result<u64> {
+        let mark = self.newest(segments, newest_durable_mark)?;
+        Ok(mark.unwrap_or(SEGMENT_HEADER_BYTES as u64))
+    }
+
+    /// The segments of a log and its durable mark, which names everything that was acknowledged before this was asked: the log is
+    /// waited for, a batch or as long as it takes to be idle.
+    ///
+    /// # Errors
+    /// Those of the disk; or the log has stopped.
+    pub fn caught_up(&self, log: u16) -> anyhow::Result<(Vec<Segment>, u64)> {
+        let begun = Instant::now();
+        let end = self.newest(&self.segments(log)?, newest_batch_end)?.unwrap_or(0);
+        loop {
+            let segments = self.segments(log)?;
+            let mark = self.mark(&segments)?;
+            if mark >= end || !self.is_live {
+                return Ok((segments, mark));
+            }
+            ensure!(
+                begun.elapsed() < MARK_PATIENCE,
+                "log {log} of {} writes nothing more, though a node has it open: it has failed, see what the node says; when it \
+                 has stopped, ask again",
+                self.directory.display()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The newest of what `of` finds in the segments of a log.
+    fn newest(&self, segments: &[Segment], of: NewestOf) -> anyhow::Result<Option<u64>> {
+        let mut buffer = buffer();
+        for segment in segments.iter().rev() {
+            if let Some(newest) = self.newest_in(segment, of, &mut buffer)? {
+                return Ok(Some(newest));
+            }
+        }
+        Ok(None)
+    }
+
+    fn newest_in(
+        &self,
+        segment: &Segment,
+        of: NewestOf,
+        buffer: &mut FileBuffer,
+    ) -> anyhow::Result<Option<u64>> {
         let (file, mut offset, mut newest) = (segment.open()?, SEGMENT_HEADER_BYTES as u64, None);
         while offset < segment.bytes && !is_blank_from(&file, offset) {
             let bytes = segment.read(&file, offset, buffer)?;
-            let mark = newest_durable_mark(bytes, segment.base + offset, self.facts.geometry.block_bytes);
-            if newest.is_none() && mark.is_none() {
+            let found = of(bytes, segment.base + offset, self.facts.geometry.block_bytes);
+            if newest.is_none() && found.is_none() {
                 // Batches begin at the front of a segment: there is none yet.
                 return Ok(None);
             }
-            newest = newest.max(mark);
+            newest = newest.max(found);
             offset += bytes.len() as u64;
         }
         Ok(newest)

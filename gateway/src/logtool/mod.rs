@@ -1,15 +1,18 @@
 //! `gatehouse log`: what stands in the logs of a data directory, said without a node.
 //!
-//! `stat`, `verify` and `dump` only read. Where a node has the directory open they read up to the newest durable mark that they
+//! `backup` copies, and `restore` makes a directory from that. `stat`, `verify` and `dump` only read. Where a node has the directory open they read up to the newest durable mark that they
 //! find at their start, which never changes again, and take nothing from the node but a part of the disk: no lock is held, no file
 //! is made, no batch is written again. Where no node runs they read to the end and say what a torn batch left there.
 //!
 //! **Invariant:** what is read from a segment is read past the page cache where the file system has that, as the node does it: what
 //! counts is what the disk has.
 
+mod backup;
 mod data;
 mod dump;
+mod manifest;
 mod progress;
+mod restore;
 mod shadow;
 mod stat;
 mod verify;
@@ -19,8 +22,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+pub use backup::BackupFlags;
 pub use data::{Data, LogReader, Piece, Segment, Settled};
 pub use dump::DumpFlags;
+pub use restore::RestoreFlags;
 
 /// Exit code of logs that are sound.
 pub const EXIT_SOUND: u8 = 0;
@@ -47,12 +52,29 @@ Prints what people wrote. With --json one object a line. Reads the log from its 
 Example:     gatehouse log dump --data ./data --conversation 43d9a8ed-1145-8f40-bbab-cd5f630625db
 Exit codes:  0 done   1 the log is damaged where it was read   2 could not be read";
 
+const BACKUP_NOTES: &str = "\
+Beside a node that runs: up to what was acknowledged when it began. Into the same directory again it
+copies only what is new. It holds store.toml, which is secret, and revocations.json; no keys.
+Example:     gatehouse log backup --data /var/lib/gatehouse --to /mnt/backup/gatehouse
+Exit codes:  0 done   2 could not be read or written; the backup before is as it was";
+
+const RESTORE_NOTES: &str = "\
+Checks every hash first, and never writes over what is there. Cursors of after the backup are reset.
+Example:     gatehouse log restore --from /mnt/backup/gatehouse --data /var/lib/gatehouse
+Exit codes:  0 done   1 the backup is damaged   2 could not be read or written";
+
 /// What can be done with logs.
 #[derive(Debug, Subcommand)]
 pub enum LogCommand {
+    /// Copy the logs of a node, also while it runs
+    #[command(after_help = BACKUP_NOTES)]
+    Backup(BackupFlags),
     /// Print the records of a conversation, or of a user's inbox
     #[command(after_help = DUMP_NOTES)]
     Dump(DumpFlags),
+    /// Make a data directory from a backup
+    #[command(after_help = RESTORE_NOTES)]
+    Restore(RestoreFlags),
     /// Say how much stands in each log, and where it ends
     #[command(after_help = STAT_NOTES)]
     Stat(ReadFlags),
@@ -79,7 +101,9 @@ pub struct ReadFlags {
 pub fn run(command: &LogCommand) -> anyhow::Result<u8> {
     let mut out = BufWriter::new(io::stdout().lock());
     let done = match command {
+        LogCommand::Backup(flags) => backup::run(flags, &mut out),
         LogCommand::Dump(flags) => dump::run(flags, &mut out),
+        LogCommand::Restore(flags) => restore::run(flags, &mut out),
         LogCommand::Stat(flags) => stat::run(flags, &mut out),
         LogCommand::Verify(flags) => verify::run(flags, &mut out),
     };

@@ -241,7 +241,8 @@ fn write_text(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
         writeln!(
             out,
             "A node refuses a log that is damaged where it must read it, and serves the others. Keep this directory as it is, look \
-             for what the kernel says of the disk, and bring the last good backup into a new directory."
+             for what the kernel says of the disk, and bring the last good backup into a new directory with `gatehouse log \
+             restore`."
         )?;
     }
     Ok(())

@@ -138,7 +138,9 @@ fn help_fits_a_screen_and_shows_an_example_and_the_exit_codes() {
         &["token", "--help"],
         &["check-config", "--help"],
         &["log", "--help"],
+        &["log", "backup", "--help"],
         &["log", "dump", "--help"],
+        &["log", "restore", "--help"],
         &["log", "stat", "--help"],
         &["log", "verify", "--help"],
     ] {

@@ -14,6 +14,7 @@ mod raw;
 
 mod application;
 mod autobahn;
+mod backup;
 mod deadlines;
 mod frames;
 mod handshake;

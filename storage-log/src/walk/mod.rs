@@ -418,13 +418,24 @@ impl Walk {
 /// What it names is on disk and never changes again, also while a node writes on.
 #[must_use]
 pub fn newest_durable_mark(bytes: &[u8], lsn: u64, block_bytes: usize) -> Option<u64> {
-    let places = (0..bytes.len()).step_by(block_bytes);
-    let marks = places.filter_map(|at| {
+    headers(bytes, lsn, block_bytes).map(|header| header.durable_lsn).max()
+}
+
+/// Where the newest batch with records ends, of those whose headers are at the blocks of `bytes`; `None` where there is none. Once
+/// a durable mark names that, everything is settled that was acknowledged before `bytes` were read.
+#[must_use]
+pub fn newest_batch_end(bytes: &[u8], lsn: u64, block_bytes: usize) -> Option<u64> {
+    let with_records = headers(bytes, lsn, block_bytes).filter(|header| header.records > 0);
+    with_records.map(|header| header.lsn + header.padded_bytes(block_bytes) as u64).max()
+}
+
+fn headers(bytes: &[u8], lsn: u64, block_bytes: usize) -> impl Iterator<Item = BatchHeader> {
+    let blocks = (0..bytes.len()).step_by(block_bytes);
+    blocks.filter_map(move |at| {
         let header = BatchHeader::parse(&bytes[at..])?;
         let place = lsn + at as u64;
-        (header.lsn == place && header.durable_lsn <= place).then_some(header.durable_lsn)
-    });
-    marks.max()
+        (header.lsn == place && header.durable_lsn <= place).then_some(header)
+    })
 }
 
 fn is_blank(bytes: &[u8]) -> bool {

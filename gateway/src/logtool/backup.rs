@@ -1,0 +1,287 @@
+//! `gatehouse log backup`: a copy of a data directory that a node may be serving.
+//!
+//! Sealed segments never change: they are linked where the file system can, else copied, and not again when they are there with the
+//! right hash. The segment that takes batches is copied up to the log's durable mark, past the page cache, under a name of its own.
+//! The manifest comes last; until then the backup is the one before.
+//!
+//! Not in it: index files, which are made anew from the segments, and `dev.key` and `admin.token`, which belong to a machine.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use blake3::Hasher;
+use clap::Args;
+
+use super::data::buffer;
+use super::manifest::{Entry, MANIFEST_FILE, Manifest, STORE_FILE};
+use super::progress::Progress;
+use super::{Data, EXIT_SOUND, Segment};
+use crate::cli::now;
+use crate::revocations::REVOCATIONS_FILE;
+use crate::segments::{log_directory, sync_directory};
+use crate::store::write_new;
+
+/// From where to where.
+#[derive(Args, Clone, Debug)]
+pub struct BackupFlags {
+    /// Data directory of the node, which may run
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Directory of the backup: a new one, or that of the backup before
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+}
+
+/// A backup on its way.
+struct Backup<'a> {
+    data: &'a Data,
+    to: &'a Path,
+    before: Option<Manifest>,
+    manifest: Manifest,
+    copied_bytes: u64,
+    copied: usize,
+    linked: usize,
+    kept: usize,
+}
+
+pub(super) fn run(flags: &BackupFlags, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let (data, to) = (Data::open(&flags.data)?, flags.to.as_path());
+    let _lock = open_target(to)?;
+    let before = Manifest::read(to)?;
+    let manifest = Manifest::new(&data.facts.id, data.facts.geometry.segment_bytes, now().0);
+    if let Some(before) = &before {
+        ensure!(
+            before.store == manifest.store,
+            "{} holds a backup of another store: name a new directory for this one",
+            to.display()
+        );
+    }
+    let mut backup =
+        Backup { data: &data, to, before, manifest, copied_bytes: 0, copied: 0, linked: 0, kept: 0 };
+    for log in 0..data.facts.logs {
+        backup.take_log(log)?;
+    }
+    // Last: whoever was put out until now stays out where this is restored.
+    backup.take_files()?;
+    ensure!(
+        !data.was_taken()?,
+        "a node was started on {} while it was copied: back it up again, that works beside a node",
+        flags.data.display()
+    );
+    let written = sync_directory(to).and_then(|()| backup.manifest.write(to));
+    written.with_context(|| format!("cannot write {}", to.join(MANIFEST_FILE).display()))?;
+    backup.forget_others()?;
+    let bytes: u64 = backup.manifest.files.iter().map(|entry| entry.bytes).sum();
+    writeln!(
+        out,
+        "{}: a backup of {} files and {bytes} bytes; {} copied ({} bytes), {} linked, {} there before",
+        to.display(),
+        backup.manifest.files.len(),
+        backup.copied,
+        backup.copied_bytes,
+        backup.linked,
+        backup.kept
+    )?;
+    out.flush()?;
+    Ok(EXIT_SOUND)
+}
+
+/// A new directory, or that of a backup before, for this backup alone.
+fn open_target(to: &Path) -> anyhow::Result<File> {
+    let is_new = match fs::read_dir(to) {
+        Err(error) if error.kind() == ErrorKind::NotFound => true,
+        entries => entries.with_context(|| format!("cannot read {}", to.display()))?.next().is_none(),
+    };
+    ensure!(
+        is_new || to.join("backup.lock").exists(),
+        "{} holds something that is no backup: name a new directory, or that of a backup before",
+        to.display()
+    );
+    make_directory(to)?;
+    let path = to.join("backup.lock");
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let lock = lock.with_context(|| format!("cannot make {}", path.display()))?;
+    if lock.try_lock().is_err() {
+        bail!("another backup into {} is under way: wait for it", to.display());
+    }
+    Ok(lock)
+}
+
+/// Makes a directory for its owner alone, if it is not there.
+pub(super) fn make_directory(directory: &Path) -> anyhow::Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.with_context(|| format!("cannot make {}", directory.display()))
+}
+
+impl Backup<'_> {
+    fn take_log(&mut self, log: u16) -> anyhow::Result<()> {
+        let (segments, mark) = self.data.caught_up(log)?;
+        ensure!(
+            segments.first().is_some_and(|first| first.base == 0),
+            "log {log} of {} has lost its first segment: `gatehouse log verify` says what is damaged",
+            self.data.directory.display()
+        );
+        let name = format!("log-{log:02}");
+        make_directory(&self.to.join(&name))?;
+        let active = self.data.facts.geometry.segment_of(mark);
+        let total = segments.iter().map(|segment| segment.bytes).sum();
+        let mut progress = Progress::new(format!("log {log}: {} segments", segments.len()), total);
+        for segment in &segments {
+            let file_name = segment.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let path = format!("{name}/{file_name}");
+            if segment.base < active {
+                self.take_sealed(segment, path)?;
+            } else {
+                let bytes = if self.data.is_live {
+                    mark.saturating_sub(segment.base)
+                } else {
+                    segment.bytes_there()?
+                };
+                if bytes > 0 {
+                    self.take_part(segment, path, bytes)?;
+                }
+            }
+            progress.add(segment.bytes);
+        }
+        let synced = sync_directory(&self.to.join(&name));
+        synced.with_context(|| format!("cannot sync {}", self.to.join(&name).display()))
+    }
+
+    fn take_sealed(&mut self, segment: &Segment, path: String) -> anyhow::Result<()> {
+        let before = self.before.as_ref().and_then(|before| before.entry(&path));
+        if let Some(entry) = before.filter(|entry| entry.file == path && entry.bytes == segment.bytes)
+            && entry.is_whole(self.to)?
+        {
+            self.kept += 1;
+            self.manifest.files.push(entry.clone());
+            return Ok(());
+        }
+        let (target, new) = (self.to.join(&path), self.to.join(format!("{path}.new")));
+        let _ = fs::remove_file(&new);
+        let hash = if fs::hard_link(&segment.path, &new).is_ok() {
+            self.linked += 1;
+            segment.copy(segment.bytes, None)?
+        } else {
+            self.copied += 1;
+            self.copied_bytes += segment.bytes;
+            segment.copy(segment.bytes, Some(&new))?
+        };
+        fs::rename(&new, &target).with_context(|| format!("cannot make {}", target.display()))?;
+        self.manifest.files.push(Entry { file: path.clone(), path, bytes: segment.bytes, blake3: hash });
+        Ok(())
+    }
+
+    fn take_part(&mut self, segment: &Segment, path: String, bytes: u64) -> anyhow::Result<()> {
+        // A name that no backup before gave to other bytes: what its manifest names stays as it is until ours is there.
+        let new = self.to.join(format!("{path}.new"));
+        let hash = segment.copy(bytes, Some(&new))?;
+        let file = format!("{path}.{bytes:x}{}.part", &hash[..16]);
+        let target = self.to.join(&file);
+        fs::rename(&new, &target).with_context(|| format!("cannot make {}", target.display()))?;
+        self.copied += 1;
+        self.copied_bytes += bytes;
+        self.manifest.files.push(Entry { path, file, bytes, blake3: hash });
+        Ok(())
+    }
+
+    fn take_files(&mut self) -> anyhow::Result<()> {
+        for path in [STORE_FILE, REVOCATIONS_FILE] {
+            let source = self.data.directory.join(path);
+            let text = match fs::read_to_string(&source) {
+                Err(error) if error.kind() == ErrorKind::NotFound && path == REVOCATIONS_FILE => continue,
+                read => read.with_context(|| format!("cannot read {}", source.display()))?,
+            };
+            let blake3 = blake3::hash(text.as_bytes()).to_hex().to_string();
+            let file = match path {
+                REVOCATIONS_FILE => format!("revocations-{}.json", &blake3[..16]),
+                same => same.to_owned(),
+            };
+            let (target, new) = (self.to.join(&file), self.to.join(format!("{path}.new")));
+            let written = write_new(&new, &text).and_then(|()| fs::rename(&new, &target));
+            written.with_context(|| format!("cannot write {}", target.display()))?;
+            self.copied += 1;
+            self.copied_bytes += text.len() as u64;
+            self.manifest.files.push(Entry { path: path.to_owned(), file, bytes: text.len() as u64, blake3 });
+        }
+        Ok(())
+    }
+
+    /// Removes what the manifest does not name: of the backup before, and of one that was interrupted.
+    fn forget_others(&self) -> anyhow::Result<()> {
+        let named: BTreeSet<PathBuf> =
+            self.manifest.files.iter().map(|entry| self.to.join(&entry.file)).collect();
+        let logs = (0..self.data.facts.logs).map(|log| log_directory(self.to, log));
+        let is_ours = |path: &Path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with("seg-") || name.starts_with("revocations-")
+        };
+        for directory in logs.chain([self.to.to_owned()]) {
+            let forget = || {
+                for entry in fs::read_dir(&directory)? {
+                    let path = entry?.path();
+                    if is_ours(&path) && !named.contains(&path) {
+                        fs::remove_file(&path)?;
+                    }
+                }
+                Ok::<(), io::Error>(())
+            };
+            forget().with_context(|| format!("cannot tidy up {}", directory.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Segment {
+    /// Bytes up to the last block that is not zero.
+    fn bytes_there(&self) -> anyhow::Result<u64> {
+        let (file, mut buffer, mut offset, mut there) = (self.open()?, buffer(), 0, 0);
+        while offset < self.bytes && !super::data::is_blank_from(&file, offset) {
+            let bytes = self.read(&file, offset, &mut buffer)?;
+            if let Some(last) = bytes.chunks(BLOCK).rposition(|block| block.iter().any(|byte| *byte != 0)) {
+                there = (offset + ((last + 1) * BLOCK) as u64).min(self.bytes);
+            }
+            if bytes.is_empty() {
+                break;
+            }
+            offset += bytes.len() as u64;
+        }
+        Ok(there)
+    }
+
+    /// Copies its first `bytes` into the file `to`, if one is named, and syncs that. Their BLAKE3.
+    fn copy(&self, bytes: u64, to: Option<&Path>) -> anyhow::Result<String> {
+        let (source, mut buffer, mut hasher, mut offset) = (self.open()?, buffer(), Hasher::new(), 0);
+        let mut target = match to {
+            None => None,
+            Some(path) => {
+                let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path);
+                Some((path, file.with_context(|| format!("cannot make {}", path.display()))?))
+            }
+        };
+        while offset < bytes {
+            let piece = self.read(&source, offset, &mut buffer)?;
+            let piece = &piece[..piece.len().min((bytes - offset) as usize)];
+            ensure!(
+                !piece.is_empty(),
+                "{} ended while it was copied, at offset {offset}",
+                self.path.display()
+            );
+            hasher.update(piece);
+            if let Some((path, file)) = &mut target {
+                file.write_all(piece).with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            offset += piece.len() as u64;
+        }
+        if let Some((path, file)) = target {
+            file.sync_all().with_context(|| format!("cannot sync {}", path.display()))?;
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+}
+
+/// The smallest that batches begin at.
+const BLOCK: usize = storage_log::format::BLOCK_BYTES_MIN;

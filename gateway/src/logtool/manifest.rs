@@ -1,0 +1,144 @@
+//! The manifest of a backup: `backup.json`, which names every file of it, and is written last.
+//!
+//! A backup is what its manifest says; files that it does not name are none of it. Every name in it is checked before it is used:
+//! a manifest never leads out of its directory.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow, ensure};
+use serde::{Deserialize, Serialize};
+use storage_log::segment_of_file_name;
+
+use crate::revocations::REVOCATIONS_FILE;
+use crate::segments::sync_directory;
+use crate::store::write_new;
+
+/// Name of the file.
+pub(super) const MANIFEST_FILE: &str = "backup.json";
+
+/// Name of the store's file, here and in a data directory.
+pub(super) const STORE_FILE: &str = "store.toml";
+
+const VERSION: u16 = 1;
+
+/// What a backup is.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manifest {
+    version: u16,
+    /// The installation, 32 hex digits.
+    pub(super) store: String,
+    /// Length of a segment.
+    pub(super) segment_bytes: u64,
+    /// When it was begun, milliseconds since 1970.
+    pub(super) begun_at: u64,
+    pub(super) files: Vec<Entry>,
+}
+
+/// One file.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Entry {
+    /// What it is in a data directory.
+    pub(super) path: String,
+    /// Its name in the backup.
+    pub(super) file: String,
+    /// Of a segment, up to where it was read; zeros follow.
+    pub(super) bytes: u64,
+    /// BLAKE3 of these bytes, 64 hex digits.
+    pub(super) blake3: String,
+}
+
+impl Manifest {
+    pub(super) fn new(store: &[u8; 16], segment_bytes: u64, begun_at: u64) -> Self {
+        let store = store.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { version: VERSION, store, segment_bytes, begun_at, files: Vec::new() }
+    }
+
+    /// The manifest of the backup in `directory`; `None` where there is none.
+    pub(super) fn read(directory: &Path) -> anyhow::Result<Option<Self>> {
+        let path = directory.join(MANIFEST_FILE);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let said = |reason: String| anyhow!("{} {reason}", path.display());
+        let manifest: Self = serde_json::from_str(&text).map_err(|error| {
+            said(format!("cannot be understood, so this is no backup that can be used: {error}"))
+        })?;
+        ensure!(
+            manifest.version == VERSION,
+            said(format!("has version {}, this program knows {VERSION}", manifest.version))
+        );
+        for entry in &manifest.files {
+            ensure!(
+                entry.is_sound(manifest.segment_bytes),
+                said(format!("names {:?} as {:?}, which no backup has", entry.file, entry.path))
+            );
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Puts it into `directory`: from then on the backup is this.
+    pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
+        let new = directory.join("backup.json.new");
+        write_new(&new, &serde_json::to_string_pretty(self).map_err(io::Error::other)?)?;
+        fs::rename(&new, directory.join(MANIFEST_FILE))?;
+        sync_directory(directory)
+    }
+
+    pub(super) fn entry(&self, path: &str) -> Option<&Entry> {
+        self.files.iter().find(|entry| entry.path == path)
+    }
+}
+
+impl Entry {
+    /// Whether both names are some that a backup gives.
+    fn is_sound(&self, segment_bytes: u64) -> bool {
+        let is_of_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if let Some((log, segment)) = self.segment() {
+            let number = log.strip_prefix("log-").filter(|number| is_of_digits(number));
+            let part = self.file.strip_prefix(&self.path).is_some_and(|rest| {
+                rest.is_empty()
+                    || rest
+                        .strip_prefix('.')
+                        .and_then(|part| part.strip_suffix(".part"))
+                        .is_some_and(is_of_digits)
+            });
+            return number.is_some()
+                && segment_of_file_name(segment).is_some()
+                && part
+                && self.bytes <= segment_bytes;
+        }
+        let revocations = || {
+            let digits = self.file.strip_prefix("revocations-")?.strip_suffix(".json")?;
+            is_of_digits(digits).then_some(())
+        };
+        match self.path.as_str() {
+            STORE_FILE => self.file == STORE_FILE,
+            REVOCATIONS_FILE => revocations().is_some(),
+            _ => false,
+        }
+    }
+
+    /// The directory of its log and the name of its file, if it is a segment.
+    pub(super) fn segment(&self) -> Option<(&str, &str)> {
+        self.path.split_once('/')
+    }
+
+    /// Whether the file in the backup at `directory` holds what it should; `false` also when it is not there.
+    pub(super) fn is_whole(&self, directory: &Path) -> anyhow::Result<bool> {
+        let path = directory.join(&self.file);
+        let mut hasher = blake3::Hasher::new();
+        let hashed = File::open(&path).and_then(|mut file| io::copy(&mut file, &mut hasher));
+        match hashed {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            hashed => {
+                let bytes = hashed.with_context(|| format!("cannot read {}", path.display()))?;
+                Ok(bytes == self.bytes && hasher.finalize().to_hex().as_str() == self.blake3)
+            }
+        }
+    }
+}

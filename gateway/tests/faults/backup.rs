@@ -1,0 +1,192 @@
+//! Backing up a node that works, and a node on what was restored.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    chat::Chat,
+    logtool::{SMALL, fill, flip, log, text},
+    node::{Node, PATIENCE, directory},
+};
+
+/// What is acknowledged while a backup is taken, as it comes.
+#[derive(Default)]
+struct Acked {
+    letters: Mutex<(BTreeMap<u64, String>, Value)>,
+    more: Condvar,
+}
+
+impl Acked {
+    /// Sends until `enough`.
+    fn keep_sending(&self, alice: &mut Chat, enough: &AtomicBool) {
+        while !enough.load(Ordering::Relaxed) {
+            let (acked, conversation) = fill(alice, 64, 4 << 10);
+            let mut letters = self.letters.lock().expect("no sender panics");
+            letters.0.extend(acked);
+            letters.1 = conversation;
+            self.more.notify_all();
+        }
+    }
+
+    /// All so far, when there are `count`.
+    fn when(&self, count: usize) -> (BTreeMap<u64, String>, Value) {
+        let letters = self.letters.lock().expect("no sender panics");
+        let waited = self.more.wait_timeout_while(letters, PATIENCE, |letters| letters.0.len() < count);
+        let (letters, timeout) = waited.expect("no sender panics");
+        assert!(!timeout.timed_out(), "it does not acknowledge");
+        letters.clone()
+    }
+}
+
+#[track_caller]
+fn restore(from: &Path, data: &Path) {
+    log(&["restore", "--from", text(from), "--data", text(data)]).check(0, &["restored as it was at"]);
+}
+
+/// Every letter is in the conversation, under its sequence.
+#[track_caller]
+fn check_letters(node: &Node, acked: &BTreeMap<u64, String>, conversation: &Value) {
+    let history = Chat::connect(node, "bob", "b").history(conversation);
+    let stored: BTreeMap<u64, &str> = history
+        .iter()
+        .map(|item| (item["seq"].as_u64().expect("a sequence"), item["message_id"].as_str().expect("an id")))
+        .collect();
+    assert!(stored.keys().copied().eq(1..=stored.len() as u64), "dense");
+    for (seq, id) in acked {
+        assert_eq!(stored.get(seq), Some(&id.as_str()), "acknowledged as {seq} of {}", stored.len());
+    }
+}
+
+fn cursor(chat: &mut Chat) -> Value {
+    chat.ask("ping", json!({}))["cursor"].clone()
+}
+
+/// Twice into one directory, under load: what was acknowledged before each began is there, and the second copies little.
+#[test]
+fn a_backup_under_load_has_everything_that_was_acknowledged_before() {
+    let root = directory();
+    let [data, to, first, second] = ["data", "to", "first", "second"].map(|name| root.path().join(name));
+    fs::create_dir(&data).expect("a new directory");
+    let revoked = "{\"version\":1,\"revocations\":[\n{\"user\":\"mallory\",\"issued_before\":1}\n]}";
+    fs::write(data.join("revocations.json"), revoked).expect("a file");
+    let mut node = Node::start(&data, &SMALL);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let (acked, enough) = (Acked::default(), AtomicBool::new(false));
+    let backup = || {
+        let said = log(&["backup", "--data", text(&data), "--to", text(&to)]);
+        said.check(0, &["a backup of"]);
+        said.out
+    };
+    let (before_first, before_second, conversation, of_later) = thread::scope(|scope| {
+        let sender = scope.spawn(|| acked.keep_sending(&mut alice, &enough));
+        let (before_first, _) = acked.when(2_000);
+        let said = backup();
+        assert!(said.contains(" linked, 0 there before") && !said.contains(" 0 linked"), "{said}");
+        restore(&to, &first);
+        let (before_second, conversation) = acked.when(before_first.len() + 2_000);
+        let said = backup();
+        assert!(!said.contains(" 0 there before"), "{said}");
+        acked.when(before_second.len() + 200);
+        let of_later = cursor(&mut Chat::connect(&node, "bob", "later"));
+        enough.store(true, Ordering::Relaxed);
+        sender.join().expect("it sends");
+        (before_first, before_second, conversation, of_later)
+    });
+    restore(&to, &second);
+    for (copy, letters) in [(&first, &before_first), (&second, &before_second)] {
+        log(&["verify", "--data", text(copy)]).check(0, &["log 0: sound"]);
+        for secret in ["store.toml", "revocations.json", "log-00/seg-0000000000000000.log"] {
+            let mode = fs::metadata(copy.join(secret)).expect("it was restored").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{secret}");
+        }
+        assert_eq!(fs::read_to_string(copy.join("revocations.json")).expect("a file"), revoked);
+        let restored = Node::start(copy, &SMALL);
+        check_letters(&restored, letters, &conversation);
+        // A run that the copy knows, and a position that it has not: told, and not passed over in silence.
+        let lost = json!({ "device": "later", "cursor": of_later });
+        let bob = Chat::connect_with(&restored, &restored.token("bob"), lost);
+        assert_eq!(bob.welcome["reset"], true);
+        fill(&mut Chat::connect(&restored, "alice", "a"), 64, 4 << 10);
+    }
+    // Neither the copies nor their nodes touched the original, which shares files with the backup.
+    node.restart();
+    check_letters(&node, &before_second, &conversation);
+    log(&["verify", "--data", text(&data)]).check(0, &[]);
+}
+
+#[test]
+fn an_idle_node_is_backed_up_to_its_last_message_and_so_is_a_killed_one() {
+    let root = directory();
+    let data = root.path().join("data");
+    let mut node = Node::start(&data, &SMALL);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let (acked, conversation) = fill(&mut alice, 40, 100);
+    for (round, restored) in ["live", "killed"].map(|name| root.path().join(name)).iter().enumerate() {
+        let to = root.path().join(format!("to-{round}"));
+        log(&["backup", "--data", text(&data), "--to", text(&to)]).check(0, &[]);
+        restore(&to, restored);
+        let copy = Node::start(restored, &SMALL);
+        check_letters(&copy, &acked, &conversation);
+        node.kill();
+    }
+}
+
+#[test]
+fn what_is_no_good_backup_is_refused_before_anything_is_made() {
+    let root = directory();
+    let [data, to, other, copy] = ["data", "to", "other", "copy"].map(|name| root.path().join(name));
+    let mut node = Node::start(&data, &SMALL);
+    let (acked, conversation) = fill(&mut Chat::connect(&node, "alice", "a"), 400, 16 << 10);
+    node.kill();
+    let restore_to = |copy: &Path| log(&["restore", "--from", text(&to), "--data", text(copy)]);
+    restore_to(&copy).check(2, &["is no backup: it has no backup.json"]);
+    let backup = || log(&["backup", "--data", text(&data), "--to", text(&to)]);
+    backup().check(0, &[]);
+
+    // The segment in the backup is the one of the original where it is linked: so damage a copy of it.
+    let segment = to.join("log-00/seg-0000000000000000.log");
+    fs::copy(&segment, root.path().join("copied")).expect("room");
+    fs::rename(root.path().join("copied"), &segment).expect("one disk");
+    flip(&segment, 5000);
+    restore_to(&copy)
+        .check(1, &["seg-0000000000000000.log is missing or does not hold its hash", "Nothing was restored"]);
+    assert!(!copy.exists());
+    // Backing up again mends it.
+    backup().check(0, &["1 linked"]);
+    fs::create_dir(&copy).expect("a new directory");
+    fs::write(copy.join("something"), "of mine").expect("a file");
+    restore_to(&copy).check(2, &["is not empty"]);
+    fs::remove_file(copy.join("something")).expect("it was made");
+    restore_to(&copy).check(0, &[]);
+    let mut restored = Node::start(&copy, &SMALL);
+    check_letters(&restored, &acked, &conversation);
+    restored.kill();
+
+    // Of another store, into something else, and a manifest that leads elsewhere.
+    drop(Node::start(&other, &SMALL));
+    log(&["backup", "--data", text(&other), "--to", text(&to)])
+        .check(2, &["holds a backup of another store"]);
+    log(&["backup", "--data", text(&other), "--to", text(&data)])
+        .check(2, &["holds something that is no backup"]);
+    let manifest = to.join("backup.json");
+    let said = fs::read_to_string(&manifest).expect("a manifest");
+    let next = root.path().join("next");
+    for (from, into) in
+        [("\"path\": \"store.toml\"", "\"path\": \"../store.toml\""), ("log-00/seg", "log-00/../seg")]
+    {
+        fs::write(&manifest, said.replacen(from, into, 1)).expect("a file");
+        restore_to(&next).check(2, &["which no backup has"]);
+        assert!(!next.exists());
+    }
+}
