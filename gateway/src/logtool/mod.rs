@@ -1,6 +1,6 @@
 //! `gatehouse log`: what stands in the logs of a data directory, said without a node.
 //!
-//! `backup` copies, and `restore` makes a directory from that. `stat`, `verify` and `dump` only read. Where a node has the directory open they read up to the newest durable mark that they
+//! `backup` copies, and `restore` makes a directory from that. `repair` alone changes a log, and keeps what was there. `stat`, `verify` and `dump` only read. Where a node has the directory open they read up to the newest durable mark that they
 //! find at their start, which never changes again, and take nothing from the node but a part of the disk: no lock is held, no file
 //! is made, no batch is written again. Where no node runs they read to the end and say what a torn batch left there.
 //!
@@ -12,6 +12,7 @@ mod data;
 mod dump;
 mod manifest;
 mod progress;
+mod repair;
 mod restore;
 mod shadow;
 mod stat;
@@ -25,6 +26,7 @@ use clap::{Args, Subcommand};
 pub use backup::BackupFlags;
 pub use data::{Data, LogReader, Piece, Segment, Settled};
 pub use dump::DumpFlags;
+pub use repair::RepairFlags;
 pub use restore::RestoreFlags;
 
 /// Exit code of logs that are sound.
@@ -58,6 +60,12 @@ copies only what is new. It holds store.toml, which is secret, and revocations.j
 Example:     gatehouse log backup --data /var/lib/gatehouse --to /mnt/backup/gatehouse
 Exit codes:  0 done   2 could not be read or written; the backup before is as it was";
 
+const REPAIR_NOTES: &str = "\
+Without --cut-at it mends only what costs nothing. Files before are kept as *.damaged-<seconds since 1970>.
+A backup loses less than a cut.
+Example:     gatehouse log repair --data ./data --log 0 --cut-at seg-0000000000400000.log:4096
+Exit codes:  0 the log is sound   1 it is damaged still   2 could not be read or written, or in use";
+
 const RESTORE_NOTES: &str = "\
 Checks every hash first, and never writes over what is there. Cursors of after the backup are reset.
 Example:     gatehouse log restore --from /mnt/backup/gatehouse --data /var/lib/gatehouse
@@ -72,6 +80,9 @@ pub enum LogCommand {
     /// Print the records of a conversation, or of a user's inbox
     #[command(after_help = DUMP_NOTES)]
     Dump(DumpFlags),
+    /// Mend a damaged log, or cut it at a damage; no node may run
+    #[command(after_help = REPAIR_NOTES)]
+    Repair(RepairFlags),
     /// Make a data directory from a backup
     #[command(after_help = RESTORE_NOTES)]
     Restore(RestoreFlags),
@@ -103,6 +114,7 @@ pub fn run(command: &LogCommand) -> anyhow::Result<u8> {
     let done = match command {
         LogCommand::Backup(flags) => backup::run(flags, &mut out),
         LogCommand::Dump(flags) => dump::run(flags, &mut out),
+        LogCommand::Repair(flags) => repair::run(flags, &mut out),
         LogCommand::Restore(flags) => restore::run(flags, &mut out),
         LogCommand::Stat(flags) => stat::run(flags, &mut out),
         LogCommand::Verify(flags) => verify::run(flags, &mut out),

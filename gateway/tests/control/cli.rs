@@ -140,6 +140,7 @@ fn help_fits_a_screen_and_shows_an_example_and_the_exit_codes() {
         &["log", "--help"],
         &["log", "backup", "--help"],
         &["log", "dump", "--help"],
+        &["log", "repair", "--help"],
         &["log", "restore", "--help"],
         &["log", "stat", "--help"],
         &["log", "verify", "--help"],

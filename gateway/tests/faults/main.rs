@@ -21,6 +21,7 @@ mod handshake;
 mod logtool;
 mod power;
 mod process;
+mod repair;
 mod resume;
 mod revoke;
 mod storage;
