@@ -237,6 +237,25 @@ fn every_damaged_byte_below_the_mark_is_found() {
     }
 }
 
+/// A walk and a recovery are two programs for one question: whether acknowledged bytes are missing.
+#[test]
+fn a_walk_finds_damage_where_recovery_refuses_and_nowhere_else() {
+    let (_, disk) = written(SMALL, 12);
+    for (base, bytes) in &disk.segments {
+        for offset in (0..bytes.len()).step_by(5) {
+            let mut damaged = disk.clone();
+            flip(&mut damaged, *base, offset);
+            let is_refused = damaged.recover(2).is_err();
+            assert_eq!(!walk(&damaged, 0).damaged.is_empty(), is_refused, "{base} {offset}");
+        }
+        for end in (FIRST..bytes.len()).step_by(512) {
+            let mut cut = disk.clone();
+            cut.segments.get_mut(base).expect("a segment").truncate(end);
+            assert_eq!(!walk(&cut, 0).damaged.is_empty(), cut.recover(2).is_err(), "{base} to {end}");
+        }
+    }
+}
+
 #[test]
 fn the_newest_mark_is_found_without_walking() {
     let (_, disk) = written(Geometry::of_blocks(512), 10);
