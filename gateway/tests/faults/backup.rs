@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
     os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::{
@@ -12,13 +12,18 @@ use std::{
     thread,
 };
 
+use rustix::fs::{FallocateFlags, fallocate};
 use serde_json::{Value, json};
 
 use crate::{
     chat::Chat,
+    disk::Disk,
     logtool::{SMALL, fill, flip, log, text},
     node::{Node, PATIENCE, directory},
 };
+
+/// Left on a disk that is full: what the file system keeps its own lists in, and less than a segment has.
+const LEFT_BYTES: u64 = 256 << 10;
 
 /// What is acknowledged while a backup is taken, as it comes.
 #[derive(Default)]
@@ -140,6 +145,45 @@ fn an_idle_node_is_backed_up_to_its_last_message_and_so_is_a_killed_one() {
         check_letters(&copy, &acked, &conversation);
         node.kill();
     }
+}
+
+/// Where nothing can be linked everything is copied, once; what an interrupted backup left is tidied up.
+#[test]
+fn a_backup_on_another_disk_copies_each_sealed_segment_once() {
+    let Some(disk) = Disk::mount() else {
+        return;
+    };
+    let root = directory();
+    let (data, to, copy) = (root.path().join("data"), disk.root.join("to"), root.path().join("copy"));
+    let mut node = Node::start(&data, &SMALL);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let (mut acked, conversation) = fill(&mut alice, 600, 16 << 10);
+    let backup = || log(&["backup", "--data", text(&data), "--to", text(&to)]);
+    backup().check(0, &[" 0 linked, 0 there before"]);
+    let stray = to.join("log-00/seg-0000000000400000.log.abc.part");
+    fs::write(&stray, "half a segment").expect("room");
+    acked.extend(fill(&mut alice, 200, 16 << 10).0);
+    let said = backup();
+    said.check(0, &[" 0 linked, "]);
+    assert!(!said.out.contains(" 0 there before"), "{}", said.out);
+    assert!(!stray.exists());
+    // Of the segment that took batches, only what this backup names is left.
+    let parts = fs::read_dir(to.join("log-00")).expect("a log").flatten();
+    let parts = parts.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "part"));
+    assert_eq!(parts.count(), 1);
+    node.kill();
+    restore(&to, &copy);
+    let mut copy = Node::start(&copy, &SMALL);
+    check_letters(&copy, &acked, &conversation);
+    copy.kill();
+    // A disk that is full leaves the backup before.
+    let manifest = fs::read(to.join("backup.json")).expect("a manifest");
+    let ballast = File::create(disk.root.join("ballast")).expect("room");
+    fallocate(&ballast, FallocateFlags::empty(), 0, disk.free_bytes() - LEFT_BYTES).expect("room");
+    backup().check(2, &["No space left"]);
+    assert_eq!(fs::read(to.join("backup.json")).expect("a manifest"), manifest);
+    drop(ballast);
+    restore(&to, &root.path().join("again"));
 }
 
 #[test]
