@@ -71,7 +71,7 @@ pub enum Command {
     /// Look at this machine and say what stands in a node's way
     #[command(after_help = DOCTOR_NOTES)]
     Doctor(DoctorFlags),
-    /// Look into the logs of a data directory
+    /// Look into the logs of a data directory, back them up, mend them
     #[command(subcommand, after_help = logtool::NOTES, disable_help_subcommand = true)]
     Log(LogCommand),
     /// Run the node; the default
