@@ -159,7 +159,7 @@ fn read(data: &Data, log: u16, segments: &[Segment], end: u64, usable: usize) ->
         if number < usable {
             let path = segment.path.with_file_name(index_file_name(segment.base));
             let index = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            if indexes::enter(&mut scan, &index, segment.base, &config).is_none() {
+            if indexes::enter(&mut scan, &index, segment.base, &config, true).is_none() {
                 return Ok(Ok(Err(number)));
             }
             continue;
