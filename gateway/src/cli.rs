@@ -45,7 +45,7 @@ Looks and changes nothing; with --disk it writes 100 KB into the data directory 
 Example:     gatehouse doctor --config /etc/gatehouse.toml --disk
 Exit codes:  0 all good   1 warnings   2 faults, or bad configuration";
 
-/// A chat gateway for one machine.
+/// A chat gateway for one machine: without a command, or with `serve`, it runs the node.
 #[derive(Debug, Parser)]
 #[command(name = "gatehouse", version, args_conflicts_with_subcommands = true, after_help = SERVE_NOTES)]
 #[command(disable_help_subcommand = true, override_usage = "gatehouse [OPTIONS] | gatehouse <COMMAND>")]
@@ -75,7 +75,7 @@ pub enum Command {
     #[command(subcommand, after_help = logtool::NOTES, disable_help_subcommand = true)]
     Log(LogCommand),
     /// Run the node; the default
-    #[command(after_help = SERVE_NOTES)]
+    #[command(hide = true, after_help = SERVE_NOTES)]
     Serve(ServeFlags),
     /// Print a token, alone on the last line
     #[command(after_help = TOKEN_NOTES)]
