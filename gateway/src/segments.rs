@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Instant;
 
 use ring::FileBuffer;
-use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
 use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, SEGMENT_HEADER_BYTES};
 use storage_log::{Geometry, SegmentHeader, WriteBatch, segment_file_name, segment_of_file_name};
 
@@ -157,7 +157,10 @@ impl SegmentMaker {
             return Ok(());
         };
         let zeros = FileBuffer::aligned(ZEROS_BYTES, BLOCK_BYTES_MAX);
-        let mut offset = SEGMENT_HEADER_BYTES as u64;
+        // What was zeroed before the last stop is no hole any more.
+        let begin = SEGMENT_HEADER_BYTES as u64;
+        let hole = seek(&file, SeekFrom::Hole(begin)).unwrap_or(begin);
+        let mut offset = hole - hole % BLOCK_BYTES_MAX as u64;
         while offset < self.geometry.segment_bytes && !enough.load(Ordering::Relaxed) {
             let piece = zeros.bytes().len().min((self.geometry.segment_bytes - offset) as usize);
             let before = Instant::now();

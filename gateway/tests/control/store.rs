@@ -1,8 +1,12 @@
 //! What a data directory is opened as, when something of it is missing or full.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::AtomicBool;
 
+use gateway::segments::Access;
 use gateway::store::{LogRefusal, Store};
+use rustix::fs::{SeekFrom, seek};
 use storage_log::format::{SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
 use storage_log::{Answer, DamageKind, Draft, StreamId, StreamKind};
 use tempfile::TempDir;
@@ -74,4 +78,29 @@ fn a_log_that_is_full_to_its_last_byte_starts_in_a_new_segment() {
     let open = store.open_log(0, [2; 16], 1, 2).expect("there is room for another segment");
     assert_eq!(open.segments.len(), 2);
     assert_eq!(open.log.durable().position(), position + 1);
+}
+
+#[test]
+fn a_spare_is_filled_with_zeros_once_and_from_where_it_was_left() {
+    let data = directory();
+    let segment_bytes = 8 << 20;
+    let store = Store::open(data.path(), 1, segment_bytes).expect("a new store");
+    if Access::of(data.path(), store.geometry.block_bytes).0 == Access::Buffered {
+        // Through the page cache nothing is zeroed.
+        return;
+    }
+    let maker = store.segment_maker();
+    let file = maker.make(0, segment_bytes).expect("room").buffered;
+    let hole = || seek(&file, SeekFrom::Hole(SEGMENT_HEADER_BYTES as u64)).expect("a hole, or the end");
+    assert_eq!(hole(), SEGMENT_HEADER_BYTES as u64, "it is only reserved");
+    maker.zero(0, segment_bytes, &AtomicBool::new(true)).expect("nothing to write");
+    assert_eq!(hole(), SEGMENT_HEADER_BYTES as u64, "it was enough at once");
+    maker.zero(0, segment_bytes, &AtomicBool::new(false)).expect("room");
+    assert_eq!(hole(), segment_bytes);
+    // What stands there now would be lost if it were filled again.
+    file.write_all_at(b"batch", SEGMENT_HEADER_BYTES as u64).expect("room");
+    maker.zero(0, segment_bytes, &AtomicBool::new(false)).expect("nothing to write");
+    let mut bytes = [0; 5];
+    file.read_exact_at(&mut bytes, SEGMENT_HEADER_BYTES as u64).expect("it is there");
+    assert_eq!(&bytes, b"batch");
 }
