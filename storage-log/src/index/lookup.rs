@@ -279,14 +279,14 @@ impl Lookup {
         }
         match self.direction {
             Direction::Up if piece.goes_on => self.at = Some(At::Block(number + 1)),
-            Direction::Down if piece.place > 0 => self.at = Some(At::Block(number - 1)),
+            Direction::Down if piece.place > 0 && number > 0 => self.at = Some(At::Block(number - 1)),
             _ => self.go_on(piece.list.before),
         }
     }
 
     /// Decides, at a segment that holds the stream, whether the answer begins here. If not, goes further back.
     fn arrive(&mut self, list: &List) -> bool {
-        let before = list.before;
+        let before = self.earlier(list.before);
         if let Some((from, step)) = self.jumped.take() {
             if list.first_key < self.bound {
                 // Too far: what was jumped over may hold the bound.
@@ -305,7 +305,7 @@ impl Lookup {
             self.stage = Stage::Take;
             return true;
         }
-        if self.may_jump && before.jump != 0 && before.jump != before.newest {
+        if self.may_jump && before.jump != 0 {
             self.jumped = Some((self.segment, before.newest));
             self.segment = before.jump;
         } else {
@@ -323,8 +323,15 @@ impl Lookup {
         self.go_on(Chain { newest: next, jump: 0 });
     }
 
+    /// What an index says stands before a segment does, whatever it says: a lookup always ends.
+    fn earlier(&self, before: Chain) -> Chain {
+        let newest = before.newest.min(self.segment - 1);
+        Chain { newest, jump: if before.jump < newest { before.jump } else { 0 } }
+    }
+
     /// Turns to the next segment that holds the stream.
     fn go_on(&mut self, before: Chain) {
+        let before = self.earlier(before);
         self.at = None;
         self.segment = match (self.stage, self.direction) {
             (Stage::Take, Direction::Up) => self.path.pop().unwrap_or(0),
