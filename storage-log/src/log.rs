@@ -509,7 +509,10 @@ impl Log {
         }
         let counted =
             location.and_then(|location| self.recent(location)).map(|record| record.message_count());
-        Head { seq, message_count: counted.unwrap_or(head.message_count.saturating_sub(head.seq - seq)) }
+        Head {
+            seq,
+            message_count: counted.unwrap_or(head.message_count.saturating_sub(head.seq.saturating_sub(seq))),
+        }
     }
 
     /// Where the record of a stream that keeps only the last one stands, if that one is durable.

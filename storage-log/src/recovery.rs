@@ -328,7 +328,11 @@ impl Scan {
     /// segment. `false`: they do not belong together, and the scan is of no use any more.
     #[must_use]
     pub fn enter_index(&mut self, footer: &IndexFooter, tail: &[u8]) -> bool {
-        let belongs = self.segment == Some(footer.base) && self.log.next_position == footer.first_position;
+        let within = footer.base + SEGMENT_HEADER_BYTES as u64..=footer.base + self.geometry.segment_bytes;
+        let belongs = self.segment == Some(footer.base)
+            && self.log.next_position == footer.first_position
+            && footer.first_position <= footer.next_position
+            && within.contains(&footer.end.end_lsn);
         let Some((sealed, runs)) = footer.read_tail(tail).filter(|_| belongs) else {
             return false;
         };

@@ -9,8 +9,8 @@ use storage_log::format::{
     BLOCK_BYTES_MIN, FEED_BYTES, INDEX_FOOTER_BYTES, MARK_AFTER_MS, SEGMENT_HEADER_BYTES,
 };
 use storage_log::{
-    Answer, Blocks, Damage, Draft, Entry, Geometry, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds,
-    Location, Log, LogConfig, Lookup, Page, Progress, Recovered, Scan, SealedSegment, SegmentHeader,
+    Answer, BlockPlace, Blocks, Damage, Draft, Entry, Geometry, INDEX_BLOCK_BYTES, IndexFooter, IndexJob,
+    Kinds, Location, Log, LogConfig, Lookup, Page, Progress, Recovered, Scan, SealedSegment, SegmentHeader,
     SnapshotFooter, SpareWork, StreamId, StreamKind, WriteBatch, merge,
 };
 
@@ -224,6 +224,12 @@ pub(crate) fn put(log: &mut Log, home: StreamId, payload: &[u8], links: &[Stream
     log.append(&[Draft { stream: home, expected_head, messages: 1, schema: 1, payload, links }], 1_000)
 }
 
+/// A block of an index file, if the file has it.
+pub(crate) fn block(disk: &Disk, place: BlockPlace) -> Option<Vec<u8>> {
+    let (file, start) = (disk.indexes.get(&place.base)?, place.offset() as usize);
+    file.get(start..start + INDEX_BLOCK_BYTES).map(<[u8]>::to_vec)
+}
+
 /// One page, and how many blocks had to be read for it.
 pub(crate) fn page(log: &Log, disk: &Disk, mut lookup: Lookup) -> (Vec<Entry>, bool, usize) {
     let mut reads = 0;
@@ -231,8 +237,7 @@ pub(crate) fn page(log: &Log, disk: &Disk, mut lookup: Lookup) -> (Vec<Entry>, b
         match lookup.poll(log) {
             Progress::Done => return (lookup.entries().to_vec(), lookup.has_more(), reads),
             Progress::Read(place) => {
-                let file = &disk.indexes[&place.base];
-                lookup.feed(place, file[place.offset() as usize..][..INDEX_BLOCK_BYTES].to_vec());
+                lookup.feed(place, block(disk, place).expect("a whole file"));
                 reads += 1;
             }
             Progress::Damaged(place) => panic!("{place:?} is damaged"),

@@ -1,0 +1,8 @@
+//! Fuzzes the segments of a log: they may say anything under checksums that hold, and get an answer.
+
+#![no_main]
+
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|edits: &[u8]| checks::segments(edits));

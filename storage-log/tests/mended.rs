@@ -1,0 +1,37 @@
+//! The fuzz targets on stable, over noise: files that say anything under checksums that hold.
+
+#[path = "../fuzz/checks.rs"]
+mod checks;
+
+/// Tries of each target. A long run is `cargo +nightly fuzz`'s.
+const TRIES: u64 = 600;
+
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 3] =
+    [("segments", checks::segments), ("indexes", checks::indexes), ("snapshot", checks::snapshot)];
+
+/// An index file whose last position came before its first was subtracted from.
+const POSITIONS_BACKWARDS: [u8; 12] = [66, 251, 205, 63, 196, 212, 198, 192, 184, 128, 124, 50];
+
+#[test]
+fn what_files_say_is_an_answer_and_never_a_panic() {
+    checks::indexes(&POSITIONS_BACKWARDS);
+    let mut random = 7_u64;
+    for (name, check) in TARGETS {
+        check(&[]);
+        for attempt in 0..TRIES {
+            let bytes = 4 * (1 + attempt as usize % 6);
+            let edits: Vec<u8> = (0..bytes)
+                .map(|_| {
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    (random >> 40) as u8
+                })
+                .collect();
+            let result = std::panic::catch_unwind(|| check(&edits));
+            assert!(result.is_ok(), "{name}: {edits:?}");
+        }
+    }
+}
