@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,11 +15,11 @@ use ring::{ListenOptions, Ring, RingAddress, RingConfig};
 use router::{ConversationSide, Places, ShardId, Starts};
 use storage_log::{Geometry, Run};
 
-use crate::admin::{self, AdminContext};
 use crate::auth::{AdminToken, DenyList, Keys, Verifier, development_banner};
 use crate::config::Config;
+use crate::control::{ControlPlane, Signals};
 use crate::driver::{Driver, DriverParts};
-use crate::files::{self, Command, Inbox, Job};
+use crate::files::{self, Inbox, Job};
 use crate::layout::{self, Layout};
 use crate::mailbox::{Mailboxes, Mesh, deliver_places};
 use crate::metrics::ShardMetrics;
@@ -27,7 +27,6 @@ use crate::revocations::{Revocations, RevocationsFile};
 use crate::shard::{Listener, MAIL_PER_TURN, OwnedLog, Shard, ShardConfig, ShardParts};
 use crate::state::{LogHealth, NodeState};
 use crate::store::{LogRefusal, OpenLog, Store};
-use crate::supervisor::{Supervisor, manager_of_environment};
 
 /// A slow reader pins at most this much in the kernel, in bytes.
 const SEND_BUFFER_BYTES: u32 = 64 << 10;
@@ -97,6 +96,9 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         geometry: store.geometry,
         jobs,
     };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anybody can be told that the node serves: from then on it is not to end without a goodbye.
+    let signals = Signals::watch(&runtime).context("signals cannot be watched")?;
     let (threads, inboxes) = start_shards(&common, starting)?;
     drop(common);
     state.set_recovered();
@@ -107,7 +109,8 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         let _ = std::io::stdout().write_all(banner.as_bytes());
     }
     let revocations = Revocations::new(revocations_file, revoked, inboxes.clone());
-    let ended = control(admin, admin_token, revocations, &state, metrics, inboxes, threads)?;
+    let plane = ControlPlane { admin, admin_token, revocations, state: state.clone(), metrics, signals };
+    let ended = plane.run(&runtime, inboxes, threads)?;
     files_thread.join().map_err(|_| anyhow::anyhow!("the files thread panicked"))?;
     if ended && !state.exit_failed() {
         tracing::info!("drained");
@@ -323,84 +326,4 @@ fn shard_thread(
         driver.listen(listener, kind);
     }
     driver.run().context("a shard's ring broke")
-}
-
-/// The control plane: admin HTTP and signals, until all shards have ended. Whether all ended well.
-fn control(
-    admin: TcpListener,
-    admin_token: Arc<AdminToken>,
-    revocations: Arc<Revocations>,
-    state: &Arc<NodeState>,
-    metrics: Vec<Arc<ShardMetrics>>,
-    inboxes: Vec<Inbox>,
-    threads: Vec<JoinHandle<anyhow::Result<()>>>,
-) -> anyhow::Result<bool> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let drain = {
-        let (state, inboxes, told) = (state.clone(), inboxes, Mutex::new(false));
-        Arc::new(move || {
-            let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if !std::mem::replace(&mut *told, true) {
-                state.set_draining();
-                tracing::info!("draining: no new connections, goodbyes are spread, acknowledgements go on");
-                inboxes.iter().for_each(|inbox| inbox.send(Command::Drain));
-            }
-        })
-    };
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(admin)?;
-        let (done, ended) = tokio::sync::oneshot::channel::<bool>();
-        thread::Builder::new().name("reaper".to_owned()).spawn(move || {
-            let well = threads.into_iter().all(|thread| match thread.join() {
-                Ok(Ok(())) => true,
-                Ok(Err(error)) => {
-                    tracing::error!("{error:#}");
-                    false
-                }
-                Err(_) => false,
-            });
-            // The receiver lives as long as the node runs.
-            let _ = done.send(well);
-        })?;
-        let supervisor = Supervisor::new(manager_of_environment(), metrics.clone());
-        supervisor.ready();
-        let (health, draining) = (state.clone(), drain.clone());
-        let context = AdminContext { state: health, metrics, admin_token, revocations, drain: draining };
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let admin = tokio::spawn(admin::serve(listener, context, async {
-            let _ = stopped.await;
-        }));
-        let signals = tokio::spawn(watch(state.clone(), supervisor, drain));
-        let well = ended.await.unwrap_or(false);
-        signals.abort();
-        let _ = stop.send(());
-        let _ = admin.await;
-        anyhow::Ok(well)
-    })
-}
-
-/// Drains on SIGTERM or SIGINT, and when a log has failed; keeps the service manager informed.
-async fn watch(state: Arc<NodeState>, mut supervisor: Supervisor, drain: Arc<impl Fn()>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return tracing::error!("signals cannot be watched: stop this node by the admin's /v1/drain");
-    };
-    let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
-    let mut told = false;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => drain(),
-            _ = interrupt.recv() => drain(),
-            _ = tick.tick() => if state.exit_failed() { drain() },
-        }
-        if !state.is_draining() {
-            supervisor.feed_watchdog();
-        } else if std::mem::replace(&mut told, true) {
-            supervisor.feed_watchdog_anyway();
-        } else {
-            supervisor.stopping();
-        }
-    }
 }

@@ -219,16 +219,24 @@ fn every_end_frees_everything() {
 #[track_caller]
 fn check_flood(node: &Node, times: usize, mut flood: impl FnMut()) {
     let mut witness = Chat::connect(node, "witness", "w");
-    flood();
-    node.wait_for_metric("connections", 1);
-    let before = node.resident_bytes();
-    for _ in 0..times {
-        flood();
-        witness.is_fine();
+    let mut round = |times: usize| {
+        for _ in 0..times {
+            flood();
+            witness.is_fine();
+        }
+        node.wait_for_metric("connections", 1);
+        node.resident_bytes()
+    };
+    // How much of a flood stands there at one time depends on how busy the machine is: what is lost grows with every round.
+    let mut needs = vec![round(1)];
+    while needs.len() < 5 {
+        let (before, after) = (needs[needs.len() - 1], round(times));
+        if after < before + LEFT_BYTES_MAX {
+            return;
+        }
+        needs.push(after);
     }
-    node.wait_for_metric("connections", 1);
-    let after = node.resident_bytes();
-    assert!(after < before + LEFT_BYTES_MAX, "{before} bytes before, {after} after");
+    panic!("every round leaves more behind: {needs:?} bytes");
 }
 
 /// Before they have a session, all peers of a shard together may be held 16 MiB. Beyond it they are told to come back,

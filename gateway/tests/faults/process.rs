@@ -84,6 +84,18 @@ fn a_drain_waits_for_nobody_who_does_not_listen() {
     drop(silent);
 }
 
+/// A service manager may stop a node in the moment in which it says that it serves.
+#[test]
+fn a_signal_in_the_first_moment_is_a_drain_too() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[]);
+    for _ in 0..20 {
+        node.terminate();
+        assert_eq!(node.ended().code(), Some(0));
+        node.restart();
+    }
+}
+
 /// One sender's life over several nodes: what it sent, and what was acknowledged.
 struct Letters {
     user: String,
