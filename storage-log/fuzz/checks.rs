@@ -117,8 +117,8 @@ fn look_around(log: &Log, disk: &Disk) {
         for key in [0, 1, 7, 100, u64::MAX] {
             let up = read_through(log, disk, Lookup::after(log, id, key, PAGE));
             let down = read_through(log, disk, Lookup::before(log, id, key, 0, PAGE));
-            for location in up.into_iter().chain(down).take(2) {
-                let mut search = HomeSearch::new(location);
+            for entry in up.into_iter().chain(down).take(2) {
+                let mut search = HomeSearch::new(entry);
                 for _ in 0..READS_MAX {
                     let Progress::Read(place) = search.poll(log) else {
                         break;
@@ -131,10 +131,10 @@ fn look_around(log: &Log, disk: &Disk) {
     }
 }
 
-fn read_through(log: &Log, disk: &Disk, mut lookup: Lookup) -> Option<storage_log::Location> {
+fn read_through(log: &Log, disk: &Disk, mut lookup: Lookup) -> Option<storage_log::Entry> {
     for _ in 0..READS_MAX {
         let Progress::Read(place) = lookup.poll(log) else {
-            return lookup.entries().first().map(|entry| entry.location);
+            return lookup.entries().first().copied();
         };
         let Some(block) = support::block(disk, place) else {
             // The file ends before it: a read that fails.

@@ -26,6 +26,11 @@ pub const SEGMENT_HEADER_BYTES: usize = BLOCK_BYTES_MAX;
 /// A batch is closed when it would pass this. Bounds the memory of one write and what recovery may have to drop.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
+/// An address says in its two highest bits how often its segment was rewritten: 0 as it was appended, then 1 and 2 in turn. A place
+/// that was looked up before is thus never taken for another record's; two are enough, as a segment is not rewritten again while
+/// somebody reads by its places of before.
+pub const GENERATION_SHIFT: u32 = 50;
+
 /// Head of a batch.
 pub const BATCH_HEADER_BYTES: usize = 64;
 
@@ -142,10 +147,12 @@ pub mod local_at {
     pub const CHAIN: Range<usize> = 24..28;
     /// Links behind the payload.
     pub const LINKS: Range<usize> = 28..30;
-    /// Bit 0: the next record belongs to the same group.
+    /// The bits below.
     pub const FLAGS: Range<usize> = 30..32;
     /// `FLAGS` bit: the next record belongs to the same group.
     pub const FLAG_GROUP_GOES_ON: u16 = 1;
+    /// `FLAGS` bit: its home stream begins behind it; it stays for its links.
+    pub const FLAG_FOR_LINKS: u16 = 2;
 }
 
 /// Portable part of a record, by field (offsets from the start of the portable part).
@@ -237,8 +244,14 @@ pub mod index_at {
     pub const RUNS: Range<usize> = 84..88;
     /// XXH3-64 of the fences and starts.
     pub const TAIL_SUM: Range<usize> = 88..96;
-    /// Length of the segment.
+    /// Length of the segment, as it was appended.
     pub const SEGMENT_BYTES: Range<usize> = 96..104;
+    /// In a cold segment: records in it.
+    pub const COLD_RECORDS: Range<usize> = 104..108;
+    /// In a cold segment: where they end.
+    pub const COLD_END: Range<usize> = 108..112;
+    /// In a cold segment: what was stored before is not in home streams any more, milliseconds since 1970.
+    pub const COLD_FROM: Range<usize> = 112..120;
 }
 
 /// A snapshot, by field: of its blocks, and of its footer.
@@ -274,6 +287,8 @@ pub const INDEX_FOOTER_BYTES: usize = 128;
 pub const INDEX_MAGIC: u32 = u32::from_le_bytes(*b"GHIX");
 /// `GHIS`, little endian.
 pub const SNAPSHOT_MAGIC: u32 = u32::from_le_bytes(*b"GHIS");
+/// `GHCS`, little endian.
+pub const COLD_MAGIC: u32 = u32::from_le_bytes(*b"GHCS");
 /// `GHSG`, little endian.
 pub const SEGMENT_MAGIC: u32 = u32::from_le_bytes(*b"GHSG");
 /// `GHBT`, little endian.

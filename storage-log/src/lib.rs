@@ -21,6 +21,7 @@
 
 mod batch;
 mod buffer;
+mod cold;
 pub mod format;
 mod glance;
 mod index;
@@ -35,6 +36,7 @@ mod walk;
 
 pub use batch::WriteBatch;
 pub use buffer::Buffer;
+pub use cold::{ColdWalk, Compaction, Retention};
 pub use glance::Glance;
 pub use index::{
     BlockPlace, Blocks, HomeSearch, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Lookup, Page, Postings,
@@ -42,9 +44,12 @@ pub use index::{
 };
 pub use location::{Entry, Head, Location};
 pub use log::{Answer, Draft, Durable, Log, LogConfig, Run, Stored, WriteError};
-pub use record::{Record, RecordError, StreamId, StreamKind};
+pub use record::{Record, RecordError, SCHEMA_GONE, StreamId, StreamKind};
 pub use recovery::{Damage, DamageKind, Dropped, Fed, Recovered, Scan};
-pub use segment::{Geometry, SegmentHeader, SegmentHeaderError, segment_file_name, segment_of_file_name};
+pub use segment::{
+    Geometry, SegmentHeader, SegmentHeaderError, as_appended, is_cold, segment_file_name,
+    segment_of_file_name,
+};
 pub use spare::SpareWork;
 pub use walk::{
     BatchFacts, DamagedRange, Met, RangeKind, Remains, Walk, WalkEnd, is_index_block_sound,

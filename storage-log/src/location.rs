@@ -4,7 +4,8 @@ use crate::format::RECORD_ALIGN;
 
 const BYTES_BITS: u32 = 16;
 
-/// Where a record stands: its byte in the log and its length, packed into 64 bits (48 + 16, in units of 16 bytes).
+/// Where a record stands: its byte in the log and its length, packed into 64 bits (48 + 16, in units of 16 bytes). Of the byte the two
+/// highest bits are the generation of its segment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Location(u64);
 
@@ -15,7 +16,7 @@ impl Location {
         assert!(lsn.is_multiple_of(unit) && (bytes as u64).is_multiple_of(unit));
         assert!(
             place < 1 << (64 - BYTES_BITS) && length < 1 << BYTES_BITS,
-            "a log holds 4 PiB, a record 1 MiB"
+            "a log holds 1 PiB, a record 1 MiB"
         );
         Self(place << BYTES_BITS | length)
     }

@@ -18,7 +18,7 @@ use crate::format::{
 use crate::index::{Index, IndexJob, Inserted, Kinds, Postings, Role, SealedSegment, SegmentEnd};
 use crate::location::{Head, Location};
 use crate::record::{Parts, Record, RecordError, StreamId, record_bytes};
-use crate::segment::Geometry;
+use crate::segment::{Geometry, is_cold};
 use crate::spare::{Spare, SpareWork};
 use crate::tail::Tail;
 
@@ -515,10 +515,24 @@ impl Log {
         }
     }
 
-    /// Where the record of a stream that keeps only the last one stands, if that one is durable.
+    /// Where the record of a stream that keeps only the last one was written, if that one is durable; if it [may have
+    /// moved](Log::may_have_moved), [`crate::Lookup::last`] finds it.
     #[must_use]
     pub fn last(&self, stream: StreamId) -> Option<Location> {
-        self.index.last(stream).filter(|location| location.lsn() < self.durable_lsn)
+        self.index
+            .last(stream)
+            .filter(|location| is_cold(location.lsn()) || location.lsn() < self.durable_lsn)
+    }
+
+    /// Whether a place may not be where its record stands any more, because its segment was rewritten.
+    #[must_use]
+    pub fn may_have_moved(&self, location: Location) -> bool {
+        self.index.may_have_moved(location)
+    }
+
+    /// A sealed segment was rewritten. What was looked up before holds good as long as its old file can be read.
+    pub fn handle_compacted(&mut self, sealed: SealedSegment) {
+        self.index.replace_sealed(sealed);
     }
 
     /// The next index file to write, once all of a segment and something of the next are durable. Says so once;

@@ -48,6 +48,9 @@ impl fmt::Debug for StreamId {
     }
 }
 
+/// Schema of a record whose payload is gone: only that there was one is known.
+pub const SCHEMA_GONE: u16 = 0;
+
 /// Why bytes are not the record that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecordError {
@@ -153,6 +156,49 @@ fn stream_of(portable: &[u8]) -> StreamId {
     }
 }
 
+/// The bytes of a record at another place. What leaves the node of it stays the same, byte for byte.
+pub(crate) fn moved(record: &Record<'_>, lsn: u64, is_at_home: bool) -> Vec<u8> {
+    let mut bytes = record.bytes.to_vec();
+    let links_start = LOCAL_BYTES + PORTABLE_BYTES + record.payload_bytes;
+    let links_end = links_start + usize::from(read_u16(&bytes, local_at::LINKS)) * LINK_BYTES;
+    let flags = if is_at_home { 0 } else { local_at::FLAG_FOR_LINKS };
+    put(&mut bytes, local_at::LSN, &lsn.to_le_bytes());
+    put(&mut bytes, local_at::CHAIN, &[0; 4]);
+    put(&mut bytes, local_at::FLAGS, &flags.to_le_bytes());
+    let checksum = local_checksum(&bytes, &bytes[links_start..links_end]);
+    put(&mut bytes, local_at::CHECKSUM, &checksum.to_le_bytes());
+    bytes
+}
+
+/// What stays of the newest record of a stream when its content goes: its number, time and count, so that none is given again.
+pub(crate) mod stub {
+    use super::{LOCAL_BYTES, PORTABLE_BYTES, Parts, RECORD_ALIGN, Record};
+
+    /// Length, in [`RECORD_ALIGN`].
+    pub(crate) const UNITS: u16 = ((LOCAL_BYTES + PORTABLE_BYTES) / RECORD_ALIGN) as u16;
+
+    /// The stub of a record, to stand at `lsn`.
+    pub(crate) fn of(record: &Record<'_>, lsn: u64) -> Vec<u8> {
+        let parts = Parts {
+            stream: record.stream(),
+            epoch: record.epoch(),
+            position: record.position(),
+            lsn,
+            chain: 0,
+            group_goes_on: false,
+            schema: super::SCHEMA_GONE,
+            seq: record.seq(),
+            at: record.at(),
+            message_count: record.message_count(),
+            payload: &[],
+            links: &[],
+        };
+        let mut bytes = Vec::with_capacity(usize::from(UNITS) * RECORD_ALIGN);
+        parts.write(&mut bytes);
+        bytes
+    }
+}
+
 /// A verified record: every checksum held when the view was made.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
@@ -234,12 +280,23 @@ impl<'a> Record<'a> {
         read_u64(self.bytes, local_at::POSITION)
     }
 
+    /// Where it stands in the log: its segment's generation and base, and the place in it.
+    #[must_use]
+    pub fn lsn(&self) -> u64 {
+        read_u64(self.bytes, local_at::LSN)
+    }
+
     pub(crate) fn epoch(&self) -> u32 {
         read_u32(self.bytes, local_at::EPOCH)
     }
 
     pub(crate) fn group_goes_on(&self) -> bool {
         read_u16(self.bytes, local_at::FLAGS) & local_at::FLAG_GROUP_GOES_ON != 0
+    }
+
+    /// It has left its home stream, and stays for its links.
+    pub(crate) fn is_for_links(&self) -> bool {
+        read_u16(self.bytes, local_at::FLAGS) & local_at::FLAG_FOR_LINKS != 0
     }
 
     /// The payload, without padding.

@@ -17,7 +17,7 @@ use crate::index::{IndexFooter, IndexJob, Inserted, Role, SealedSegment, Segment
 use crate::location::{Head, Location};
 use crate::log::{Log, LogConfig, Run};
 use crate::record::{Record, StreamId};
-use crate::segment::{Geometry, SegmentHeader, SegmentHeaderError};
+use crate::segment::{Geometry, SegmentHeader, SegmentHeaderError, as_appended};
 
 /// Why a log is not opened. Nothing was changed on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,7 +139,7 @@ impl Scan {
     pub fn open_segment(&mut self, base: u64, header: &[u8]) -> Result<(), Damage> {
         let damage = |kind| Err(Damage { segment: base, offset: 0, kind });
         let expected = self.segment.map_or(0, |segment| segment + self.geometry.segment_bytes);
-        if base != expected {
+        if as_appended(base) != expected {
             return damage(DamageKind::Missing);
         }
         let header = match SegmentHeader::parse(header) {
@@ -155,7 +155,7 @@ impl Scan {
         {
             return damage(DamageKind::Foreign);
         }
-        self.segment = Some(base);
+        self.segment = Some(as_appended(base));
         self.beyond = None;
         Ok(())
     }
@@ -328,8 +328,9 @@ impl Scan {
     /// segment. `false`: they do not belong together, and the scan is of no use any more.
     #[must_use]
     pub fn enter_index(&mut self, footer: &IndexFooter, tail: &[u8]) -> bool {
-        let within = footer.base + SEGMENT_HEADER_BYTES as u64..=footer.base + self.geometry.segment_bytes;
-        let belongs = self.segment == Some(footer.base)
+        let base = as_appended(footer.base);
+        let within = base + SEGMENT_HEADER_BYTES as u64..=base + self.geometry.segment_bytes;
+        let belongs = self.segment == Some(base)
             && self.log.next_position == footer.first_position
             && footer.first_position <= footer.next_position
             && within.contains(&footer.end.end_lsn);
@@ -338,7 +339,11 @@ impl Scan {
         };
         self.log.index.enter_sealed(sealed, runs.len() as u64);
         runs.into_iter().for_each(|run| self.log.enter_run(run));
-        self.records += footer.next_position - footer.first_position;
+        self.records += if footer.is_cold() {
+            u64::from(footer.cold.records)
+        } else {
+            footer.next_position - footer.first_position
+        };
         self.log.next_position = footer.next_position;
         self.log.previous = footer.end.previous;
         self.log.clock = self.log.clock.max(footer.clock());

@@ -4,9 +4,27 @@
 //! left of a segment when the next batch no longer fits stays zero.
 
 use crate::format::{
-    BATCH_BYTES_MAX, BLOCK_BYTES_MAX, FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC,
-    is_block, put, read_u16, read_u32, read_u64, round_up, segment_at,
+    BATCH_BYTES_MAX, BLOCK_BYTES_MAX, COLD_MAGIC, FORMAT_VERSION, GENERATION_SHIFT, SEGMENT_BYTES,
+    SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, is_block, put, read_u16, read_u32, read_u64, round_up, segment_at,
 };
+
+/// Whether an address is of a segment that was rewritten: a cold one.
+#[must_use]
+pub const fn is_cold(lsn: u64) -> bool {
+    lsn >> GENERATION_SHIFT != 0
+}
+
+/// The address without its generation: where it would be in the segment as it was appended.
+#[must_use]
+pub const fn as_appended(lsn: u64) -> u64 {
+    lsn & ((1 << GENERATION_SHIFT) - 1)
+}
+
+/// The base that the segment at `base` has once it is rewritten.
+pub(crate) const fn rewritten(base: u64) -> u64 {
+    let generation = if base >> GENERATION_SHIFT == 1 { 2 } else { 1 };
+    as_appended(base) | generation << GENERATION_SHIFT
+}
 
 /// How a log is cut, fixed when its store is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,16 +56,16 @@ impl Geometry {
             && self.segment_bytes >= (SEGMENT_HEADER_BYTES + self.batch_bytes_max) as u64
     }
 
-    /// Base of the segment that holds `lsn`.
+    /// Base of the segment that holds `lsn`, of the same generation.
     #[must_use]
     pub const fn segment_of(&self, lsn: u64) -> u64 {
-        lsn - lsn % self.segment_bytes
+        lsn - self.offset_of(lsn)
     }
 
     /// Where `lsn` stands in its segment.
     #[must_use]
     pub const fn offset_of(&self, lsn: u64) -> u64 {
-        lsn % self.segment_bytes
+        as_appended(lsn) % self.segment_bytes
     }
 
     /// Whether a batch of `bytes` at `lsn` keeps the batch limit and ends within the segment.
@@ -86,7 +104,7 @@ impl SegmentHeader {
     #[must_use]
     pub fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
-        put(&mut bytes, segment_at::MAGIC, &SEGMENT_MAGIC.to_le_bytes());
+        put(&mut bytes, segment_at::MAGIC, &magic(self.base).to_le_bytes());
         put(&mut bytes, segment_at::VERSION, &FORMAT_VERSION.to_le_bytes());
         put(&mut bytes, segment_at::LOG, &self.log.to_le_bytes());
         put(&mut bytes, segment_at::BLOCK, &(self.block_bytes as u32).to_le_bytes());
@@ -105,7 +123,8 @@ impl SegmentHeader {
     pub fn parse(bytes: &[u8]) -> Result<Self, SegmentHeaderError> {
         let bytes = bytes.get(..segment_at::END).ok_or(SegmentHeaderError::Damaged)?;
         let checksum = crc32c::crc32c(&bytes[segment_at::CHECKSUM.end..]);
-        if read_u32(bytes, segment_at::MAGIC) != SEGMENT_MAGIC
+        let base = read_u64(bytes, segment_at::BASE);
+        if read_u32(bytes, segment_at::MAGIC) != magic(base)
             || read_u32(bytes, segment_at::CHECKSUM) != checksum
         {
             return Err(SegmentHeaderError::Damaged);
@@ -122,16 +141,22 @@ impl SegmentHeader {
             block_bytes,
             store: bytes[segment_at::STORE].try_into().expect("an id of 16 bytes"),
             log: read_u16(bytes, segment_at::LOG),
-            base: read_u64(bytes, segment_at::BASE),
+            base,
             segment_bytes: read_u64(bytes, segment_at::BYTES),
         })
     }
 }
 
-/// Name of the segment file at `base`: `seg-<base, 16 hex digits>.log`.
+const fn magic(base: u64) -> u32 {
+    if is_cold(base) { COLD_MAGIC } else { SEGMENT_MAGIC }
+}
+
+/// Name of the segment file at `base`: `seg-<base, 16 hex digits>.log`, or `.cold` when it was rewritten. The name does not say the
+/// generation: its header does.
 #[must_use]
 pub fn segment_file_name(base: u64) -> String {
-    format!("seg-{base:016x}.log")
+    let ending = if is_cold(base) { "cold" } else { "log" };
+    format!("seg-{:016x}.{ending}", as_appended(base))
 }
 
 /// The base that a file name stands for; `None` for any other file.

@@ -126,7 +126,9 @@ impl Fetch {
                 Progress::Read(block) => return self.ask_block(place as u32, block),
                 Progress::Damaged(block) => return Step::IndexDamaged(block),
                 Progress::Done => {
-                    let home = search.found().expect("the entry came from the same index");
+                    // One that is kept for its links alone is in no conversation that could be told of a gap.
+                    let nowhere = (StreamId { kind: found.stream.kind, id: [0; 16] }, 0);
+                    let home = search.found().unwrap_or(nowhere);
                     damages.remember(found.entry.location, home);
                     self.slots[place] = Slot::Filled(gap(found.entry, home));
                 }
@@ -159,7 +161,7 @@ impl Fetch {
             Some(record) => Slot::Filled(linked(&record)),
             None => match damages.home_of(found.stream, found.entry) {
                 Some(home) => Slot::Filled(gap(found.entry, home)),
-                None => Slot::Unnamed(found, HomeSearch::new(location)),
+                None => Slot::Unnamed(found, HomeSearch::new(found.entry)),
             },
         };
     }

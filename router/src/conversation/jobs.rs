@@ -66,7 +66,11 @@ impl ConversationSide {
             }
             Some(location) => {
                 slot.busy = true;
-                let fetch = Fetch::of_record(stream, location);
+                let fetch = if log.may_have_moved(location) {
+                    Fetch::of_lookups(vec![Lookup::last(log, stream, location)])
+                } else {
+                    Fetch::of_record(stream, location)
+                };
                 self.run(Job { purpose: Purpose::Load { conversation }, fetch }, log);
             }
         }

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use crate::format::{
-    FORMAT_VERSION, INDEX_FOOTER_BYTES, INDEX_MAGIC, index_at, put, read_u16, read_u32, read_u64,
+    BLOCK_BYTES_MAX, FORMAT_VERSION, INDEX_FOOTER_BYTES, INDEX_MAGIC, index_at, put, read_u16, read_u32,
+    read_u64,
 };
 use crate::log::{LogConfig, Run};
 use crate::record::StreamId;
-use crate::segment::segment_file_name;
+use crate::segment::{as_appended, is_cold, segment_file_name};
 
 use super::block::{BlockWriter, INDEX_BLOCK_BYTES, fence};
 use super::postings::{SegmentPostings, StreamPostings};
@@ -42,8 +43,11 @@ pub struct IndexJob {
 /// What memory holds of a segment whose postings are in a file.
 #[derive(Clone, Debug)]
 pub struct SealedSegment {
+    /// With its generation.
     pub(crate) base: u64,
     pub(crate) first_position: u64,
+    /// Where in the file its blocks begin: behind the records of a cold segment.
+    pub(crate) blocks_at: u64,
     fences: Box<[u32]>,
 }
 
@@ -74,38 +78,33 @@ impl IndexJob {
             }
         }
         writer.flush(&mut out)?;
-        let mut tail: Vec<u8> = writer.fences.iter().flat_map(|fence| fence.to_le_bytes()).collect();
-        for run in &self.runs {
-            tail.extend_from_slice(&run.id);
-            tail.extend_from_slice(&run.first_position.to_le_bytes());
-        }
+        let tail = tail_bytes(&writer.fences, &self.runs);
         out(&tail)?;
-        out(&self.footer(writer.fences.len(), &tail))?;
-        let (base, first_position) = (self.postings.base, self.postings.first_position);
-        Ok(SealedSegment { base, first_position, fences: writer.fences.into() })
+        let footer = IndexFooter {
+            base: self.postings.base,
+            first_position: self.postings.first_position,
+            next_position: self.postings.next_position,
+            end: self.end,
+            durable_lsn: self.durable_lsn,
+            clock: self.clock,
+            blocks: 0,
+            runs: 0,
+            tail_sum: 0,
+            cold: ColdFacts::default(),
+        };
+        out(&footer.with_tail(writer.fences.len(), self.runs.len(), &tail).encode(&self.config))?;
+        Ok(SealedSegment::new(&footer, 0, writer.fences))
     }
+}
 
-    fn footer(&self, blocks: usize, tail: &[u8]) -> [u8; INDEX_FOOTER_BYTES] {
-        let mut bytes = [0; INDEX_FOOTER_BYTES];
-        put(&mut bytes, index_at::MAGIC, &INDEX_MAGIC.to_le_bytes());
-        put(&mut bytes, index_at::VERSION, &FORMAT_VERSION.to_le_bytes());
-        put(&mut bytes, index_at::LOG, &self.config.number.to_le_bytes());
-        put(&mut bytes, index_at::BLOCKS, &(blocks as u32).to_le_bytes());
-        put(&mut bytes, index_at::STORE, &self.config.store);
-        put(&mut bytes, index_at::BASE, &self.postings.base.to_le_bytes());
-        put(&mut bytes, index_at::FIRST_POSITION, &self.postings.first_position.to_le_bytes());
-        put(&mut bytes, index_at::NEXT_POSITION, &self.postings.next_position.to_le_bytes());
-        put(&mut bytes, index_at::END_LSN, &self.end.end_lsn.to_le_bytes());
-        put(&mut bytes, index_at::DURABLE_LSN, &self.durable_lsn.to_le_bytes());
-        put(&mut bytes, index_at::CLOCK, &self.clock.to_le_bytes());
-        put(&mut bytes, index_at::PREVIOUS, &self.end.previous.to_le_bytes());
-        put(&mut bytes, index_at::RUNS, &(self.runs.len() as u32).to_le_bytes());
-        put(&mut bytes, index_at::TAIL_SUM, &xxhash_rust::xxh3::xxh3_64(tail).to_le_bytes());
-        put(&mut bytes, index_at::SEGMENT_BYTES, &self.config.geometry.segment_bytes.to_le_bytes());
-        let checksum = crc32c::crc32c(&bytes[index_at::CHECKSUM.end..]);
-        put(&mut bytes, index_at::CHECKSUM, &checksum.to_le_bytes());
-        bytes
+/// What stands between the blocks and the footer.
+pub(crate) fn tail_bytes(fences: &[u32], runs: &[Run]) -> Vec<u8> {
+    let mut tail: Vec<u8> = fences.iter().flat_map(|fence| fence.to_le_bytes()).collect();
+    for run in runs {
+        tail.extend_from_slice(&run.id);
+        tail.extend_from_slice(&run.first_position.to_le_bytes());
     }
+    tail
 }
 
 /// The footer of an index file that belongs to its segment.
@@ -120,6 +119,18 @@ pub struct IndexFooter {
     blocks: u32,
     runs: u32,
     tail_sum: u64,
+    pub(crate) cold: ColdFacts,
+}
+
+/// What the footer says beside, of a cold segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ColdFacts {
+    /// Records in it.
+    pub(crate) records: u32,
+    /// Where they end.
+    pub(crate) end: u32,
+    /// What was stored before is not in home streams any more, milliseconds since 1970.
+    pub(crate) from: u64,
 }
 
 impl IndexFooter {
@@ -133,7 +144,8 @@ impl IndexFooter {
             && read_u16(bytes, index_at::LOG) == config.number
             && bytes[index_at::STORE] == config.store
             && read_u64(bytes, index_at::BASE) == base
-            && read_u64(bytes, index_at::SEGMENT_BYTES) == config.geometry.segment_bytes;
+            && read_u64(bytes, index_at::SEGMENT_BYTES) == config.geometry.segment_bytes
+            && (is_cold(base) || read_u32(bytes, index_at::COLD_END) == 0);
         belongs.then(|| Self {
             base,
             first_position: read_u64(bytes, index_at::FIRST_POSITION),
@@ -147,7 +159,60 @@ impl IndexFooter {
             blocks: read_u32(bytes, index_at::BLOCKS),
             runs: read_u32(bytes, index_at::RUNS),
             tail_sum: read_u64(bytes, index_at::TAIL_SUM),
+            cold: ColdFacts {
+                records: read_u32(bytes, index_at::COLD_RECORDS),
+                end: read_u32(bytes, index_at::COLD_END),
+                from: read_u64(bytes, index_at::COLD_FROM),
+            },
         })
+    }
+
+    /// The footer's bytes, with other facts about its blocks and tail.
+    pub(crate) fn encode(&self, config: &LogConfig) -> [u8; INDEX_FOOTER_BYTES] {
+        let mut bytes = [0; INDEX_FOOTER_BYTES];
+        put(&mut bytes, index_at::MAGIC, &INDEX_MAGIC.to_le_bytes());
+        put(&mut bytes, index_at::VERSION, &FORMAT_VERSION.to_le_bytes());
+        put(&mut bytes, index_at::LOG, &config.number.to_le_bytes());
+        put(&mut bytes, index_at::BLOCKS, &self.blocks.to_le_bytes());
+        put(&mut bytes, index_at::STORE, &config.store);
+        put(&mut bytes, index_at::BASE, &self.base.to_le_bytes());
+        put(&mut bytes, index_at::FIRST_POSITION, &self.first_position.to_le_bytes());
+        put(&mut bytes, index_at::NEXT_POSITION, &self.next_position.to_le_bytes());
+        put(&mut bytes, index_at::END_LSN, &self.end.end_lsn.to_le_bytes());
+        put(&mut bytes, index_at::DURABLE_LSN, &self.durable_lsn.to_le_bytes());
+        put(&mut bytes, index_at::CLOCK, &self.clock.to_le_bytes());
+        put(&mut bytes, index_at::PREVIOUS, &self.end.previous.to_le_bytes());
+        put(&mut bytes, index_at::RUNS, &self.runs.to_le_bytes());
+        put(&mut bytes, index_at::TAIL_SUM, &self.tail_sum.to_le_bytes());
+        put(&mut bytes, index_at::SEGMENT_BYTES, &config.geometry.segment_bytes.to_le_bytes());
+        put(&mut bytes, index_at::COLD_RECORDS, &self.cold.records.to_le_bytes());
+        put(&mut bytes, index_at::COLD_END, &self.cold.end.to_le_bytes());
+        put(&mut bytes, index_at::COLD_FROM, &self.cold.from.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes[index_at::CHECKSUM.end..]);
+        put(&mut bytes, index_at::CHECKSUM, &checksum.to_le_bytes());
+        bytes
+    }
+
+    /// The same, of a tail with these fences and starts.
+    pub(crate) fn with_tail(self, blocks: usize, runs: usize, tail: &[u8]) -> Self {
+        Self { blocks: blocks as u32, runs: runs as u32, tail_sum: xxhash_rust::xxh3::xxh3_64(tail), ..self }
+    }
+
+    /// The same, of the segment that this one becomes.
+    pub(crate) fn of_cold(self, base: u64, cold: ColdFacts) -> Self {
+        Self { base, cold, ..self }
+    }
+
+    /// Whether it is of a cold segment.
+    #[must_use]
+    pub fn is_cold(&self) -> bool {
+        is_cold(self.base)
+    }
+
+    /// What was stored before is not in home streams any more, milliseconds since 1970; 0 in a segment that is not cold.
+    #[must_use]
+    pub fn kept_from(&self) -> u64 {
+        self.cold.from
     }
 
     /// Blocks in front of the tail.
@@ -166,7 +231,19 @@ impl IndexFooter {
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         let blocks = u64::from(self.blocks) * INDEX_BLOCK_BYTES as u64;
-        blocks + (self.tail_bytes() + INDEX_FOOTER_BYTES) as u64
+        self.blocks_at() + blocks + (self.tail_bytes() + INDEX_FOOTER_BYTES) as u64
+    }
+
+    /// Where the records of a cold segment end, as an offset in its file.
+    #[must_use]
+    pub fn records_end(&self) -> u64 {
+        u64::from(self.cold.end)
+    }
+
+    /// Where the blocks begin in the file: behind the records of a cold segment.
+    #[must_use]
+    pub fn blocks_at(&self) -> u64 {
+        u64::from(self.cold.end).next_multiple_of(BLOCK_BYTES_MAX as u64)
     }
 
     /// Where the batches of the segment end.
@@ -198,12 +275,22 @@ impl IndexFooter {
             id: run[..16].try_into().expect("an id of 16 bytes"),
             first_position: read_u64(run, 16..24),
         });
-        let sealed = SealedSegment { base: self.base, first_position: self.first_position, fences };
-        Some((sealed, runs.collect()))
+        Some((SealedSegment::new(self, self.blocks_at(), fences), runs.collect()))
     }
 }
 
 impl SealedSegment {
+    pub(crate) fn new(footer: &IndexFooter, blocks_at: u64, fences: Vec<u32>) -> Self {
+        let IndexFooter { base, first_position, .. } = *footer;
+        Self { base, first_position, blocks_at, fences: fences.into() }
+    }
+
+    /// First byte of its segment in the log, with its generation.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
     /// The blocks that may hold pieces of `stream`: the one whose front is below it, to the last that begins like it.
     pub(crate) fn blocks_of(&self, stream: StreamId) -> std::ops::Range<u32> {
         let prefix = fence(stream.id);
@@ -224,5 +311,5 @@ impl SealedSegment {
 /// Name of the index file of the segment at `base`: `seg-<base, 16 hex digits>.idx`.
 #[must_use]
 pub fn index_file_name(base: u64) -> String {
-    segment_file_name(base).replace(".log", ".idx")
+    segment_file_name(as_appended(base)).replace(".log", ".idx")
 }

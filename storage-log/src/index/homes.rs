@@ -1,47 +1,53 @@
 //! Finding what a damaged record was: its bytes may not say, but the index of its segment does.
 
-use crate::location::Location;
+use crate::location::Entry;
 use crate::log::Log;
 use crate::record::StreamId;
 
 use super::Role;
 use super::block::Pieces;
 use super::lookup::{BlockPlace, Progress};
-use super::postings::{Keys, SegmentPostings};
+use super::postings::SegmentPostings;
 
-/// A search for the home stream and sequence of the record at a location. Looks through its whole segment.
+/// A search for the home stream and sequence of a record that is known by a link. Looks through its whole segment.
 #[derive(Clone, Debug)]
 pub struct HomeSearch {
-    location: Location,
+    /// As the link has it: `key` is a position.
+    entry: Entry,
     next: u32,
+    /// Base of the segment that `next` counts in.
+    base: u64,
     block: Option<Vec<u8>>,
     found: Option<(StreamId, u64)>,
 }
 
 impl HomeSearch {
-    /// Searches for the record at `location`.
+    /// Searches for the record that a linked stream has as `entry`.
     #[must_use]
-    pub fn new(location: Location) -> Self {
-        Self { location, next: 0, block: None, found: None }
+    pub fn new(entry: Entry) -> Self {
+        Self { entry, next: 0, base: 0, block: None, found: None }
     }
 
     /// Goes on as far as memory and what was fed lead.
     pub fn poll(&mut self, log: &Log) -> Progress {
-        let base = log.geometry().segment_of(self.location.lsn());
-        let number = log.index.number_of(base);
+        let number = log.index.number_of(log.geometry().segment_of(self.entry.location.lsn()));
         let Some(sealed) = log.index.sealed(number) else {
             let postings = log.index.postings(number);
             self.found = postings.and_then(|postings| self.find_in(postings, log));
             return Progress::Done;
         };
+        if self.base != sealed.base {
+            // It begins, or the segment was rewritten meanwhile.
+            (self.base, self.next, self.block) = (sealed.base, 0, None);
+        }
+        let place = |number| BlockPlace { base: sealed.base, number, blocks_at: sealed.blocks_at };
         if let Some(block) = self.block.take() {
-            let place = BlockPlace { base, number: self.next };
-            let Some(mut pieces) = Pieces::of(&block, base, self.next) else {
-                return Progress::Damaged(place);
+            let Some(mut pieces) = Pieces::of(&block, sealed.base, self.next) else {
+                return Progress::Damaged(place(self.next));
             };
             self.found = pieces.find_map(|piece| {
-                let at =
-                    self.home_place(piece.stream, log, piece.len(), |at| piece.posting(at).location(base))?;
+                let position = |at| sealed.first_position + piece.posting(at).position();
+                let at = self.home_place(piece.stream, log, piece.len(), position)?;
                 Some((piece.stream, piece.list.first_key + u64::from(piece.place) + at))
             });
             self.next += 1;
@@ -49,7 +55,7 @@ impl HomeSearch {
         if self.found.is_some() || self.next == sealed.blocks() {
             return Progress::Done;
         }
-        Progress::Read(BlockPlace { base, number: self.next })
+        Progress::Read(place(self.next))
     }
 
     /// Takes the block that was asked for.
@@ -57,7 +63,7 @@ impl HomeSearch {
         self.block = Some(block);
     }
 
-    /// What was found; `None` for a place where no home record begins.
+    /// What was found; `None` for a record that is in no home stream.
     #[must_use]
     pub fn found(&self) -> Option<(StreamId, u64)> {
         self.found
@@ -65,12 +71,9 @@ impl HomeSearch {
 
     fn find_in(&self, postings: &SegmentPostings, log: &Log) -> Option<(StreamId, u64)> {
         postings.streams.iter().flatten().find_map(|(stream, list)| {
-            let location = |at: usize| list.entries[at].location(postings.base);
-            let at = self.home_place(*stream, log, list.entries.len(), location)?;
-            Some((
-                *stream,
-                postings.entry(Keys::Sequences, &list.list, at as usize, list.entries[at as usize]).key,
-            ))
+            let position = |at: usize| postings.first_position + list.entries[at].position();
+            let at = self.home_place(*stream, log, list.entries.len(), position)?;
+            Some((*stream, list.list.first_key + at))
         })
     }
 
@@ -80,11 +83,11 @@ impl HomeSearch {
         stream: StreamId,
         log: &Log,
         len: usize,
-        location: impl Fn(usize) -> Location,
+        position: impl Fn(usize) -> u64,
     ) -> Option<u64> {
         if log.index.role(stream.kind) != Some(Role::Home) {
             return None;
         }
-        (0..len).find(|at| location(*at) == self.location).map(|at| at as u64)
+        (0..len).find(|at| position(*at) == self.entry.key).map(|at| at as u64)
     }
 }

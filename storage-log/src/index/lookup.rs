@@ -3,9 +3,10 @@
 //! A [`Lookup`] says which block it needs next and is fed it; it never waits and never reads by itself. Most are answered from
 //! memory at once: what catches up after a second, and what reads the newest page.
 
-use crate::location::Entry;
+use crate::location::{Entry, Location};
 use crate::log::Log;
 use crate::record::StreamId;
+use crate::segment::is_cold;
 
 use super::block::{INDEX_BLOCK_BYTES, Piece, Pieces};
 use super::file::SealedSegment;
@@ -15,17 +16,19 @@ use super::resident::Chain;
 /// A block of an index file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BlockPlace {
-    /// Base of its segment.
+    /// Base of its segment, with its generation.
     pub base: u64,
-    /// Its number in the file, from 0.
+    /// Its number among the blocks of the file, from 0.
     pub number: u32,
+    /// Where in the file the blocks begin.
+    pub(crate) blocks_at: u64,
 }
 
 impl BlockPlace {
     /// Where it stands in the file.
     #[must_use]
     pub fn offset(self) -> u64 {
-        u64::from(self.number) * INDEX_BLOCK_BYTES as u64
+        self.blocks_at + u64::from(self.number) * INDEX_BLOCK_BYTES as u64
     }
 }
 
@@ -89,6 +92,8 @@ pub struct Lookup {
     /// Number of the segment looked at; 0 is behind the oldest.
     segment: u32,
     at: Option<At>,
+    /// The generation of it that `at` is of, as its base.
+    base: u64,
     /// Segments that follow in the other direction, the next one last.
     path: Vec<u32>,
     /// Came here by a jump from this segment, with this one before it.
@@ -114,6 +119,14 @@ impl Lookup {
         Self::new(log, stream, Direction::Down, before, floor, page)
     }
 
+    /// The newest record of a stream that keeps the last, where it stands now: [`Log::last`] says where it stood.
+    #[must_use]
+    pub fn last(log: &Log, stream: StreamId, location: Location) -> Self {
+        let page = Page { items_max: 1, bytes_max: usize::MAX };
+        let segment = log.index.number_of(log.geometry().segment_of(location.lsn()));
+        Self { segment, ..Self::before(log, stream, u64::MAX, 0, page) }
+    }
+
     fn new(log: &Log, stream: StreamId, direction: Direction, bound: u64, floor: u64, page: Page) -> Self {
         let nothing = direction == Direction::Up && !log.has_after(stream, bound - 1);
         Self {
@@ -126,6 +139,7 @@ impl Lookup {
             stage: if nothing { Stage::Over } else { Stage::Seek },
             segment: log.index.newest_segment(stream),
             at: None,
+            base: 0,
             path: Vec::new(),
             jumped: None,
             may_jump: true,
@@ -179,7 +193,7 @@ impl Lookup {
     fn step_open(&mut self, log: &Log) {
         let postings = log.index.postings(self.segment);
         let Some(list) = postings.and_then(|postings| postings.get(self.stream)) else {
-            return self.leave_unfound();
+            return self.leave_unfound(0);
         };
         if self.stage == Stage::Seek && !self.arrive(&list.list) {
             return;
@@ -202,9 +216,13 @@ impl Lookup {
     }
 
     fn step_sealed(&mut self, sealed: &SealedSegment, log: &Log) -> Option<Progress> {
+        if self.at.is_some() && self.base != sealed.base {
+            self.begin_again();
+        }
+        self.base = sealed.base;
         let blocks = sealed.blocks_of(self.stream);
         if blocks.is_empty() {
-            self.leave_unfound();
+            self.leave_unfound(sealed.base);
             return None;
         }
         let at = *self.at.get_or_insert(At::Within { first: blocks.start, end: blocks.end });
@@ -213,7 +231,7 @@ impl Lookup {
             At::Within { first, end } => first + (end - first) / 2,
             At::Block(number) => number,
         };
-        let place = BlockPlace { base: sealed.base, number };
+        let place = BlockPlace { base: sealed.base, number, blocks_at: sealed.blocks_at };
         let block = match self.held.take() {
             Some((held, block)) if held == place => block,
             _ => return Some(Progress::Read(place)),
@@ -263,7 +281,7 @@ impl Lookup {
                 self.at = Some(At::Block(number + 1));
                 return;
             }
-            return self.leave_unfound();
+            return self.leave_unfound(sealed.base);
         };
         if self.stage == Stage::Seek && !self.arrive(&piece.list) {
             return;
@@ -316,11 +334,31 @@ impl Lookup {
         false
     }
 
-    /// The stream is not in a segment that was said to hold it, which an index that was made anew may say: the one before
-    /// is looked at.
-    fn leave_unfound(&mut self) {
-        let next = self.segment - 1;
-        self.go_on(Chain { newest: next, jump: 0 });
+    /// The stream is not in a segment that was said to hold it. An index that was made anew may say so, and then the one before is
+    /// looked at. One that was rewritten held it: nothing older is kept.
+    fn leave_unfound(&mut self, base: u64) {
+        if !is_cold(base) {
+            return self.go_on(Chain { newest: self.segment - 1, jump: 0 });
+        }
+        if let Some((from, step)) = self.jumped.take() {
+            self.path.push(from);
+            (self.segment, self.at, self.may_jump) = (step, None, false);
+        } else if self.direction == Direction::Up {
+            self.stage = Stage::Take;
+            (self.segment, self.at) = (self.path.pop().unwrap_or(0), None);
+        } else {
+            self.go_on(Chain::default());
+        }
+    }
+
+    /// The segment was rewritten meanwhile: what is not taken yet is looked for there once more.
+    fn begin_again(&mut self) {
+        self.at = None;
+        match (self.direction, self.entries.last()) {
+            (Direction::Up, Some(last)) => self.bound = self.bound.max(last.key + 1),
+            (Direction::Down, Some(last)) => self.bound = self.bound.min(last.key),
+            (_, None) => {}
+        }
     }
 
     /// What an index says stands before a segment does, whatever it says: a lookup always ends.
@@ -342,7 +380,7 @@ impl Lookup {
     /// Takes an entry, if there is room for it and it is wanted. Whether the next one is wanted too.
     fn take(&mut self, entry: Entry, log: &Log) -> bool {
         let below = entry.key < self.floor;
-        let undurable = entry.location.lsn() >= log.durable_lsn;
+        let undurable = !is_cold(entry.location.lsn()) && entry.location.lsn() >= log.durable_lsn;
         let full = self.entries.len() == self.page.items_max
             || (self.bytes + entry.location.bytes() > self.page.bytes_max && !self.entries.is_empty());
         if below || undurable || full {

@@ -9,11 +9,11 @@
 //! what fills a page may have to be read.
 
 pub(crate) mod block;
-mod file;
+pub(crate) mod file;
 mod homes;
 mod lookup;
-mod postings;
-mod resident;
+pub(crate) mod postings;
+pub(crate) mod resident;
 mod snapshot;
 
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::location::{Head, Location};
 use crate::record::{StreamId, StreamKind};
-use crate::segment::Geometry;
+use crate::segment::{Geometry, as_appended, is_cold};
 
 pub use block::INDEX_BLOCK_BYTES;
 pub(crate) use file::SegmentEnd;
@@ -29,6 +29,7 @@ pub use file::{IndexFooter, IndexJob, SealedSegment, index_file_name};
 pub use homes::HomeSearch;
 pub use lookup::{BlockPlace, Lookup, Page, Progress};
 use postings::{Keys, List, SegmentPostings, StreamPostings};
+pub(crate) use snapshot::Residents;
 pub use snapshot::{Blocks, SnapshotFooter, merge};
 use snapshot::{Resident, Update};
 
@@ -165,9 +166,9 @@ impl Index {
         Some(&*self.open.get(place)?.postings)
     }
 
-    /// The segment at `base`, counted from 1.
+    /// The segment at `base`, of whatever generation, counted from 1.
     pub(crate) fn number_of(&self, base: u64) -> u32 {
-        u32::try_from(base / self.geometry.segment_bytes + 1).expect("a log holds 4 PiB")
+        u32::try_from(as_appended(base) / self.geometry.segment_bytes + 1).expect("a log holds 1 PiB")
     }
 
     /// What follows stands in the segment of `lsn`, whose first record takes `position`.
@@ -306,6 +307,18 @@ impl Index {
         assert_eq!(sealed.base, open.postings.base, "files are written in the order of the segments");
         self.sealed.push(sealed);
         self.open.pop_front().map(|open| open.postings)
+    }
+
+    /// A sealed segment was rewritten: from now on its records are found where they stand there.
+    pub(crate) fn replace_sealed(&mut self, sealed: SealedSegment) {
+        let number = self.number_of(sealed.base);
+        self.sealed[number as usize - 1] = sealed;
+    }
+
+    /// Whether the segment of a place was rewritten: perhaps since then, and generations come again.
+    pub(crate) fn may_have_moved(&self, location: Location) -> bool {
+        let number = self.number_of(self.geometry.segment_of(location.lsn()));
+        self.sealed(number).is_some_and(|sealed| is_cold(sealed.base))
     }
 
     /// Enters a segment whose file stood there at start. Its blocks follow.

@@ -18,7 +18,7 @@ pub(crate) struct Posting(u64);
 impl Posting {
     pub(crate) const BYTES: usize = 8;
 
-    fn new(offset: u64, bytes: usize, position: u64) -> Self {
+    pub(crate) fn new(offset: u64, bytes: usize, position: u64) -> Self {
         let (place, length) = (offset / RECORD_ALIGN as u64, (bytes / RECORD_ALIGN) as u64);
         assert!(place < 1 << 24 && length < 1 << 16 && position < 1 << 24, "a segment holds 256 MiB");
         Self(place << 40 | length << 24 | position)
@@ -37,9 +37,14 @@ impl Posting {
         self.0 & ((1 << 24) - 1)
     }
 
+    /// Where it stands in the segment, in bytes.
+    pub(crate) fn offset(self) -> u64 {
+        (self.0 >> 40) * RECORD_ALIGN as u64
+    }
+
     pub(crate) fn location(self, base: u64) -> Location {
         let bytes = (self.0 >> 24 & ((1 << 16) - 1)) as usize * RECORD_ALIGN;
-        Location::new(base + (self.0 >> 40) * RECORD_ALIGN as u64, bytes)
+        Location::new(base + self.offset(), bytes)
     }
 }
 

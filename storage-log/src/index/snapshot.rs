@@ -4,8 +4,6 @@
 //! segments since are merged, all sorted by id, into the next one. Whoever does that needs nothing of the running log, and a
 //! snapshot that is lost is merged again from all index files.
 
-use std::cmp::Ordering;
-
 use crate::format::{
     FORMAT_VERSION, INDEX_FOOTER_BYTES, SNAPSHOT_MAGIC, put, read_u16, read_u32, read_u64, snapshot_at,
 };
@@ -61,7 +59,7 @@ enum Side {
 
 /// A resident entry of either side.
 #[derive(Clone, Copy)]
-pub(super) enum Resident {
+pub(crate) enum Resident {
     Conversation(Home),
     User(Links),
 }
@@ -224,7 +222,7 @@ pub fn merge<E>(
         }
         for source in &mut new {
             let head = source.head(|update| (update.id, update.side()))?;
-            next = next.into_iter().chain(head).min_by(compare);
+            next = next.into_iter().chain(head).min();
         }
         let Some((id, side)) = next else {
             break;
@@ -251,8 +249,35 @@ pub fn merge<E>(
     Ok(Some(footer))
 }
 
-fn compare(one: &([u8; 16], Side), other: &([u8; 16], Side)) -> Ordering {
-    one.cmp(other)
+/// The conversations of a snapshot, asked for in the order of their ids.
+pub(crate) struct Residents<'f, E> {
+    source: Option<Source<'f, ([u8; 16], Resident), E, ParseEntries>>,
+}
+
+type ParseEntries = fn(&[u8], u32) -> Option<Vec<([u8; 16], Resident)>>;
+
+impl<'f, E> Residents<'f, E> {
+    pub(crate) fn new(blocks: Option<Blocks<'f, E>>) -> Self {
+        Self { source: blocks.map(|blocks| Source::new(blocks, entries_of_block as ParseEntries)) }
+    }
+
+    /// The entry of `id`, which is not below the one asked for before.
+    pub(crate) fn find(&mut self, id: &[u8; 16]) -> Result<Option<Home>, E> {
+        let Some(source) = &mut self.source else {
+            return Ok(None);
+        };
+        loop {
+            match source.head(|(found, entry)| (*found, *entry))? {
+                Some((found, Resident::Conversation(home))) if found == *id => return Ok(Some(home)),
+                Some((found, _)) if found <= *id => drop(source.take()),
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.damaged)
+    }
 }
 
 /// A sorted file, item by item.

@@ -9,9 +9,10 @@ use storage_log::format::{
     BLOCK_BYTES_MIN, FEED_BYTES, INDEX_FOOTER_BYTES, MARK_AFTER_MS, SEGMENT_HEADER_BYTES,
 };
 use storage_log::{
-    Answer, BlockPlace, Blocks, Damage, Draft, Entry, Geometry, INDEX_BLOCK_BYTES, IndexFooter, IndexJob,
-    Kinds, Location, Log, LogConfig, Lookup, Page, Progress, Recovered, Scan, SealedSegment, SegmentHeader,
-    SnapshotFooter, SpareWork, StreamId, StreamKind, WriteBatch, merge,
+    Answer, BlockPlace, Blocks, ColdWalk, Compaction, Damage, Draft, Entry, Geometry, Glance,
+    INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Location, Log, LogConfig, Lookup, Page, Progress,
+    Record, Recovered, Retention, Scan, SealedSegment, SegmentHeader, SnapshotFooter, SpareWork, StreamId,
+    StreamKind, WriteBatch, as_appended, is_cold, merge,
 };
 
 const STORE: [u8; 16] = [7; 16];
@@ -88,11 +89,9 @@ impl Disk {
             (footer, blocks_of(blocks))
         });
         let covered = before.as_ref().map_or(0, |(footer, _)| footer.segments as usize);
-        let sealed = self.indexes.iter().skip(covered).map(|(base, file)| {
-            let at = file.len() - INDEX_FOOTER_BYTES;
-            let footer = IndexFooter::parse(&file[at..], *base, &config(self.geometry)).expect("written");
-            let tail = at - footer.tail_bytes();
-            (footer.open(&file[tail..at]).expect("it was written"), blocks_of(&file[..tail]))
+        let sealed = self.indexes.keys().skip(covered).map(|base| {
+            let (footer, tail, blocks) = self.index(*base);
+            (footer.open(tail).expect("it was written"), blocks)
         });
         let mut snapshot = Vec::new();
         let Ok(merged) = merge(&config(self.geometry), before, sealed.collect(), |bytes| {
@@ -101,6 +100,59 @@ impl Disk {
         });
         assert_eq!(merged.map(|footer| footer.segments as usize), Some(self.indexes.len()));
         self.snapshot = Some(snapshot);
+    }
+
+    /// The parts of an index file, or of the index of a cold segment.
+    fn index(&self, base: u64) -> (IndexFooter, &[u8], Blocks<'_, Infallible>) {
+        let (file, base) = (&self.indexes[&base], self.base_of(base));
+        let at = file.len() - INDEX_FOOTER_BYTES;
+        let footer = IndexFooter::parse(&file[at..], base, &config(self.geometry)).expect("it was written");
+        let tail = at - footer.tail_bytes();
+        (footer, &file[tail..at], blocks_of(&file[footer.blocks_at() as usize..tail]))
+    }
+
+    /// The base of a segment, with its generation.
+    pub(crate) fn base_of(&self, base: u64) -> u64 {
+        SegmentHeader::parse(&self.segments[&base]).expect("a sound header").base
+    }
+
+    /// Writes a sealed segment anew.
+    pub(crate) fn compact(&mut self, base: u64, retention: Retention) -> SealedSegment {
+        let config = config(self.geometry);
+        let old = self.base_of(base);
+        let (footer, tail, blocks) = self.index(base);
+        let mut compaction = Compaction::new(config.clone(), footer, tail, retention).expect("a sound tail");
+        let bytes = &self.segments[&base];
+        if is_cold(old) {
+            let mut walk = ColdWalk::new(self.geometry, old, footer.records_end());
+            while let Some(offset) = walk.offset() {
+                let note = &mut |record: &Record<'_>| compaction.note(record);
+                walk.feed(&bytes[offset as usize..], note, &mut |range| panic!("{range:?} is damaged"));
+            }
+        } else {
+            let mut glance = Glance::new(self.geometry, base, footer.end_lsn());
+            while let Some(offset) = glance.offset() {
+                assert!(glance.feed(&bytes[offset as usize..], &mut |record| compaction.note(record)));
+            }
+        }
+        let snapshot = self.snapshot.as_deref().map(|file| {
+            let (blocks, footer) = file.split_at(file.len() - INDEX_FOOTER_BYTES);
+            (SnapshotFooter::parse(footer, &config).expect("it was written"), blocks_of(blocks))
+        });
+        let Ok(decided) = compaction.decide(snapshot);
+        assert!(decided);
+        let mut file = Vec::new();
+        let read = |offset: u64, into: &mut [u8]| {
+            into.copy_from_slice(&bytes[offset as usize..offset as usize + into.len()]);
+            Ok::<(), Infallible>(())
+        };
+        let Ok(sealed) = compaction.write(read, blocks, |bytes| {
+            file.extend_from_slice(bytes);
+            Ok(())
+        });
+        self.segments.insert(base, file.clone());
+        self.indexes.insert(base, file);
+        sealed.expect("all of it is sound")
     }
 
     /// Reads the log back, from the snapshot and index files as far as they are sound.
@@ -130,11 +182,13 @@ impl Disk {
             Some(_) => return Ok((scan, None)),
         };
         for (number, (base, bytes)) in self.segments.iter().enumerate() {
-            scan.open_segment(*base, bytes)?;
+            let base_with_generation = SegmentHeader::parse(bytes).map_or(*base, |header| header.base);
+            scan.open_segment(base_with_generation, bytes)?;
             if number < usable {
                 let blocks = number >= covered;
                 let file = self.indexes.get(base);
-                if file.and_then(|file| self.enter(&mut scan, *base, file, blocks)).is_none() {
+                let entered = file.and_then(|file| self.enter(&mut scan, base_with_generation, file, blocks));
+                if entered.is_none() {
                     return Ok((scan, Some(number)));
                 }
                 continue;
@@ -169,7 +223,8 @@ impl Disk {
         let tail = file.get(at.checked_sub(footer.tail_bytes())?..at)?;
         scan.enter_index(&footer, tail).then_some(())?;
         let count = if blocks { footer.blocks() } else { 0 };
-        for (number, block) in (0..count).zip(file.chunks(INDEX_BLOCK_BYTES)) {
+        let blocks = file.get(footer.blocks_at() as usize..)?;
+        for (number, block) in (0..count).zip(blocks.chunks(INDEX_BLOCK_BYTES)) {
             scan.enter_index_block(number, block).then_some(())?;
         }
         Some(())
@@ -226,7 +281,7 @@ pub(crate) fn put(log: &mut Log, home: StreamId, payload: &[u8], links: &[Stream
 
 /// A block of an index file, if the file has it.
 pub(crate) fn block(disk: &Disk, place: BlockPlace) -> Option<Vec<u8>> {
-    let (file, start) = (disk.indexes.get(&place.base)?, place.offset() as usize);
+    let (file, start) = (disk.indexes.get(&as_appended(place.base))?, place.offset() as usize);
     file.get(start..start + INDEX_BLOCK_BYTES).map(<[u8]>::to_vec)
 }
 
@@ -280,7 +335,8 @@ pub(crate) fn keys(entries: &[Entry]) -> Vec<u64> {
 pub(crate) fn payload(disk: &Disk, location: Location) -> Vec<u8> {
     let (base, offset) =
         (disk.geometry.segment_of(location.lsn()), disk.geometry.offset_of(location.lsn()) as usize);
-    let bytes = &disk.segments[&base][offset..offset + location.bytes()];
+    assert_eq!(disk.base_of(as_appended(base)), base, "a place of before");
+    let bytes = &disk.segments[&as_appended(base)][offset..offset + location.bytes()];
     Log::verify(location, bytes).expect("a sound record").payload().to_vec()
 }
 

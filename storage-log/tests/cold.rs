@@ -1,0 +1,294 @@
+//! Segments that were written anew, beside a model that is a map.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use storage_log::{
+    Answer, Draft, Entry, Geometry, Log, Lookup, Progress, Retention, SCHEMA_GONE, StreamId, StreamKind,
+};
+
+use support::{
+    Disk, INBOX, MESSAGES, PAGE, STATE, after, before, block, flush, keys, page, payload, seal, stream,
+};
+
+const SMALL: Geometry = Geometry { segment_bytes: 16 << 10, batch_bytes_max: 8 << 10, block_bytes: 512 };
+
+const MEMBERSHIPS: StreamKind = StreamKind(5);
+
+/// A record as it was put.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Put {
+    at: u64,
+    payload: Vec<u8>,
+}
+
+struct Run {
+    log: Log,
+    disk: Disk,
+    model: BTreeMap<StreamId, BTreeMap<u64, Put>>,
+    states: BTreeMap<u8, Vec<u8>>,
+    now: u64,
+    random: u64,
+}
+
+impl Run {
+    fn new(random: u64) -> Self {
+        let disk = Disk::of(SMALL);
+        let log = disk.recover(1).expect("an empty log").log;
+        Self { log, disk, model: BTreeMap::new(), states: BTreeMap::new(), now: 1_000, random }
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % limit
+    }
+
+    /// A message into a conversation, linked to some users, and sometimes a state of it.
+    fn put(&mut self) {
+        self.now += self.below(3);
+        let skewed = (self.below(30) * self.below(30) / 30) as u8;
+        let home = stream(MESSAGES, skewed);
+        let users: Vec<u8> = (0..self.below(4)).map(|step| (self.below(8) * 4 + step) as u8).collect();
+        let mut links: Vec<StreamId> = users.iter().map(|user| stream(INBOX, *user)).collect();
+        links.extend(users.iter().filter(|user| **user < 3).map(|user| stream(MEMBERSHIPS, *user)));
+        let payload: Vec<u8> = (0..self.below(200)).map(|_| self.below(256) as u8).collect();
+        let expected_head = self.log.head(home).seq;
+        let draft =
+            Draft { stream: home, expected_head, messages: 1, schema: 1, payload: &payload, links: &links };
+        let mut group = vec![draft];
+        let state = self.below(12) == 0;
+        if state {
+            let stream = stream(STATE, skewed);
+            group.push(Draft { stream, messages: 0, links: &[], ..draft });
+        }
+        let Answer::Stored(stored) = self.log.append(&group, self.now) else {
+            panic!("there is room");
+        };
+        let put = Put { at: self.now, payload: payload.clone() };
+        self.model.entry(home).or_default().insert(expected_head + 1, put.clone());
+        for link in &links {
+            self.model.entry(*link).or_default().insert(stored.first_position, put.clone());
+        }
+        if state {
+            self.states.insert(skewed, payload);
+        }
+        if self.below(3) == 0 {
+            flush(&mut self.log, &mut self.disk);
+            seal(&mut self.log, &mut self.disk);
+        }
+    }
+
+    /// Writes some sealed segments anew, each told to the log.
+    fn compact(&mut self, retention: Retention, share: u64) {
+        let sealed: Vec<u64> = self.disk.indexes.keys().copied().collect();
+        for base in sealed {
+            if self.below(100) < share {
+                let sealed = self.disk.compact(base, retention);
+                self.log.handle_compacted(sealed);
+            }
+        }
+    }
+
+    /// Every stream that is kept whole, from any place, both ways.
+    fn check_all_kept(&mut self) {
+        flush(&mut self.log, &mut self.disk);
+        let (log, disk) = (&self.log, &self.disk);
+        for (stream, expected) in &self.model {
+            let newest = *expected.last_key_value().expect("an entry").0;
+            for from in [0, newest / 3, newest.saturating_sub(5), newest] {
+                let up = after(log, disk, *stream, from);
+                let wanted: Vec<u64> = expected.range(from + 1..).map(|(key, _)| *key).collect();
+                assert!(keys(&up) == wanted, "{stream:?} after {from}");
+                for entry in up.iter().step_by(7) {
+                    assert!(payload(disk, entry.location) == expected[&entry.key].payload);
+                }
+                let down = before(log, disk, *stream, from + 1);
+                let wanted: Vec<u64> = expected.range(..=from).rev().map(|(key, _)| *key).collect();
+                assert!(keys(&down) == wanted, "{stream:?} before {}", from + 1);
+            }
+        }
+        self.check_states();
+    }
+
+    fn check_states(&self) {
+        for (conversation, state) in &self.states {
+            assert!(self.newest_state(*conversation) == *state, "state of {conversation}");
+        }
+    }
+
+    fn newest_state(&self, conversation: u8) -> Vec<u8> {
+        let stream = stream(STATE, conversation);
+        let location = self.log.last(stream).expect("it has a state");
+        if !self.log.may_have_moved(location) {
+            return payload(&self.disk, location);
+        }
+        let (found, _, reads) = page(&self.log, &self.disk, Lookup::last(&self.log, stream, location));
+        assert!(reads <= 2, "{reads} blocks read");
+        payload(&self.disk, found[0].location)
+    }
+}
+
+#[test]
+fn what_was_written_anew_is_found_as_before() {
+    for seed in 0..8 {
+        let mut run = Run::new(seed);
+        for round in 0..5 {
+            (0..400).for_each(|_| run.put());
+            run.check_all_kept();
+            if round % 2 == 1 {
+                run.disk.renew_snapshot();
+            }
+            run.compact(Retention::default(), 40);
+            run.check_all_kept();
+            if round % 2 == 0 {
+                run.log = run.disk.recover(round + 2).expect("a sound log").log;
+                run.check_all_kept();
+            }
+        }
+        assert!(run.disk.indexes.len() > 20, "{} sealed segments", run.disk.indexes.len());
+    }
+}
+
+/// What is kept is always the end of a stream, and the newest record is never lost from it.
+#[test]
+fn retention_takes_the_front_of_every_stream_and_nothing_else() {
+    for seed in 0..8 {
+        let mut run = Run::new(seed);
+        for round in 0..4 {
+            (0..400).for_each(|_| run.put());
+            flush(&mut run.log, &mut run.disk);
+            seal(&mut run.log, &mut run.disk);
+            run.disk.renew_snapshot();
+            let cut = run.now - 300;
+            // In any order, some only later.
+            let retention = Retention { home_from: cut, linked_from: [cut, 0] };
+            run.compact(retention, 60);
+            run.compact(retention, 60);
+            check_cut(&run, cut);
+            if round % 2 == 0 {
+                run.log = run.disk.recover(round + 2).expect("a sound log").log;
+                check_cut(&run, cut);
+            }
+        }
+    }
+}
+
+fn check_cut(run: &Run, cut: u64) {
+    for (stream, expected) in &run.model {
+        let newest = *expected.last_key_value().expect("an entry").0;
+        let kept_whole = stream.kind == MEMBERSHIPS;
+        let must: Vec<u64> =
+            expected.iter().filter(|(_, put)| kept_whole || put.at >= cut).map(|(key, _)| *key).collect();
+        let up = after(&run.log, &run.disk, *stream, 0);
+        let found = keys(&up);
+        let all: Vec<u64> = expected.keys().copied().collect();
+        assert!(all.ends_with(&found), "{stream:?} has a hole: {found:?}");
+        assert!(found.ends_with(&must), "{stream:?} lacks what is young: {found:?}");
+        if stream.kind == MESSAGES {
+            assert_eq!((found.last(), run.log.head(*stream).seq), (Some(&newest), newest));
+        }
+        let mut down = keys(&before(&run.log, &run.disk, *stream, u64::MAX));
+        down.reverse();
+        assert!(down == found, "{stream:?} down {down:?} up {found:?}");
+        check_payloads(run, &up, expected, cut);
+    }
+    run.check_states();
+}
+
+fn check_payloads(run: &Run, entries: &[Entry], expected: &BTreeMap<u64, Put>, cut: u64) {
+    for entry in entries {
+        let (found, put) = (payload(&run.disk, entry.location), &expected[&entry.key]);
+        let is_stub = found.is_empty() && put.at < cut;
+        assert!(found == put.payload || is_stub);
+    }
+}
+
+#[test]
+fn the_content_of_the_newest_record_goes_and_its_number_stays() {
+    let mut run = Run::new(1);
+    let talk = stream(MESSAGES, 1);
+    let put = |run: &mut Run, home, payload: &[u8]| {
+        let expected_head = run.log.head(home).seq;
+        let draft = Draft { stream: home, expected_head, messages: 1, schema: 1, payload, links: &[] };
+        assert!(matches!(run.log.append(&[draft], run.now), Answer::Stored(_)));
+        flush(&mut run.log, &mut run.disk);
+        seal(&mut run.log, &mut run.disk);
+    };
+    put(&mut run, talk, b"one");
+    put(&mut run, talk, b"two");
+    run.now += 1_000;
+    while run.disk.indexes.is_empty() {
+        put(&mut run, stream(MESSAGES, 2), &[0; 6_000]);
+    }
+    run.disk.renew_snapshot();
+    run.compact(Retention { home_from: run.now, linked_from: [0; 2] }, 100);
+    run.log = run.disk.recover(2).expect("a sound log").log;
+    let kept = after(&run.log, &run.disk, talk, 0);
+    assert_eq!((keys(&kept), run.log.head(talk).seq, run.log.head(talk).message_count), (vec![2], 2, 2));
+    let file = &run.disk.segments[&0];
+    let offset = SMALL.offset_of(kept[0].location.lsn()) as usize;
+    let record = Log::verify(kept[0].location, &file[offset..offset + kept[0].location.bytes()]);
+    let record = record.expect("a sound record");
+    assert_eq!((record.schema(), record.payload(), record.seq()), (SCHEMA_GONE, &b""[..], 2));
+    assert!(!file.windows(3).any(|bytes| bytes == b"one" || bytes == b"two"), "the content is gone");
+}
+
+/// A page of a conversation that is scattered over its segment is one run of bytes once that is cold.
+#[test]
+fn a_page_of_a_cold_segment_is_two_reads() {
+    let geometry = Geometry { segment_bytes: 4 << 20, batch_bytes_max: 64 << 10, block_bytes: 512 };
+    let mut run = Run { disk: Disk::of(geometry), ..Run::new(1) };
+    run.log = run.disk.recover(1).expect("an empty log").log;
+    while run.disk.indexes.is_empty() {
+        for talk in 0..100 {
+            let home = stream(MESSAGES, talk);
+            support::put(&mut run.log, home, &[talk; 100], &[]);
+        }
+        flush(&mut run.log, &mut run.disk);
+        seal(&mut run.log, &mut run.disk);
+    }
+    run.compact(Retention::default(), 100);
+    let page_of_50 = storage_log::Page { items_max: 50, bytes_max: 64 << 10 };
+    let lookup = Lookup::before(&run.log, stream(MESSAGES, 42), 60, 0, page_of_50);
+    let (found, _, blocks) = page(&run.log, &run.disk, lookup);
+    assert_eq!((found.len(), blocks), (50, 1));
+    for (newer, older) in found.iter().zip(&found[1..]) {
+        let end = older.location.lsn() + older.location.bytes() as u64;
+        assert_eq!(end, newer.location.lsn(), "they stand side by side");
+    }
+}
+
+/// Whoever is in the middle of a search when the segment is written anew neither misses nor repeats anything.
+#[test]
+fn a_search_goes_on_where_its_segment_was_written_anew() {
+    let mut run = Run::new(5);
+    (0..1_500).for_each(|_| run.put());
+    flush(&mut run.log, &mut run.disk);
+    seal(&mut run.log, &mut run.disk);
+    for stream in run.model.keys().copied().collect::<Vec<_>>() {
+        let wide = storage_log::Page { items_max: 1_000, ..PAGE };
+        for up in [true, false] {
+            let mut lookup = if up {
+                Lookup::after(&run.log, stream, 0, wide)
+            } else {
+                Lookup::before(&run.log, stream, u64::MAX, 0, wide)
+            };
+            while let Progress::Read(place) = lookup.poll(&run.log) {
+                let read = block(&run.disk, place);
+                if run.below(4) == 0 {
+                    run.compact(Retention::default(), 10);
+                }
+                lookup.feed(place, read.expect("read before"));
+            }
+            let mut found = keys(lookup.entries());
+            if !up {
+                found.reverse();
+            }
+            let all: Vec<u64> = run.model[&stream].keys().copied().collect();
+            let cut = if up { all.starts_with(&found) } else { all.ends_with(&found) };
+            assert!(cut && !found.is_empty(), "{stream:?}: {found:?}");
+        }
+    }
+}
