@@ -1,18 +1,17 @@
-//! Index files of sealed segments: written beside them, read back at start.
+//! Index files of sealed segments: written beside them, opened at start.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use storage_log::format::INDEX_FOOTER_BYTES;
 use storage_log::{
-    INDEX_BLOCK_BYTES, IndexFooter, IndexJob, LogConfig, Scan, SealedSegment, index_file_name,
+    INDEX_BLOCK_BYTES, IndexFooter, IndexJob, LogConfig, SealedSegment, index_file_name, read_index_tail,
 };
 
 use crate::segments::sync_directory;
 
-/// Blocks read or written at a time.
+/// Blocks written at a time.
 const BLOCKS: usize = 64;
 
 /// Writes an index file: under another name, synced, renamed, and its directory synced.
@@ -48,37 +47,6 @@ pub fn open(directory: &Path, base: u64) -> io::Result<Option<File>> {
 /// Footer and tail of an index file; `None` when it is not whole, or not of this segment.
 #[must_use]
 pub fn read_tail(file: &File, base: u64, config: &LogConfig) -> Option<(IndexFooter, Vec<u8>)> {
-    let length = file.metadata().ok()?.len();
-    let mut footer = [0; INDEX_FOOTER_BYTES];
-    file.read_exact_at(&mut footer, length.checked_sub(INDEX_FOOTER_BYTES as u64)?).ok()?;
-    let footer = IndexFooter::parse(&footer, base, config).filter(|footer| footer.file_bytes() == length)?;
-    let mut tail = vec![0; footer.tail_bytes()];
-    let tail_at = length - (INDEX_FOOTER_BYTES + tail.len()) as u64;
-    file.read_exact_at(&mut tail, tail_at).ok()?;
-    Some((footer, tail))
-}
-
-/// Enters the open segment into `scan` from its index file, instead of reading it; with its blocks, unless a snapshot covers
-/// them. Gives the file's footer; `None` when the file is damaged or cannot be read, and then the scan is of no use
-/// any more.
-pub fn enter(
-    scan: &mut Scan,
-    file: &File,
-    base: u64,
-    config: &LogConfig,
-    with_blocks: bool,
-) -> Option<IndexFooter> {
-    let (footer, tail) = read_tail(file, base, config)?;
-    scan.enter_index(&footer, &tail).then_some(())?;
-    let count = if with_blocks { footer.blocks() } else { 0 };
-    let mut buffer = vec![0; BLOCKS.min(count as usize) * INDEX_BLOCK_BYTES];
-    for first in (0..count).step_by(BLOCKS) {
-        let blocks = BLOCKS.min((count - first) as usize);
-        let bytes = &mut buffer[..blocks * INDEX_BLOCK_BYTES];
-        file.read_exact_at(bytes, u64::from(first) * INDEX_BLOCK_BYTES as u64).ok()?;
-        for (number, block) in (first..).zip(bytes.chunks_exact(INDEX_BLOCK_BYTES)) {
-            scan.enter_index_block(number, block).then_some(())?;
-        }
-    }
-    Some(footer)
+    let bytes = file.metadata().ok()?.len();
+    read_index_tail(bytes, base, config, &mut |at, into| file.read_exact_at(into, at).is_ok())
 }

@@ -189,7 +189,7 @@ fn report_refusal(log: u16, refusal: &LogRefusal) {
             kind = ?damage.kind,
             "this log is damaged and not served, the others are; nothing was changed: restore it from a backup"
         ),
-        LogRefusal::Io(error) => tracing::error!(
+        LogRefusal::Disk(error) => tracing::error!(
             log,
             %error,
             "this log cannot be read or made, the others are served: look at the disk and its permissions"

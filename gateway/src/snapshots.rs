@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use storage_log::format::INDEX_FOOTER_BYTES;
-use storage_log::{Blocks, INDEX_BLOCK_BYTES, LogConfig, Scan, SealedSegment, SnapshotFooter, merge};
+use storage_log::{Blocks, INDEX_BLOCK_BYTES, LogConfig, SealedSegment, SnapshotFooter, merge};
 
 use crate::indexes;
 use crate::segments::sync_directory;
@@ -28,7 +28,7 @@ const BLOCKS: usize = 64;
 /// # Errors
 /// Those of the disk. What stood there before stays.
 pub fn renew_if_due(directory: &Path, config: &LogConfig, newest: u64) -> io::Result<bool> {
-    let before = open(directory, config)?;
+    let before = read_footer(directory, config)?;
     let covered = before.as_ref().map_or(0, |(footer, _)| footer.segments);
     let (mut sealed, mut bytes) = (Vec::new(), 0);
     let bases = (u64::from(covered)..).map(|number| number * config.geometry.segment_bytes);
@@ -70,11 +70,21 @@ fn renew(
     Ok(true)
 }
 
+/// The snapshot of a log, if there is one.
+///
+/// # Errors
+/// Those of the disk.
+pub fn open(directory: &Path) -> io::Result<Option<File>> {
+    match File::open(directory.join(SNAPSHOT_FILE_NAME)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        file => file.map(Some),
+    }
+}
+
 /// The snapshot of a log, if there is one that belongs to it.
-fn open(directory: &Path, config: &LogConfig) -> io::Result<Option<(SnapshotFooter, File)>> {
-    let file = match File::open(directory.join(SNAPSHOT_FILE_NAME)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        file => file?,
+fn read_footer(directory: &Path, config: &LogConfig) -> io::Result<Option<(SnapshotFooter, File)>> {
+    let Some(file) = open(directory)? else {
+        return Ok(None);
     };
     let length = file.metadata()?.len();
     let mut footer = [0; INDEX_FOOTER_BYTES];
@@ -114,32 +124,4 @@ fn blocks_of(file: File, count: u32) -> Blocks<'static, io::Error> {
         next += 1;
         Ok(Some(buffer[place..place + INDEX_BLOCK_BYTES].to_vec()))
     })
-}
-
-/// Enters the snapshot into a scan that has not begun, if there is a sound one of at most `usable` segments. How many segments
-/// it covers; `None` when it is damaged, and then the scan is of no use any more.
-///
-/// # Errors
-/// Those of the disk.
-pub fn enter(
-    scan: &mut Scan,
-    directory: &Path,
-    config: &LogConfig,
-    usable: usize,
-) -> io::Result<Option<usize>> {
-    let Some((footer, file)) =
-        open(directory, config)?.filter(|(footer, _)| footer.segments as usize <= usable)
-    else {
-        return Ok(Some(0));
-    };
-    let mut blocks = blocks_of(file, footer.blocks);
-    for number in 0..footer.blocks {
-        let Some(block) = blocks()? else {
-            break;
-        };
-        if !scan.enter_snapshot_block(number, &block) {
-            return Ok(None);
-        }
-    }
-    Ok(Some(footer.segments as usize))
 }

@@ -23,7 +23,7 @@ use router::conversation::Recent;
 use router::places::KINDS;
 use serde::{Deserialize, Serialize};
 use storage_log::format::{BATCH_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FORMAT_VERSION, SEGMENT_BYTES};
-use storage_log::{Answer, Damage, DamageKind, Geometry, Log, LogConfig, WriteBatch, segment_file_name};
+use storage_log::{Answer, Geometry, Log, LogConfig, WriteBatch, segment_file_name};
 
 use crate::scan::{Start, scan};
 use crate::segments::{
@@ -117,13 +117,7 @@ pub struct OpenLog {
 }
 
 /// Why a log is not served. The others are.
-#[derive(Debug)]
-pub enum LogRefusal {
-    /// Damage that a program must not repair by itself.
-    Damaged(Damage),
-    /// The disk gave an error.
-    Io(io::Error),
-}
+pub type LogRefusal = storage_log::Refusal<io::Error>;
 
 impl Store {
     /// Opens the data directory, or makes it with `logs` logs in segments of `segment_bytes`.
@@ -159,12 +153,7 @@ impl Store {
     /// [`LogRefusal`]: this log is not served.
     pub fn open_log(&self, number: u16, run: [u8; 16], seed: u64, now: u64) -> Result<OpenLog, LogRefusal> {
         let directory = log_directory(&self.directory, number);
-        let mut segments = open_segments(&directory, self.access).map_err(LogRefusal::Io)?;
-        if segments.is_empty() {
-            // Every log was made with its store: this one has lost everything.
-            let damage = Damage { segment: 0, offset: 0, kind: DamageKind::Missing };
-            return Err(LogRefusal::Damaged(damage));
-        }
+        let mut segments = open_segments(&directory, self.access).map_err(LogRefusal::Disk)?;
         let config = LogConfig {
             store: self.id,
             number,
@@ -186,19 +175,19 @@ impl Store {
         tracing::info!(log = number, records = recovered.records, "log recovered");
         let mut log = recovered.log;
         if let Some(batch) = &recovered.rewrite {
-            write_batch(&segments, batch).map_err(LogRefusal::Io)?;
+            write_batch(&segments, batch).map_err(LogRefusal::Disk)?;
         }
         let mut begun = log.begin_run(run, now);
         if begun == Answer::Busy {
             // The last segment is full and has no successor yet.
             let base = log.spare_base();
-            segments.push((base, self.segment_maker().make(number, base).map_err(LogRefusal::Io)?));
+            segments.push((base, self.segment_maker().make(number, base).map_err(LogRefusal::Disk)?));
             log.handle_spare(true);
             begun = log.begin_run(run, now);
         }
         assert!(matches!(begun, Answer::Stored(_)), "a start fits an empty segment");
         while let Some(batch) = log.poll_write(now) {
-            write_batch(&segments, &batch).map_err(LogRefusal::Io)?;
+            write_batch(&segments, &batch).map_err(LogRefusal::Disk)?;
             log.handle_written(batch.buffer, true).expect("it was written and synced");
         }
         let active = log.spare_base() - self.geometry.segment_bytes;

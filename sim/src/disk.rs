@@ -1,13 +1,13 @@
 //! The disk: what is durable, and what is being written. A crash keeps any subset of the sectors under way.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
-use storage_log::format::{
-    BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FEED_BYTES, INDEX_FOOTER_BYTES, SEGMENT_HEADER_BYTES,
-};
+use router::conversation::Recent;
+use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, SEGMENT_HEADER_BYTES};
 use storage_log::{
-    BlockPlace, Damage, Geometry, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Location, LogConfig, Record,
-    Recovered, Scan, SealedSegment, SegmentHeader, WriteBatch,
+    BlockPlace, Damage, Geometry, INDEX_BLOCK_BYTES, IndexJob, Location, LogConfig, LogFile, LogFiles,
+    Record, Recovered, Refusal, SealedSegment, SegmentHeader, WriteBatch, read_back,
 };
 
 use crate::Rng;
@@ -16,6 +16,9 @@ const SECTOR_BYTES: usize = 512;
 
 /// Batches of some runs: the largest group of a simulated command is a few KiB.
 const SMALL_BATCH_BYTES: usize = 16 << 10;
+
+/// Of the fingerprints of ids.
+const SEED: u64 = 7;
 
 /// The segments of all logs, and at most one batch under way in each.
 pub(crate) struct Disk {
@@ -124,7 +127,7 @@ impl Disk {
         let mut file = Vec::new();
         let Ok(sealed) = job.write(|bytes| {
             file.extend_from_slice(bytes);
-            Ok::<(), std::convert::Infallible>(())
+            Ok::<(), Infallible>(())
         });
         self.indexes.insert((log, job.base()), file);
         sealed
@@ -154,65 +157,86 @@ impl Disk {
         segment.get(start..start + location.bytes()).map(<[u8]>::to_vec)
     }
 
-    /// How many segments of a log, from the first on, have a sound index file, and its clock at the end of the last.
-    pub(crate) fn sound_indexes(&self, config: &LogConfig) -> (usize, u64) {
-        let mut scan = Scan::new(config.clone(), 0);
-        let (mut sound, mut clock) = (0, 0);
-        for ((_, base), bytes) in self.segments.range((config.number, 0)..=(config.number, u64::MAX)) {
-            let opened = scan.open_segment(*base, bytes);
-            match opened.ok().and_then(|()| self.enter_index(&mut scan, *base, config)) {
-                Some(at_end) => (sound, clock) = (sound + 1, at_end),
-                None => break,
-            }
-        }
-        (sound, clock)
-    }
-
-    fn enter_index(&self, scan: &mut Scan, base: u64, config: &LogConfig) -> Option<u64> {
-        let file = self.indexes.get(&(config.number, base))?;
-        let at = file.len().checked_sub(INDEX_FOOTER_BYTES)?;
-        let footer = IndexFooter::parse(&file[at..], base, config)?;
-        let tail = file.get(at.checked_sub(footer.tail_bytes())?..at)?;
-        scan.enter_index(&footer, tail).then_some(())?;
-        for (number, block) in (0..footer.blocks()).zip(file.chunks(INDEX_BLOCK_BYTES)) {
-            scan.enter_index_block(number, block).then_some(())?;
-        }
-        Some(footer.clock())
-    }
-
-    /// Reads a log back as the node does at start: the first `sound` segments from their index files.
+    /// Reads a log back as the node does at start, and the ids in it that may come again at `now`. Shows `observe` what is read.
     pub(crate) fn recover(
         &self,
-        config: LogConfig,
+        config: &LogConfig,
         epoch: u32,
-        sound: usize,
+        now: u64,
         observe: &mut dyn FnMut(&Record<'_>),
-    ) -> Result<Recovered, Damage> {
-        let number = config.number;
-        let mut scan = Scan::new(config.clone(), epoch);
-        let mut feed = vec![0; FEED_BYTES];
-        let segments = self.segments.range((number, 0)..=(number, u64::MAX));
-        for (place, ((_, base), bytes)) in segments.enumerate() {
-            scan.open_segment(*base, bytes)?;
-            if place < sound {
-                self.enter_index(&mut scan, *base, &config).expect("it was sound");
-                continue;
-            }
-            loop {
-                let start = scan.offset() as usize;
-                let there = bytes.get(start..).unwrap_or(&[]);
-                let there = &there[..there.len().min(FEED_BYTES)];
-                let length = FEED_BYTES.min(self.geometry.segment_bytes as usize - start);
-                feed[..there.len()].copy_from_slice(there);
-                feed[there.len()..length].fill(0);
-                // What was never written is zeros, and is not read to its end.
-                let to_end = start + length >= bytes.len();
-                if scan.feed(&feed[..length], to_end, observe)?.ended {
-                    break;
-                }
-            }
+    ) -> Result<(Recovered, Recent), Damage> {
+        let log = config.number;
+        let segments = self.segments.range((log, 0)..=(log, u64::MAX));
+        let bases: Vec<u64> = segments.map(|((_, base), _)| *base).collect();
+        let mut files = Files { disk: self, log, now, recent: Recent::new(SEED), observe };
+        match read_back(config, epoch, &bases, &mut files) {
+            Ok(recovered) => Ok((recovered, files.recent)),
+            Err(Refusal::Damaged(damage)) => Err(damage),
+            Err(Refusal::Disk(never)) => match never {},
         }
-        scan.finish()
+    }
+
+    /// The same disk, as it is read when nothing is believed that is derived from the logs.
+    pub(crate) fn without_indexes(&self) -> Self {
+        let (segments, indexes, under_way) = (self.segments.clone(), BTreeMap::new(), BTreeMap::new());
+        Self { store: self.store, geometry: self.geometry, segments, indexes, under_way }
+    }
+}
+
+/// The files of one log.
+struct Files<'f> {
+    disk: &'f Disk,
+    log: u16,
+    now: u64,
+    recent: Recent,
+    observe: &'f mut dyn FnMut(&Record<'_>),
+}
+
+impl Files<'_> {
+    fn file(&self, file: LogFile) -> Option<&Vec<u8>> {
+        match file {
+            LogFile::Index(base) => self.disk.indexes.get(&(self.log, base)),
+            LogFile::Segment(base) => self.disk.segments.get(&(self.log, base)),
+            LogFile::Snapshot => None,
+        }
+    }
+}
+
+impl LogFiles for Files<'_> {
+    type Error = Infallible;
+
+    fn bytes(&mut self, file: LogFile) -> Result<Option<u64>, Infallible> {
+        let whole = matches!(file, LogFile::Segment(_)).then_some(self.disk.geometry.segment_bytes);
+        Ok(self.file(file).map(|file| whole.unwrap_or(file.len() as u64)))
+    }
+
+    fn read(&mut self, file: LogFile, offset: u64, into: &mut [u8]) -> Result<usize, Infallible> {
+        let there = self.file(file).and_then(|file| file.get(offset as usize..)).unwrap_or(&[]);
+        let read = there.len().min(into.len());
+        into[..read].copy_from_slice(&there[..read]);
+        Ok(read)
+    }
+
+    /// The log asks for it again.
+    fn write_index(&mut self, _job: &IndexJob) -> Option<SealedSegment> {
+        None
+    }
+
+    fn begin(&mut self) {
+        self.recent = Recent::new(SEED);
+    }
+
+    fn show(&mut self, record: &Record<'_>) {
+        self.recent.observe(record);
+        (self.observe)(record);
+    }
+
+    fn wants(&mut self, clock: u64) -> bool {
+        self.recent.wants(clock, self.now)
+    }
+
+    fn skip(&mut self, clock: u64) {
+        self.recent.forget_until(clock);
     }
 }
 

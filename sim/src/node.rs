@@ -92,13 +92,9 @@ fn recover(
     run: [u8; 16],
     now: u64,
 ) -> (storage_log::Log, Recent) {
-    let mut recent = Recent::new(7);
     let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
     let config = log_config(places, disk.geometry(), number);
-    let (sound, clock) = disk.sound_indexes(&config);
-    recent.forget_until(clock);
-    let mut observe = |record: &storage_log::Record<'_>| recent.observe(record);
-    let recovered = disk.recover(config, epoch, sound, &mut observe).expect("a crash is not damage");
+    let (recovered, recent) = disk.recover(&config, epoch, now, &mut |_| {}).expect("a crash is not damage");
     if let Some(batch) = &recovered.rewrite {
         disk.write_now(number, batch);
     }

@@ -23,7 +23,18 @@ pub struct Buffer {
 
 impl Buffer {
     fn new() -> Self {
-        let mut vec: Vec<u8> = Vec::with_capacity(BATCH_BYTES_MAX + MEMORY_ALIGN);
+        Self::with_room(BATCH_BYTES_MAX)
+    }
+
+    /// So many zeros.
+    pub(crate) fn of_zeros(bytes: usize) -> Self {
+        let mut buffer = Self::with_room(bytes);
+        buffer.pad(bytes);
+        buffer
+    }
+
+    fn with_room(bytes: usize) -> Self {
+        let mut vec: Vec<u8> = Vec::with_capacity(bytes + MEMORY_ALIGN);
         let address = vec.as_ptr().addr();
         let start = address.next_multiple_of(MEMORY_ALIGN) - address;
         vec.resize(start, 0);

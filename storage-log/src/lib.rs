@@ -27,6 +27,7 @@ mod glance;
 mod index;
 mod location;
 mod log;
+mod readback;
 mod record;
 mod recovery;
 mod segment;
@@ -44,6 +45,7 @@ pub use index::{
 };
 pub use location::{Entry, Head, Location};
 pub use log::{Answer, Draft, Durable, Log, LogConfig, Run, Stored, WriteError};
+pub use readback::{LogFile, LogFiles, Refusal, read_back, read_index_tail};
 pub use record::{Record, RecordError, SCHEMA_GONE, StreamId, StreamKind};
 pub use recovery::{Damage, DamageKind, Dropped, Fed, Recovered, Scan};
 pub use segment::{

@@ -1,6 +1,7 @@
 //! Where a record stands, and under which key a stream has it.
 
 use crate::format::RECORD_ALIGN;
+use crate::segment::is_cold;
 
 const BYTES_BITS: u32 = 16;
 
@@ -25,6 +26,11 @@ impl Location {
     #[must_use]
     pub fn lsn(self) -> u64 {
         (self.0 >> BYTES_BITS) * RECORD_ALIGN as u64
+    }
+
+    /// Whether it lies below the durable mark. What was rewritten always does.
+    pub(crate) fn is_below(self, durable_lsn: u64) -> bool {
+        is_cold(self.lsn()) || self.lsn() < durable_lsn
     }
 
     /// Length in the log.

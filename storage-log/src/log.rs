@@ -18,7 +18,7 @@ use crate::format::{
 use crate::index::{Index, IndexJob, Inserted, Kinds, Postings, Role, SealedSegment, SegmentEnd};
 use crate::location::{Head, Location};
 use crate::record::{Parts, Record, RecordError, StreamId, record_bytes};
-use crate::segment::{Geometry, is_cold};
+use crate::segment::Geometry;
 use crate::spare::{Spare, SpareWork};
 use crate::tail::Tail;
 
@@ -159,6 +159,8 @@ pub struct Log {
     idle_since: Option<u64>,
     /// `at` of the newest record.
     pub(crate) clock: u64,
+    /// Home streams hold nothing that was stored before, but for their newest records.
+    pub(crate) kept_from: u64,
     spare: Spare,
     pub(crate) runs: Vec<Run>,
     poisoned: bool,
@@ -188,6 +190,7 @@ impl Log {
             marked: true,
             idle_since: None,
             clock: 0,
+            kept_from: 0,
             spare: Spare::wanted(),
             runs: Vec::new(),
             poisoned: false,
@@ -242,6 +245,12 @@ impl Log {
         self.index.resident_bytes()
     }
 
+    /// Home streams may have lost what was stored before this, milliseconds since 1970: what reads them begins no earlier.
+    #[must_use]
+    pub fn kept_from(&self) -> u64 {
+        self.kept_from
+    }
+
     /// The log's clock: the newest `at`, and at least `now`.
     #[must_use]
     pub fn clock(&self, now: u64) -> u64 {
@@ -273,11 +282,12 @@ impl Log {
         if self.poisoned {
             return Answer::Unavailable;
         }
-        for draft in group {
-            let head = self.index.head(draft.stream).seq;
+        let mut heads = [Head::default(); GROUP_RECORDS_MAX];
+        for (head, draft) in heads.iter_mut().zip(group) {
+            *head = self.index.head(draft.stream);
             let checked = !matches!(self.index.role(draft.stream.kind), Some(Role::Last(_)));
-            if checked && head != draft.expected_head {
-                return Answer::Conflict { head };
+            if checked && head.seq != draft.expected_head {
+                return Answer::Conflict { head: head.seq };
             }
         }
         let bytes = group.iter().map(|draft| record_bytes(draft.payload.len(), draft.links.len())).sum();
@@ -288,8 +298,8 @@ impl Log {
         let first_position = self.next_position;
         let lsn = self.open.as_ref().expect("make_room leaves an open batch").next_lsn();
         let location = Location::new(lsn, record_bytes(group[0].payload.len(), group[0].links.len()));
-        for (place, draft) in group.iter().enumerate() {
-            self.append_record(draft, place + 1 < group.len());
+        for (place, (draft, before)) in group.iter().zip(heads).enumerate() {
+            self.append_record(draft, before, place + 1 < group.len());
         }
         Answer::Stored(Stored {
             first_position,
@@ -299,9 +309,8 @@ impl Log {
         })
     }
 
-    fn append_record(&mut self, draft: &Draft<'_>, group_goes_on: bool) {
+    fn append_record(&mut self, draft: &Draft<'_>, before: Head, group_goes_on: bool) {
         let batch = self.open.as_mut().expect("make_room leaves an open batch");
-        let before = self.index.head(draft.stream);
         let head =
             Head { seq: draft.expected_head + 1, message_count: before.message_count + draft.messages };
         let position = self.next_position;
@@ -323,7 +332,8 @@ impl Log {
         });
         let location = Location::new(lsn, (batch.next_lsn() - lsn) as usize);
         let links = draft.links.iter().copied();
-        let entered = self.index.insert(Inserted { stream: draft.stream, head, location, position, links });
+        let (stream, is_at_home) = (draft.stream, true);
+        let entered = self.index.insert(Inserted { stream, head, location, position, links, is_at_home });
         entered.expect("streams are of the kinds that the log was opened with");
         self.next_position += 1;
     }
@@ -519,9 +529,7 @@ impl Log {
     /// moved](Log::may_have_moved), [`crate::Lookup::last`] finds it.
     #[must_use]
     pub fn last(&self, stream: StreamId) -> Option<Location> {
-        self.index
-            .last(stream)
-            .filter(|location| is_cold(location.lsn()) || location.lsn() < self.durable_lsn)
+        self.index.last(stream).filter(|location| location.is_below(self.durable_lsn))
     }
 
     /// Whether a place may not be where its record stands any more, because its segment was rewritten.
@@ -532,6 +540,7 @@ impl Log {
 
     /// A sealed segment was rewritten. What was looked up before holds good as long as its old file can be read.
     pub fn handle_compacted(&mut self, sealed: SealedSegment) {
+        self.kept_from = self.kept_from.max(sealed.kept_from());
         self.index.replace_sealed(sealed);
     }
 

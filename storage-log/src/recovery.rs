@@ -12,6 +12,7 @@
 
 use crate::batch::{BatchHeader, WriteBatch};
 use crate::buffer::Buffer;
+use crate::cold::ColdRecords;
 use crate::format::{BATCH_HEADER_BYTES, BLOCK_BYTES_MAX, SEGMENT_HEADER_BYTES};
 use crate::index::{IndexFooter, IndexJob, Inserted, Role, SealedSegment, SegmentEnd};
 use crate::location::{Head, Location};
@@ -132,14 +133,15 @@ impl Scan {
         }
     }
 
-    /// Goes on with the segment at `base`, whose first bytes are `header`. Segments come in order, from base 0.
+    /// Goes on with the segment at `base`, whose first bytes are `header`. Segments come in order, from base 0. Gives the base with
+    /// its generation: a cold segment is not fed but entered.
     ///
     /// # Errors
     /// [`Damage`] when it is not the segment that belongs here.
-    pub fn open_segment(&mut self, base: u64, header: &[u8]) -> Result<(), Damage> {
+    pub fn open_segment(&mut self, base: u64, header: &[u8]) -> Result<u64, Damage> {
         let damage = |kind| Err(Damage { segment: base, offset: 0, kind });
         let expected = self.segment.map_or(0, |segment| segment + self.geometry.segment_bytes);
-        if as_appended(base) != expected {
+        if base != expected {
             return damage(DamageKind::Missing);
         }
         let header = match SegmentHeader::parse(header) {
@@ -147,7 +149,7 @@ impl Scan {
             Err(SegmentHeaderError::Damaged) => return damage(DamageKind::Header),
             Err(SegmentHeaderError::Newer(version)) => return damage(DamageKind::Newer(version)),
         };
-        if header.base != base
+        if as_appended(header.base) != base
             || header.log != self.log.number()
             || header.store != self.store
             || header.block_bytes != self.geometry.block_bytes
@@ -155,9 +157,9 @@ impl Scan {
         {
             return damage(DamageKind::Foreign);
         }
-        self.segment = Some(as_appended(base));
+        self.segment = Some(base);
         self.beyond = None;
-        Ok(())
+        Ok(header.base)
     }
 
     /// Offset in the open segment that the next feed begins at.
@@ -265,8 +267,11 @@ impl Scan {
             let record = Record::parse(rest, lsn).ok()?;
             let last = place + 1 == header.records;
             let is_last = matches!(self.log.index.role(record.stream().kind), Some(Role::Last(_)));
+            let next = self.log.head(record.stream()).seq + 1;
+            // Of a stream whose front was not kept, nothing may be left before this.
+            let is_next = record.seq() == next || (self.log.kept_from > 0 && record.seq() > next);
             let follows = record.position() == self.log.next_position
-                && (is_last || record.seq() == self.log.head(record.stream()).seq + 1)
+                && (is_last || is_next)
                 && record.epoch() == header.epoch
                 && !(last && record.group_goes_on());
             if !follows {
@@ -279,6 +284,7 @@ impl Scan {
                 location,
                 position: record.position(),
                 links: record.links(),
+                is_at_home: true,
             })?;
             if record.stream() == StreamId::RUNS {
                 let run = Run { id: record.payload().try_into().ok()?, first_position: record.position() };
@@ -328,28 +334,63 @@ impl Scan {
     /// segment. `false`: they do not belong together, and the scan is of no use any more.
     #[must_use]
     pub fn enter_index(&mut self, footer: &IndexFooter, tail: &[u8]) -> bool {
-        let base = as_appended(footer.base);
-        let within = base + SEGMENT_HEADER_BYTES as u64..=base + self.geometry.segment_bytes;
-        let belongs = self.segment == Some(base)
-            && self.log.next_position == footer.first_position
-            && footer.first_position <= footer.next_position
-            && within.contains(&footer.end.end_lsn);
-        let Some((sealed, runs)) = footer.read_tail(tail).filter(|_| belongs) else {
+        let Some((sealed, runs)) = footer.read_tail(tail).filter(|_| self.belongs(footer)) else {
             return false;
         };
         self.log.index.enter_sealed(sealed, runs.len() as u64);
         runs.into_iter().for_each(|run| self.log.enter_run(run));
+        self.go_behind(footer);
+        true
+    }
+
+    /// Takes the open segment, a cold one, from its records: `footer` is the copy in its header. `false`: some are missing, or they
+    /// do not follow from what stands before them.
+    #[must_use]
+    pub(crate) fn enter_cold(&mut self, footer: &IndexFooter, records: ColdRecords) -> bool {
+        if !self.belongs(footer) || records.len() != footer.cold.records as usize {
+            return false;
+        }
+        self.log.index.begin_segment(footer.base + SEGMENT_HEADER_BYTES as u64, footer.first_position);
+        let number = self.log.index.number_of(footer.base);
+        for (record, run) in records.in_order() {
+            let within = footer.first_position..footer.next_position;
+            let is_begun =
+                self.log.index.postings(number).is_some_and(|own| own.get(record.stream).is_some());
+            let is_last = matches!(self.log.index.role(record.stream.kind), Some(Role::Last(_)));
+            let has_hole = is_begun && !is_last && record.head.seq != self.log.head(record.stream).seq + 1;
+            let is_lost = record.is_at_home && has_hole;
+            if is_lost || !within.contains(&record.position) || self.log.index.insert(record).is_none() {
+                return false;
+            }
+            run.into_iter().for_each(|run| self.log.enter_run(run));
+        }
+        self.log.index.end_cold(footer.end, footer.cold, footer.next_position);
+        self.go_behind(footer);
+        true
+    }
+
+    fn belongs(&self, footer: &IndexFooter) -> bool {
+        let base = as_appended(footer.base);
+        let within = base + SEGMENT_HEADER_BYTES as u64..=base + self.geometry.segment_bytes;
+        self.segment == Some(base)
+            && self.log.next_position == footer.first_position
+            && footer.first_position <= footer.next_position
+            && within.contains(&footer.end.end_lsn)
+    }
+
+    /// The log stands at the end of a segment that was entered.
+    fn go_behind(&mut self, footer: &IndexFooter) {
         self.records += if footer.is_cold() {
             u64::from(footer.cold.records)
         } else {
             footer.next_position - footer.first_position
         };
+        self.log.kept_from = self.log.kept_from.max(footer.kept_from());
         self.log.next_position = footer.next_position;
         self.log.previous = footer.end.previous;
         self.log.clock = self.log.clock.max(footer.clock());
         self.durable_lsn = self.durable_lsn.max(footer.durable_lsn);
         self.lsn = footer.end.end_lsn;
-        true
     }
 
     /// Takes block `number` of a snapshot, before any segment. Of the segments that it covers only the index files' tails are

@@ -5,7 +5,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use storage_log::{
-    Answer, Draft, Entry, Geometry, Log, Lookup, Progress, Retention, SCHEMA_GONE, StreamId, StreamKind,
+    Answer, DamageKind, Draft, Entry, Geometry, Log, Lookup, Progress, Retention, SCHEMA_GONE, StreamId,
+    StreamKind, is_cold,
 };
 
 use support::{
@@ -291,4 +292,63 @@ fn a_search_goes_on_where_its_segment_was_written_anew() {
             assert!(cut && !found.is_empty(), "{stream:?}: {found:?}");
         }
     }
+}
+
+/// The index of a cold segment is derived from its records, like any other.
+#[test]
+fn a_damaged_index_of_a_cold_segment_is_made_anew() {
+    for seed in 0..6 {
+        let mut run = Run::new(seed);
+        (0..600).for_each(|_| run.put());
+        run.disk.renew_snapshot();
+        let cut = run.now - 200;
+        let retention = Retention { home_from: cut, linked_from: [cut, 0] };
+        run.compact(retention, 70);
+        flush(&mut run.log, &mut run.disk);
+        seal(&mut run.log, &mut run.disk);
+        let cold: Vec<u64> =
+            run.disk.indexes.keys().filter(|base| is_cold(run.disk.base_of(**base))).copied().collect();
+        for (number, base) in cold.into_iter().enumerate() {
+            let file = run.disk.indexes.get_mut(&base).expect("it is cold");
+            // In a block, in the tail, in the footer; or all of it is gone.
+            let at = [file.len() - 10_000, file.len() - 140, file.len() - 3][number % 3];
+            file[at] ^= 0x10;
+            if number % 4 == 3 {
+                file.truncate(file.len() - 128);
+            }
+            run.disk.segments.insert(base, file.clone());
+        }
+        for round in 0..2 {
+            run.log = run.disk.recover(round + 2).expect("the records are sound").log;
+            for (stream, expected) in &run.model {
+                let young = |key: &u64| stream.kind == MEMBERSHIPS || expected[key].at >= cut;
+                let found: Vec<u64> =
+                    keys(&after(&run.log, &run.disk, *stream, 0)).into_iter().filter(young).collect();
+                let wanted: Vec<u64> = expected.keys().copied().filter(young).collect();
+                assert!(found == wanted, "{stream:?}");
+                let newest = expected.last_key_value().map(|(key, _)| *key);
+                assert!(stream.kind != MESSAGES || newest == Some(run.log.head(*stream).seq));
+            }
+            run.check_states();
+            assert_eq!(run.log.kept_from(), cut);
+            // The second time from the index files that were written instead.
+            seal(&mut run.log, &mut run.disk);
+        }
+    }
+}
+
+#[test]
+fn damage_in_records_and_index_of_a_cold_segment_is_refused_by_name() {
+    let mut run = Run::new(1);
+    (0..300).for_each(|_| run.put());
+    run.compact(Retention::default(), 100);
+    let base = *run.disk.indexes.keys().next().expect("a sealed segment");
+    let file = run.disk.indexes.get_mut(&base).expect("it is cold");
+    let end = file.len();
+    file[5_000] ^= 1;
+    file[end - 3] ^= 1;
+    run.disk.segments.insert(base, file.clone());
+    let damage = run.disk.recover(2).err().expect("nothing names what is lost");
+    assert_eq!((damage.segment, damage.kind), (run.disk.base_of(base), DamageKind::Acknowledged));
+    assert!((4096..=5_000).contains(&damage.offset), "{damage:?}");
 }

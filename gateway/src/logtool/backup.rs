@@ -239,7 +239,7 @@ impl Segment {
     /// Bytes up to the last block that is not zero.
     fn bytes_there(&self) -> anyhow::Result<u64> {
         let (file, mut buffer, mut offset, mut there) = (self.open()?, buffer(), 0, 0);
-        while offset < self.bytes && !super::data::is_blank_from(&file, offset) {
+        while offset < self.bytes && !crate::scan::is_blank_from(&file, offset) {
             let bytes = self.read(&file, offset, &mut buffer)?;
             if let Some(last) = bytes.chunks(BLOCK).rposition(|block| block.iter().any(|byte| *byte != 0)) {
                 there = (offset + ((last + 1) * BLOCK) as u64).min(self.bytes);

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use ring::FileBuffer;
 use router::places::KINDS;
-use rustix::fs::{OFlags, SeekFrom, seek};
+use rustix::fs::OFlags;
 use storage_log::format::{BLOCK_BYTES_MAX, FEED_BYTES, SEGMENT_HEADER_BYTES};
 use storage_log::{
     LogConfig, Met, Walk, WalkEnd, index_file_name, newest_batch_end, newest_durable_mark,
     segment_of_file_name,
 };
 
+use crate::scan::is_blank_from;
 use crate::segments::log_directory;
 use crate::store::StoreFacts;
 
@@ -291,11 +292,6 @@ impl Segment {
         }
         Ok(&buffer.bytes()[((offset - start) as usize).min(read)..read])
     }
-}
-
-/// Whether nothing was ever written from `offset` on: what is only reserved need not be read to be known as zeros.
-pub(super) fn is_blank_from(file: &File, offset: u64) -> bool {
-    seek(file, SeekFrom::Data(offset)) == Err(rustix::io::Errno::NXIO)
 }
 
 /// A walk through one log, piece by piece.

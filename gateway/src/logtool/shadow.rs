@@ -105,7 +105,7 @@ pub(super) fn unsound(file: &[u8], base: u64, config: &LogConfig) -> Vec<Range> 
         return whole;
     };
     let footer = IndexFooter::parse(&file[footer_at..], base, config);
-    let Some(footer) = footer.filter(|footer| footer.file_bytes() == file.len() as u64) else {
+    let Some(footer) = footer.and_then(|footer| footer.in_file(file.len() as u64)) else {
         return vec![(footer_at as u64, INDEX_FOOTER_BYTES as u64)];
     };
     let tail_at = footer_at - footer.tail_bytes();

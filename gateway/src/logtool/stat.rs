@@ -3,18 +3,17 @@
 //! Reads a log as a start does: sealed segments from their index files, the rest batch by batch. It therefore takes what a start
 //! takes, and believes index files that hold their checksums; `verify` believes nothing. An index file that is missing is not made.
 
-use std::convert::Infallible;
-use std::fs::File;
 use std::io::Write;
 
 use anyhow::Context as _;
 use serde::Serialize;
 use storage_log::format::SEGMENT_HEADER_BYTES;
-use storage_log::{Damage, Met, Recovered, Scan, index_file_name, segment_file_name};
+use storage_log::{Damage, Met, Refusal, segment_file_name};
 
-use super::data::{buffer, is_blank_from};
 use super::{Data, EXIT_DAMAGED, EXIT_SOUND, ReadFlags, Segment, Settled, time};
 use crate::indexes;
+use crate::scan::look;
+use crate::segments::SegmentFile;
 
 /// One log, as it is said.
 #[derive(Serialize)]
@@ -109,14 +108,18 @@ fn holds(data: &Data, log: u16, segments: &[Segment]) -> anyhow::Result<Result<H
         Settled::AtRest => u64::MAX,
         Settled::UpTo(mark) => mark,
     };
-    let mut usable = segments.iter().take_while(|segment| segment.index_bytes.is_some()).count();
-    let recovered = loop {
-        match read(data, log, segments, end, usable)? {
-            Ok(Ok(recovered)) => break recovered,
-            Ok(Err(unsound)) => usable = unsound,
-            // It may be an index that is sound and of another time: what counts is the log.
-            Err(_) if usable > 0 => usable = 0,
-            Err(damage) => return Ok(Err(damage)),
+    let open = |segment: &Segment| -> anyhow::Result<_> {
+        let directory = segment.path.parent().expect("a segment stands in a directory");
+        let index = indexes::open(directory, segment.base)?;
+        Ok((segment.base, SegmentFile { buffered: segment.open()?, direct: None, index }))
+    };
+    let mut files = segments.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+    let recovered = match look(&data.config(log), &mut files, end) {
+        Ok(recovered) => recovered,
+        Err(Refusal::Damaged(damage)) => return Ok(Err(damage)),
+        Err(Refusal::Disk(error)) => {
+            return Err(error)
+                .with_context(|| format!("cannot read log {log}: see what the kernel says of the disk"));
         }
     };
     let records = recovered.records;
@@ -138,53 +141,6 @@ fn holds(data: &Data, log: u16, segments: &[Segment]) -> anyhow::Result<Result<H
         end_offset,
         torn_bytes: recovered.dropped.map_or(0, |dropped| dropped.bytes),
     }))
-}
-
-/// Reads a log back with the index files of its first `usable` segments; gives the number of the first that is not sound instead,
-/// if one is.
-type ReadBack = Result<Result<Recovered, usize>, Damage>;
-
-fn read(data: &Data, log: u16, segments: &[Segment], end: u64, usable: usize) -> anyhow::Result<ReadBack> {
-    let (config, mut buffer) = (data.config(log), buffer());
-    let mut scan = Scan::new(config.clone(), 0);
-    if segments.is_empty() {
-        return Ok(Err(Damage { segment: 0, offset: 0, kind: storage_log::DamageKind::Missing }));
-    }
-    for (number, segment) in segments.iter().enumerate().filter(|(_, segment)| segment.base < end) {
-        let file = segment.open()?;
-        let header = segment.read(&file, 0, &mut buffer)?;
-        if let Err(damage) = scan.open_segment(segment.base, header) {
-            return Ok(Err(damage));
-        }
-        if number < usable {
-            let path = segment.path.with_file_name(index_file_name(segment.base));
-            let index = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            if indexes::enter(&mut scan, &index, segment.base, &config, true).is_none() {
-                return Ok(Ok(Err(number)));
-            }
-            continue;
-        }
-        loop {
-            let offset = scan.offset();
-            let limit = config.geometry.segment_bytes.min(end - segment.base);
-            let bytes = segment.read(&file, offset, &mut buffer)?;
-            let bytes = &bytes[..bytes.len().min(limit.saturating_sub(offset) as usize)];
-            let read_to = offset + bytes.len() as u64;
-            let to_end = read_to >= limit || bytes.is_empty() || is_blank_from(&file, read_to);
-            match scan.feed(bytes, to_end, &mut |_| {}) {
-                Err(damage) => return Ok(Err(damage)),
-                Ok(fed) if fed.ended => break,
-                Ok(_) => {}
-            }
-        }
-        // Made in memory and let go: a start would write them.
-        while let Some(job) = scan.poll_index() {
-            let Ok(sealed) = job.write(|_| Ok::<(), Infallible>(()));
-            drop(job);
-            scan.handle_indexed(Some(sealed));
-        }
-    }
-    Ok(scan.finish().map(Ok))
 }
 
 /// When the oldest record was stored.

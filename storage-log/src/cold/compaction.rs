@@ -186,7 +186,7 @@ impl Compaction {
         let footer = footer.with_tail(fences.len(), self.runs.len(), &tail);
         out(&tail)?;
         out(&footer.encode(&self.config))?;
-        Ok(Some(SealedSegment::new(&footer, footer.blocks_at(), fences)))
+        Ok(Some(SealedSegment::new(&footer, fences)))
     }
 
     fn kept_from(&self) -> u64 {

@@ -19,7 +19,9 @@
 //! links to what is older than theirs. Always the front of a stream: a home stream never gets a hole.
 
 mod compaction;
+mod records;
 mod walk;
 
 pub use compaction::{Compaction, Retention};
+pub(crate) use records::ColdRecords;
 pub use walk::ColdWalk;

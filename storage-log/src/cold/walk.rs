@@ -33,7 +33,7 @@ impl ColdWalk {
         (self.lsn < self.end_lsn).then(|| self.geometry.offset_of(self.lsn))
     }
 
-    /// Takes bytes from [`ColdWalk::offset`] on: [`crate::format::FEED_BYTES`], or all that are left. Shows the records that are sound,
+    /// Takes bytes from [`ColdWalk::offset`] on: [`crate::format::FEED_BYTES`], or all that are left; none when the file has no more. Shows the records that are sound,
     /// and names the ranges of the file that hold none.
     pub fn feed(
         &mut self,
@@ -42,7 +42,7 @@ impl ColdWalk {
         damaged: &mut dyn FnMut(Range<u64>),
     ) {
         let begun = self.lsn;
-        let whole = begun + bytes.len() as u64 >= self.end_lsn;
+        let whole = begun + bytes.len() as u64 >= self.end_lsn || bytes.is_empty();
         while self.lsn < self.end_lsn {
             let rest = bytes.get((self.lsn - begun) as usize..).unwrap_or_default();
             let rest = &rest[..rest.len().min((self.end_lsn - self.lsn) as usize)];

@@ -48,6 +48,7 @@ pub struct SealedSegment {
     pub(crate) first_position: u64,
     /// Where in the file its blocks begin: behind the records of a cold segment.
     pub(crate) blocks_at: u64,
+    kept_from: u64,
     fences: Box<[u32]>,
 }
 
@@ -90,10 +91,11 @@ impl IndexJob {
             blocks: 0,
             runs: 0,
             tail_sum: 0,
-            cold: ColdFacts::default(),
+            cold: self.postings.cold,
+            blocks_at: 0,
         };
         out(&footer.with_tail(writer.fences.len(), self.runs.len(), &tail).encode(&self.config))?;
-        Ok(SealedSegment::new(&footer, 0, writer.fences))
+        Ok(SealedSegment::new(&footer, writer.fences))
     }
 }
 
@@ -120,6 +122,8 @@ pub struct IndexFooter {
     runs: u32,
     tail_sum: u64,
     pub(crate) cold: ColdFacts,
+    /// Not in the file: where the blocks begin in it.
+    blocks_at: u64,
 }
 
 /// What the footer says beside, of a cold segment.
@@ -164,6 +168,7 @@ impl IndexFooter {
                 end: read_u32(bytes, index_at::COLD_END),
                 from: read_u64(bytes, index_at::COLD_FROM),
             },
+            blocks_at: 0,
         })
     }
 
@@ -200,7 +205,8 @@ impl IndexFooter {
 
     /// The same, of the segment that this one becomes.
     pub(crate) fn of_cold(self, base: u64, cold: ColdFacts) -> Self {
-        Self { base, cold, ..self }
+        let blocks_at = u64::from(cold.end).next_multiple_of(BLOCK_BYTES_MAX as u64);
+        Self { base, cold, blocks_at, ..self }
     }
 
     /// Whether it is of a cold segment.
@@ -227,13 +233,6 @@ impl IndexFooter {
         self.blocks as usize * 4 + self.runs as usize * RUN_BYTES
     }
 
-    /// Bytes of the whole file.
-    #[must_use]
-    pub fn file_bytes(&self) -> u64 {
-        let blocks = u64::from(self.blocks) * INDEX_BLOCK_BYTES as u64;
-        self.blocks_at() + blocks + (self.tail_bytes() + INDEX_FOOTER_BYTES) as u64
-    }
-
     /// Where the records of a cold segment end, as an offset in its file.
     #[must_use]
     pub fn records_end(&self) -> u64 {
@@ -243,7 +242,15 @@ impl IndexFooter {
     /// Where the blocks begin in the file: behind the records of a cold segment.
     #[must_use]
     pub fn blocks_at(&self) -> u64 {
-        u64::from(self.cold.end).next_multiple_of(BLOCK_BYTES_MAX as u64)
+        self.blocks_at
+    }
+
+    /// The same, in a file of `bytes`; `None` when it does not fit that.
+    #[must_use]
+    pub fn in_file(self, bytes: u64) -> Option<Self> {
+        let blocks = u64::from(self.blocks) * INDEX_BLOCK_BYTES as u64;
+        let blocks_at = bytes.checked_sub(blocks + (self.tail_bytes() + INDEX_FOOTER_BYTES) as u64)?;
+        (blocks_at == 0 || self.is_cold()).then_some(Self { blocks_at, ..self })
     }
 
     /// Where the batches of the segment end.
@@ -275,20 +282,26 @@ impl IndexFooter {
             id: run[..16].try_into().expect("an id of 16 bytes"),
             first_position: read_u64(run, 16..24),
         });
-        Some((SealedSegment::new(self, self.blocks_at(), fences), runs.collect()))
+        Some((SealedSegment::new(self, fences), runs.collect()))
     }
 }
 
 impl SealedSegment {
-    pub(crate) fn new(footer: &IndexFooter, blocks_at: u64, fences: Vec<u32>) -> Self {
-        let IndexFooter { base, first_position, .. } = *footer;
-        Self { base, first_position, blocks_at, fences: fences.into() }
+    pub(crate) fn new(footer: &IndexFooter, fences: Vec<u32>) -> Self {
+        let IndexFooter { base, first_position, blocks_at, .. } = *footer;
+        Self { base, first_position, blocks_at, kept_from: footer.kept_from(), fences: fences.into() }
     }
 
     /// First byte of its segment in the log, with its generation.
     #[must_use]
     pub fn base(&self) -> u64 {
         self.base
+    }
+
+    /// As [`IndexFooter::kept_from`].
+    #[must_use]
+    pub fn kept_from(&self) -> u64 {
+        self.kept_from
     }
 
     /// The blocks that may hold pieces of `stream`: the one whose front is below it, to the last that begins like it.

@@ -205,7 +205,7 @@ impl Lookup {
         let found: Vec<Entry> = match self.direction {
             Direction::Up => (split..list.entries.len()).map(entry).take(self.page.items_max + 1).collect(),
             Direction::Down => {
-                let durable = |place: &usize| entry(*place).location.lsn() < log.durable_lsn;
+                let durable = |place: &usize| entry(*place).location.is_below(log.durable_lsn);
                 let down = (0..split).rev().skip_while(|place| !durable(place));
                 down.map(entry).take(self.page.items_max + 1).collect()
             }
@@ -380,7 +380,7 @@ impl Lookup {
     /// Takes an entry, if there is room for it and it is wanted. Whether the next one is wanted too.
     fn take(&mut self, entry: Entry, log: &Log) -> bool {
         let below = entry.key < self.floor;
-        let undurable = !is_cold(entry.location.lsn()) && entry.location.lsn() >= log.durable_lsn;
+        let undurable = !entry.location.is_below(log.durable_lsn);
         let full = self.entries.len() == self.page.items_max
             || (self.bytes + entry.location.bytes() > self.page.bytes_max && !self.entries.is_empty());
         if below || undurable || full {

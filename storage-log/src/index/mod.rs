@@ -24,7 +24,7 @@ use crate::record::{StreamId, StreamKind};
 use crate::segment::{Geometry, as_appended, is_cold};
 
 pub use block::INDEX_BLOCK_BYTES;
-pub(crate) use file::SegmentEnd;
+pub(crate) use file::{ColdFacts, SegmentEnd};
 pub use file::{IndexFooter, IndexJob, SealedSegment, index_file_name};
 pub use homes::HomeSearch;
 pub use lookup::{BlockPlace, Lookup, Page, Progress};
@@ -79,6 +79,8 @@ pub(crate) struct Inserted<L> {
     pub(crate) location: Location,
     pub(crate) position: u64,
     pub(crate) links: L,
+    /// Its home stream has it; else only the links count.
+    pub(crate) is_at_home: bool,
 }
 
 /// A segment whose postings are in memory.
@@ -192,8 +194,8 @@ impl Index {
     }
 
     /// Enters a record that was just appended, or read. `None` if its kinds or numbers make no sense.
-    pub(crate) fn insert(&mut self, record: Inserted<impl Iterator<Item = StreamId>>) -> Option<()> {
-        let Inserted { stream, head, location, position, links } = record;
+    pub(crate) fn insert(&mut self, record: Inserted<impl IntoIterator<Item = StreamId>>) -> Option<()> {
+        let Inserted { stream, head, location, position, links, is_at_home } = record;
         let role = self.role(stream.kind)?;
         if [head.seq, head.message_count, position].iter().any(|number| number >> NUMBER_BITS != 0) {
             return None;
@@ -201,6 +203,7 @@ impl Index {
         let postings = Self::writable(self.open.back_mut().expect("a segment was begun"));
         let number = postings.number;
         match role {
+            _ if !is_at_home => {}
             Role::Home => {
                 let postings = postings.push(stream, location, position, || {
                     let place = self.homes.place_of(&stream.id);
@@ -261,7 +264,7 @@ impl Index {
             let entry = |place: usize| open.postings.entry(keys, list, place, entries[place]);
             // What is not durable is little, and at the end.
             let places = (0..entries.len()).rev();
-            let durable = places.map(entry).find(|entry| entry.location.lsn() < durable_lsn);
+            let durable = places.map(entry).find(|entry| entry.location.is_below(durable_lsn));
             if let Some(entry) = durable {
                 return (entry.key, Some(entry.location));
             }
@@ -288,11 +291,19 @@ impl Index {
         }
     }
 
+    /// The newest segment is a cold one, of whose records all were entered.
+    pub(crate) fn end_cold(&mut self, end: SegmentEnd, cold: ColdFacts, next_position: u64) {
+        let open = self.open.back_mut().expect("it was begun");
+        open.end = Some(end);
+        let postings = Self::writable(open);
+        (postings.cold, postings.next_position) = (cold, next_position);
+    }
+
     /// The oldest segment in memory, if all of it is durable and its file is not being written.
     pub(crate) fn poll_seal(&mut self, durable_lsn: u64) -> Option<(Postings, SegmentEnd)> {
         let open = self.open.front_mut()?;
         let end = open.end.filter(|_| !open.asked)?;
-        if durable_lsn <= open.postings.base + self.geometry.segment_bytes {
+        if durable_lsn <= as_appended(open.postings.base) + self.geometry.segment_bytes {
             return None;
         }
         open.asked = true;

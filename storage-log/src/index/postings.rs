@@ -8,6 +8,7 @@ use crate::format::RECORD_ALIGN;
 use crate::location::{Entry, Location};
 use crate::record::StreamId;
 
+use super::file::ColdFacts;
 use super::resident::{Chain, read_uint};
 
 /// Where a record stands in its segment, and its position counted from the segment's first: 24 bits each, and 16 bits of
@@ -87,6 +88,8 @@ pub struct SegmentPostings {
     pub(crate) first_position: u64,
     /// Position after its last record, once that is known.
     pub(crate) next_position: u64,
+    /// Nothing, unless it is cold.
+    pub(crate) cold: ColdFacts,
     /// By the first byte of the id, so that no append pays for the growth of the whole.
     pub(crate) streams: Vec<HashMap<StreamId, StreamPostings, foldhash::fast::RandomState>>,
 }
@@ -94,7 +97,8 @@ pub struct SegmentPostings {
 impl SegmentPostings {
     pub(crate) fn new(number: u32, base: u64, first_position: u64) -> Self {
         let streams = (0..256).map(|_| HashMap::default()).collect();
-        Self { number, base, first_position, next_position: first_position, streams }
+        let cold = ColdFacts::default();
+        Self { number, base, first_position, next_position: first_position, cold, streams }
     }
 
     pub(crate) fn get(&self, stream: StreamId) -> Option<&StreamPostings> {

@@ -5,14 +5,12 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use storage_log::format::{
-    BLOCK_BYTES_MIN, FEED_BYTES, INDEX_FOOTER_BYTES, MARK_AFTER_MS, SEGMENT_HEADER_BYTES,
-};
+use storage_log::format::{BLOCK_BYTES_MIN, INDEX_FOOTER_BYTES, MARK_AFTER_MS, SEGMENT_HEADER_BYTES};
 use storage_log::{
     Answer, BlockPlace, Blocks, ColdWalk, Compaction, Damage, Draft, Entry, Geometry, Glance,
-    INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Location, Log, LogConfig, Lookup, Page, Progress,
-    Record, Recovered, Retention, Scan, SealedSegment, SegmentHeader, SnapshotFooter, SpareWork, StreamId,
-    StreamKind, WriteBatch, as_appended, is_cold, merge,
+    INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Location, Log, LogConfig, LogFile, LogFiles, Lookup,
+    Page, Progress, Record, Recovered, Refusal, Retention, SealedSegment, SegmentHeader, SnapshotFooter,
+    SpareWork, StreamId, StreamKind, WriteBatch, as_appended, is_cold, merge, read_back, read_index_tail,
 };
 
 const STORE: [u8; 16] = [7; 16];
@@ -77,7 +75,7 @@ impl Disk {
             file.extend_from_slice(bytes);
             Ok::<(), Infallible>(())
         });
-        self.indexes.insert(job.base(), file);
+        self.indexes.insert(as_appended(job.base()), file);
         sealed
     }
 
@@ -91,7 +89,7 @@ impl Disk {
         let covered = before.as_ref().map_or(0, |(footer, _)| footer.segments as usize);
         let sealed = self.indexes.keys().skip(covered).map(|base| {
             let (footer, tail, blocks) = self.index(*base);
-            (footer.open(tail).expect("it was written"), blocks)
+            (footer.open(&tail).expect("it was written"), blocks)
         });
         let mut snapshot = Vec::new();
         let Ok(merged) = merge(&config(self.geometry), before, sealed.collect(), |bytes| {
@@ -103,12 +101,17 @@ impl Disk {
     }
 
     /// The parts of an index file, or of the index of a cold segment.
-    fn index(&self, base: u64) -> (IndexFooter, &[u8], Blocks<'_, Infallible>) {
+    fn index(&self, base: u64) -> (IndexFooter, Vec<u8>, Blocks<'_, Infallible>) {
         let (file, base) = (&self.indexes[&base], self.base_of(base));
-        let at = file.len() - INDEX_FOOTER_BYTES;
-        let footer = IndexFooter::parse(&file[at..], base, &config(self.geometry)).expect("it was written");
-        let tail = at - footer.tail_bytes();
-        (footer, &file[tail..at], blocks_of(&file[footer.blocks_at() as usize..tail]))
+        let read = &mut |at: u64, into: &mut [u8]| {
+            into.copy_from_slice(&file[at as usize..][..into.len()]);
+            true
+        };
+        let index = read_index_tail(file.len() as u64, base, &config(self.geometry), read);
+        let (footer, tail) = index.expect("it was written");
+        let blocks =
+            blocks_of(&file[footer.blocks_at() as usize..][..footer.blocks() as usize * INDEX_BLOCK_BYTES]);
+        (footer, tail, blocks)
     }
 
     /// The base of a segment, with its generation.
@@ -121,7 +124,7 @@ impl Disk {
         let config = config(self.geometry);
         let old = self.base_of(base);
         let (footer, tail, blocks) = self.index(base);
-        let mut compaction = Compaction::new(config.clone(), footer, tail, retention).expect("a sound tail");
+        let mut compaction = Compaction::new(config.clone(), footer, &tail, retention).expect("a sound tail");
         let bytes = &self.segments[&base];
         if is_cold(old) {
             let mut walk = ColdWalk::new(self.geometry, old, footer.records_end());
@@ -157,77 +160,41 @@ impl Disk {
 
     /// Reads the log back, from the snapshot and index files as far as they are sound.
     pub(crate) fn recover(&self, epoch: u32) -> Result<Recovered, Damage> {
-        let mut usable = self.indexes.len();
-        let mut snapshot = self.snapshot.as_deref();
-        loop {
-            let (scan, entered) = self.scan(epoch, snapshot, usable)?;
-            if entered == Some(usable) {
-                return scan.finish();
-            }
-            (snapshot, usable) = (None, entered.unwrap_or(usable));
-        }
+        let bases: Vec<u64> = self.segments.keys().copied().collect();
+        read_back(&config(self.geometry), epoch, &bases, &mut &*self).map_err(|refusal| match refusal {
+            Refusal::Damaged(damage) => damage,
+            Refusal::Disk(never) => match never {},
+        })
     }
 
-    /// Index files that could be entered, of `usable`, and the scan behind them; `None` if the snapshot could not.
-    fn scan(
-        &self,
-        epoch: u32,
-        snapshot: Option<&[u8]>,
-        usable: usize,
-    ) -> Result<(Scan, Option<usize>), Damage> {
-        let mut scan = Scan::new(config(self.geometry), epoch);
-        let covered = match snapshot.map(|file| self.enter_snapshot(&mut scan, file)) {
-            None => 0,
-            Some(Some(covered)) if covered <= usable => covered,
-            Some(_) => return Ok((scan, None)),
+    fn file(&self, file: LogFile) -> Option<&[u8]> {
+        let file = match file {
+            LogFile::Index(base) => self.indexes.get(&base),
+            LogFile::Segment(base) => self.segments.get(&base),
+            LogFile::Snapshot => self.snapshot.as_ref(),
         };
-        for (number, (base, bytes)) in self.segments.iter().enumerate() {
-            let base_with_generation = SegmentHeader::parse(bytes).map_or(*base, |header| header.base);
-            scan.open_segment(base_with_generation, bytes)?;
-            if number < usable {
-                let blocks = number >= covered;
-                let file = self.indexes.get(base);
-                let entered = file.and_then(|file| self.enter(&mut scan, base_with_generation, file, blocks));
-                if entered.is_none() {
-                    return Ok((scan, Some(number)));
-                }
-                continue;
-            }
-            loop {
-                let start = scan.offset() as usize;
-                // A real segment is preallocated: what was not written reads as zeros, and is not read to its end.
-                let mut feed = bytes.get(start..).unwrap_or(&[]).to_vec();
-                feed.truncate(FEED_BYTES);
-                feed.resize(FEED_BYTES.min(self.geometry.segment_bytes as usize - start), 0);
-                if scan.feed(&feed, start + feed.len() >= bytes.len(), &mut |_| {})?.ended {
-                    break;
-                }
-            }
-        }
-        Ok((scan, Some(usable)))
+        file.map(Vec::as_slice)
+    }
+}
+
+impl LogFiles for &Disk {
+    type Error = Infallible;
+
+    fn bytes(&mut self, file: LogFile) -> Result<Option<u64>, Infallible> {
+        let whole = matches!(file, LogFile::Segment(_)).then_some(self.geometry.segment_bytes);
+        Ok(self.file(file).map(|file| whole.unwrap_or(file.len() as u64)))
     }
 
-    /// Segments that the snapshot covers.
-    fn enter_snapshot(&self, scan: &mut Scan, file: &[u8]) -> Option<usize> {
-        let (blocks, footer) = file.split_at(file.len().checked_sub(INDEX_FOOTER_BYTES)?);
-        let footer = SnapshotFooter::parse(footer, &config(self.geometry))?;
-        for (number, block) in (0..footer.blocks).zip(blocks.chunks(INDEX_BLOCK_BYTES)) {
-            scan.enter_snapshot_block(number, block).then_some(())?;
-        }
-        Some(footer.segments as usize)
+    fn read(&mut self, file: LogFile, offset: u64, into: &mut [u8]) -> Result<usize, Infallible> {
+        let there = self.file(file).and_then(|file| file.get(offset as usize..)).unwrap_or(&[]);
+        let read = there.len().min(into.len());
+        into[..read].copy_from_slice(&there[..read]);
+        Ok(read)
     }
 
-    fn enter(&self, scan: &mut Scan, base: u64, file: &[u8], blocks: bool) -> Option<()> {
-        let at = file.len().checked_sub(INDEX_FOOTER_BYTES)?;
-        let footer = IndexFooter::parse(&file[at..], base, &config(self.geometry))?;
-        let tail = file.get(at.checked_sub(footer.tail_bytes())?..at)?;
-        scan.enter_index(&footer, tail).then_some(())?;
-        let count = if blocks { footer.blocks() } else { 0 };
-        let blocks = file.get(footer.blocks_at() as usize..)?;
-        for (number, block) in (0..count).zip(blocks.chunks(INDEX_BLOCK_BYTES)) {
-            scan.enter_index_block(number, block).then_some(())?;
-        }
-        Some(())
+    /// The log asks for it again.
+    fn write_index(&mut self, _job: &IndexJob) -> Option<SealedSegment> {
+        None
     }
 }
 
