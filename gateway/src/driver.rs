@@ -13,9 +13,10 @@ use router::conversation::ReadPlace;
 use router::mail::Clock;
 use slab::Slab;
 use storage_log::format::BLOCK_BYTES_MAX;
-use storage_log::{BlockPlace, Buffer, Geometry, INDEX_BLOCK_BYTES, Location, WriteBatch};
+use storage_log::{BlockPlace, Buffer, Compacted, Geometry, INDEX_BLOCK_BYTES, Location, WriteBatch};
 use tokio::sync::oneshot;
 
+use crate::compaction;
 use crate::files::{Command, Inbox, Job, Work};
 use crate::mailbox::Mesh;
 use crate::metrics::ShardMetrics;
@@ -55,6 +56,8 @@ pub struct DriverParts {
     pub geometry: Geometry,
     /// Who makes segments.
     pub jobs: Sender<Job>,
+    /// Who writes them anew.
+    pub compactions: Sender<compaction::Job>,
     /// The moment that all shards count microseconds from.
     pub epoch: Instant,
     /// Where the ring's counters go.
@@ -77,6 +80,7 @@ pub struct Driver {
     /// Who waits for which revocation, in the order in which the shard was told of them.
     revoking: VecDeque<oneshot::Sender<u64>>,
     jobs: Sender<Job>,
+    compactions: Sender<compaction::Job>,
     epoch: Instant,
     metrics: Arc<ShardMetrics>,
 }
@@ -85,12 +89,22 @@ impl Driver {
     /// A loop that has not begun.
     #[must_use]
     pub fn new(shard: Shard, parts: DriverParts) -> Self {
-        let DriverParts { mut ring, addresses, mesh, segments: files, inbox, geometry, jobs, epoch, metrics } =
-            parts;
+        let DriverParts {
+            mut ring,
+            addresses,
+            mesh,
+            segments: files,
+            inbox,
+            geometry,
+            jobs,
+            compactions,
+            epoch,
+            metrics,
+        } = parts;
         let mut segments = HashMap::new();
         for (log, files) in files {
-            for (base, file) in files {
-                segments.insert((log, base), add(&mut ring, file));
+            for (_, file) in files {
+                segments.insert((log, file.in_log), add(&mut ring, file));
             }
         }
         let (listeners, reads, zeros, revoking) = (Vec::new(), Slab::new(), HashMap::new(), VecDeque::new());
@@ -107,6 +121,7 @@ impl Driver {
             geometry,
             revoking,
             jobs,
+            compactions,
             epoch,
             metrics,
         }
@@ -180,6 +195,19 @@ impl Driver {
                         sealed
                     });
                     events.push(Event::IndexWritten { log, sealed });
+                }
+                Command::Compacted { log, base, made } => {
+                    let compacted = match made {
+                        Ok(Some((sealed, file))) => {
+                            let file = self.ring.add_file(file);
+                            let cold = Segment { buffered: file, direct: None, index: Some(file) };
+                            self.segments.insert((log, sealed.base()), cold);
+                            Compacted::Made(sealed)
+                        }
+                        Ok(None) => Compacted::Unsound,
+                        Err(()) => Compacted::Failed,
+                    };
+                    events.push(Event::Compacted { log, base, compacted });
                 }
                 Command::Zeroed { log } => {
                     self.zeros.remove(&log);
@@ -262,6 +290,11 @@ impl Driver {
             Action::RemoveIndex { log, base } => {
                 self.start(Job { log, base, inbox: self.inbox.clone(), work: Work::RemoveIndex });
             }
+            Action::Compact { log, job } => {
+                let job = compaction::Job { log, job, inbox: self.inbox.clone() };
+                assert!(self.compactions.send(job).is_ok(), "the thread lives as long as its senders");
+            }
+            Action::Release { log, base } => self.release(log, base),
             Action::Discard(postings) => {
                 let work = Work::Discard(postings);
                 self.start(Job { log: 0, base: 0, inbox: self.inbox.clone(), work });
@@ -307,6 +340,15 @@ impl Driver {
         self.ring.write_through(file, batch.offset, buffer, Token::new(u64::from(log)));
     }
 
+    /// Closes the file of a segment that was written anew; nobody has an operation under way on it.
+    fn release(&mut self, log: u16, base: u64) {
+        let Segment { buffered, direct, index } = self.segments.remove(&(log, base)).expect("it has moved");
+        let index = index.filter(|index| *index != buffered);
+        for file in [Some(buffered), direct, index].into_iter().flatten() {
+            self.ring.remove_file(file);
+        }
+    }
+
     /// Reads a record; past the page cache with the whole blocks around it.
     fn read(&mut self, log: u16, job: u32, place: u32, location: Location) {
         let segment = &self.segments[&(log, self.geometry.segment_of(location.lsn()))];
@@ -331,7 +373,7 @@ impl Driver {
 }
 
 fn add(ring: &mut Ring, file: SegmentFile) -> Segment {
-    let SegmentFile { buffered, direct, index } = file;
+    let SegmentFile { buffered, direct, index, .. } = file;
     Segment {
         buffered: ring.add_file(buffered),
         direct: direct.map(|file| ring.add_file(file)),

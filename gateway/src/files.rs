@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam::queue::ArrayQueue;
 use ring::Waker;
-use storage_log::{IndexJob, Postings, SealedSegment, index_file_name};
+use storage_log::{IndexJob, Postings, SealedSegment, as_appended, index_file_name};
 use tokio::sync::oneshot;
 
 use crate::auth::Revocation;
@@ -45,6 +45,16 @@ pub enum Command {
         base: u64,
         /// What memory keeps of it, and the file.
         made: Option<(SealedSegment, File)>,
+    },
+    /// A compaction ended.
+    Compacted {
+        /// Of which log.
+        log: u16,
+        /// Of the segment at this base, with its generation.
+        base: u64,
+        /// What memory keeps of the cold segment, and its file; nothing where the one that is there is damaged, and an error where the
+        /// disk gave one.
+        made: Result<Option<(SealedSegment, File)>, ()>,
     },
     /// Nobody writes zeros into the next segment any more.
     Zeroed {
@@ -155,7 +165,9 @@ fn work(maker: &SegmentMaker, jobs: &Receiver<Job>) {
                 });
                 let is_made = made.is_ok();
                 inbox.send(Command::Indexed { log, base, made: made.ok() });
-                if is_made && let Err(error) = snapshots::renew_if_due(&directory, job.config(), base) {
+                if is_made
+                    && let Err(error) = snapshots::renew_if_due(&directory, job.config(), as_appended(base))
+                {
                     tracing::warn!(log, %error, "no snapshot of the index could be made: the next start takes longer");
                 }
             }

@@ -5,11 +5,13 @@ use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use storage_log::format::{INDEX_FOOTER_BYTES, SEGMENT_HEADER_BYTES, index_at};
 use storage_log::{
-    INDEX_BLOCK_BYTES, IndexFooter, IndexJob, LogConfig, SealedSegment, index_file_name, read_index_tail,
+    INDEX_BLOCK_BYTES, IndexFooter, IndexJob, LogConfig, SealedSegment, SegmentHeader, index_file_name,
+    is_cold, read_index_tail,
 };
 
-use crate::segments::sync_directory;
+use crate::segments::{cold_file_name, sync_directory};
 
 /// Blocks written at a time.
 const BLOCKS: usize = 64;
@@ -42,6 +44,56 @@ pub fn open(directory: &Path, base: u64) -> io::Result<Option<File>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The index of a sealed segment: a file of its own, or in its cold segment.
+pub struct FoundIndex {
+    /// Its footer.
+    pub footer: IndexFooter,
+    /// What stands between blocks and footer.
+    pub tail: Vec<u8>,
+    /// Where it is.
+    pub file: File,
+}
+
+/// The index of the segment at `base`, if there is one that is whole. A cold segment has its own, unless that was damaged and another
+/// was written beside it.
+///
+/// # Errors
+/// Those of the disk.
+pub fn find(directory: &Path, base: u64, config: &LogConfig) -> io::Result<Option<FoundIndex>> {
+    let cold = open_cold(directory, base)?;
+    let in_log = cold.as_ref().map_or(base, |(_, base)| *base);
+    let beside = open(directory, base)?;
+    let whole = |file: File| {
+        let (footer, tail) = read_tail(&file, in_log, config)?;
+        Some(FoundIndex { footer, tail, file })
+    };
+    Ok(beside.and_then(whole).or_else(|| whole(cold?.0)))
+}
+
+/// The cold segment in place of the one at `base`, if there is one whose header is sound, and its base with its generation.
+///
+/// # Errors
+/// Those of the disk.
+pub fn open_cold(directory: &Path, base: u64) -> io::Result<Option<(File, u64)>> {
+    let file = match File::open(directory.join(cold_file_name(base))) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut header = [0; SEGMENT_HEADER_BYTES];
+    let read = crate::scan::read_up_to(&file, &mut header, 0)?;
+    let header = SegmentHeader::parse(&header[..read]).ok();
+    Ok(header.filter(|header| is_cold(header.base)).map(|header| (file, header.base)))
+}
+
+/// Whether an index file says that it is of the segment at this base, and of this generation.
+#[must_use]
+pub fn is_of(file: &File, in_log: u64) -> bool {
+    let mut footer = [0; INDEX_FOOTER_BYTES];
+    let at = file.metadata().ok().and_then(|file| file.len().checked_sub(INDEX_FOOTER_BYTES as u64));
+    let is_read = at.is_some_and(|at| file.read_exact_at(&mut footer, at).is_ok());
+    is_read && footer[index_at::BASE] == in_log.to_le_bytes()
 }
 
 /// Footer and tail of an index file; `None` when it is not whole, or not of this segment.

@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod auth;
 pub mod cli;
+pub mod compaction;
 pub mod config;
 pub mod control;
 pub mod doctor;

@@ -6,16 +6,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use protocol::ids::UnixMillis;
 use protocol::upgrade::UpgradePolicy;
 use ring::{ListenOptions, Ring, RingAddress, RingConfig};
 use router::{ConversationSide, Places, ShardId, Starts};
-use storage_log::{Geometry, Run};
+use storage_log::{CompactionPolicy, Geometry, Run};
 
 use crate::auth::{AdminToken, DenyList, Keys, Verifier, development_banner};
+use crate::compaction::{self, Compactor};
 use crate::config::Config;
 use crate::control::{ControlPlane, Signals};
 use crate::driver::{Driver, DriverParts};
@@ -53,6 +54,7 @@ struct Common {
     epoch: Instant,
     geometry: Geometry,
     jobs: Sender<Job>,
+    compactions: Sender<compaction::Job>,
 }
 
 /// Runs a node until it is drained. 0 when it was asked to stop, 1 when a log failed.
@@ -71,6 +73,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     let places = Arc::new(Places { store: store.id, key: store.key, logs: store.logs, shards });
     let (mut opened, starts) = open_logs(&store, &state)?;
     let (jobs, files_thread) = files::start(store.segment_maker())?;
+    let (compactions, compactor) = Compactor::start(config.data.clone(), store.access)?;
     let mut metrics = Vec::new();
     let mut starting = Vec::new();
     let Bound { mut listeners, chat, echo } = bind_all(&config, shards)?;
@@ -95,6 +98,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         epoch: Instant::now(),
         geometry: store.geometry,
         jobs,
+        compactions,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anybody can be told that the node serves: from then on it is not to end without a goodbye.
@@ -111,6 +115,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     let revocations = Revocations::new(revocations_file, revoked, inboxes.clone());
     let plane = ControlPlane { admin, admin_token, revocations, state: state.clone(), metrics, signals };
     let ended = plane.run(&runtime, inboxes, threads)?;
+    compactor.stop().map_err(|_| anyhow::anyhow!("the compaction thread panicked"))?;
     files_thread.join().map_err(|_| anyhow::anyhow!("the files thread panicked"))?;
     if ended && !state.exit_failed() {
         tracing::info!("drained");
@@ -178,6 +183,10 @@ fn open_logs(store: &Store, state: &NodeState) -> anyhow::Result<(Vec<OpenLog>, 
 
 fn unix_now() -> UnixMillis {
     UnixMillis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn report_refusal(log: u16, refusal: &LogRefusal) {
@@ -307,6 +316,7 @@ fn shard_thread(
             policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: common.config.origins.clone() },
             mail_per_turn: MAIL_PER_TURN,
             drain_seconds: common.config.drain.as_secs(),
+            compaction: CompactionPolicy { after_ms: common.config.compact_after.map(millis), keep_ms: None },
         },
         mail: Mailboxes::new(common.mesh.clone(), id),
         logs: owned,
@@ -318,9 +328,10 @@ fn shard_thread(
         random: u64::from_le_bytes(random),
     });
     let (mesh, geometry) = (common.mesh.clone(), common.geometry);
-    let (jobs, epoch) = (common.jobs.clone(), common.epoch);
+    let (jobs, compactions, epoch) = (common.jobs.clone(), common.compactions.clone(), common.epoch);
     drop(common);
-    let parts = DriverParts { ring, addresses, mesh, segments, inbox, geometry, jobs, epoch, metrics };
+    let parts =
+        DriverParts { ring, addresses, mesh, segments, inbox, geometry, jobs, compactions, epoch, metrics };
     let mut driver = Driver::new(shard, parts);
     for (listener, kind) in listeners {
         driver.listen(listener, kind);

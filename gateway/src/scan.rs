@@ -9,7 +9,8 @@ use std::path::Path;
 use router::conversation::Recent;
 use rustix::fs::{SeekFrom, seek};
 use storage_log::{
-    IndexJob, LogConfig, LogFile, LogFiles, Record, Recovered, SealedSegment, index_file_name, read_back,
+    IndexJob, LogConfig, LogFile, LogFiles, Record, Recovered, SealedSegment, as_appended, index_file_name,
+    is_cold, read_back, segment_file_name,
 };
 
 use crate::indexes;
@@ -122,7 +123,7 @@ impl LogFiles for Files<'_> {
         };
         match indexes::write(directory, job) {
             Ok((sealed, file)) => {
-                self.segment(job.base()).index = Some(file);
+                self.segment(as_appended(job.base())).index = Some(file);
                 Some(sealed)
             }
             Err(error) => {
@@ -135,11 +136,16 @@ impl LogFiles for Files<'_> {
 
     fn note_damaged(&mut self, file: LogFile) {
         match file {
-            LogFile::Index(base) => tracing::warn!(
-                log = self.log,
-                index = index_file_name(base),
-                "an index file is damaged: it is made anew from the log"
-            ),
+            LogFile::Index(base) => {
+                let in_log = self.segment(base).in_log;
+                // A cold segment has its own.
+                let index = if is_cold(in_log) { segment_file_name(in_log) } else { index_file_name(base) };
+                tracing::warn!(
+                    log = self.log,
+                    index,
+                    "an index file is damaged: it is made anew from the log"
+                );
+            }
             _ => {
                 tracing::warn!(
                     log = self.log,
@@ -171,7 +177,8 @@ pub(crate) fn is_blank_from(file: &File, offset: u64) -> bool {
     seek(file, SeekFrom::Data(offset)) == Err(rustix::io::Errno::NXIO)
 }
 
-fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+/// Reads from `offset` on until the buffer is full or the file ends: how many bytes.
+pub(crate) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
         match file.read_at(&mut buffer[read..], offset + read as u64) {

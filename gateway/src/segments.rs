@@ -4,6 +4,7 @@
 //! error of the disk then shows at the write that it belongs to, and what is read is what the disk has. A sealed one is
 //! read through the page cache. Which of the two a directory can do is found out by doing it, once at start.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -15,7 +16,9 @@ use std::time::Instant;
 use ring::FileBuffer;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
 use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, SEGMENT_HEADER_BYTES};
-use storage_log::{Geometry, SegmentHeader, WriteBatch, segment_file_name, segment_of_file_name};
+use storage_log::{
+    Geometry, SegmentHeader, WriteBatch, as_appended, is_cold, segment_file_name, segment_of_file_name,
+};
 
 use crate::indexes;
 
@@ -62,7 +65,7 @@ fn try_direct(directory: &Path, block_bytes: usize) -> io::Result<()> {
 }
 
 /// `O_DIRECT`, as `custom_flags` takes it.
-const DIRECT: i32 = OFlags::DIRECT.bits().cast_signed();
+pub const DIRECT: i32 = OFlags::DIRECT.bits().cast_signed();
 
 /// One segment file, open in each way that it is used.
 pub struct SegmentFile {
@@ -70,12 +73,14 @@ pub struct SegmentFile {
     pub buffered: File,
     /// Past it, while the segment takes batches or will; none where that cannot be had.
     pub direct: Option<File>,
-    /// Its index file, once it is sealed.
+    /// Its index, once it is sealed: a file of its own, or the cold segment itself.
     pub index: Option<File>,
+    /// Its base, with its generation.
+    pub in_log: u64,
 }
 
 impl SegmentFile {
-    fn open(path: &Path, access: Access) -> io::Result<Self> {
+    fn open(path: &Path, access: Access, base: u64) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         let buffered = options.open(path)?;
@@ -83,7 +88,7 @@ impl SegmentFile {
             Access::Buffered => None,
             Access::Direct => Some(options.custom_flags(DIRECT).open(path)?),
         };
-        Ok(Self { buffered, direct, index: None })
+        Ok(Self { buffered, direct, index: None, in_log: base })
     }
 
     /// What batches are written through, and read until the segment is sealed.
@@ -133,7 +138,7 @@ impl SegmentMaker {
         let path = directory.join(segment_file_name(base));
         let new = path.with_extension("new");
         let made = make_file(&new, &header)
-            .and_then(|()| SegmentFile::open(&new, self.access))
+            .and_then(|()| SegmentFile::open(&new, self.access, base))
             .and_then(|file| fs::rename(&new, &path).map(|()| file))
             .and_then(|file| sync_directory(&directory).map(|()| file));
         if made.is_err() {
@@ -153,7 +158,7 @@ impl SegmentMaker {
     /// Those of the disk.
     pub fn zero(&self, log: u16, base: u64, enough: &AtomicBool) -> io::Result<()> {
         let path = log_directory(&self.directory, log).join(segment_file_name(base));
-        let Some(file) = SegmentFile::open(&path, self.access)?.direct else {
+        let Some(file) = SegmentFile::open(&path, self.access, base)?.direct else {
             return Ok(());
         };
         let zeros = FileBuffer::aligned(ZEROS_BYTES, BLOCK_BYTES_MAX);
@@ -193,22 +198,59 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// All segments in order, synced before anything is read. Files of other names are left alone.
+/// Name of the cold segment in place of the one at `base`: `seg-<base, 16 hex digits>.cold`.
+#[must_use]
+pub fn cold_file_name(base: u64) -> String {
+    segment_file_name(as_appended(base)).replace(".log", ".cold")
+}
+
+/// All segments in order, synced before anything is read. Of a segment that was compacted the cold one counts, and what a node that was
+/// stopped in that moment left of it is removed. Files of other names are left alone.
 ///
 /// # Errors
 /// Those of the disk.
 pub fn open_segments(directory: &Path, access: Access) -> io::Result<Vec<(u64, SegmentFile)>> {
-    let mut segments = Vec::new();
+    let mut segments = BTreeMap::new();
+    let (mut appended, mut cold) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if let Some(base) = entry.file_name().to_str().and_then(segment_of_file_name) {
-            let mut file = SegmentFile::open(&entry.path(), access)?;
-            file.buffered.sync_all()?;
-            file.index = indexes::open(directory, base)?;
-            segments.push((base, file));
+        let name = entry?.file_name();
+        let Some(name) = name.to_str() else {
+            continue;
+        };
+        appended.extend(segment_of_file_name(name));
+        cold.extend(segment_of_file_name(&name.replace(".cold", ".log")).filter(|_| name.ends_with(".cold")));
+    }
+    for base in cold {
+        segments.insert(base, open_cold_segment(directory, base)?);
+    }
+    for base in appended {
+        let path = directory.join(segment_file_name(base));
+        match segments.get(&base) {
+            Some(cold) if is_cold(cold.in_log) => fs::remove_file(path)?,
+            // What the cold one was made from is still there, and what is damaged can be made again.
+            _ => {
+                let mut file = SegmentFile::open(&path, access, base)?;
+                file.index = indexes::open(directory, base)?;
+                segments.insert(base, file);
+            }
         }
     }
+    for file in segments.values() {
+        file.buffered.sync_all()?;
+    }
     sync_directory(directory)?;
-    segments.sort_unstable_by_key(|(base, _)| *base);
-    Ok(segments)
+    Ok(segments.into_iter().collect())
+}
+
+/// Opens a cold segment; one whose header is damaged has no generation, and is refused when it is read.
+///
+/// # Errors
+/// Those of the disk.
+pub fn open_cold_segment(directory: &Path, base: u64) -> io::Result<SegmentFile> {
+    let buffered = File::open(directory.join(cold_file_name(base)))?;
+    let Some((index, in_log)) = indexes::open_cold(directory, base)? else {
+        return Ok(SegmentFile { buffered, direct: None, index: None, in_log: base });
+    };
+    let beside = indexes::open(directory, base)?.filter(|file| indexes::is_of(file, in_log));
+    Ok(SegmentFile { buffered, direct: None, index: beside.or(Some(index)), in_log })
 }

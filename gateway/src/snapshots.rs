@@ -9,9 +9,9 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use storage_log::format::INDEX_FOOTER_BYTES;
-use storage_log::{Blocks, INDEX_BLOCK_BYTES, LogConfig, SealedSegment, SnapshotFooter, merge};
+use storage_log::{Blocks, INDEX_BLOCK_BYTES, IndexFooter, LogConfig, SealedSegment, SnapshotFooter, merge};
 
-use crate::indexes;
+use crate::indexes::{self, FoundIndex};
 use crate::segments::sync_directory;
 
 /// Name of the snapshot of a log.
@@ -33,12 +33,12 @@ pub fn renew_if_due(directory: &Path, config: &LogConfig, newest: u64) -> io::Re
     let (mut sealed, mut bytes) = (Vec::new(), 0);
     let bases = (u64::from(covered)..).map(|number| number * config.geometry.segment_bytes);
     for base in bases.take_while(|base| *base <= newest) {
-        let Some((segment, blocks, file)) = open_index(directory, config, base)? else {
+        let Some((segment, footer, file)) = open_index(directory, config, base)? else {
             // It is missing or damaged: the next start makes it anew, and then comes another snapshot.
             return Ok(false);
         };
-        bytes += file.metadata()?.len();
-        sealed.push((segment, blocks_of(file, blocks)));
+        bytes += file.metadata()?.len() - footer.blocks_at();
+        sealed.push((segment, blocks_of(file, footer.blocks_at(), footer.blocks())));
     }
     let size = before.as_ref().map_or(0, |(footer, _)| footer.blocks as u64 * INDEX_BLOCK_BYTES as u64);
     if bytes < size.max(DUE_BYTES_MIN) {
@@ -58,7 +58,7 @@ fn renew(
     let mut options = OpenOptions::new();
     let file = options.create(true).truncate(true).write(true).mode(0o600).open(&new)?;
     let mut out = BufWriter::with_capacity(BLOCKS * INDEX_BLOCK_BYTES, file);
-    let before = before.map(|(footer, file)| (footer, blocks_of(file, footer.blocks)));
+    let before = before.map(|(footer, file)| (footer, blocks_of(file, 0, footer.blocks)));
     if merge(config, before, sealed, |bytes| out.write_all(bytes))?.is_none() {
         // One of them is damaged. If it is the snapshot, the next one is made of the index files alone.
         let _ = fs::remove_file(&path);
@@ -97,20 +97,17 @@ fn read_footer(directory: &Path, config: &LogConfig) -> io::Result<Option<(Snaps
     Ok(whole.map(|footer| (footer, file)))
 }
 
-type OpenIndex = (SealedSegment, u32, File);
+type OpenIndex = (SealedSegment, IndexFooter, File);
 
 fn open_index(directory: &Path, config: &LogConfig, base: u64) -> io::Result<Option<OpenIndex>> {
-    let Some(file) = indexes::open(directory, base)? else {
+    let Some(FoundIndex { footer, tail, file }) = indexes::find(directory, base, config)? else {
         return Ok(None);
     };
-    let Some((footer, tail)) = indexes::read_tail(&file, base, config) else {
-        return Ok(None);
-    };
-    Ok(footer.open(&tail).map(|sealed| (sealed, footer.blocks(), file)))
+    Ok(footer.open(&tail).map(|sealed| (sealed, footer, file)))
 }
 
-/// The first `count` blocks of a file, some at a time.
-fn blocks_of(file: File, count: u32) -> Blocks<'static, io::Error> {
+/// `count` blocks of a file, from `at` on, some at a time.
+fn blocks_of(file: File, at: u64, count: u32) -> Blocks<'static, io::Error> {
     let (mut buffer, mut next) = (Vec::new(), 0);
     Box::new(move || {
         if next == count {
@@ -119,7 +116,7 @@ fn blocks_of(file: File, count: u32) -> Blocks<'static, io::Error> {
         let place = next as usize % BLOCKS * INDEX_BLOCK_BYTES;
         if place == 0 {
             buffer.resize(BLOCKS.min((count - next) as usize) * INDEX_BLOCK_BYTES, 0);
-            file.read_exact_at(&mut buffer, u64::from(next) * INDEX_BLOCK_BYTES as u64)?;
+            file.read_exact_at(&mut buffer, at + u64::from(next) * INDEX_BLOCK_BYTES as u64)?;
         }
         next += 1;
         Ok(Some(buffer[place..place + INDEX_BLOCK_BYTES].to_vec()))

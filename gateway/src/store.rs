@@ -103,7 +103,8 @@ pub struct Store {
     pub logs: u16,
     /// How its logs are cut, fixed when the directory was made.
     pub geometry: Geometry,
-    access: Access,
+    /// How its files are written.
+    pub access: Access,
 }
 
 /// A log that was read back and is durable as it stands.

@@ -6,8 +6,9 @@ use std::convert::Infallible;
 use router::conversation::Recent;
 use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, SEGMENT_HEADER_BYTES};
 use storage_log::{
-    BlockPlace, Damage, Geometry, INDEX_BLOCK_BYTES, IndexJob, Location, LogConfig, LogFile, LogFiles,
-    Record, Recovered, Refusal, SealedSegment, SegmentHeader, WriteBatch, read_back,
+    BlockPlace, CompactionJob, Damage, Geometry, INDEX_BLOCK_BYTES, IndexJob, Location, LogConfig, LogFile,
+    LogFiles, Record, Recovered, Refusal, SealedSegment, SegmentHeader, WriteBatch, as_appended, compact,
+    read_back,
 };
 
 use crate::Rng;
@@ -25,8 +26,10 @@ pub(crate) struct Disk {
     store: [u8; 16],
     geometry: Geometry,
     segments: BTreeMap<(u16, u64), Vec<u8>>,
-    /// Index files of sealed segments.
+    /// Index files of sealed segments; of a cold one the segment itself.
     indexes: BTreeMap<(u16, u64), Vec<u8>>,
+    /// Segments as they were before they were written anew, with their index files, while somebody reads them.
+    moved: BTreeMap<(u16, u64), (Vec<u8>, Vec<u8>)>,
     under_way: BTreeMap<u16, WriteBatch>,
 }
 
@@ -37,6 +40,7 @@ impl Disk {
             geometry,
             segments: BTreeMap::new(),
             indexes: BTreeMap::new(),
+            moved: BTreeMap::new(),
             under_way: BTreeMap::new(),
         };
         (0..logs).for_each(|log| disk.create(log, 0));
@@ -102,6 +106,7 @@ impl Disk {
 
     /// Power fails: of each batch under way, all, none, or any of the sectors are there.
     pub(crate) fn crash(&mut self, rng: &mut Rng) {
+        self.moved.clear();
         for (log, batch) in std::mem::take(&mut self.under_way) {
             self.tear(log, &batch, rng);
         }
@@ -129,12 +134,44 @@ impl Disk {
             file.extend_from_slice(bytes);
             Ok::<(), Infallible>(())
         });
-        self.indexes.insert((log, job.base()), file);
+        self.indexes.insert((log, as_appended(job.base())), file);
         sealed
     }
 
+    /// Writes a segment anew; `None` when it is damaged.
+    pub(crate) fn compact(&mut self, log: u16, job: &CompactionJob) -> Option<SealedSegment> {
+        let (mut file, config) = (Vec::new(), job.config.clone());
+        let mut files = Files { disk: self, log, now: 0, recent: Recent::new(SEED), observe: &mut |_| {} };
+        let Ok(sealed) = compact(&config, job.base, job.retention, &mut files, &mut |bytes| {
+            file.extend_from_slice(bytes);
+            Ok(())
+        });
+        let (sealed, base) = (sealed?, (log, as_appended(job.base)));
+        let segment = self.segments.insert(base, file.clone()).expect("it was read");
+        let index = self.indexes.insert(base, file).expect("it was read");
+        self.moved.insert((log, job.base), (segment, index));
+        Some(sealed)
+    }
+
+    /// Nobody reads a segment any more as it was.
+    pub(crate) fn release(&mut self, log: u16, base: u64) {
+        assert!(self.moved.remove(&(log, base)).is_some(), "it has moved");
+    }
+
+    /// Segment and index file of the segment at `base`, of that generation.
+    fn file_of(&self, log: u16, base: u64) -> (Option<&Vec<u8>>, Option<&Vec<u8>>) {
+        if let Some((segment, index)) = self.moved.get(&(log, base)) {
+            return (Some(segment), Some(index));
+        }
+        let place = (log, as_appended(base));
+        let segment = self.segments.get(&place);
+        let is_there = segment.and_then(|segment| SegmentHeader::parse(segment).ok());
+        assert_eq!(is_there.map(|header| header.base), Some(base), "read where it is not any more");
+        (segment, self.indexes.get(&place))
+    }
+
     pub(crate) fn read_index(&self, log: u16, block: BlockPlace) -> Option<Vec<u8>> {
-        let (file, start) = (self.indexes.get(&(log, block.base))?, block.offset() as usize);
+        let (file, start) = (self.file_of(log, block.base).1?, block.offset() as usize);
         file.get(start..start + INDEX_BLOCK_BYTES).map(<[u8]>::to_vec)
     }
 
@@ -153,7 +190,7 @@ impl Disk {
     pub(crate) fn read(&self, log: u16, location: Location) -> Option<Vec<u8>> {
         let base = self.geometry.segment_of(location.lsn());
         let start = (location.lsn() - base) as usize;
-        let segment = self.segments.get(&(log, base))?;
+        let segment = self.file_of(log, base).0?;
         segment.get(start..start + location.bytes()).map(<[u8]>::to_vec)
     }
 
@@ -178,8 +215,11 @@ impl Disk {
 
     /// The same disk, as it is read when nothing is believed that is derived from the logs.
     pub(crate) fn without_indexes(&self) -> Self {
-        let (segments, indexes, under_way) = (self.segments.clone(), BTreeMap::new(), BTreeMap::new());
-        Self { store: self.store, geometry: self.geometry, segments, indexes, under_way }
+        let (segments, mut indexes) = (self.segments.clone(), self.indexes.clone());
+        // That of a cold segment stands in it.
+        indexes.retain(|place, index| segments.get(place) == Some(index));
+        let (moved, under_way) = (BTreeMap::new(), BTreeMap::new());
+        Self { store: self.store, geometry: self.geometry, segments, indexes, moved, under_way }
     }
 }
 

@@ -11,7 +11,7 @@ use protocol::upgrade::{Origins, UpgradePolicy};
 use router::conversation::Recent;
 use router::places::KINDS;
 use router::{ConversationSide, Places, ShardId, Starts};
-use storage_log::{Answer, Geometry, LogConfig};
+use storage_log::{Answer, CompactionPolicy, Geometry, LogConfig};
 
 use crate::Rng;
 use crate::disk::Disk;
@@ -70,6 +70,7 @@ impl Node {
                     policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: Origins::Unset },
                     mail_per_turn: rng.between(1, 6) as usize,
                     drain_seconds: 1,
+                    compaction: CompactionPolicy { after_ms: Some(rng.below(300)), keep_ms: None },
                 },
                 mail: Mailboxes::new(mesh.clone(), id),
                 logs: owned.collect(),

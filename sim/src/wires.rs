@@ -68,6 +68,11 @@ impl World {
                 let delay = self.rng.between(1_000, 200_000);
                 self.event(shard, delay, Event::IndexWritten { log, sealed });
             }
+            Action::Compact { log, job } => {
+                let delay = self.rng.between(1_000, 400_000);
+                self.later(delay, Item::Compact { run, log, shard, job });
+            }
+            Action::Release { log, base } => self.disk.release(log, base),
             Action::RemoveIndex { .. } => unreachable!("an index rots between runs only"),
             Action::Discard(postings) => drop(postings),
             Action::Read { log, job, place, what } => {

@@ -14,7 +14,7 @@ use protocol::upgrade::Form;
 use router::mail::Clock;
 use router::places::direct_conversation;
 use router::{Places, ShardId};
-use storage_log::{Log, WriteBatch};
+use storage_log::{Compacted, CompactionJob, Log, WriteBatch};
 
 use crate::Rng;
 use crate::client::{Client, Pass, Times};
@@ -62,6 +62,8 @@ pub struct Outcome {
     pub replaced: u32,
     /// Blocks of index files that were read: pages over sealed segments.
     pub index_reads: u32,
+    /// Segments that were written anew.
+    pub compactions: u32,
     /// Sessions whose token ended.
     pub expired: u64,
     /// Sessions and `connect`s whose token was taken back.
@@ -80,6 +82,12 @@ pub(crate) enum Item {
         run: u32,
         shard: usize,
         event: Event,
+    },
+    Compact {
+        run: u32,
+        log: u16,
+        shard: usize,
+        job: CompactionJob,
     },
     Pump {
         run: u32,
@@ -148,6 +156,7 @@ pub(crate) struct World {
     pub(crate) moved: u64,
     pub(crate) replaced: u32,
     pub(crate) index_reads: u32,
+    compactions: u32,
     pub(crate) expired: u64,
     pub(crate) revoked: u64,
     pub(crate) digest: u64,
@@ -226,6 +235,7 @@ impl World {
             moved: 0,
             replaced: 0,
             index_reads: 0,
+            compactions: 0,
             expired: 0,
             revoked: 0,
             digest: 0,
@@ -296,17 +306,37 @@ impl World {
                 let delay = self.rng.below(30);
                 self.later(delay, Item::Turn { run, shard });
             }
+            Item::Compact { run, log, shard, job } if run == self.run => self.compact(log, shard, &job),
             Item::Pump { run, pipe } if run == self.run => self.pump(pipe),
             Item::ReadClient(client) => self.read_client(client),
             Item::Restart => self.restart(),
             Item::Revoke(user) => self.revoke(user),
             Item::Turn { run, shard } if run == self.run && self.node.is_some() => self.turn(shard),
             Item::WriteDone { run, log, shard } if run == self.run => self.end_write(log, shard),
-            Item::Event { .. } | Item::Pump { .. } | Item::Turn { .. } | Item::WriteDone { .. } => {}
+            Item::Compact { .. }
+            | Item::Event { .. }
+            | Item::Pump { .. }
+            | Item::Turn { .. }
+            | Item::WriteDone { .. } => {}
         }
     }
 
     /// A batch is synced, or once in a while it is not: then the log stops and the node is told to go.
+    /// A cold segment takes the place of another: at once, and a little later its shard knows.
+    fn compact(&mut self, log: u16, shard: usize, job: &CompactionJob) {
+        let is_failed = self.rng.one_in(8);
+        let compacted = match (is_failed, (!is_failed).then(|| self.disk.compact(log, job)).flatten()) {
+            (true, _) => Compacted::Failed,
+            (false, None) => Compacted::Unsound,
+            (false, Some(sealed)) => {
+                self.compactions += 1;
+                Compacted::Made(sealed)
+            }
+        };
+        let delay = self.rng.between(10, 50_000);
+        self.event(shard, delay, Event::Compacted { log, base: job.base, compacted });
+    }
+
     fn end_write(&mut self, log: u16, shard: usize) {
         let fails = !self.is_calm() && self.rng.one_in(WRITES_PER_FAILURE);
         let batch = if fails {
@@ -507,6 +537,7 @@ impl World {
             moved: self.moved,
             replaced: self.replaced,
             index_reads: self.index_reads,
+            compactions: self.compactions,
             expired: self.expired,
             revoked: self.revoked,
             micros: self.now,

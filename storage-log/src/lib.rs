@@ -37,7 +37,7 @@ mod walk;
 
 pub use batch::WriteBatch;
 pub use buffer::Buffer;
-pub use cold::{ColdWalk, Compaction, Retention};
+pub use cold::{ColdWalk, Compacted, CompactionJob, CompactionPolicy, Retention, compact};
 pub use glance::Glance;
 pub use index::{
     BlockPlace, Blocks, HomeSearch, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Lookup, Page, Postings,

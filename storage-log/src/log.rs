@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use crate::batch::{Batch, Seal, WriteBatch};
 use crate::buffer::{Buffer, Buffers};
+use crate::cold::Schedule;
 use crate::format::{
     BATCH_HEADER_BYTES, GROUP_RECORDS_MAX, MARK_AFTER_MS, PENDING_BYTES_MAX, RECORD_ALIGN, RUNS_MAX,
     SEGMENT_HEADER_BYTES,
@@ -162,6 +163,7 @@ pub struct Log {
     /// Home streams hold nothing that was stored before, but for their newest records.
     pub(crate) kept_from: u64,
     spare: Spare,
+    pub(crate) schedule: Schedule,
     pub(crate) runs: Vec<Run>,
     poisoned: bool,
 }
@@ -192,6 +194,7 @@ impl Log {
             clock: 0,
             kept_from: 0,
             spare: Spare::wanted(),
+            schedule: Schedule::default(),
             runs: Vec::new(),
             poisoned: false,
         }
@@ -206,6 +209,10 @@ impl Log {
     #[must_use]
     pub fn number(&self) -> u16 {
         self.config.number
+    }
+
+    pub(crate) fn config(&self) -> &LogConfig {
+        &self.config
     }
 
     /// How it is cut.
@@ -536,12 +543,6 @@ impl Log {
     #[must_use]
     pub fn may_have_moved(&self, location: Location) -> bool {
         self.index.may_have_moved(location)
-    }
-
-    /// A sealed segment was rewritten. What was looked up before holds good as long as its old file can be read.
-    pub fn handle_compacted(&mut self, sealed: SealedSegment) {
-        self.kept_from = self.kept_from.max(sealed.kept_from());
-        self.index.replace_sealed(sealed);
     }
 
     /// The next index file to write, once all of a segment and something of the next are durable. Says so once;

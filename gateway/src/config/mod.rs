@@ -33,6 +33,12 @@ pub const LOGS_MAX: u16 = 32;
 pub const SEGMENT_MIB_MIN: u16 = 4;
 /// Longest segment of a log, in MiB.
 pub const SEGMENT_MIB_MAX: u16 = (storage_log::format::SEGMENT_BYTES >> 20) as u16;
+
+/// A segment is compacted so long after its newest message, if nothing else is said: what people still write in is found in few places.
+const COMPACT_AFTER: Duration = Duration::from_secs(3600);
+
+/// Largest `compact_after_seconds`: a year.
+const COMPACT_AFTER_SECONDS_MAX: u64 = 365 * 86_400;
 /// Most connections of a node.
 pub const CONNECTIONS_MAX: u32 = 1 << 20;
 
@@ -53,6 +59,8 @@ pub struct Config {
     pub logs: Option<u16>,
     /// Length of a segment of a log, in MiB; counts when the directory is made.
     pub segment_mib: u16,
+    /// How long after its newest message a full segment is compacted; `None`: never.
+    pub compact_after: Option<Duration>,
     /// Which web pages may connect.
     pub origins: Origins,
     /// Whose tokens are believed.
@@ -99,6 +107,7 @@ impl Default for Config {
             shards: None,
             logs: None,
             segment_mib: SEGMENT_MIB_MAX,
+            compact_after: Some(COMPACT_AFTER),
             origins: Origins::Unset,
             keys: KeyConfig::Development,
             drain: Duration::from_secs(5),

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use protocol::upgrade::Origins;
 
 use super::{
-    CONNECTIONS_MAX, Config, ConfigError, DRAIN_MAX, LOGS_MAX, Place, SEGMENT_MIB_MAX, SEGMENT_MIB_MIN,
-    SHARDS_MAX,
+    COMPACT_AFTER_SECONDS_MAX, CONNECTIONS_MAX, Config, ConfigError, DRAIN_MAX, LOGS_MAX, Place,
+    SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
 };
 
 /// What the name of every variable of ours begins with.
@@ -40,6 +40,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "segment_mib",
         read: |draft, value| {
             set(&mut draft.config.segment_mib, integer(value, SEGMENT_MIB_MIN, SEGMENT_MIB_MAX))
+        },
+    },
+    Setting {
+        key: "compact_after_seconds",
+        read: |draft, value| {
+            let seconds = integer(value, 0, COMPACT_AFTER_SECONDS_MAX);
+            let after = |seconds| (seconds > 0).then(|| Duration::from_secs(seconds));
+            set(&mut draft.config.compact_after, seconds.map(after))
         },
     },
     Setting {

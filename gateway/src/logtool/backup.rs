@@ -131,10 +131,8 @@ impl Backup<'_> {
         let total = segments.iter().map(|segment| segment.bytes).sum();
         let mut progress = Progress::new(format!("log {log}: {} segments", segments.len()), total);
         for segment in &segments {
-            let file_name = segment.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let path = format!("{name}/{file_name}");
             if segment.base < active {
-                self.take_sealed(segment, path)?;
+                self.take_sealed_as_it_is(segment, &name)?;
             } else {
                 let bytes = if self.data.is_live {
                     mark.saturating_sub(segment.base)
@@ -142,13 +140,24 @@ impl Backup<'_> {
                     segment.bytes_there()?
                 };
                 if bytes > 0 {
-                    self.take_part(segment, path, bytes)?;
+                    self.take_part(segment, path_of(segment, &name), bytes)?;
                 }
             }
             progress.add(segment.bytes);
         }
         let synced = sync_directory(&self.to.join(&name));
         synced.with_context(|| format!("cannot sync {}", self.to.join(&name).display()))
+    }
+
+    /// Takes a sealed segment, which a node may compact in this moment.
+    fn take_sealed_as_it_is(&mut self, listed: &Segment, log: &str) -> anyhow::Result<()> {
+        let segment = listed.as_it_is()?;
+        let taken = self.take_sealed(&segment, path_of(&segment, log));
+        let now = segment.as_it_is()?;
+        if taken.is_ok() || now.path == segment.path {
+            return taken;
+        }
+        self.take_sealed(&now, path_of(&now, log))
     }
 
     fn take_sealed(&mut self, segment: &Segment, path: String) -> anyhow::Result<()> {
@@ -233,6 +242,12 @@ impl Backup<'_> {
         }
         Ok(())
     }
+}
+
+/// What a segment is called in a backup.
+fn path_of(segment: &Segment, log: &str) -> String {
+    let name = segment.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    format!("{log}/{name}")
 }
 
 impl Segment {

@@ -20,7 +20,7 @@ use storage_log::{
 };
 
 use crate::scan::is_blank_from;
-use crate::segments::log_directory;
+use crate::segments::{cold_file_name, log_directory};
 use crate::store::StoreFacts;
 
 /// A data directory, and whether a node has it.
@@ -99,10 +99,20 @@ impl Data {
             for entry in fs::read_dir(&directory)? {
                 let path = entry?.path();
                 let name = path.file_name().and_then(|name| name.to_str());
-                let Some(base) = name.and_then(segment_of_file_name) else {
+                let Some((base, is_cold)) = name.and_then(segment_of) else {
                     continue;
                 };
-                let file = fs::metadata(&path)?;
+                // The cold one counts, if the node stopped before it had removed what that was made from.
+                if !is_cold && directory.join(cold_file_name(base)).exists() {
+                    continue;
+                }
+                let file = match fs::metadata(&path) {
+                    // It became a cold one in this very moment.
+                    Err(error) if error.kind() == ErrorKind::NotFound && !is_cold => {
+                        fs::metadata(directory.join(cold_file_name(base)))?
+                    }
+                    file => file?,
+                };
                 let index_bytes = match fs::metadata(directory.join(index_file_name(base))) {
                     Ok(index) => Some(index.len()),
                     Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -230,6 +240,13 @@ impl Data {
     }
 }
 
+/// The base that the name of a segment stands for, and whether it is a cold one.
+pub(super) fn segment_of(name: &str) -> Option<(u64, bool)> {
+    let appended = segment_of_file_name(name).map(|base| (base, false));
+    let cold = || segment_of_file_name(&name.strip_suffix("cold").map(|name| format!("{name}log"))?);
+    appended.or_else(|| cold().map(|base| (base, true)))
+}
+
 /// Whether a node holds the lock. One that starts in this very moment asks again for two seconds, and gets it.
 fn is_locked(directory: &Path) -> anyhow::Result<bool> {
     let path = directory.join("lock");
@@ -253,6 +270,27 @@ pub(super) fn buffer() -> FileBuffer {
 }
 
 impl Segment {
+    /// Whether it was compacted.
+    #[must_use]
+    pub fn is_cold(&self) -> bool {
+        self.path.extension().is_some_and(|ending| ending == "cold")
+    }
+
+    /// The segment as it is now, if a node has compacted it since it was listed.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn as_it_is(&self) -> anyhow::Result<Self> {
+        let cold = self.path.with_extension("cold");
+        match fs::metadata(&cold) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(self.clone()),
+            file => {
+                let file = file.with_context(|| format!("cannot read {}", cold.display()))?;
+                Ok(Self { path: cold, bytes: file.len(), disk_bytes: file.blocks() * 512, ..self.clone() })
+            }
+        }
+    }
+
     /// Opens it past the page cache, where that can be had.
     ///
     /// # Errors
@@ -337,9 +375,10 @@ impl LogReader {
     /// Those of the disk, with the place.
     pub fn step(&mut self, met: &mut dyn FnMut(Met<'_>)) -> anyhow::Result<Option<Piece<'_>>> {
         while self.open.is_none() {
-            let Some(segment) = self.segments.get(self.at) else {
+            let Some(segment) = self.segments.get_mut(self.at) else {
                 return Ok(None);
             };
+            *segment = segment.as_it_is()?;
             let file = segment.open()?;
             let header = segment.read(&file, 0, &mut self.buffer)?;
             let header = &header[..header.len().min(SEGMENT_HEADER_BYTES)];

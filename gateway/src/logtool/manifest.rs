@@ -9,8 +9,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow, ensure};
 use serde::{Deserialize, Serialize};
-use storage_log::segment_of_file_name;
 
+use super::data::segment_of;
 use crate::revocations::REVOCATIONS_FILE;
 use crate::segments::sync_directory;
 use crate::store::write_new;
@@ -108,9 +108,8 @@ impl Entry {
                         .is_some_and(is_of_digits)
             });
             return number.is_some()
-                && segment_of_file_name(segment).is_some()
-                && part
-                && self.bytes <= segment_bytes;
+                && segment_of(segment).is_some_and(|(_, is_cold)| is_cold || self.bytes <= segment_bytes)
+                && part;
         }
         let revocations = || {
             let digits = self.file.strip_prefix("revocations-")?.strip_suffix(".json")?;
@@ -126,6 +125,12 @@ impl Entry {
     /// The directory of its log and the name of its file, if it is a segment.
     pub(super) fn segment(&self) -> Option<(&str, &str)> {
         self.path.split_once('/')
+    }
+
+    /// Whether it is a segment that takes batches, or took them, and has its whole length.
+    pub(super) fn is_appended(&self) -> bool {
+        let segment = self.segment().and_then(|(_, name)| segment_of(name));
+        segment.is_some_and(|(_, is_cold)| !is_cold)
     }
 
     /// Whether the file in the backup at `directory` holds what it should; `false` also when it is not there.

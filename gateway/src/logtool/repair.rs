@@ -15,7 +15,8 @@ use clap::Args;
 use protocol::ids::ConversationId;
 use rustix::fs::{FallocateFlags, fallocate};
 use storage_log::{
-    DamagedRange, Met, RangeKind, SegmentHeader, index_file_name, segment_file_name, segment_of_file_name,
+    DamagedRange, Met, RangeKind, SegmentHeader, index_file_name, is_cold, segment_file_name,
+    segment_of_file_name,
 };
 
 use super::data::buffer;
@@ -103,7 +104,15 @@ pub(super) fn run(flags: &RepairFlags, out: &mut dyn Write) -> anyhow::Result<u8
     let moved = format!("damaged-{}", now().0 / 1000);
     let seen = walk(&data, flags.log)?;
     let is_header = |found: &&Found| found.range.kind == RangeKind::Header;
-    for Found { range, .. } in seen.found.iter().filter(is_header) {
+    let cold: Vec<u64> = data
+        .segments(flags.log)?
+        .iter()
+        .filter(|segment| segment.is_cold())
+        .map(|segment| segment.base)
+        .collect();
+    for Found { range, .. } in
+        seen.found.iter().filter(is_header).filter(|found| !cold.contains(&found.range.segment))
+    {
         mend_header(&data, flags.log, range.segment, &moved)?;
         let name = segment_file_name(range.segment);
         writeln!(
@@ -126,21 +135,34 @@ pub(super) fn run(flags: &RepairFlags, out: &mut dyn Write) -> anyhow::Result<u8
         writeln!(out, "the files before are kept as *.{moved}")?;
     }
     let left = walk(&data, flags.log)?.found;
-    for Found { range, .. } in &left {
+    say_what_is_left(flags.log, &left, &cold, out)?;
+    out.flush()?;
+    Ok(if left.is_empty() { EXIT_SOUND } else { EXIT_DAMAGED })
+}
+
+/// Says what is still damaged; `cold` are the segments that were compacted.
+fn say_what_is_left(log: u16, left: &[Found], cold: &[u64], out: &mut dyn Write) -> anyhow::Result<()> {
+    for Found { range, .. } in left {
         let (name, offset, bytes) = (segment_file_name(range.segment), range.offset, range.bytes);
-        let log = flags.log;
+        if is_cold(range.segment) || cold.contains(&range.segment) {
+            writeln!(
+                out,
+                "log {log}: damaged: {name} offset {offset} length {bytes}: records of a compacted segment, which nothing here can \
+                 bring back; their readers are told of a gap"
+            )?;
+            continue;
+        }
         writeln!(
             out,
             "log {log}: still damaged: {name} offset {offset} length {bytes}; --cut-at {name}:{offset} gives up what follows"
         )?;
     }
     if left.is_empty() {
-        writeln!(out, "log {}: sound", flags.log)?;
+        writeln!(out, "log {log}: sound")?;
     } else {
         writeln!(out, "A backup loses less than a cut: see `gatehouse log restore`.")?;
     }
-    out.flush()?;
-    Ok(if left.is_empty() { EXIT_SOUND } else { EXIT_DAMAGED })
+    Ok(())
 }
 
 /// Holds the directory as a node does.

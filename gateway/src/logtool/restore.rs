@@ -101,8 +101,8 @@ fn is_empty(directory: &Path) -> anyhow::Result<bool> {
 fn restore(manifest: &Manifest, entry: &Entry, from: &Path, to: &Path) -> anyhow::Result<()> {
     let (source, target) = (from.join(&entry.file), to.join(&entry.path));
     let directory = target.parent().expect("it stands in the directory").to_owned();
-    let segment_bytes = entry.segment().map(|_| manifest.segment_bytes);
-    if segment_bytes.is_some() {
+    let segment_bytes = entry.is_appended().then_some(manifest.segment_bytes);
+    if entry.segment().is_some() {
         make_directory(&directory)?;
     }
     let new = to.join(format!("{}.new", entry.path));

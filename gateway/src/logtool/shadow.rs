@@ -7,7 +7,7 @@ use std::convert::Infallible;
 
 use storage_log::format::{INDEX_FOOTER_BYTES, index_at};
 use storage_log::{
-    INDEX_BLOCK_BYTES, IndexFooter, LogConfig, Scan, is_index_block_sound, is_index_tail_sound,
+    INDEX_BLOCK_BYTES, IndexFooter, LogConfig, Scan, is_cold, is_index_block_sound, is_index_tail_sound,
 };
 
 use super::Piece;
@@ -35,7 +35,8 @@ impl Shadow {
         };
         if self.base != Some(piece.base) {
             (self.base, self.ended) = (Some(piece.base), false);
-            if scan.open_segment(piece.base, piece.header).is_err() {
+            // One that was compacted says itself what it holds, and not what it was made from.
+            if !scan.open_segment(piece.base, piece.header).is_ok_and(|in_log| !is_cold(in_log)) {
                 self.scan = None;
                 return;
             }
@@ -109,10 +110,13 @@ pub(super) fn unsound(file: &[u8], base: u64, config: &LogConfig) -> Vec<Range> 
         return vec![(footer_at as u64, INDEX_FOOTER_BYTES as u64)];
     };
     let tail_at = footer_at - footer.tail_bytes();
-    let blocks = (0..footer.blocks()).zip(file[..tail_at].chunks(INDEX_BLOCK_BYTES));
+    let blocks =
+        (0..footer.blocks()).zip(file[footer.blocks_at() as usize..tail_at].chunks(INDEX_BLOCK_BYTES));
     let damaged = blocks.filter(|(number, block)| !is_index_block_sound(base, *number, block));
     let mut ranges: Vec<Range> = damaged
-        .map(|(number, block)| (u64::from(number) * INDEX_BLOCK_BYTES as u64, block.len() as u64))
+        .map(|(number, block)| {
+            (footer.blocks_at() + u64::from(number) * INDEX_BLOCK_BYTES as u64, block.len() as u64)
+        })
         .collect();
     if !is_index_tail_sound(&footer, &file[tail_at..footer_at]) {
         ranges.push((tail_at as u64, footer.tail_bytes() as u64));

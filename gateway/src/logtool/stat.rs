@@ -13,7 +13,7 @@ use storage_log::{Damage, Met, Refusal, segment_file_name};
 use super::{Data, EXIT_DAMAGED, EXIT_SOUND, ReadFlags, Segment, Settled, time};
 use crate::indexes;
 use crate::scan::look;
-use crate::segments::SegmentFile;
+use crate::segments::{SegmentFile, open_cold_segment};
 
 /// One log, as it is said.
 #[derive(Serialize)]
@@ -110,8 +110,11 @@ fn holds(data: &Data, log: u16, segments: &[Segment]) -> anyhow::Result<Result<H
     };
     let open = |segment: &Segment| -> anyhow::Result<_> {
         let directory = segment.path.parent().expect("a segment stands in a directory");
-        let index = indexes::open(directory, segment.base)?;
-        Ok((segment.base, SegmentFile { buffered: segment.open()?, direct: None, index }))
+        if segment.is_cold() {
+            return Ok((segment.base, open_cold_segment(directory, segment.base)?));
+        }
+        let (index, in_log) = (indexes::open(directory, segment.base)?, segment.base);
+        Ok((segment.base, SegmentFile { buffered: segment.open()?, direct: None, index, in_log }))
     };
     let mut files = segments.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
     let recovered = match look(&data.config(log), &mut files, end) {

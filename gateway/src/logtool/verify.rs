@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -12,8 +12,9 @@ use storage_log::{Met, RangeKind, index_file_name, segment_file_name};
 
 use super::progress::Progress;
 use super::shadow::{self, Shadow};
-use super::{Data, EXIT_DAMAGED, EXIT_SOUND, ReadFlags};
+use super::{Data, EXIT_DAMAGED, EXIT_SOUND, ReadFlags, Segment};
 use crate::cli::EXIT_REFUSED;
+use crate::indexes;
 
 /// All of it.
 #[derive(Serialize)]
@@ -105,10 +106,14 @@ fn verify(data: &Data, log: u16, report: &mut LogReport) -> anyhow::Result<()> {
     let index = |base: u64| {
         let segment = segments.iter().find(|segment| segment.base == base);
         let path = segment
-            .filter(|segment| segment.index_bytes.is_some())?
+            .filter(|segment| segment.index_bytes.is_some() && !segment.is_cold())?
             .path
             .with_file_name(index_file_name(base));
-        Some(fs::read(&path).with_context(|| format!("cannot read {}", path.display())))
+        match fs::read(&path) {
+            // The segment is compacted in this moment, and the cold one has its own.
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            read => Some(read.with_context(|| format!("cannot read {}", path.display()))),
+        }
     };
     while let Some(piece) = reader.step(&mut |met| report.note(met))? {
         progress.add(piece.bytes.len() as u64);
@@ -116,7 +121,9 @@ fn verify(data: &Data, log: u16, report: &mut LogReport) -> anyhow::Result<()> {
         while let Some((base, made)) = shadow.poll() {
             compared.insert(base);
             match index(base) {
-                Some(found) => report.note_index(base, shadow::differences(made, found?, base, &config)),
+                Some(found) => {
+                    report.note_index(index_file_name(base), shadow::differences(made, found?, base, &config))
+                }
                 None => report.indexes_missing += 1,
             }
         }
@@ -127,12 +134,36 @@ fn verify(data: &Data, log: u16, report: &mut LogReport) -> anyhow::Result<()> {
     (report.end_segment, report.end_offset) = (segment_file_name(end_base), end.lsn - end_base);
     report.indexes_compared = compared.len() - report.indexes_missing;
     for segment in segments.iter().filter(|segment| !compared.contains(&segment.base)) {
+        if let Some((name, in_log, found)) = cold_index(segment)? {
+            report.note_index(name, shadow::unsound(&found, in_log, &config));
+            report.indexes_checked += 1;
+            continue;
+        }
         if let Some(found) = index(segment.base) {
-            report.note_index(segment.base, shadow::unsound(&found?, segment.base, &config));
+            report.note_index(index_file_name(segment.base), shadow::unsound(&found?, segment.base, &config));
             report.indexes_checked += 1;
         }
     }
     Ok(())
+}
+
+/// The index of a cold segment: the file that it is in, the base that it names, and that file.
+fn cold_index(segment: &Segment) -> anyhow::Result<Option<(String, u64, Vec<u8>)>> {
+    let segment = segment.as_it_is()?;
+    let directory = segment.path.parent().expect("a segment stands in a directory");
+    let read = (|| {
+        let Some((_, in_log)) = indexes::open_cold(directory, segment.base)? else {
+            return Ok(None);
+        };
+        let beside = directory.join(index_file_name(segment.base));
+        let path = match indexes::open(directory, segment.base)? {
+            Some(file) if indexes::is_of(&file, in_log) => beside,
+            _ => segment.path.clone(),
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Some((name, in_log, fs::read(path)?)))
+    })();
+    read.map_err(|error: io::Error| anyhow::anyhow!("cannot read {}: {error}", segment.path.display()))
 }
 
 fn missing_log() -> Place {
@@ -166,10 +197,10 @@ impl LogReport {
         }
     }
 
-    fn note_index(&mut self, base: u64, ranges: Vec<shadow::Range>) {
+    fn note_index(&mut self, file: String, ranges: Vec<shadow::Range>) {
         let what = "an index file that is not what is made from its segment; the next start makes it anew";
         self.damaged.extend(ranges.into_iter().map(|(offset, bytes)| Place {
-            file: index_file_name(base),
+            file: file.clone(),
             offset,
             bytes,
             what: what.to_owned(),

@@ -179,6 +179,8 @@ pub struct ShardMetrics {
     pub ring_recv_starved_total: Counter,
     /// Batches written.
     pub log_batches_total: Counter,
+    /// Segments written anew, sorted by stream.
+    pub log_compactions_total: Counter,
     /// Stored records found damaged or unreadable.
     pub log_damaged_records_total: Counter,
     /// Bytes written.

@@ -3,7 +3,7 @@
 use router::conversation::Read;
 use router::mail::Request;
 use router::{ConversationSide, ShardId};
-use storage_log::{Buffer, Log, SealedSegment, SpareWork, index_file_name, segment_file_name};
+use storage_log::{Buffer, Compacted, Log, SealedSegment, SpareWork, index_file_name, segment_file_name};
 
 use super::{Action, Shard};
 use crate::mailbox::Back;
@@ -14,6 +14,12 @@ const READS_IN_FLIGHT_MAX: usize = 64;
 
 /// How long to wait before a segment or an index file is asked for again, in seconds.
 const SEGMENT_RETRY_SECONDS: u64 = 1;
+
+/// How often a log is asked for a segment that is to be written anew, in seconds.
+const COMPACTION_SECONDS: u64 = 1;
+
+/// How long to wait when the disk did not let one be written, in seconds: there may be no room.
+const COMPACTION_RETRY_SECONDS: u64 = 60;
 
 /// A log and the conversations in it.
 pub struct OwnedLog {
@@ -26,13 +32,26 @@ pub struct OwnedLog {
     index_not_before: u64,
     /// When the batch in flight was handed out, in microseconds.
     written_at: u64,
+    /// Second before which no segment is written anew.
+    compaction_not_before: u64,
+    /// Base of a segment that has moved, while somebody reads where it was.
+    moved: Option<u64>,
 }
 
 impl OwnedLog {
     /// A recovered log, ready to serve.
     #[must_use]
     pub fn new(log: Log, side: ConversationSide) -> Self {
-        Self { log, side, reads_in_flight: 0, segment_not_before: 0, index_not_before: 0, written_at: 0 }
+        Self {
+            log,
+            side,
+            reads_in_flight: 0,
+            segment_not_before: 0,
+            index_not_before: 0,
+            written_at: 0,
+            compaction_not_before: 0,
+            moved: None,
+        }
     }
 }
 
@@ -90,6 +109,31 @@ impl Shard {
             );
         }
         self.look_for_index_damage(log);
+        self.release_moved(log);
+    }
+
+    pub(super) fn handle_compacted(&mut self, log: u16, base: u64, compacted: Compacted) {
+        let (second, metrics) = (self.second(), self.metrics.clone());
+        let owned = self.owned(log).expect("compactions come back to their log");
+        if matches!(compacted, Compacted::Failed) {
+            owned.compaction_not_before = second + COMPACTION_RETRY_SECONDS;
+        }
+        if owned.log.handle_compacted(compacted) {
+            metrics.log_compactions_total.increment();
+            owned.side.note_moved();
+            owned.moved = Some(base);
+            self.release_moved(log);
+        }
+    }
+
+    /// Lets go of the file of a segment that has moved, once nobody reads it.
+    fn release_moved(&mut self, log: u16) {
+        let owned = self.owned(log).expect("it was read or compacted");
+        if owned.moved.is_some() && !owned.side.reads_as_before_move() {
+            owned.log.end_compaction();
+            let base = owned.moved.take().expect("looked at");
+            self.actions.push(Action::Release { log, base });
+        }
     }
 
     /// Stops a log when one of its index files turns out not to be what was written: what it was asked for is not known, and
@@ -202,6 +246,11 @@ impl Shard {
                 owned.reads_in_flight += 1;
                 let Read { job, place, what } = read;
                 self.actions.push(Action::Read { log, job, place, what });
+            }
+            if second >= owned.compaction_not_before {
+                owned.compaction_not_before = second + COMPACTION_SECONDS;
+                let job = owned.log.poll_compaction(clock.unix.0, &self.config.compaction);
+                self.actions.extend(job.map(|job| Action::Compact { log, job }));
             }
             if second >= owned.index_not_before
                 && let Some(job) = owned.log.poll_index()

@@ -26,7 +26,9 @@ use router::conversation::ReadPlace;
 use router::cursor::Starts;
 use router::mail::Clock;
 use router::{Places, ShardId, UserSide};
-use storage_log::{Buffer, IndexJob, Postings, SealedSegment, WriteBatch};
+use storage_log::{
+    Buffer, Compacted, CompactionJob, CompactionPolicy, IndexJob, Postings, SealedSegment, WriteBatch,
+};
 
 use crate::auth::{DenyList, Revocation, TokenCache, Verifier};
 use crate::mailbox::{Back, Forward, Mailboxes};
@@ -125,6 +127,15 @@ pub enum Event {
         /// What memory keeps of it.
         sealed: Option<SealedSegment>,
     },
+    /// A segment was written anew, or could not be.
+    Compacted {
+        /// Which log.
+        log: u16,
+        /// Its base, with its generation.
+        base: u64,
+        /// How it ended.
+        compacted: Compacted,
+    },
     /// Nobody writes zeros into the next segment of a log any more.
     SegmentZeroed {
         /// Which log.
@@ -203,6 +214,20 @@ pub enum Action {
         /// What.
         job: IndexJob,
     },
+    /// Write a segment anew: [`Event::Compacted`] follows.
+    Compact {
+        /// Of which log.
+        log: u16,
+        /// Which, and what is kept.
+        job: CompactionJob,
+    },
+    /// A segment that was written anew is read nowhere any more as it was.
+    Release {
+        /// Of which log.
+        log: u16,
+        /// Its base, with its generation of before.
+        base: u64,
+    },
     /// Drop what takes long to drop.
     Discard(Postings),
     /// Remove an index file that is damaged, so that the next start makes it anew.
@@ -268,6 +293,8 @@ pub struct ShardConfig {
     pub mail_per_turn: usize,
     /// Over how many seconds the goodbyes of a drain are spread.
     pub drain_seconds: u64,
+    /// When segments are written anew.
+    pub compaction: CompactionPolicy,
 }
 
 /// Everything that a shard is made from.
@@ -388,6 +415,7 @@ impl Shard {
             Event::Drain => self.begin_drain(),
             Event::Read { log, job, place, bytes } => self.handle_read(log, job, place, bytes),
             Event::IndexWritten { log, sealed } => self.handle_indexed(log, sealed),
+            Event::Compacted { log, base, compacted } => self.handle_compacted(log, base, compacted),
             Event::Received { connection, buffer, armed } => self.handle_received(connection, buffer, armed),
             Event::ReceiveEnded { connection, end } => self.handle_receive_ended(connection, end),
             Event::Revoke(revocation) => self.handle_revoke(revocation),

@@ -66,6 +66,7 @@ fn every_setting_arrives() {
         shards = 4
         logs = 5
         segment_mib = 64
+        compact_after_seconds = 9
         connections_max = 6
         drain_seconds = 7
         origins = ["https://a.example", "http://localhost:8080"]
@@ -85,6 +86,7 @@ fn every_setting_arrives() {
         shards: Some(4),
         logs: Some(5),
         segment_mib: 64,
+        compact_after: Some(Duration::from_secs(9)),
         connections_max: Some(6),
         drain: Duration::from_secs(7),
         origins: Origins::List(vec!["https://a.example".into(), "http://localhost:8080".into()]),

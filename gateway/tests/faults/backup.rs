@@ -55,13 +55,13 @@ impl Acked {
 }
 
 #[track_caller]
-fn restore(from: &Path, data: &Path) {
+pub(crate) fn restore(from: &Path, data: &Path) {
     log(&["restore", "--from", text(from), "--data", text(data)]).check(0, &["restored as it was at"]);
 }
 
 /// Every letter is in the conversation, under its sequence.
 #[track_caller]
-fn check_letters(node: &Node, acked: &BTreeMap<u64, String>, conversation: &Value) {
+pub(crate) fn check_letters(node: &Node, acked: &BTreeMap<u64, String>, conversation: &Value) {
     let history = Chat::connect(node, "bob", "b").history(conversation);
     let stored: BTreeMap<u64, &str> = history
         .iter()

@@ -185,7 +185,9 @@ impl Chat {
     pub(crate) fn history(&mut self, conversation: &Value) -> Vec<Value> {
         let mut items: Vec<Value> = Vec::new();
         loop {
-            let after = items.last().map_or(0, |item| item["seq"].as_u64().expect("a sequence"));
+            // An item is a message, or a gap.
+            let seq = |item: &Value| item["seq"].as_u64().or(item["to"].as_u64()).expect("a sequence");
+            let after = items.last().map_or(0, seq);
             let fields = json!({ "conversation": conversation, "after": after, "limit": 200 });
             let mut page = self.ask("history", fields);
             assert_eq!(page["op"], "page", "{page}");

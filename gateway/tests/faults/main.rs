@@ -15,6 +15,7 @@ mod raw;
 mod application;
 mod autobahn;
 mod backup;
+mod compaction;
 mod deadlines;
 mod frames;
 mod handshake;

@@ -25,6 +25,8 @@ const LOOK_UP_PAGE: Page = Page { items_max: 64, bytes_max: PAGE_BYTES_MAX };
 pub(super) struct Job {
     purpose: Purpose,
     pub(super) fetch: Fetch,
+    /// Segments that had moved when it began: it may hold places of all that moved later.
+    pub(super) begun: u64,
 }
 
 enum Purpose {
@@ -39,7 +41,7 @@ enum Purpose {
 
 impl ConversationSide {
     fn start(&mut self, purpose: Purpose, lookups: Vec<Lookup>, log: &mut Log) {
-        self.run(Job { purpose, fetch: Fetch::of_lookups(lookups) }, log);
+        self.run(Job { purpose, fetch: Fetch::of_lookups(lookups), begun: self.moved }, log);
     }
 
     /// Goes on with a job as far as memory and what was read lead.
@@ -71,7 +73,8 @@ impl ConversationSide {
                 } else {
                     Fetch::of_record(stream, location)
                 };
-                self.run(Job { purpose: Purpose::Load { conversation }, fetch }, log);
+                let purpose = Purpose::Load { conversation };
+                self.run(Job { purpose, fetch, begun: self.moved }, log);
             }
         }
     }

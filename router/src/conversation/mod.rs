@@ -87,6 +87,8 @@ pub struct ConversationSide {
     /// Pages by a membership that is not durable yet, and the position that makes it so. Bounded by the page credits.
     early: VecDeque<(u64, Request)>,
     jobs: Slab<Job>,
+    /// Segments that have moved.
+    moved: u64,
     /// Conversations whose job has ended and that have something pending.
     resumed: VecDeque<ConversationId>,
     outputs: VecDeque<(ShardId, Reply)>,
@@ -111,6 +113,7 @@ impl ConversationSide {
             waiting: VecDeque::new(),
             early: VecDeque::new(),
             jobs: Slab::new(),
+            moved: 0,
             resumed: VecDeque::new(),
             outputs: VecDeque::new(),
             reads: VecDeque::new(),
@@ -148,6 +151,17 @@ impl ConversationSide {
             self.run(job, log);
             self.resume(now, log);
         }
+    }
+
+    /// A segment of the log was written anew, and what is begun from now on finds it where it stands now.
+    pub fn note_moved(&mut self) {
+        self.moved += 1;
+    }
+
+    /// Whether something goes on that was begun before the newest move.
+    #[must_use]
+    pub fn reads_as_before_move(&self) -> bool {
+        self.jobs.iter().any(|(_, job)| job.begun < self.moved)
     }
 
     /// Answers and delivers everything that `durable` covers.

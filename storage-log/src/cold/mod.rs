@@ -19,9 +19,14 @@
 //! links to what is older than theirs. Always the front of a stream: a home stream never gets a hole.
 
 mod compaction;
+mod plan;
 mod records;
+mod schedule;
 mod walk;
 
-pub use compaction::{Compaction, Retention};
+pub use compaction::compact;
+pub use plan::Retention;
 pub(crate) use records::ColdRecords;
+pub(crate) use schedule::Schedule;
+pub use schedule::{Compacted, CompactionJob, CompactionPolicy};
 pub use walk::ColdWalk;

@@ -49,6 +49,8 @@ pub struct SealedSegment {
     /// Where in the file its blocks begin: behind the records of a cold segment.
     pub(crate) blocks_at: u64,
     kept_from: u64,
+    /// The log's clock when it was sealed.
+    pub(crate) clock: u64,
     fences: Box<[u32]>,
 }
 
@@ -288,14 +290,19 @@ impl IndexFooter {
 
 impl SealedSegment {
     pub(crate) fn new(footer: &IndexFooter, fences: Vec<u32>) -> Self {
-        let IndexFooter { base, first_position, blocks_at, .. } = *footer;
-        Self { base, first_position, blocks_at, kept_from: footer.kept_from(), fences: fences.into() }
+        let IndexFooter { base, first_position, blocks_at, clock, .. } = *footer;
+        Self { base, first_position, blocks_at, kept_from: footer.kept_from(), clock, fences: fences.into() }
     }
 
     /// First byte of its segment in the log, with its generation.
     #[must_use]
     pub fn base(&self) -> u64 {
         self.base
+    }
+
+    /// It was not written anew yet.
+    pub(crate) fn is_appended(&self) -> bool {
+        !is_cold(self.base)
     }
 
     /// As [`IndexFooter::kept_from`].

@@ -159,6 +159,10 @@ impl Index {
         chain.newest
     }
 
+    pub(crate) fn all_sealed(&self) -> &[SealedSegment] {
+        &self.sealed
+    }
+
     pub(crate) fn sealed(&self, number: u32) -> Option<&SealedSegment> {
         self.sealed.get(number.checked_sub(1)? as usize)
     }

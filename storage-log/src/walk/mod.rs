@@ -13,6 +13,7 @@
 //! batch is in flight at a time, so the bytes between were acknowledged, and are damaged. Where none does, the bytes are what a torn
 //! batch left. Positions are dense, so the first position of the batch that resumes says how many records are missing.
 
+mod cold;
 mod heads;
 mod indexes;
 mod records;
@@ -24,6 +25,7 @@ use crate::record::Record;
 use crate::recovery::Fed;
 use crate::segment::{SegmentHeader, SegmentHeaderError};
 
+use cold::ColdSegment;
 use heads::Heads;
 pub use indexes::{is_index_block_sound, is_index_tail_sound};
 
@@ -141,6 +143,8 @@ pub struct Walk {
     /// The batch at `lsn`, when only its body does not hold.
     suspect: Option<(BatchHeader, Vec<u8>)>,
     heads: Heads,
+    /// The open segment, where that is a cold one.
+    cold: Option<ColdSegment>,
 }
 
 impl Walk {
@@ -159,6 +163,7 @@ impl Walk {
             pending: Vec::new(),
             suspect: None,
             heads: Heads::new(config.kinds),
+            cold: None,
             config,
         }
     }
@@ -180,6 +185,10 @@ impl Walk {
         }
         self.segment = Some(base);
         self.next = base + SEGMENT_HEADER_BYTES as u64;
+        if let Some(footer) = cold::footer_of(base, header, &self.config) {
+            self.open_cold(&footer, met);
+            return true;
+        }
         match self.check_header(base, header) {
             Some(RangeKind::Header) => met(Met::Damaged(DamagedRange {
                 segment: base,
@@ -221,12 +230,18 @@ impl Walk {
     /// Offset in the open segment that the next feed begins at.
     #[must_use]
     pub fn offset(&self) -> u64 {
+        if let Some(cold) = &self.cold {
+            return cold.offset();
+        }
         self.config.geometry.offset_of(self.next)
     }
 
     /// Takes bytes of the open segment from [`Walk::offset`] on: at least [`crate::format::FEED_BYTES`], a multiple of blocks, or
     /// all that are not zeros (`to_end`).
     pub fn feed(&mut self, bytes: &[u8], to_end: bool, met: &mut dyn FnMut(Met<'_>)) -> Fed {
+        if self.cold.is_some() {
+            return self.feed_cold(bytes, to_end, met);
+        }
         let (start, block_bytes) = (self.next, self.config.geometry.block_bytes);
         let mut consumed = 0;
         while consumed < bytes.len() {

@@ -7,10 +7,10 @@ use std::convert::Infallible;
 
 use storage_log::format::{BLOCK_BYTES_MIN, INDEX_FOOTER_BYTES, MARK_AFTER_MS, SEGMENT_HEADER_BYTES};
 use storage_log::{
-    Answer, BlockPlace, Blocks, ColdWalk, Compaction, Damage, Draft, Entry, Geometry, Glance,
-    INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Location, Log, LogConfig, LogFile, LogFiles, Lookup,
-    Page, Progress, Record, Recovered, Refusal, Retention, SealedSegment, SegmentHeader, SnapshotFooter,
-    SpareWork, StreamId, StreamKind, WriteBatch, as_appended, is_cold, merge, read_back, read_index_tail,
+    Answer, BlockPlace, Blocks, Damage, Draft, Entry, Geometry, INDEX_BLOCK_BYTES, IndexFooter, IndexJob,
+    Kinds, Location, Log, LogConfig, LogFile, LogFiles, Lookup, Page, Progress, Recovered, Refusal,
+    Retention, SealedSegment, SegmentHeader, SnapshotFooter, SpareWork, StreamId, StreamKind, WriteBatch,
+    as_appended, compact, merge, read_back, read_index_tail,
 };
 
 const STORE: [u8; 16] = [7; 16];
@@ -121,38 +121,12 @@ impl Disk {
 
     /// Writes a sealed segment anew.
     pub(crate) fn compact(&mut self, base: u64, retention: Retention) -> SealedSegment {
-        let config = config(self.geometry);
-        let old = self.base_of(base);
-        let (footer, tail, blocks) = self.index(base);
-        let mut compaction = Compaction::new(config.clone(), footer, &tail, retention).expect("a sound tail");
-        let bytes = &self.segments[&base];
-        if is_cold(old) {
-            let mut walk = ColdWalk::new(self.geometry, old, footer.records_end());
-            while let Some(offset) = walk.offset() {
-                let note = &mut |record: &Record<'_>| compaction.note(record);
-                walk.feed(&bytes[offset as usize..], note, &mut |range| panic!("{range:?} is damaged"));
-            }
-        } else {
-            let mut glance = Glance::new(self.geometry, base, footer.end_lsn());
-            while let Some(offset) = glance.offset() {
-                assert!(glance.feed(&bytes[offset as usize..], &mut |record| compaction.note(record)));
-            }
-        }
-        let snapshot = self.snapshot.as_deref().map(|file| {
-            let (blocks, footer) = file.split_at(file.len() - INDEX_FOOTER_BYTES);
-            (SnapshotFooter::parse(footer, &config).expect("it was written"), blocks_of(blocks))
-        });
-        let Ok(decided) = compaction.decide(snapshot);
-        assert!(decided);
         let mut file = Vec::new();
-        let read = |offset: u64, into: &mut [u8]| {
-            into.copy_from_slice(&bytes[offset as usize..offset as usize + into.len()]);
-            Ok::<(), Infallible>(())
-        };
-        let Ok(sealed) = compaction.write(read, blocks, |bytes| {
-            file.extend_from_slice(bytes);
-            Ok(())
-        });
+        let Ok(sealed) =
+            compact(&config(self.geometry), self.base_of(base), retention, &mut &*self, &mut |bytes| {
+                file.extend_from_slice(bytes);
+                Ok(())
+            });
         self.segments.insert(base, file.clone());
         self.indexes.insert(base, file);
         sealed.expect("all of it is sound")

@@ -1,0 +1,230 @@
+//! The thread that writes sealed segments anew, one at a time, at a pace that leaves the disk to the batches.
+//!
+//! A compaction is complete in the moment in which its file is renamed: whoever finds the `.cold` needs nothing else of that segment.
+//! What is left of one that was broken off ends in `.new`, and is written over by the next.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use ring::FileBuffer;
+use storage_log::format::BLOCK_BYTES_MAX;
+use storage_log::{
+    CompactionJob, IndexJob, LogFile, LogFiles, SealedSegment, as_appended, compact, index_file_name,
+    segment_file_name,
+};
+
+use crate::files::{Command, Inbox};
+use crate::indexes;
+use crate::segments::{Access, DIRECT, cold_file_name, log_directory, sync_directory};
+use crate::snapshots;
+
+/// The file is written by this much, and after each piece, and as much that was read, the disk is left alone for [`REST`] times as long.
+const PIECE_BYTES: usize = 1 << 20;
+
+const REST: u32 = 1;
+
+/// A segment that a shard wants to have written anew: [`Command::Compacted`] follows.
+pub struct Job {
+    /// Of which log.
+    pub log: u16,
+    /// Which, and what is kept of it.
+    pub job: CompactionJob,
+    /// Who wants it.
+    pub inbox: Inbox,
+}
+
+/// The thread, as the node holds it.
+pub struct Compactor {
+    enough: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Compactor {
+    /// Starts it. It ends when the last sender is gone.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(directory: PathBuf, access: Access) -> io::Result<(Sender<Job>, Self)> {
+        let (sender, jobs) = channel();
+        let enough = Arc::new(AtomicBool::new(false));
+        let stop = enough.clone();
+        let work = move || work(&directory, access, &jobs, &stop);
+        let thread = thread::Builder::new().name("compaction".to_owned()).spawn(work)?;
+        Ok((sender, Self { enough, thread }))
+    }
+
+    /// Breaks off what it does, and waits for its end. The senders are gone.
+    ///
+    /// # Errors
+    /// When it panicked.
+    pub fn stop(self) -> thread::Result<()> {
+        self.enough.store(true, Ordering::Relaxed);
+        self.thread.join()
+    }
+}
+
+fn work(directory: &Path, access: Access, jobs: &Receiver<Job>, enough: &AtomicBool) {
+    let mut failing = false;
+    while let Ok(Job { log, job, inbox }) = jobs.recv() {
+        let directory = log_directory(directory, log);
+        let made = write_cold(&directory, access, &job, enough);
+        let segment = segment_file_name(job.base);
+        match &made {
+            Ok(Some(_)) => {
+                remove_superseded(&directory, job.base);
+                failing = false;
+            }
+            Ok(None) => tracing::error!(
+                log,
+                segment,
+                "this segment is damaged and stays as it is: everything else is served and compacted; `gatehouse log verify` says \
+                 what is wrong with it"
+            ),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if !failing => {
+                tracing::warn!(log, segment, %error, "a segment could not be compacted: it stays as it is, and is tried again");
+                failing = true;
+            }
+            Err(_) => {}
+        }
+        inbox.send(Command::Compacted { log, base: job.base, made: made.map_err(drop) });
+    }
+}
+
+/// What the cold segment was made from. The start removes what could not be removed here.
+fn remove_superseded(directory: &Path, base: u64) {
+    for name in [segment_file_name(as_appended(base)), index_file_name(base)] {
+        let _ = fs::remove_file(directory.join(name));
+    }
+}
+
+/// Writes the cold segment in place of the one at the job's base; `None` when that is damaged.
+fn write_cold(
+    directory: &Path,
+    access: Access,
+    job: &CompactionJob,
+    enough: &AtomicBool,
+) -> io::Result<Option<(SealedSegment, File)>> {
+    let path = directory.join(cold_file_name(job.base));
+    let new = path.with_extension("cold.new");
+    let mut files = Files::open(directory, job)?;
+    let mut out = PacedWriter::create(&new, access, enough)?;
+    let written = compact(&job.config, job.base, job.retention, &mut files, &mut |bytes| out.write(bytes));
+    let sealed = match written {
+        Ok(Some(sealed)) => sealed,
+        unusable => {
+            let _ = fs::remove_file(&new);
+            return unusable.map(|_| None);
+        }
+    };
+    out.finish()?;
+    fs::rename(&new, &path)?;
+    sync_directory(directory)?;
+    Ok(Some((sealed, File::open(&path)?)))
+}
+
+/// What is read for a compaction, through the page cache.
+struct Files {
+    segment: File,
+    index: Option<File>,
+    snapshot: Option<File>,
+}
+
+impl Files {
+    fn open(directory: &Path, job: &CompactionJob) -> io::Result<Self> {
+        let segment = File::open(directory.join(segment_file_name(job.base)))?;
+        let index = indexes::find(directory, as_appended(job.base), &job.config)?.map(|found| found.file);
+        Ok(Self { segment, index, snapshot: snapshots::open(directory)? })
+    }
+
+    fn file(&self, file: LogFile) -> Option<&File> {
+        match file {
+            LogFile::Segment(_) => Some(&self.segment),
+            LogFile::Index(_) => self.index.as_ref(),
+            LogFile::Snapshot => self.snapshot.as_ref(),
+        }
+    }
+}
+
+impl LogFiles for Files {
+    type Error = io::Error;
+
+    fn bytes(&mut self, file: LogFile) -> io::Result<Option<u64>> {
+        self.file(file).map(|file| Ok(file.metadata()?.len())).transpose()
+    }
+
+    fn read(&mut self, file: LogFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let Some(file) = self.file(file) else {
+            return Ok(0);
+        };
+        crate::scan::read_up_to(file, into, offset)
+    }
+
+    fn write_index(&mut self, _job: &IndexJob) -> Option<SealedSegment> {
+        None
+    }
+}
+
+/// A file that is written in large pieces, past the page cache where that can be had: it would drive from it what readers want.
+struct PacedWriter<'e> {
+    file: File,
+    piece: FileBuffer,
+    filled: usize,
+    written: u64,
+    since: Instant,
+    enough: &'e AtomicBool,
+}
+
+impl<'e> PacedWriter<'e> {
+    fn create(path: &Path, access: Access, enough: &'e AtomicBool) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(true).write(true).mode(0o600);
+        if access == Access::Direct {
+            options.custom_flags(DIRECT);
+        }
+        let piece = FileBuffer::aligned(PIECE_BYTES, BLOCK_BYTES_MAX);
+        Ok(Self { file: options.open(path)?, piece, filled: 0, written: 0, since: Instant::now(), enough })
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let room = &mut self.piece.bytes_mut()[self.filled..];
+            let (now, later) = bytes.split_at(bytes.len().min(room.len()));
+            room[..now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            bytes = later;
+            if self.filled == PIECE_BYTES {
+                self.flush(PIECE_BYTES)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, bytes: usize) -> io::Result<()> {
+        if self.enough.load(Ordering::Relaxed) {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        self.file.write_all_at(&self.piece.bytes()[..bytes], self.written)?;
+        self.written += self.filled as u64;
+        self.filled = 0;
+        // Never for long: a disk that hangs is no reason to hang on.
+        thread::sleep((self.since.elapsed() * REST).min(Duration::from_secs(1)));
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        let (filled, end) = (self.filled, self.filled.next_multiple_of(BLOCK_BYTES_MAX));
+        self.piece.bytes_mut()[filled..end].fill(0);
+        self.flush(end)?;
+        self.file.set_len(self.written)?;
+        self.file.sync_all()
+    }
+}

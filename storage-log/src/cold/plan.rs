@@ -1,0 +1,175 @@
+//! What a segment that is written anew keeps, and where that will stand.
+
+use crate::format::{RECORD_ALIGN, SEGMENT_HEADER_BYTES};
+use crate::index::file::IndexFooter;
+use crate::index::resident::Home;
+use crate::index::{Blocks, Residents, Role, SnapshotFooter};
+use crate::log::LogConfig;
+use crate::record::{Record, StreamId, stub};
+use crate::segment::as_appended;
+
+/// What need not be kept, by when it was stored: milliseconds since 1970, 0 keeps all. Streams that keep the last are not concerned,
+/// nor is the newest record of any stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Retention {
+    /// Home streams begin here.
+    pub home_from: u64,
+    /// Linked streams do, by their number in [`crate::Kinds::linked`]. Where a link stays and the record has left its home stream, the
+    /// record stays for the link.
+    pub linked_from: [u64; 2],
+}
+
+/// In its home stream.
+const AT_HOME: u8 = 1;
+/// Older than home streams are kept.
+const EXPIRED: u8 = 2;
+/// Keeps number and place, and nothing else.
+const STUB: u8 = 4;
+/// In one of the linked streams: this, shifted by the number of it.
+const LINKED: u8 = 8;
+
+/// What is known of a record: 32 bytes, and a segment holds at most 2.8 million.
+#[derive(Clone, Copy)]
+struct Fact {
+    stream: StreamId,
+    flags: u8,
+    units: u16,
+    /// Where it stands in the segment, in [`RECORD_ALIGN`].
+    place: u32,
+    seq: u64,
+}
+
+impl Fact {
+    fn is_kept(&self) -> bool {
+        self.flags & (AT_HOME | LINKED | LINKED << 1) != 0
+    }
+}
+
+/// Where a record goes: places and lengths in [`RECORD_ALIGN`].
+#[derive(Clone, Copy)]
+pub(super) struct Moved {
+    pub(super) from: u32,
+    pub(super) to: u32,
+    /// Its length as it is, and as it will be.
+    pub(super) before: u16,
+    pub(super) units: u16,
+    flags: u8,
+}
+
+impl Moved {
+    pub(super) fn is_stub(&self) -> bool {
+        self.flags & STUB != 0
+    }
+
+    pub(super) fn is_at_home(&self) -> bool {
+        self.flags & AT_HOME != 0
+    }
+
+    /// Whether a stream of this role still has it.
+    pub(super) fn is_in(&self, role: Option<Role>) -> bool {
+        let flag = if let Some(Role::Linked(number)) = role { LINKED << number } else { AT_HOME };
+        self.flags & flag != 0
+    }
+}
+
+/// What is known of the records of a segment, and what becomes of them: [`Plan::note`] every one, then [`Plan::decide`].
+pub(super) struct Plan {
+    config: LogConfig,
+    /// Of the segment as it is.
+    footer: IndexFooter,
+    retention: Retention,
+    facts: Vec<Fact>,
+}
+
+impl Plan {
+    pub(super) fn new(config: LogConfig, footer: IndexFooter, retention: Retention) -> Self {
+        Self { config, footer, retention, facts: Vec::new() }
+    }
+
+    /// Takes note of a record of the segment, in the order in which they stand.
+    pub(super) fn note(&mut self, record: &Record<'_>) {
+        let mut flags = if record.is_for_links() { 0 } else { AT_HOME };
+        if record.at() < self.retention.home_from {
+            flags |= EXPIRED;
+        }
+        for link in record.links() {
+            if let Some(Role::Linked(number)) = self.config.kinds.role(link.kind)
+                && record.at() >= self.retention.linked_from[number]
+            {
+                flags |= LINKED << number;
+            }
+        }
+        self.facts.push(Fact {
+            stream: record.stream(),
+            flags,
+            units: (record.bytes_in_log() / RECORD_ALIGN) as u16,
+            place: (self.config.geometry.offset_of(record.lsn()) / RECORD_ALIGN as u64) as u32,
+            seq: record.seq(),
+        });
+    }
+
+    /// Decides what is kept. The snapshot says what is newest; without one, or where it ends before this segment, what is newest here
+    /// may be. `false`: records are missing, or the snapshot is damaged; then nothing may be written.
+    pub(super) fn decide<E>(&mut self, snapshot: Option<(SnapshotFooter, Blocks<'_, E>)>) -> Result<bool, E> {
+        let known = if self.footer.is_cold() {
+            u64::from(self.footer.cold.records)
+        } else {
+            self.footer.next_position - self.footer.first_position
+        };
+        if self.facts.len() as u64 != known {
+            return Ok(false);
+        }
+        let number = as_appended(self.footer.base) / self.config.geometry.segment_bytes + 1;
+        let snapshot = snapshot.filter(|(footer, _)| u64::from(footer.segments) >= number);
+        self.facts.sort_unstable_by_key(|fact| (fact.stream.id, fact.stream.kind, fact.place));
+        let mut residents = Residents::new(snapshot.map(|(_, blocks)| blocks));
+        let mut facts = std::mem::take(&mut self.facts);
+        for group in facts.chunk_by_mut(|one, next| one.stream == next.stream) {
+            let home = residents.find(&group[0].stream.id)?;
+            self.decide_stream(group, home, number);
+        }
+        self.facts = facts;
+        Ok(!residents.is_damaged())
+    }
+
+    fn decide_stream(&self, group: &mut [Fact], home: Option<Home>, number: u64) {
+        let newest = group.len() - 1;
+        match self.config.kinds.role(group[0].stream.kind) {
+            Some(Role::Home) => {
+                let head = home.map_or(group[newest].seq, |home| home.head.seq);
+                for fact in group.iter_mut().filter(|fact| fact.flags & EXPIRED != 0) {
+                    let is_linked = fact.flags & (LINKED | LINKED << 1) != 0;
+                    match (fact.flags & AT_HOME != 0 && fact.seq == head, is_linked) {
+                        (true, true) => {}
+                        (true, false) => fact.flags |= STUB,
+                        (false, _) => fact.flags &= !AT_HOME,
+                    }
+                }
+            }
+            Some(Role::Last(last)) => {
+                let segment_bytes = self.config.geometry.segment_bytes;
+                let place = home.and_then(|home| home.last[last]);
+                let newer = place.is_some_and(|place| as_appended(place.lsn()) / segment_bytes + 1 > number);
+                let kept = if newer { None } else { Some(newest) };
+                for (_, fact) in group.iter_mut().enumerate().filter(|(at, _)| Some(*at) != kept) {
+                    fact.flags &= !AT_HOME;
+                }
+            }
+            Some(Role::Runs | Role::Linked(_)) | None => {}
+        }
+    }
+
+    /// Where the records that are kept will stand, in that order, and where they end.
+    pub(super) fn places(&self) -> (Vec<Moved>, u64) {
+        let mut to = SEGMENT_HEADER_BYTES / RECORD_ALIGN;
+        let kept = self.facts.iter().filter(|fact| fact.is_kept());
+        let moved = kept.map(|fact| {
+            let units = if fact.flags & STUB != 0 { stub::UNITS } else { fact.units };
+            let moved =
+                Moved { from: fact.place, to: to as u32, before: fact.units, units, flags: fact.flags };
+            to += usize::from(units);
+            moved
+        });
+        (moved.collect(), (to * RECORD_ALIGN) as u64)
+    }
+}

@@ -1,0 +1,102 @@
+//! When which segment of a log is written anew: one at a time, the oldest first.
+
+use std::collections::BTreeSet;
+
+use crate::index::file::SealedSegment;
+use crate::log::{Log, LogConfig};
+
+use super::plan::Retention;
+
+/// When segments are written anew, and what is left out then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CompactionPolicy {
+    /// A sealed segment becomes cold so long after its newest record, in milliseconds; `None`: never.
+    pub after_ms: Option<u64>,
+    /// Messages, and links to them, are kept for so long, in milliseconds; `None`: for ever.
+    pub keep_ms: Option<u64>,
+}
+
+impl CompactionPolicy {
+    fn retention(&self, now: u64) -> Retention {
+        let from = self.keep_ms.map_or(0, |keep| now.saturating_sub(keep));
+        Retention { home_from: from, linked_from: [from, 0] }
+    }
+}
+
+/// A segment that is to be written anew, with [`super::compact`].
+#[derive(Clone, Debug)]
+pub struct CompactionJob {
+    /// Of its log.
+    pub config: LogConfig,
+    /// Its base, with its generation.
+    pub base: u64,
+    /// What is kept of it.
+    pub retention: Retention,
+}
+
+/// How a compaction ended.
+#[derive(Debug)]
+pub enum Compacted {
+    /// The file of the cold segment is in place of the one before.
+    Made(SealedSegment),
+    /// The disk gave an error: later it may not.
+    Failed,
+    /// Something of the segment is not sound: it stays as it is.
+    Unsound,
+}
+
+/// What a log knows of its compactions.
+#[derive(Default)]
+pub(crate) struct Schedule {
+    under_way: Option<u64>,
+    /// Bases that turned out not to be sound.
+    left_alone: BTreeSet<u64>,
+}
+
+impl Log {
+    /// The next segment to write anew, if one is due at `now`, milliseconds since 1970, and none is being written. Looks at all sealed
+    /// segments: ask once a second, not once a turn.
+    pub fn poll_compaction(&mut self, now: u64, policy: &CompactionPolicy) -> Option<CompactionJob> {
+        if self.schedule.under_way.is_some() || !self.is_healthy() {
+            return None;
+        }
+        let retention = policy.retention(now);
+        let is_due = |sealed: &&SealedSegment| {
+            let is_cold =
+                policy.after_ms.is_some_and(|after| sealed.is_appended() && sealed.clock + after <= now);
+            // Every record of it is too old, and they are still there.
+            let is_expired = sealed.clock < retention.home_from && sealed.kept_from() <= sealed.clock;
+            (is_cold || is_expired) && !self.schedule.left_alone.contains(&sealed.base)
+        };
+        let base = self.index.all_sealed().iter().find(is_due)?.base;
+        self.schedule.under_way = Some(base);
+        Some(CompactionJob { config: self.config().clone(), base, retention })
+    }
+
+    /// A compaction ended. What was looked up before holds good as long as the file before can be read: that is to be until
+    /// [`Log::end_compaction`]. `true` if it is to be called: the segment has moved.
+    pub fn handle_compacted(&mut self, compacted: Compacted) -> bool {
+        let base = self.schedule.under_way.expect("a compaction was asked for");
+        match compacted {
+            Compacted::Made(sealed) => {
+                self.replace_segment(sealed);
+                return true;
+            }
+            Compacted::Unsound => _ = self.schedule.left_alone.insert(base),
+            Compacted::Failed => {}
+        }
+        self.schedule.under_way = None;
+        false
+    }
+
+    /// A sealed segment was written anew, asked for or not.
+    pub fn replace_segment(&mut self, sealed: SealedSegment) {
+        self.kept_from = self.kept_from.max(sealed.kept_from());
+        self.index.replace_sealed(sealed);
+    }
+
+    /// Nobody reads by the places of before any more: the next segment may follow.
+    pub fn end_compaction(&mut self) {
+        self.schedule.under_way = None;
+    }
+}
