@@ -1,6 +1,7 @@
 //! The only place where actions become operations of a ring, and completions become events.
 
 use std::collections::{HashMap, VecDeque};
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,7 @@ use storage_log::format::BLOCK_BYTES_MAX;
 use storage_log::{BlockPlace, Buffer, Compacted, Geometry, INDEX_BLOCK_BYTES, Location, WriteBatch};
 use tokio::sync::oneshot;
 
+use crate::caretaker::Care;
 use crate::compaction;
 use crate::files::{Command, Inbox, Job, Work};
 use crate::mailbox::Mesh;
@@ -58,6 +60,8 @@ pub struct DriverParts {
     pub jobs: Sender<Job>,
     /// Who writes them anew.
     pub compactions: Sender<compaction::Job>,
+    /// Who looks after what is on the disk.
+    pub care: Sender<Care>,
     /// The moment that all shards count microseconds from.
     pub epoch: Instant,
     /// Where the ring's counters go.
@@ -81,6 +85,7 @@ pub struct Driver {
     revoking: VecDeque<oneshot::Sender<u64>>,
     jobs: Sender<Job>,
     compactions: Sender<compaction::Job>,
+    care: Sender<Care>,
     epoch: Instant,
     metrics: Arc<ShardMetrics>,
 }
@@ -98,6 +103,7 @@ impl Driver {
             geometry,
             jobs,
             compactions,
+            care,
             epoch,
             metrics,
         } = parts;
@@ -122,6 +128,7 @@ impl Driver {
             revoking,
             jobs,
             compactions,
+            care,
             epoch,
             metrics,
         }
@@ -209,6 +216,13 @@ impl Driver {
                     };
                     events.push(Event::Compacted { log, base, compacted });
                 }
+                Command::Rebuilt { log, base, made } => {
+                    let sealed = made.map(|(sealed, file)| {
+                        self.replace_index(log, base, file);
+                        sealed
+                    });
+                    events.push(Event::IndexRebuilt { log, base, sealed });
+                }
                 Command::Zeroed { log } => {
                     self.zeros.remove(&log);
                     events.push(Event::SegmentZeroed { log });
@@ -287,8 +301,9 @@ impl Driver {
                 let (base, work) = (job.base(), Work::Index(Box::new(job)));
                 self.start(Job { log, base, inbox: self.inbox.clone(), work });
             }
-            Action::RemoveIndex { log, base } => {
-                self.start(Job { log, base, inbox: self.inbox.clone(), work: Work::RemoveIndex });
+            Action::RebuildIndex { job } => {
+                let care = Care::Rebuild { job, inbox: self.inbox.clone() };
+                assert!(self.care.send(care).is_ok(), "the thread lives as long as its senders");
             }
             Action::Compact { log, job } => {
                 let job = compaction::Job { log, job, inbox: self.inbox.clone() };
@@ -338,6 +353,18 @@ impl Driver {
         let (vec, range) = batch.buffer.into_parts();
         let buffer = FileBuffer::new(vec, range);
         self.ring.write_through(file, batch.offset, buffer, Token::new(u64::from(log)));
+    }
+
+    /// Reads the index of a segment from this file from now on, unless the segment was written anew meanwhile.
+    fn replace_index(&mut self, log: u16, base: u64, file: File) {
+        let Some(segment) = self.segments.get_mut(&(log, base)) else {
+            return;
+        };
+        let damaged = segment.index.replace(self.ring.add_file(file));
+        // That of a cold segment is in the segment itself.
+        if let Some(damaged) = damaged.filter(|damaged| *damaged != segment.buffered) {
+            self.ring.remove_file(damaged);
+        }
     }
 
     /// Closes the file of a segment that was written anew; nobody has an operation under way on it.

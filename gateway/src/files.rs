@@ -56,6 +56,15 @@ pub enum Command {
         /// disk gave one.
         made: Result<Option<(SealedSegment, File)>, ()>,
     },
+    /// An index file was made again, or could not be.
+    Rebuilt {
+        /// Of which log.
+        log: u16,
+        /// Of the segment at this base.
+        base: u64,
+        /// What memory keeps of it, and the file.
+        made: Option<(SealedSegment, File)>,
+    },
     /// Nobody writes zeros into the next segment any more.
     Zeroed {
         /// Of which log.
@@ -115,8 +124,6 @@ pub enum Work {
     },
     /// Write its index file: [`Command::Indexed`] follows.
     Index(Box<IndexJob>),
-    /// Remove its index file.
-    RemoveIndex,
     /// Nothing: what is given takes long to drop.
     Discard(Postings),
 }
@@ -170,11 +177,6 @@ fn work(maker: &SegmentMaker, jobs: &Receiver<Job>) {
                 {
                     tracing::warn!(log, %error, "no snapshot of the index could be made: the next start takes longer");
                 }
-            }
-            Work::RemoveIndex => {
-                // If it stays, the next start finds it damaged too.
-                let _ =
-                    std::fs::remove_file(log_directory(&maker.directory, log).join(index_file_name(base)));
             }
             Work::Discard(postings) => drop(postings),
         }

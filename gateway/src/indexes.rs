@@ -72,6 +72,18 @@ pub fn find(directory: &Path, base: u64, config: &LogConfig) -> io::Result<Optio
     Ok(beside.and_then(whole).or_else(|| whole(cold?.0)))
 }
 
+/// The file that holds the index of the segment at `base`, sound or not.
+///
+/// # Errors
+/// Those of the disk.
+pub fn open_whichever(directory: &Path, base: u64) -> io::Result<Option<File>> {
+    let beside = open(directory, base)?;
+    Ok(match open_cold(directory, base)? {
+        None => beside,
+        Some((cold, in_log)) => Some(beside.filter(|file| is_of(file, in_log)).unwrap_or(cold)),
+    })
+}
+
 /// The cold segment in place of the one at `base`, if there is one whose header is sound, and its base with its generation.
 ///
 /// # Errors

@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod caretaker;
 pub mod cli;
 pub mod compaction;
 pub mod config;

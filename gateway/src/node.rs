@@ -16,6 +16,7 @@ use router::{ConversationSide, Places, ShardId, Starts};
 use storage_log::{CompactionPolicy, Geometry, Run};
 
 use crate::auth::{AdminToken, DenyList, Keys, Verifier, development_banner};
+use crate::caretaker::{self, Care};
 use crate::compaction::{self, Compactor};
 use crate::config::Config;
 use crate::control::{ControlPlane, Signals};
@@ -55,6 +56,7 @@ struct Common {
     geometry: Geometry,
     jobs: Sender<Job>,
     compactions: Sender<compaction::Job>,
+    care: Sender<Care>,
 }
 
 /// Runs a node until it is drained. 0 when it was asked to stop, 1 when a log failed.
@@ -74,6 +76,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     let (mut opened, starts) = open_logs(&store, &state)?;
     let (jobs, files_thread) = files::start(store.segment_maker())?;
     let (compactions, compactor) = Compactor::start(config.data.clone(), store.access)?;
+    let (care, caretaker_thread) = caretaker::start(store.directory().to_owned())?;
     let mut metrics = Vec::new();
     let mut starting = Vec::new();
     let Bound { mut listeners, chat, echo } = bind_all(&config, shards)?;
@@ -99,6 +102,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         geometry: store.geometry,
         jobs,
         compactions,
+        care,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anybody can be told that the node serves: from then on it is not to end without a goodbye.
@@ -116,6 +120,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     let plane = ControlPlane { admin, admin_token, revocations, state: state.clone(), metrics, signals };
     let ended = plane.run(&runtime, inboxes, threads)?;
     compactor.stop().map_err(|_| anyhow::anyhow!("the compaction thread panicked"))?;
+    caretaker_thread.join().map_err(|_| anyhow::anyhow!("the caretaker panicked"))?;
     files_thread.join().map_err(|_| anyhow::anyhow!("the files thread panicked"))?;
     if ended && !state.exit_failed() {
         tracing::info!("drained");
@@ -328,10 +333,22 @@ fn shard_thread(
         random: u64::from_le_bytes(random),
     });
     let (mesh, geometry) = (common.mesh.clone(), common.geometry);
-    let (jobs, compactions, epoch) = (common.jobs.clone(), common.compactions.clone(), common.epoch);
+    let (jobs, compactions) = (common.jobs.clone(), common.compactions.clone());
+    let (care, epoch) = (common.care.clone(), common.epoch);
     drop(common);
-    let parts =
-        DriverParts { ring, addresses, mesh, segments, inbox, geometry, jobs, compactions, epoch, metrics };
+    let parts = DriverParts {
+        ring,
+        addresses,
+        mesh,
+        segments,
+        inbox,
+        geometry,
+        jobs,
+        compactions,
+        care,
+        epoch,
+        metrics,
+    };
     let mut driver = Driver::new(shard, parts);
     for (listener, kind) in listeners {
         driver.listen(listener, kind);

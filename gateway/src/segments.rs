@@ -248,9 +248,9 @@ pub fn open_segments(directory: &Path, access: Access) -> io::Result<Vec<(u64, S
 /// Those of the disk.
 pub fn open_cold_segment(directory: &Path, base: u64) -> io::Result<SegmentFile> {
     let buffered = File::open(directory.join(cold_file_name(base)))?;
-    let Some((index, in_log)) = indexes::open_cold(directory, base)? else {
+    let Some((_, in_log)) = indexes::open_cold(directory, base)? else {
         return Ok(SegmentFile { buffered, direct: None, index: None, in_log: base });
     };
-    let beside = indexes::open(directory, base)?.filter(|file| indexes::is_of(file, in_log));
-    Ok(SegmentFile { buffered, direct: None, index: beside.or(Some(index)), in_log })
+    let index = indexes::open_whichever(directory, base)?;
+    Ok(SegmentFile { buffered, direct: None, index, in_log })
 }

@@ -141,6 +141,12 @@ impl Store {
         Ok(Self { directory, _lock: lock, id, key, logs: file.logs, geometry, access })
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// What makes segments for this store, in another thread.
     #[must_use]
     pub fn segment_maker(&self) -> SegmentMaker {

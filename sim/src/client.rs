@@ -23,6 +23,8 @@ pub(crate) struct Link {
     welcomed: bool,
     /// Until `caught_up`, what is known already may come again.
     replaying: bool,
+    /// Connected with positions: its conversations are surveyed until `caught_up`, which may take as long as an index file is made again.
+    surveyed: bool,
     /// Started at the head: what came before is not owed.
     fresh: bool,
     sent: Vec<usize>,
@@ -135,6 +137,7 @@ impl Client {
             session,
             welcomed: false,
             replaying: !fresh,
+            surveyed: false,
             fresh,
             sent: Vec::new(),
             times,
@@ -360,7 +363,8 @@ impl Client {
                     self.owed_since = Some(now.0);
                     self.seen.clear();
                 }
-                if welcome.cursor.is_none() {
+                link.surveyed = welcome.cursor.is_none();
+                if link.surveyed {
                     self.surveyed_at = Some(now.0 + 1_000);
                 }
                 self.cursor = welcome.cursor.or(self.cursor.take());
@@ -369,7 +373,11 @@ impl Client {
             ServerFrame::CaughtUp { cursor, partial } => {
                 assert!(!partial, "every log is served");
                 self.cursor = Some(cursor);
-                self.link.as_mut().expect("a frame comes by a link").replaying = false;
+                let link = self.link.as_mut().expect("a frame comes by a link");
+                link.replaying = false;
+                if std::mem::take(&mut link.surveyed) {
+                    self.surveyed_at = self.surveyed_at.max(Some(now.0));
+                }
             }
             ServerFrame::Pong { cursor, .. } => self.cursor = cursor.or(self.cursor.take()),
             ServerFrame::Ok(ok) => {

@@ -7,8 +7,8 @@ use router::conversation::Recent;
 use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, SEGMENT_HEADER_BYTES};
 use storage_log::{
     BlockPlace, CompactionJob, Damage, Geometry, INDEX_BLOCK_BYTES, IndexJob, Location, LogConfig, LogFile,
-    LogFiles, Record, Recovered, Refusal, SealedSegment, SegmentHeader, WriteBatch, as_appended, compact,
-    read_back,
+    LogFiles, RebuildJob, Record, Recovered, Refusal, SealedSegment, SegmentHeader, WriteBatch, as_appended,
+    compact, read_back,
 };
 
 use crate::Rng;
@@ -111,18 +111,17 @@ impl Disk {
             self.tear(log, &batch, rng);
         }
         if rng.one_in(4) && !self.indexes.is_empty() {
-            self.rot_index(rng);
+            let place = rng.below(self.indexes.len() as u64) as usize;
+            let (log, base) = *self.indexes.keys().nth(place).expect("counted");
+            self.rot_index(log, base, rng);
         }
     }
 
     /// An index file is lost, or no longer what was written.
-    fn rot_index(&mut self, rng: &mut Rng) {
-        let place = rng.below(self.indexes.len() as u64) as usize;
-        let place = *self.indexes.keys().nth(place).expect("counted");
+    pub(crate) fn rot_index(&mut self, log: u16, base: u64, rng: &mut Rng) {
         if rng.one_in(2) {
-            self.indexes.remove(&place);
-        } else {
-            let file = self.indexes.get_mut(&place).expect("looked at");
+            self.indexes.remove(&(log, base));
+        } else if let Some(file) = self.indexes.get_mut(&(log, base)) {
             let at = rng.below(file.len() as u64) as usize;
             file[at] ^= 1 << rng.below(8);
         }
@@ -168,6 +167,16 @@ impl Disk {
         let is_there = segment.and_then(|segment| SegmentHeader::parse(segment).ok());
         assert_eq!(is_there.map(|header| header.base), Some(base), "read where it is not any more");
         (segment, self.indexes.get(&place))
+    }
+
+    /// Makes an index file again from its segment; `None` when that was written anew meanwhile.
+    pub(crate) fn rebuild_index(&mut self, job: &RebuildJob) -> Option<SealedSegment> {
+        let (log, recent) = (job.config().number, Recent::new(SEED));
+        let mut files = Files { disk: self, log, now: 0, recent, observe: &mut |_| {} };
+        let Ok(rebuilt) = job.run(&mut files);
+        let rebuilt = rebuilt?;
+        assert!(rebuilt.damaged.is_empty(), "only index files rot here");
+        Some(self.write_index(log, &rebuilt.index))
     }
 
     pub(crate) fn read_index(&self, log: u16, block: BlockPlace) -> Option<Vec<u8>> {

@@ -6,8 +6,9 @@ use protocol::event::CloseCode;
 use ring::{RecvBuffer, Socket};
 use router::ShardId;
 use router::conversation::ReadPlace;
+use storage_log::RebuildJob;
 
-use crate::world::{Item, World};
+use crate::world::{BUSY_MICROS, Item, World};
 
 impl World {
     pub(crate) fn execute(&mut self, shard: usize, action: Action) {
@@ -73,13 +74,16 @@ impl World {
                 self.later(delay, Item::Compact { run, log, shard, job });
             }
             Action::Release { log, base } => self.disk.release(log, base),
-            Action::RemoveIndex { .. } => unreachable!("an index rots between runs only"),
+            Action::RebuildIndex { job } => self.rebuild_index(shard, &job),
             Action::Discard(postings) => drop(postings),
             Action::Read { log, job, place, what } => {
                 let bytes = match what {
                     ReadPlace::Record(location) => self.disk.read(log, location),
                     ReadPlace::Index(block) => {
                         self.index_reads += 1;
+                        if self.now < BUSY_MICROS && self.rng.one_in(200) {
+                            self.disk.rot_index(log, block.base, &mut self.rng);
+                        }
                         self.disk.read_index(log, block)
                     }
                 };
@@ -93,6 +97,16 @@ impl World {
             }
             _ => unreachable!("all others are executed above"),
         }
+    }
+
+    /// Makes an index file again, or fails to.
+    fn rebuild_index(&mut self, shard: usize, job: &RebuildJob) {
+        let (log, base) = (job.config().number, job.base());
+        let fails = self.now < BUSY_MICROS && self.rng.one_in(8);
+        let sealed = (!fails).then(|| self.disk.rebuild_index(job)).flatten();
+        self.rebuilds += u32::from(sealed.is_some());
+        let delay = self.rng.between(1_000, 2_000_000);
+        self.event(shard, delay, Event::IndexRebuilt { log, base, sealed });
     }
 
     fn shutdown(&mut self, here: ShardId, connection: ConnectionId, socket: Socket) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::auth::{DenyList, FOR_EVER, Issued, Keys, Revocation, Span, Subject, TokenId};
-use gateway::shard::Event;
+use gateway::shard::{Event, Shard};
 use protocol::command::Token;
 use protocol::event::CloseCode;
 use protocol::ids::{ConversationId, UnixMillis, UserId};
@@ -27,7 +27,7 @@ use crate::oracle::{Oracle, Truth, audiences, truth_of};
 const BEGUN_MS: u64 = 1_767_225_600_000;
 
 /// How long clients do as they like, in microseconds; then everything has to come to rest.
-const BUSY_MICROS: u64 = 2_500_000;
+pub(crate) const BUSY_MICROS: u64 = 2_500_000;
 
 /// One write in so many fails.
 const WRITES_PER_FAILURE: u64 = 600;
@@ -35,8 +35,9 @@ const WRITES_PER_FAILURE: u64 = 600;
 /// How long a session may outlive its token: the wheel turns by seconds, and a client sees the end a little later.
 const EXPIRY_SLACK_MS: u64 = 2_500;
 
-/// By when it must have, in microseconds.
-const REST_MICROS: u64 = 60_000_000;
+/// By when it must have, in microseconds: also where an index file is made again, fails, or rots once more, for each of which a
+/// session that catches up waits a minute.
+const REST_MICROS: u64 = 240_000_000;
 
 /// Sets the dice of revocations apart from those of everything else.
 const REVOKING: u64 = 0x7265_766f_6b65;
@@ -64,6 +65,8 @@ pub struct Outcome {
     pub index_reads: u32,
     /// Segments that were written anew.
     pub compactions: u32,
+    /// Index files that rotted while the node served, and were made again.
+    pub rebuilds: u32,
     /// Sessions whose token ended.
     pub expired: u64,
     /// Sessions and `connect`s whose token was taken back.
@@ -157,6 +160,7 @@ pub(crate) struct World {
     pub(crate) replaced: u32,
     pub(crate) index_reads: u32,
     compactions: u32,
+    pub(crate) rebuilds: u32,
     pub(crate) expired: u64,
     pub(crate) revoked: u64,
     pub(crate) digest: u64,
@@ -236,6 +240,7 @@ impl World {
             replaced: 0,
             index_reads: 0,
             compactions: 0,
+            rebuilds: 0,
             expired: 0,
             revoked: 0,
             digest: 0,
@@ -290,7 +295,7 @@ impl World {
 
     fn is_at_rest(&self) -> bool {
         self.now > BUSY_MICROS + 3_000_000
-            && self.node.is_some()
+            && self.node.as_ref().is_some_and(|node| node.shards.iter().all(Shard::is_live))
             && self.clients.iter().all(Client::is_settled)
             && self.net.pipes.iter().all(|pipe| pipe.server_ended || pipe.to_client.is_empty())
     }
@@ -451,8 +456,7 @@ impl World {
     }
 
     fn end_drain_if_done(&mut self) {
-        let drained =
-            self.node.as_ref().is_some_and(|node| node.shards.iter().all(gateway::shard::Shard::is_drained));
+        let drained = self.node.as_ref().is_some_and(|node| node.shards.iter().all(Shard::is_drained));
         if !self.draining || !drained {
             return;
         }
@@ -538,6 +542,7 @@ impl World {
             replaced: self.replaced,
             index_reads: self.index_reads,
             compactions: self.compactions,
+            rebuilds: self.rebuilds,
             expired: self.expired,
             revoked: self.revoked,
             micros: self.now,

@@ -54,7 +54,7 @@ fn the_worlds_see_what_they_are_for() {
     let mut moved = 0;
     let mut replaced = 0;
     let mut expired = 0;
-    let (mut index_reads, mut compactions) = (0, 0);
+    let (mut index_reads, mut compactions, mut rebuilds) = (0, 0, 0);
     let mut revoked = 0;
     for seed in 0..40 {
         let outcome = run(seed);
@@ -68,10 +68,12 @@ fn the_worlds_see_what_they_are_for() {
         revoked += outcome.revoked;
         index_reads += outcome.index_reads;
         compactions += outcome.compactions;
+        rebuilds += outcome.rebuilds;
     }
     assert!(crashes > 10 && drains > 3 && failures > 1, "{crashes} {drains} {failures}");
     assert!(fell_behind > 5 && moved > 50, "{fell_behind} {moved}");
     assert!(replaced > 20 && expired > 20 && revoked > 20, "{replaced} {expired} {revoked}");
     assert!(index_reads > 100, "{index_reads}");
     assert!(compactions > 50, "{compactions}");
+    assert!(rebuilds > 0, "index files rot while the node serves");
 }

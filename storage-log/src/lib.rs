@@ -41,7 +41,7 @@ pub use cold::{ColdWalk, Compacted, CompactionJob, CompactionPolicy, Retention, 
 pub use glance::Glance;
 pub use index::{
     BlockPlace, Blocks, HomeSearch, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Lookup, Page, Postings,
-    Progress, SealedSegment, SnapshotFooter, index_file_name, merge,
+    Progress, RebuildJob, Rebuilt, SealedSegment, SnapshotFooter, index_file_name, merge,
 };
 pub use location::{Entry, Head, Location};
 pub use log::{Answer, Draft, Durable, Log, LogConfig, Run, Stored, WriteError};

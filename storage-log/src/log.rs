@@ -16,7 +16,7 @@ use crate::format::{
     BATCH_HEADER_BYTES, GROUP_RECORDS_MAX, MARK_AFTER_MS, PENDING_BYTES_MAX, RECORD_ALIGN, RUNS_MAX,
     SEGMENT_HEADER_BYTES,
 };
-use crate::index::{Index, IndexJob, Inserted, Kinds, Postings, Role, SealedSegment, SegmentEnd};
+use crate::index::{Index, IndexJob, Inserted, Kinds, Postings, RebuildJob, Role, SealedSegment, SegmentEnd};
 use crate::location::{Head, Location};
 use crate::record::{Parts, Record, RecordError, StreamId, record_bytes};
 use crate::segment::Geometry;
@@ -198,11 +198,6 @@ impl Log {
             runs: Vec::new(),
             poisoned: false,
         }
-    }
-
-    /// Stops it, as a failed write does: its index is not what was written, and recovery makes it anew.
-    pub fn stop(&mut self) {
-        self.poisoned = true;
     }
 
     /// Number of this log in its store.
@@ -563,6 +558,24 @@ impl Log {
     /// hold any more; dropping it takes long, and is best done elsewhere.
     pub fn handle_indexed(&mut self, sealed: Option<SealedSegment>) -> Option<Postings> {
         self.index.handle_sealed(sealed)
+    }
+
+    /// What is needed to make the index file of the segment at `base` again, which is not what was written; `None` unless that is a
+    /// sealed one.
+    #[must_use]
+    pub fn rebuild_job(&self, base: u64) -> Option<RebuildJob> {
+        let (number, first_position, next_position) = self.index.extent(base)?;
+        let (config, durable_lsn) = (self.config.clone(), self.durable_lsn);
+        Some(RebuildJob { config, number, base, first_position, next_position, durable_lsn })
+    }
+
+    /// The index file of a sealed segment was made again, and blocks are read from the new one from now on. Every lookup, also
+    /// one that waits for a block of the old file, goes on from what it has found.
+    pub fn handle_rebuilt(&mut self, sealed: SealedSegment) {
+        if self.index.stands_at(sealed.base) {
+            self.schedule.forget(sealed.base);
+            self.index.replace_sealed(sealed);
+        }
     }
 
     /// The record at a durable location, when it is still in memory.

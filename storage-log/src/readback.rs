@@ -13,7 +13,8 @@ use crate::index::{INDEX_BLOCK_BYTES, IndexFooter, IndexJob, SealedSegment, Snap
 use crate::log::LogConfig;
 use crate::record::Record;
 use crate::recovery::{Damage, DamageKind, Recovered, Scan};
-use crate::segment::{as_appended, is_cold};
+use crate::segment::{SegmentHeader, as_appended, is_cold};
+use crate::walk::{Met, Walk, WalkEnd};
 
 /// A file of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,9 +101,9 @@ pub fn read_back<E>(
         indexes += 1;
     }
     let mut derived = Derived { snapshot: true, indexes };
-    let mut reader = Reader { config, bases, files, buffer: Buffer::of_zeros(FEED_BYTES + BLOCK_BYTES_MAX) };
+    let mut reader = Reader::new(config, files);
     loop {
-        match reader.read_with(derived, epoch) {
+        match reader.read_with(derived, epoch, bases) {
             Ok(Ok(recovered)) => return Ok(recovered),
             Ok(Err(sound)) => derived = sound,
             // It may be an index that is sound and of another time: what counts is the log.
@@ -114,16 +115,25 @@ pub fn read_back<E>(
     }
 }
 
-struct Reader<'r, E> {
-    config: &'r LogConfig,
-    bases: &'r [u64],
-    files: &'r mut dyn LogFiles<Error = E>,
+/// Reads what stands in files of a log.
+pub(crate) struct Reader<'r, E> {
+    pub(crate) config: &'r LogConfig,
+    pub(crate) files: &'r mut dyn LogFiles<Error = E>,
     buffer: Buffer,
 }
 
-impl<E> Reader<'_, E> {
+impl<'r, E> Reader<'r, E> {
+    pub(crate) fn new(config: &'r LogConfig, files: &'r mut dyn LogFiles<Error = E>) -> Self {
+        Self { config, files, buffer: Buffer::of_zeros(FEED_BYTES + BLOCK_BYTES_MAX) }
+    }
+
     /// Reads the log with what is said to be sound. If some of it is not, says what is left instead.
-    fn read_with(&mut self, derived: Derived, epoch: u32) -> Result<Result<Recovered, Derived>, Refusal<E>> {
+    fn read_with(
+        &mut self,
+        derived: Derived,
+        epoch: u32,
+        bases: &[u64],
+    ) -> Result<Result<Recovered, Derived>, Refusal<E>> {
         let mut scan = Scan::new(self.config.clone(), epoch);
         self.files.begin();
         let mut covered = 0;
@@ -135,7 +145,7 @@ impl<E> Reader<'_, E> {
             };
             covered = segments;
         }
-        for (number, base) in self.bases.iter().enumerate() {
+        for (number, base) in bases.iter().enumerate() {
             let in_log = self.open(&mut scan, *base)?;
             if number >= derived.indexes {
                 if is_cold(in_log) {
@@ -154,7 +164,7 @@ impl<E> Reader<'_, E> {
                 self.files.skip(footer.clock());
             }
         }
-        if self.bases.is_empty() {
+        if bases.is_empty() {
             return Err(Refusal::Damaged(Damage { segment: 0, offset: 0, kind: DamageKind::Missing }));
         }
         scan.finish().map(Ok).map_err(Refusal::Damaged)
@@ -199,8 +209,8 @@ impl<E> Reader<'_, E> {
     fn enter_cold(&mut self, scan: &mut Scan, in_log: u64) -> Result<(), Refusal<E>> {
         let base = as_appended(in_log);
         let damage = |kind, offset| Refusal::Damaged(Damage { segment: in_log, offset, kind });
-        let copy = &self.buffer.bytes()[segment_at::END..segment_at::END + INDEX_FOOTER_BYTES];
-        let Some(footer) = IndexFooter::parse(copy, in_log, self.config) else {
+        let (_, copy) = header_of(&self.buffer.bytes()[..SEGMENT_HEADER_BYTES], self.config);
+        let Some(footer) = copy else {
             return Err(damage(DamageKind::Header, segment_at::END as u64));
         };
         let (mut records, mut damaged) = (ColdRecords::default(), None);
@@ -259,15 +269,48 @@ impl<E> Reader<'_, E> {
     /// Enters a segment from its index file; with its blocks, unless a snapshot covers them. `None`: the file is damaged or cannot
     /// be read, and the scan is of no use any more.
     fn enter_index(&mut self, scan: &mut Scan, in_log: u64, with_blocks: bool) -> Option<IndexFooter> {
+        let (footer, tail) = self.index_tail(in_log)?;
+        scan.enter_index(&footer, &tail).then_some(())?;
+        let blocks = if with_blocks { footer.blocks() } else { 0 };
+        let place = (LogFile::Index(as_appended(in_log)), footer.blocks_at());
+        let entered = self.each_block(place, blocks, |number, block| scan.enter_index_block(number, block));
+        entered.ok()?.then_some(footer)
+    }
+
+    /// Footer and tail of the index of the segment at `in_log`, as [`read_index_tail`] gives them.
+    pub(crate) fn index_tail(&mut self, in_log: u64) -> Option<(IndexFooter, Vec<u8>)> {
         let file = LogFile::Index(as_appended(in_log));
         let bytes = self.files.bytes(file).ok()??;
         let read = &mut |at, into: &mut [u8]| self.files.read(file, at, into).ok() == Some(into.len());
-        let (footer, tail) = read_index_tail(bytes, in_log, self.config, read)?;
-        scan.enter_index(&footer, &tail).then_some(())?;
-        let blocks = if with_blocks { footer.blocks() } else { 0 };
-        let place = (file, footer.blocks_at());
-        let entered = self.each_block(place, blocks, |number, block| scan.enter_index_block(number, block));
-        entered.ok()?.then_some(footer)
+        read_index_tail(bytes, in_log, self.config, read)
+    }
+
+    /// The base of a segment with its generation, if its header is sound, and of a cold one the copy of its footer.
+    pub(crate) fn read_header(&mut self, base: u64) -> Result<(Option<u64>, Option<IndexFooter>), E> {
+        let header = &mut self.buffer.bytes_mut()[..SEGMENT_HEADER_BYTES];
+        let read = self.files.read(LogFile::Segment(as_appended(base)), 0, header)?;
+        Ok(header_of(&header[..read], self.config))
+    }
+
+    /// Takes a walk of one segment through it.
+    pub(crate) fn walk(
+        &mut self,
+        mut walk: Walk,
+        base: u64,
+        met: &mut dyn FnMut(Met<'_>),
+    ) -> Result<WalkEnd, E> {
+        let file = LogFile::Segment(base);
+        let bytes = self.files.bytes(file)?.unwrap_or(0);
+        let read = self.files.read(file, 0, &mut self.buffer.bytes_mut()[..SEGMENT_HEADER_BYTES])?;
+        if walk.open_segment(base, &self.buffer.bytes()[..read], bytes, met) {
+            loop {
+                let (range, to_end) = self.read_segment(base, walk.offset())?;
+                if walk.feed(&self.buffer.bytes()[range], to_end, met).ended {
+                    break;
+                }
+            }
+        }
+        Ok(walk.finish(met))
     }
 
     /// Gives `count` blocks of a file to `enter`, until that says `false`, or one is not there.
@@ -321,6 +364,16 @@ impl<E> Reader<'_, E> {
         }
         is_whole
     }
+}
+
+/// The base of a segment with its generation, if its header is sound, and of a cold one the copy of its footer.
+pub(crate) fn header_of(header: &[u8], config: &LogConfig) -> (Option<u64>, Option<IndexFooter>) {
+    let Ok(SegmentHeader { base: in_log, store, log, .. }) = SegmentHeader::parse(header) else {
+        return (None, None);
+    };
+    let is_ours = store == config.store && log == config.number && is_cold(in_log);
+    let copy = header.get(segment_at::END..segment_at::END + INDEX_FOOTER_BYTES).filter(|_| is_ours);
+    (Some(in_log), copy.and_then(|copy| IndexFooter::parse(copy, in_log, config)))
 }
 
 /// Footer and tail of an index file, or of the index of a cold segment, of `bytes` that `read` reads, all that is asked for or `false`. `None` when it is not whole, or

@@ -294,6 +294,20 @@ fn a_search_goes_on_where_its_segment_was_written_anew() {
     }
 }
 
+/// All that is young is found, where an index that was made again may know of older records too.
+fn check_young(run: &Run, cut: u64) {
+    for (stream, expected) in &run.model {
+        let young = |key: &u64| stream.kind == MEMBERSHIPS || expected[key].at >= cut;
+        let found = keys(&after(&run.log, &run.disk, *stream, 0));
+        let found: Vec<u64> = found.into_iter().filter(young).collect();
+        let wanted: Vec<u64> = expected.keys().copied().filter(young).collect();
+        assert!(found == wanted, "{stream:?}: {found:?} for {wanted:?}");
+        let newest = expected.last_key_value().map(|(key, _)| *key);
+        assert!(stream.kind != MESSAGES || newest == Some(run.log.head(*stream).seq));
+    }
+    run.check_states();
+}
+
 /// The index of a cold segment is derived from its records, like any other.
 #[test]
 fn a_damaged_index_of_a_cold_segment_is_made_anew() {
@@ -320,16 +334,7 @@ fn a_damaged_index_of_a_cold_segment_is_made_anew() {
         }
         for round in 0..2 {
             run.log = run.disk.recover(round + 2).expect("the records are sound").log;
-            for (stream, expected) in &run.model {
-                let young = |key: &u64| stream.kind == MEMBERSHIPS || expected[key].at >= cut;
-                let found: Vec<u64> =
-                    keys(&after(&run.log, &run.disk, *stream, 0)).into_iter().filter(young).collect();
-                let wanted: Vec<u64> = expected.keys().copied().filter(young).collect();
-                assert!(found == wanted, "{stream:?}");
-                let newest = expected.last_key_value().map(|(key, _)| *key);
-                assert!(stream.kind != MESSAGES || newest == Some(run.log.head(*stream).seq));
-            }
-            run.check_states();
+            check_young(&run, cut);
             assert_eq!(run.log.kept_from(), cut);
             // The second time from the index files that were written instead.
             seal(&mut run.log, &mut run.disk);
@@ -351,4 +356,36 @@ fn damage_in_records_and_index_of_a_cold_segment_is_refused_by_name() {
     let damage = run.disk.recover(2).err().expect("nothing names what is lost");
     assert_eq!((damage.segment, damage.kind), (run.disk.base_of(base), DamageKind::Acknowledged));
     assert!((4096..=5_000).contains(&damage.offset), "{damage:?}");
+}
+
+/// The same while the log serves: the index is made again from the segment, as it was where all else is sound.
+#[test]
+fn the_index_of_a_cold_segment_is_made_again_while_the_log_serves() {
+    for seed in 0..4 {
+        let mut run = Run::new(seed);
+        (0..600).for_each(|_| run.put());
+        flush(&mut run.log, &mut run.disk);
+        seal(&mut run.log, &mut run.disk);
+        run.disk.renew_snapshot();
+        let cut = run.now - 200;
+        run.compact(Retention { home_from: cut, linked_from: [cut, 0] }, 70);
+        let bases: Vec<u64> = run.disk.indexes.keys().copied().collect();
+        for base in bases.into_iter().filter(|base| is_cold(run.disk.base_of(*base))).collect::<Vec<_>>() {
+            let job = run.log.rebuild_job(run.disk.base_of(base)).expect("a sealed segment");
+            let whole = run.disk.indexes[&base].clone();
+            for at in [9_000, 140, 3] {
+                let file = run.disk.indexes.get_mut(&base).expect("it is cold");
+                let place = file.len().saturating_sub(at);
+                file[place] ^= 4;
+                let Ok(rebuilt) = job.run(&mut &run.disk);
+                let rebuilt = rebuilt.expect("it stands where it stood");
+                assert!(rebuilt.damaged.is_empty());
+                let sealed = run.disk.write_index(&rebuilt.index);
+                run.log.handle_rebuilt(sealed);
+                check_young(&run, cut);
+                run.disk.indexes.insert(base, whole.clone());
+                run.log = run.disk.recover(2).expect("a sound log").log;
+            }
+        }
+    }
 }

@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use storage_log::format::INDEX_FOOTER_BYTES;
+use storage_log::format::{INDEX_FOOTER_BYTES, index_at};
 use storage_log::{
     Answer, Entry, Geometry, Glance, HomeSearch, IndexFooter, Log, Lookup, Page, Progress, StreamId,
     StreamKind,
@@ -64,6 +64,15 @@ impl Run {
         if self.below(40) == 0 {
             seal(&mut self.log, &mut self.disk);
         }
+    }
+
+    /// Makes the index file of the segment at `base` again, as a node does that serves, and gives its bytes.
+    fn rebuild(&mut self, base: u64) -> &[u8] {
+        let job = self.log.rebuild_job(base).expect("a sealed segment");
+        let Ok(rebuilt) = job.run(&mut &self.disk);
+        let sealed = self.disk.write_index(&rebuilt.expect("it stands where it stood").index);
+        self.log.handle_rebuilt(sealed);
+        &self.disk.indexes[&base]
     }
 
     /// Every stream, from any place, both ways.
@@ -218,6 +227,127 @@ fn a_block_that_rots_while_the_log_serves_is_noticed() {
             Progress::Done => panic!("the first record is in that block"),
         }
     }
+}
+
+/// Many blocks in each file.
+const LARGE: Geometry = Geometry { segment_bytes: 512 << 10, batch_bytes_max: 8 << 10, block_bytes: 512 };
+
+/// A log of sealed segments, and their bases.
+fn sealed(seed: u64, geometry: Geometry, records: usize) -> (Run, Vec<u64>) {
+    let mut run = Run::new(seed, geometry);
+    (0..records).for_each(|_| run.put());
+    flush(&mut run.log, &mut run.disk);
+    seal(&mut run.log, &mut run.disk);
+    let bases: Vec<u64> = run.disk.indexes.keys().copied().collect();
+    assert!(bases.len() >= 2, "some segments are sealed");
+    (run, bases)
+}
+
+/// But for what says how the log stood when the file was made.
+fn without_footer_times(file: &[u8]) -> Vec<u8> {
+    let (mut file, at) = (file.to_vec(), file.len() - INDEX_FOOTER_BYTES);
+    for field in [index_at::CHECKSUM, index_at::DURABLE_LSN, index_at::CLOCK] {
+        file[at..][field].fill(0);
+    }
+    file
+}
+
+#[test]
+fn an_index_file_that_rots_while_the_log_serves_is_made_again_as_it_was() {
+    for (geometry, records) in [(SMALL, 600), (LARGE, 5_000)] {
+        let (mut run, bases) = sealed(11, geometry, records);
+        let whole = run.disk.indexes.clone();
+        for base in &bases {
+            let file = &whole[base];
+            let places = (0..file.len()).step_by(file.len() / 9);
+            for at in places.chain([file.len() - INDEX_FOOTER_BYTES - 1, file.len() - 1]) {
+                run.disk.indexes.get_mut(base).expect("a sealed segment")[at] ^= 1;
+                assert_eq!(without_footer_times(run.rebuild(*base)), without_footer_times(file), "{at}");
+            }
+            run.disk.indexes.remove(base);
+            assert_eq!(without_footer_times(run.rebuild(*base)), without_footer_times(file));
+        }
+        run.check();
+    }
+}
+
+#[test]
+fn index_files_that_rot_together_are_made_again_and_every_key_is_found() {
+    let (mut run, mut bases) = sealed(12, SMALL, 900);
+    run.disk.indexes.clear();
+    // Newest first: nothing says what came before.
+    bases.reverse();
+    bases.iter().for_each(|base| drop(run.rebuild(*base).to_vec()));
+    run.check();
+    run.log = run.disk.recover(5).expect("the log is sound").log;
+    run.check();
+}
+
+#[test]
+fn a_lookup_goes_on_in_an_index_file_that_was_made_again_under_it() {
+    let (mut run, bases) = sealed(13, LARGE, 5_000);
+    let streams: Vec<StreamId> = run.model.keys().copied().collect();
+    let page = Page { items_max: 5_000, bytes_max: 64 << 20 };
+    for (number, id) in streams.iter().enumerate() {
+        let wanted: Vec<u64> = run.model[id].keys().copied().collect();
+        let ups = Lookup::after(&run.log, *id, 0, page);
+        let downs = Lookup::before(&run.log, *id, u64::MAX, 0, page);
+        for (mut lookup, is_up) in [(ups, true), (downs, false)] {
+            let (mut reads, mut again) = (0, Vec::new());
+            while let Progress::Read(place) = lookup.poll(&run.log) {
+                let block = support::block(&run.disk, place).expect("a whole file");
+                reads += 1;
+                if reads % 3 == number % 3 && !again.contains(&place.base) {
+                    again.push(place.base);
+                    // All that older files say is gone, and with it the layout of what is made.
+                    run.disk.indexes.remove(&place.base);
+                    run.rebuild(place.base);
+                }
+                lookup.feed(place, block);
+            }
+            let mut found = keys(lookup.entries());
+            if !is_up {
+                found.reverse();
+            }
+            assert_eq!(found, wanted, "{id:?} {is_up} of {} segments", bases.len());
+        }
+    }
+}
+
+#[test]
+fn a_record_that_no_index_names_any_more_keeps_its_place() {
+    let (mut run, bases) = sealed(14, SMALL, 600);
+    let homes = run.model.keys().filter(|id| id.kind == MESSAGES).copied();
+    for id in homes.collect::<Vec<_>>() {
+        let entries = after(&run.log, &run.disk, id, 0);
+        // The first and the last of a stream in a segment have no neighbour that tells of them.
+        let Some(hit) = entries.windows(3).find_map(|window| {
+            let base = |entry: &Entry| run.disk.geometry.segment_of(entry.location.lsn());
+            let same = base(&window[0]) == base(&window[1]) && base(&window[1]) == base(&window[2]);
+            (same && bases.contains(&base(&window[1]))).then_some(window[1])
+        }) else {
+            continue;
+        };
+        let (base, disk) = (run.disk.geometry.segment_of(hit.location.lsn()), run.disk.clone());
+        let offset = (hit.location.lsn() - base) as usize;
+        run.disk.segments.get_mut(&base).expect("it is there")[offset + 40] ^= 1;
+        run.disk.indexes.remove(&base);
+        run.rebuild(base);
+        let found = after(&run.log, &run.disk, id, 0);
+        assert_eq!(keys(&found), keys(&entries), "{id:?}: no sequence shifts");
+        for (found, entry) in found.iter().zip(&entries) {
+            if entry.key == hit.key {
+                let start = (found.location.lsn() - base) as usize;
+                let bytes = &run.disk.segments[&base][start..start + found.location.bytes()];
+                assert!(Log::verify(found.location, bytes).is_err(), "a place where no record can be read");
+                continue;
+            }
+            assert_eq!(found.location, entry.location);
+        }
+        run.disk = disk;
+        run.rebuild(base);
+    }
+    run.check();
 }
 
 #[test]

@@ -183,6 +183,10 @@ pub struct ShardMetrics {
     pub log_compactions_total: Counter,
     /// Stored records found damaged or unreadable.
     pub log_damaged_records_total: Counter,
+    /// Index files that were damaged and are made again.
+    pub index_rebuilds_total: Counter,
+    /// Damaged index files that could not be made again, each try.
+    pub index_rebuild_failures_total: Counter,
     /// Bytes written.
     pub log_bytes_total: Counter,
     /// From a command that stores to its `ok` on the socket, in microseconds.

@@ -62,7 +62,7 @@ type CounterRow = (&'static str, &'static str, fn(&ShardMetrics) -> &Counter);
 type GaugeRow = (&'static str, &'static str, fn(&ShardMetrics) -> &Gauge);
 
 /// Counters that are added up over all shards.
-const COUNTERS: [CounterRow; 15] = [
+const COUNTERS: [CounterRow; 17] = [
     ("accepted_total", "Connections accepted.", |m| &m.accepted_total),
     ("moved_total", "Connections moved to their user's home shard.", |m| &m.moved_total),
     ("messages_stored_total", "Messages that became durable.", |m| &m.messages_stored_total),
@@ -80,6 +80,10 @@ const COUNTERS: [CounterRow; 15] = [
     ("log_compactions_total", "Segments compacted.", |m| &m.log_compactions_total),
     ("log_damaged_records_total", "Stored records found damaged or unreadable.", |m| {
         &m.log_damaged_records_total
+    }),
+    ("index_rebuilds_total", "Index files found damaged and made again.", |m| &m.index_rebuilds_total),
+    ("index_rebuild_failures_total", "Damaged index files that could not be made again.", |m| {
+        &m.index_rebuild_failures_total
     }),
     ("log_bytes_total", "Bytes written to the logs.", |m| &m.log_bytes_total),
 ];

@@ -3,7 +3,7 @@
 use router::conversation::Read;
 use router::mail::Request;
 use router::{ConversationSide, ShardId};
-use storage_log::{Buffer, Compacted, Log, SealedSegment, SpareWork, index_file_name, segment_file_name};
+use storage_log::{Buffer, Compacted, Log, SealedSegment, SpareWork, segment_file_name};
 
 use super::{Action, Shard};
 use crate::mailbox::Back;
@@ -20,6 +20,8 @@ const COMPACTION_SECONDS: u64 = 1;
 
 /// How long to wait when the disk did not let one be written, in seconds: there may be no room.
 const COMPACTION_RETRY_SECONDS: u64 = 60;
+/// How long before the index file of a segment is made again once more, in seconds.
+const REBUILD_RETRY_SECONDS: u64 = 60;
 
 /// A log and the conversations in it.
 pub struct OwnedLog {
@@ -30,6 +32,11 @@ pub struct OwnedLog {
     segment_not_before: u64,
     /// Second before which no index file is written.
     index_not_before: u64,
+    /// An index file is being made again.
+    rebuilding: bool,
+    /// Those that were, of the segments at these bases, and the second before which none of them is again: a disk that rots what
+    /// was just written would be read over and over.
+    rebuilt: Vec<(u64, u64)>,
     /// When the batch in flight was handed out, in microseconds.
     written_at: u64,
     /// Second before which no segment is written anew.
@@ -48,6 +55,8 @@ impl OwnedLog {
             reads_in_flight: 0,
             segment_not_before: 0,
             index_not_before: 0,
+            rebuilding: false,
+            rebuilt: Vec::new(),
             written_at: 0,
             compaction_not_before: 0,
             moved: None,
@@ -108,12 +117,11 @@ impl Shard {
                 "a stored record is damaged or cannot be read: its readers are told of a gap, everything else is served"
             );
         }
-        self.look_for_index_damage(log);
         self.release_moved(log);
     }
 
     pub(super) fn handle_compacted(&mut self, log: u16, base: u64, compacted: Compacted) {
-        let (second, metrics) = (self.second(), self.metrics.clone());
+        let (now, second, metrics) = (self.clock.unix, self.second(), self.metrics.clone());
         let owned = self.owned(log).expect("compactions come back to their log");
         if matches!(compacted, Compacted::Failed) {
             owned.compaction_not_before = second + COMPACTION_RETRY_SECONDS;
@@ -122,6 +130,8 @@ impl Shard {
             metrics.log_compactions_total.increment();
             owned.side.note_moved();
             owned.moved = Some(base);
+            // What waits for the index of before to be made again finds what it wants where it is now.
+            owned.side.handle_index(base, now, &mut owned.log);
             self.release_moved(log);
         }
     }
@@ -136,24 +146,46 @@ impl Shard {
         }
     }
 
-    /// Stops a log when one of its index files turns out not to be what was written: what it was asked for is not known, and
-    /// must not be guessed.
-    fn look_for_index_damage(&mut self, log: u16) {
-        let owned = self.owned(log).expect("the log was read");
-        let Some(place) = owned.side.index_damage().filter(|_| owned.log.is_healthy()) else {
-            return;
-        };
-        tracing::error!(
-            log,
-            index = index_file_name(place.base),
-            block = place.number,
-            "log stopped: an index file is damaged or cannot be read, no message is; the node removes it, drains and exits, \
-             start it again to make it anew from the log"
-        );
-        owned.log.stop();
-        owned.side.handle_failed();
-        self.state.set_log(log, LogHealth::Failed);
-        self.actions.push(Action::RemoveIndex { log, base: place.base });
+    pub(super) fn handle_rebuilt(&mut self, log: u16, base: u64, sealed: Option<SealedSegment>) {
+        let (now, second, metrics) = (self.clock.unix, self.second(), self.metrics.clone());
+        let owned = self.owned(log).expect("index files come back to their log");
+        owned.rebuilding = false;
+        owned.rebuilt.push((base, second + REBUILD_RETRY_SECONDS));
+        match sealed {
+            Some(sealed) => {
+                metrics.index_rebuilds_total.increment();
+                owned.log.handle_rebuilt(sealed);
+                owned.side.handle_index(base, now, &mut owned.log);
+            }
+            None => metrics.index_rebuild_failures_total.increment(),
+        }
+    }
+
+    /// Has the index files made again that turned out not to be what was written: one of a log at a time, and none twice within a
+    /// minute. What it was asked for is not guessed: it waits, or is refused.
+    fn poll_rebuilds(&mut self) {
+        let (now, second) = (self.clock.unix, self.second());
+        for owned in &mut self.logs {
+            let mut damaged: Vec<u64> = owned.side.index_damage().collect();
+            if damaged.is_empty() {
+                continue;
+            }
+            damaged.dedup();
+            owned.rebuilt.retain(|(_, until)| second < *until);
+            for base in damaged {
+                if owned.rebuilt.iter().any(|(of, _)| *of == base) {
+                    owned.side.refuse_stalled(base, now, &mut owned.log);
+                } else if !owned.rebuilding {
+                    let Some(job) = owned.log.rebuild_job(base) else {
+                        // It was written anew meanwhile.
+                        owned.side.handle_index(base, now, &mut owned.log);
+                        continue;
+                    };
+                    owned.rebuilding = true;
+                    self.actions.push(Action::RebuildIndex { job });
+                }
+            }
+        }
     }
 
     pub(super) fn handle_indexed(&mut self, log: u16, sealed: Option<SealedSegment>) {
@@ -227,6 +259,7 @@ impl Shard {
 
     /// Starts what the disk is to do: at most one batch per log, whatever has gathered since the last one.
     pub(super) fn poll_logs(&mut self) {
+        self.poll_rebuilds();
         let (clock, second) = (self.clock, self.second());
         for owned in &mut self.logs {
             let log = owned.log.number();
@@ -275,6 +308,12 @@ impl Shard {
         self.logs
             .iter()
             .all(|owned| !owned.log.is_healthy() || (owned.log.is_quiet() && !owned.side.is_waiting()))
+    }
+
+    /// Whether every session here is told what comes as it comes, and none is being fed from a log.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.users.is_live()
     }
 
     /// The shard itself; for the driver.

@@ -27,7 +27,8 @@ use router::cursor::Starts;
 use router::mail::Clock;
 use router::{Places, ShardId, UserSide};
 use storage_log::{
-    Buffer, Compacted, CompactionJob, CompactionPolicy, IndexJob, Postings, SealedSegment, WriteBatch,
+    Buffer, Compacted, CompactionJob, CompactionPolicy, IndexJob, Postings, RebuildJob, SealedSegment,
+    WriteBatch,
 };
 
 use crate::auth::{DenyList, Revocation, TokenCache, Verifier};
@@ -136,6 +137,15 @@ pub enum Event {
         /// How it ended.
         compacted: Compacted,
     },
+    /// A damaged index file was made again, and is read from now on; or it could not be.
+    IndexRebuilt {
+        /// Which log.
+        log: u16,
+        /// Of the segment at this base.
+        base: u64,
+        /// What memory keeps of it.
+        sealed: Option<SealedSegment>,
+    },
     /// Nobody writes zeros into the next segment of a log any more.
     SegmentZeroed {
         /// Which log.
@@ -230,12 +240,10 @@ pub enum Action {
     },
     /// Drop what takes long to drop.
     Discard(Postings),
-    /// Remove an index file that is damaged, so that the next start makes it anew.
-    RemoveIndex {
-        /// Of which log.
-        log: u16,
-        /// Of the segment at this base.
-        base: u64,
+    /// Make an index file again that is damaged: [`Event::IndexRebuilt`] follows.
+    RebuildIndex {
+        /// Which.
+        job: RebuildJob,
     },
     /// Ask for bytes, once or until it ends.
     Receive {
@@ -416,6 +424,7 @@ impl Shard {
             Event::Read { log, job, place, bytes } => self.handle_read(log, job, place, bytes),
             Event::IndexWritten { log, sealed } => self.handle_indexed(log, sealed),
             Event::Compacted { log, base, compacted } => self.handle_compacted(log, base, compacted),
+            Event::IndexRebuilt { log, base, sealed } => self.handle_rebuilt(log, base, sealed),
             Event::Received { connection, buffer, armed } => self.handle_received(connection, buffer, armed),
             Event::ReceiveEnded { connection, end } => self.handle_receive_ended(connection, end),
             Event::Revoke(revocation) => self.handle_revoke(revocation),

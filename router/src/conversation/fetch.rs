@@ -50,6 +50,8 @@ enum Slot {
     /// Damaged: what it was is being looked for.
     Unnamed(Found, HomeSearch),
     Filled(Linked),
+    /// Damaged, and in no index any more: nobody can say what it was.
+    Lost,
 }
 
 pub(super) struct Fetch {
@@ -126,11 +128,15 @@ impl Fetch {
                 Progress::Read(block) => return self.ask_block(place as u32, block),
                 Progress::Damaged(block) => return Step::IndexDamaged(block),
                 Progress::Done => {
-                    // One that is kept for its links alone is in no conversation that could be told of a gap.
-                    let nowhere = (StreamId { kind: found.stream.kind, id: [0; 16] }, 0);
-                    let home = search.found().unwrap_or(nowhere);
-                    damages.remember(found.entry.location, home);
-                    self.slots[place] = Slot::Filled(gap(found.entry, home));
+                    self.slots[place] = match search.found() {
+                        Some(home) => {
+                            damages.remember(found.entry.location, home);
+                            Slot::Filled(gap(found.entry, home))
+                        }
+                        // The index was made again from a segment in which this could not be read; or the record has left its
+                        // conversation, and nobody there could be told of a gap.
+                        None => Slot::Lost,
+                    };
                 }
             }
         }
@@ -182,6 +188,11 @@ impl Fetch {
         }
     }
 
+    /// The index file was made again: its blocks are asked for once more.
+    pub(super) fn forget_failure(&mut self) {
+        self.failed = None;
+    }
+
     /// Whether everything that was asked for has come.
     pub(super) fn is_fed(&self) -> bool {
         self.missing == 0
@@ -189,8 +200,9 @@ impl Fetch {
 
     /// All records, in the order they were looked for, and whether the last lookup left some.
     pub(super) fn finish(self) -> (Vec<Linked>, bool) {
-        let records = self.slots.into_iter().map(|slot| match slot {
-            Slot::Filled(linked) => linked,
+        let records = self.slots.into_iter().filter_map(|slot| match slot {
+            Slot::Filled(linked) => Some(linked),
+            Slot::Lost => None,
             Slot::Asked(_) | Slot::Unnamed(..) => unreachable!("the fetch is done"),
         });
         (records.collect(), self.more)

@@ -39,6 +39,13 @@ enum Purpose {
     Survey { session: SessionId, shard: ShardId, user: Vec<u8>, memberships: StreamId, after: u64 },
 }
 
+impl Job {
+    /// Whether who waits for it can be told that there is no answer.
+    pub(super) fn is_refusable(&self) -> bool {
+        !matches!(self.purpose, Purpose::CatchUp { .. } | Purpose::Feed { .. } | Purpose::Survey { .. })
+    }
+}
+
 impl ConversationSide {
     fn start(&mut self, purpose: Purpose, lookups: Vec<Lookup>, log: &mut Log) {
         self.run(Job { purpose, fetch: Fetch::of_lookups(lookups), begun: self.moved }, log);
@@ -52,9 +59,7 @@ impl ConversationSide {
                 let id = self.jobs.insert(job) as u32;
                 self.reads.extend(asked.into_iter().map(|(place, what)| Read { job: id, place, what }));
             }
-            Step::IndexDamaged(place) => {
-                self.index_damage.get_or_insert(place);
-            }
+            Step::IndexDamaged(place) => self.stalled.push_back((place.base, job)),
         }
     }
 
@@ -230,6 +235,22 @@ impl ConversationSide {
                 let (position, log) = (log.durable().position(), self.log);
                 let reply = Reply::Surveyed { session, log, conversations, more_after, position, partial };
                 self.outputs.push_back((shard, reply));
+            }
+        }
+    }
+
+    /// Ends a job whose answer is not known now.
+    pub(super) fn give_up(&mut self, job: Job) {
+        let refusal = (ErrorCode::Unavailable, "the disk does not say now: ask again in a minute");
+        match job.purpose {
+            Purpose::History { asker, .. } => self.push_refusal(asker, true, refusal),
+            Purpose::Load { conversation } => self.finish_load(conversation, &[]),
+            Purpose::LookUp { store, .. } | Purpose::Verify { store, .. } => {
+                self.end_look_up(&store);
+                self.refuse(store.asker, refusal);
+            }
+            Purpose::CatchUp { .. } | Purpose::Feed { .. } | Purpose::Survey { .. } => {
+                unreachable!("these are not refused")
             }
         }
     }

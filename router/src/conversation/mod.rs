@@ -19,7 +19,7 @@ use protocol::event::ErrorCode;
 use protocol::ids::{ConversationId, Seq, UnixMillis};
 use protocol::record::StreamKind as Kind;
 use slab::Slab;
-use storage_log::{Answer, BlockPlace, Draft, Durable, Location, Log, Stored};
+use storage_log::{Answer, Draft, Durable, Location, Log, Stored};
 
 use crate::mail::{Asker, Deliver, Reply, Request, Store};
 use crate::places::{Places, ShardId, conversation_stream};
@@ -94,7 +94,9 @@ pub struct ConversationSide {
     outputs: VecDeque<(ShardId, Reply)>,
     reads: VecDeque<Read>,
     damages: Damages,
-    index_damage: Option<BlockPlace>,
+    /// Jobs that wait for an index file to be made again, by the base of its segment. Bounded as jobs are: by credits, and one a
+    /// conversation.
+    stalled: VecDeque<(u64, Job)>,
     clock: u64,
     /// Messages stored since the start; for the metrics.
     pub messages_stored: u64,
@@ -118,7 +120,7 @@ impl ConversationSide {
             outputs: VecDeque::new(),
             reads: VecDeque::new(),
             damages: Damages::default(),
-            index_damage: None,
+            stalled: VecDeque::new(),
             clock: 0,
             messages_stored: 0,
         }
@@ -161,7 +163,8 @@ impl ConversationSide {
     /// Whether something goes on that was begun before the newest move.
     #[must_use]
     pub fn reads_as_before_move(&self) -> bool {
-        self.jobs.iter().any(|(_, job)| job.begun < self.moved)
+        let stalled = self.stalled.iter().map(|(_, job)| job);
+        self.jobs.iter().map(|(_, job)| job).chain(stalled).any(|job| job.begun < self.moved)
     }
 
     /// Answers and delivers everything that `durable` covers.
@@ -209,11 +212,40 @@ impl ConversationSide {
         self.damages.poll_news()
     }
 
-    /// A block of an index file that is not what was written. What it was needed for is not answered: the log has to stop, and
-    /// makes the file anew when it is opened again.
-    #[must_use]
-    pub fn index_damage(&self) -> Option<BlockPlace> {
-        self.index_damage
+    /// Bases of the segments whose index files are not what was written, and which something waits for: they have to be made again,
+    /// and [`ConversationSide::handle_index`] is told so.
+    pub fn index_damage(&self) -> impl Iterator<Item = u64> + '_ {
+        self.stalled.iter().map(|(base, _)| *base)
+    }
+
+    /// The index file of the segment at `base` was made again: what waited for it goes on.
+    pub fn handle_index(&mut self, base: u64, now: UnixMillis, log: &mut Log) {
+        for mut job in self.unstall(base, |_| true) {
+            job.fetch.forget_failure();
+            self.run(job, log);
+        }
+        self.resume(now, log);
+    }
+
+    /// It cannot be made again now: who asked once is told so, and may ask again. A session that catches up waits on, since it
+    /// cannot be told to pass over what it has not read.
+    pub fn refuse_stalled(&mut self, base: u64, now: UnixMillis, log: &mut Log) {
+        for job in self.unstall(base, Job::is_refusable) {
+            self.give_up(job);
+        }
+        self.resume(now, log);
+    }
+
+    fn unstall(&mut self, base: u64, wanted: fn(&Job) -> bool) -> Vec<Job> {
+        let mut taken = Vec::new();
+        for (of, job) in std::mem::take(&mut self.stalled) {
+            if of == base && wanted(&job) {
+                taken.push(job);
+            } else {
+                self.stalled.push_back((of, job));
+            }
+        }
+        taken
     }
 
     /// Whether something waits for durability.

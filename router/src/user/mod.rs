@@ -142,6 +142,12 @@ impl UserSide {
         }
     }
 
+    /// Whether every session is told what comes as it comes.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.sessions.iter().all(|(_, session)| session.is_live())
+    }
+
     /// Sessions now.
     #[must_use]
     pub fn sessions_count(&self) -> usize {

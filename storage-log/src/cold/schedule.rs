@@ -53,6 +53,13 @@ pub(crate) struct Schedule {
     left_alone: BTreeSet<u64>,
 }
 
+impl Schedule {
+    /// A segment that was left alone may be sound now.
+    pub(crate) fn forget(&mut self, base: u64) {
+        self.left_alone.remove(&base);
+    }
+}
+
 impl Log {
     /// The next segment to write anew, if one is due at `now`, milliseconds since 1970, and none is being written. Looks at all sealed
     /// segments: ask once a second, not once a turn.

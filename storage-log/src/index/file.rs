@@ -52,6 +52,8 @@ pub struct SealedSegment {
     /// The log's clock when it was sealed.
     pub(crate) clock: u64,
     fences: Box<[u32]>,
+    /// How often its file was made again since the start: where a lookup is in one file says nothing of the next.
+    pub(crate) made: u32,
 }
 
 impl IndexJob {
@@ -207,8 +209,8 @@ impl IndexFooter {
 
     /// The same, of the segment that this one becomes.
     pub(crate) fn of_cold(self, base: u64, cold: ColdFacts) -> Self {
-        let blocks_at = u64::from(cold.end).next_multiple_of(BLOCK_BYTES_MAX as u64);
-        Self { base, cold, blocks_at, ..self }
+        let of_cold = Self { base, cold, ..self };
+        Self { blocks_at: of_cold.blocks_at_of_cold(), ..of_cold }
     }
 
     /// Whether it is of a cold segment.
@@ -245,6 +247,11 @@ impl IndexFooter {
     #[must_use]
     pub fn blocks_at(&self) -> u64 {
         self.blocks_at
+    }
+
+    /// The same, as it follows from where the records of a cold segment end.
+    pub(crate) fn blocks_at_of_cold(&self) -> u64 {
+        self.records_end().next_multiple_of(BLOCK_BYTES_MAX as u64)
     }
 
     /// The same, in a file of `bytes`; `None` when it does not fit that.
@@ -291,7 +298,15 @@ impl IndexFooter {
 impl SealedSegment {
     pub(crate) fn new(footer: &IndexFooter, fences: Vec<u32>) -> Self {
         let IndexFooter { base, first_position, blocks_at, clock, .. } = *footer;
-        Self { base, first_position, blocks_at, kept_from: footer.kept_from(), clock, fences: fences.into() }
+        Self {
+            base,
+            first_position,
+            blocks_at,
+            kept_from: footer.kept_from(),
+            clock,
+            fences: fences.into(),
+            made: 0,
+        }
     }
 
     /// First byte of its segment in the log, with its generation.

@@ -15,8 +15,8 @@ pub struct HomeSearch {
     /// As the link has it: `key` is a position.
     entry: Entry,
     next: u32,
-    /// Base of the segment that `next` counts in.
-    base: u64,
+    /// Which making of the file is looked through.
+    made: Option<u32>,
     block: Option<Vec<u8>>,
     found: Option<(StreamId, u64)>,
 }
@@ -25,7 +25,7 @@ impl HomeSearch {
     /// Searches for the record that a linked stream has as `entry`.
     #[must_use]
     pub fn new(entry: Entry) -> Self {
-        Self { entry, next: 0, base: 0, block: None, found: None }
+        Self { entry, next: 0, made: None, block: None, found: None }
     }
 
     /// Goes on as far as memory and what was fed lead.
@@ -36,9 +36,8 @@ impl HomeSearch {
             self.found = postings.and_then(|postings| self.find_in(postings, log));
             return Progress::Done;
         };
-        if self.base != sealed.base {
-            // It begins, or the segment was rewritten meanwhile.
-            (self.base, self.next, self.block) = (sealed.base, 0, None);
+        if self.made != Some(sealed.made) {
+            (self.made, self.next, self.block) = (Some(sealed.made), 0, None);
         }
         let place = |number| BlockPlace { base: sealed.base, number, blocks_at: sealed.blocks_at };
         if let Some(block) = self.block.take() {

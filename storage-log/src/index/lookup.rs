@@ -91,13 +91,14 @@ pub struct Lookup {
     stage: Stage,
     /// Number of the segment looked at; 0 is behind the oldest.
     segment: u32,
-    at: Option<At>,
-    /// The generation of it that `at` is of, as its base.
-    base: u64,
+    /// In a sealed segment: where, and in which making of its file.
+    at: Option<(At, u32)>,
     /// Segments that follow in the other direction, the next one last.
     path: Vec<u32>,
     /// Came here by a jump from this segment, with this one before it.
     jumped: Option<(u32, u32)>,
+    /// That `segment` holds the stream was only guessed.
+    guessed: bool,
     /// No jump has led too far yet.
     may_jump: bool,
     held: Option<(BlockPlace, Vec<u8>)>,
@@ -139,9 +140,9 @@ impl Lookup {
             stage: if nothing { Stage::Over } else { Stage::Seek },
             segment: log.index.newest_segment(stream),
             at: None,
-            base: 0,
             path: Vec::new(),
             jumped: None,
+            guessed: false,
             may_jump: true,
             held: None,
             entries: Vec::new(),
@@ -154,7 +155,9 @@ impl Lookup {
     pub fn poll(&mut self, log: &Log) -> Progress {
         while self.stage != Stage::Over {
             if self.segment == 0 {
-                self.end(log);
+                if !self.turn_round() {
+                    self.end(log);
+                }
             } else if let Some(sealed) = log.index.sealed(self.segment) {
                 if let Some(progress) = self.step_sealed(sealed, log) {
                     return progress;
@@ -216,16 +219,17 @@ impl Lookup {
     }
 
     fn step_sealed(&mut self, sealed: &SealedSegment, log: &Log) -> Option<Progress> {
-        if self.at.is_some() && self.base != sealed.base {
-            self.begin_again();
-        }
-        self.base = sealed.base;
         let blocks = sealed.blocks_of(self.stream);
         if blocks.is_empty() {
             self.leave_unfound(sealed.base);
             return None;
         }
-        let at = *self.at.get_or_insert(At::Within { first: blocks.start, end: blocks.end });
+        let (at, made) =
+            *self.at.get_or_insert((At::Within { first: blocks.start, end: blocks.end }, sealed.made));
+        if made != sealed.made {
+            self.begin_segment_again();
+            return None;
+        }
         let number = match at {
             At::Within { first, end } if first + 1 >= end => first,
             At::Within { first, end } => first + (end - first) / 2,
@@ -248,16 +252,25 @@ impl Lookup {
                     return None;
                 }
                 let below = pieces.clone().next().is_some_and(|piece| self.begins_below(&piece, sealed));
-                self.at = Some(if below {
-                    At::Within { first: number, end }
-                } else {
-                    At::Within { first, end: number }
-                });
+                let halved =
+                    if below { At::Within { first: number, end } } else { At::Within { first, end: number } };
+                self.at = Some((halved, made));
             }
             _ => self.step_block(sealed, number, pieces, log),
         }
         self.held = Some((place, block));
         None
+    }
+
+    /// The file of the segment was made again, and its blocks may hold other pieces: what was found stays.
+    fn begin_segment_again(&mut self) {
+        (self.at, self.held) = (None, None);
+        if let Some(last) = self.entries.last() {
+            self.bound = match self.direction {
+                Direction::Up => last.key + 1,
+                Direction::Down => last.key,
+            };
+        }
     }
 
     /// Whether a piece stands before the place where the bound would.
@@ -277,8 +290,8 @@ impl Lookup {
         let blocks = sealed.blocks_of(self.stream);
         let Some(piece) = pieces.find(|piece| piece.stream == self.stream) else {
             // The list may begin with the next block.
-            if number + 1 < blocks.end && !matches!(self.at, Some(At::Block(_))) {
-                self.at = Some(At::Block(number + 1));
+            if number + 1 < blocks.end && !matches!(self.at, Some((At::Block(_), _))) {
+                self.at = Some((At::Block(number + 1), sealed.made));
                 return;
             }
             return self.leave_unfound(sealed.base);
@@ -296,8 +309,10 @@ impl Lookup {
             return;
         }
         match self.direction {
-            Direction::Up if piece.goes_on => self.at = Some(At::Block(number + 1)),
-            Direction::Down if piece.place > 0 && number > 0 => self.at = Some(At::Block(number - 1)),
+            Direction::Up if piece.goes_on => self.at = Some((At::Block(number + 1), sealed.made)),
+            Direction::Down if piece.place > 0 && number > 0 => {
+                self.at = Some((At::Block(number - 1), sealed.made))
+            }
             _ => self.go_on(piece.list.before),
         }
     }
@@ -305,6 +320,7 @@ impl Lookup {
     /// Decides, at a segment that holds the stream, whether the answer begins here. If not, goes further back.
     fn arrive(&mut self, list: &List) -> bool {
         let before = self.earlier(list.before);
+        self.guessed = list.before.is_guess();
         if let Some((from, step)) = self.jumped.take() {
             if list.first_key < self.bound {
                 // Too far: what was jumped over may hold the bound.
@@ -334,31 +350,31 @@ impl Lookup {
         false
     }
 
-    /// The stream is not in a segment that was said to hold it. An index that was made anew may say so, and then the one before is
-    /// looked at. One that was rewritten held it: nothing older is kept.
+    /// The stream is not in a segment that was said to hold it. An index that was made again may have guessed so, and then the one
+    /// before is looked at. A cold one held it: nothing older is kept.
     fn leave_unfound(&mut self, base: u64) {
-        if !is_cold(base) {
-            return self.go_on(Chain { newest: self.segment - 1, jump: 0 });
+        if self.guessed || !is_cold(base) {
+            return self.go_on(Chain::guess(self.segment - 1));
         }
-        if let Some((from, step)) = self.jumped.take() {
-            self.path.push(from);
-            (self.segment, self.at, self.may_jump) = (step, None, false);
-        } else if self.direction == Direction::Up {
-            self.stage = Stage::Take;
-            (self.segment, self.at) = (self.path.pop().unwrap_or(0), None);
-        } else {
-            self.go_on(Chain::default());
+        if !self.turn_round() {
+            (self.segment, self.at) = (0, None);
         }
     }
 
-    /// The segment was rewritten meanwhile: what is not taken yet is looked for there once more.
-    fn begin_again(&mut self) {
-        self.at = None;
-        match (self.direction, self.entries.last()) {
-            (Direction::Up, Some(last)) => self.bound = self.bound.max(last.key + 1),
-            (Direction::Down, Some(last)) => self.bound = self.bound.min(last.key),
-            (_, None) => {}
+    /// Nothing older is left. If that was reached by a jump, what it led over is looked at; and what is looked for upwards begins
+    /// with the oldest that there is. `false`: it was not reached in search of a begin.
+    fn turn_round(&mut self) -> bool {
+        if let Some((from, step)) = self.jumped.take() {
+            self.path.push(from);
+            (self.segment, self.at, self.may_jump) = (step, None, false);
+            return true;
         }
+        if self.stage != Stage::Seek || self.direction != Direction::Up || self.path.is_empty() {
+            return false;
+        }
+        self.stage = Stage::Take;
+        (self.segment, self.at) = (self.path.pop().unwrap_or(0), None);
+        true
     }
 
     /// What an index says stands before a segment does, whatever it says: a lookup always ends.
@@ -369,6 +385,7 @@ impl Lookup {
 
     /// Turns to the next segment that holds the stream.
     fn go_on(&mut self, before: Chain) {
+        self.guessed = before.is_guess();
         let before = self.earlier(before);
         self.at = None;
         self.segment = match (self.stage, self.direction) {
@@ -395,6 +412,14 @@ impl Lookup {
 
     /// No segment is left to look at. A page that a jump cut short has more behind it.
     fn end(&mut self, log: &Log) {
+        // None is older than the bound: an index that was made anew may have said that there is. The answer begins in the oldest.
+        if self.stage == Stage::Seek
+            && self.direction == Direction::Up
+            && let Some(oldest) = self.path.pop()
+        {
+            (self.stage, self.segment, self.at) = (Stage::Take, oldest, None);
+            return;
+        }
         self.stage = Stage::Over;
         let last = self.entries.last().map(|last| last.key);
         self.more =

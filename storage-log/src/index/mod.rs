@@ -13,6 +13,7 @@ pub(crate) mod file;
 mod homes;
 mod lookup;
 pub(crate) mod postings;
+mod rebuild;
 pub(crate) mod resident;
 mod snapshot;
 
@@ -29,6 +30,7 @@ pub use file::{IndexFooter, IndexJob, SealedSegment, index_file_name};
 pub use homes::HomeSearch;
 pub use lookup::{BlockPlace, Lookup, Page, Progress};
 use postings::{Keys, List, SegmentPostings, StreamPostings};
+pub use rebuild::{RebuildJob, Rebuilt};
 pub(crate) use snapshot::Residents;
 pub use snapshot::{Blocks, SnapshotFooter, merge};
 use snapshot::{Resident, Update};
@@ -324,10 +326,29 @@ impl Index {
         self.open.pop_front().map(|open| open.postings)
     }
 
-    /// A sealed segment was rewritten: from now on its records are found where they stand there.
+    /// Base and positions of a sealed segment: its own number, its first, and the first of the segment that follows. `None` when it
+    /// was written anew since.
+    pub(crate) fn extent(&self, base: u64) -> Option<(u32, u64, u64)> {
+        let number = self.number_of(base);
+        let first = self.sealed(number).filter(|sealed| sealed.base == base)?.first_position;
+        let next = self.sealed(number + 1).map(|sealed| sealed.first_position);
+        let next = next.or_else(|| Some(self.postings(number + 1)?.first_position));
+        Some((number, first, next.expect("a sealed segment is followed by another")))
+    }
+
+    /// The index file of a sealed segment was made again, or the segment was written anew: from now on its records are found where
+    /// this says.
     pub(crate) fn replace_sealed(&mut self, sealed: SealedSegment) {
         let number = self.number_of(sealed.base);
-        self.sealed[number as usize - 1] = sealed;
+        let before = &mut self.sealed[number as usize - 1];
+        let made = before.made + 1;
+        *before = sealed;
+        before.made = made;
+    }
+
+    /// Whether this is how a sealed segment stands now.
+    pub(crate) fn stands_at(&self, base: u64) -> bool {
+        self.sealed(self.number_of(base)).is_some_and(|sealed| sealed.base == base)
     }
 
     /// Whether the segment of a place was rewritten: perhaps since then, and generations come again.

@@ -19,6 +19,9 @@ pub(crate) struct Posting(u64);
 impl Posting {
     pub(crate) const BYTES: usize = 8;
 
+    /// No segment holds so many records.
+    pub(crate) const POSITION_UNKNOWN: u64 = (1 << 24) - 1;
+
     pub(crate) fn new(offset: u64, bytes: usize, position: u64) -> Self {
         let (place, length) = (offset / RECORD_ALIGN as u64, (bytes / RECORD_ALIGN) as u64);
         assert!(place < 1 << 24 && length < 1 << 16 && position < 1 << 24, "a segment holds 256 MiB");
@@ -103,6 +106,10 @@ impl SegmentPostings {
 
     pub(crate) fn get(&self, stream: StreamId) -> Option<&StreamPostings> {
         self.streams[usize::from(stream.id[0])].get(&stream)
+    }
+
+    pub(crate) fn get_mut(&mut self, stream: StreamId) -> Option<&mut StreamPostings> {
+        self.streams[usize::from(stream.id[0])].get_mut(&stream)
     }
 
     /// Enters a record at `location` into `stream`; `begin` says where its resident entry is and what came before, if it is

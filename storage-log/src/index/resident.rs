@@ -22,6 +22,9 @@ const ID_BYTES: usize = 16;
 /// `n / 64 + 64` steps.
 const EPOCH_SEGMENTS: u32 = 64;
 
+/// A jump that leads nowhere: no segment has this number.
+const GUESS: u32 = (1 << 24) - 1;
+
 /// The segments that hold a stream, from the newest back. Numbers of segments, from 1; 0 is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Chain {
@@ -38,6 +41,15 @@ impl Chain {
             return Self { newest: segment, ..self };
         }
         Self { newest: segment, jump: self.newest }
+    }
+
+    /// That a segment may hold the stream, and if not, one before it: what an index says that was made again beside damage.
+    pub(crate) fn guess(segment: u32) -> Self {
+        Self { newest: segment, jump: GUESS }
+    }
+
+    pub(crate) fn is_guess(self) -> bool {
+        self.jump == GUESS
     }
 
     fn read(bytes: &[u8], at: usize) -> Self {

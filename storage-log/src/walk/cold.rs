@@ -1,12 +1,12 @@
 //! Walking through a cold segment: record by record, as nothing else stands there.
 
 use crate::cold::ColdWalk;
-use crate::format::{INDEX_FOOTER_BYTES, segment_at};
 use crate::index::IndexFooter;
 use crate::log::LogConfig;
+use crate::readback::header_of;
 use crate::record::Record;
 use crate::recovery::Fed;
-use crate::segment::{SegmentHeader, as_appended, is_cold};
+use crate::segment::as_appended;
 
 use super::{DamagedRange, Met, RangeKind, Walk};
 
@@ -25,10 +25,8 @@ impl ColdSegment {
 
 /// What a cold segment says of itself in its header; `None` for any other, and for one whose header is damaged.
 pub(super) fn footer_of(base: u64, header: &[u8], config: &LogConfig) -> Option<IndexFooter> {
-    let SegmentHeader { store, log, base: in_log, .. } = SegmentHeader::parse(header).ok()?;
-    let is_ours = store == config.store && log == config.number && as_appended(in_log) == base;
-    let copy = header.get(segment_at::END..segment_at::END + INDEX_FOOTER_BYTES)?;
-    (is_ours && is_cold(in_log)).then(|| IndexFooter::parse(copy, in_log, config))?
+    let (in_log, copy) = header_of(header, config);
+    copy.filter(|_| in_log.is_some_and(|in_log| as_appended(in_log) == base))
 }
 
 impl Walk {
@@ -86,8 +84,8 @@ impl Walk {
 
     fn go_behind(&mut self, footer: &IndexFooter) {
         self.next_position = footer.next_position;
-        self.durable_lsn = self.durable_lsn.max(footer.durable_lsn);
-        self.previous = footer.end.previous;
+        self.durable_lsn = self.durable_lsn.max(footer.end.end_lsn);
+        self.previous = Some(footer.end.previous);
         self.lsn = footer.end.end_lsn;
         self.next = footer.end.end_lsn;
         if footer.kept_from() > 0 {

@@ -113,6 +113,7 @@ pub struct WalkEnd {
     pub durable_lsn: u64,
     /// The position that the next record takes.
     pub next_position: u64,
+    pub(crate) previous: u32,
 }
 
 /// Bytes of one segment that are not known to be a batch of the log.
@@ -134,8 +135,8 @@ pub struct Walk {
     next: u64,
     /// Where the sound batches end.
     lsn: u64,
-    /// Checksum of the last batch.
-    previous: u32,
+    /// Checksum of the last batch; `None`: not known, but the position is.
+    previous: Option<u32>,
     next_position: u64,
     durable_lsn: u64,
     /// Behind `lsn`, in order, at most one a segment.
@@ -157,7 +158,7 @@ impl Walk {
             segment: None,
             next: start,
             lsn: start,
-            previous: 0,
+            previous: Some(0),
             next_position: 1,
             durable_lsn,
             pending: Vec::new(),
@@ -166,6 +167,18 @@ impl Walk {
             cold: None,
             config,
         }
+    }
+
+    /// A walk through the sealed segment at `base` alone, whose first record takes `first_position` and whose batches end at
+    /// `end_lsn`: 0 where only the batches say so. Of a stream's first record there it is not known whether it follows.
+    #[must_use]
+    pub fn of_segment(config: LogConfig, base: u64, first_position: u64, end_lsn: u64) -> Self {
+        let mut walk = Self::new(config, end_lsn);
+        walk.segment = base.checked_sub(walk.config.geometry.segment_bytes);
+        walk.lsn = base + SEGMENT_HEADER_BYTES as u64;
+        (walk.next, walk.previous, walk.next_position) = (walk.lsn, None, first_position);
+        walk.heads.jump();
+        walk
     }
 
     /// Goes on with the segment at `base`, whose file begins with `header` and has `file_bytes`. Segments come in order. `false`:
@@ -299,7 +312,11 @@ impl Walk {
     fn follows(&self, header: &BatchHeader) -> bool {
         let is_certain = self.pending.iter().any(|pending| pending.certain.is_some());
         let in_place = self.pending.is_empty() || (self.is_first(header.lsn) && !is_certain);
-        in_place && self.suspect.is_none() && header.previous == self.previous
+        let is_next = match self.previous {
+            Some(previous) => header.previous == previous,
+            None => header.first_position == self.next_position,
+        };
+        in_place && self.suspect.is_none() && is_next
     }
 
     fn resumes(&self, header: &BatchHeader) -> bool {
@@ -321,7 +338,7 @@ impl Walk {
         }
         self.next_position = header.first_position;
         self.durable_lsn = self.durable_lsn.max(header.durable_lsn);
-        self.previous = header.checksum;
+        self.previous = Some(header.checksum);
         self.lsn = header.lsn;
         let body = &bytes[BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + header.body_bytes];
         if xxhash_rust::xxh3::xxh3_64(body) != header.body_sum {
@@ -423,8 +440,8 @@ impl Walk {
             self.report_damage(None, met);
         }
         self.report_remains(met);
-        let Self { lsn, durable_lsn, next_position, .. } = self;
-        WalkEnd { lsn, durable_lsn, next_position }
+        let Self { lsn, durable_lsn, next_position, previous, .. } = self;
+        WalkEnd { lsn, durable_lsn, next_position, previous: previous.unwrap_or(0) }
     }
 }
 
