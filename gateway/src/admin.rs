@@ -32,7 +32,7 @@ use tokio::{
 use crate::{
     auth::{AdminToken, Entry, Revocation},
     cli,
-    metrics::{self, ShardMetrics},
+    metrics::{self, CareMetrics, ShardMetrics},
     revocations::{ENTRIES_MAX, Revocations, RevokeError, Revoked},
     state::NodeState,
 };
@@ -70,6 +70,8 @@ pub struct AdminContext {
     pub state: Arc<NodeState>,
     /// What its shards count, in their order.
     pub metrics: Vec<Arc<ShardMetrics>>,
+    /// What the caretaker counts.
+    pub care: Arc<CareMetrics>,
     /// Who may change something.
     pub admin_token: Arc<AdminToken>,
     /// What was revoked, and where more of it goes.
@@ -159,6 +161,7 @@ async fn render_metrics(State(context): State<AdminContext>) -> Response {
     let mut page = String::with_capacity(32 * 1024);
     context.state.render(&mut page);
     metrics::render(&context.metrics, &mut page);
+    context.care.render(&mut page);
     let _ = write!(
         page,
         "# HELP gatehouse_revocations Users and tokens that are revoked; at most {ENTRIES_MAX}, and one more for all.\n\

@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::admin::{self, AdminContext};
 use crate::auth::AdminToken;
 use crate::files::{Command, Inbox};
-use crate::metrics::ShardMetrics;
+use crate::metrics::{CareMetrics, ShardMetrics};
 use crate::revocations::Revocations;
 use crate::state::NodeState;
 use crate::supervisor::{Supervisor, manager_of_environment};
@@ -45,6 +45,8 @@ pub struct ControlPlane {
     pub state: Arc<NodeState>,
     /// Of each shard.
     pub metrics: Vec<Arc<ShardMetrics>>,
+    /// Of what looks after the disk.
+    pub care: Arc<CareMetrics>,
     /// Watched since before the node served.
     pub signals: Signals,
 }
@@ -60,7 +62,7 @@ impl ControlPlane {
         inboxes: Vec<Inbox>,
         threads: Vec<JoinHandle<anyhow::Result<()>>>,
     ) -> anyhow::Result<bool> {
-        let Self { admin, admin_token, revocations, state, metrics, signals } = self;
+        let Self { admin, admin_token, revocations, state, metrics, care, signals } = self;
         let drain = {
             let (state, told) = (state.clone(), Mutex::new(false));
             Arc::new(move || {
@@ -92,7 +94,8 @@ impl ControlPlane {
             let supervisor = Supervisor::new(manager_of_environment(), metrics.clone());
             supervisor.ready();
             let (health, draining) = (state.clone(), drain.clone());
-            let context = AdminContext { state: health, metrics, admin_token, revocations, drain: draining };
+            let context =
+                AdminContext { state: health, metrics, care, admin_token, revocations, drain: draining };
             let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
             let admin = tokio::spawn(admin::serve(listener, context, async {
                 let _ = stopped.await;

@@ -18,6 +18,7 @@ use storage_log::{BlockPlace, Buffer, Compacted, Geometry, INDEX_BLOCK_BYTES, Lo
 use tokio::sync::oneshot;
 
 use crate::caretaker::Care;
+use crate::caretaker::quarantine::DamagedPlace;
 use crate::compaction;
 use crate::files::{Command, Inbox, Job, Work};
 use crate::mailbox::Mesh;
@@ -149,6 +150,9 @@ impl Driver {
         let mut completions = Vec::new();
         let mut events = Vec::new();
         let mut actions = Vec::new();
+        for config in self.shard.log_configs() {
+            self.ask(Care::Serve { config, inbox: self.inbox.clone() });
+        }
         while !self.shard.is_drained() {
             let wait = Duration::from_micros(self.shard.wait_micros());
             let wait = if self.mesh.fall_asleep(id) { wait } else { Duration::ZERO };
@@ -216,6 +220,7 @@ impl Driver {
                     };
                     events.push(Event::Compacted { log, base, compacted });
                 }
+                Command::IndexDamaged { log, base } => events.push(Event::IndexDamaged { log, base }),
                 Command::Rebuilt { log, base, made } => {
                     let sealed = made.map(|(sealed, file)| {
                         self.replace_index(log, base, file);
@@ -301,15 +306,17 @@ impl Driver {
                 let (base, work) = (job.base(), Work::Index(Box::new(job)));
                 self.start(Job { log, base, inbox: self.inbox.clone(), work });
             }
-            Action::RebuildIndex { job } => {
-                let care = Care::Rebuild { job, inbox: self.inbox.clone() };
-                assert!(self.care.send(care).is_ok(), "the thread lives as long as its senders");
+            Action::Quarantine { log, location } => {
+                let (base, bytes) = (self.geometry.segment_of(location.lsn()), location.bytes() as u64);
+                let offset = self.geometry.offset_of(location.lsn());
+                self.ask(Care::Quarantine(DamagedPlace { log, base, offset, bytes }));
             }
             Action::Compact { log, job } => {
                 let job = compaction::Job { log, job, inbox: self.inbox.clone() };
                 assert!(self.compactions.send(job).is_ok(), "the thread lives as long as its senders");
             }
             Action::Release { log, base } => self.release(log, base),
+            Action::RebuildIndex { job } => self.ask(Care::Rebuild { job, inbox: self.inbox.clone() }),
             Action::Discard(postings) => {
                 let work = Work::Discard(postings);
                 self.start(Job { log: 0, base: 0, inbox: self.inbox.clone(), work });
@@ -334,6 +341,10 @@ impl Driver {
             Action::Shutdown(connection, socket) => self.ring.shutdown(socket, token(connection)),
             Action::Write { log, batch } => self.write(log, batch),
         }
+    }
+
+    fn ask(&self, care: Care) {
+        assert!(self.care.send(care).is_ok(), "the thread lives as long as its senders");
     }
 
     fn start(&self, job: Job) {

@@ -56,6 +56,13 @@ pub enum Command {
         /// disk gave one.
         made: Result<Option<(SealedSegment, File)>, ()>,
     },
+    /// The scrubber found an index file damaged or missing.
+    IndexDamaged {
+        /// Of which log.
+        log: u16,
+        /// Of the segment at this base.
+        base: u64,
+    },
     /// An index file was made again, or could not be.
     Rebuilt {
         /// Of which log.

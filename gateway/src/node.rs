@@ -16,7 +16,7 @@ use router::{ConversationSide, Places, ShardId, Starts};
 use storage_log::{CompactionPolicy, Geometry, Run};
 
 use crate::auth::{AdminToken, DenyList, Keys, Verifier, development_banner};
-use crate::caretaker::{self, Care};
+use crate::caretaker::{self, Care, CareParts};
 use crate::compaction::{self, Compactor};
 use crate::config::Config;
 use crate::control::{ControlPlane, Signals};
@@ -24,7 +24,7 @@ use crate::driver::{Driver, DriverParts};
 use crate::files::{self, Inbox, Job};
 use crate::layout::{self, Layout};
 use crate::mailbox::{Mailboxes, Mesh, deliver_places};
-use crate::metrics::ShardMetrics;
+use crate::metrics::{CareMetrics, ShardMetrics};
 use crate::revocations::{Revocations, RevocationsFile};
 use crate::shard::{Listener, MAIL_PER_TURN, OwnedLog, Shard, ShardConfig, ShardParts};
 use crate::state::{LogHealth, NodeState};
@@ -54,9 +54,43 @@ struct Common {
     state: Arc<NodeState>,
     epoch: Instant,
     geometry: Geometry,
+    errands: Errands,
+}
+
+/// Where a shard leaves what would block it.
+#[derive(Clone)]
+struct Errands {
     jobs: Sender<Job>,
     compactions: Sender<compaction::Job>,
     care: Sender<Care>,
+}
+
+/// The threads that do it.
+struct Helpers {
+    files: JoinHandle<()>,
+    compactor: Compactor,
+    caretaker: JoinHandle<()>,
+}
+
+impl Helpers {
+    fn start(store: &Store, config: &Config, metrics: Arc<CareMetrics>) -> anyhow::Result<(Errands, Self)> {
+        let (jobs, files) = files::start(store.segment_maker())?;
+        let (compactions, compactor) = Compactor::start(store.directory().to_owned(), store.access)?;
+        let (care, caretaker) = caretaker::start(CareParts {
+            directory: store.directory().to_owned(),
+            scrub_bytes_per_second: config.scrub_bytes_per_second,
+            metrics,
+        })?;
+        Ok((Errands { jobs, compactions, care }, Self { files, compactor, caretaker }))
+    }
+
+    /// Waits for their ends. Nobody can leave them anything any more.
+    fn join(self) -> anyhow::Result<()> {
+        let panicked = |what| move |_| anyhow::anyhow!("the {what} thread panicked");
+        self.compactor.stop().map_err(panicked("compaction"))?;
+        self.caretaker.join().map_err(panicked("caretaker"))?;
+        self.files.join().map_err(panicked("files"))
+    }
 }
 
 /// Runs a node until it is drained. 0 when it was asked to stop, 1 when a log failed.
@@ -74,9 +108,8 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     let state = Arc::new(NodeState::new(store.logs));
     let places = Arc::new(Places { store: store.id, key: store.key, logs: store.logs, shards });
     let (mut opened, starts) = open_logs(&store, &state)?;
-    let (jobs, files_thread) = files::start(store.segment_maker())?;
-    let (compactions, compactor) = Compactor::start(config.data.clone(), store.access)?;
-    let (care, caretaker_thread) = caretaker::start(store.directory().to_owned())?;
+    let care_metrics = Arc::new(CareMetrics::new(store.logs));
+    let (errands, helpers) = Helpers::start(&store, &config, care_metrics.clone())?;
     let mut metrics = Vec::new();
     let mut starting = Vec::new();
     let Bound { mut listeners, chat, echo } = bind_all(&config, shards)?;
@@ -100,9 +133,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         state: state.clone(),
         epoch: Instant::now(),
         geometry: store.geometry,
-        jobs,
-        compactions,
-        care,
+        errands,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anybody can be told that the node serves: from then on it is not to end without a goodbye.
@@ -117,11 +148,17 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         let _ = std::io::stdout().write_all(banner.as_bytes());
     }
     let revocations = Revocations::new(revocations_file, revoked, inboxes.clone());
-    let plane = ControlPlane { admin, admin_token, revocations, state: state.clone(), metrics, signals };
+    let plane = ControlPlane {
+        admin,
+        admin_token,
+        revocations,
+        state: state.clone(),
+        metrics,
+        care: care_metrics,
+        signals,
+    };
     let ended = plane.run(&runtime, inboxes, threads)?;
-    compactor.stop().map_err(|_| anyhow::anyhow!("the compaction thread panicked"))?;
-    caretaker_thread.join().map_err(|_| anyhow::anyhow!("the caretaker panicked"))?;
-    files_thread.join().map_err(|_| anyhow::anyhow!("the files thread panicked"))?;
+    helpers.join()?;
     if ended && !state.exit_failed() {
         tracing::info!("drained");
         Ok(ExitCode::SUCCESS)
@@ -333,8 +370,7 @@ fn shard_thread(
         random: u64::from_le_bytes(random),
     });
     let (mesh, geometry) = (common.mesh.clone(), common.geometry);
-    let (jobs, compactions) = (common.jobs.clone(), common.compactions.clone());
-    let (care, epoch) = (common.care.clone(), common.epoch);
+    let (Errands { jobs, compactions, care }, epoch) = (common.errands.clone(), common.epoch);
     drop(common);
     let parts = DriverParts {
         ring,

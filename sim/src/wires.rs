@@ -74,6 +74,7 @@ impl World {
                 self.later(delay, Item::Compact { run, log, shard, job });
             }
             Action::Release { log, base } => self.disk.release(log, base),
+            Action::Quarantine { .. } => unreachable!("no record rots here"),
             Action::RebuildIndex { job } => self.rebuild_index(shard, &job),
             Action::Discard(postings) => drop(postings),
             Action::Read { log, job, place, what } => {

@@ -283,6 +283,32 @@ pub mod snapshot_at {
 /// Footer of an index file or a snapshot: its last bytes.
 pub const INDEX_FOOTER_BYTES: usize = 128;
 
+/// Where the fields of the file stand that remembers how far a log was scrubbed.
+pub mod scrub_at {
+    use super::Range;
+    /// CRC32C over bytes 4..64.
+    pub const CHECKSUM: Range<usize> = 0..4;
+    /// `GHSC`.
+    pub const MAGIC: Range<usize> = 4..8;
+    /// Format version.
+    pub const VERSION: Range<usize> = 8..10;
+    /// Number of this log within its store.
+    pub const LOG: Range<usize> = 10..12;
+    /// Store id.
+    pub const STORE: Range<usize> = 16..32;
+    /// Base of the segment that is looked at next.
+    pub const NEXT_BASE: Range<usize> = 32..40;
+    /// When the newest pass began, milliseconds since 1970.
+    pub const BEGUN: Range<usize> = 40..48;
+    /// When a pass last ended, milliseconds since 1970.
+    pub const ENDED: Range<usize> = 48..56;
+}
+
+/// Bytes of the file that remembers how far a log was scrubbed.
+pub const SCRUB_BYTES: usize = 64;
+
+/// `GHSC`, little endian.
+pub const SCRUB_MAGIC: u32 = u32::from_le_bytes(*b"GHSC");
 /// `GHIX`, little endian.
 pub const INDEX_MAGIC: u32 = u32::from_le_bytes(*b"GHIX");
 /// `GHIS`, little endian.

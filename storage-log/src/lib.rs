@@ -30,6 +30,7 @@ mod log;
 mod readback;
 mod record;
 mod recovery;
+mod scrub;
 mod segment;
 mod spare;
 mod tail;
@@ -45,9 +46,10 @@ pub use index::{
 };
 pub use location::{Entry, Head, Location};
 pub use log::{Answer, Draft, Durable, Log, LogConfig, Run, Stored, WriteError};
-pub use readback::{LogFile, LogFiles, Refusal, read_back, read_index_tail};
+pub use readback::{LogFile, LogFiles, Refusal, read_back, read_index_tail, walk_segment};
 pub use record::{Record, RecordError, SCHEMA_GONE, StreamId, StreamKind};
 pub use recovery::{Damage, DamageKind, Dropped, Fed, Recovered, Scan};
+pub use scrub::{ScrubProgress, damaged_kind};
 pub use segment::{
     Geometry, SegmentHeader, SegmentHeaderError, as_appended, is_cold, segment_file_name,
     segment_of_file_name,

@@ -200,14 +200,16 @@ impl Log {
         }
     }
 
+    /// What it was opened with.
+    #[must_use]
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
     /// Number of this log in its store.
     #[must_use]
     pub fn number(&self) -> u16 {
         self.config.number
-    }
-
-    pub(crate) fn config(&self) -> &LogConfig {
-        &self.config
     }
 
     /// How it is cut.

@@ -376,6 +376,21 @@ pub(crate) fn header_of(header: &[u8], config: &LogConfig) -> (Option<u64>, Opti
     (Some(in_log), copy.and_then(|copy| IndexFooter::parse(copy, in_log, config)))
 }
 
+/// Goes through one sealed segment, of which `footer` says what it holds, and shows what it meets.
+///
+/// # Errors
+/// Those of the disk.
+pub fn walk_segment<E>(
+    config: &LogConfig,
+    base: u64,
+    footer: &IndexFooter,
+    files: &mut dyn LogFiles<Error = E>,
+    met: &mut dyn FnMut(Met<'_>),
+) -> Result<(), E> {
+    let walk = Walk::of_segment(config.clone(), as_appended(base), footer.first_position, footer.end_lsn());
+    Reader::new(config, files).walk(walk, as_appended(base), met).map(drop)
+}
+
 /// Footer and tail of an index file, or of the index of a cold segment, of `bytes` that `read` reads, all that is asked for or `false`. `None` when it is not whole, or
 /// not of the segment at `base` of this log.
 pub fn read_index_tail(

@@ -143,6 +143,12 @@ fn local_checksum(local: &[u8], links: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&local[local_at::CHECKSUM.end..LOCAL_BYTES]), links)
 }
 
+/// The kind of the home stream of the record at the front of `bytes`, if its portable part is sound.
+pub(crate) fn kind_of_damaged(bytes: &[u8]) -> Option<StreamKind> {
+    let portable = bytes.get(LOCAL_BYTES..LOCAL_BYTES + PORTABLE_BYTES)?;
+    is_portable_sound(portable).then(|| stream_of(portable).kind)
+}
+
 fn is_portable_sound(portable: &[u8]) -> bool {
     read_u32(portable, portable_at::CHECKSUM) == crc32c::crc32c(&portable[portable_at::CHECKSUM.end..])
         && read_u16(portable, portable_at::MAGIC) == RECORD_MAGIC

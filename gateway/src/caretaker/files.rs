@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Advice, fadvise};
 use storage_log::format::BLOCK_BYTES_MAX;
 use storage_log::{IndexJob, LogFile, LogFiles, SealedSegment, segment_file_name};
 
@@ -21,6 +23,19 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned(), open: None }
+    }
+
+    /// Reads a segment, whatever the disk says: how many bytes.
+    pub(super) fn read_segment(&mut self, base: u64, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.read(LogFile::Segment(base), offset, into)
+    }
+
+    /// Tells the page cache to let go of what was just read.
+    pub(super) fn forget(&self, offset: u64, bytes: u64) {
+        if let (Some((_, file)), Some(bytes)) = (&self.open, NonZeroU64::new(bytes)) {
+            // Advice: where it is not taken, more stays in memory than needs to.
+            let _ = fadvise(file, offset, Some(bytes), Advice::DontNeed);
+        }
     }
 
     fn open(&mut self, file: LogFile) -> io::Result<&File> {
@@ -70,7 +85,7 @@ impl LogFiles for Files {
 }
 
 /// Reads block by block: zeros stand for those that the disk does not give, and are damage to whoever looks at them.
-fn read_around(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(super) fn read_around(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     let there = file.metadata()?.len().saturating_sub(offset);
     let length = into.len().min(usize::try_from(there).unwrap_or(usize::MAX));
     for (place, block) in into[..length].chunks_mut(BLOCK_BYTES_MAX).enumerate() {

@@ -39,6 +39,8 @@ const COMPACT_AFTER: Duration = Duration::from_secs(3600);
 
 /// Largest `compact_after_seconds`: a year.
 const COMPACT_AFTER_SECONDS_MAX: u64 = 365 * 86_400;
+/// Fastest that the scrubber may read: beyond this it is no background any more.
+pub const SCRUB_BYTES_PER_SECOND_MAX: u64 = 1 << 30;
 /// Most connections of a node.
 pub const CONNECTIONS_MAX: u32 = 1 << 20;
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub segment_mib: u16,
     /// How long after its newest message a full segment is compacted; `None`: never.
     pub compact_after: Option<Duration>,
+    /// How fast sealed segments are looked through for what has rotted, in bytes a second; 0 does not look.
+    pub scrub_bytes_per_second: u64,
     /// Which web pages may connect.
     pub origins: Origins,
     /// Whose tokens are believed.
@@ -108,6 +112,8 @@ impl Default for Config {
             logs: None,
             segment_mib: SEGMENT_MIB_MAX,
             compact_after: Some(COMPACT_AFTER),
+            // A hundredth of a slow disk's rate; 350 GB a day.
+            scrub_bytes_per_second: 4 << 20,
             origins: Origins::Unset,
             keys: KeyConfig::Development,
             drain: Duration::from_secs(5),

@@ -9,7 +9,7 @@ use protocol::upgrade::Origins;
 
 use super::{
     COMPACT_AFTER_SECONDS_MAX, CONNECTIONS_MAX, Config, ConfigError, DRAIN_MAX, LOGS_MAX, Place,
-    SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
+    SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
 };
 
 /// What the name of every variable of ours begins with.
@@ -48,6 +48,12 @@ pub(super) const SETTINGS: &[Setting] = &[
             let seconds = integer(value, 0, COMPACT_AFTER_SECONDS_MAX);
             let after = |seconds| (seconds > 0).then(|| Duration::from_secs(seconds));
             set(&mut draft.config.compact_after, seconds.map(after))
+        },
+    },
+    Setting {
+        key: "scrub_bytes_per_second",
+        read: |draft, value| {
+            set(&mut draft.config.scrub_bytes_per_second, integer(value, 0, SCRUB_BYTES_PER_SECOND_MAX))
         },
     },
     Setting {

@@ -5,11 +5,13 @@
 //!
 //! Invariant: each [`ShardMetrics`] has one writer. Two would lose counts, silently.
 
+mod care;
 mod histogram;
 mod render;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use care::CareMetrics;
 pub use histogram::Histogram;
 use protocol::event::{CloseCode, ErrorCode};
 pub use render::render;

@@ -3,7 +3,7 @@
 use router::conversation::Read;
 use router::mail::Request;
 use router::{ConversationSide, ShardId};
-use storage_log::{Buffer, Compacted, Log, SealedSegment, SpareWork, segment_file_name};
+use storage_log::{Buffer, Compacted, Log, LogConfig, SealedSegment, SpareWork, segment_file_name};
 
 use super::{Action, Shard};
 use crate::mailbox::Back;
@@ -32,6 +32,8 @@ pub struct OwnedLog {
     segment_not_before: u64,
     /// Second before which no index file is written.
     index_not_before: u64,
+    /// Bases of segments whose index files the scrubber found damaged: at most one of each.
+    found_damaged: Vec<u64>,
     /// An index file is being made again.
     rebuilding: bool,
     /// Those that were, of the segments at these bases, and the second before which none of them is again: a disk that rots what
@@ -55,6 +57,7 @@ impl OwnedLog {
             reads_in_flight: 0,
             segment_not_before: 0,
             index_not_before: 0,
+            found_damaged: Vec::new(),
             rebuilding: false,
             rebuilt: Vec::new(),
             written_at: 0,
@@ -107,7 +110,9 @@ impl Shard {
         owned.reads_in_flight -= 1;
         owned.side.handle_read(job, place, bytes, now, &mut owned.log);
         let geometry = owned.log.geometry();
+        let mut damaged = Vec::new();
         while let Some(location) = owned.side.poll_damage() {
+            damaged.push(Action::Quarantine { log, location });
             metrics.log_damaged_records_total.increment();
             tracing::error!(
                 log,
@@ -117,6 +122,7 @@ impl Shard {
                 "a stored record is damaged or cannot be read: its readers are told of a gap, everything else is served"
             );
         }
+        self.actions.extend(damaged);
         self.release_moved(log);
     }
 
@@ -146,10 +152,25 @@ impl Shard {
         }
     }
 
+    /// The scrubber found it: it is made again as if somebody had asked for it.
+    pub(super) fn handle_index_damaged(&mut self, log: u16, base: u64) {
+        let owned = self.owned(log).expect("only served logs are looked through");
+        if owned.log.rebuild_job(base).is_some() && !owned.found_damaged.contains(&base) {
+            owned.found_damaged.push(base);
+        }
+    }
+
+    /// Of the logs that this shard serves.
+    #[must_use]
+    pub fn log_configs(&self) -> Vec<LogConfig> {
+        self.logs.iter().map(|owned| owned.log.config().clone()).collect()
+    }
+
     pub(super) fn handle_rebuilt(&mut self, log: u16, base: u64, sealed: Option<SealedSegment>) {
         let (now, second, metrics) = (self.clock.unix, self.second(), self.metrics.clone());
         let owned = self.owned(log).expect("index files come back to their log");
         owned.rebuilding = false;
+        owned.found_damaged.retain(|found| *found != base);
         owned.rebuilt.push((base, second + REBUILD_RETRY_SECONDS));
         match sealed {
             Some(sealed) => {
@@ -166,7 +187,8 @@ impl Shard {
     fn poll_rebuilds(&mut self) {
         let (now, second) = (self.clock.unix, self.second());
         for owned in &mut self.logs {
-            let mut damaged: Vec<u64> = owned.side.index_damage().collect();
+            let found = owned.found_damaged.iter().copied();
+            let mut damaged: Vec<u64> = owned.side.index_damage().chain(found).collect();
             if damaged.is_empty() {
                 continue;
             }

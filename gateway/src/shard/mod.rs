@@ -27,8 +27,8 @@ use router::cursor::Starts;
 use router::mail::Clock;
 use router::{Places, ShardId, UserSide};
 use storage_log::{
-    Buffer, Compacted, CompactionJob, CompactionPolicy, IndexJob, Postings, RebuildJob, SealedSegment,
-    WriteBatch,
+    Buffer, Compacted, CompactionJob, CompactionPolicy, IndexJob, Location, Postings, RebuildJob,
+    SealedSegment, WriteBatch,
 };
 
 use crate::auth::{DenyList, Revocation, TokenCache, Verifier};
@@ -137,6 +137,13 @@ pub enum Event {
         /// How it ended.
         compacted: Compacted,
     },
+    /// An index file of a sealed segment was found damaged or missing.
+    IndexDamaged {
+        /// Which log.
+        log: u16,
+        /// Of the segment at this base.
+        base: u64,
+    },
     /// A damaged index file was made again, and is read from now on; or it could not be.
     IndexRebuilt {
         /// Which log.
@@ -240,6 +247,13 @@ pub enum Action {
     },
     /// Drop what takes long to drop.
     Discard(Postings),
+    /// Keep a copy of a record that was found damaged.
+    Quarantine {
+        /// Of which log.
+        log: u16,
+        /// Where it stands.
+        location: Location,
+    },
     /// Make an index file again that is damaged: [`Event::IndexRebuilt`] follows.
     RebuildIndex {
         /// Which.
@@ -424,6 +438,7 @@ impl Shard {
             Event::Read { log, job, place, bytes } => self.handle_read(log, job, place, bytes),
             Event::IndexWritten { log, sealed } => self.handle_indexed(log, sealed),
             Event::Compacted { log, base, compacted } => self.handle_compacted(log, base, compacted),
+            Event::IndexDamaged { log, base } => self.handle_index_damaged(log, base),
             Event::IndexRebuilt { log, base, sealed } => self.handle_rebuilt(log, base, sealed),
             Event::Received { connection, buffer, armed } => self.handle_received(connection, buffer, armed),
             Event::ReceiveEnded { connection, end } => self.handle_receive_ended(connection, end),

@@ -14,7 +14,7 @@ use std::{
 use gateway::{
     admin::{AdminContext, serve},
     auth::{AdminToken, Revocation},
-    metrics::ShardMetrics,
+    metrics::{CareMetrics, ShardMetrics},
     revocations::{Revocations, RevocationsFile},
     state::{LogHealth, NodeState},
 };
@@ -61,6 +61,7 @@ impl Server {
         let context = AdminContext {
             state: state.clone(),
             metrics: vec![metrics.clone()],
+            care: Arc::new(CareMetrics::new(1)),
             admin_token: Arc::new(AdminToken::new(TOKEN.as_bytes())),
             revocations: Revocations::new(RevocationsFile::of(data.path()), revoked, Vec::new()),
             drain: Arc::new(move || {

@@ -67,6 +67,7 @@ fn every_setting_arrives() {
         logs = 5
         segment_mib = 64
         compact_after_seconds = 9
+        scrub_bytes_per_second = 65
         connections_max = 6
         drain_seconds = 7
         origins = ["https://a.example", "http://localhost:8080"]
@@ -87,6 +88,7 @@ fn every_setting_arrives() {
         logs: Some(5),
         segment_mib: 64,
         compact_after: Some(Duration::from_secs(9)),
+        scrub_bytes_per_second: 65,
         connections_max: Some(6),
         drain: Duration::from_secs(7),
         origins: Origins::List(vec!["https://a.example".into(), "http://localhost:8080".into()]),

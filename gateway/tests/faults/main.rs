@@ -25,5 +25,6 @@ mod process;
 mod repair;
 mod resume;
 mod revoke;
+mod scrub;
 mod storage;
 mod tokens;

@@ -157,7 +157,7 @@ fn a_full_disk_is_still_written_past_the_page_cache() {
 }
 
 /// A direct conversation over several segments of 4 MiB: its id, and how many messages it has.
-fn fill_segments(node: &Node, data: &Path) -> (Value, u64) {
+pub(crate) fn fill_segments(node: &Node, data: &Path) -> (Value, u64) {
     let mut alice = Chat::connect(node, "alice", "a");
     let (now, text) = (alice.welcome["now"].clone(), "x".repeat(16 << 10));
     let (mut stored, mut conversation) = (0, Value::Null);
@@ -182,7 +182,7 @@ fn fill_segments(node: &Node, data: &Path) -> (Value, u64) {
 }
 
 /// Files of the only log whose name ends like this, by name.
-fn files_of(data: &Path, end: &str) -> Vec<PathBuf> {
+pub(crate) fn files_of(data: &Path, end: &str) -> Vec<PathBuf> {
     let files = fs::read_dir(data.join("log-00")).expect("a log").map(|entry| entry.expect("a file").path());
     let mut files: Vec<_> = files.filter(|path| path.to_string_lossy().ends_with(end)).collect();
     files.sort();
@@ -190,14 +190,15 @@ fn files_of(data: &Path, end: &str) -> Vec<PathBuf> {
 }
 
 #[track_caller]
-fn check_whole(node: &Node, conversation: &Value, stored: u64) {
+pub(crate) fn check_whole(node: &Node, conversation: &Value, stored: u64) {
     let read = Chat::connect(node, "bob", "b").history(conversation);
     let mut sequences: Vec<u64> = read.iter().filter_map(|item| item["seq"].as_u64()).collect();
     sequences.sort_unstable();
     assert!(sequences == (1..=stored).collect::<Vec<_>>(), "{} of {stored}", sequences.len());
 }
 
-const SMALL_SEGMENTS: [(&str, &str); 2] = [("GATEHOUSE_LOGS", "1"), ("GATEHOUSE_SEGMENT_MIB", "4")];
+pub(crate) const SMALL_SEGMENTS: [(&str, &str); 2] =
+    [("GATEHOUSE_LOGS", "1"), ("GATEHOUSE_SEGMENT_MIB", "4")];
 
 #[test]
 fn a_log_of_many_segments_is_served_whole_before_and_after_a_kill() {
@@ -256,13 +257,13 @@ fn an_index_file_that_rots_costs_no_message_and_no_restart() {
 }
 
 /// Changes a byte of the first block.
-fn rot(file: &Path) {
+pub(crate) fn rot(file: &Path) {
     let file = File::options().read(true).write(true).open(file).expect("an index file");
     let mut byte = [0];
     file.read_exact_at(&mut byte, 100).expect("a block");
     file.write_all_at(&[byte[0] ^ 1], 100).expect("room");
 }
 
-fn file_name(path: &Path) -> String {
+pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().expect("a name").to_string_lossy().into_owned()
 }

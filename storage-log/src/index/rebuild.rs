@@ -295,7 +295,8 @@ impl<'j> Rescan<'j> {
 
     fn enter(&mut self, record: &Record<'_>) {
         let (stream, position) = (record.stream(), record.position());
-        if !(self.job.first_position..self.job.next_position).contains(&position) {
+        let stands_here = self.job.config.geometry.segment_of(record.lsn()) == self.job.base;
+        if !stands_here || !(self.job.first_position..self.job.next_position).contains(&position) {
             return;
         }
         self.clock = self.clock.max(record.at());

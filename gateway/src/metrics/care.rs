@@ -1,0 +1,83 @@
+//! What the caretaker counts: written by its thread alone.
+
+use std::fmt::Write as _;
+
+use super::{Counter, Gauge};
+
+/// What was looked through, and what was found.
+#[derive(Debug)]
+pub struct CareMetrics {
+    /// Bytes of segments and index files read by the scrubber.
+    pub scrub_bytes_total: Counter,
+    /// Records found damaged by the scrubber, each once a start; a range whose records cannot be counted is one.
+    pub scrub_damaged_records_total: Counter,
+    /// Index files found damaged or missing by the scrubber.
+    pub scrub_damaged_indexes_total: Counter,
+    /// Damaged places copied.
+    pub quarantined_total: Counter,
+    /// Bytes of all copies.
+    pub quarantine_bytes: Gauge,
+    /// When a pass over each log last ended, in seconds since 1970.
+    pub last_pass_seconds: Box<[Gauge]>,
+}
+
+impl CareMetrics {
+    /// Of a node with so many logs.
+    #[must_use]
+    pub fn new(logs: u16) -> Self {
+        Self {
+            scrub_bytes_total: Counter::default(),
+            scrub_damaged_records_total: Counter::default(),
+            scrub_damaged_indexes_total: Counter::default(),
+            quarantined_total: Counter::default(),
+            quarantine_bytes: Gauge::default(),
+            last_pass_seconds: (0..logs).map(|_| Gauge::default()).collect(),
+        }
+    }
+
+    /// Appends everything, as Prometheus text.
+    pub fn render(&self, out: &mut String) {
+        let mut line = |name: &str, help: &str, kind: &str, value: u64| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                out,
+                "# HELP gatehouse_{name} {help}\n# TYPE gatehouse_{name} {kind}\ngatehouse_{name} {value}"
+            );
+        };
+        let counter = "counter";
+        line(
+            "scrub_bytes_total",
+            "Bytes looked through by the scrubber.",
+            counter,
+            self.scrub_bytes_total.value(),
+        );
+        let (records, indexes) = (&self.scrub_damaged_records_total, &self.scrub_damaged_indexes_total);
+        line(
+            "scrub_damaged_records_total",
+            "Records found damaged by the scrubber.",
+            counter,
+            records.value(),
+        );
+        line(
+            "scrub_damaged_indexes_total",
+            "Index files found damaged by the scrubber.",
+            counter,
+            indexes.value(),
+        );
+        line("quarantined_total", "Damaged places copied.", counter, self.quarantined_total.value());
+        line(
+            "quarantine_bytes",
+            "Bytes of all copies of damaged places.",
+            "gauge",
+            self.quarantine_bytes.value(),
+        );
+        let name = "gatehouse_scrub_last_pass_timestamp_seconds";
+        let _ = writeln!(
+            out,
+            "# HELP {name} When the scrubber last came to the end of a log; 0 is never.\n# TYPE {name} gauge"
+        );
+        for (log, ended) in self.last_pass_seconds.iter().enumerate() {
+            let _ = writeln!(out, "{name}{{log=\"{log}\"}} {}", ended.value());
+        }
+    }
+}
