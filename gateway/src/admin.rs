@@ -152,7 +152,10 @@ fn router(context: AdminContext) -> Router {
 
 async fn readyz(State(context): State<AdminContext>) -> Response {
     match context.state.is_ready() {
-        Ok(()) => text(StatusCode::OK, format!("ready\n{}", context.state.degraded())),
+        Ok(()) => {
+            let lines = format!("ready\n{}{}", context.state.degraded(), context.care.full_disk());
+            text(StatusCode::OK, lines)
+        }
         Err(reasons) => text(StatusCode::SERVICE_UNAVAILABLE, reasons),
     }
 }

@@ -1,5 +1,6 @@
 //! The thread that looks after what is on the disk, away from the data plane: it looks through sealed segments for what rots
-//! (`scrub.rs`), makes damaged index files again from their segments, and keeps copies of damaged records (`quarantine.rs`).
+//! (`scrub.rs`), makes damaged index files again from their segments, keeps copies of damaged records (`quarantine.rs`), and sees how full
+//! the disk is (`space.rs`).
 //!
 //! What is asked of it goes first: the scrubber rests between pieces, and takes what was asked meanwhile.
 //!
@@ -8,6 +9,7 @@
 mod files;
 pub mod quarantine;
 mod scrub;
+pub mod space;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
@@ -29,6 +31,7 @@ use crate::segments::log_directory;
 use files::Files;
 use quarantine::{DamagedPlace, Kept};
 pub use scrub::PROGRESS_FILE_NAME;
+use space::{Space, Watermark};
 
 /// How long it rests when nothing is due.
 const REST: Duration = Duration::from_secs(10);
@@ -76,8 +79,20 @@ pub fn start(parts: CareParts) -> io::Result<(Sender<Care>, JoinHandle<()>)> {
         let CareParts { directory, scrub_bytes_per_second, metrics } = parts;
         metrics.quarantine_bytes.set(quarantine::used_bytes(&directory));
         let (served, places) = (RefCell::default(), RefCell::default());
-        let is_full = Cell::new(false);
-        Caretaker { directory, asked, scrub_bytes_per_second, metrics, served, places, is_full }.run();
+        let (is_full, space_seen) = (Cell::new(false), Cell::new(None));
+        let watermark = Cell::new(Watermark::Fine);
+        let caretaker = Caretaker {
+            directory,
+            asked,
+            scrub_bytes_per_second,
+            metrics,
+            served,
+            places,
+            is_full,
+            space_seen,
+            watermark,
+        };
+        caretaker.run();
     };
     let thread = thread::Builder::new().name("caretaker".to_owned()).spawn(work)?;
     Ok((sender, thread))
@@ -100,6 +115,9 @@ struct Caretaker {
     places: RefCell<HashSet<(u16, u64)>>,
     /// It was said that the quarantine is full.
     is_full: Cell<bool>,
+    /// When it was last seen how full the disk is, and what was said of it.
+    space_seen: Cell<Option<Instant>>,
+    watermark: Cell<Watermark>,
 }
 
 impl Caretaker {
@@ -116,6 +134,7 @@ impl Caretaker {
     /// Takes what is asked, for this long.
     fn rest(&self, rest: Duration) -> io::Result<()> {
         let until = Instant::now() + rest;
+        self.look_at_space();
         loop {
             match self.asked.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Care::Serve { config, inbox }) => {
@@ -127,6 +146,35 @@ impl Caretaker {
                 Ok(care) => self.take(care),
                 Err(RecvTimeoutError::Timeout) => return Ok(()),
                 Err(RecvTimeoutError::Disconnected) => return Err(scrub::ended()),
+            }
+        }
+    }
+
+    /// Sees how full the disk is, now and then, and says so where it passes a mark.
+    fn look_at_space(&self) {
+        if self.space_seen.get().is_some_and(|seen| seen.elapsed() < REST) {
+            return;
+        }
+        self.space_seen.set(Some(Instant::now()));
+        let Ok(space) = Space::of(&self.directory) else {
+            return;
+        };
+        self.metrics.data_bytes.set(space.total);
+        self.metrics.data_free_bytes.set(space.free);
+        let (mark, before) = (space.watermark(), self.watermark.replace(space.watermark()));
+        let (used_percent, free_bytes) = (space.used_percent(), space.free);
+        match mark.words() {
+            _ if mark == before => {}
+            None => tracing::info!(used_percent, free_bytes, "the disk of the data directory has room again"),
+            Some(words) if mark == Watermark::High => {
+                tracing::warn!(used_percent, free_bytes, "the disk of the data directory fills up: {words}");
+            }
+            Some(words) => {
+                tracing::error!(
+                    used_percent,
+                    free_bytes,
+                    "the disk of the data directory is nearly full: {words}"
+                );
             }
         }
     }
@@ -269,6 +317,9 @@ impl Caretaker {
 
     /// Keeps a copy of what is damaged; its name, if there is one.
     fn keep(&self, place: &DamagedPlace) -> Option<String> {
+        if self.watermark.get() >= Watermark::Higher {
+            return None;
+        }
         let name = place.file_name();
         match quarantine::keep(&self.directory, place) {
             Ok(Kept::Copied) => {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Counter, Gauge};
+use crate::caretaker::space::Space;
 
 /// What was looked through, and what was found.
 #[derive(Debug)]
@@ -17,6 +18,10 @@ pub struct CareMetrics {
     pub quarantined_total: Counter,
     /// Bytes of all copies.
     pub quarantine_bytes: Gauge,
+    /// Bytes that a node may use of the disk of the data directory, those in use included.
+    pub data_bytes: Gauge,
+    /// Those of them that are free.
+    pub data_free_bytes: Gauge,
     /// When a pass over each log last ended, in seconds since 1970.
     pub last_pass_seconds: Box<[Gauge]>,
 }
@@ -31,8 +36,19 @@ impl CareMetrics {
             scrub_damaged_indexes_total: Counter::default(),
             quarantined_total: Counter::default(),
             quarantine_bytes: Gauge::default(),
+            data_bytes: Gauge::default(),
+            data_free_bytes: Gauge::default(),
             last_pass_seconds: (0..logs).map(|_| Gauge::default()).collect(),
         }
+    }
+
+    /// How full the disk of the data directory is, on a line; empty when there is room.
+    #[must_use]
+    pub fn full_disk(&self) -> String {
+        let space = Space { total: self.data_bytes.value(), free: self.data_free_bytes.value() };
+        let line =
+            |words| format!("the disk of the data directory is {} % full: {words}\n", space.used_percent());
+        space.watermark().words().map_or_else(String::new, line)
     }
 
     /// Appends everything, as Prometheus text.
@@ -71,6 +87,9 @@ impl CareMetrics {
             "gauge",
             self.quarantine_bytes.value(),
         );
+        let (bytes, free) = (self.data_bytes.value(), self.data_free_bytes.value());
+        line("data_bytes", "Bytes of the disk of the data directory that a node may use.", "gauge", bytes);
+        line("data_free_bytes", "Bytes of the disk of the data directory that are free.", "gauge", free);
         let name = "gatehouse_scrub_last_pass_timestamp_seconds";
         let _ = writeln!(
             out,

@@ -22,7 +22,7 @@ use crate::{
 const MIB: u64 = 1 << 20;
 
 /// What is left beside the first segment: not enough for a second.
-const LEFT_BYTES: u64 = 100 * MIB;
+const LEFT_BYTES: u64 = 40 * MIB;
 
 /// Acknowledgements waited for at a time: half of what a session may have under way.
 const WINDOW: usize = 16;
@@ -81,6 +81,10 @@ fn a_full_disk_stops_senders_only_and_only_while_it_is_full() {
     let page = bob.ask("history", json!({ "conversation": conversation, "limit": 2 }));
     assert_eq!(page["messages"].as_array().map(Vec::len), Some(2));
     assert!(node.admin_get("/readyz").starts_with("HTTP/1.1 200 "));
+    // Somebody was told in time.
+    node.log_line(&["the disk of the data directory is nearly full", "used_percent"]);
+    assert!(node.admin_get("/readyz").contains("\r\n\r\nready\nthe disk of the data directory is "));
+    assert!(node.metric("data_free_bytes") < node.metric("data_bytes") / 10);
     let full = "errors_total{code=\"3003\",name=\"storage_full\"}";
     assert!(node.metric(full) > 0);
 
