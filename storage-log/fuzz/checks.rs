@@ -56,6 +56,13 @@ pub(crate) fn segments(edits: &[u8]) {
     let mut disk = fixture();
     disk.snapshot = None;
     disk.indexes.clear();
+    edit_segments(&mut disk, edits);
+    if let Ok(recovered) = disk.recover(1) {
+        look_around(&recovered.log, &disk);
+    }
+}
+
+fn edit_segments(disk: &mut Disk, edits: &[u8]) {
     let places: Vec<_> = disk.segments.values().map(|bytes| batches_of(bytes)).collect();
     edit(&mut disk.segments.values_mut().collect::<Vec<_>>(), edits);
     let mut previous = [0; 4];
@@ -67,8 +74,33 @@ pub(crate) fn segments(edits: &[u8]) {
             previous.copy_from_slice(&bytes[batch.start..batch.start + 4]);
         }
     }
-    if let Ok(recovered) = disk.recover(1) {
-        look_around(&recovered.log, &disk);
+}
+
+/// Segments from which index files are made again, while their log serves.
+pub(crate) fn rebuilt(edits: &[u8]) {
+    let mut disk = fixture();
+    let mut log = disk.recover(1).expect("the fixture is sound").log;
+    edit_segments(&mut disk, edits);
+    rebuild_all(&mut log, &mut disk, edits.len());
+    look_around(&log, &disk);
+}
+
+/// Makes every index file again; every third is lost before.
+fn rebuild_all(log: &mut Log, disk: &mut Disk, lost: usize) {
+    let bases: Vec<u64> = disk.segments.keys().copied().collect();
+    for (place, base) in bases.into_iter().enumerate() {
+        let Some(job) = log.rebuild_job(base) else {
+            continue;
+        };
+        if (place + lost).is_multiple_of(3) {
+            disk.indexes.remove(&base);
+        }
+        let Ok(rebuilt) = job.run(&mut &*disk);
+        let Some(rebuilt) = rebuilt else {
+            // It says that it is another.
+            continue;
+        };
+        log.handle_rebuilt(disk.write_index(&rebuilt.index));
     }
 }
 
@@ -89,7 +121,9 @@ pub(crate) fn indexes(edits: &[u8]) {
         file[tail + 88..tail + 96].copy_from_slice(&sum.to_le_bytes());
         mend_footer(&mut file[tail..]);
     }
-    if let Ok(recovered) = disk.recover(1) {
+    if let Ok(mut recovered) = disk.recover(1) {
+        look_around(&recovered.log, &disk);
+        rebuild_all(&mut recovered.log, &mut disk, edits.len());
         look_around(&recovered.log, &disk);
     }
 }

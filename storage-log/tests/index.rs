@@ -75,6 +75,14 @@ impl Run {
         &self.disk.indexes[&base]
     }
 
+    /// Of a record of a home stream, as the disk had it.
+    fn position_of(&self, entry: Entry) -> u64 {
+        let base = self.disk.geometry.segment_of(entry.location.lsn());
+        let offset = (entry.location.lsn() - base) as usize;
+        let bytes = self.disk.segments[&base][offset + 8..offset + 16].try_into().expect("eight bytes");
+        u64::from_le_bytes(bytes)
+    }
+
     /// Every stream, from any place, both ways.
     fn check(&mut self) {
         flush(&mut self.log, &mut self.disk);
@@ -343,6 +351,12 @@ fn a_record_that_no_index_names_any_more_keeps_its_place() {
                 continue;
             }
             assert_eq!(found.location, entry.location);
+        }
+        // What it was linked into is not known any more; every other link is.
+        let position = run.position_of(hit);
+        for (inbox, expected) in run.model.iter().filter(|(stream, _)| stream.kind == INBOX) {
+            let left: Vec<u64> = expected.keys().copied().filter(|key| *key != position).collect();
+            assert_eq!(keys(&after(&run.log, &run.disk, *inbox, 0)), left, "{inbox:?}");
         }
         run.disk = disk;
         run.rebuild(base);

@@ -8,11 +8,35 @@ const TRIES: u64 = 600;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 3] =
-    [("segments", checks::segments), ("indexes", checks::indexes), ("snapshot", checks::snapshot)];
+const TARGETS: [Target; 4] = [
+    ("segments", checks::segments),
+    ("indexes", checks::indexes),
+    ("rebuilt", checks::rebuilt),
+    ("snapshot", checks::snapshot),
+];
 
 /// An index file whose last position came before its first was subtracted from.
 const POSITIONS_BACKWARDS: [u8; 12] = [66, 251, 205, 63, 196, 212, 198, 192, 184, 128, 124, 50];
+
+/// Highest bytes of the sequence, the count and the position of the first record of each segment: behind its header and that of
+/// its batch.
+const RECORD: u16 = 4096 + 64;
+const HIGHEST_BYTES: [u16; 3] = [RECORD + 71, RECORD + 87, RECORD + 15];
+
+/// The lowest byte of the sequence, which may be 1.
+const LOWEST_BYTE: u16 = RECORD + 64;
+
+#[test]
+fn a_record_whose_numbers_pass_six_bytes_or_are_none_is_in_no_index_that_is_made_again() {
+    for file in 0..5 {
+        for at in HIGHEST_BYTES {
+            let [low, high] = at.to_le_bytes();
+            checks::rebuilt(&[low, high, 1, file]);
+        }
+        let [low, high] = LOWEST_BYTE.to_le_bytes();
+        checks::rebuilt(&[low, high, 1, file]);
+    }
+}
 
 #[test]
 fn what_files_say_is_an_answer_and_never_a_panic() {

@@ -27,7 +27,10 @@ use super::block::{INDEX_BLOCK_BYTES, Piece, Pieces};
 use super::file::{ColdFacts, IndexFooter, IndexJob, SegmentEnd};
 use super::postings::{List, Posting, SegmentPostings, StreamPostings};
 use super::resident::Chain;
-use super::{Role, list_of};
+use super::{NUMBER_BITS, Role, list_of};
+
+/// A posting counts positions from the segment's first in 24 bits.
+const POSITIONS_MAX: u64 = 1 << 24;
 
 /// An index file that is to be made again, while its log serves.
 #[derive(Clone, Debug)]
@@ -191,13 +194,15 @@ impl RebuildJob {
                     Some((jump, newest)) => {
                         let chain = Chain { newest: number, jump: jump.jump };
                         list.before = list_of(chain, newest, self.number, list.first_key).before;
-                        list.key_before = newest;
+                        // A file may say anything.
+                        list.key_before = newest.min((1 << NUMBER_BITS) - 1);
                     }
                     None => {
                         list.before = Chain::guess(number);
                         // Those of a home stream leave no hole; of links, none is newer.
                         let is_home = self.config.kinds.role(stream.kind) == Some(Role::Home);
-                        list.key_before = if is_home { list.first_key - 1 } else { self.first_position - 1 };
+                        list.key_before =
+                            if is_home { list.first_key - 1 } else { self.first_position.saturating_sub(1) };
                     }
                 }
                 false
@@ -296,7 +301,14 @@ impl<'j> Rescan<'j> {
     fn enter(&mut self, record: &Record<'_>) {
         let (stream, position) = (record.stream(), record.position());
         let stands_here = self.job.config.geometry.segment_of(record.lsn()) == self.job.base;
-        if !stands_here || !(self.job.first_position..self.job.next_position).contains(&position) {
+        let first = self.job.first_position;
+        // None of these was written: whatever their checksums say, they are in no index, as at a start.
+        let numbers = [record.seq(), record.message_count(), position];
+        if !stands_here
+            || !(first..self.job.next_position.min(first + POSITIONS_MAX)).contains(&position)
+            || numbers.iter().any(|number| number >> NUMBER_BITS != 0)
+            || record.seq() == 0
+        {
             return;
         }
         self.clock = self.clock.max(record.at());

@@ -1,0 +1,9 @@
+//! Fuzzes index files that are made again while their log serves: what they are made from may say anything under checksums that
+//! hold, and gets an answer.
+
+#![no_main]
+
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|edits: &[u8]| checks::rebuilt(edits));
