@@ -348,7 +348,7 @@ impl Caretaker {
     /// Makes an index file again from its segment, and says on one line what came of it.
     fn rebuild(&self, job: &RebuildJob, inbox: &Inbox) {
         let (log, base) = (job.config().number, job.base());
-        let directory = log_directory(&self.directory, log);
+        let (directory, begun) = (log_directory(&self.directory, log), Instant::now());
         let made = job.run(&mut Files::new(&directory)).and_then(|rebuilt| {
             let Some(rebuilt) = rebuilt else {
                 return Ok((None, Vec::new()));
@@ -356,7 +356,7 @@ impl Caretaker {
             let made = indexes::write(&directory, &rebuilt.index)?;
             Ok((Some(made), rebuilt.damaged))
         });
-        let index = index_file_name(base);
+        let (index, took_ms) = (index_file_name(base), begun.elapsed().as_millis() as u64);
         for range in made.iter().flat_map(|(_, damaged)| damaged) {
             self.report_range(log, range);
         }
@@ -366,11 +366,13 @@ impl Caretaker {
             Ok((_, damaged)) if damaged.is_empty() => tracing::warn!(
                 log,
                 index,
+                took_ms,
                 "an index file was damaged and is made again from its segment; no message was: what waited for it goes on"
             ),
             Ok((_, damaged)) => tracing::error!(
                 log,
                 index,
+                took_ms,
                 damaged_ranges = damaged.len(),
                 "an index file was damaged and is made again, but its segment is damaged too: records there are told as gaps; \
                  `gatehouse log verify` says how much, restore the segment from a backup"

@@ -10,7 +10,7 @@ use serde_json::json;
 use storage_log::format::INDEX_FOOTER_BYTES;
 
 use crate::{
-    chat::Chat,
+    chat::{Chat, verdict},
     node::{Node, directory},
     storage::{SMALL_SEGMENTS, check_whole, file_name, files_of, fill_segments, rot},
 };
@@ -24,9 +24,7 @@ fn start(data: &Path, bytes_per_second: &str) -> Node {
 const FAST: &str = "1073741824";
 
 /// When a pass over the log last ended.
-fn last_pass(node: &Node) -> u64 {
-    node.metric("scrub_last_pass_timestamp_seconds{log=\"0\"}")
-}
+const LAST_PASS: &str = "scrub_last_pass_timestamp_seconds{log=\"0\"}";
 
 #[test]
 fn a_bit_that_flips_in_a_sealed_segment_is_found_copied_and_told_as_a_gap() {
@@ -64,15 +62,12 @@ fn a_bit_that_flips_in_a_sealed_segment_is_found_copied_and_told_as_a_gap() {
     assert_eq!(node.metric("quarantined_total"), 1);
 
     // A pass is remembered over a restart: another one is due in a day.
-    let ended = wait_for_pass(&node);
-    node.restart();
-    assert_eq!(last_pass(&node), ended);
-    assert_eq!(node.metric("scrub_damaged_records_total"), 0, "{}", node.log_text());
-}
-
-fn wait_for_pass(node: &Node) -> u64 {
     node.log_line(&["came to the end of the log's sealed segments", "log=0"]);
-    last_pass(node)
+    let ended = node.metric(LAST_PASS);
+    assert!(ended > 0);
+    node.restart();
+    node.wait_for_metric(LAST_PASS, ended);
+    assert_eq!(node.metric("scrub_damaged_records_total"), 0, "{}", node.log_text());
 }
 
 #[test]
@@ -111,4 +106,31 @@ fn a_damaged_record_that_a_reader_meets_is_copied_too() {
     assert_eq!(page.len() as u64, stored, "{}", json!(page.first()));
     node.wait_for_metric("log_damaged_records_total", 1);
     node.wait_for_metric("quarantined_total", 1);
+}
+
+#[test]
+fn an_index_file_that_cannot_be_made_again_is_told_to_who_asks_and_stops_nothing() {
+    let data = directory();
+    let node = start(data.path(), "0");
+    let (conversation, stored) = fill_segments(&node, data.path());
+    let first = &files_of(data.path(), ".idx")[0];
+    let whole = fs::read(first).expect("an index file");
+    rot(first);
+    // Where the new file would be written, something else stands.
+    fs::create_dir(first.with_extension("idx.new")).expect("nothing is there");
+    let mut bob = Chat::connect(&node, "bob", "b");
+    let oldest = json!({ "conversation": conversation, "after": 0, "limit": 2 });
+    let refused = bob.ask("history", oldest.clone());
+    assert_eq!(verdict(&refused), "3004 unavailable", "{refused}");
+    node.log_line(&["could not be made again", "log=0", &file_name(first)]);
+    assert_eq!(node.metric("index_rebuild_failures_total"), 1);
+    // The newest is read, and more is stored.
+    let newest = bob.ask("history", json!({ "conversation": conversation, "limit": 1 }));
+    assert_eq!(newest["messages"][0]["seq"], stored, "{newest}");
+    let told = bob.tell("alice", "goes on");
+    assert_eq!(verdict(&told), "ok", "{told}");
+    // What the disk gives again is believed again.
+    fs::write(first, whole).expect("room");
+    let page = bob.ask("history", oldest);
+    assert_eq!(page["messages"].as_array().map(Vec::len), Some(2));
 }
