@@ -13,6 +13,7 @@ pub mod space;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,6 +92,7 @@ pub fn start(parts: CareParts) -> io::Result<(Sender<Care>, JoinHandle<()>)> {
             is_full,
             space_seen,
             watermark,
+            replaced: RefCell::default(),
         };
         caretaker.run();
     };
@@ -118,6 +120,8 @@ struct Caretaker {
     /// When it was last seen how full the disk is, and what was said of it.
     space_seen: Cell<Option<Instant>>,
     watermark: Cell<Watermark>,
+    /// Files that others took the place of: freeing them is this thread's work, so it closes them last.
+    replaced: RefCell<Vec<File>>,
 }
 
 impl Caretaker {
@@ -134,7 +138,7 @@ impl Caretaker {
     /// Takes what is asked, for this long.
     fn rest(&self, rest: Duration) -> io::Result<()> {
         let until = Instant::now() + rest;
-        self.look_at_space();
+        self.look_around();
         loop {
             match self.asked.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Care::Serve { config, inbox }) => {
@@ -150,12 +154,19 @@ impl Caretaker {
         }
     }
 
-    /// Sees how full the disk is, now and then, and says so where it passes a mark.
-    fn look_at_space(&self) {
+    /// What is due now and then, however long the scrubber is at work.
+    fn look_around(&self) {
         if self.space_seen.get().is_some_and(|seen| seen.elapsed() < REST) {
             return;
         }
         self.space_seen.set(Some(Instant::now()));
+        // Their shards were woken to read the new ones.
+        self.replaced.borrow_mut().clear();
+        self.look_at_space();
+    }
+
+    /// Sees how full the disk is, and says so where it passes a mark.
+    fn look_at_space(&self) {
         let Ok(space) = Space::of(&self.directory) else {
             return;
         };
@@ -353,6 +364,7 @@ impl Caretaker {
             let Some(rebuilt) = rebuilt else {
                 return Ok((None, Vec::new()));
             };
+            self.replaced.borrow_mut().extend(indexes::open(&directory, base)?);
             let made = indexes::write(&directory, &rebuilt.index)?;
             Ok((Some(made), rebuilt.damaged))
         });
