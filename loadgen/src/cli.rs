@@ -35,6 +35,12 @@ Each user sends a ping every 30 s and nothing else. Good: all connect, stay, and
 Example:     loadgen idle --url ws://127.0.0.1:7100 --data ./data --connections 100000 --seconds 120
 Exit codes:  0 good   1 bad   2 invalid (the generator was late) or could not run";
 
+const STORM_NOTES: &str = "\
+A crowd connects, is dropped, misses messages, comes back, and leaves at once, while others chat.
+Good: all within the times that are asked, nothing lost or doubled, p99 below 200 ms.
+Example:     loadgen storm --url ws://127.0.0.1:7100 --data ./data --users 20000
+Exit codes:  0 good   1 bad   2 invalid (the generator was late) or could not run";
+
 /// Load for a chat gateway, and a verdict.
 #[derive(Debug, Parser)]
 #[command(
@@ -61,6 +67,9 @@ pub(crate) enum Command {
     /// Hold idle users on a node that runs already, and say what each costs
     #[command(after_help = IDLE_NOTES)]
     Idle(IdleFlags),
+    /// Have a crowd come, fall behind, come back and leave, on a node that runs already
+    #[command(after_help = STORM_NOTES)]
+    Storm(StormFlags),
     /// A node that ends when we do: the program and its arguments
     #[command(hide = true)]
     Node {
@@ -133,6 +142,36 @@ pub(crate) struct IdleFlags {
     /// How often all of them come, stay and leave
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
+    /// The node's process, to measure it where it runs on this machine
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+    /// Everything measured, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StormFlags {
+    #[command(flatten)]
+    pub(crate) node: NodeFlags,
+    /// Users of the crowd
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(USERS_MAX)))]
+    pub(crate) users: u32,
+    /// Users who chat meanwhile
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = users())]
+    pub(crate) established: u32,
+    /// Messages of theirs a second
+    #[arg(long, value_name = "R", default_value_t = 1000, value_parser = rate())]
+    pub(crate) rate: u32,
+    /// Users of the crowd that are on their way at the same time
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = rate())]
+    pub(crate) at_once: u32,
+    /// Messages into each of a user's five conversations while it is away
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) backlog: u32,
+    /// Judge correctness alone
+    #[arg(long)]
+    pub(crate) no_timing: bool,
     /// The node's process, to measure it where it runs on this machine
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Option<u32>,
@@ -219,9 +258,11 @@ mod tests {
     #[test]
     fn the_definition_is_sound_and_every_help_fits_a_screen() {
         const SCREEN_LINES: usize = 30;
-        const IDLE_LINES: usize = 24;
+        const SHORT_LINES: usize = 24;
         Cli::command().debug_assert();
-        for (name, lines_max) in [("check", SCREEN_LINES), ("run", SCREEN_LINES), ("idle", IDLE_LINES)] {
+        for (name, lines_max) in
+            [("check", SCREEN_LINES), ("run", SCREEN_LINES), ("idle", SHORT_LINES), ("storm", SHORT_LINES)]
+        {
             let asked = Cli::command().try_get_matches_from(["loadgen", name, "--help"]);
             let help = asked.expect_err("help is told as an error").to_string();
             assert!(help.lines().count() <= lines_max, "{help}");

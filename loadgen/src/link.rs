@@ -16,6 +16,10 @@ use crate::{
     verify::{RoomBook, Stand, Violations},
 };
 
+/// Connections of one address: less than half of its 28,000 ports, because the kernel tries every second port first and
+/// then, once these are taken, all of them in vain at every connection.
+pub(crate) const ADDRESS_CONNECTIONS: u32 = 10_000;
+
 /// What a worker is for: the first line that it is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -24,6 +28,8 @@ pub(crate) enum Order {
     Idle(IdleConfig),
     /// Send, read and check.
     Run(WorkerConfig),
+    /// The same, and users who come and go all at once, step by step as they are told.
+    Storm(WorkerConfig),
 }
 
 /// All that a worker with idle users needs to know.
@@ -102,6 +108,10 @@ pub(crate) struct WorkerConfig {
     pub(crate) secret: String,
     pub(crate) tag: String,
     pub(crate) users: u32,
+    /// The last so many of the users only read, and belong to all workers but the first, which has the others.
+    pub(crate) crowd: u32,
+    /// The first three bytes of the addresses that the crowd comes from; `None` leaves it to the system.
+    pub(crate) network: Option<[u8; 3]>,
     pub(crate) mix: Mix,
     pub(crate) load: Load,
     pub(crate) forms: Forms,
@@ -112,7 +122,36 @@ pub(crate) struct WorkerConfig {
 impl WorkerConfig {
     /// Users are dealt out like cards, so that contacts sit in different processes.
     pub(crate) const fn owns(&self, user: UserIndex) -> bool {
-        user.0 % self.workers == self.worker
+        self.deal(user).0 == self.worker
+    }
+
+    /// The place of a user among those of its worker.
+    pub(crate) const fn place_of(&self, user: UserIndex) -> usize {
+        self.deal(user).1 as usize
+    }
+
+    /// The address that a user of the crowd comes from; another one each time, because the ports of the last one may not
+    /// be free yet.
+    pub(crate) fn source_of(&self, place: usize, comings: u64) -> Option<IpAddr> {
+        let [network, middle, subnet] = self.network?;
+        let hosts = (self.crowd.div_ceil(self.workers - 1)).div_ceil(ADDRESS_CONNECTIONS) as usize;
+        let host = comings as usize * hosts + place % hosts;
+        Some(IpAddr::from([network, middle, subnet, 1 + (host % 250) as u8]))
+    }
+
+    /// Workers that share the schedule.
+    pub(crate) const fn senders(&self) -> u32 {
+        if self.crowd > 0 { 1 } else { self.workers }
+    }
+
+    /// The worker of a user, and its place there.
+    const fn deal(&self, user: UserIndex) -> (u32, u32) {
+        let established = self.users - self.crowd;
+        match user.0.checked_sub(established) {
+            Some(place) => (1 + place % (self.workers - 1), place / (self.workers - 1)),
+            None if self.crowd > 0 => (0, user.0),
+            None => (user.0 % self.workers, user.0 / self.workers),
+        }
     }
 }
 
@@ -175,6 +214,40 @@ pub(crate) enum ToWorker {
     Until { heads: Vec<(RoomIndex, u64)> },
     /// Read the logs, hand over everything, and end. Idle users leave.
     Finish,
+    /// The next thing of a storm; its end is answered with `Stepped`.
+    Step(Step),
+}
+
+/// What the workers of a storm are told, one thing at a time.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Step {
+    /// All users come online, from `from` on, at most so many of each worker at the same time.
+    Gather { from: Moment, at_once: u32 },
+    /// Make the rooms of the schedule.
+    Open,
+    /// Begin the schedule at `at` and go on while other things happen.
+    Start { at: Moment },
+    /// Make the rooms of the crowd.
+    OpenHalls,
+    /// Every user asks for a cursor, so that the node knows and it knows where it stands.
+    Mark,
+    /// So many messages into each room of the crowd.
+    Backlog { each: u32 },
+    /// All users leave at once.
+    Part(Parting),
+    /// End the schedule.
+    Stop,
+}
+
+/// How users leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Parting {
+    /// With a goodbye, whose answer they wait for.
+    Close,
+    /// Their sockets end without a word.
+    Drop,
 }
 
 /// From a worker.
@@ -189,6 +262,8 @@ pub(crate) enum FromWorker {
     Idle(Box<IdleTick>),
     /// All idle users have left: the last line.
     Left,
+    /// A step of a storm has ended, or was given up: when the last user was done, how many were not, and how long each took.
+    Stepped { last: Moment, missing: u32, took: Buckets },
     /// How a second went.
     Tick(Tick),
     /// All users of this worker are back since the outage began.
@@ -220,6 +295,8 @@ pub(crate) struct Tick {
     pub(crate) delivered: u64,
     pub(crate) errors: u64,
     pub(crate) delivery: Buckets,
+    /// How late this worker was.
+    pub(crate) lag: Buckets,
 }
 
 /// What a worker counted, outside and inside the outage where it matters.

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Check(flags) => controller::check(&flags),
         Command::Run(flags) => controller::run(&flags),
         Command::Idle(flags) => controller::idle(&flags),
+        Command::Storm(flags) => controller::storm(&flags),
         Command::Node { command } => controller::become_node(&command),
         Command::Worker => worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };

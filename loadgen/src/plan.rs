@@ -91,9 +91,19 @@ pub(crate) struct Room {
 pub(crate) enum RoomKind {
     /// By the first message.
     Direct,
-    /// By `create`.
+    /// By `create`, and written to on schedule.
     Group,
+    /// By `create`: its first member writes when it is told to, a crowd reads.
+    Hall,
 }
+
+/// Rooms of each user of a crowd.
+const HALLS_EACH: u32 = 5;
+/// Users of a crowd in one room, beside the one who writes: one message makes many fall behind, so that a backlog takes
+/// the node less time to store than to feed.
+const HALL_CROWD: u32 = 49;
+/// From one hall of a user to the next, the others in it are not quite the same.
+const HALL_SHIFT: u32 = 10;
 
 /// All of it.
 pub(crate) struct Plan {
@@ -108,18 +118,36 @@ pub(crate) struct Plan {
 struct RoomsOf {
     direct: Vec<RoomIndex>,
     groups: Vec<RoomIndex>,
+    halls: Vec<RoomIndex>,
 }
 
 impl Plan {
+    /// The last `crowd` of all `users` only read; the others are at least [`USERS_MIN`]. Groups exist when there are enough
+    /// of those for one.
+    pub(crate) fn with_crowd(tag: &str, users: u32, crowd: u32, mix: Mix) -> Self {
+        let established = users - crowd;
+        let mut plan = Self::new(tag, established, mix);
+        plan.users.resize(users as usize, RoomsOf::default());
+        plan.names.extend((established..users).map(|user| name(tag, user)));
+        for shift in (0..HALLS_EACH).map(|hall| hall * HALL_SHIFT) {
+            for first in (0..crowd).step_by(HALL_CROWD as usize) {
+                let writer = UserIndex(plan.rooms.len() as u32 % established);
+                let places = first..crowd.min(first + HALL_CROWD);
+                let readers = places.map(|place| UserIndex(established + (place + shift) % crowd));
+                plan.add(RoomKind::Hall, std::iter::once(writer).chain(readers).collect());
+            }
+        }
+        plan
+    }
+
     /// `users` is at least [`USERS_MIN`]; groups exist when there are enough users for one.
     pub(crate) fn new(tag: &str, users: u32, mix: Mix) -> Self {
-        let name = |user| UserId::new(&format!("{tag}-{user}")).expect("a tag and a number are a short name");
         let mut plan = Self {
             tag: tag.to_owned(),
             mix,
             rooms: Vec::new(),
             users: vec![RoomsOf::default(); users as usize],
-            names: (0..users).map(name).collect(),
+            names: (0..users).map(|user| name(tag, user)).collect(),
         };
         for user in 0..users {
             for distance in CONTACT_DISTANCES {
@@ -145,6 +173,7 @@ impl Plan {
             match kind {
                 RoomKind::Direct => of.direct.push(index),
                 RoomKind::Group => of.groups.push(index),
+                RoomKind::Hall => of.halls.push(index),
             }
         }
         self.rooms.push(Room { kind, members });
@@ -161,7 +190,7 @@ impl Plan {
     /// The rooms of a user, in the order of their numbers.
     pub(crate) fn rooms_of(&self, user: UserIndex) -> Vec<RoomIndex> {
         let of = &self.users[user.0 as usize];
-        of.direct.iter().chain(&of.groups).copied().collect()
+        of.direct.iter().chain(&of.groups).chain(&of.halls).copied().collect()
     }
 
     /// The title of a group, by which its members recognise it.
@@ -185,9 +214,29 @@ impl Plan {
     }
 }
 
+fn name(tag: &str, user: u32) -> UserId {
+    UserId::new(&format!("{tag}-{user}")).expect("a tag and a number are a short name")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn everybody_of_a_crowd_is_in_five_halls_that_somebody_else_writes() {
+        for (users, crowd) in [(13, 1), (62, 50), (1012, 1000)] {
+            let plan = Plan::with_crowd("t", users, crowd, Mix::default());
+            let established = users - crowd;
+            for user in (established..users).map(UserIndex) {
+                assert_eq!(plan.rooms_of(user).len(), HALLS_EACH as usize, "{users} users");
+            }
+            for room in plan.rooms.iter().filter(|room| room.kind == RoomKind::Hall) {
+                let (writer, readers) = room.members.split_first().expect("a writer");
+                assert!(writer.0 < established && !readers.is_empty());
+                assert!(readers.iter().all(|reader| reader.0 >= established));
+            }
+        }
+    }
 
     #[test]
     fn rooms_have_distinct_members_and_pairs_are_unique() {

@@ -82,6 +82,11 @@ impl Codec {
         let _ = self.context.close(&mut self.pipe, Some(frame));
     }
 
+    /// No goodbye was sent or taken.
+    pub(crate) fn is_open(&self) -> bool {
+        self.context.can_write()
+    }
+
     pub(crate) const fn has_output(&self) -> bool {
         !self.pipe.output.is_empty()
     }

@@ -35,6 +35,7 @@ impl Measured {
 pub(crate) struct Second {
     pub(crate) tick: Tick,
     pub(crate) delivery: Latencies,
+    pub(crate) lag: Latencies,
 }
 
 /// Everything that came in.
@@ -102,6 +103,7 @@ impl Board {
         second.tick.delivered += tick.delivered;
         second.tick.errors += tick.errors;
         second.delivery.merge(&tick.delivery);
+        second.lag.merge(&tick.lag);
         self.progress.show(number, second);
     }
 

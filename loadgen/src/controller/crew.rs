@@ -59,6 +59,11 @@ impl Crew {
         self.hands.iter_mut().try_for_each(|hand| hand.tell(message))
     }
 
+    /// Tells one of them, by its number.
+    pub(super) fn tell(&mut self, worker: u32, message: &ToWorker) -> anyhow::Result<()> {
+        self.hands[worker as usize].tell(message)
+    }
+
     /// Takes what workers say until `moment`.
     pub(super) fn listen_until(&mut self, moment: Moment, board: &mut Board) -> anyhow::Result<()> {
         self.wait(moment, board, |_| false).map(|_| ())
@@ -99,7 +104,13 @@ impl Crew {
         }
     }
 
-    fn handle(&mut self, place: usize, message: FromWorker, board: &mut Board) -> anyhow::Result<()> {
+    /// Takes one thing that a worker said.
+    pub(super) fn handle(
+        &mut self,
+        place: usize,
+        message: FromWorker,
+        board: &mut Board,
+    ) -> anyhow::Result<()> {
         match message {
             FromWorker::Connected => self.said.connected += 1,
             FromWorker::Opened => self.said.opened += 1,
@@ -121,8 +132,8 @@ impl Crew {
                 board.handle_done(*totals)?;
             }
             FromWorker::Failed { .. } => unreachable!("`next` ends with it"),
-            FromWorker::Idle(_) | FromWorker::Left => {
-                bail!("worker {place} speaks of idle users, and there are none")
+            FromWorker::Idle(_) | FromWorker::Left | FromWorker::Stepped { .. } => {
+                bail!("worker {place} says what nobody asked it: {message:?}")
             }
         }
         Ok(())

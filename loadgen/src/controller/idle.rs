@@ -16,15 +16,12 @@ use crate::{
     clock::Moment,
     host::Reading,
     latency::Latencies,
-    link::{FromWorker, IdleConfig, IdleCounts, IdleTick, Order, ToWorker},
+    link::{ADDRESS_CONNECTIONS, FromWorker, IdleConfig, IdleCounts, IdleTick, Order, ToWorker},
     random::Random,
     report::{IdleReport, IdleRound},
     worker::FILES_SPARE,
 };
 
-/// Connections of one address: less than half of its 28,000 ports, because the kernel tries every second port first and
-/// then, once these are taken, all of them in vain at every connection.
-const ADDRESS_CONNECTIONS: u32 = 10_000;
 /// Users of one worker at most, however many files it may open.
 const WORKER_USERS_MAX: u64 = 50_000;
 /// From the start of the workers until the first user comes.
@@ -70,7 +67,7 @@ pub(crate) fn idle(flags: &IdleFlags) -> anyhow::Result<ExitCode> {
 }
 
 /// As few as the file limit of a process allows.
-fn workers(users: u32) -> u32 {
+pub(super) fn workers(users: u32) -> u32 {
     let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let each = limit.saturating_sub(FILES_SPARE).clamp(1, WORKER_USERS_MAX);
     u64::from(users).div_ceil(each) as u32

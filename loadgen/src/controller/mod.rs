@@ -11,6 +11,7 @@ mod history;
 mod idle;
 mod node;
 mod progress;
+mod storm;
 
 use std::{io::Write, net::ToSocketAddrs, path::PathBuf, process::ExitCode, rc::Rc, time::Duration};
 
@@ -19,6 +20,7 @@ use anyhow::{Context, ensure};
 pub(crate) use board::{Board, Measured};
 pub(crate) use idle::idle;
 pub(crate) use node::become_node;
+pub(crate) use storm::storm;
 
 use crate::{
     cli::{CheckFlags, OutputFlags, RunFlags, ShapeFlags},
@@ -161,6 +163,8 @@ impl Plot<'_> {
             secret: self.secret.clone(),
             tag: tag.to_owned(),
             users: self.users,
+            crowd: 0,
+            network: None,
             mix: self.shape.mix,
             load: self.load,
             forms: self.shape.form,

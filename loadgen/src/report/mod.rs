@@ -3,6 +3,7 @@
 mod html;
 mod idle;
 mod machine;
+mod storm;
 mod svg;
 
 use std::{collections::BTreeMap, fmt, fs, path::Path, process::ExitCode};
@@ -19,6 +20,7 @@ use crate::{
 };
 pub(crate) use idle::{IdleReport, IdleRound};
 use machine::Machine;
+pub(crate) use storm::{Footprint, PhaseReport, StepReport, StormReport};
 
 /// What users are promised outside an outage, in milliseconds.
 pub(crate) const P99_MAX_MS: f64 = 200.0;

@@ -15,16 +15,21 @@ use super::{
     user::{Link, Presence},
 };
 use crate::{
-    client::{Connection, dial},
+    client::{Connection, Endpoint, dial},
     clock::Moment,
 };
 
-const READ_BYTES: usize = 4 * 1024;
 /// Silence after which a node is given up: it answers a ping well before.
 const SILENCE_MAX: Duration = Duration::from_millis(IDLE_MILLIS_MAX + 5000);
 
-/// A user's life.
+/// A user's life, until all are to be away.
 pub(super) async fn live(worker: Rc<Worker>, place: usize, begin_after: Duration) {
+    worker.with(|state| state.desk.muster.tasks += 1);
+    come_and_go(&worker, place, begin_after).await;
+    worker.with(|state| state.desk.muster.tasks -= 1);
+}
+
+async fn come_and_go(worker: &Rc<Worker>, place: usize, begin_after: Duration) {
     sleep(begin_after).await;
     let (endpoint, form, name) = worker.with(|state| {
         let (user, config) = (&state.users[place], &state.desk.config);
@@ -37,11 +42,13 @@ pub(super) async fn live(worker: Rc<Worker>, place: usize, begin_after: Duration
             return;
         }
     };
-    loop {
-        let nonce = worker.with(|state| {
+    while !worker.with(|state| state.desk.muster.is_over) {
+        let (nonce, source) = worker.with(|state| {
             let random = &mut state.desk.random;
-            u128::from(random.next()) << 64 | u128::from(random.next())
+            let nonce = u128::from(random.next()) << 64 | u128::from(random.next());
+            (nonce, state.desk.config.source_of(place, state.users[place].connection_count()))
         });
+        let endpoint = Endpoint { source, ..endpoint.clone() };
         match dial(&endpoint, form, nonce.to_be_bytes()).await {
             Ok(Connection { reader, writer, codec }) => {
                 let link = Link { codec, writer: Some(writer) };
@@ -49,7 +56,7 @@ pub(super) async fn live(worker: Rc<Worker>, place: usize, begin_after: Duration
                     state.users[place].handle_open(&mut state.desk, link, token.clone());
                     state.dirty.push(place);
                 });
-                let code = read(&worker, place, reader).await;
+                let code = read(worker, place, reader, endpoint.read_buffer_bytes).await;
                 worker.with(|state| state.users[place].handle_lost(&mut state.desk, code));
             }
             Err(error) => worker.with(|state| {
@@ -67,10 +74,15 @@ pub(super) async fn live(worker: Rc<Worker>, place: usize, begin_after: Duration
 }
 
 /// Reads until the connection ends, and says how it did.
-async fn read(worker: &Rc<Worker>, place: usize, mut reader: impl AsyncReadRent) -> CloseCode {
+async fn read(
+    worker: &Rc<Worker>,
+    place: usize,
+    mut reader: impl AsyncReadRent,
+    buffer_bytes: usize,
+) -> CloseCode {
     // What came behind the response to the upgrade.
     let mut ended = handle(worker, place, &[]);
-    let mut buffer = Vec::with_capacity(READ_BYTES);
+    let mut buffer = Vec::with_capacity(buffer_bytes);
     while ended.is_none() {
         let Ok((result, filled)) = timeout(SILENCE_MAX, reader.read(buffer)).await else {
             return CloseCode::ABNORMAL;

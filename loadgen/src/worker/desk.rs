@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     clock::Moment,
+    latency::Latencies,
     link::WorkerConfig,
-    plan::{Plan, RoomIndex},
+    plan::{Plan, RoomIndex, RoomKind},
     random::Random,
     verify::{Book, Kind},
 };
@@ -31,6 +32,10 @@ pub(super) struct Desk {
     pub(super) retries: Vec<(Moment, usize, Pending)>,
     /// The start of the schedule.
     pub(super) start: Option<Moment>,
+    /// The schedule ends before this number.
+    pub(super) messages_due: u64,
+    /// Who is on the way, and how far a step of a storm is.
+    pub(super) muster: Muster,
     /// How far everybody has to read, once told.
     pub(super) heads: Option<Vec<(RoomIndex, u64)>>,
     pub(super) finishing: bool,
@@ -40,7 +45,8 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn new(config: WorkerConfig) -> anyhow::Result<Self> {
-        let plan = Rc::new(Plan::new(&config.tag, config.users, config.mix));
+        let plan = Rc::new(Plan::with_crowd(&config.tag, config.users, config.crowd, config.mix));
+        let messages_due = config.load.messages();
         let history = config.history.as_deref().map(History::create).transpose()?;
         let rooms = RoomNames { ids: vec![None; plan.rooms.len()], by_id: HashMap::new() };
         Ok(Self {
@@ -54,10 +60,21 @@ impl Desk {
             random: Random::from_system()?,
             retries: Vec::new(),
             start: None,
+            messages_due,
+            muster: Muster::default(),
             heads: None,
             finishing: false,
             last_fault: None,
         })
+    }
+
+    /// The rooms of these kinds that users of this worker make.
+    pub(super) fn own_rooms(&self, kinds: &[RoomKind]) -> Vec<RoomIndex> {
+        let is_own = |room: &RoomIndex| {
+            let room = self.plan.room(*room);
+            kinds.contains(&room.kind) && self.config.owns(room.members[0])
+        };
+        (0..self.plan.rooms.len() as u32).map(RoomIndex).filter(is_own).collect()
     }
 
     /// The node says that this room has this id. What it said before stands.
@@ -79,6 +96,40 @@ impl Desk {
     /// Ends the history. One that could not be written whole is none, and the run says so.
     pub(super) fn close_history(&mut self) -> anyhow::Result<()> {
         self.history.take().map_or(Ok(()), History::close).context("the history could not be written")
+    }
+}
+
+/// Users of this worker that come and go together.
+#[derive(Default)]
+pub(super) struct Muster {
+    /// Everybody is to be away: whose connection ends does not come back, and it is nobody's fault.
+    pub(super) is_over: bool,
+    /// Tasks of users: each ends when its user is to be away.
+    pub(super) tasks: u32,
+    /// Users that have a session.
+    pub(super) welcomed: u32,
+    /// Users that are caught up.
+    pub(super) live: u32,
+    /// When the step that goes on began.
+    pub(super) from: Moment,
+    /// When the last user was done with it.
+    pub(super) last: Moment,
+    /// How long each took.
+    pub(super) took: Latencies,
+}
+
+impl Muster {
+    /// A step begins at `from`.
+    pub(super) fn begin(&mut self, from: Moment) {
+        self.from = from;
+        self.last = from;
+        self.took.take_buckets();
+    }
+
+    /// A user is done with the step.
+    pub(super) fn count(&mut self, now: Moment) {
+        self.last = self.last.max(now);
+        self.took.record(now.since(self.from));
     }
 }
 

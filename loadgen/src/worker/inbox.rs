@@ -53,7 +53,7 @@ impl Inbox {
                 ToWorker::Settled { until } => state.desk.outage.end(until),
                 ToWorker::Until { heads } => state.desk.heads = Some(heads),
                 ToWorker::Finish => state.desk.finishing = true,
-                ToWorker::Open | ToWorker::Start { .. } => {}
+                ToWorker::Open | ToWorker::Start { .. } | ToWorker::Step(_) => {}
             });
         }
     }

@@ -11,6 +11,7 @@ mod inbox;
 mod log_reader;
 mod receipts;
 mod schedule;
+mod storm;
 mod tally;
 mod user;
 
@@ -29,7 +30,7 @@ use crate::{
     client::Signer,
     clock::Moment,
     link::{FromWorker, Order, ToWorker, WorkerConfig},
-    plan::UserIndex,
+    plan::{RoomKind, UserIndex},
 };
 
 use desk::Desk;
@@ -123,6 +124,7 @@ fn serve() -> anyhow::Result<()> {
     match order {
         Order::Idle(config) => runtime.block_on(idle::conduct(config, inbox)),
         Order::Run(config) => runtime.block_on(conduct(config, inbox)),
+        Order::Storm(config) => runtime.block_on(storm::conduct(config, inbox)),
     }
 }
 
@@ -131,6 +133,7 @@ fn raise_file_limit(order: &Order) -> anyhow::Result<()> {
     let (users, workers) = match order {
         Order::Idle(config) => (config.users, config.workers),
         Order::Run(config) => (config.users, config.workers),
+        Order::Storm(config) => (config.crowd, config.workers - 1),
     };
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -154,7 +157,7 @@ async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
     say(&FromWorker::Connected)?;
     monoio::spawn(schedule::tick_every_second(worker.clone()));
     let ToWorker::Open = inbox.next().await? else { bail!("expected to open rooms") };
-    schedule::open_rooms(&worker).await;
+    schedule::open_rooms(&worker, &[RoomKind::Direct, RoomKind::Group]).await;
     let wait_max = OPEN_WAIT_MAX;
     ensure!(worker.wait_until(wait_max, |state| state.is_opened()).await, worker.with(|s| s.missing()));
     say(&FromWorker::Opened)?;
@@ -167,7 +170,8 @@ async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
     let complete = worker.wait_until(DRAIN_WAIT_MAX, |state| state.has_seen(&heads)).await;
     say(&FromWorker::Drained { complete })?;
     Inbox::finish(&worker).await;
-    finish(&worker).await
+    tell_ends(&worker)?;
+    hand_over(&worker).await
 }
 
 async fn connect_all(worker: &Rc<Worker>, config: &WorkerConfig) -> anyhow::Result<()> {
@@ -198,20 +202,29 @@ async fn connect_all(worker: &Rc<Worker>, config: &WorkerConfig) -> anyhow::Resu
     Ok(())
 }
 
-/// Reads the logs and hands over everything.
-async fn finish(worker: &Rc<Worker>) -> anyhow::Result<()> {
+/// Where everybody stands that is online, or has left when all did.
+fn tell_ends(worker: &Rc<Worker>) -> io::Result<()> {
+    let ends: Vec<_> = worker.with(|state| {
+        let all_left = state.desk.muster.is_over;
+        let stayed = state.users.iter().filter(|user| match user.presence {
+            Presence::Live => true,
+            Presence::Offline => all_left,
+            Presence::Replaying | Presence::Stopped => false,
+        });
+        stayed.map(|user| (user.index, user.reader.stands().to_vec())).collect()
+    });
     worker.with(|state| {
         state.desk.tally.counts.unanswered = state.unanswered();
-        state.desk.tally.counts.online_at_end =
-            state.users.iter().filter(|user| user.presence == Presence::Live).count() as u64;
-    });
-    let ends: Vec<_> = worker.with(|state| {
-        let online = state.users.iter().filter(|user| user.presence == Presence::Live);
-        online.map(|user| (user.index, user.reader.stands().to_vec())).collect()
+        state.desk.tally.counts.online_at_end = ends.len() as u64;
     });
     for (user, stands) in ends {
         say(&FromWorker::End { user, stands })?;
     }
+    Ok(())
+}
+
+/// Reads the logs and hands over everything.
+async fn hand_over(worker: &Rc<Worker>) -> anyhow::Result<()> {
     log_reader::read_all(worker).await?;
     worker.with(|state| state.desk.close_history())?;
     let book = worker.with(|state| std::mem::take(&mut state.desk.book));

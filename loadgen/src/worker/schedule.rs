@@ -25,16 +25,11 @@ const CHORES_EVERY: Duration = Duration::from_millis(20);
 /// Of this many messages to a direct conversation, one names the user instead of the conversation.
 const NAMED_BY_USER: u64 = 4;
 
-/// Asks for all rooms that users of this worker make, spread over time, and waits for no answer.
-pub(super) async fn open_rooms(worker: &Rc<Worker>) {
-    let (rooms, config) = worker.with(|state| {
-        let plan = state.desk.plan.clone();
-        let rooms = (0..plan.rooms.len() as u32).map(RoomIndex);
-        let own: Vec<_> = rooms.filter(|room| state.desk.config.owns(plan.room(*room).members[0])).collect();
-        (own, state.desk.config.clone())
-    });
+/// Asks for all rooms of these kinds that users of this worker make, spread over time, and waits for no answer.
+pub(super) async fn open_rooms(worker: &Rc<Worker>, kinds: &[RoomKind]) {
+    let (rooms, config) = worker.with(|state| (state.desk.own_rooms(kinds), state.desk.config.clone()));
     let rate = config.load.messages_per_second.clamp(ROOMS_PER_SECOND_MIN, ROOMS_PER_SECOND_MIN * 2);
-    let pause = Duration::from_secs(1) * config.workers / rate;
+    let pause = Duration::from_secs(1) * config.senders() / rate;
     let start = Moment::now();
     for (number, room) in rooms.into_iter().enumerate() {
         sleep_until(start.after(pause * number as u32)).await;
@@ -48,15 +43,15 @@ pub(super) async fn send_on_time(worker: &Rc<Worker>, start: Moment) {
         state.desk.start = Some(start);
         state.desk.config.clone()
     });
-    let WorkerConfig { worker: first, workers, load, .. } = config;
+    let (senders, WorkerConfig { worker: first, load, .. }) = (config.senders(), config);
     let mut number = u64::from(first);
-    while number < load.messages() {
+    while number < worker.with(|state| state.desk.messages_due) {
         sleep_until(load.due(start, number)).await;
         worker.with(|state| {
             let now = Moment::now();
-            while number < load.messages() && load.due(start, number) <= now {
+            while number < state.desk.messages_due && load.due(start, number) <= now {
                 state.send_one(load.due(start, number), now);
-                number += u64::from(workers);
+                number += u64::from(senders);
             }
         });
     }
@@ -109,17 +104,17 @@ pub(super) async fn sleep_until(moment: Moment) {
 }
 
 impl State {
-    fn open_room(&mut self, index: RoomIndex) {
+    pub(super) fn open_room(&mut self, index: RoomIndex) {
         let plan = self.desk.plan.clone();
         let room = plan.room(index);
-        let place = (room.members[0].0 / self.desk.config.workers) as usize;
+        let place = self.desk.config.place_of(room.members[0]);
         let user = &mut self.users[place];
         match room.kind {
             RoomKind::Direct => {
                 let to = Target::User(plan.name(room.members[1]).clone());
                 user.offer_message(&mut self.desk, index, None, to);
             }
-            RoomKind::Group => {
+            RoomKind::Group | RoomKind::Hall => {
                 let message_id = user.message_id(&mut self.desk.random);
                 let create = Create {
                     title: plan.title(index),
@@ -137,6 +132,7 @@ impl State {
     fn send_one(&mut self, due: Moment, now: Moment) {
         let desk = &mut self.desk;
         desk.tally.lag.record(now.since(due), desk.outage.touches(due, now));
+        desk.tally.lag_now.record(now.since(due));
         desk.tally.counts.due += 1;
         let place = desk.random.below(self.users.len() as u64) as usize;
         let user = &mut self.users[place];
@@ -155,7 +151,7 @@ impl State {
         self.dirty.push(place);
     }
 
-    fn do_chores(&mut self, now: Moment) {
+    pub(super) fn do_chores(&mut self, now: Moment) {
         let ripe = self.desk.retries.extract_if(.., |(when, _, _)| *when <= now);
         let ripe: Vec<_> = ripe.collect();
         for (_, place, pending) in ripe {

@@ -70,6 +70,8 @@ pub(super) struct Tally {
     pub(super) back: Latencies,
     /// Deliveries of this second.
     pub(super) delivery_now: Latencies,
+    /// How late the messages of this second were sent.
+    pub(super) lag_now: Latencies,
     /// The counters at the last tick.
     reported: Counts,
     reported_errors: u64,
@@ -87,6 +89,7 @@ impl Tally {
             delivered: self.counts.delivered - self.reported.delivered,
             errors: errors - self.reported_errors,
             delivery: self.delivery_now.take_buckets(),
+            lag: self.lag_now.take_buckets(),
         };
         self.reported = self.counts;
         self.reported_errors = errors;

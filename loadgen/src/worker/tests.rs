@@ -54,6 +54,8 @@ impl Pair {
             secret: "0".repeat(64),
             tag: "test".to_owned(),
             users: USERS_MIN,
+            crowd: 0,
+            network: None,
             mix: Mix::default(),
             load: Load { messages_per_second: 1, seconds: 1, payload_bytes: 100 },
             forms,

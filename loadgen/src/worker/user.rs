@@ -124,7 +124,7 @@ impl User {
         let first_ping = Duration::from_millis(desk.random.below(PING_EVERY.as_millis() as u64));
         Self {
             index,
-            place: (index.0 / desk.config.workers) as usize,
+            place: desk.config.place_of(index),
             form: desk.config.forms.of(index),
             reader: Reader::new(&desk.plan.rooms_of(index)),
             presence: Presence::Offline,
@@ -148,6 +148,20 @@ impl User {
     /// It was told not to come back.
     pub(super) fn is_stopped(&self) -> bool {
         self.presence == Presence::Stopped
+    }
+
+    fn has_session(&self) -> bool {
+        matches!(self.presence, Presence::Replaying | Presence::Live)
+    }
+
+    /// Its heartbeat has no answer yet.
+    pub(super) fn awaits_pong(&self) -> bool {
+        self.in_flight.values().any(|asked| matches!(asked, Asked::Ping))
+    }
+
+    /// Its next heartbeat is due.
+    pub(super) fn hurry_ping(&mut self) {
+        self.next_ping = Moment::default();
     }
 
     /// How many WebSockets it has opened.
@@ -215,7 +229,7 @@ impl User {
 
     /// Writes what there is room for.
     fn pump(&mut self, desk: &mut Desk, now: Moment) {
-        if !matches!(self.presence, Presence::Replaying | Presence::Live) {
+        if !self.has_session() {
             return;
         }
         while self.in_flight.len() < IN_FLIGHT_MAX {
@@ -276,9 +290,17 @@ impl User {
 
     /// The connection ended. What was not answered is asked again, in order.
     pub(super) fn handle_lost(&mut self, desk: &mut Desk, code: CloseCode) {
-        *desk.tally.closes.entry(code.0).or_default() += 1;
+        let now = Moment::now();
         self.link = None;
-        self.lost_at.get_or_insert_with(Moment::now);
+        desk.muster.welcomed -= u32::from(self.has_session());
+        desk.muster.live -= u32::from(self.presence == Presence::Live);
+        if desk.muster.is_over {
+            self.presence = Presence::Offline;
+            self.in_flight.clear();
+            return desk.muster.count(now);
+        }
+        *desk.tally.closes.entry(code.0).or_default() += 1;
+        self.lost_at.get_or_insert(now);
         self.presence = if code.resumable() { Presence::Offline } else { Presence::Stopped };
         if self.presence == Presence::Stopped {
             desk.tally.counts.stopped += 1;
@@ -374,6 +396,7 @@ impl User {
 
     fn handle_welcome(&mut self, desk: &mut Desk, welcome: Welcome, now: Moment) {
         self.in_flight.remove(&welcome.id.0);
+        desk.muster.welcomed += 1;
         self.clock_ahead = welcome.now.0 as i64 - unix_now().0 as i64;
         if welcome.reset {
             let name = desk.plan.name(self.index);
@@ -398,6 +421,10 @@ impl User {
     fn enter_live(&mut self, desk: &mut Desk, now: Moment) {
         if let Some(lost_at) = self.lost_at.take() {
             desk.tally.back.record(now.since(lost_at));
+        }
+        if self.presence != Presence::Live {
+            desk.muster.live += 1;
+            desk.muster.count(now);
         }
         self.presence = Presence::Live;
         self.live_since = Some(now);

@@ -1,0 +1,222 @@
+//! The worker of a storm: does one step after another as it is told, the first one beside its schedule.
+//!
+//! Users are those of a run, with their cursors and their readers. A crowd is large, so nothing here looks at all of it
+//! more often than once a second; who has come and who has gone is counted as it happens.
+
+use std::{rc::Rc, time::Duration};
+
+use anyhow::bail;
+use monoio::{io::AsyncWriteRent, time::sleep};
+use protocol::command::Target;
+
+use super::{
+    CONNECT_WAIT_MAX, DRAIN_WAIT_MAX, OPEN_WAIT_MAX, State, Worker, connection, hand_over,
+    inbox::Inbox,
+    say,
+    schedule::{open_rooms, sleep_until, tick_every_second},
+    tell_ends,
+    user::Presence,
+};
+use crate::{
+    client::Signer,
+    clock::Moment,
+    link::{FromWorker, Parting, Step, ToWorker, WorkerConfig},
+    plan::RoomKind,
+};
+
+/// How often it is looked whether a step has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often the heartbeats of a crowd are looked at.
+const CHORES_EVERY: Duration = Duration::from_secs(1);
+/// How long all users of a crowd may take to leave.
+const PART_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Users whose heartbeats go out together when all are asked for one.
+const MARKS_AT_ONCE: usize = 256;
+/// Messages of a backlog in a second.
+const BACKLOG_PER_SECOND: u32 = 2000;
+
+/// The whole life of a worker.
+pub(super) async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
+    let worker = Rc::new(Worker {
+        signer: Signer::new(&config.secret),
+        state: std::cell::RefCell::new(State::new(config.clone())?),
+    });
+    if config.worker == 0 {
+        monoio::spawn(tick_every_second(worker.clone()));
+    } else {
+        monoio::spawn(beat(worker.clone()));
+    }
+    loop {
+        match inbox.next().await? {
+            ToWorker::Step(step) => {
+                let missing = take(&worker, step).await;
+                let (last, took) = worker.with(|state| {
+                    let muster = &mut state.desk.muster;
+                    (muster.last, muster.took.take_buckets())
+                });
+                say(&FromWorker::Stepped { last, missing: missing as u32, took })?;
+            }
+            ToWorker::Until { heads } => {
+                let complete = worker.wait_until(DRAIN_WAIT_MAX, |state| state.has_seen(&heads)).await;
+                say(&FromWorker::Drained { complete })?;
+                tell_ends(&worker)?;
+            }
+            ToWorker::Finish => return hand_over(&worker).await,
+            other => bail!("a storm has no such step: {other:?}"),
+        }
+    }
+}
+
+/// Heartbeats of a crowd.
+async fn beat(worker: Rc<Worker>) {
+    loop {
+        sleep(CHORES_EVERY).await;
+        worker.with(|state| state.do_chores(Moment::now()));
+    }
+}
+
+/// Does a step; says for how many it could not be done in time.
+async fn take(worker: &Rc<Worker>, step: Step) -> usize {
+    worker.with(|state| state.desk.muster.begin(Moment::now()));
+    match step {
+        Step::Gather { from, at_once } => gather(worker, from, at_once).await,
+        Step::Open => open(worker, &[RoomKind::Direct, RoomKind::Group]).await,
+        Step::OpenHalls => open(worker, &[RoomKind::Hall]).await,
+        Step::Start { at } => {
+            let worker = worker.clone();
+            monoio::spawn(async move { super::schedule::send_on_time(&worker, at).await });
+            0
+        }
+        Step::Mark => mark(worker).await,
+        Step::Backlog { each } => fill(worker, each).await,
+        Step::Part(parting) => part(worker, parting).await,
+        Step::Stop => {
+            worker.with(|state| state.desk.messages_due = 0);
+            worker.wait_until(DRAIN_WAIT_MAX, |state| state.unanswered() == 0).await;
+            let heads = worker.with(|state| state.desk.book.heads());
+            // The controller is gone when this cannot be said, and with it the process.
+            let _ = say(&FromWorker::Sent { heads });
+            worker.with(|state| state.unanswered() as usize)
+        }
+    }
+}
+
+/// Everybody comes online: the next one when fewer than `at_once` are on their way.
+async fn gather(worker: &Rc<Worker>, from: Moment, at_once: u32) -> usize {
+    let count = worker.with(|state| {
+        state.desk.muster.is_over = false;
+        state.desk.muster.begin(from);
+        state.users.len()
+    });
+    sleep_until(from).await;
+    for place in 0..count {
+        while place as u32 - worker.with(|state| state.desk.muster.welcomed).min(place as u32) >= at_once {
+            if Moment::now().since(from) > CONNECT_WAIT_MAX {
+                return count - worker.with(|state| state.desk.muster.live) as usize;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        monoio::spawn(connection::live(worker.clone(), place, Duration::ZERO));
+    }
+    let live = |worker: &Rc<Worker>| worker.with(|state| state.desk.muster.live) as usize;
+    while live(worker) < count && Moment::now().since(from) < CONNECT_WAIT_MAX {
+        sleep(LOOK_EVERY).await;
+    }
+    count - live(worker)
+}
+
+/// Rooms are made, and everybody knows; those of other workers see to it themselves.
+async fn open(worker: &Rc<Worker>, kinds: &[RoomKind]) -> usize {
+    open_rooms(worker, kinds).await;
+    let is_opened = |state: &mut State| state.unanswered() == 0;
+    if worker.wait_until(OPEN_WAIT_MAX, is_opened).await { 0 } else { 1 }
+}
+
+/// A heartbeat of everybody, so that nobody's cursor is older than now. Those who know no room yet wait for it first.
+async fn mark(worker: &Rc<Worker>) -> usize {
+    let count = worker.with(|state| state.users.len());
+    let unopened =
+        |state: &State, place: usize| state.users[place].reader.stands().iter().any(|stand| stand.seen == 0);
+    let deadline = Moment::now().after(OPEN_WAIT_MAX);
+    for place in 0..count {
+        while worker.with(|state| unopened(state, place)) {
+            if Moment::now() >= deadline {
+                return count - place;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        worker.with(|state| {
+            state.users[place].hurry_ping();
+            if state.users[place].ping_if_due(Moment::now()) {
+                state.dirty.push(place);
+            }
+        });
+        if place % MARKS_AT_ONCE == MARKS_AT_ONCE - 1 {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+    let late = |state: &mut State| {
+        let awaits = |user: &&super::User| user.presence == Presence::Live && user.awaits_pong();
+        state.users.iter().filter(awaits).count()
+    };
+    while worker.with(late) > 0 && Moment::now() < deadline {
+        sleep(CHORES_EVERY).await;
+    }
+    worker.with(late)
+}
+
+/// Messages for a crowd, in turns over its rooms. They are no part of the schedule.
+async fn fill(worker: &Rc<Worker>, each: u32) -> usize {
+    let halls = worker.with(|state| state.desk.own_rooms(&[RoomKind::Hall]));
+    let (start, pause) = (Moment::now(), Duration::from_secs(1) / BACKLOG_PER_SECOND);
+    let rounds = (0..each).flat_map(|_| halls.iter());
+    for (number, hall) in rounds.enumerate() {
+        sleep_until(start.after(pause * number as u32)).await;
+        worker.with(|state| {
+            let Some(conversation) = state.desk.rooms.id(*hall) else { return };
+            let writer = state.desk.plan.room(*hall).members[0];
+            let place = state.desk.config.place_of(writer);
+            let target = Target::Conversation(conversation);
+            state.users[place].offer_message(&mut state.desk, *hall, None, target);
+            state.dirty.push(place);
+        });
+    }
+    worker.wait_until(DRAIN_WAIT_MAX, |state| state.unanswered() == 0).await;
+    0
+}
+
+/// Everybody leaves at once.
+async fn part(worker: &Rc<Worker>, parting: Parting) -> usize {
+    let count = worker.with(|state| {
+        state.desk.muster.is_over = true;
+        state.users.len()
+    });
+    let deadline = Moment::now().after(PART_WAIT_MAX);
+    // Whose socket is being written to is told in the next round.
+    while worker.with(|state| state.desk.muster.tasks) > 0 && Moment::now() < deadline {
+        for place in 0..count {
+            leave(worker, place, parting).await;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    worker.with(|state| state.desk.muster.tasks) as usize
+}
+
+async fn leave(worker: &Rc<Worker>, place: usize, parting: Parting) {
+    let writer = worker.with(|state| {
+        let link = state.users[place].link.as_mut()?;
+        match parting {
+            Parting::Close if link.codec.is_open() => {
+                link.codec.close();
+                state.dirty.push(place);
+                None
+            }
+            Parting::Close => None,
+            Parting::Drop => link.writer.take(),
+        }
+    });
+    if let Some(mut writer) = writer {
+        // What can go wrong here is that it has ended already.
+        let _ = writer.shutdown().await;
+    }
+}
