@@ -3,6 +3,7 @@
 //! A compaction is complete in the moment in which its file is renamed: whoever finds the `.cold` needs nothing else of that segment.
 //! What is left of one that was broken off ends in `.new`, and is written over by the next.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -30,14 +31,22 @@ const PIECE_BYTES: usize = 1 << 20;
 
 const REST: u32 = 1;
 
-/// A segment that a shard wants to have written anew: [`Command::Compacted`] follows.
-pub struct Job {
-    /// Of which log.
-    pub log: u16,
-    /// Which, and what is kept of it.
-    pub job: CompactionJob,
-    /// Who wants it.
-    pub inbox: Inbox,
+/// What a shard wants of the thread.
+pub enum Job {
+    /// A segment written anew: [`Command::Compacted`] follows.
+    Compact {
+        /// Of which log.
+        log: u16,
+        /// Which, and what is kept of it.
+        job: CompactionJob,
+        /// Who wants it.
+        inbox: Inbox,
+    },
+    /// Nobody reads the segment any more that was written anew last: its blocks are freed here, which takes long.
+    Release {
+        /// Of which log.
+        log: u16,
+    },
 }
 
 /// The thread, as the node holds it.
@@ -72,13 +81,22 @@ impl Compactor {
 
 fn work(directory: &Path, access: Access, jobs: &Receiver<Job>, enough: &AtomicBool) {
     let mut failing = false;
-    while let Ok(Job { log, job, inbox }) = jobs.recv() {
+    // By log: files whose names are gone. Whoever closes one last frees its blocks.
+    let mut superseded = HashMap::new();
+    while let Ok(job) = jobs.recv() {
+        let (log, job, inbox) = match job {
+            Job::Compact { log, job, inbox } => (log, job, inbox),
+            Job::Release { log } => {
+                superseded.remove(&log);
+                continue;
+            }
+        };
         let directory = log_directory(directory, log);
         let made = write_cold(&directory, access, &job, enough);
         let segment = segment_file_name(job.base);
         match &made {
             Ok(Some(_)) => {
-                remove_superseded(&directory, job.base);
+                superseded.insert(log, remove_superseded(&directory, job.base));
                 failing = false;
             }
             Ok(None) => tracing::error!(
@@ -98,11 +116,15 @@ fn work(directory: &Path, access: Access, jobs: &Receiver<Job>, enough: &AtomicB
     }
 }
 
-/// What the cold segment was made from. The start removes what could not be removed here.
-fn remove_superseded(directory: &Path, base: u64) {
-    for name in [segment_file_name(as_appended(base)), index_file_name(base)] {
-        let _ = fs::remove_file(directory.join(name));
+/// Removes what the cold segment was made from; the start removes what could not be removed here. The files, still open.
+fn remove_superseded(directory: &Path, base: u64) -> Vec<File> {
+    let paths =
+        [segment_file_name(as_appended(base)), index_file_name(base)].map(|name| directory.join(name));
+    let files = paths.iter().filter_map(|path| File::open(path).ok()).collect();
+    for path in &paths {
+        let _ = fs::remove_file(path);
     }
+    files
 }
 
 /// Writes the cold segment in place of the one at the job's base; `None` when that is damaged.

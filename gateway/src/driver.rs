@@ -312,7 +312,7 @@ impl Driver {
                 self.ask(Care::Quarantine(DamagedPlace { log, base, offset, bytes }));
             }
             Action::Compact { log, job } => {
-                let job = compaction::Job { log, job, inbox: self.inbox.clone() };
+                let job = compaction::Job::Compact { log, job, inbox: self.inbox.clone() };
                 assert!(self.compactions.send(job).is_ok(), "the thread lives as long as its senders");
             }
             Action::Release { log, base } => self.release(log, base),
@@ -385,6 +385,8 @@ impl Driver {
         for file in [Some(buffered), direct, index].into_iter().flatten() {
             self.ring.remove_file(file);
         }
+        let released = compaction::Job::Release { log };
+        assert!(self.compactions.send(released).is_ok(), "the thread lives as long as its senders");
     }
 
     /// Reads a record; past the page cache with the whole blocks around it.

@@ -320,6 +320,16 @@ fn start_shards(common: &Common, starting: Vec<ShardStart>) -> anyhow::Result<St
     Ok((threads, inboxes))
 }
 
+fn shard_config(common: &Common) -> ShardConfig {
+    ShardConfig {
+        connections_max: common.layout.connections_each,
+        policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: common.config.origins.clone() },
+        mail_per_turn: MAIL_PER_TURN,
+        drain_seconds: common.config.drain.as_secs(),
+        compaction: CompactionPolicy { after_ms: common.config.compact_after.map(millis), keep_ms: None },
+    }
+}
+
 fn shard_thread(
     common: Common,
     start: ShardStart,
@@ -353,13 +363,7 @@ fn shard_thread(
         id,
         places: common.places.clone(),
         starts: common.starts.clone(),
-        config: ShardConfig {
-            connections_max: common.layout.connections_each,
-            policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: common.config.origins.clone() },
-            mail_per_turn: MAIL_PER_TURN,
-            drain_seconds: common.config.drain.as_secs(),
-            compaction: CompactionPolicy { after_ms: common.config.compact_after.map(millis), keep_ms: None },
-        },
+        config: shard_config(&common),
         mail: Mailboxes::new(common.mesh.clone(), id),
         logs: owned,
         verifier: common.verifier.clone(),

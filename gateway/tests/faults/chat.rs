@@ -1,6 +1,10 @@
 //! A client that keeps to the protocol, with tungstenite's codec and ours for nothing.
 
-use std::{collections::VecDeque, net::TcpStream};
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write},
+    net::TcpStream,
+};
 
 use protocol::ids::{MessageId, UnixMillis};
 use serde_json::{Value, json};
@@ -19,9 +23,40 @@ pub(crate) enum Received {
     Gone,
 }
 
+/// A stream that goes on where it was interrupted. A process that was stopped and continued hears of it in whatever call it waits in,
+/// if the socket has a timeout: signal(7), "Interruption of system calls by stop signals".
+struct Undisturbed(TcpStream);
+
+impl Undisturbed {
+    fn again<T>(&mut self, mut call: impl FnMut(&mut TcpStream) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match call(&mut self.0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Read for Undisturbed {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.again(|stream| stream.read(into))
+    }
+}
+
+impl Write for Undisturbed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.again(|stream| stream.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.again(TcpStream::flush)
+    }
+}
+
 /// A session.
 pub(crate) struct Chat {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Undisturbed>,
     next_id: u64,
     /// Frames that came while another was waited for.
     unread: VecDeque<Value>,
@@ -55,7 +90,7 @@ impl Chat {
         stream.set_nodelay(true).expect("a socket of ours");
         let request = format!("ws://{}/v1/connect", node.listen).into_client_request().expect("a URL");
         let config = WebSocketConfig::default().read_buffer_size(16 << 10).write_buffer_size(0);
-        let (socket, _) = tungstenite::client::client_with_config(request, stream, Some(config))
+        let (socket, _) = tungstenite::client::client_with_config(request, Undisturbed(stream), Some(config))
             .expect("it takes the upgrade");
         Self { socket, next_id: 1, unread: VecDeque::new(), welcome: Value::Null }
     }
@@ -140,11 +175,9 @@ impl Chat {
                     return Received::Closed(frame.map_or(1005, |frame| frame.code.into()));
                 }
                 Ok(_) => {}
-                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     panic!("nothing comes any more")
                 }
-                // A process that was stopped and goes on hears of it here: signal(7), sockets with a timeout.
-                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     // Shown when the test fails.
                     eprintln!("a connection ended without a close frame: {error}");
