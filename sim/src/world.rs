@@ -39,6 +39,9 @@ const EXPIRY_SLACK_MS: u64 = 2_500;
 /// session that catches up waits a minute.
 const REST_MICROS: u64 = 240_000_000;
 
+/// By when what became durable has reached every client that reads, in microseconds: shards mail each other within a few milliseconds.
+const MAIL_MICROS: u64 = 100_000;
+
 /// Sets the dice of revocations apart from those of everything else.
 const REVOKING: u64 = 0x7265_766f_6b65;
 
@@ -161,6 +164,8 @@ pub(crate) struct World {
     pub(crate) index_reads: u32,
     compactions: u32,
     pub(crate) rebuilds: u32,
+    /// When something last became durable.
+    stored_at: u64,
     pub(crate) expired: u64,
     pub(crate) revoked: u64,
     pub(crate) digest: u64,
@@ -241,6 +246,7 @@ impl World {
             index_reads: 0,
             compactions: 0,
             rebuilds: 0,
+            stored_at: 0,
             expired: 0,
             revoked: 0,
             digest: 0,
@@ -295,6 +301,7 @@ impl World {
 
     fn is_at_rest(&self) -> bool {
         self.now > BUSY_MICROS + 3_000_000
+            && self.now > self.stored_at + MAIL_MICROS
             && self.node.as_ref().is_some_and(|node| node.shards.iter().all(Shard::is_live))
             && self.clients.iter().all(Client::is_settled)
             && self.net.pipes.iter().all(|pipe| pipe.server_ended || pipe.to_client.is_empty())
@@ -358,6 +365,7 @@ impl World {
 
     /// Tells the oracle what a batch made durable.
     fn enter(&mut self, batch: &WriteBatch) {
+        self.stored_at = self.now;
         let mut at = storage_log::format::BATCH_HEADER_BYTES;
         while let Ok(record) =
             storage_log::Record::parse(&batch.buffer.bytes()[at..], batch.segment + batch.offset + at as u64)
