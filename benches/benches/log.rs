@@ -49,6 +49,7 @@ fn recovery_scan(c: &mut Criterion) {
         geometry: Geometry::of_blocks(BLOCK_BYTES_MIN),
         tail_bytes_max: 0,
         kinds: KINDS,
+        segment_ms_max: None,
     };
     let mut log = empty_log(0);
     let mut bytes = Vec::new();

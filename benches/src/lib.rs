@@ -36,6 +36,7 @@ pub fn empty_log(tail_bytes_max: usize) -> Log {
             geometry: Geometry::of_blocks(BLOCK_BYTES_MIN),
             tail_bytes_max,
             kinds: KINDS,
+            segment_ms_max: None,
         },
         1,
     );

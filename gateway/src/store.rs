@@ -167,6 +167,7 @@ impl Store {
             geometry: self.geometry,
             tail_bytes_max: TAIL_BYTES,
             kinds: KINDS,
+            segment_ms_max: None,
         };
         let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
         let (recovered, recent) = scan(&config, Start { epoch, seed, now }, &directory, &mut segments)?;

@@ -41,7 +41,14 @@ impl Chat {
         let places = Arc::new(Places { store: [1; 16], key: [2; 32], logs: 1, shards: 1 });
         let geometry = Geometry::of_blocks(BLOCK_BYTES_MIN);
         let Geometry { block_bytes, segment_bytes, .. } = geometry;
-        let config = LogConfig { store: [1; 16], number: 0, geometry, tail_bytes_max, kinds: KINDS };
+        let config = LogConfig {
+            store: [1; 16],
+            number: 0,
+            geometry,
+            tail_bytes_max,
+            kinds: KINDS,
+            segment_ms_max: None,
+        };
         let mut scan = Scan::new(config, 1);
         scan.open_segment(
             0,

@@ -30,7 +30,14 @@ pub(crate) struct Node {
 }
 
 pub(crate) fn log_config(places: &Places, geometry: Geometry, number: u16) -> LogConfig {
-    LogConfig { store: places.store, number, geometry, tail_bytes_max: TAIL_BYTES, kinds: KINDS }
+    LogConfig {
+        store: places.store,
+        number,
+        geometry,
+        tail_bytes_max: TAIL_BYTES,
+        kinds: KINDS,
+        segment_ms_max: None,
+    }
 }
 
 impl Node {

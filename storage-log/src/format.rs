@@ -252,6 +252,8 @@ pub mod index_at {
     pub const COLD_END: Range<usize> = 108..112;
     /// In a cold segment: what was stored before is not in home streams any more, milliseconds since 1970.
     pub const COLD_FROM: Range<usize> = 112..120;
+    /// In a cold segment: links into the first linked kind may be gone from records below this position.
+    pub const COLD_LINKS_FROM: Range<usize> = 120..128;
 }
 
 /// A snapshot, by field: of its blocks, and of its footer.

@@ -36,6 +36,9 @@ pub struct LogConfig {
     pub tail_bytes_max: usize,
     /// What its kinds of streams are.
     pub kinds: Kinds,
+    /// A segment is left for the next one so long after its first record, in milliseconds, full or not: retention acts on what is
+    /// sealed. `None`: when it is full.
+    pub segment_ms_max: Option<u64>,
 }
 
 /// A record before it has a sequence.
@@ -160,8 +163,12 @@ pub struct Log {
     idle_since: Option<u64>,
     /// `at` of the newest record.
     pub(crate) clock: u64,
+    /// `at` of the first record of the newest segment; 0 when it has none.
+    pub(crate) segment_began: u64,
     /// Home streams hold nothing that was stored before, but for their newest records.
     pub(crate) kept_from: u64,
+    /// The first linked kind has lost links to records below this position, or may have.
+    pub(crate) links_kept_from: u64,
     spare: Spare,
     pub(crate) schedule: Schedule,
     pub(crate) runs: Vec<Run>,
@@ -192,7 +199,9 @@ impl Log {
             marked: true,
             idle_since: None,
             clock: 0,
+            segment_began: 0,
             kept_from: 0,
+            links_kept_from: 0,
             spare: Spare::wanted(),
             schedule: Schedule::default(),
             runs: Vec::new(),
@@ -255,6 +264,13 @@ impl Log {
         self.kept_from
     }
 
+    /// Links of the first kind to records below this position may not be there any more: what follows such a stream from before
+    /// has missed something, perhaps.
+    #[must_use]
+    pub fn links_kept_from(&self) -> u64 {
+        self.links_kept_from
+    }
+
     /// The log's clock: the newest `at`, and at least `now`.
     #[must_use]
     pub fn clock(&self, now: u64) -> u64 {
@@ -295,10 +311,14 @@ impl Log {
             }
         }
         let bytes = group.iter().map(|draft| record_bytes(draft.payload.len(), draft.links.len())).sum();
-        if let Some(refusal) = self.make_room(bytes) {
+        let is_old = self.config.segment_ms_max.is_some_and(|max| self.segment_began + max <= now);
+        if let Some(refusal) = self.make_room(bytes, self.segment_began > 0 && is_old) {
             return refusal;
         }
         self.clock = self.clock.max(now);
+        if self.segment_began == 0 {
+            self.segment_began = self.clock;
+        }
         let first_position = self.next_position;
         let lsn = self.open.as_ref().expect("make_room leaves an open batch").next_lsn();
         let location = Location::new(lsn, record_bytes(group[0].payload.len(), group[0].links.len()));
@@ -342,9 +362,11 @@ impl Log {
         self.next_position += 1;
     }
 
-    /// Leaves an open batch that takes `bytes` of records, or says why there is none.
-    fn make_room(&mut self, bytes: usize) -> Option<Answer> {
-        if self.open.as_ref().is_some_and(|open| open.fits(bytes)) {
+    /// Leaves an open batch that takes `bytes` of records, or says why there is none. In the next segment, if that is made and
+    /// this one `is_old`.
+    fn make_room(&mut self, bytes: usize, is_old: bool) -> Option<Answer> {
+        let leave = is_old && self.spare.is_ready();
+        if !leave && self.open.as_ref().is_some_and(|open| open.fits(bytes)) {
             return None;
         }
         let waiting: usize = self.closed.iter().map(Batch::bytes_len).sum();
@@ -352,7 +374,7 @@ impl Log {
             return Some(Answer::Busy);
         }
         let end_lsn = self.open.as_ref().map_or(self.end_lsn, Batch::end_lsn);
-        let roll = !self.is_room_at(end_lsn, bytes);
+        let roll = leave || !self.is_room_at(end_lsn, bytes);
         if roll && let Some(refusal) = self.spare.refusal() {
             return Some(refusal);
         }
@@ -361,6 +383,7 @@ impl Log {
         if roll {
             self.end_lsn = self.segment_after(end_lsn) + SEGMENT_HEADER_BYTES as u64;
             self.spare = Spare::wanted();
+            self.segment_began = 0;
         }
         self.index.begin_segment(self.end_lsn, self.next_position);
         let (geometry, buffer) = (self.config.geometry, self.buffers.take());
@@ -447,7 +470,7 @@ impl Log {
             // A clock that jumps makes it early, never late.
             let idle_ms = self.idle_since.get_or_insert(now).abs_diff(now);
             if idle_ms >= MARK_AFTER_MS {
-                let refused = self.make_room(0);
+                let refused = self.make_room(0, false);
                 assert_eq!(refused, None, "a mark is wanted only where there is room");
             }
         }

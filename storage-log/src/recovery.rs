@@ -238,6 +238,7 @@ impl Scan {
             return Err(contradiction);
         }
         if self.geometry.offset_of(header.lsn) == SEGMENT_HEADER_BYTES as u64 {
+            self.log.segment_began = header.at;
             let end = SegmentEnd { end_lsn: self.lsn, previous: self.log.previous };
             self.log.index.end_segment_before(header.lsn, end);
         }
@@ -325,7 +326,8 @@ impl Scan {
         if !there.is_empty() {
             self.torn = Some(Torn { lsn: beyond.from, bytes: lsn + there.len() as u64 - beyond.from });
         }
-        // While there was room for the largest batch, none went to the spare; what a torn one left is at its front.
+        // While there was room for the largest batch and the segment was young, none went to the spare; what a torn one left is at
+        // its front.
         let unused = is_spare && self.geometry.fits_at(self.lsn, self.geometry.batch_bytes_max);
         Ok(Fed { consumed: bytes.len(), ended: to_end || unused })
     }
@@ -386,6 +388,7 @@ impl Scan {
             footer.next_position - footer.first_position
         };
         self.log.kept_from = self.log.kept_from.max(footer.kept_from());
+        self.log.links_kept_from = self.log.links_kept_from.max(footer.links_kept_from());
         self.log.next_position = footer.next_position;
         self.log.previous = footer.end.previous;
         self.log.clock = self.log.clock.max(footer.clock());

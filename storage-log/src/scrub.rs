@@ -66,7 +66,8 @@ mod tests {
         let kind = StreamKind;
         let kinds = Kinds { home: kind(1), last: [kind(2), kind(3)], linked: [kind(4), kind(5)] };
         let geometry = Geometry::of_blocks(512);
-        let config = LogConfig { store: [7; 16], number: 3, geometry, tail_bytes_max: 0, kinds };
+        let config =
+            LogConfig { store: [7; 16], number: 3, geometry, tail_bytes_max: 0, kinds, segment_ms_max: None };
         let progress = ScrubProgress { next_base: 1 << 40, begun: 5, ended: 9 };
         let bytes = progress.encode(&config);
         assert_eq!(ScrubProgress::parse(&bytes, &config), Some(progress));

@@ -85,7 +85,7 @@ impl Data {
     #[must_use]
     pub fn config(&self, number: u16) -> LogConfig {
         let StoreFacts { id, geometry, .. } = self.facts;
-        LogConfig { store: id, number, geometry, tail_bytes_max: 0, kinds: KINDS }
+        LogConfig { store: id, number, geometry, tail_bytes_max: 0, kinds: KINDS, segment_ms_max: None }
     }
 
     /// The segments of a log, in order. Files of other names are left alone.

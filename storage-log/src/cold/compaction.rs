@@ -3,7 +3,7 @@
 use crate::format::{FEED_BYTES, INDEX_FOOTER_BYTES, RECORD_ALIGN, SEGMENT_HEADER_BYTES, put, segment_at};
 use crate::glance::Glance;
 use crate::index::block::{BlockWriter, INDEX_BLOCK_BYTES, Pieces};
-use crate::index::file::{ColdFacts, IndexFooter, SealedSegment, tail_bytes};
+use crate::index::file::{IndexFooter, SealedSegment, tail_bytes};
 use crate::index::postings::{List, Posting};
 use crate::index::resident::Chain;
 use crate::index::{Role, SnapshotFooter};
@@ -75,10 +75,8 @@ impl<E> Compaction<'_, E> {
         }
         let base = rewritten(self.footer.base);
         let (moved, end) = plan.places();
+        let footer = self.footer.of_cold(base, plan.facts_of(&moved, end));
         drop(plan);
-        let from = retention.home_from.max(self.footer.cold.from);
-        let cold = ColdFacts { records: moved.len() as u32, end: end as u32, from };
-        let footer = self.footer.of_cold(base, cold);
         self.write_header(&footer)?;
         if !self.write_records(&moved, base)? {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! What a segment that is written anew keeps, and where that will stand.
 
 use crate::format::{RECORD_ALIGN, SEGMENT_HEADER_BYTES};
-use crate::index::file::IndexFooter;
+use crate::index::file::{ColdFacts, IndexFooter};
 use crate::index::resident::Home;
 use crate::index::{Blocks, Residents, Role, SnapshotFooter};
 use crate::log::LogConfig;
@@ -79,11 +79,24 @@ pub(super) struct Plan {
     footer: IndexFooter,
     retention: Retention,
     facts: Vec<Fact>,
+    /// Position after the newest record of which the links of the first kind are not kept.
+    links_from: u64,
 }
 
 impl Plan {
     pub(super) fn new(config: LogConfig, footer: IndexFooter, retention: Retention) -> Self {
-        Self { config, footer, retention, facts: Vec::new() }
+        let links_from = if footer.clock < retention.linked_from[0] {
+            footer.next_position
+        } else {
+            footer.cold.links_from
+        };
+        Self { config, footer, retention, facts: Vec::new(), links_from }
+    }
+
+    /// What the segment is to say of itself, beside what stands in it.
+    pub(super) fn facts_of(&self, moved: &[Moved], end: u64) -> ColdFacts {
+        let from = self.retention.home_from.max(self.footer.cold.from);
+        ColdFacts { records: moved.len() as u32, end: end as u32, from, links_from: self.links_from }
     }
 
     /// Takes note of a record of the segment, in the order in which they stand.
@@ -91,6 +104,9 @@ impl Plan {
         let mut flags = if record.is_for_links() { 0 } else { AT_HOME };
         if record.at() < self.retention.home_from {
             flags |= EXPIRED;
+        }
+        if record.at() < self.retention.linked_from[0] {
+            self.links_from = self.links_from.max(record.position() + 1);
         }
         for link in record.links() {
             if let Some(Role::Linked(number)) = self.config.kinds.role(link.kind)

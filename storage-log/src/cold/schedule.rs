@@ -12,14 +12,41 @@ use super::plan::Retention;
 pub struct CompactionPolicy {
     /// A sealed segment becomes cold so long after its newest record, in milliseconds; `None`: never.
     pub after_ms: Option<u64>,
-    /// Messages, and links to them, are kept for so long, in milliseconds; `None`: for ever.
+    /// Home streams keep their records for so long, in milliseconds, and links to them of the first kind go with them; `None`: for
+    /// ever.
     pub keep_ms: Option<u64>,
+    /// Links of the first kind are kept for so long, in milliseconds, if that is less; `None`: as long as what they lead to.
+    pub keep_links_ms: Option<u64>,
+    /// All of the log is to take so many bytes of the disk: when it takes more, the oldest segment is expired; `None`: as it comes.
+    pub keep_bytes: Option<u64>,
 }
 
 impl CompactionPolicy {
-    fn retention(&self, now: u64) -> Retention {
-        let from = self.keep_ms.map_or(0, |keep| now.saturating_sub(keep));
-        Retention { home_from: from, linked_from: [from, 0] }
+    fn retention(&self, now: u64, sealed: &[SealedSegment], segment_bytes: u64) -> Retention {
+        let since = |keep: Option<u64>| keep.map_or(0, |keep| now.saturating_sub(keep));
+        let from = since(self.keep_ms).max(self.from_by_size(sealed, segment_bytes));
+        Retention { home_from: from, linked_from: [from.max(since(self.keep_links_ms)), 0] }
+    }
+
+    /// The time after the newest record that has to go for the log to take no more bytes than it may. What is written in, and the
+    /// spare, are always there.
+    fn from_by_size(&self, sealed: &[SealedSegment], segment_bytes: u64) -> u64 {
+        let Some(keep) = self.keep_bytes else {
+            return 0;
+        };
+        let mut taken = 2 * segment_bytes;
+        let too_many = sealed.iter().rev().find(|sealed| {
+            taken += sealed.bytes_on_disk(segment_bytes);
+            taken > keep && !sealed.is_expired()
+        });
+        too_many.map_or(0, |sealed| sealed.clock + 1)
+    }
+}
+
+impl SealedSegment {
+    /// Whether no record of it is in its home stream any more, nor linked to by the first kind.
+    fn is_expired(&self) -> bool {
+        self.kept_from() > self.clock && self.has_no_links()
     }
 }
 
@@ -67,13 +94,15 @@ impl Log {
         if self.schedule.under_way.is_some() || !self.is_healthy() {
             return None;
         }
-        let retention = policy.retention(now);
+        let segment_bytes = self.geometry().segment_bytes;
+        let retention = policy.retention(now, self.index.all_sealed(), segment_bytes);
         let is_due = |sealed: &&SealedSegment| {
             let is_cold =
                 policy.after_ms.is_some_and(|after| sealed.is_appended() && sealed.clock + after <= now);
             // Every record of it is too old, and they are still there.
-            let is_expired = sealed.clock < retention.home_from && sealed.kept_from() <= sealed.clock;
-            (is_cold || is_expired) && !self.schedule.left_alone.contains(&sealed.base)
+            let has_records = sealed.clock < retention.home_from && sealed.kept_from() <= sealed.clock;
+            let has_links = sealed.clock < retention.linked_from[0] && !sealed.has_no_links();
+            (is_cold || has_records || has_links) && !self.schedule.left_alone.contains(&sealed.base)
         };
         let base = self.index.all_sealed().iter().find(is_due)?.base;
         self.schedule.under_way = Some(base);
@@ -99,6 +128,7 @@ impl Log {
     /// A sealed segment was written anew, asked for or not.
     pub fn replace_segment(&mut self, sealed: SealedSegment) {
         self.kept_from = self.kept_from.max(sealed.kept_from());
+        self.links_kept_from = self.links_kept_from.max(sealed.links_kept_from());
         self.index.replace_sealed(sealed);
     }
 

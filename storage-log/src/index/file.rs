@@ -48,7 +48,9 @@ pub struct SealedSegment {
     pub(crate) first_position: u64,
     /// Where in the file its blocks begin: behind the records of a cold segment.
     pub(crate) blocks_at: u64,
+    next_position: u64,
     kept_from: u64,
+    links_kept_from: u64,
     /// The log's clock when it was sealed.
     pub(crate) clock: u64,
     fences: Box<[u32]>,
@@ -139,6 +141,8 @@ pub(crate) struct ColdFacts {
     pub(crate) end: u32,
     /// What was stored before is not in home streams any more, milliseconds since 1970.
     pub(crate) from: u64,
+    /// Links into the first kind of linked streams may be gone from records below this position.
+    pub(crate) links_from: u64,
 }
 
 impl IndexFooter {
@@ -171,6 +175,7 @@ impl IndexFooter {
                 records: read_u32(bytes, index_at::COLD_RECORDS),
                 end: read_u32(bytes, index_at::COLD_END),
                 from: read_u64(bytes, index_at::COLD_FROM),
+                links_from: read_u64(bytes, index_at::COLD_LINKS_FROM),
             },
             blocks_at: 0,
         })
@@ -197,6 +202,7 @@ impl IndexFooter {
         put(&mut bytes, index_at::COLD_RECORDS, &self.cold.records.to_le_bytes());
         put(&mut bytes, index_at::COLD_END, &self.cold.end.to_le_bytes());
         put(&mut bytes, index_at::COLD_FROM, &self.cold.from.to_le_bytes());
+        put(&mut bytes, index_at::COLD_LINKS_FROM, &self.cold.links_from.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[index_at::CHECKSUM.end..]);
         put(&mut bytes, index_at::CHECKSUM, &checksum.to_le_bytes());
         bytes
@@ -223,6 +229,13 @@ impl IndexFooter {
     #[must_use]
     pub fn kept_from(&self) -> u64 {
         self.cold.from
+    }
+
+    /// Records below this position may not be in the streams any more that the first linked kind names; 0 in a segment that is not
+    /// cold.
+    #[must_use]
+    pub fn links_kept_from(&self) -> u64 {
+        self.cold.links_from
     }
 
     /// Blocks in front of the tail.
@@ -297,12 +310,14 @@ impl IndexFooter {
 
 impl SealedSegment {
     pub(crate) fn new(footer: &IndexFooter, fences: Vec<u32>) -> Self {
-        let IndexFooter { base, first_position, blocks_at, clock, .. } = *footer;
+        let IndexFooter { base, first_position, next_position, blocks_at, clock, .. } = *footer;
         Self {
             base,
             first_position,
+            next_position,
             blocks_at,
             kept_from: footer.kept_from(),
+            links_kept_from: footer.links_kept_from(),
             clock,
             fences: fences.into(),
             made: 0,
@@ -324,6 +339,23 @@ impl SealedSegment {
     #[must_use]
     pub fn kept_from(&self) -> u64 {
         self.kept_from
+    }
+
+    /// As [`IndexFooter::links_kept_from`].
+    #[must_use]
+    pub fn links_kept_from(&self) -> u64 {
+        self.links_kept_from
+    }
+
+    /// Whether every record of it is below [`SealedSegment::links_kept_from`].
+    pub(crate) fn has_no_links(&self) -> bool {
+        self.links_kept_from >= self.next_position
+    }
+
+    /// Bytes that it takes on the disk, index and all, but for less than a block.
+    pub(crate) fn bytes_on_disk(&self, segment_bytes: u64) -> u64 {
+        let segment = if self.is_appended() { segment_bytes } else { self.blocks_at };
+        segment + u64::from(self.blocks()) * INDEX_BLOCK_BYTES as u64
     }
 
     /// The blocks that may hold pieces of `stream`: the one whose front is below it, to the last that begins like it.

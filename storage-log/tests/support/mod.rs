@@ -24,7 +24,14 @@ const KINDS: Kinds = Kinds { home: MESSAGES, last: [STATE, StreamKind(3)], linke
 pub(crate) const PAGE: Page = Page { items_max: 7, bytes_max: 4096 };
 
 pub(crate) fn config(geometry: Geometry) -> LogConfig {
-    LogConfig { store: STORE, number: 0, geometry, tail_bytes_max: 1 << 20, kinds: KINDS }
+    LogConfig {
+        store: STORE,
+        number: 0,
+        geometry,
+        tail_bytes_max: 1 << 20,
+        kinds: KINDS,
+        segment_ms_max: None,
+    }
 }
 
 pub(crate) fn stream(kind: StreamKind, id: u8) -> StreamId {
@@ -134,8 +141,13 @@ impl Disk {
 
     /// Reads the log back, from the snapshot and index files as far as they are sound.
     pub(crate) fn recover(&self, epoch: u32) -> Result<Recovered, Damage> {
+        self.recover_as(&config(self.geometry), epoch)
+    }
+
+    /// The same, with another configuration.
+    pub(crate) fn recover_as(&self, config: &LogConfig, epoch: u32) -> Result<Recovered, Damage> {
         let bases: Vec<u64> = self.segments.keys().copied().collect();
-        read_back(&config(self.geometry), epoch, &bases, &mut &*self).map_err(|refusal| match refusal {
+        read_back(config, epoch, &bases, &mut &*self).map_err(|refusal| match refusal {
             Refusal::Damaged(damage) => damage,
             Refusal::Disk(never) => match never {},
         })

@@ -1,0 +1,171 @@
+//! What is too old or too much goes, the oldest first, and the log says from where on it has everything.
+
+mod support;
+
+use storage_log::{
+    Answer, Compacted, CompactionPolicy, Draft, Geometry, Log, LogConfig, StreamId, StreamKind,
+};
+
+use support::{Disk, INBOX, MESSAGES, after, config, flush, keys, seal, stream};
+
+const SMALL: Geometry = Geometry { segment_bytes: 16 << 10, batch_bytes_max: 8 << 10, block_bytes: 512 };
+
+const MEMBERSHIPS: StreamKind = StreamKind(5);
+
+/// One conversation, whose records are linked into the inbox of one user, and the first of them into its memberships.
+struct Talk {
+    log: Log,
+    disk: Disk,
+    now: u64,
+    /// When each was put, and at which position.
+    puts: Vec<(u64, u64)>,
+}
+
+impl Talk {
+    fn new() -> Self {
+        Self::of(SMALL)
+    }
+
+    fn of(geometry: Geometry) -> Self {
+        let disk = Disk::of(geometry);
+        let log = disk.recover(1).expect("an empty log").log;
+        Self { log, disk, now: 1_000, puts: Vec::new() }
+    }
+
+    fn home() -> StreamId {
+        stream(MESSAGES, 1)
+    }
+
+    fn put(&mut self) {
+        self.now += 10;
+        let mut links = vec![stream(INBOX, 2)];
+        links.extend(self.puts.is_empty().then(|| stream(MEMBERSHIPS, 2)));
+        let expected_head = self.log.head(Self::home()).seq;
+        let (stream, payload) = (Self::home(), &[1; 400]);
+        let draft = Draft { stream, expected_head, messages: 1, schema: 1, payload, links: &links };
+        let Answer::Stored(stored) = self.log.append(&[draft], self.now) else {
+            panic!("there is room");
+        };
+        self.puts.push((self.now, stored.first_position));
+        flush(&mut self.log, &mut self.disk);
+        seal(&mut self.log, &mut self.disk);
+    }
+
+    /// Writes anew whatever is due, as a node does. How many segments that were.
+    fn compact(&mut self, policy: &CompactionPolicy) -> usize {
+        self.disk.renew_snapshot();
+        let mut count = 0;
+        while let Some(job) = self.log.poll_compaction(self.now, policy) {
+            let made = self.disk.compact(storage_log::as_appended(job.base), job.retention);
+            assert!(self.log.handle_compacted(Compacted::Made(made)));
+            self.log.end_compaction();
+            count += 1;
+            assert!(count <= self.disk.indexes.len(), "it comes to an end");
+        }
+        count
+    }
+
+    fn restart(&mut self) {
+        self.log = self.disk.recover(2).expect("a sound log").log;
+    }
+
+    /// The oldest sequence and the oldest position in the inbox that are left.
+    fn oldest(&self) -> (u64, u64) {
+        let oldest = |stream| keys(&after(&self.log, &self.disk, stream, 0))[0];
+        (oldest(Self::home()), oldest(stream(INBOX, 2)))
+    }
+
+    /// Bytes of all files but the last segment and its spare, as if these were full.
+    fn bytes_on_disk(&self) -> u64 {
+        let sealed = |base: &u64| self.disk.indexes.contains_key(base);
+        let cold = |base: &u64| storage_log::is_cold(self.disk.base_of(*base));
+        let segment_bytes = self.disk.geometry.segment_bytes;
+        let bytes = |(base, file): (&u64, &Vec<u8>)| match (sealed(base), cold(base)) {
+            (true, true) => file.len() as u64,
+            (true, false) => segment_bytes + self.disk.indexes[base].len() as u64,
+            _ => segment_bytes,
+        };
+        self.disk.segments.iter().map(bytes).sum()
+    }
+}
+
+#[test]
+fn what_is_older_than_is_kept_goes_with_its_links_and_memberships_stay() {
+    let mut talk = Talk::new();
+    (0..300).for_each(|_| talk.put());
+    let policy = CompactionPolicy { keep_ms: Some(1_500), ..CompactionPolicy::default() };
+    assert!(talk.compact(&policy) > 3);
+    assert_eq!(talk.compact(&policy), 0, "it is done once");
+    for _ in 0..2 {
+        let (seq, position) = talk.oldest();
+        let cut = talk.now - 1_500;
+        let young = talk.puts.partition_point(|(at, _)| *at < cut) as u64 + 1;
+        // A segment goes when all of it is too old.
+        assert!(seq <= young && young - seq < 40, "{seq} of {young}");
+        assert!(position <= talk.puts[young as usize - 1].1, "no link that is young is gone");
+        assert!(talk.log.links_kept_from() > 1 && talk.log.links_kept_from() <= position);
+        assert_eq!(talk.log.kept_from(), cut);
+        assert_eq!(keys(&after(&talk.log, &talk.disk, stream(MEMBERSHIPS, 2), 0)), [talk.puts[0].1]);
+        assert_eq!(talk.log.head(Talk::home()).message_count, 300);
+        talk.restart();
+    }
+}
+
+#[test]
+fn links_may_go_before_what_they_lead_to() {
+    let mut talk = Talk::new();
+    (0..300).for_each(|_| talk.put());
+    let policy = CompactionPolicy { keep_links_ms: Some(1_000), ..CompactionPolicy::default() };
+    assert!(talk.compact(&policy) > 3);
+    assert_eq!(talk.compact(&policy), 0, "it is done once");
+    for _ in 0..2 {
+        let (seq, position) = talk.oldest();
+        assert_eq!((seq, talk.log.kept_from()), (1, 0));
+        assert!(talk.log.links_kept_from() > 100 && talk.log.links_kept_from() <= position);
+        talk.restart();
+    }
+}
+
+#[test]
+fn a_log_takes_no_more_of_the_disk_than_it_may() {
+    // What is left of a segment is its index, above all, of 16 KiB: a tenth.
+    let segment_bytes = 160 << 10;
+    let keep = 12 * segment_bytes;
+    let policy = CompactionPolicy { keep_bytes: Some(keep), ..CompactionPolicy::default() };
+    let mut talk = Talk::of(Geometry { segment_bytes, ..SMALL });
+    for round in 0..6_000 {
+        talk.put();
+        if round % 20 == 0 {
+            talk.compact(&policy);
+            assert!(talk.bytes_on_disk() <= keep + segment_bytes, "{} bytes", talk.bytes_on_disk());
+        }
+    }
+    let (seq, position) = talk.oldest();
+    assert!((4_000..5_500).contains(&seq), "{seq}");
+    talk.restart();
+    assert_eq!(talk.oldest(), (seq, position));
+    assert!(talk.log.links_kept_from() <= position && talk.log.links_kept_from() > 100);
+    // Where there is room for all, all of it stays.
+    let wide = CompactionPolicy { keep_bytes: Some(1 << 30), ..policy };
+    assert_eq!(talk.compact(&wide), 0);
+}
+
+/// Retention acts on what is sealed: a log in which little is written does not keep it for years.
+#[test]
+fn a_segment_that_is_old_is_left_for_the_next_one_although_it_has_room() {
+    let mut talk = Talk::new();
+    let aged = LogConfig { segment_ms_max: Some(100), ..config(SMALL) };
+    talk.log = talk.disk.recover_as(&aged, 1).expect("an empty log").log;
+    let policy = CompactionPolicy { keep_ms: Some(500), ..CompactionPolicy::default() };
+    for round in 0..100 {
+        talk.put();
+        if round % 7 == 0 {
+            // Where the newest segment has begun is known again.
+            talk.log = talk.disk.recover_as(&aged, 2).expect("a sound log").log;
+            talk.compact(&policy);
+            let kept = talk.puts.len() as u64 + 1 - talk.oldest().0;
+            assert!(kept <= 50 + 2 * 11, "{kept} messages of 10 ms");
+        }
+    }
+    assert_eq!(keys(&after(&talk.log, &talk.disk, Talk::home(), 90)), (91..=100).collect::<Vec<_>>());
+}
