@@ -23,6 +23,7 @@ pub mod logtool;
 pub mod mailbox;
 pub mod metrics;
 pub mod node;
+pub mod retention;
 pub mod revocations;
 pub mod scan;
 pub mod segments;

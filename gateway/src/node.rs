@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use protocol::ids::UnixMillis;
@@ -25,6 +25,7 @@ use crate::files::{self, Inbox, Job};
 use crate::layout::{self, Layout};
 use crate::mailbox::{Mailboxes, Mesh, deliver_places};
 use crate::metrics::{CareMetrics, ShardMetrics};
+use crate::retention;
 use crate::revocations::{Revocations, RevocationsFile};
 use crate::shard::{Listener, MAIL_PER_TURN, OwnedLog, Shard, ShardConfig, ShardParts};
 use crate::state::{LogHealth, NodeState};
@@ -54,6 +55,7 @@ struct Common {
     state: Arc<NodeState>,
     epoch: Instant,
     geometry: Geometry,
+    compaction: CompactionPolicy,
     errands: Errands,
 }
 
@@ -101,8 +103,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     ring::probe().map_err(|missing| anyhow::anyhow!("{missing}"))?;
     let layout = layout_of(&config)?;
     let shards = layout.shards;
-    let logs = config.logs.unwrap_or(shards.min(4).min(cores() as u16));
-    let store = Store::open(&config.data, logs, u64::from(config.segment_mib) << 20)?;
+    let (store, compaction) = open_store(&config, shards)?;
     let revocations_file = RevocationsFile::of(&config.data);
     let revoked = revocations_file.read()?;
     let state = Arc::new(NodeState::new(store.logs));
@@ -133,6 +134,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         state: state.clone(),
         epoch: Instant::now(),
         geometry: store.geometry,
+        compaction,
         errands,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -196,6 +198,15 @@ fn layout_of(config: &Config) -> anyhow::Result<Layout> {
     Ok(layout)
 }
 
+/// Opens the store, and says what becomes of its logs with time.
+fn open_store(config: &Config, shards: u16) -> anyhow::Result<(Store, CompactionPolicy)> {
+    let logs = config.logs.unwrap_or(shards.min(4).min(cores() as u16));
+    let mut store = Store::open(&config.data, logs, u64::from(config.segment_mib) << 20)?;
+    store.segment_ms_max = retention::segment_ms_max(config);
+    let compaction = retention::policy(config, &store)?;
+    Ok((store, compaction))
+}
+
 /// Reads all logs back. One that is refused is named and left out; if none is left, the node does not start.
 fn open_logs(store: &Store, state: &NodeState) -> anyhow::Result<(Vec<OpenLog>, Starts)> {
     let (mut run, mut seed) = ([0; 16], [0; 8]);
@@ -220,15 +231,13 @@ fn open_logs(store: &Store, state: &NodeState) -> anyhow::Result<(Vec<OpenLog>, 
     if opened.is_empty() {
         bail!("no log of this store can be served: see the lines above");
     }
-    Ok((opened, Starts::new(runs)))
+    let starts = Starts::new(runs);
+    opened.iter().for_each(|open| starts.keep_from(open.log.number(), open.log.links_kept_from()));
+    Ok((opened, starts))
 }
 
 fn unix_now() -> UnixMillis {
     UnixMillis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn report_refusal(log: u16, refusal: &LogRefusal) {
@@ -326,7 +335,7 @@ fn shard_config(common: &Common) -> ShardConfig {
         policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: common.config.origins.clone() },
         mail_per_turn: MAIL_PER_TURN,
         drain_seconds: common.config.drain.as_secs(),
-        compaction: CompactionPolicy { after_ms: common.config.compact_after.map(millis), keep_ms: None },
+        compaction: common.compaction,
     }
 }
 

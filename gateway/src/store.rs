@@ -105,6 +105,8 @@ pub struct Store {
     pub geometry: Geometry,
     /// How its files are written.
     pub access: Access,
+    /// As [`LogConfig::segment_ms_max`], of all its logs.
+    pub segment_ms_max: Option<u64>,
 }
 
 /// A log that was read back and is durable as it stands.
@@ -138,7 +140,8 @@ impl Store {
         let (id, key, geometry) = (file.store()?, file.key()?, file.geometry());
         let access = access(directory, file.block);
         let directory = directory.to_owned();
-        Ok(Self { directory, _lock: lock, id, key, logs: file.logs, geometry, access })
+        let (logs, segment_ms_max) = (file.logs, None);
+        Ok(Self { directory, _lock: lock, id, key, logs, geometry, access, segment_ms_max })
     }
 
     /// Where it is.
@@ -167,7 +170,7 @@ impl Store {
             geometry: self.geometry,
             tail_bytes_max: TAIL_BYTES,
             kinds: KINDS,
-            segment_ms_max: None,
+            segment_ms_max: self.segment_ms_max,
         };
         let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
         let (recovered, recent) = scan(&config, Start { epoch, seed, now }, &directory, &mut segments)?;

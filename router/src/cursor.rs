@@ -5,6 +5,8 @@
 //! it: a position that this start cannot have reached before the next one began comes from a copy of the directory that
 //! went on without us, and is answered with a reset instead of silence.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use protocol::ids::UserId;
@@ -34,19 +36,33 @@ pub enum CursorError {
     Foreign,
     /// From a start that this store does not remember, or ahead of what that start wrote.
     Unknown,
+    /// Something that follows it may not be kept any more.
+    Forgotten,
 }
 
-/// The starts of this node in each log: what cursors are judged by. Fixed while the node runs.
-#[derive(Clone, Debug)]
+/// What cursors are judged by: the starts of this node in each log, fixed while it runs, and from where on inboxes are kept.
+#[derive(Debug)]
 pub struct Starts {
     runs: Vec<Vec<Run>>,
+    kept_from: Vec<AtomicU64>,
 }
 
 impl Starts {
     /// `runs[log]` are the starts that log remembers, oldest first; the last is the present one, in every log.
     #[must_use]
     pub fn new(runs: Vec<Vec<Run>>) -> Self {
-        Self { runs }
+        let kept_from = runs.iter().map(|_| AtomicU64::new(0)).collect();
+        Self { runs, kept_from }
+    }
+
+    /// Inboxes in `log` are kept from `position` on. The owner of the log says so before anything of them is missing to anybody:
+    /// a cursor that was judged before is judged again where its page is made.
+    pub fn keep_from(&self, log: u16, position: u64) {
+        self.kept_from[usize::from(log)].fetch_max(position, Ordering::Relaxed);
+    }
+
+    fn is_kept_after(&self, log: usize, position: u64) -> bool {
+        position + 1 >= self.kept_from[log].load(Ordering::Relaxed)
     }
 
     /// A log that was refused at start: positions in it are taken as they are and kept.
@@ -121,6 +137,9 @@ pub fn decode(places: &Places, starts: &Starts, user: &UserId, text: &str) -> Re
         if *position >= end {
             return Err(CursorError::Unknown);
         }
+        if !starts.is_kept_after(log, *position) {
+            return Err(CursorError::Forgotten);
+        }
     }
     Ok(Cursor { positions })
 }
@@ -178,6 +197,14 @@ mod tests {
         };
         assert_eq!(read_kept(21), Ok(vec![12, 20]));
         assert_eq!(read_kept(20), Err(CursorError::Unknown));
+
+        // A cursor is good as long as all that follows it is kept.
+        first.keep_from(1, 21);
+        assert_eq!(read(&first), Ok(vec![10, 20]));
+        first.keep_from(1, 22);
+        first.keep_from(1, 3);
+        assert_eq!(read(&first), Err(CursorError::Forgotten));
+        let first = Starts::new(vec![vec![run(1, 1)], vec![run(1, 1)]]);
 
         let other = UserId::new("bob").expect("a user");
         assert_eq!(decode(&places(), &first, &other, &cursor), Err(CursorError::Foreign));

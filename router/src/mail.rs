@@ -178,6 +178,17 @@ pub struct Linked {
     pub record: Option<Bytes>,
 }
 
+/// Sequences of a conversation that are not kept any more: a gap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gone {
+    /// Which.
+    pub conversation: ConversationId,
+    /// The first of them,
+    pub from: Seq,
+    /// and the last.
+    pub to: Seq,
+}
+
 /// What one record of a user's memberships says about a conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Surveyed {
@@ -213,6 +224,11 @@ pub enum Reply {
     },
     /// A record for members at that shard, live.
     Deliver(Deliver),
+    /// Instead of a page of catching up: what follows the session's position is not kept any more.
+    Forgotten {
+        /// The session.
+        session: SessionId,
+    },
     /// One page of feeding a conversation.
     Fed {
         /// The session.
@@ -221,6 +237,8 @@ pub enum Reply {
         log: u16,
         /// Which conversation.
         conversation: ConversationId,
+        /// What is missing before the records.
+        gone: Option<Gone>,
         /// Oldest first.
         records: Vec<Linked>,
         /// Go on after this sequence, if there is more.
@@ -230,6 +248,8 @@ pub enum Reply {
     History {
         /// Who asked.
         asker: Asker,
+        /// What is missing before the records.
+        gone: Option<Gone>,
         /// Ascending.
         records: Vec<Linked>,
         /// Which end is kept if the page has to be cut: the newest records, or else the oldest.
@@ -336,7 +356,8 @@ impl Request {
                 (shard, Reply::Surveyed { session, log, conversations, more_after: None, position, partial })
             }
             Self::Feed { session, shard, log, conversation, .. } => {
-                (shard, Reply::Fed { session, log, conversation, records: Vec::new(), more_after: None })
+                let (gone, records, more_after) = (None, Vec::new(), None);
+                (shard, Reply::Fed { session, log, conversation, gone, records, more_after })
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use blake3::Hasher;
 use protocol::ids::{ConversationId, MessageId, UserId};
-use protocol::record::StreamKind as Kind;
+use protocol::record::{Schema, StreamKind as Kind};
 use sha2::{Digest, Sha256};
 use storage_log::{Kinds, StreamId, StreamKind};
 
@@ -14,6 +14,7 @@ pub const KINDS: Kinds = Kinds {
     home: StreamKind(Kind::Messages as u8),
     last: [StreamKind(Kind::State as u8), StreamKind(Kind::Positions as u8)],
     linked: [StreamKind(Kind::Inbox as u8), StreamKind(Kind::Memberships as u8)],
+    content: Schema::Message as u16,
 };
 
 /// One data-plane thread of this node, from 0.

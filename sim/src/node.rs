@@ -58,6 +58,7 @@ impl Node {
             logs.push(recover(places, disk, number, run, now));
         }
         let starts = Arc::new(Starts::new(logs.iter().map(|(log, _)| log.runs().to_vec()).collect()));
+        logs.iter().for_each(|(log, _)| starts.keep_from(log.number(), log.links_kept_from()));
         let mesh = Mesh::new(places.shards, rng.between(1, DELIVER_PLACES_MAX + 1) as usize);
         let state = Arc::new(NodeState::new(places.logs));
         let metrics: Vec<_> = (0..places.shards).map(|_| Arc::new(ShardMetrics::default())).collect();
@@ -77,7 +78,10 @@ impl Node {
                     policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: Origins::Unset },
                     mail_per_turn: rng.between(1, 6) as usize,
                     drain_seconds: 1,
-                    compaction: CompactionPolicy { after_ms: Some(rng.below(300)), keep_ms: None },
+                    compaction: CompactionPolicy {
+                        after_ms: Some(rng.below(300)),
+                        ..CompactionPolicy::default()
+                    },
                 },
                 mail: Mailboxes::new(mesh.clone(), id),
                 logs: owned.collect(),

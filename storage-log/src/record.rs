@@ -165,26 +165,33 @@ fn stream_of(portable: &[u8]) -> StreamId {
 /// The bytes of a record at another place. What leaves the node of it stays the same, byte for byte.
 pub(crate) fn moved(record: &Record<'_>, lsn: u64, is_at_home: bool) -> Vec<u8> {
     let mut bytes = record.bytes.to_vec();
-    let links_start = LOCAL_BYTES + PORTABLE_BYTES + record.payload_bytes;
-    let links_end = links_start + usize::from(read_u16(&bytes, local_at::LINKS)) * LINK_BYTES;
-    let flags = if is_at_home { 0 } else { local_at::FLAG_FOR_LINKS };
     put(&mut bytes, local_at::LSN, &lsn.to_le_bytes());
     put(&mut bytes, local_at::CHAIN, &[0; 4]);
-    put(&mut bytes, local_at::FLAGS, &flags.to_le_bytes());
-    let checksum = local_checksum(&bytes, &bytes[links_start..links_end]);
-    put(&mut bytes, local_at::CHECKSUM, &checksum.to_le_bytes());
+    set_flags(&mut bytes, record.payload_bytes, if is_at_home { 0 } else { local_at::FLAG_FOR_LINKS });
     bytes
 }
 
-/// What stays of the newest record of a stream when its content goes: its number, time and count, so that none is given again.
+/// Sets the flags of a record, and the checksum over all that is local of it.
+fn set_flags(bytes: &mut [u8], payload_bytes: usize, flags: u16) {
+    let links_start = LOCAL_BYTES + PORTABLE_BYTES + payload_bytes;
+    let links_end = links_start + usize::from(read_u16(bytes, local_at::LINKS)) * LINK_BYTES;
+    put(bytes, local_at::FLAGS, &flags.to_le_bytes());
+    let checksum = local_checksum(bytes, &bytes[links_start..links_end]);
+    put(bytes, local_at::CHECKSUM, &checksum.to_le_bytes());
+}
+
+/// What stays of a record whose content goes: its number, time and count, so that none is given again, and links of one kind.
 pub(crate) mod stub {
-    use super::{LOCAL_BYTES, PORTABLE_BYTES, Parts, RECORD_ALIGN, Record};
+    use super::{Parts, RECORD_ALIGN, Record, StreamId, StreamKind, local_at, record_bytes, set_flags};
 
-    /// Length, in [`RECORD_ALIGN`].
-    pub(crate) const UNITS: u16 = ((LOCAL_BYTES + PORTABLE_BYTES) / RECORD_ALIGN) as u16;
+    /// Length with so many links, in [`RECORD_ALIGN`].
+    pub(crate) fn units(links: usize) -> u16 {
+        (record_bytes(0, links) / RECORD_ALIGN) as u16
+    }
 
-    /// The stub of a record, to stand at `lsn`.
-    pub(crate) fn of(record: &Record<'_>, lsn: u64) -> Vec<u8> {
+    /// The stub of a record, to stand at `lsn`, with its links of the kind `kept`.
+    pub(crate) fn of(record: &Record<'_>, lsn: u64, is_at_home: bool, kept: Option<StreamKind>) -> Vec<u8> {
+        let links: Vec<StreamId> = record.links().filter(|link| Some(link.kind) == kept).collect();
         let parts = Parts {
             stream: record.stream(),
             epoch: record.epoch(),
@@ -197,10 +204,13 @@ pub(crate) mod stub {
             at: record.at(),
             message_count: record.message_count(),
             payload: &[],
-            links: &[],
+            links: &links,
         };
-        let mut bytes = Vec::with_capacity(usize::from(UNITS) * RECORD_ALIGN);
+        let mut bytes = Vec::with_capacity(usize::from(units(links.len())) * RECORD_ALIGN);
         parts.write(&mut bytes);
+        if !is_at_home {
+            set_flags(&mut bytes, 0, local_at::FLAG_FOR_LINKS);
+        }
         bytes
     }
 }

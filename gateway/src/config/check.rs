@@ -45,6 +45,14 @@ pub(super) fn apply(draft: &Draft, errors: &mut Vec<ConfigError>) {
             ),
         );
     }
+    if let (Some(keep), Some(inbox)) = (config.keep, config.keep_inbox)
+        && inbox > keep
+    {
+        refuse(
+            draft.place("keep_inbox_days"),
+            "`keep_inbox_days` is more than `keep_days`, but what an inbox leads to is gone by then; leave it out, or lower it".to_owned(),
+        );
+    }
     let addresses = [("listen", Some(config.listen)), ("admin", Some(config.admin)), ("echo", config.echo)];
     for (index, (key, address)) in addresses.iter().enumerate() {
         let taken = |(_, other): &&(&str, Option<SocketAddr>)| other.is_some() && other == address;

@@ -39,6 +39,10 @@ const COMPACT_AFTER: Duration = Duration::from_secs(3600);
 
 /// Largest `compact_after_seconds`: a year.
 const COMPACT_AFTER_SECONDS_MAX: u64 = 365 * 86_400;
+/// Longest that can be asked for beside for ever, in days: a century.
+const KEEP_DAYS_MAX: u64 = 36_500;
+/// Largest `keep_mib`: a pebibyte.
+const KEEP_MIB_MAX: u64 = 1 << 30;
 /// Fastest that the scrubber may read: beyond this it is no background any more.
 pub const SCRUB_BYTES_PER_SECOND_MAX: u64 = 1 << 30;
 /// Most connections of a node.
@@ -63,6 +67,12 @@ pub struct Config {
     pub segment_mib: u16,
     /// How long after its newest message a full segment is compacted; `None`: never.
     pub compact_after: Option<Duration>,
+    /// How long messages are kept; `None`: for ever.
+    pub keep: Option<Duration>,
+    /// How long inboxes are, if that is less.
+    pub keep_inbox: Option<Duration>,
+    /// Bytes of the disk that all logs together are to take; `None`: as it comes.
+    pub keep_bytes: Option<u64>,
     /// How fast sealed segments are looked through for what has rotted, in bytes a second; 0 does not look.
     pub scrub_bytes_per_second: u64,
     /// Which web pages may connect.
@@ -112,6 +122,9 @@ impl Default for Config {
             logs: None,
             segment_mib: SEGMENT_MIB_MAX,
             compact_after: Some(COMPACT_AFTER),
+            keep: None,
+            keep_inbox: None,
+            keep_bytes: None,
             // A hundredth of a slow disk's rate; 350 GB a day.
             scrub_bytes_per_second: 4 << 20,
             origins: Origins::Unset,

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use protocol::upgrade::Origins;
 
 use super::{
-    COMPACT_AFTER_SECONDS_MAX, CONNECTIONS_MAX, Config, ConfigError, DRAIN_MAX, LOGS_MAX, Place,
-    SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
+    COMPACT_AFTER_SECONDS_MAX, CONNECTIONS_MAX, Config, ConfigError, DRAIN_MAX, KEEP_DAYS_MAX, KEEP_MIB_MAX,
+    LOGS_MAX, Place, SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
 };
 
 /// What the name of every variable of ours begins with.
@@ -48,6 +48,15 @@ pub(super) const SETTINGS: &[Setting] = &[
             let seconds = integer(value, 0, COMPACT_AFTER_SECONDS_MAX);
             let after = |seconds| (seconds > 0).then(|| Duration::from_secs(seconds));
             set(&mut draft.config.compact_after, seconds.map(after))
+        },
+    },
+    Setting { key: "keep_days", read: |draft, value| set(&mut draft.config.keep, days(value)) },
+    Setting { key: "keep_inbox_days", read: |draft, value| set(&mut draft.config.keep_inbox, days(value)) },
+    Setting {
+        key: "keep_mib",
+        read: |draft, value| {
+            let mib = integer(value, 0, KEEP_MIB_MAX);
+            set(&mut draft.config.keep_bytes, mib.map(|mib| (mib > 0).then_some(mib << 20)))
         },
     },
     Setting {
@@ -202,6 +211,12 @@ fn integer<T: TryFrom<u64> + Into<u64> + Copy>(value: &Value<'_>, min: T, max: T
         .filter(|number| (min..=max).contains(number))
         .and_then(|number| T::try_from(number).ok())
         .ok_or_else(|| format!("must be a whole number from {min} to {max}, not {}", value.kind()))
+}
+
+/// 0 is for ever. A day is the least: for so long a repeated command is recognised by what it stored.
+fn days(value: &Value<'_>) -> Result<Option<Duration>, String> {
+    let days = integer(value, 0, KEEP_DAYS_MAX)?;
+    Ok((days > 0).then(|| Duration::from_secs(days * 86_400)))
 }
 
 fn origins(value: &Value<'_>) -> Result<Origins, String> {

@@ -73,14 +73,14 @@ impl Shard {
         self.exchange_local();
     }
 
-    /// Connections whose device has a newer session.
-    pub(super) fn close_replaced(&mut self) {
-        while let Some(replaced) = self.users.poll_replaced() {
-            let id = ConnectionId::unpack(replaced.connection);
+    /// Connections whose sessions were ended.
+    pub(super) fn close_ended(&mut self) {
+        while let Some(ended) = self.users.poll_ended() {
+            let id = ConnectionId::unpack(ended.connection);
             if let Some(connection) = self.connections.find(id) {
-                *connection.own_outbox() = replaced.outbox;
+                *connection.own_outbox() = ended.outbox;
                 connection.stage = Stage::Ending;
-                self.end(id, CloseCode::REPLACED, "a newer session of this device");
+                self.end(id, ended.code, ended.reason);
             }
         }
     }

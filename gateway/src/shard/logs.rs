@@ -128,12 +128,14 @@ impl Shard {
 
     pub(super) fn handle_compacted(&mut self, log: u16, base: u64, compacted: Compacted) {
         let (now, second, metrics) = (self.clock.unix, self.second(), self.metrics.clone());
+        let starts = self.starts.clone();
         let owned = self.owned(log).expect("compactions come back to their log");
         if matches!(compacted, Compacted::Failed) {
             owned.compaction_not_before = second + COMPACTION_RETRY_SECONDS;
         }
         if owned.log.handle_compacted(compacted) {
             metrics.log_compactions_total.increment();
+            starts.keep_from(log, owned.log.links_kept_from());
             owned.side.note_moved();
             owned.moved = Some(base);
             // What waits for the index of before to be made again finds what it wants where it is now.

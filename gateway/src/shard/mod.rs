@@ -351,6 +351,7 @@ pub struct ShardParts {
 pub struct Shard {
     id: ShardId,
     places: Arc<Places>,
+    starts: Arc<Starts>,
     config: ShardConfig,
     connections: Connections,
     users: UserSide,
@@ -381,10 +382,11 @@ impl Shard {
     /// A shard with nobody connected.
     #[must_use]
     pub fn new(parts: ShardParts) -> Self {
-        let users = UserSide::new(parts.places.clone(), parts.starts, parts.id, parts.random | 1);
+        let users = UserSide::new(parts.places.clone(), parts.starts.clone(), parts.id, parts.random | 1);
         Self {
             id: parts.id,
             places: parts.places,
+            starts: parts.starts,
             connections: Connections::new(parts.config.connections_max),
             config: parts.config,
             users,

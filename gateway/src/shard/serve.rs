@@ -272,7 +272,7 @@ impl Shard {
             }
         }
         // At once: the older connection's session is gone, and a send that ends in this turn is not that session's.
-        self.close_replaced();
+        self.close_ended();
     }
 
     fn refresh(

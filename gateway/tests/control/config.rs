@@ -67,6 +67,9 @@ fn every_setting_arrives() {
         logs = 5
         segment_mib = 64
         compact_after_seconds = 9
+        keep_days = 30
+        keep_inbox_days = 20
+        keep_mib = 4096
         scrub_bytes_per_second = 65
         connections_max = 6
         drain_seconds = 7
@@ -88,6 +91,9 @@ fn every_setting_arrives() {
         logs: Some(5),
         segment_mib: 64,
         compact_after: Some(Duration::from_secs(9)),
+        keep: Some(Duration::from_secs(30 * 86_400)),
+        keep_inbox: Some(Duration::from_secs(20 * 86_400)),
+        keep_bytes: Some(4 << 30),
         scrub_bytes_per_second: 65,
         connections_max: Some(6),
         drain: Duration::from_secs(7),
@@ -198,6 +204,10 @@ fn relations_are_told_where_they_can_be_changed() {
             "default: `admin` and `listen` are both 127.0.0.1:7101",
             "g.toml:1: `echo` and `listen` are both 127.0.0.1:7101",
         ],
+    );
+    check_mistakes(
+        "keep_days = 2\nkeep_inbox_days = 3\n",
+        &["g.toml:2: `keep_inbox_days` is more than `keep_days`"],
     );
     parse("listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"").expect("the kernel gives two ports");
 }

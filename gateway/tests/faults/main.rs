@@ -24,6 +24,7 @@ mod power;
 mod process;
 mod repair;
 mod resume;
+mod retention;
 mod revoke;
 mod scrub;
 mod storage;

@@ -11,6 +11,7 @@ use storage_log::{Log, Lookup, Page, StreamId};
 
 use super::fetch::{Fetch, Read, Step};
 use super::recent::{AHEAD_MAX, FORGOTTEN_AGE, Known, command_of};
+use super::retention::take_gone;
 use super::state::Conversation;
 use super::{ConversationSide, Loaded};
 use crate::mail::{Asker, Linked, Reply, Request, SessionId, Store, Surveyed};
@@ -30,13 +31,45 @@ pub(super) struct Job {
 }
 
 enum Purpose {
-    CatchUp { session: SessionId, shard: ShardId, inbox: StreamId, after: Option<u64> },
-    Feed { session: SessionId, shard: ShardId, conversation: ConversationId, until: u64 },
-    History { asker: Asker, newest_first: bool },
-    Load { conversation: ConversationId },
-    LookUp { store: Box<Store>, clock: u64 },
-    Verify { store: Box<Store>, now: UnixMillis },
-    Survey { session: SessionId, shard: ShardId, user: Vec<u8>, memberships: StreamId, after: u64 },
+    CatchUp {
+        session: SessionId,
+        shard: ShardId,
+        inbox: StreamId,
+        after: Option<u64>,
+    },
+    Feed {
+        session: SessionId,
+        shard: ShardId,
+        conversation: ConversationId,
+        after: Seq,
+        until: u64,
+    },
+    /// Sequences from `lowest` to below `below`, as far as a page holds them.
+    History {
+        asker: Asker,
+        conversation: ConversationId,
+        newest_first: bool,
+        lowest: u64,
+        below: u64,
+    },
+    Load {
+        conversation: ConversationId,
+    },
+    LookUp {
+        store: Box<Store>,
+        clock: u64,
+    },
+    Verify {
+        store: Box<Store>,
+        now: UnixMillis,
+    },
+    Survey {
+        session: SessionId,
+        shard: ShardId,
+        user: Vec<u8>,
+        memberships: StreamId,
+        after: u64,
+    },
 }
 
 impl Job {
@@ -132,7 +165,7 @@ impl ConversationSide {
             Request::Feed { session, shard, conversation, after, until, .. } => {
                 let stream = conversation_stream(conversation, Kind::Messages);
                 let lookup = Lookup::after(log, stream, after.0, PAGE);
-                self.start(Purpose::Feed { session, shard, conversation, until }, vec![lookup], log);
+                self.start(Purpose::Feed { session, shard, conversation, after, until }, vec![lookup], log);
             }
             Request::History { .. } | Request::ListMembers { .. } => self.start_members_page(request, log),
             Request::Store(_) => unreachable!("stored, not read"),
@@ -186,18 +219,32 @@ impl ConversationSide {
     ) {
         let stream = conversation_stream(conversation, Kind::Messages);
         let page = Page { items_max: limit as usize, bytes_max: PAGE_BYTES_MAX };
-        let newest_first = !matches!(range, HistoryRange::After(_));
-        let lookup = match range {
-            HistoryRange::After(after) => Lookup::after(log, stream, after.0.max(visible_from.0 - 1), page),
-            HistoryRange::Before(before) => Lookup::before(log, stream, before.0, visible_from.0, page),
-            HistoryRange::Latest => Lookup::before(log, stream, u64::MAX, visible_from.0, page),
+        let below = log.durable_head(stream).seq + 1;
+        let (newest_first, lowest, below) = match range {
+            HistoryRange::After(after) => {
+                let lowest = visible_from.0.max(after.0.saturating_add(1));
+                (false, lowest, lowest)
+            }
+            HistoryRange::Before(before) => (true, visible_from.0, below.min(before.0)),
+            HistoryRange::Latest => (true, visible_from.0, below),
         };
-        self.start(Purpose::History { asker, newest_first }, vec![lookup], log);
+        let lookup = if newest_first {
+            Lookup::before(log, stream, below, lowest, page)
+        } else {
+            Lookup::after(log, stream, lowest - 1, page)
+        };
+        self.start(Purpose::History { asker, conversation, newest_first, lowest, below }, vec![lookup], log);
     }
 
     pub(super) fn finish(&mut self, job: Job, log: &mut Log) {
         let (mut records, more) = job.fetch.finish();
         match job.purpose {
+            Purpose::CatchUp { session, shard, after: Some(after), .. }
+                if after + 1 < log.links_kept_from() =>
+            {
+                // It went while this session was on its way.
+                self.outputs.push_back((shard, Reply::Forgotten { session }));
+            }
             Purpose::CatchUp { session, shard, inbox, after } => {
                 // The durable head is read now, when the answer is put behind every Deliver at or below it: that is what
                 // makes the switch to live exact.
@@ -208,19 +255,25 @@ impl ConversationSide {
                 let reply = Reply::CaughtUp { session, log, records, end, at_head, partial: false };
                 self.outputs.push_back((shard, reply));
             }
-            Purpose::Feed { session, shard, conversation, until } => {
+            Purpose::Feed { session, shard, conversation, after, until } => {
                 let read = records.len();
                 let last = records.last().map(|last| last.seq);
                 records.retain(|record| record.position <= until);
                 let more_after = if more && records.len() == read { last } else { None };
-                let fed = Reply::Fed { session, log: self.log, conversation, records, more_after };
+                let gone = take_gone(conversation, &mut records, after.0 + 1, after.0 + 1);
+                let fed = Reply::Fed { session, log: self.log, conversation, gone, records, more_after };
                 self.outputs.push_back((shard, fed));
             }
-            Purpose::History { asker, newest_first } => {
+            Purpose::History { asker, conversation, newest_first, lowest, below } => {
+                let mut lowest = lowest;
                 if newest_first {
                     records.reverse();
+                    // What is below the page is for the next one.
+                    lowest = records.first().filter(|_| more).map_or(lowest, |first| first.seq.0);
                 }
-                self.outputs.push_back((asker.shard, Reply::History { asker, records, newest_first, more }));
+                let gone = take_gone(conversation, &mut records, lowest, below);
+                let history = Reply::History { asker, gone, records, newest_first, more };
+                self.outputs.push_back((asker.shard, history));
             }
             Purpose::Load { conversation } => self.finish_load(conversation, &records),
             Purpose::LookUp { store, clock } => self.finish_look_up(store, clock, &records, log),

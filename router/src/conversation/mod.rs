@@ -8,6 +8,7 @@ mod damage;
 mod fetch;
 mod jobs;
 mod recent;
+mod retention;
 mod state;
 
 use std::collections::VecDeque;

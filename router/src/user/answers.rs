@@ -1,6 +1,6 @@
 //! What comes back from the owners of the logs, other than records to follow: replies to commands.
 
-use protocol::event::{ErrorReply, MemberEntry, OkReply, ServerFrame};
+use protocol::event::{CloseCode, ErrorReply, MemberEntry, OkReply, ServerFrame};
 
 use super::{UserSide, frames};
 use crate::mail::{Clock, Reply, SessionId};
@@ -18,6 +18,9 @@ impl UserSide {
                     session.partial |= partial;
                 }
                 self.handle_page(session, log, &records, end, at_head, now);
+            }
+            Reply::Forgotten { session } => {
+                self.end(session, CloseCode::STALLED, "what it has not read is not kept any more");
             }
             Reply::Overrun { log, users } => self.handle_overrun(log, users.as_deref()),
             Reply::Stored { asker, conversation, seq, message_id, at } => {
@@ -39,10 +42,10 @@ impl UserSide {
                 let error = ErrorReply { id: Some(asker.id), code, message, retry_after_ms };
                 self.push_reply(asker.session, &ServerFrame::Error(error));
             }
-            Reply::History { asker, records, newest_first, more } => {
+            Reply::History { asker, gone, records, newest_first, more } => {
                 self.page_arrived(asker.session);
                 if let Some(session) = self.session(asker.session) {
-                    let page = frames::Page { id: asker.id, newest_first };
+                    let page = frames::Page { id: asker.id, newest_first, gone };
                     let frame = frames::page_frame(session.form, &page, &records, more);
                     session.outbox.push(frame, true);
                     self.list(asker.session);
@@ -60,7 +63,10 @@ impl UserSide {
                 }
                 self.handle_surveyed(session, log, conversations, more_after, position);
             }
-            Reply::Fed { session, log, conversation, records, more_after } => {
+            Reply::Fed { session, log, conversation, gone, records, more_after } => {
+                if let Some(gone) = gone {
+                    self.push_event(session, &ServerFrame::Gap(frames::gone_gap(gone)));
+                }
                 self.handle_fed(session, log, conversation, &records, more_after);
             }
         }
@@ -74,6 +80,7 @@ impl UserSide {
             Reply::Stored { .. } | Reply::Refused { is_page: false, .. } => credits.commands += 1,
             Reply::CaughtUp { .. }
             | Reply::Fed { .. }
+            | Reply::Forgotten { .. }
             | Reply::History { .. }
             | Reply::Members { .. }
             | Reply::Refused { is_page: true, .. }

@@ -8,7 +8,7 @@ use protocol::record::{Portable, Stored, StoredItem};
 use protocol::upgrade::Form;
 use protocol::ws::{Opcode, frame_header};
 
-use crate::mail::Linked;
+use crate::mail::{Gone, Linked};
 
 /// A record for everybody of one form at this shard: rendered once, then counted.
 #[derive(Default)]
@@ -49,11 +49,19 @@ pub(super) fn gap(linked: &Linked) -> Gap {
     Gap { conversation, from: seq, to: seq, reason: "damaged on disk".to_owned() }
 }
 
+/// What is told in place of records that are not kept any more.
+pub(super) fn gone_gap(gone: Gone) -> Gap {
+    let Gone { conversation, from, to } = gone;
+    Gap { conversation, from, to, reason: "not kept any more".to_owned() }
+}
+
 /// A reply to `history` before it has records.
 pub(super) struct Page {
     pub(super) id: RequestId,
     /// Which end is kept if it has to be cut.
     pub(super) newest_first: bool,
+    /// What is missing before the records.
+    pub(super) gone: Option<Gone>,
 }
 
 /// The reply to `history`, made from records as they are stored.
@@ -62,14 +70,12 @@ pub(super) struct Page {
 /// again, by half, until it fits.
 pub(super) fn page_frame(form: Form, page: &Page, records: &[Linked], more: bool) -> Bytes {
     let gaps: Vec<Gap> = records.iter().map(gap).collect();
-    let items: Vec<StoredItem<'_>> = records
-        .iter()
-        .zip(&gaps)
-        .map(|(linked, gap)| match &linked.record {
-            Some(record) => StoredItem::Record(stored(record)),
-            None => StoredItem::Gap(gap),
-        })
-        .collect();
+    let gone = page.gone.map(gone_gap);
+    let records = records.iter().zip(&gaps).map(|(linked, gap)| match &linked.record {
+        Some(record) => StoredItem::Record(stored(record)),
+        None => StoredItem::Gap(gap),
+    });
+    let items: Vec<StoredItem<'_>> = gone.iter().map(StoredItem::Gap).chain(records).collect();
     let (mut kept, mut more) = (items.as_slice(), more);
     loop {
         let mut payload = Vec::with_capacity(1024);

@@ -93,19 +93,23 @@ pub struct UserSide {
     starved: Vec<VecDeque<SessionId>>,
     mail: VecDeque<(ShardId, Request)>,
     sendable: VecDeque<SessionId>,
-    closes: VecDeque<Replaced>,
+    ended: VecDeque<Ended>,
     /// Taken and cleared by whoever keeps the histograms, once a turn.
     pub latencies: Latencies,
     /// What happened since the start.
     pub counters: UserCounters,
 }
 
-/// A session that a newer one of the same device took the place of.
-pub struct Replaced {
+/// A session that was ended from this side.
+pub struct Ended {
     /// The gateway's name for its connection.
     pub connection: u64,
     /// What is half sent.
     pub outbox: Outbox,
+    /// Why, as the client is told,
+    pub code: CloseCode,
+    /// and in words.
+    pub reason: &'static str,
 }
 
 /// A `connect` that is refused: the reply to send, and the close that follows it.
@@ -136,7 +140,7 @@ impl UserSide {
             starved,
             mail: VecDeque::new(),
             sendable: VecDeque::new(),
-            closes: VecDeque::new(),
+            ended: VecDeque::new(),
             latencies: Latencies::default(),
             counters: UserCounters::default(),
         }
@@ -244,10 +248,16 @@ impl UserSide {
             sessions.iter().copied().find(|slot| self.sessions[*slot as usize].device == connect.device)
         });
         if let Some(slot) = older {
-            let older = &self.sessions[slot as usize];
-            let (connection, session) = (older.connection, SessionId { slot, generation: older.generation });
+            let session = SessionId { slot, generation: self.sessions[slot as usize].generation };
+            self.end(session, CloseCode::REPLACED, "a newer session of this device");
+        }
+    }
+
+    /// Ends a session from this side.
+    fn end(&mut self, session: SessionId, code: CloseCode, reason: &'static str) {
+        if let Some(connection) = self.session(session).map(|session| session.connection) {
             let outbox = self.disconnect(session);
-            self.closes.push_back(Replaced { connection, outbox });
+            self.ended.push_back(Ended { connection, outbox, code, reason });
         }
     }
 
@@ -288,9 +298,9 @@ impl UserSide {
         self.mail.pop_front()
     }
 
-    /// The next connection that is to be closed because its device has a newer session.
-    pub fn poll_replaced(&mut self) -> Option<Replaced> {
-        self.closes.pop_front()
+    /// The next connection that is to be closed because its session was ended.
+    pub fn poll_ended(&mut self) -> Option<Ended> {
+        self.ended.pop_front()
     }
 
     /// The next connection that has something to send. Each comes once, until [`UserSide::take_send`] is called for it.

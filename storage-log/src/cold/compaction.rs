@@ -174,7 +174,8 @@ impl<E> Compaction<'_, E> {
             };
             let lsn = base + to * RECORD_ALIGN as u64;
             if record.is_stub() {
-                (self.out)(&stub::of(&parsed, lsn))?;
+                let kept = record.is_in(Some(Role::Linked(1))).then_some(self.config.kinds.linked[1]);
+                (self.out)(&stub::of(&parsed, lsn, record.is_at_home(), kept))?;
             } else {
                 (self.out)(&moved(&parsed, lsn, record.is_at_home()))?;
             }

@@ -1,11 +1,11 @@
 //! What a segment that is written anew keeps, and where that will stand.
 
-use crate::format::{RECORD_ALIGN, SEGMENT_HEADER_BYTES};
+use crate::format::{RECORD_ALIGN, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
 use crate::index::file::{ColdFacts, IndexFooter};
 use crate::index::resident::Home;
 use crate::index::{Blocks, Residents, Role, SnapshotFooter};
 use crate::log::LogConfig;
-use crate::record::{Record, StreamId, stub};
+use crate::record::{Record, SCHEMA_GONE, StreamId, stub};
 use crate::segment::as_appended;
 
 /// What need not be kept, by when it was stored: milliseconds since 1970, 0 keeps all. Streams that keep the last are not concerned,
@@ -23,10 +23,13 @@ pub struct Retention {
 const AT_HOME: u8 = 1;
 /// Older than home streams are kept.
 const EXPIRED: u8 = 2;
-/// Keeps number and place, and nothing else.
+/// Keeps number, place and links of the second kind, and nothing else.
 const STUB: u8 = 4;
 /// In one of the linked streams: this, shifted by the number of it.
 const LINKED: u8 = 8;
+
+/// Of a kind of which nothing is needed for links of the second kind.
+const CONTENT: u8 = 32;
 
 /// What is known of a record: 32 bytes, and a segment holds at most 2.8 million.
 #[derive(Clone, Copy)]
@@ -34,12 +37,25 @@ struct Fact {
     stream: StreamId,
     flags: u8,
     units: u16,
-    /// Where it stands in the segment, in [`RECORD_ALIGN`].
-    place: u32,
+    /// Where it stands in the segment, in [`RECORD_ALIGN`], which is less than 2^24; above that, how many links of the second kind it
+    /// has.
+    place_and_links: u32,
     seq: u64,
 }
 
+const _: () = assert!(SEGMENT_BYTES / RECORD_ALIGN as u64 <= 1 << PLACE_BITS);
+
+const PLACE_BITS: u32 = 24;
+
 impl Fact {
+    fn place(&self) -> u32 {
+        self.place_and_links & ((1 << PLACE_BITS) - 1)
+    }
+
+    fn links(&self) -> usize {
+        (self.place_and_links >> PLACE_BITS) as usize
+    }
+
     fn is_kept(&self) -> bool {
         self.flags & (AT_HOME | LINKED | LINKED << 1) != 0
     }
@@ -108,18 +124,27 @@ impl Plan {
         if record.at() < self.retention.linked_from[0] {
             self.links_from = self.links_from.max(record.position() + 1);
         }
+        let mut links = 0_u32;
         for link in record.links() {
             if let Some(Role::Linked(number)) = self.config.kinds.role(link.kind)
                 && record.at() >= self.retention.linked_from[number]
             {
                 flags |= LINKED << number;
+                links += number as u32;
             }
         }
+        // What so many know is no letter, and stays as it is.
+        let is_content =
+            matches!(record.schema(), SCHEMA_GONE) || record.schema() == self.config.kinds.content;
+        if is_content && links < 1 << (u32::BITS - PLACE_BITS) {
+            flags |= CONTENT;
+        }
+        let place = (self.config.geometry.offset_of(record.lsn()) / RECORD_ALIGN as u64) as u32;
         self.facts.push(Fact {
             stream: record.stream(),
             flags,
             units: (record.bytes_in_log() / RECORD_ALIGN) as u16,
-            place: (self.config.geometry.offset_of(record.lsn()) / RECORD_ALIGN as u64) as u32,
+            place_and_links: place | links << PLACE_BITS,
             seq: record.seq(),
         });
     }
@@ -137,7 +162,7 @@ impl Plan {
         }
         let number = as_appended(self.footer.base) / self.config.geometry.segment_bytes + 1;
         let snapshot = snapshot.filter(|(footer, _)| u64::from(footer.segments) >= number);
-        self.facts.sort_unstable_by_key(|fact| (fact.stream.id, fact.stream.kind, fact.place));
+        self.facts.sort_unstable_by_key(|fact| (fact.stream.id, fact.stream.kind, fact.place()));
         let mut residents = Residents::new(snapshot.map(|(_, blocks)| blocks));
         let mut facts = std::mem::take(&mut self.facts);
         for group in facts.chunk_by_mut(|one, next| one.stream == next.stream) {
@@ -154,11 +179,14 @@ impl Plan {
             Some(Role::Home) => {
                 let head = home.map_or(group[newest].seq, |home| home.head.seq);
                 for fact in group.iter_mut().filter(|fact| fact.flags & EXPIRED != 0) {
-                    let is_linked = fact.flags & (LINKED | LINKED << 1) != 0;
-                    match (fact.flags & AT_HOME != 0 && fact.seq == head, is_linked) {
-                        (true, true) => {}
-                        (true, false) => fact.flags |= STUB,
-                        (false, _) => fact.flags &= !AT_HOME,
+                    let is_head = fact.flags & AT_HOME != 0 && fact.seq == head;
+                    if !is_head {
+                        fact.flags &= !AT_HOME;
+                    }
+                    let is_needed = fact.flags & LINKED != 0
+                        || (fact.flags & (LINKED << 1) != 0 && fact.flags & CONTENT == 0);
+                    if fact.is_kept() && !is_needed {
+                        fact.flags |= STUB;
                     }
                 }
             }
@@ -180,9 +208,9 @@ impl Plan {
         let mut to = SEGMENT_HEADER_BYTES / RECORD_ALIGN;
         let kept = self.facts.iter().filter(|fact| fact.is_kept());
         let moved = kept.map(|fact| {
-            let units = if fact.flags & STUB != 0 { stub::UNITS } else { fact.units };
+            let units = if fact.flags & STUB != 0 { stub::units(fact.links()) } else { fact.units };
             let moved =
-                Moved { from: fact.place, to: to as u32, before: fact.units, units, flags: fact.flags };
+                Moved { from: fact.place(), to: to as u32, before: fact.units, units, flags: fact.flags };
             to += usize::from(units);
             moved
         });

@@ -24,13 +24,13 @@ pub struct CompactionPolicy {
 impl CompactionPolicy {
     fn retention(&self, now: u64, sealed: &[SealedSegment], segment_bytes: u64) -> Retention {
         let since = |keep: Option<u64>| keep.map_or(0, |keep| now.saturating_sub(keep));
-        let from = since(self.keep_ms).max(self.from_by_size(sealed, segment_bytes));
+        let from = since(self.keep_ms).max(self.cut_by_size(sealed, segment_bytes));
         Retention { home_from: from, linked_from: [from.max(since(self.keep_links_ms)), 0] }
     }
 
     /// The time after the newest record that has to go for the log to take no more bytes than it may. What is written in, and the
     /// spare, are always there.
-    fn from_by_size(&self, sealed: &[SealedSegment], segment_bytes: u64) -> u64 {
+    fn cut_by_size(&self, sealed: &[SealedSegment], segment_bytes: u64) -> u64 {
         let Some(keep) = self.keep_bytes else {
             return 0;
         };

@@ -52,6 +52,9 @@ pub struct Kinds {
     pub last: [StreamKind; 2],
     /// Of other ids: linked records, ordered by position.
     pub linked: [StreamKind; 2],
+    /// Schema of the records of home streams of which nothing but number, time and count matters to the second linked kind: that is
+    /// all that retention leaves of them for such links.
+    pub content: u16,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -18,7 +18,8 @@ pub(crate) const MESSAGES: StreamKind = StreamKind(1);
 pub(crate) const STATE: StreamKind = StreamKind(2);
 pub(crate) const INBOX: StreamKind = StreamKind(4);
 
-const KINDS: Kinds = Kinds { home: MESSAGES, last: [STATE, StreamKind(3)], linked: [INBOX, StreamKind(5)] };
+const KINDS: Kinds =
+    Kinds { home: MESSAGES, last: [STATE, StreamKind(3)], linked: [INBOX, StreamKind(5)], content: 1 };
 
 /// Page of a size that hardly anything fits twice.
 pub(crate) const PAGE: Page = Page { items_max: 7, bytes_max: 4096 };

@@ -1,0 +1,53 @@
+//! What the settings of retention come to for each log.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use storage_log::CompactionPolicy;
+
+use crate::config::Config;
+use crate::store::Store;
+
+/// Segments that a log cannot do with less than: one is written in, one is spare, one is being written anew, and one is read.
+const SEGMENTS_MIN: u64 = 4;
+
+/// So many segments share what is kept by age: what is too old by more than that part of it is gone.
+const PARTS_OF_AGE: u32 = 8;
+
+/// Never more segments a day than this, however short a time is kept: each takes its length of the disk until it is compacted.
+const SEGMENT_AGE_MIN: Duration = Duration::from_secs(3600);
+
+/// The policy of each log of `store`.
+///
+/// # Errors
+/// In words for an operator: what is kept would not be a log.
+pub fn policy(config: &Config, store: &Store) -> anyhow::Result<CompactionPolicy> {
+    let segment_bytes = store.geometry.segment_bytes;
+    let least = SEGMENTS_MIN * u64::from(store.logs) * segment_bytes;
+    let keep = config.keep_bytes.unwrap_or(least);
+    ensure!(
+        keep >= least,
+        "`keep_mib` is {}, and {} logs in segments of {} MiB need at least {}: set that, or 0 to keep everything",
+        keep >> 20,
+        store.logs,
+        segment_bytes >> 20,
+        least >> 20,
+    );
+    Ok(CompactionPolicy {
+        after_ms: config.compact_after.map(millis),
+        keep_ms: config.keep.map(millis),
+        keep_links_ms: config.keep_inbox.map(millis),
+        keep_bytes: config.keep_bytes.map(|keep| keep / u64::from(store.logs)),
+    })
+}
+
+/// After how many milliseconds a segment is left for the next, full or not.
+#[must_use]
+pub fn segment_ms_max(config: &Config) -> Option<u64> {
+    let shortest = config.keep.into_iter().chain(config.keep_inbox).min()?;
+    Some(millis((shortest / PARTS_OF_AGE).max(SEGMENT_AGE_MIN)))
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}
