@@ -356,9 +356,16 @@ impl Client {
     fn handle_frame(&mut self, frame: ServerFrame, oracle: &mut Oracle, now: UnixMillis, micros: u64) {
         match frame {
             ServerFrame::Welcome(welcome) => {
-                assert!(!welcome.reset, "a cursor of this store was not honoured");
+                assert!(
+                    !welcome.reset || oracle.keep_ms.is_some(),
+                    "a cursor of this store was not honoured"
+                );
                 let link = self.link.as_mut().expect("a frame comes by a link");
                 link.welcomed = true;
+                if welcome.reset {
+                    oracle.gone += 1;
+                    (link.fresh, link.replaying) = (true, false);
+                }
                 if link.fresh {
                     self.owed_since = Some(now.0);
                     self.seen.clear();
@@ -391,7 +398,7 @@ impl Client {
                     oracle.acked(&self.user, pending.message_id, (conversation, seq));
                 }
             }
-            ServerFrame::Error(error) => self.handle_error(&error, oracle, micros),
+            ServerFrame::Error(error) => self.handle_error(&error, oracle, now, micros),
             ServerFrame::Message(message) => {
                 let place = (message.conversation, message.seq.0);
                 oracle.delivered(place, message.message_id, Some(&message.text));
@@ -411,13 +418,18 @@ impl Client {
                     self.headed.insert(head.conversation, head.head.0);
                 }
             }
-            ServerFrame::Page { messages, .. } => check_page(&messages, oracle),
+            ServerFrame::Page { messages, .. } => check_page(&messages, oracle, now),
             ServerFrame::MembersPage { .. } | ServerFrame::Drain { .. } => {}
-            ServerFrame::Gap(gap) => panic!("nothing is damaged, and yet {gap:?}"),
+            ServerFrame::Gap(gap) => {
+                oracle.told_gone(&gap, now.0);
+                self.seen.insert(gap.conversation, gap.to.0);
+                let headed = self.headed.entry(gap.conversation).or_default();
+                *headed = gap.to.0.max(*headed);
+            }
         }
     }
 
-    fn handle_error(&mut self, error: &ErrorReply, oracle: &mut Oracle, micros: u64) {
+    fn handle_error(&mut self, error: &ErrorReply, oracle: &mut Oracle, now: UnixMillis, micros: u64) {
         let Some(place) = self.pending.iter().position(|pending| Some(pending.id) == error.id) else {
             return;
         };
@@ -426,7 +438,7 @@ impl Client {
             self.link.as_mut().expect("a frame comes by a link").sent.clear();
         } else {
             let pending = self.pending.remove(place);
-            oracle.refused(&self.user, pending.message_id);
+            oracle.refused(&self.user, pending.message_id, now.0);
         }
     }
 
@@ -458,7 +470,7 @@ fn new_message_id(rng: &mut Rng, now: UnixMillis) -> MessageId {
     MessageId::v7(now, random)
 }
 
-fn check_page(items: &[PageItem], oracle: &mut Oracle) {
+fn check_page(items: &[PageItem], oracle: &mut Oracle, now: UnixMillis) {
     let mut last = None;
     for item in items {
         let (conversation, seq, message_id, text) = match item {
@@ -466,7 +478,12 @@ fn check_page(items: &[PageItem], oracle: &mut Oracle) {
                 (message.conversation, message.seq.0, message.message_id, Some(message.text.as_str()))
             }
             PageItem::Member(event) => (event.conversation, event.seq.0, event.message_id, None),
-            PageItem::Gap(gap) => panic!("nothing is damaged, and yet {gap:?}"),
+            PageItem::Gap(gap) => {
+                assert!(last.is_none(), "only the front of a conversation goes");
+                oracle.told_gone(gap, now.0);
+                last = Some(gap.to.0);
+                continue;
+            }
         };
         assert!(
             last.is_none_or(|last| seq == last + 1),

@@ -49,6 +49,7 @@ impl Node {
         disk: &mut Disk,
         rng: &mut Rng,
         now: u64,
+        keep_ms: Option<u64>,
     ) -> Self {
         let mut run = [0; 16];
         run[..8].copy_from_slice(&rng.roll().to_le_bytes());
@@ -80,7 +81,10 @@ impl Node {
                     drain_seconds: 1,
                     compaction: CompactionPolicy {
                         after_ms: Some(rng.below(300)),
-                        ..CompactionPolicy::default()
+                        keep_ms,
+                        // What inboxes hold goes first.
+                        keep_links_ms: keep_ms.map(|keep| keep * 3 / 4),
+                        keep_bytes: None,
                     },
                 },
                 mail: Mailboxes::new(mesh.clone(), id),

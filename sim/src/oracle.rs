@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::event::Gap;
 use protocol::ids::{ConversationId, MessageId, UserId};
 use protocol::record::{Portable, Stored, StoredBody, StreamKind as Kind};
 use storage_log::Record;
@@ -22,11 +23,38 @@ pub(crate) struct Truth {
 pub(crate) struct Oracle {
     pub(crate) durable: BTreeMap<(ConversationId, u64), Truth>,
     acked: BTreeMap<(UserId, MessageId), (ConversationId, u64)>,
-    refused: BTreeSet<(UserId, MessageId)>,
+    /// And when.
+    refused: BTreeMap<(UserId, MessageId), u64>,
     pub(crate) received: u64,
+    /// For how long messages are kept at least; and told apart from what went before by their ids.
+    pub(crate) keep_ms: Option<u64>,
+    pub(crate) gone: u64,
 }
 
 impl Oracle {
+    pub(crate) fn new(keep_ms: Option<u64>) -> Self {
+        Self { keep_ms, ..Self::default() }
+    }
+
+    /// Whether what was stored `at` need not be there any more at `now`.
+    fn may_be_gone(&self, at: u64, now: u64) -> bool {
+        self.keep_ms.is_some_and(|keep| at + keep < now)
+    }
+
+    /// When the record before this one was stored.
+    fn at_before(&self, conversation: ConversationId, seq: u64) -> u64 {
+        self.durable.get(&(conversation, seq - 1)).map_or(u64::MAX, |before| before.at)
+    }
+
+    /// Somebody was told that these are not kept any more: then they are old enough.
+    pub(crate) fn told_gone(&mut self, gap: &Gap, now: u64) {
+        self.gone += 1;
+        for seq in gap.from.0..=gap.to.0 {
+            let truth = self.durable.get(&(gap.conversation, seq)).expect("a gap where something was");
+            assert!(self.may_be_gone(truth.at, now), "{gap:?} at {now}: {seq} is of {}", truth.at);
+        }
+    }
+
     /// A record of a batch that has just been synced.
     pub(crate) fn enter(&mut self, record: &Record<'_>) {
         if record.stream().kind.0 != Kind::Messages as u8 {
@@ -48,15 +76,17 @@ impl Oracle {
             "the acknowledgement names another record"
         );
         let earlier = self.acked.insert((user.clone(), message_id), place);
+        let at = |place| self.durable[&place].at;
+        let is_forgotten = |earlier| self.may_be_gone(at(earlier), at(place));
         assert!(
-            earlier.is_none_or(|earlier| earlier == place),
+            earlier.is_none_or(|earlier| earlier == place || is_forgotten(earlier)),
             "one_seq_one_message: {message_id} got two places"
         );
     }
 
     /// The server has said for good that it does not store this.
-    pub(crate) fn refused(&mut self, user: &UserId, message_id: MessageId) {
-        self.refused.insert((user.clone(), message_id));
+    pub(crate) fn refused(&mut self, user: &UserId, message_id: MessageId, now: u64) {
+        self.refused.insert((user.clone(), message_id), now);
     }
 
     /// `acked_is_durable`: what is delivered is on the disk, and is what the disk has.
@@ -78,9 +108,11 @@ impl Oracle {
     }
 
     /// Holds the log, as a node reads it at the end, against all of this.
-    pub(crate) fn check_log(&self, log: &BTreeMap<(ConversationId, u64), Truth>) {
+    pub(crate) fn check_log(&self, log: &BTreeMap<(ConversationId, u64), Truth>, now: u64) {
         for (place, truth) in &self.durable {
-            assert_eq!(log.get(place), Some(truth), "acked_survives: {place:?} is not as it was");
+            let found = log.get(place);
+            let is_gone = found.is_none() && self.may_be_gone(truth.at, now);
+            assert!(is_gone || found == Some(truth), "acked_survives: {place:?} is not as it was");
         }
         let mut names = BTreeMap::new();
         let mut head: Option<(ConversationId, u64)> = None;
@@ -89,14 +121,24 @@ impl Oracle {
                 Some((before, last)) if before == *conversation => *seq == last + 1,
                 _ => *seq == 1,
             };
-            assert!(follows, "dense_order: {conversation} has a hole before {seq}");
+            // Of what is gone, some stays for its links.
+            let begins = self.keep_ms.is_some() && self.may_be_gone(self.at_before(*conversation, *seq), now);
+            assert!(follows || begins, "dense_order: {conversation} has a hole before {seq}");
             head = Some((*conversation, *seq));
             let name = (*conversation, truth.sender.clone(), truth.message_id);
-            let earlier = names.insert(name, *seq);
-            assert_eq!(earlier, None, "one_seq_one_message: {} is stored twice", truth.message_id);
+            let earlier = names.insert(name, truth.at);
+            let is_forgotten = |at| self.may_be_gone(at, truth.at);
+            assert!(
+                earlier.is_none_or(is_forgotten),
+                "one_seq_one_message: {} is stored twice",
+                truth.message_id
+            );
         }
-        for (user, message_id) in &self.refused {
-            let stored = log.values().any(|truth| truth.sender == *user && truth.message_id == *message_id);
+        for ((user, message_id), refused_at) in &self.refused {
+            let stored = log.values().any(|truth| {
+                let is_forgotten = self.may_be_gone(truth.at, *refused_at);
+                truth.sender == *user && truth.message_id == *message_id && !is_forgotten
+            });
             assert!(!stored, "{message_id} of {user} was refused for good and is stored");
         }
     }

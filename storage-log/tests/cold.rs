@@ -236,6 +236,30 @@ fn the_content_of_the_newest_record_goes_and_its_number_stays() {
     assert!(!file.windows(3).any(|bytes| bytes == b"one" || bytes == b"two"), "the content is gone");
 }
 
+/// What a segment before still holds, because not all of it is too old yet, has the same end ahead and is not read any more.
+#[test]
+fn a_number_without_content_ends_its_stream() {
+    let mut run = Run::new(1);
+    let talk = stream(MESSAGES, 1);
+    for sealed in [1, 2] {
+        support::put(&mut run.log, talk, b"of this segment", &[]);
+        while run.disk.indexes.len() < sealed {
+            support::put(&mut run.log, stream(MESSAGES, 2), &[0; 6_000], &[]);
+            flush(&mut run.log, &mut run.disk);
+            seal(&mut run.log, &mut run.disk);
+        }
+    }
+    run.disk.renew_snapshot();
+    let last = *run.disk.indexes.keys().nth(1).expect("the second one");
+    let sealed = run.disk.compact(last, Retention { home_from: 2_000, linked_from: [0; 2] });
+    run.log.replace_segment(sealed);
+    for _ in 0..2 {
+        assert_eq!(keys(&after(&run.log, &run.disk, talk, 0)), [2]);
+        assert_eq!(keys(&before(&run.log, &run.disk, talk, 3)), [2]);
+        run.log = run.disk.recover(2).expect("a sound log").log;
+    }
+}
+
 /// A page of a conversation that is scattered over its segment is one run of bytes once that is cold.
 #[test]
 fn a_page_of_a_cold_segment_is_two_reads() {

@@ -11,7 +11,7 @@ use storage_log::{Log, Lookup, Page, StreamId};
 
 use super::fetch::{Fetch, Read, Step};
 use super::recent::{AHEAD_MAX, FORGOTTEN_AGE, Known, command_of};
-use super::retention::take_gone;
+use super::retention::{is_stub, take_gone};
 use super::state::Conversation;
 use super::{ConversationSide, Loaded};
 use crate::mail::{Asker, Linked, Reply, Request, SessionId, Store, Surveyed};
@@ -265,10 +265,11 @@ impl ConversationSide {
                 self.outputs.push_back((shard, fed));
             }
             Purpose::History { asker, conversation, newest_first, lowest, below } => {
-                let mut lowest = lowest;
+                let (mut more, mut lowest) = (more, lowest);
                 if newest_first {
                     records.reverse();
-                    // What is below the page is for the next one.
+                    // Nothing is below a stub; what is below the page is for the next one.
+                    more &= !records.iter().any(is_stub);
                     lowest = records.first().filter(|_| more).map_or(lowest, |first| first.seq.0);
                 }
                 let gone = take_gone(conversation, &mut records, lowest, below);

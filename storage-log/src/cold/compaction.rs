@@ -216,6 +216,7 @@ impl<E> Compaction<'_, E> {
         let role = self.config.kinds.role(stream.kind);
         let before = postings.len();
         let first = postings.first().map(|posting| posting.position());
+        let mut is_stub = false;
         postings.retain_mut(|posting| {
             let place = (posting.offset() / RECORD_ALIGN as u64) as u32;
             let Ok(at) = moved.binary_search_by_key(&place, |moved| moved.from) else {
@@ -224,13 +225,15 @@ impl<E> Compaction<'_, E> {
             let Moved { to, units, .. } = moved[at];
             let bytes = usize::from(units) * RECORD_ALIGN;
             *posting = Posting::new(u64::from(to) * RECORD_ALIGN as u64, bytes, posting.position());
+            is_stub |= moved[at].is_stub() && role == Some(Role::Home) && moved[at].is_at_home();
             moved[at].is_in(role)
         });
         let dropped = (before - postings.len()) as u64;
-        if dropped == 0 {
+        if dropped == 0 && !is_stub {
             return list;
         }
-        // What stood before it is not kept either.
+        // What stood before it is not kept either, and a number without content ends a stream: should a segment before hold some yet,
+        // that has the same end ahead.
         let first_key = match (role, first, postings.first()) {
             (Some(Role::Linked(_)), Some(first), Some(kept)) => list.first_key + kept.position() - first,
             _ => list.first_key + dropped,
