@@ -17,6 +17,7 @@ use router::conversation::Recent;
 use router::cursor::Starts;
 use router::mail::{Clock, SessionId};
 use router::places::{KINDS, created_conversation};
+use router::user::UserLimits;
 use router::{ConversationSide, Places, ShardId, UserSide};
 use storage_log::format::{BLOCK_BYTES_MIN, SEGMENT_BYTES};
 use storage_log::{Geometry, Log, LogConfig, Scan, SegmentHeader, SpareWork};
@@ -105,7 +106,7 @@ impl Room {
         log.begin_run([3; 16], 0);
         sync(&mut log);
         let starts = Arc::new(Starts::new(vec![log.runs().to_vec()]));
-        let users = UserSide::new(places.clone(), starts, ShardId(0), 1);
+        let users = UserSide::new(places.clone(), starts, ShardId(0), UserLimits::default(), 1);
         let side = ConversationSide::new(places, 0, Recent::new(1));
         let clock = Clock { unix: UnixMillis(1), micros: 1 };
         let mut room = Self {

@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail};
 use protocol::ids::UnixMillis;
 use protocol::upgrade::UpgradePolicy;
 use ring::{ListenOptions, Ring, RingAddress, RingConfig};
+use router::user::UserLimits;
 use router::{ConversationSide, Places, ShardId, Starts};
 use storage_log::{CompactionPolicy, Geometry, Run};
 
@@ -335,6 +336,7 @@ fn shard_config(common: &Common) -> ShardConfig {
         policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: common.config.origins.clone() },
         mail_per_turn: MAIL_PER_TURN,
         drain_seconds: common.config.drain.as_secs(),
+        users: UserLimits::default(),
         compaction: common.compaction,
     }
 }

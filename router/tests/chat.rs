@@ -12,7 +12,7 @@ use router::conversation::{ReadPlace, Recent};
 use router::cursor::Starts;
 use router::mail::{Clock, Reply, Request as MailRequest, SessionId};
 use router::places::{KINDS, direct_conversation};
-use router::user::PAGE_CREDITS;
+use router::user::{PAGE_CREDITS, UserLimits};
 use router::{ConversationSide, Places, ShardId, UserSide};
 use storage_log::format::BLOCK_BYTES_MIN;
 use storage_log::{Geometry, Log, LogConfig, Scan, SegmentHeader};
@@ -59,7 +59,7 @@ impl Chat {
         let mut log = scan.finish().expect("an empty log").log;
         log.begin_run([3; 16], NOW.0);
         let starts = Arc::new(Starts::new(vec![log.runs().to_vec()]));
-        let users = UserSide::new(places.clone(), starts, ShardId(0), 1);
+        let users = UserSide::new(places.clone(), starts, ShardId(0), UserLimits::default(), 1);
         let side = ConversationSide::new(places, 0, Recent::new(1));
         let clock = Clock { unix: NOW, micros: 1 };
         Self { users, side, log, clock, next_id: 1, written: Vec::new(), disk_reads: false }

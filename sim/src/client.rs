@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::command::{
     Command, Connect, Create, HistoryPolicy, HistoryRange, Members, MessageKind, Request, Send, Target, Token,
 };
-use protocol::event::{CloseCode, ErrorReply, PageItem, ServerFrame};
+use protocol::event::{CloseCode, ErrorReply, Gap, OkReply, PageItem, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::session::{Input, Session, SessionLimits};
 use protocol::upgrade::{Form, UpgradePolicy};
@@ -78,6 +78,8 @@ pub(crate) struct Client {
     pub(crate) stalled_until: u64,
     /// Retry nothing before this.
     retry_at: u64,
+    /// Repeats what was refused and not all that is under way: more at once than a session may have would close it, again and again.
+    pub(crate) is_patient: bool,
     /// How far its own clock, by which it names its messages, is behind or ahead.
     skew_ms: i64,
     output: Vec<u8>,
@@ -102,6 +104,7 @@ impl Client {
             owed_since: None,
             stalled_until: 0,
             retry_at: 0,
+            is_patient: false,
             skew_ms,
             output: Vec::new(),
         }
@@ -282,11 +285,12 @@ impl Client {
         }
     }
 
-    /// Repeats what has no answer on this connection, verbatim.
+    /// Repeats what has no answer on this connection, verbatim: all of it, or only what was refused.
     fn retry(&mut self, micros: u64) {
         if micros < self.retry_at || self.pending.is_empty() {
             return;
         }
+        let is_patient = self.is_patient;
         let Some(link) = &mut self.link else {
             return;
         };
@@ -294,6 +298,9 @@ impl Client {
             link.sent.push(self.pending.len());
             let mut repeated = Vec::new();
             for place in 0..self.pending.len() {
+                if is_patient && self.pending[place].id != RequestId(0) {
+                    continue;
+                }
                 let id = self.id();
                 self.pending[place].id = id;
                 repeated.push(Request { id: Some(id), command: self.pending[place].command.clone() });
@@ -387,17 +394,7 @@ impl Client {
                 }
             }
             ServerFrame::Pong { cursor, .. } => self.cursor = cursor.or(self.cursor.take()),
-            ServerFrame::Ok(ok) => {
-                let link = self.link.as_mut().expect("a frame comes by a link");
-                if let Some((_, times)) = link.refreshing.take_if(|(id, _)| *id == ok.id) {
-                    link.times = times;
-                } else if let Some(place) = self.pending.iter().position(|pending| pending.id == ok.id) {
-                    let pending = self.pending.remove(place);
-                    let conversation = ok.conversation.expect("a storing command");
-                    let seq = ok.seq.expect("a storing command").0;
-                    oracle.acked(&self.user, pending.message_id, (conversation, seq));
-                }
-            }
+            ServerFrame::Ok(ok) => self.handle_ok(&ok, oracle),
             ServerFrame::Error(error) => self.handle_error(&error, oracle, now, micros),
             ServerFrame::Message(message) => {
                 let place = (message.conversation, message.seq.0);
@@ -420,13 +417,27 @@ impl Client {
             }
             ServerFrame::Page { messages, .. } => check_page(&messages, oracle, now),
             ServerFrame::MembersPage { .. } | ServerFrame::Drain { .. } => {}
-            ServerFrame::Gap(gap) => {
-                oracle.told_gone(&gap, now.0);
-                self.seen.insert(gap.conversation, gap.to.0);
-                let headed = self.headed.entry(gap.conversation).or_default();
-                *headed = gap.to.0.max(*headed);
-            }
+            ServerFrame::Gap(gap) => self.handle_gap(&gap, oracle, now),
         }
+    }
+
+    fn handle_ok(&mut self, ok: &OkReply, oracle: &mut Oracle) {
+        let link = self.link.as_mut().expect("a frame comes by a link");
+        if let Some((_, times)) = link.refreshing.take_if(|(id, _)| *id == ok.id) {
+            link.times = times;
+        } else if let Some(place) = self.pending.iter().position(|pending| pending.id == ok.id) {
+            let pending = self.pending.remove(place);
+            let conversation = ok.conversation.expect("a storing command");
+            let seq = ok.seq.expect("a storing command").0;
+            oracle.acked(&self.user, pending.message_id, (conversation, seq));
+        }
+    }
+
+    fn handle_gap(&mut self, gap: &Gap, oracle: &mut Oracle, now: UnixMillis) {
+        oracle.told_gone(gap, now.0);
+        self.seen.insert(gap.conversation, gap.to.0);
+        let headed = self.headed.entry(gap.conversation).or_default();
+        *headed = gap.to.0.max(*headed);
     }
 
     fn handle_error(&mut self, error: &ErrorReply, oracle: &mut Oracle, now: UnixMillis, micros: u64) {
@@ -436,6 +447,9 @@ impl Client {
         if error.code.retryable() {
             self.retry_at = micros + error.retry_after_ms.unwrap_or(10) * 1_000;
             self.link.as_mut().expect("a frame comes by a link").sent.clear();
+            if self.is_patient {
+                self.pending[place].id = RequestId(0);
+            }
         } else {
             let pending = self.pending.remove(place);
             oracle.refused(&self.user, pending.message_id, now.0);

@@ -10,6 +10,7 @@ use gateway::state::NodeState;
 use protocol::upgrade::{Origins, UpgradePolicy};
 use router::conversation::Recent;
 use router::places::KINDS;
+use router::user::UserLimits;
 use router::{ConversationSide, Places, ShardId, Starts};
 use storage_log::{Answer, CompactionPolicy, Geometry, LogConfig};
 
@@ -21,6 +22,41 @@ const TAIL_BYTES: usize = 8 << 10;
 
 /// Deliveries in one lane, at most: few, so that lanes overflow.
 const DELIVER_PLACES_MAX: u64 = 4;
+
+/// Sets the dice of small outboxes and few credits apart from those of everything else.
+const SQUEEZING: u64 = 0x7371_7565_657a;
+
+/// Sets the dice of retention apart likewise.
+const KEEPING: u64 = 0x6b65_6570;
+
+/// What a node of this world may hold, and for how long.
+pub(crate) struct Bounds {
+    pub(crate) users: UserLimits,
+    pub(crate) keep_ms: Option<u64>,
+}
+
+impl Bounds {
+    /// Whether a node holds less than it would.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.users.outbox_bytes_max < UserLimits::default().outbox_bytes_max
+    }
+
+    /// In some worlds little, so that outboxes fill up and credits run out. Each kind has dice of its own, and is none of the kinds of
+    /// which one has failed once: those are what they were.
+    pub(crate) fn of_world(seed: u64) -> Self {
+        let mut users = UserLimits::default();
+        if matches!(seed % 16, 8 | 11 | 15) {
+            let mut rng = Rng::new(seed ^ SQUEEZING);
+            users = UserLimits {
+                outbox_bytes_max: rng.between(200, 4_000) as usize,
+                command_credits: rng.between(2, 40) as u32,
+                page_credits: rng.between(1, 10) as u32,
+            };
+        }
+        let keep_ms = (seed % 16 == 14).then(|| Rng::new(seed ^ KEEPING).between(200, 900));
+        Self { users, keep_ms }
+    }
+}
 
 pub(crate) struct Node {
     pub(crate) shards: Vec<Shard>,
@@ -49,7 +85,7 @@ impl Node {
         disk: &mut Disk,
         rng: &mut Rng,
         now: u64,
-        keep_ms: Option<u64>,
+        bounds: &Bounds,
     ) -> Self {
         let mut run = [0; 16];
         run[..8].copy_from_slice(&rng.roll().to_le_bytes());
@@ -79,11 +115,12 @@ impl Node {
                     policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: Origins::Unset },
                     mail_per_turn: rng.between(1, 6) as usize,
                     drain_seconds: 1,
+                    users: bounds.users,
                     compaction: CompactionPolicy {
                         after_ms: Some(rng.below(300)),
-                        keep_ms,
+                        keep_ms: bounds.keep_ms,
                         // What inboxes hold goes first.
-                        keep_links_ms: keep_ms.map(|keep| keep * 3 / 4),
+                        keep_links_ms: bounds.keep_ms.map(|keep| keep * 3 / 4),
                         keep_bytes: None,
                     },
                 },

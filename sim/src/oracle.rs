@@ -38,7 +38,7 @@ impl Oracle {
 
     /// Whether what was stored `at` need not be there any more at `now`.
     fn may_be_gone(&self, at: u64, now: u64) -> bool {
-        self.keep_ms.is_some_and(|keep| at + keep < now)
+        self.keep_ms.is_some_and(|keep| at.saturating_add(keep) < now)
     }
 
     /// When the record before this one was stored.

@@ -8,7 +8,11 @@ use router::ShardId;
 use router::conversation::ReadPlace;
 use storage_log::RebuildJob;
 
+use crate::client::Pass;
 use crate::world::{BUSY_MICROS, Item, World};
+
+/// How long the token of one that does not read is good, in seconds.
+const DAY_SECONDS: u64 = 86_400;
 
 impl World {
     pub(crate) fn execute(&mut self, shard: usize, action: Action) {
@@ -185,6 +189,9 @@ impl World {
     }
 
     pub(crate) fn act(&mut self, index: usize) {
+        if self.is_deaf(index) {
+            return self.act_deaf(index);
+        }
         let calm = self.is_calm();
         let (now, unix) = (self.now, self.unix());
         let seconds = match &self.clients[index].link {
@@ -195,11 +202,7 @@ impl World {
         let client = &mut self.clients[index];
         match &client.link {
             None if self.node.is_some() && !self.draining => {
-                let shard = ShardId(self.rng.below(u64::from(self.places.shards)) as u16);
-                let (pipe, socket) = self.net.open(index, shard);
-                client.connect(pipe, pass.expect("one to come with"), &mut self.rng);
-                let (socket, peer) = (Socket::from_index(socket), ([127, 0, 0, 1], 1).into());
-                self.event(shard.index(), 1, Event::Accepted { listener: Listener::Chat, socket, peer });
+                self.connect(index, pass.expect("one to come with"));
             }
             None => {}
             Some(_) if !calm && self.rng.one_in(40) => return self.cut(index),
@@ -213,6 +216,26 @@ impl World {
         self.write_client(index);
         let delay = if calm { 50_000 } else { self.rng.between(500, 40_000) };
         self.later(delay, Item::Act(index));
+    }
+
+    fn connect(&mut self, index: usize, pass: Pass) {
+        let shard = ShardId(self.rng.below(u64::from(self.places.shards)) as u16);
+        let (pipe, socket) = self.net.open(index, shard);
+        self.clients[index].connect(pipe, pass, &mut self.rng);
+        let (socket, peer) = (Socket::from_index(socket), ([127, 0, 0, 1], 1).into());
+        self.event(shard.index(), 1, Event::Accepted { listener: Listener::Chat, socket, peer });
+    }
+
+    /// Who does not read does not read why it was closed either, and comes back.
+    fn act_deaf(&mut self, index: usize) {
+        let link = self.clients[index].link.as_ref();
+        let is_out = link.is_none_or(|link| self.net.pipes[link.pipe].server_ended);
+        if is_out && self.node.is_some() && !self.draining {
+            let pass = self.pass(index, DAY_SECONDS);
+            self.connect(index, pass);
+        }
+        self.write_client(index);
+        self.later(50_000, Item::Act(index));
     }
 
     /// The client goes without a word.
@@ -259,6 +282,9 @@ impl World {
     }
 
     pub(crate) fn read_client(&mut self, index: usize) {
+        if self.is_deaf(index) {
+            return;
+        }
         let (now, unix) = (self.now, self.unix());
         if !self.is_calm() && self.clients[index].stalled_until > now {
             let delay = self.clients[index].stalled_until - now;
@@ -300,7 +326,7 @@ impl World {
                             | CloseCode::EXPIRED
                             | CloseCode::REVOKED
                             | CloseCode::OVERLOAD
-                    ),
+                    ) || (*code == CloseCode::STALLED && self.oracle.keep_ms.is_some()),
                     "left open and closed with {code:?}"
                 );
                 self.replaced += u32::from(*code == CloseCode::REPLACED);

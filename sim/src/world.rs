@@ -10,17 +10,18 @@ use gateway::shard::{Event, Shard};
 use protocol::command::Token;
 use protocol::event::CloseCode;
 use protocol::ids::{ConversationId, UnixMillis, UserId};
+use protocol::limits::{COMMANDS_IN_FLIGHT_MAX, FRAME_BYTES_MAX};
 use protocol::upgrade::Form;
 use router::mail::Clock;
 use router::places::direct_conversation;
-use router::{Places, ShardId};
+use router::{Places, ShardId, UserSide};
 use storage_log::{Compacted, CompactionJob, Log, WriteBatch};
 
 use crate::Rng;
 use crate::client::{Client, Pass, Times};
 use crate::disk::{Disk, geometry};
 use crate::net::Net;
-use crate::node::{Node, log_config};
+use crate::node::{Bounds, Node, log_config};
 use crate::oracle::{Oracle, Truth, audiences, truth_of};
 
 /// 2026-01-01, in milliseconds since 1970.
@@ -45,8 +46,14 @@ const MAIL_MICROS: u64 = 100_000;
 /// Sets the dice of revocations apart from those of everything else.
 const REVOKING: u64 = 0x7265_766f_6b65;
 
-/// Sets the dice of retention apart likewise.
-const KEEPING: u64 = 0x6b65_6570;
+/// And those of the one that stops reading.
+const DEAFNESS: u64 = 0x6465_6166;
+
+/// What an outbox may hold beyond its limit: one page as it is rendered, and the replies to all commands of a session.
+const OUTBOX_SLACK_BYTES: usize = FRAME_BYTES_MAX + 64 * COMMANDS_IN_FLIGHT_MAX * 16;
+
+/// `slow_is_alone`: by when all others are at rest although one does not read, in microseconds; long before that one is given up.
+const ALONE_MICROS: u64 = 10_000_000;
 
 /// What a run came to. Two runs of one seed give equal ones.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,8 +68,14 @@ pub struct Outcome {
     pub crashes: u32,
     /// Writes that failed and stopped a log.
     pub failures: u32,
-    /// Times that a lane or an outbox was full and a session went back to the log.
-    pub fell_behind: u64,
+    /// Times that a lane was full and sessions went back to the log.
+    pub overruns: u64,
+    /// Times that an outbox was full and its session did.
+    pub outbox_full: u64,
+    /// Commands that found no credit.
+    pub busy: u64,
+    /// Bytes that were kept for somebody who stopped reading for good.
+    pub unread: usize,
     /// Connections that moved to another shard.
     pub moved: u64,
     /// Connections left open that were closed because their device came back.
@@ -149,6 +162,7 @@ pub(crate) struct World {
     denied: DenyList,
     /// When and whom: in some worlds only.
     revoking: Option<Rng>,
+    bounds: Bounds,
     pub(crate) disk: Disk,
     pub(crate) net: Net,
     pub(crate) node: Option<Node>,
@@ -163,7 +177,11 @@ pub(crate) struct World {
     pub(crate) drains: u32,
     pub(crate) crashes: u32,
     pub(crate) failures: u32,
-    pub(crate) fell_behind: u64,
+    pub(crate) overruns: u64,
+    pub(crate) outbox_full: u64,
+    pub(crate) busy: u64,
+    /// Who stops reading and saying anything, and when.
+    pub(crate) deaf: Option<(usize, u64)>,
     pub(crate) moved: u64,
     pub(crate) replaced: u32,
     pub(crate) index_reads: u32,
@@ -195,6 +213,25 @@ pub fn run(seed: u64) -> Outcome {
     world.finish()
 }
 
+/// One to two devices of each user.
+fn clients_of(users: &[UserId], are_patient: bool, rng: &mut Rng) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for user in users {
+        for device in 0..rng.between(1, 3) {
+            // Some have to show a new token again and again.
+            let token_seconds = *rng.pick(&[86_400, 86_400, 86_400, 3, 2, 1]);
+            let form = if rng.one_in(2) { Form::Json } else { Form::Binary };
+            // Most name their messages by the server's time; some by a clock of their own that is an hour off.
+            let skew_ms = *rng.pick(&[0, 0, 0, 0, -3_600_000, 3_600_000]);
+            let device = format!("device-{device}");
+            let mut client = Client::new(user.clone(), &device, token_seconds, form, skew_ms);
+            client.is_patient = are_patient;
+            clients.push(client);
+        }
+    }
+    clients
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
@@ -206,23 +243,12 @@ impl World {
         let users: Vec<UserId> = (0..rng.between(2, 7))
             .map(|user| UserId::new(&format!("user-{user}")).expect("a user"))
             .collect();
-        let mut clients = Vec::new();
-        for user in &users {
-            for device in 0..rng.between(1, 3) {
-                // Some have to show a new token again and again.
-                let token_seconds = *rng.pick(&[86_400, 86_400, 86_400, 3, 2, 1]);
-                let form = if rng.one_in(2) { Form::Json } else { Form::Binary };
-                // Most name their messages by the server's time; some by a clock of their own that is an hour off.
-                let skew_ms = *rng.pick(&[0, 0, 0, 0, -3_600_000, 3_600_000]);
-                clients.push(Client::new(
-                    user.clone(),
-                    &format!("device-{device}"),
-                    token_seconds,
-                    form,
-                    skew_ms,
-                ));
-            }
-        }
+        let bounds = Bounds::of_world(seed);
+        let clients = clients_of(&users, bounds.is_tight(), &mut rng);
+        let deaf = matches!(seed % 16, 8 | 15).then(|| {
+            let mut rng = Rng::new(seed ^ DEAFNESS);
+            (rng.below(clients.len() as u64) as usize, rng.below(BUSY_MICROS))
+        });
         Self {
             disk: Disk::new(places.store, logs, geometry),
             rng,
@@ -240,13 +266,16 @@ impl World {
             arrived: Vec::new(),
             users,
             clients,
-            // In some worlds messages are kept for less than a second.
-            oracle: Oracle::new((seed % 16 == 14).then(|| Rng::new(seed ^ KEEPING).between(200, 900))),
+            oracle: Oracle::new(bounds.keep_ms),
+            bounds,
             draining: false,
             drains: 0,
             crashes: 0,
             failures: 0,
-            fell_behind: 0,
+            overruns: 0,
+            outbox_full: 0,
+            busy: 0,
+            deaf,
             moved: 0,
             replaced: 0,
             index_reads: 0,
@@ -308,9 +337,29 @@ impl World {
     fn is_at_rest(&self) -> bool {
         self.now > BUSY_MICROS + 3_000_000
             && self.now > self.stored_at + MAIL_MICROS
-            && self.node.as_ref().is_some_and(|node| node.shards.iter().all(Shard::is_live))
-            && self.clients.iter().all(Client::is_settled)
-            && self.net.pipes.iter().all(|pipe| pipe.server_ended || pipe.to_client.is_empty())
+            && self.node.as_ref().is_some_and(|node| self.has_nothing_to_do(node))
+            && self.listening().all(|(_, client)| client.is_settled())
+            && self
+                .net
+                .pipes
+                .iter()
+                .all(|pipe| pipe.server_ended || pipe.to_client.is_empty() || self.is_deaf(pipe.client))
+    }
+
+    /// Every session but that of who does not read is live, and every credit is back.
+    fn has_nothing_to_do(&self, node: &Node) -> bool {
+        let users = || node.shards.iter().map(Shard::users);
+        users().map(UserSide::behind_count).sum::<usize>() <= usize::from(self.deaf.is_some())
+            && users().all(|users| users.requests_under_way() == 0)
+    }
+
+    pub(crate) fn is_deaf(&self, client: usize) -> bool {
+        self.deaf.is_some_and(|(deaf, from)| deaf == client && from <= self.now)
+    }
+
+    /// All clients that read.
+    fn listening(&self) -> impl Iterator<Item = (usize, &Client)> {
+        self.clients.iter().enumerate().filter(|(index, _)| !self.is_deaf(*index))
     }
 
     fn handle(&mut self, item: Item) {
@@ -384,9 +433,8 @@ impl World {
     fn restart(&mut self) {
         self.run += 1;
         let now = self.unix().0;
-        let keep_ms = self.oracle.keep_ms;
-        let node =
-            Node::start(&self.places, &self.keys, &self.denied, &mut self.disk, &mut self.rng, now, keep_ms);
+        let (disk, rng) = (&mut self.disk, &mut self.rng);
+        let node = Node::start(&self.places, &self.keys, &self.denied, disk, rng, now, &self.bounds);
         // What a crash left whole above the mark counts from now on.
         let survived = self.read_logs();
         for (place, truth) in survived {
@@ -485,7 +533,9 @@ impl World {
     fn count_node(&mut self) {
         if let Some(node) = &self.node {
             for metrics in &node.metrics {
-                self.fell_behind += metrics.overruns_total.value() + metrics.outbox_full_total.value();
+                self.overruns += metrics.overruns_total.value();
+                self.outbox_full += metrics.outbox_full_total.value();
+                self.busy += metrics.busy_total.value();
                 self.moved += metrics.moved_total.value();
                 self.expired += metrics.closes_total(CloseCode::EXPIRED).value();
                 self.revoked += metrics.closes_total(CloseCode::REVOKED).value();
@@ -501,6 +551,9 @@ impl World {
         let mut events = std::mem::take(&mut self.arrived[index]);
         let mut actions = Vec::new();
         node.shards[index].turn(clock, &mut events, &mut actions);
+        let held = node.shards[index].users().largest_outbox();
+        let most = self.bounds.users.outbox_bytes_max + OUTBOX_SLACK_BYTES;
+        assert!(held <= most, "bounded: an outbox holds {held} bytes of {most}");
         let wait = node.shards[index].wait_micros();
         let asleep = node.mesh.fall_asleep(id);
         for action in actions {
@@ -545,7 +598,8 @@ impl World {
             }
         }
         let audiences = audiences(&log, &direct);
-        for client in &self.clients {
+        let unread = self.check_slow_is_alone();
+        for (_, client) in self.listening() {
             if let Some(link) = &client.link {
                 self.check_token(&client.user, link.times);
             }
@@ -557,7 +611,10 @@ impl World {
             drains: self.drains,
             crashes: self.crashes,
             failures: self.failures,
-            fell_behind: self.fell_behind,
+            overruns: self.overruns,
+            outbox_full: self.outbox_full,
+            busy: self.busy,
+            unread,
             moved: self.moved,
             replaced: self.replaced,
             index_reads: self.index_reads,
@@ -569,6 +626,16 @@ impl World {
             micros: self.now,
             digest: self.digest,
         }
+    }
+
+    /// One that does not read costs nobody else time, and what is kept for it is bounded. How much that is.
+    fn check_slow_is_alone(&self) -> usize {
+        let largest = |node: &Node| node.shards.iter().map(|shard| shard.users().largest_outbox()).max();
+        let unread = self.node.as_ref().and_then(largest).unwrap_or(0);
+        // Who waits for an index file to be made again waits for minutes.
+        let is_late = self.rebuilds == 0 && self.now > ALONE_MICROS;
+        assert!(self.deaf.is_none() || !is_late, "slow_is_alone: the others are not at rest");
+        unread
     }
 
     /// Whoever is connected at the end may be.

@@ -53,7 +53,7 @@ fn the_worlds_see_what_they_are_for() {
     let mut crashes = 0;
     let mut drains = 0;
     let mut failures = 0;
-    let mut fell_behind = 0;
+    let (mut overruns, mut outbox_full, mut busy, mut unread) = (0, 0, 0, 0);
     let mut moved = 0;
     let mut replaced = 0;
     let mut expired = 0;
@@ -64,7 +64,10 @@ fn the_worlds_see_what_they_are_for() {
         crashes += outcome.crashes;
         drains += outcome.drains;
         failures += outcome.failures;
-        fell_behind += outcome.fell_behind;
+        overruns += outcome.overruns;
+        outbox_full += outcome.outbox_full;
+        busy += outcome.busy;
+        unread += outcome.unread;
         moved += outcome.moved;
         replaced += outcome.replaced;
         expired += outcome.expired;
@@ -75,7 +78,8 @@ fn the_worlds_see_what_they_are_for() {
         gone += outcome.gone;
     }
     assert!(crashes > 10 && drains > 3 && failures > 1, "{crashes} {drains} {failures}");
-    assert!(fell_behind > 5 && moved > 50, "{fell_behind} {moved}");
+    assert!(overruns > 5 && moved > 50, "{overruns} {moved}");
+    assert!(outbox_full > 5 && busy > 5 && unread > 1_000, "{outbox_full} {busy} {unread}");
     assert!(replaced > 20 && expired > 20 && revoked > 20, "{replaced} {expired} {revoked}");
     assert!(index_reads > 100, "{index_reads}");
     assert!(compactions > 50, "{compactions}");

@@ -2,7 +2,7 @@
 
 use router::conversation::Read;
 use router::mail::Request;
-use router::{ConversationSide, ShardId};
+use router::{ConversationSide, ShardId, UserSide};
 use storage_log::{Buffer, Compacted, Log, LogConfig, SealedSegment, SpareWork, segment_file_name};
 
 use super::{Action, Shard};
@@ -334,10 +334,10 @@ impl Shard {
             .all(|owned| !owned.log.is_healthy() || (owned.log.is_quiet() && !owned.side.is_waiting()))
     }
 
-    /// Whether every session here is told what comes as it comes, and none is being fed from a log.
+    /// The sessions here; to look at.
     #[must_use]
-    pub fn is_live(&self) -> bool {
-        self.users.is_live()
+    pub fn users(&self) -> &UserSide {
+        &self.users
     }
 
     /// The shard itself; for the driver.

@@ -25,6 +25,7 @@ use ring::{RecvBuffer, Socket};
 use router::conversation::ReadPlace;
 use router::cursor::Starts;
 use router::mail::Clock;
+use router::user::UserLimits;
 use router::{Places, ShardId, UserSide};
 use storage_log::{
     Buffer, Compacted, CompactionJob, CompactionPolicy, IndexJob, Location, Postings, RebuildJob,
@@ -315,6 +316,8 @@ pub struct ShardConfig {
     pub mail_per_turn: usize,
     /// Over how many seconds the goodbyes of a drain are spread.
     pub drain_seconds: u64,
+    /// What sessions may hold.
+    pub users: UserLimits,
     /// When segments are written anew.
     pub compaction: CompactionPolicy,
 }
@@ -382,7 +385,8 @@ impl Shard {
     /// A shard with nobody connected.
     #[must_use]
     pub fn new(parts: ShardParts) -> Self {
-        let users = UserSide::new(parts.places.clone(), parts.starts.clone(), parts.id, parts.random | 1);
+        let (places, starts) = (parts.places.clone(), parts.starts.clone());
+        let users = UserSide::new(places, starts, parts.id, parts.config.users, parts.random | 1);
         Self {
             id: parts.id,
             places: parts.places,

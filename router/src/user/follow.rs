@@ -38,7 +38,7 @@ impl UserSide {
             return;
         }
         let id = SessionId { slot, generation: session.generation };
-        if !session.outbox.has_room() {
+        if !session.outbox.has_room(self.limits.outbox_bytes_max) {
             // The log has it: this session is fed from there once it has read what it was given.
             state.phase = Phase::Behind;
             self.counters.outbox_full += 1;

@@ -47,6 +47,24 @@ const _: () = {
     assert!(COMMANDS_IN_FLIGHT_MAX * 16 <= PAGE_CREDITS as usize);
 };
 
+/// What the sessions of one shard may hold: less only where a test wants to see it full.
+#[derive(Clone, Copy, Debug)]
+pub struct UserLimits {
+    /// Bytes in the outbox of a session beyond which it is fed from the log.
+    pub outbox_bytes_max: usize,
+    /// Commands under way to the owner of a log.
+    pub command_credits: u32,
+    /// Page requests under way to the owner of a log.
+    pub page_credits: u32,
+}
+
+impl Default for UserLimits {
+    fn default() -> Self {
+        let (command_credits, page_credits) = (COMMAND_CREDITS, PAGE_CREDITS);
+        Self { outbox_bytes_max: OUTBOX_BYTES_MAX, command_credits, page_credits }
+    }
+}
+
 /// Counts for the metrics; they only grow.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct UserCounters {
@@ -84,6 +102,7 @@ pub struct UserSide {
     places: Arc<Places>,
     starts: Arc<Starts>,
     shard: ShardId,
+    limits: UserLimits,
     sessions: Slab<Session>,
     users: HashMap<UserId, SmallVec<[u32; 1]>, foldhash::fast::RandomState>,
     generation: u32,
@@ -124,14 +143,21 @@ pub struct ConnectRefusal {
 impl UserSide {
     /// The sessions of `shard`. `random` seeds the message ids that the server makes.
     #[must_use]
-    pub fn new(places: Arc<Places>, starts: Arc<Starts>, shard: ShardId, random: u64) -> Self {
-        let credits =
-            vec![Credits { commands: COMMAND_CREDITS, pages: PAGE_CREDITS }; usize::from(places.shards)];
+    pub fn new(
+        places: Arc<Places>,
+        starts: Arc<Starts>,
+        shard: ShardId,
+        limits: UserLimits,
+        random: u64,
+    ) -> Self {
+        let of_one = Credits { commands: limits.command_credits, pages: limits.page_credits };
+        let credits = vec![of_one; usize::from(places.shards)];
         let starved = vec![VecDeque::new(); usize::from(places.shards)];
         Self {
             places,
             starts,
             shard,
+            limits,
             sessions: Slab::new(),
             users: HashMap::default(),
             generation: 0,
@@ -146,10 +172,23 @@ impl UserSide {
         }
     }
 
-    /// Whether every session is told what comes as it comes.
+    /// Requests that the owners of logs have not answered yet.
     #[must_use]
-    pub fn is_live(&self) -> bool {
-        self.sessions.iter().all(|(_, session)| session.is_live())
+    pub fn requests_under_way(&self) -> u32 {
+        let all = self.limits.command_credits + self.limits.page_credits;
+        self.credits.iter().map(|credits| all - credits.commands - credits.pages).sum()
+    }
+
+    /// Bytes that the fullest outbox holds, queued and in flight.
+    #[must_use]
+    pub fn largest_outbox(&self) -> usize {
+        self.sessions.iter().map(|(_, session)| session.outbox.held_bytes()).max().unwrap_or(0)
+    }
+
+    /// Sessions that are fed from a log, or are about to be.
+    #[must_use]
+    pub fn behind_count(&self) -> usize {
+        self.sessions.iter().filter(|(_, session)| !session.is_live()).count()
     }
 
     /// Sessions now.

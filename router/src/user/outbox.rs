@@ -38,10 +38,10 @@ pub struct Chunk {
 }
 
 impl Outbox {
-    /// Whether another frame may be queued. An empty outbox takes one frame of any legal size.
+    /// Whether another frame may be queued where `bytes_max` may be held. An empty outbox takes one frame of any legal size.
     #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.queued_bytes + self.sending_bytes < OUTBOX_BYTES_MAX
+    pub fn has_room(&self, bytes_max: usize) -> bool {
+        self.queued_bytes + self.sending_bytes < bytes_max
     }
 
     /// Nothing queued and nothing being sent.
