@@ -238,13 +238,10 @@ impl ConversationSide {
     }
 
     fn unstall(&mut self, base: u64, wanted: fn(&Job) -> bool) -> Vec<Job> {
+        // Asked in every turn while something waits: what stays is not moved.
         let mut taken = Vec::new();
-        for (of, job) in std::mem::take(&mut self.stalled) {
-            if of == base && wanted(&job) {
-                taken.push(job);
-            } else {
-                self.stalled.push_back((of, job));
-            }
+        while let Some(place) = self.stalled.iter().position(|(of, job)| *of == base && wanted(job)) {
+            taken.extend(self.stalled.remove(place).map(|(_, job)| job));
         }
         taken
     }
