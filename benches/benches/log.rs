@@ -1,9 +1,10 @@
-//! The log without a disk: what appending and reading back cost in CPU.
+//! The log without a disk: what appending and reading back cost in CPU. Then with one, beside the disk alone and an embedded store.
 
 use std::hint::black_box;
+use std::path::Path;
 
-use benches::{empty_log, sync};
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use benches::{append, empty_log, sync};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 use router::places::KINDS;
 use storage_log::format::{BLOCK_BYTES_MIN, SEGMENT_BYTES};
 use storage_log::{Answer, Draft, Geometry, LogConfig, Scan, SegmentHeader, StreamId, StreamKind};
@@ -18,7 +19,7 @@ fn inbox(user: usize) -> StreamId {
 }
 
 /// 100 records of 256 bytes into one batch, sealed: with no links, as a direct message, as a group of 99.
-fn append(c: &mut Criterion) {
+fn append_in_memory(c: &mut Criterion) {
     let mut group = c.benchmark_group("append");
     group.throughput(Throughput::Elements(APPENDS as u64));
     for links_count in [0, 2, 99] {
@@ -94,5 +95,15 @@ fn recovery_scan(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, append, recovery_scan);
-criterion_main!(benches);
+criterion_group!(benches, append_in_memory, recovery_scan);
+
+/// The groups; then, unless one of them was asked for by name or this is a test, the table of a log on a disk.
+fn main() {
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().eq(["--bench"]) {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        append::measure(directory).expect("a disk with room for 4 GiB");
+    }
+}

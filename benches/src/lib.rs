@@ -4,7 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod append;
 pub mod disk;
+pub mod embedded;
 pub mod net;
 
 use std::sync::Arc;
