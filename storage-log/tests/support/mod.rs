@@ -13,7 +13,7 @@ use storage_log::{
     as_appended, compact, merge, read_back, read_index_tail,
 };
 
-const STORE: [u8; 16] = [7; 16];
+pub(crate) const STORE: [u8; 16] = [7; 16];
 pub(crate) const MESSAGES: StreamKind = StreamKind(1);
 pub(crate) const STATE: StreamKind = StreamKind(2);
 pub(crate) const INBOX: StreamKind = StreamKind(4);

@@ -1,0 +1,198 @@
+//! Reads that bring other bytes, once or for ever: those of another place, of another file, or of before.
+
+use std::collections::BTreeSet;
+
+use storage_log::INDEX_BLOCK_BYTES;
+
+use super::disk::{Disk, Misread, Read, SECTOR_BYTES};
+use super::files::SNAPSHOT;
+use super::node::{Node, Op, Outcome, Seen, look};
+use super::rot::{SMALL, all_kinds_of_files};
+
+/// How many readers were told of what.
+#[derive(Default, Debug)]
+struct Counts {
+    right: usize,
+    refused: usize,
+    gaps: usize,
+}
+
+impl Counts {
+    /// Looks at a disk: whatever is served is right, and what is not is told.
+    fn look(&mut self, disk: &mut Disk, node: &Node) -> Result<(), String> {
+        match look(disk, &node.model, SMALL)? {
+            Seen::Refused(_) => self.refused += 1,
+            Seen::Read(found, tip) if !node.model.is_newest(tip) => {
+                return Err(format!("ends at {tip}: {found:#?}"));
+            }
+            Seen::Read(found, _) if found.gaps() > 0 => self.gaps += 1,
+            Seen::Read(..) => self.right += 1,
+        }
+        Ok(())
+    }
+}
+
+/// What may be brought instead of the `unit` at `offset` of a file: zeros, what stands beside it, what stands there in other files.
+fn others(disk: &Disk, name: &str, offset: usize, unit: usize) -> BTreeSet<Vec<u8>> {
+    let piece = |name: &str, offset: Option<usize>| {
+        let file = disk.bytes(name)?;
+        let piece = file.get(offset?..file.len().min(offset? + unit))?;
+        (!piece.is_empty()).then(|| piece.to_vec())
+    };
+    let mut others = BTreeSet::from([vec![0; unit]]);
+    others.extend(
+        [offset.checked_sub(unit), Some(offset + unit), Some(0)].iter().filter_map(|at| piece(name, *at)),
+    );
+    others.extend(disk.names().filter_map(|other| piece(other, Some(offset))));
+    others.retain(|other| piece(name, Some(offset)).is_some_and(|there| !there.starts_with(other)));
+    others
+}
+
+/// The reads that a start makes, and readers after it.
+fn reads_of(node: &Node) -> Vec<Read> {
+    let mut disk = node.disk.clone();
+    disk.reads = Some(Vec::new());
+    assert!(matches!(look(&mut disk, &node.model, SMALL), Ok(Seen::Read(..))));
+    disk.reads.take().expect("they were noted")
+}
+
+/// A log of which nothing else was written than segments: a start has nothing to fall back on.
+fn only_segments() -> Node {
+    let mut node = Node::new(SMALL);
+    for op in [Op::Small, Op::Group, Op::Large, Op::Roll, Op::Large, Op::Group, Op::Roll, Op::Small, Op::Mark]
+    {
+        assert_eq!(node.perform(op), Ok(Outcome::Done), "{op:?}");
+    }
+    node
+}
+
+/// Has one read bring something else, once: what is served is right, and what was written meanwhile too.
+fn check_misread(counts: &mut Counts, node: &Node, misread: Misread) -> Result<(), String> {
+    let mut disk = node.disk.clone();
+    (disk.reads_count, disk.misread) = (0, Some(misread));
+    counts.look(&mut disk, node)?;
+    assert!(disk.misread.is_none(), "it was read");
+    match look(&mut disk, &node.model, SMALL)? {
+        Seen::Read(found, tip) if found.gaps() == 0 && node.model.is_newest(tip) => Ok(()),
+        seen => Err(format!("afterwards {seen:#?}")),
+    }
+}
+
+#[test]
+fn a_read_that_brings_another_sector_once_is_never_taken_for_right() {
+    let mut counts = Counts::default();
+    for node in [all_kinds_of_files(), only_segments()] {
+        for (number, read) in reads_of(&node).iter().enumerate() {
+            let first = read.offset / SECTOR_BYTES * SECTOR_BYTES;
+            for sector in (first..read.offset + read.bytes).step_by(SECTOR_BYTES) {
+                let skipped = read.offset.saturating_sub(sector);
+                for other in others(&node.disk, &read.name, sector, SECTOR_BYTES) {
+                    let (at, bytes) =
+                        (sector + skipped - read.offset, other[skipped.min(other.len())..].to_vec());
+                    let checked = check_misread(&mut counts, &node, Misread { read: number, at, bytes });
+                    assert_eq!(checked, Ok(()), "read {number}, {read:?}, sector at {sector}");
+                }
+            }
+        }
+    }
+    println!("{counts:?}");
+    assert!(counts.right > 1_000 && counts.refused > 100 && counts.gaps > 100, "{counts:?}");
+}
+
+/// A block of an index is read as a whole, and sound in itself: it is its place that is wrong, or its time.
+#[test]
+fn a_block_of_another_index_or_of_another_time_is_never_taken_for_right() {
+    let node = all_kinds_of_files();
+    let mut counts = Counts::default();
+    for (number, read) in reads_of(&node).iter().enumerate() {
+        if !read.bytes.is_multiple_of(INDEX_BLOCK_BYTES) || read.bytes == 0 {
+            continue;
+        }
+        for name in node.disk.names() {
+            let file = node.disk.bytes(name).expect("it is named");
+            for at in (0..(file.len() + 1).saturating_sub(INDEX_BLOCK_BYTES)).step_by(SECTOR_BYTES) {
+                let bytes = file[at..at + INDEX_BLOCK_BYTES].to_vec();
+                let checked = check_misread(&mut counts, &node, Misread { read: number, at: 0, bytes });
+                assert_eq!(checked, Ok(()), "read {number}, {read:?}, from {at} of {name}");
+            }
+        }
+    }
+    println!("{counts:?}");
+    assert!(counts.right > 50, "{counts:?}");
+}
+
+/// Files of before, by name, with the log that they were before of: a conversation of the newest snapshot has no later record.
+fn with_files_of_before() -> (Node, Vec<(String, Vec<u8>)>) {
+    use Op::{Compact, Group, Index, Large, Mark, Roll, Small, Snapshot};
+    let mut node = Node::new(SMALL);
+    let mut files = BTreeSet::new();
+    let ops = [
+        Small, Large, Group, Large, Roll, Index, Snapshot, Group, Group, Group, Large, Index, Snapshot,
+        Compact, Small, Mark,
+    ];
+    for op in ops {
+        let names = node
+            .disk
+            .names()
+            .map(|name| (name.to_owned(), node.disk.bytes(name).expect("it is named").to_vec()));
+        files.extend(names.collect::<Vec<_>>());
+        assert_eq!(node.perform(op), Ok(Outcome::Done), "{op:?}");
+    }
+    (node, files.into_iter().collect())
+}
+
+#[test]
+fn a_block_of_before_is_never_taken_for_right() {
+    let (node, files) = with_files_of_before();
+    let mut counts = Counts::default();
+    for (number, read) in reads_of(&node).iter().enumerate() {
+        for (name, file) in files.iter().filter(|(name, _)| *name == read.name && name != SNAPSHOT) {
+            for unit in [SECTOR_BYTES, INDEX_BLOCK_BYTES] {
+                // Where the newest segment is read whole as it was before, what is left reads as a shorter log (FORMAT.md).
+                if !read.bytes.is_multiple_of(unit) {
+                    continue;
+                }
+                for at in (0..read.bytes).step_by(unit) {
+                    let from = read.offset + at;
+                    let Some(bytes) =
+                        file.get(from..file.len().min(from + unit)).filter(|bytes| !bytes.is_empty())
+                    else {
+                        continue;
+                    };
+                    let checked = check_misread(
+                        &mut counts,
+                        &node,
+                        Misread { read: number, at, bytes: bytes.to_vec() },
+                    );
+                    assert_eq!(
+                        checked,
+                        Ok(()),
+                        "read {number}, {read:?}, {unit} from {at} of {name} as it was"
+                    );
+                }
+            }
+        }
+    }
+    println!("{counts:?}");
+    assert!(counts.right > 50, "{counts:?}");
+}
+
+/// A write that was acknowledged and never done, or done elsewhere too: what stands there is sound, and not what was written.
+#[test]
+fn a_sector_that_is_another_for_ever_is_never_taken_for_right() {
+    let mut counts = Counts::default();
+    for node in [all_kinds_of_files(), only_segments()] {
+        for name in node.disk.names() {
+            let bytes = node.disk.bytes(name).expect("it is named").len();
+            for sector in (0..bytes).step_by(SECTOR_BYTES) {
+                for other in others(&node.disk, name, sector, SECTOR_BYTES) {
+                    let mut disk = node.disk.clone();
+                    disk.replace(name, sector, &other);
+                    assert_eq!(counts.look(&mut disk, &node), Ok(()), "{name}, sector at {sector}");
+                }
+            }
+        }
+    }
+    println!("{counts:?}");
+    assert!(counts.right > 200 && counts.refused > 200 && counts.gaps > 50, "{counts:?}");
+}
