@@ -1,6 +1,7 @@
 //! The thread that writes sealed segments anew, one at a time, at a pace that leaves the disk to the batches.
 //!
 //! A compaction is complete in the moment in which its file is renamed: whoever finds the `.cold` needs nothing else of that segment.
+//! What it was made from stays until that name is durable: a crash leaves one or the other.
 //! What is left of one that was broken off ends in `.new`, and is written over by the next.
 
 use std::collections::HashMap;
@@ -116,8 +117,14 @@ fn work(directory: &Path, access: Access, jobs: &Receiver<Job>, enough: &AtomicB
     }
 }
 
-/// Removes what the cold segment was made from; the start removes what could not be removed here. The files, still open.
+/// Removes what the cold segment was made from, once that has its name for good; the start removes what could not be removed here.
+/// The files, still open.
 fn remove_superseded(directory: &Path, base: u64) -> Vec<File> {
+    if let Err(error) = sync_directory(directory) {
+        let segment = cold_file_name(base);
+        tracing::warn!(segment, %error, "the name of a compacted segment may not be on the disk: what it was made from is kept until the next start");
+        return Vec::new();
+    }
     let paths =
         [segment_file_name(as_appended(base)), index_file_name(base)].map(|name| directory.join(name));
     let files = paths.iter().filter_map(|path| File::open(path).ok()).collect();
@@ -147,9 +154,9 @@ fn write_cold(
         }
     };
     out.finish()?;
+    let file = File::open(&new)?;
     fs::rename(&new, &path)?;
-    sync_directory(directory)?;
-    Ok(Some((sealed, File::open(&path)?)))
+    Ok(Some((sealed, file)))
 }
 
 /// What is read for a compaction, through the page cache.

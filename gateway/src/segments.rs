@@ -223,6 +223,8 @@ pub fn open_segments(directory: &Path, access: Access) -> io::Result<Vec<(u64, S
     for base in cold {
         segments.insert(base, open_cold_segment(directory, base)?);
     }
+    // The name of a cold segment that was read need not be durable: what it was made from goes only behind its sync.
+    sync_directory(directory)?;
     for base in appended {
         let path = directory.join(segment_file_name(base));
         match segments.get(&base) {

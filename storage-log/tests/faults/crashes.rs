@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use storage_log::Geometry;
+use storage_log::{Geometry, segment_file_name};
 
 use super::disk::{Disk, Fault};
+use super::files::cold_file_name;
 use super::model::Model;
 use super::node::{Node, OPS, Op, Outcome};
 
@@ -182,4 +183,20 @@ fn check_after_fault(checker: &mut Checker, node: &mut Node, op: Op, outcome: Ou
         checker.check_moments(node)?;
     }
     Ok(())
+}
+
+/// A start that reads the name of a cold segment removes what that was made from, and the name need not be durable.
+#[test]
+fn a_cold_segment_whose_name_is_not_durable_does_not_cost_its_records() {
+    let mut node = in_front_of_last(BEFORE[1], &[Op::Compact]).expect("a segment is sealed");
+    // The sync of the directory, behind the renaming.
+    (node.disk.calls, node.disk.fault) = (0, Some((4, Fault::Error)));
+    assert_eq!(node.perform(Op::Compact), Ok(Outcome::Done), "it is complete");
+    let (cold, appended) = (cold_file_name(0), segment_file_name(0));
+    assert!([&cold, &appended].iter().all(|name| node.disk.file(name).is_some()), "one may be lost");
+    let mut killed = node.disk.killed();
+    killed.moments = Some(Vec::new());
+    let mut next = Node::start(killed, node.model.clone(), TINY, 2).expect("both are there");
+    assert!(next.disk.file(&appended).is_none(), "the name is durable now");
+    assert_eq!(Checker::default().check_moments(&mut next), Ok(()));
 }
