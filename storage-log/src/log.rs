@@ -17,7 +17,7 @@ use crate::format::{
     SEGMENT_HEADER_BYTES,
 };
 use crate::index::{Index, IndexJob, Inserted, Kinds, Postings, RebuildJob, Role, SealedSegment, SegmentEnd};
-use crate::location::{Head, Location};
+use crate::location::{Entry, Head, Location};
 use crate::record::{Parts, Record, RecordError, StreamId, record_bytes};
 use crate::segment::Geometry;
 use crate::spare::{Spare, SpareWork};
@@ -610,10 +610,36 @@ impl Log {
         Some(Record::parse(bytes, location.lsn()).expect("this process wrote these bytes"))
     }
 
-    /// Verifies what a disk read of `location` brought.
+    /// Verifies what a disk read of an entry of `stream` brought. A place does not say which log it is in: a sound record that stands
+    /// there may be another log's, so it has to be the one that the stream has, of a stream that this log has.
     ///
     /// # Errors
     /// [`RecordError`] when the bytes are not that record.
+    pub fn verify_entry<'b>(
+        &self,
+        stream: StreamId,
+        entry: Entry,
+        bytes: &'b [u8],
+    ) -> Result<Record<'b>, RecordError> {
+        let record = Self::verify(entry.location, bytes)?;
+        let home = record.stream();
+        let is_of_this_log =
+            self.index.role(home.kind) != Some(Role::Home) || record.seq() <= self.index.head(home).seq;
+        let is_it = match self.index.role(stream.kind) {
+            Some(Role::Linked(_)) => {
+                is_of_this_log && record.position() == entry.key && record.links().any(|link| link == stream)
+            }
+            // The newest, whatever its number.
+            Some(Role::Last(_)) => home == stream,
+            _ => home == stream && record.seq() == entry.key,
+        };
+        if is_it { Ok(record) } else { Err(RecordError::Misplaced) }
+    }
+
+    /// Verifies that what a disk read of `location` brought is a record that stands there, in whichever log.
+    ///
+    /// # Errors
+    /// [`RecordError`] when it is none.
     pub fn verify(location: Location, bytes: &[u8]) -> Result<Record<'_>, RecordError> {
         Record::parse(bytes, location.lsn())
     }

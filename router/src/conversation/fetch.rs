@@ -152,7 +152,7 @@ impl Fetch {
     }
 
     /// Takes the answer to one read: `None` when it failed.
-    pub(super) fn feed(&mut self, place: u32, bytes: Option<Vec<u8>>, damages: &mut Damages) {
+    pub(super) fn feed(&mut self, place: u32, bytes: Option<Vec<u8>>, log: &Log, damages: &mut Damages) {
         self.missing -= 1;
         if let Some(block) = self.block.take() {
             return self.feed_block(place, block, bytes);
@@ -161,8 +161,7 @@ impl Fetch {
         let Slot::Asked(found) = *slot else {
             unreachable!("each place is asked for once");
         };
-        let location = found.entry.location;
-        let record = bytes.as_ref().and_then(|bytes| Log::verify(location, bytes).ok());
+        let record = bytes.as_ref().and_then(|bytes| log.verify_entry(found.stream, found.entry, bytes).ok());
         *slot = match record {
             Some(record) => Slot::Filled(linked(&record)),
             None => match damages.home_of(found.stream, found.entry) {

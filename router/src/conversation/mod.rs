@@ -148,7 +148,7 @@ impl ConversationSide {
         log: &mut Log,
     ) {
         let fetch = &mut self.jobs[job as usize].fetch;
-        fetch.feed(place, bytes, &mut self.damages);
+        fetch.feed(place, bytes, log, &mut self.damages);
         if fetch.is_fed() {
             let job = self.jobs.remove(job as usize);
             self.run(job, log);

@@ -80,6 +80,8 @@ pub(crate) struct Disk {
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
     renamings: Vec<Renaming>,
+    /// The number of the log that it holds.
+    pub(crate) log: u16,
     /// The newest position that anybody was told of: what the owner of the log says, kept for what is seen later.
     pub(crate) told: u64,
     /// Calls that change something, since they are counted.
@@ -301,6 +303,7 @@ impl Disk {
     fn crashed(&self, units: &[Unit], kept: &[bool]) -> Self {
         let mut image = Self {
             names: self.durable_names.clone(),
+            log: self.log,
             told: self.told,
             files: self.files.clone(),
             ..Self::default()

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use storage_log::format::{INDEX_FOOTER_BYTES, SEGMENT_HEADER_BYTES, index_at};
 use storage_log::{
-    BlockPlace, Blocks, CompactionJob, Geometry, INDEX_BLOCK_BYTES, IndexJob, Location, LogFile, LogFiles,
-    Recovered, Refusal, SealedSegment, SegmentHeader, SnapshotFooter, as_appended, compact, index_file_name,
-    is_cold, merge, read_back, read_index_tail, segment_file_name, segment_of_file_name,
+    BlockPlace, Blocks, CompactionJob, Geometry, INDEX_BLOCK_BYTES, IndexJob, Location, LogConfig, LogFile,
+    LogFiles, Recovered, Refusal, SealedSegment, SegmentHeader, SnapshotFooter, as_appended, compact,
+    index_file_name, is_cold, merge, read_back, read_index_tail, segment_file_name, segment_of_file_name,
 };
 
 use super::disk::{Disk, Failed};
@@ -17,6 +17,11 @@ pub(crate) const SNAPSHOT: &str = "index.snap";
 
 pub(crate) fn cold_file_name(base: u64) -> String {
     segment_file_name(as_appended(base)).replace(".log", ".cold")
+}
+
+/// What the log on a disk is opened with.
+pub(crate) fn config_of(disk: &Disk, geometry: Geometry) -> LogConfig {
+    LogConfig { number: disk.log, ..config(geometry) }
 }
 
 /// Makes a file under its name, all of it or nothing.
@@ -46,7 +51,7 @@ fn make_renamed(disk: &mut Disk, name: &str, reserved: u64, bytes: &[u8]) -> Res
 
 pub(crate) fn make_segment(disk: &mut Disk, geometry: Geometry, base: u64) -> Result<(), Failed> {
     let Geometry { block_bytes, segment_bytes, .. } = geometry;
-    let header = SegmentHeader { store: STORE, log: 0, base, block_bytes, segment_bytes };
+    let header = SegmentHeader { store: STORE, log: disk.log, base, block_bytes, segment_bytes };
     make(disk, &segment_file_name(base), segment_bytes, &header.encode())
 }
 
@@ -93,7 +98,7 @@ pub(crate) fn make_cold(disk: &mut Disk, job: &CompactionJob) -> Result<Option<S
 
 /// Makes a snapshot of the index files that there are. Whether there was anything to do.
 pub(crate) fn make_snapshot(disk: &mut Disk, geometry: Geometry) -> Result<bool, Failed> {
-    let config = config(geometry);
+    let config = config_of(disk, geometry);
     let before = disk.bytes(SNAPSHOT).map(<[u8]>::to_vec).and_then(|file| {
         let at = file.len().checked_sub(INDEX_FOOTER_BYTES)?;
         let footer = SnapshotFooter::parse(&file[at..], &config)?;
@@ -166,7 +171,8 @@ fn open(disk: &mut Disk, geometry: Geometry) -> Result<Vec<u64>, Failed> {
 /// Reads the log back as a start does, and writes the index files that are missing.
 pub(crate) fn recover(disk: &mut Disk, geometry: Geometry, epoch: u32) -> Result<Recovered, Refusal<Failed>> {
     let bases = open(disk, geometry).map_err(Refusal::Disk)?;
-    read_back(&config(geometry), epoch, &bases, &mut Files { disk, geometry })
+    let config = config_of(disk, geometry);
+    read_back(&config, epoch, &bases, &mut Files { disk, geometry })
 }
 
 /// The files of the log as they are read.

@@ -224,7 +224,7 @@ impl Model {
                 let (entries, has_more) =
                     page(log, files, Lookup::after(log, stream, after, PAGE), &mut found)?;
                 for entry in &entries {
-                    let content = content(log, files, *entry);
+                    let content = content(log, files, stream, *entry);
                     found.records.insert((stream, entry.key), content);
                     after = entry.key;
                 }
@@ -242,7 +242,7 @@ impl Model {
             } else {
                 Some(Entry { key: 0, location })
             };
-            let content = entry.and_then(|entry| content(log, files, entry));
+            let content = entry.and_then(|entry| content(log, files, stream, entry));
             found.records.insert((stream, 0), content);
         }
         Ok(found)
@@ -278,10 +278,10 @@ fn page(
 }
 
 /// The record that an entry names, from memory or from the disk; nothing where that is damaged.
-fn content(log: &Log, files: &mut Files<'_>, entry: Entry) -> Option<Content> {
+fn content(log: &Log, files: &mut Files<'_>, stream: StreamId, entry: Entry) -> Option<Content> {
     if let Some(record) = log.recent(entry.location) {
         return Some(Content::of(&record));
     }
     let bytes = files.record(entry.location);
-    Log::verify(entry.location, &bytes).ok().map(|record| Content::of(&record))
+    log.verify_entry(stream, entry, &bytes).ok().map(|record| Content::of(&record))
 }

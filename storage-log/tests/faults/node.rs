@@ -83,7 +83,13 @@ pub(crate) struct Node {
 impl Node {
     /// A log that was just made, and serves.
     pub(crate) fn new(geometry: Geometry) -> Self {
+        Self::of_log(0, geometry)
+    }
+
+    /// The same, of a log with another number: other conversations, and the same users.
+    pub(crate) fn of_log(log: u16, geometry: Geometry) -> Self {
         let mut disk = Disk::default();
+        disk.log = log;
         make_segment(&mut disk, geometry, 0).expect("no call fails");
         Self::start(disk, Model::default(), geometry, 1).expect("an empty log")
     }
@@ -206,10 +212,15 @@ impl Node {
         self.appends.to_le_bytes().into_iter().cycle().take(bytes).collect()
     }
 
+    fn conversation(&self, talk: u8) -> [StreamId; 2] {
+        let id = talk + 100 * self.disk.log as u8;
+        [MESSAGES, STATE].map(|kind| stream(kind, id))
+    }
+
     fn put(&mut self, talk: u8, bytes: usize, users: u8) -> Result<Outcome, Failed> {
         let (payload, stream_of) = (self.payload(bytes), |user| stream(INBOX, user));
         let links: Vec<StreamId> = (1..=users).map(stream_of).collect();
-        let stream = stream(MESSAGES, talk);
+        let [stream, _] = self.conversation(talk);
         let expected_head = self.log.head(stream).seq;
         self.append(&[Draft {
             stream,
@@ -224,11 +235,11 @@ impl Node {
     fn put_group(&mut self) -> Result<Outcome, Failed> {
         let (event, state) = (self.payload(300), self.payload(250));
         let links = [stream(INBOX, 2), stream(INBOX, 6)];
-        let talk = stream(MESSAGES, 2);
+        let [talk, state_of_talk] = self.conversation(2);
         let expected_head = self.log.head(talk).seq;
         let draft =
             Draft { stream: talk, expected_head, messages: 1, schema: 1, payload: &event, links: &links };
-        let of_state = Draft { stream: stream(STATE, 2), messages: 0, payload: &state, links: &[], ..draft };
+        let of_state = Draft { stream: state_of_talk, messages: 0, payload: &state, links: &[], ..draft };
         self.append(&[draft, of_state])
     }
 
