@@ -13,8 +13,12 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
+use storage_log::format::segment_at::END as SEGMENT_END;
 use storage_log::format::{INDEX_FOOTER_BYTES, SEGMENT_HEADER_BYTES};
-use storage_log::{Geometry, HomeSearch, INDEX_BLOCK_BYTES, Log, Lookup, Progress, StreamKind};
+use storage_log::{
+    Geometry, HomeSearch, INDEX_BLOCK_BYTES, Log, Lookup, Progress, Retention, SegmentHeader, StreamKind,
+    compact,
+};
 
 use support::{Disk, INBOX, MESSAGES, PAGE, STATE, stream};
 
@@ -23,9 +27,14 @@ const GEOMETRY: Geometry = Geometry { segment_bytes: 16 << 10, batch_bytes_max: 
 /// Blocks that one lookup may ask for, of a log with five segments.
 const READS_MAX: usize = 100;
 
-/// The fixture of format 1.
+/// The fixture of format 1, with no segment compacted.
 fn fixture() -> Disk {
-    let mut disk = Disk::of(GEOMETRY);
+    fixture_and_cold().0
+}
+
+/// The fixture of format 1, and what its compacted segment is.
+fn fixture_and_cold() -> (Disk, (u64, Vec<u8>)) {
+    let (mut disk, mut cold) = (Disk::of(GEOMETRY), None);
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|at| at.join("tests/fixtures/v1"));
     let directory = directory.into_iter().find(|at| at.exists()).expect("the fixture");
     for entry in fs::read_dir(directory).expect("the fixture") {
@@ -34,11 +43,12 @@ fn fixture() -> Disk {
             (path.file_name().expect("a name").to_string_lossy(), fs::read(&path).expect("read"));
         match name.get(4..20).and_then(|digits| u64::from_str_radix(digits, 16).ok()) {
             Some(base) if name.ends_with(".log") => drop(disk.segments.insert(base, bytes)),
+            Some(base) if name.ends_with(".cold") => cold = Some((base, bytes)),
             Some(base) => drop(disk.indexes.insert(base, bytes)),
             None => disk.snapshot = Some(bytes),
         }
     }
-    disk
+    (disk, cold.expect("the fixture has one"))
 }
 
 /// Changes bytes: each four of `edits` are a place (two), what is flipped there, and in which file.
@@ -85,11 +95,55 @@ pub(crate) fn rebuilt(edits: &[u8]) {
     look_around(&log, &disk);
 }
 
+/// A segment that was compacted; its index file may be lost, and the snapshot.
+pub(crate) fn cold(edits: &[u8]) {
+    let (mut disk, (base, mut file)) = fixture_and_cold();
+    let sound = file.clone();
+    edit(&mut [&mut file], edits);
+    mend_cold(&mut file, &sound);
+    disk.segments.insert(base, file.clone());
+    disk.indexes.insert(base, file);
+    if edits.len().is_multiple_of(8) {
+        disk.snapshot = None;
+    }
+    if edits.len().is_multiple_of(3) {
+        disk.indexes.remove(&base);
+    }
+    if let Ok(mut recovered) = disk.recover(1) {
+        look_around(&recovered.log, &disk);
+        rebuild_all(&mut recovered.log, &mut disk, edits.len());
+        look_around(&recovered.log, &disk);
+    }
+    let (config, in_log) = (support::config(GEOMETRY), in_log(&disk, base));
+    for home_from in [0, u64::MAX] {
+        let retention = Retention { home_from, linked_from: [home_from, 0] };
+        let Ok(_) = compact(&config, in_log, retention, &mut &disk, &mut |_| Ok(()));
+    }
+}
+
+/// Checksums of what stood where in the sound file: header and copy of the footer, records, blocks, tail and footer.
+fn mend_cold(file: &mut [u8], sound: &[u8]) {
+    mend_header(file);
+    let (copy, footer) = (SEGMENT_END..SEGMENT_END + INDEX_FOOTER_BYTES, file.len() - INDEX_FOOTER_BYTES);
+    let end = number(sound, copy.start + 108..copy.start + 112);
+    mend_records(file, SEGMENT_HEADER_BYTES..end);
+    let blocks_at = end.next_multiple_of(SEGMENT_HEADER_BYTES);
+    let blocks = number(sound, footer + 12..footer + 16);
+    let in_log: [u8; 8] = file[32..40].try_into().expect("a base");
+    mend_footer(&mut file[copy]);
+    mend_index(&mut file[blocks_at..], blocks, in_log);
+}
+
+/// The base of a segment with its generation, as its header says it now.
+fn in_log(disk: &Disk, base: u64) -> u64 {
+    SegmentHeader::parse(&disk.segments[&base]).map_or(base, |header| header.base)
+}
+
 /// Makes every index file again; every third is lost before.
 fn rebuild_all(log: &mut Log, disk: &mut Disk, lost: usize) {
     let bases: Vec<u64> = disk.segments.keys().copied().collect();
     for (place, base) in bases.into_iter().enumerate() {
-        let Some(job) = log.rebuild_job(base) else {
+        let Some(job) = log.rebuild_job(in_log(disk, base)) else {
             continue;
         };
         if (place + lost).is_multiple_of(3) {
@@ -110,22 +164,28 @@ pub(crate) fn indexes(edits: &[u8]) {
     disk.snapshot = None;
     edit(&mut disk.indexes.values_mut().collect::<Vec<_>>(), edits);
     for (base, file) in &mut disk.indexes {
-        let tail = file.len() - INDEX_FOOTER_BYTES;
-        for (number, block) in (0_u32..).zip(file[..tail].chunks_exact_mut(INDEX_BLOCK_BYTES)) {
-            let place = crc32c::crc32c_append(crc32c::crc32c(&base.to_le_bytes()), &number.to_le_bytes());
-            let sum = crc32c::crc32c_append(place, &block[4..]);
-            block[..4].copy_from_slice(&sum.to_le_bytes());
-        }
-        let blocks = tail / INDEX_BLOCK_BYTES * INDEX_BLOCK_BYTES;
-        let sum = xxhash_rust::xxh3::xxh3_64(&file[blocks..tail]);
-        file[tail + 88..tail + 96].copy_from_slice(&sum.to_le_bytes());
-        mend_footer(&mut file[tail..]);
+        let blocks = (file.len() - INDEX_FOOTER_BYTES) / INDEX_BLOCK_BYTES;
+        mend_index(file, blocks, base.to_le_bytes());
     }
     if let Ok(mut recovered) = disk.recover(1) {
         look_around(&recovered.log, &disk);
         rebuild_all(&mut recovered.log, &mut disk, edits.len());
         look_around(&recovered.log, &disk);
     }
+}
+
+/// Checksums of an index of so many blocks, which belongs to the segment with this base.
+fn mend_index(index: &mut [u8], blocks: usize, in_log: [u8; 8]) {
+    let tail = index.len() - INDEX_FOOTER_BYTES;
+    let blocks_end = blocks * INDEX_BLOCK_BYTES;
+    for (number, block) in (0_u32..).zip(index[..blocks_end].chunks_exact_mut(INDEX_BLOCK_BYTES)) {
+        let place = crc32c::crc32c_append(crc32c::crc32c(&in_log), &number.to_le_bytes());
+        let sum = crc32c::crc32c_append(place, &block[4..]);
+        block[..4].copy_from_slice(&sum.to_le_bytes());
+    }
+    let sum = xxhash_rust::xxh3::xxh3_64(&index[blocks_end..tail]);
+    index[tail + 88..tail + 96].copy_from_slice(&sum.to_le_bytes());
+    mend_footer(&mut index[tail..]);
 }
 
 /// The snapshot.
@@ -206,13 +266,22 @@ fn mend_footer(footer: &mut [u8]) {
     footer[..4].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Checksums of the records, as far as they can be told apart, of the body and of the header.
+/// Checksums of the records, of the body and of the header.
 fn mend_batch(segment: &mut [u8], batch: &Range<usize>) {
-    let mut at = batch.start + 64;
-    while at + 96 <= batch.end {
+    mend_records(segment, batch.start + 64..batch.end);
+    let sum = xxhash_rust::xxh3::xxh3_64(&segment[batch.start + 64..batch.end]);
+    segment[batch.start + 48..batch.start + 56].copy_from_slice(&sum.to_le_bytes());
+    let sum = crc32c::crc32c(&segment[batch.start + 4..batch.start + 64]);
+    segment[batch.start..batch.start + 4].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Checksums of records that stand one behind the other, as far as they can be told apart.
+fn mend_records(segment: &mut [u8], records: Range<usize>) {
+    let mut at = records.start;
+    while at + 96 <= records.end {
         let (links, payload) = (number(segment, at + 28..at + 30), number(segment, at + 40..at + 44));
         let (payload_end, end) = (at + 96 + payload, at + 96 + payload + links * 24);
-        if end > batch.end {
+        if end > records.end {
             break;
         }
         let seed = (number(segment, at + 48..at + 56) ^ number(segment, at + 64..at + 72)) as u64;
@@ -225,8 +294,4 @@ fn mend_batch(segment: &mut [u8], batch: &Range<usize>) {
         segment[at..at + 4].copy_from_slice(&local.to_le_bytes());
         at += (end - at).next_multiple_of(16);
     }
-    let sum = xxhash_rust::xxh3::xxh3_64(&segment[batch.start + 64..batch.end]);
-    segment[batch.start + 48..batch.start + 56].copy_from_slice(&sum.to_le_bytes());
-    let sum = crc32c::crc32c(&segment[batch.start + 4..batch.start + 64]);
-    segment[batch.start..batch.start + 4].copy_from_slice(&sum.to_le_bytes());
 }

@@ -1,7 +1,8 @@
-//! Format 1, as it was first written: a log of five segments, index files of three of them and a snapshot, kept for ever.
+//! Format 1, as it was first written: a log of six segments, index files of three of them, a snapshot and one segment compacted, kept for
+//! ever.
 //!
-//! What is in `fixtures/v1` is read by every version to come, and this one still writes the same bytes. Made with
-//! `WRITE_FIXTURES=1 cargo test -p storage-log --test fixtures`, once.
+//! What is in `fixtures/v1` is read by every version to come, and this one still writes the same bytes. Each file is made once: with
+//! `WRITE_FIXTURES=1 cargo test -p storage-log --test fixtures`, which leaves alone what is there.
 
 mod support;
 
@@ -9,13 +10,21 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use storage_log::{Answer, Draft, Geometry, Log, StreamId, StreamKind, index_file_name, segment_file_name};
+use storage_log::{
+    Answer, Draft, Geometry, Log, Retention, StreamId, StreamKind, index_file_name, segment_file_name,
+};
 
 use support::{Disk, INBOX, MESSAGES, STATE, flush, payload, read, seal, stream};
 
 const GEOMETRY: Geometry = Geometry { segment_bytes: 16 << 10, batch_bytes_max: 8 << 10, block_bytes: 512 };
 
 const MEMBERSHIPS: StreamKind = StreamKind(5);
+
+/// The segment that is there in both ways, as a stop in the moment of its compaction leaves it.
+const COMPACTED: u64 = GEOMETRY.segment_bytes;
+
+/// States in it of which a later one is known, and which are left out when it is compacted.
+const SUPERSEDED: u64 = 2;
 
 type Model = BTreeMap<StreamId, BTreeMap<u64, Vec<u8>>>;
 
@@ -66,7 +75,16 @@ fn files(disk: &Disk) -> BTreeMap<String, Vec<u8>> {
     let segments = disk.segments.iter().map(|(base, bytes)| (segment_file_name(*base), bytes.clone()));
     let indexes = disk.indexes.iter().map(|(base, bytes)| (index_file_name(*base), bytes.clone()));
     let snapshot = disk.snapshot.iter().map(|bytes| ("index.snap".to_owned(), bytes.clone()));
-    segments.chain(indexes).chain(snapshot).collect()
+    let compacted = compacted(disk);
+    let cold = (segment_file_name(compacted.base_of(COMPACTED)), compacted.segments[&COMPACTED].clone());
+    segments.chain(indexes).chain(snapshot).chain([cold]).collect()
+}
+
+/// The same log, one segment compacted.
+fn compacted(disk: &Disk) -> Disk {
+    let mut disk = disk.clone();
+    disk.compact(COMPACTED, Retention::default());
+    disk
 }
 
 #[test]
@@ -76,8 +94,9 @@ fn this_version_writes_what_the_first_one_wrote() {
     if std::env::var_os("WRITE_FIXTURES").is_some() {
         fs::create_dir_all(directory()).expect("a directory");
         for (name, bytes) in &made {
-            assert!(!directory().join(name).exists(), "{name} is there, and stays as it is");
-            fs::write(directory().join(name), bytes).expect("a file");
+            if !directory().join(name).exists() {
+                fs::write(directory().join(name), bytes).expect("a file");
+            }
         }
     }
     for (name, bytes) in &made {
@@ -90,7 +109,7 @@ fn this_version_writes_what_the_first_one_wrote() {
 #[test]
 fn this_version_reads_what_the_first_one_wrote() {
     let (_, _, model) = make();
-    let mut disk = Disk::of(GEOMETRY);
+    let (mut disk, mut cold) = (Disk::of(GEOMETRY), None);
     for entry in fs::read_dir(directory()).expect("the fixture") {
         let path = entry.expect("a file").path();
         let (name, bytes) =
@@ -99,14 +118,26 @@ fn this_version_reads_what_the_first_one_wrote() {
         match (name.rsplit_once('.').map(|(_, end)| end), base) {
             (Some("log"), Some(base)) => drop(disk.segments.insert(base, bytes)),
             (Some("idx"), Some(base)) => drop(disk.indexes.insert(base, bytes)),
+            (Some("cold"), Some(COMPACTED)) => cold = Some(bytes),
             (Some("snap"), None) => disk.snapshot = Some(bytes),
             other => panic!("{name}: {other:?}"),
         }
     }
-    let without = Disk { indexes: BTreeMap::new(), snapshot: None, ..disk.clone() };
-    for disk in [&disk, &without] {
+    let mut compacted = disk.clone();
+    for files in [&mut compacted.segments, &mut compacted.indexes] {
+        files.insert(COMPACTED, cold.clone().expect("a compacted segment"));
+    }
+    let without = |disk: &Disk| Disk { indexes: BTreeMap::new(), snapshot: None, ..disk.clone() };
+    let (all, without_states) = (1 + 150 + 15, 1 + 150 + 15 - SUPERSEDED);
+    let disks = [
+        (&without(&disk), all),
+        (&without(&compacted), without_states),
+        (&disk, all),
+        (&compacted, without_states),
+    ];
+    for (disk, records) in disks {
         let recovered = disk.recover(9).expect("a sound log");
-        assert_eq!((recovered.dropped, recovered.records), (None, 1 + 150 + 15));
+        assert_eq!((recovered.dropped, recovered.records), (None, records));
         let log = recovered.log;
         assert_eq!((log.runs().len(), log.runs()[0].id), (1, [5; 16]));
         for (id, expected) in &model {
@@ -114,6 +145,7 @@ fn this_version_reads_what_the_first_one_wrote() {
             assert!(read(&log, disk, *id) == expected, "{id:?}");
         }
         let newest = log.last(stream(STATE, 0)).expect("a state");
+        assert!(!log.may_have_moved(newest), "it is in a later segment");
         assert_eq!(payload(disk, newest), b"state");
     }
 }

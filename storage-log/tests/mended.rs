@@ -8,7 +8,8 @@ const TRIES: u64 = 600;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 4] = [
+const TARGETS: [Target; 5] = [
+    ("cold", checks::cold),
     ("segments", checks::segments),
     ("indexes", checks::indexes),
     ("rebuilt", checks::rebuilt),

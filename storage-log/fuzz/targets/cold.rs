@@ -1,0 +1,8 @@
+//! Fuzzes a segment that was compacted: it may say anything under checksums that hold, and gets an answer.
+
+#![no_main]
+
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|edits: &[u8]| checks::cold(edits));
