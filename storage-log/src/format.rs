@@ -280,6 +280,8 @@ pub mod snapshot_at {
     pub const SEGMENTS: Range<usize> = 32..36;
     /// Length of a segment.
     pub const SEGMENT_BYTES: Range<usize> = 40..48;
+    /// CRC32C of the checksums of all blocks: none is of another time or log. 0: not said, as in those that were written first.
+    pub const BLOCKS_SUM: Range<usize> = 48..52;
 }
 
 /// Footer of an index file or a snapshot: its last bytes.

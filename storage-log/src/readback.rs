@@ -9,7 +9,7 @@ use crate::buffer::Buffer;
 use crate::cold::{ColdRecords, ColdWalk};
 use crate::format::{BLOCK_BYTES_MAX, FEED_BYTES, INDEX_FOOTER_BYTES, SEGMENT_HEADER_BYTES, segment_at};
 use crate::glance::Glance;
-use crate::index::{INDEX_BLOCK_BYTES, IndexFooter, IndexJob, SealedSegment, SnapshotFooter};
+use crate::index::{INDEX_BLOCK_BYTES, IndexFooter, IndexJob, SealedSegment, SnapshotFooter, with_block};
 use crate::log::LogConfig;
 use crate::record::Record;
 use crate::recovery::{Damage, DamageKind, Recovered, Scan};
@@ -261,9 +261,12 @@ impl<'r, E> Reader<'r, E> {
         let Some(footer) = footer else {
             return Ok(Some(0));
         };
-        let entered = self
-            .each_block((file, 0), footer.blocks, |number, block| scan.enter_snapshot_block(number, block));
-        Ok(entered?.then_some(footer.segments as usize))
+        let mut sum = 0;
+        let entered = self.each_block((file, 0), footer.blocks, |number, block| {
+            sum = with_block(sum, block);
+            scan.enter_snapshot_block(number, block)
+        });
+        Ok((entered? && footer.is_of(sum)).then_some(footer.segments as usize))
     }
 
     /// Enters a segment from its index file; with its blocks, unless a snapshot covers them. `None`: the file is damaged or cannot

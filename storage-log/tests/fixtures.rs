@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use storage_log::format::INDEX_FOOTER_BYTES;
 use storage_log::{
     Answer, Draft, Geometry, Log, Retention, StreamId, StreamKind, index_file_name, segment_file_name,
 };
@@ -19,6 +20,13 @@ use support::{Disk, INBOX, MESSAGES, STATE, flush, payload, read, seal, stream};
 const GEOMETRY: Geometry = Geometry { segment_bytes: 16 << 10, batch_bytes_max: 8 << 10, block_bytes: 512 };
 
 const MEMBERSHIPS: StreamKind = StreamKind(5);
+
+/// The snapshot as it is written since it has a sum of its blocks: a field that was zero, and that nobody looked at. That of before is
+/// kept, and read.
+const SUMMED: &str = "../v1-summed/index.snap";
+
+/// Where in the footer of a snapshot that is, and the checksum of the footer.
+const SUMS: [std::ops::Range<usize>; 2] = [0..4, 48..52];
 
 /// The segment that is there in both ways, as a stop in the moment of its compaction leaves it.
 const COMPACTED: u64 = GEOMETRY.segment_bytes;
@@ -74,7 +82,7 @@ fn directory() -> PathBuf {
 fn files(disk: &Disk) -> BTreeMap<String, Vec<u8>> {
     let segments = disk.segments.iter().map(|(base, bytes)| (segment_file_name(*base), bytes.clone()));
     let indexes = disk.indexes.iter().map(|(base, bytes)| (index_file_name(*base), bytes.clone()));
-    let snapshot = disk.snapshot.iter().map(|bytes| ("index.snap".to_owned(), bytes.clone()));
+    let snapshot = disk.snapshot.iter().map(|bytes| (SUMMED.to_owned(), bytes.clone()));
     let compacted = compacted(disk);
     let cold = (segment_file_name(compacted.base_of(COMPACTED)), compacted.segments[&COMPACTED].clone());
     segments.chain(indexes).chain(snapshot).chain([cold]).collect()
@@ -92,7 +100,7 @@ fn this_version_writes_what_the_first_one_wrote() {
     let (_, disk, _) = make();
     let made = files(&disk);
     if std::env::var_os("WRITE_FIXTURES").is_some() {
-        fs::create_dir_all(directory()).expect("a directory");
+        fs::create_dir_all(directory().join(SUMMED).parent().expect("a directory")).expect("a directory");
         for (name, bytes) in &made {
             if !directory().join(name).exists() {
                 fs::write(directory().join(name), bytes).expect("a file");
@@ -104,6 +112,14 @@ fn this_version_writes_what_the_first_one_wrote() {
         assert!(kept == *bytes, "{name} is written in another way: that is a new version of the format");
     }
     assert_eq!(fs::read_dir(directory()).expect("the fixture").count(), made.len());
+    let mut snapshot = made[SUMMED].clone();
+    let footer = snapshot.len() - INDEX_FOOTER_BYTES;
+    let first = fs::read(directory().join("index.snap")).expect("the first one");
+    for sum in SUMS {
+        let sum = footer + sum.start..footer + sum.end;
+        snapshot[sum.clone()].copy_from_slice(&first[sum]);
+    }
+    assert!(snapshot == first, "nothing else is written in another way");
 }
 
 #[test]
@@ -128,11 +144,13 @@ fn this_version_reads_what_the_first_one_wrote() {
         files.insert(COMPACTED, cold.clone().expect("a compacted segment"));
     }
     let without = |disk: &Disk| Disk { indexes: BTreeMap::new(), snapshot: None, ..disk.clone() };
+    let summed = Disk { snapshot: fs::read(directory().join(SUMMED)).ok(), ..disk.clone() };
     let (all, without_states) = (1 + 150 + 15, 1 + 150 + 15 - SUPERSEDED);
     let disks = [
         (&without(&disk), all),
         (&without(&compacted), without_states),
         (&disk, all),
+        (&summed, all),
         (&compacted, without_states),
     ];
     for (disk, records) in disks {

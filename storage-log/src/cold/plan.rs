@@ -163,14 +163,14 @@ impl Plan {
         let number = as_appended(self.footer.base) / self.config.geometry.segment_bytes + 1;
         let snapshot = snapshot.filter(|(footer, _)| u64::from(footer.segments) >= number);
         self.facts.sort_unstable_by_key(|fact| (fact.stream.id, fact.stream.kind, fact.place()));
-        let mut residents = Residents::new(snapshot.map(|(_, blocks)| blocks));
+        let mut residents = Residents::new(snapshot);
         let mut facts = std::mem::take(&mut self.facts);
         for group in facts.chunk_by_mut(|one, next| one.stream == next.stream) {
             let home = residents.find(&group[0].stream.id)?;
             self.decide_stream(group, home, number);
         }
         self.facts = facts;
-        Ok(!residents.is_damaged())
+        residents.end()
     }
 
     fn decide_stream(&self, group: &mut [Fact], home: Option<Home>, number: u64) {

@@ -31,9 +31,9 @@ pub use homes::HomeSearch;
 pub use lookup::{BlockPlace, Lookup, Page, Progress};
 use postings::{Keys, List, SegmentPostings, StreamPostings};
 pub use rebuild::{RebuildJob, Rebuilt};
-pub(crate) use snapshot::Residents;
 pub use snapshot::{Blocks, SnapshotFooter, merge};
 use snapshot::{Resident, Update};
+pub(crate) use snapshot::{Residents, with_block};
 
 /// The postings of a segment, shared with whoever writes their file.
 pub type Postings = Arc<SegmentPostings>;

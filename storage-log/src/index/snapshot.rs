@@ -127,6 +127,12 @@ pub struct SnapshotFooter {
     pub segments: u32,
     /// Blocks in front of it, [`INDEX_BLOCK_BYTES`] each.
     pub blocks: u32,
+    blocks_sum: u32,
+}
+
+/// The sum of blocks, of those before and of one more: of their checksums, as each holds for its bytes.
+pub(crate) fn with_block(sum: u32, block: &[u8]) -> u32 {
+    crc32c::crc32c_append(sum, block.get(snapshot_at::BLOCK_CHECKSUM).unwrap_or_default())
 }
 
 impl SnapshotFooter {
@@ -144,7 +150,14 @@ impl SnapshotFooter {
         belongs.then(|| Self {
             segments: read_u32(bytes, snapshot_at::SEGMENTS),
             blocks: read_u32(bytes, snapshot_at::BLOCKS),
+            blocks_sum: read_u32(bytes, snapshot_at::BLOCKS_SUM),
         })
+    }
+
+    /// Whether blocks of this sum are those that it was written behind. A block that is sound may be one of an older snapshot: what it
+    /// says would be true of before, and a sequence be given again.
+    pub(crate) fn is_of(&self, blocks_sum: u32) -> bool {
+        self.blocks_sum == 0 || self.blocks_sum == blocks_sum
     }
 
     fn encode(self, config: &LogConfig) -> [u8; INDEX_FOOTER_BYTES] {
@@ -156,6 +169,7 @@ impl SnapshotFooter {
         put(&mut bytes, snapshot_at::SEGMENT_BYTES, &config.geometry.segment_bytes.to_le_bytes());
         put(&mut bytes, snapshot_at::SEGMENTS, &self.segments.to_le_bytes());
         put(&mut bytes, snapshot_at::BLOCKS, &self.blocks.to_le_bytes());
+        put(&mut bytes, snapshot_at::BLOCKS_SUM, &self.blocks_sum.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[snapshot_at::CHECKSUM.end..]);
         put(&mut bytes, snapshot_at::CHECKSUM, &checksum.to_le_bytes());
         bytes
@@ -205,6 +219,7 @@ pub fn merge<E>(
 ) -> Result<Option<SnapshotFooter>, E> {
     let covered = before.as_ref().map_or(0, |(footer, _)| footer.segments);
     let segments = covered + indexes.len() as u32;
+    let old_footer = before.as_ref().map(|(footer, _)| *footer);
     let mut old = before.map(|(_, blocks)| Source::new(blocks, entries_of_block));
     let mut new: Vec<_> = indexes
         .into_iter()
@@ -214,7 +229,7 @@ pub fn merge<E>(
             })
         })
         .collect();
-    let mut writer = Writer { block: Vec::new(), entries: 0, blocks: 0 };
+    let mut writer = Writer { block: Vec::new(), entries: 0, blocks: 0, blocks_sum: 0 };
     loop {
         let mut next = None;
         if let Some(old) = &mut old {
@@ -240,30 +255,34 @@ pub fn merge<E>(
         }
         writer.push(&id, &entry, &mut out)?;
     }
-    if old.is_some_and(|old| old.damaged) || new.iter().any(|source| source.damaged) {
+    let is_of_old = old_footer.zip(old.as_ref()).is_none_or(|(footer, old)| footer.is_of(old.blocks_sum));
+    if !is_of_old || old.is_some_and(|old| old.damaged) || new.iter().any(|source| source.damaged) {
         return Ok(None);
     }
     writer.flush(&mut out)?;
-    let footer = SnapshotFooter { segments, blocks: writer.blocks };
+    let footer = SnapshotFooter { segments, blocks: writer.blocks, blocks_sum: writer.blocks_sum };
     out(&footer.encode(config))?;
     Ok(Some(footer))
 }
 
 /// The conversations of a snapshot, asked for in the order of their ids.
 pub(crate) struct Residents<'f, E> {
-    source: Option<Source<'f, ([u8; 16], Resident), E, ParseEntries>>,
+    source: Option<(SnapshotFooter, Entries<'f, E>)>,
 }
+
+type Entries<'f, E> = Source<'f, ([u8; 16], Resident), E, ParseEntries>;
 
 type ParseEntries = fn(&[u8], u32) -> Option<Vec<([u8; 16], Resident)>>;
 
 impl<'f, E> Residents<'f, E> {
-    pub(crate) fn new(blocks: Option<Blocks<'f, E>>) -> Self {
-        Self { source: blocks.map(|blocks| Source::new(blocks, entries_of_block as ParseEntries)) }
+    pub(crate) fn new(snapshot: Option<(SnapshotFooter, Blocks<'f, E>)>) -> Self {
+        let source = |blocks| Source::new(blocks, entries_of_block as ParseEntries);
+        Self { source: snapshot.map(|(footer, blocks)| (footer, source(blocks))) }
     }
 
     /// The entry of `id`, which is not below the one asked for before.
     pub(crate) fn find(&mut self, id: &[u8; 16]) -> Result<Option<Home>, E> {
-        let Some(source) = &mut self.source else {
+        let Some((_, source)) = &mut self.source else {
             return Ok(None);
         };
         loop {
@@ -275,8 +294,15 @@ impl<'f, E> Residents<'f, E> {
         }
     }
 
-    pub(crate) fn is_damaged(&self) -> bool {
-        self.source.as_ref().is_some_and(|source| source.damaged)
+    /// Reads what is left. Whether all of it was what was written: else nothing that was found counts.
+    pub(crate) fn end(self) -> Result<bool, E> {
+        let Some((footer, mut source)) = self.source else {
+            return Ok(true);
+        };
+        while source.head(|_| ())?.is_some() {
+            source.items.clear();
+        }
+        Ok(!source.damaged && footer.is_of(source.blocks_sum))
     }
 }
 
@@ -288,11 +314,13 @@ struct Source<'f, T, E, P> {
     /// Of the present block, the next one last.
     items: Vec<T>,
     damaged: bool,
+    /// Of the blocks so far.
+    blocks_sum: u32,
 }
 
 impl<'f, T, E, P: FnMut(&[u8], u32) -> Option<Vec<T>>> Source<'f, T, E, P> {
     fn new(blocks: Blocks<'f, E>, parse: P) -> Self {
-        Self { blocks, parse, number: 0, items: Vec::new(), damaged: false }
+        Self { blocks, parse, number: 0, items: Vec::new(), damaged: false, blocks_sum: 0 }
     }
 
     /// The key of the next item; `None` at the end, and where it is damaged.
@@ -301,6 +329,7 @@ impl<'f, T, E, P: FnMut(&[u8], u32) -> Option<Vec<T>>> Source<'f, T, E, P> {
             let Some(block) = (self.blocks)()? else {
                 return Ok(None);
             };
+            self.blocks_sum = with_block(self.blocks_sum, &block);
             match (self.parse)(&block, self.number) {
                 Some(mut items) => {
                     items.reverse();
@@ -322,6 +351,7 @@ struct Writer {
     block: Vec<u8>,
     entries: u16,
     blocks: u32,
+    blocks_sum: u32,
 }
 
 impl Writer {
@@ -363,6 +393,7 @@ impl Writer {
         put(&mut self.block, snapshot_at::BLOCK_ENTRIES, &self.entries.to_le_bytes());
         let checksum = checksum(&self.block, self.blocks);
         put(&mut self.block, snapshot_at::BLOCK_CHECKSUM, &checksum.to_le_bytes());
+        self.blocks_sum = with_block(self.blocks_sum, &self.block);
         out(&self.block)?;
         self.block.clear();
         (self.entries, self.blocks) = (0, self.blocks + 1);

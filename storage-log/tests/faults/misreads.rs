@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use storage_log::INDEX_BLOCK_BYTES;
 
 use super::disk::{Disk, Misread, Read, SECTOR_BYTES};
-use super::files::SNAPSHOT;
 use super::node::{Node, Op, Outcome, Seen, look};
 use super::rot::{SMALL, all_kinds_of_files};
 
@@ -169,7 +168,7 @@ fn a_block_of_before_is_never_taken_for_right() {
     let (node, files) = with_files_of_before();
     let mut counts = Counts::default();
     for (number, read) in reads_of(&node).iter().enumerate() {
-        for (name, file) in files.iter().filter(|(name, _)| *name == read.name && name != SNAPSHOT) {
+        for (name, file) in files.iter().filter(|(name, _)| *name == read.name) {
             for unit in [SECTOR_BYTES, INDEX_BLOCK_BYTES] {
                 // Where the newest segment is read whole as it was before, what is left reads as a shorter log (FORMAT.md).
                 if !read.bytes.is_multiple_of(unit) {
