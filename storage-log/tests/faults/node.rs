@@ -65,7 +65,8 @@ pub(crate) enum Outcome {
 }
 
 /// Compacts whatever is sealed.
-const AT_ONCE: CompactionPolicy = CompactionPolicy { after_ms: Some(0), keep_ms: None };
+const AT_ONCE: CompactionPolicy =
+    CompactionPolicy { after_ms: Some(0), keep_ms: None, keep_links_ms: None, keep_bytes: None };
 
 pub(crate) struct Node {
     pub(crate) disk: Disk,
