@@ -28,24 +28,25 @@ pub const EXIT_REFUSED: u8 = 2;
 
 const SERVE_NOTES: &str = "\
 Example:     gatehouse --data /var/lib/gatehouse --config /etc/gatehouse.toml
-Settings:    flags, else GATEHOUSE_* (GATEHOUSE_LOG=debug, GATEHOUSE_LOG_FORMAT=json), else the file
-Exit codes:  0 drained   1 failed while serving   2 bad configuration, start refused";
+Settings:    flags, else variables (GATEHOUSE_LOG=debug), else the file
+Exit codes:  0 drained   1 failed while serving   2 mistakes, start refused";
 
 const TOKEN_NOTES: &str = "\
-Example:     TOKEN=$(gatehouse token --data ./data --user alice --ttl 600 | tail -1)
+Example:     T=$(gatehouse token --data ./data --user alice --ttl 600 | tail -1)
 Exit codes:  0 done   2 bad configuration, or no key that signs";
 
 const CHECK_NOTES: &str = "\
 Variables GATEHOUSE_* apply, as they do when serving.
-Example:     gatehouse check-config /etc/gatehouse.toml && systemctl restart gatehouse
+Example:     gatehouse check-config /etc/gatehouse.toml
 Exit codes:  0 nothing found   2 mistakes, each with its line";
 
 const DOCTOR_NOTES: &str = "\
-Looks and changes nothing; with --disk it writes 100 KB into the data directory and removes them.
+Changes nothing; with --disk it writes 100 KB into the data directory and
+removes them.
 Example:     gatehouse doctor --config /etc/gatehouse.toml --disk
 Exit codes:  0 all good   1 warnings   2 faults, or bad configuration";
 
-/// A chat gateway for one machine: without a command, or with `serve`, it runs the node.
+/// A chat gateway for one machine: without a command it serves.
 #[derive(Debug, Parser)]
 #[command(name = "gatehouse", version, args_conflicts_with_subcommands = true, after_help = SERVE_NOTES)]
 #[command(disable_help_subcommand = true, override_usage = "gatehouse [OPTIONS] | gatehouse <COMMAND>")]
@@ -102,16 +103,16 @@ pub struct ServeFlags {
     /// Where clients connect [default: 127.0.0.1:7100]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Where health and metrics are served [default: 127.0.0.1:7101]
+    /// Health and metrics [default: 127.0.0.1:7101]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<String>,
-    /// Where messages are sent back, for conformance tests; loopback only
+    /// Sends messages back, for tests; loopback only
     #[arg(long, value_name = "ADDR")]
     pub echo: Option<String>,
     /// Data-plane threads [default: one per core at least]
     #[arg(long, value_name = "N")]
     pub shards: Option<String>,
-    /// Connections of the node; more are refused [default: 16000 a shard]
+    /// Connections at most [default: 16000 a shard]
     #[arg(long, value_name = "N")]
     pub connections_max: Option<String>,
 }

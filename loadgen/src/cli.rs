@@ -18,28 +18,28 @@ pub(crate) const EXIT_FAILED: u8 = 1;
 pub(crate) const EXIT_INVALID: u8 = 2;
 
 const CHECK_NOTES: &str = "\
-The node is the binary gatehouse beside this one; without it, it is built (in a checkout). Half-way
-it is killed with SIGKILL and started again. Good: nothing acknowledged is lost, nothing is doubled,
-every reader saw dense order, and p99 stays below 200 ms outside the outage.
-Example:     loadgen check --users 1000 --rate 2000 --seconds 30 --html check.html
-Exit codes:  0 good   1 bad   2 invalid (the generator was late) or could not run";
+The node is the gatehouse beside this program, or is built, in a checkout.
+Half-way it is killed with SIGKILL. Good: nothing acknowledged is lost, nothing
+is doubled, readers see dense order, p99 below 200 ms outside the outage.
+Example:     loadgen check --users 1000 --rate 2000 --html check.html
+Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
 
 const RUN_NOTES: &str = "\
-Only loopback, or a node that you name. Users are made up; their tokens are signed with the node's
-own secret. Latency counts from when a message was due.
-Example:     loadgen run --url ws://127.0.0.1:7100 --data ./data --users 1000 --rate 8000 --seconds 30
-Exit codes:  0 good   1 bad   2 invalid (the generator was late) or could not run";
+Example:     loadgen run --url ws://127.0.0.1:7100 --data ./data \\
+                 --users 1000 --rate 8000 --seconds 30
+Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
 
 const IDLE_NOTES: &str = "\
-Each user sends a ping every 30 s and nothing else. Good: all connect, stay, and get every pong.
-Example:     loadgen idle --url ws://127.0.0.1:7100 --data ./data --connections 100000 --seconds 120
-Exit codes:  0 good   1 bad   2 invalid (the generator was late) or could not run";
+Each sends a ping every 30 s. Good: all connect, stay, and get every pong.
+Example:     loadgen idle --url ws://127.0.0.1:7100 --data ./data \\
+                 --connections 100000 --seconds 120
+Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
 
 const STORM_NOTES: &str = "\
-A crowd connects, is dropped, misses messages, comes back, and leaves at once, while others chat.
-Good: all within the times that are asked, nothing lost or doubled, p99 below 200 ms.
+The crowd connects, is dropped, misses messages, comes back, leaves at once.
+Good: all in the times asked for, nothing lost or doubled, p99 below 200 ms.
 Example:     loadgen storm --url ws://127.0.0.1:7100 --data ./data --users 20000
-Exit codes:  0 good   1 bad   2 invalid (the generator was late) or could not run";
+Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
 
 /// Load for a chat gateway, and a verdict.
 #[derive(Debug, Parser)]
@@ -64,10 +64,10 @@ pub(crate) enum Command {
     /// Load a node that runs already, and judge
     #[command(after_help = RUN_NOTES)]
     Run(RunFlags),
-    /// Hold idle users on a node that runs already, and say what each costs
+    /// Hold idle users, and say what each costs
     #[command(after_help = IDLE_NOTES)]
     Idle(IdleFlags),
-    /// Have a crowd come, fall behind, come back and leave, on a node that runs already
+    /// Have a crowd come, fall behind, come back and leave
     #[command(after_help = STORM_NOTES)]
     Storm(StormFlags),
     /// A node that ends when we do: the program and its arguments
@@ -92,7 +92,7 @@ pub(crate) struct CheckFlags {
     /// How long messages are sent
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u32).range(4..=86_400))]
     pub(crate) seconds: u32,
-    /// Judge correctness alone: latency and lateness are reported, not judged
+    /// Judge correctness alone; times are only reported
     #[arg(long)]
     pub(crate) no_timing: bool,
     /// The node's program
@@ -111,7 +111,7 @@ pub(crate) struct RunFlags {
     /// Users, all online
     #[arg(long, value_name = "N", value_parser = users())]
     pub(crate) users: u32,
-    /// Messages a second
+    /// Messages a second; latency counts from when one is due
     #[arg(long, value_name = "R", value_parser = rate())]
     pub(crate) rate: u32,
     /// How long messages are sent
@@ -142,7 +142,7 @@ pub(crate) struct IdleFlags {
     /// How often all of them come, stay and leave
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
-    /// The node's process, to measure it where it runs on this machine
+    /// The node's process here, to measure it
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Option<u32>,
     /// Everything measured, as JSON
@@ -163,16 +163,16 @@ pub(crate) struct StormFlags {
     /// Messages of theirs a second
     #[arg(long, value_name = "R", default_value_t = 1000, value_parser = rate())]
     pub(crate) rate: u32,
-    /// Users of the crowd that are on their way at the same time
+    /// Of the crowd, on their way at the same time
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = rate())]
     pub(crate) at_once: u32,
-    /// Messages into each of a user's five conversations while it is away
+    /// Messages missed in each of five conversations
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) backlog: u32,
     /// Judge correctness alone
     #[arg(long)]
     pub(crate) no_timing: bool,
-    /// The node's process, to measure it where it runs on this machine
+    /// The node's process here, to measure it
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Option<u32>,
     /// Everything measured, as JSON
@@ -186,10 +186,10 @@ pub(crate) struct NodeFlags {
     /// Where the node listens, as in ws://127.0.0.1:7100
     #[arg(long)]
     pub(crate) url: String,
-    /// The node's data directory: tokens are signed with its development key
+    /// The node's data directory, whose key signs the tokens
     #[arg(long, value_name = "DIR", required_unless_present = "key", conflicts_with = "key")]
     pub(crate) data: Option<PathBuf>,
-    /// A file with the node's HS256 secret
+    /// A file with the node's HS256 secret, instead
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
 }
@@ -210,11 +210,11 @@ pub(crate) struct ShapeFlags {
     /// Size of a text
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = payload)]
     pub(crate) payload: usize,
-    /// Shares of direct conversations and groups
+    /// Shares of room kinds
     #[arg(long, value_name = "MIX", default_value_t = Mix::default())]
     pub(crate) mix: Mix,
-    /// Which form of the protocol users speak; mixed: half of them each
-    #[arg(long, value_enum, default_value = "mixed")]
+    /// Protocol: binary, json or mixed
+    #[arg(long, value_enum, default_value = "mixed", hide_possible_values = true)]
     pub(crate) form: Forms,
     /// Worker processes
     #[arg(long, value_name = "W", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -257,15 +257,15 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound_and_every_help_fits_a_screen() {
-        const SCREEN_LINES: usize = 30;
-        const SHORT_LINES: usize = 24;
+        const LINES: usize = 24;
+        const COLUMNS: usize = 80;
         Cli::command().debug_assert();
-        for (name, lines_max) in
-            [("check", SCREEN_LINES), ("run", SCREEN_LINES), ("idle", SHORT_LINES), ("storm", SHORT_LINES)]
-        {
-            let asked = Cli::command().try_get_matches_from(["loadgen", name, "--help"]);
+        for name in ["check", "run", "idle", "storm"] {
+            let cli = Cli::command().term_width(COLUMNS);
+            let asked = cli.try_get_matches_from(["loadgen", name, "--help"]);
             let help = asked.expect_err("help is told as an error").to_string();
-            assert!(help.lines().count() <= lines_max, "{help}");
+            assert!(help.lines().count() <= LINES, "{} lines:\n{help}", help.lines().count());
+            assert!(help.lines().all(|line| line.len() <= COLUMNS), "{help}");
             assert!(help.contains("Example:") && help.contains("Exit codes:"), "{help}");
         }
     }

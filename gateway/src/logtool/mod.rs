@@ -45,30 +45,33 @@ Example:     gatehouse log stat --data /var/lib/gatehouse
 Exit codes:  0 done   1 a log is damaged   2 could not be read";
 
 const VERIFY_NOTES: &str = "\
-Reads every batch, record and index file; changes nothing; goes on behind damage. Progress on stderr.
-Example:     gatehouse log verify --data /var/lib/gatehouse --json > report.json
+Reads every batch, record and index file, also behind damage; changes nothing.
+Example:     gatehouse log verify --data /var/lib/gatehouse --json > found.json
 Exit codes:  0 sound   1 damaged   2 could not be read";
 
 const DUMP_NOTES: &str = "\
-Prints what people wrote. With --json one object a line. Reads the log from its front; changes nothing.
-Example:     gatehouse log dump --data ./data --conversation 43d9a8ed-1145-8f40-bbab-cd5f630625db
-Exit codes:  0 done   1 the log is damaged where it was read   2 could not be read";
+Prints what people wrote. Reads the log from its front; changes nothing.
+Example:     gatehouse log dump --data ./data --user alice --limit 20
+Exit codes:  0 done   1 the log is damaged where it was read   2 unreadable";
 
 const BACKUP_NOTES: &str = "\
-Beside a node that runs: up to what was acknowledged when it began. Into the same directory again it
-copies only what is new. It holds store.toml, which is secret, and revocations.json; no keys.
-Example:     gatehouse log backup --data /var/lib/gatehouse --to /mnt/backup/gatehouse
-Exit codes:  0 done   2 could not be read or written; the backup before is as it was";
+Beside a node that runs: up to what was acknowledged when it began. Into the
+same directory again it copies only what is new. It holds store.toml, which is
+secret, and revocations.json; no keys.
+Example:     gatehouse log backup --data ./data --to /mnt/backup/gatehouse
+Exit codes:  0 done   2 could not; the backup before is as it was";
 
 const REPAIR_NOTES: &str = "\
-Without --cut-at it mends only what costs nothing. Files before are kept as *.damaged-<seconds since 1970>.
-A backup loses less than a cut.
-Example:     gatehouse log repair --data ./data --log 0 --cut-at seg-0000000000400000.log:4096
-Exit codes:  0 the log is sound   1 it is damaged still   2 could not be read or written, or in use";
+Without --cut-at it mends only what costs nothing. A backup loses less than a
+cut. Files before are kept as *.damaged-<seconds since 1970>.
+Example:     gatehouse log repair --data ./data --log 0 \\
+                 --cut-at seg-0000000000400000.log:4096
+Exit codes:  0 the log is sound   1 it is damaged still   2 could not, in use";
 
 const RESTORE_NOTES: &str = "\
-Checks every hash first, and never writes over what is there. Cursors of after the backup are reset.
-Example:     gatehouse log restore --from /mnt/backup/gatehouse --data /var/lib/gatehouse
+Checks every hash first, and never writes over what is there. Cursors of after
+the backup are reset.
+Example:     gatehouse log restore --from /mnt/backup/gatehouse --data ./data
 Exit codes:  0 done   1 the backup is damaged   2 could not be read or written";
 
 /// What can be done with logs.
