@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, thread};
 use serde_json::{Value, json};
 
 use crate::{
-    chat::{Chat, Received, message_id, verdict},
+    chat::{Chat, Received, leaves_nothing, message_id, verdict},
     node::{Node, directory},
 };
 
@@ -23,34 +23,38 @@ fn group(owner: &mut Chat, members: &[&str]) -> Value {
 fn members_only() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let mut alice = Chat::connect(&node, "alice", "a");
-    let mut eve = Chat::connect(&node, "eve", "e");
-    let group = group(&mut alice, &["bob"]);
-    let direct = alice.tell("bob", "between us")["conversation"].clone();
-    for (conversation, expected) in
-        [(&group, "2004 not_a_member"), (&direct, "2004 not_a_member"), (&json!(NOBODYS), "2003 not_found")]
-    {
-        for (op, mut fields) in [
-            ("send", json!({ "kind": "text", "text": "let me in" })),
-            ("history", json!({ "limit": 10 })),
-            ("history", json!({ "limit": 10, "after": 0 })),
-            ("members", json!({ "list": true })),
-            ("members", json!({ "add": ["eve"] })),
-            ("members", json!({ "remove": ["bob"] })),
-            ("members", json!({ "roles": { "eve": "owner" } })),
-            ("title", json!({ "title": "mine" })),
-            ("leave", json!({})),
+    leaves_nothing(&node, || {
+        let mut alice = Chat::connect(&node, "alice", "a");
+        let mut eve = Chat::connect(&node, "eve", "e");
+        let group = group(&mut alice, &["bob"]);
+        let direct = alice.tell("bob", "between us")["conversation"].clone();
+        for (conversation, expected) in [
+            (&group, "2004 not_a_member"),
+            (&direct, "2004 not_a_member"),
+            (&json!(NOBODYS), "2003 not_found"),
         ] {
-            fields["conversation"] = conversation.clone();
-            assert_eq!(verdict(&eve.ask(op, fields)), expected, "{op}");
+            for (op, mut fields) in [
+                ("send", json!({ "kind": "text", "text": "let me in" })),
+                ("history", json!({ "limit": 10 })),
+                ("history", json!({ "limit": 10, "after": 0 })),
+                ("members", json!({ "list": true })),
+                ("members", json!({ "add": ["eve"] })),
+                ("members", json!({ "remove": ["bob"] })),
+                ("members", json!({ "roles": { "eve": "owner" } })),
+                ("title", json!({ "title": "mine" })),
+                ("leave", json!({})),
+            ] {
+                fields["conversation"] = conversation.clone();
+                assert_eq!(verdict(&eve.ask(op, fields)), expected, "{op}");
+            }
         }
-    }
-    // What is not in this version is refused by name, not by silence.
-    for op in ["read", "edit", "delete", "react", "view", "block", "search"] {
-        assert_eq!(verdict(&eve.ask(op, json!({ "conversation": group }))), "1002 unknown_op");
-    }
-    assert_eq!(alice.history(&group).len(), 1, "nothing of it was stored");
-    assert_eq!(alice.history(&direct).len(), 1);
+        // What is not in this version is refused by name, not by silence.
+        for op in ["read", "edit", "delete", "react", "view", "block", "search"] {
+            assert_eq!(verdict(&eve.ask(op, json!({ "conversation": group }))), "1002 unknown_op");
+        }
+        assert_eq!(alice.history(&group).len(), 1, "nothing of it was stored");
+        assert_eq!(alice.history(&direct).len(), 1);
+    });
 }
 
 /// C7: a member is removed while its messages are under way. The log decides: each is before the removal or refused.
@@ -58,45 +62,47 @@ fn members_only() {
 fn a_removal_has_one_place_among_the_messages() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let mut alice = Chat::connect(&node, "alice", "a");
-    let mut bob = Chat::connect(&node, "bob", "b");
-    for _ in 0..10 {
-        let group = group(&mut alice, &["bob"]);
-        let message = json!({ "conversation": group, "kind": "text", "text": "still here" });
-        let removal = json!({ "conversation": group, "remove": ["bob"] });
-        let (replies, removal) = thread::scope(|scope| {
-            let sending = scope.spawn(|| {
-                let ids: Vec<_> = (0..30).map(|_| bob.send("send", message.clone())).collect();
-                ids.into_iter().map(|id| bob.reply(id)).collect::<Vec<_>>()
+    leaves_nothing(&node, || {
+        let mut alice = Chat::connect(&node, "alice", "a");
+        let mut bob = Chat::connect(&node, "bob", "b");
+        for _ in 0..10 {
+            let group = group(&mut alice, &["bob"]);
+            let message = json!({ "conversation": group, "kind": "text", "text": "still here" });
+            let removal = json!({ "conversation": group, "remove": ["bob"] });
+            let (replies, removal) = thread::scope(|scope| {
+                let sending = scope.spawn(|| {
+                    let ids: Vec<_> = (0..30).map(|_| bob.send("send", message.clone())).collect();
+                    ids.into_iter().map(|id| bob.reply(id)).collect::<Vec<_>>()
+                });
+                let removal = alice.ask("members", removal);
+                (sending.join().expect("bob is answered"), removal)
             });
-            let removal = alice.ask("members", removal);
-            (sending.join().expect("bob is answered"), removal)
-        });
-        let removed_at = removal["seq"].as_u64().unwrap_or_else(|| panic!("{removal}"));
-        let stored: BTreeSet<u64> = replies.iter().filter_map(|reply| reply["seq"].as_u64()).collect();
-        assert!(stored.iter().all(|seq| *seq < removed_at), "{stored:?} and removed at {removed_at}");
-        let refused = replies.iter().filter(|reply| verdict(reply) == "2004 not_a_member").count();
-        assert_eq!(stored.len() + refused, replies.len(), "{replies:?}");
-        assert_eq!(
-            verdict(&bob.ask("history", json!({ "conversation": group, "limit": 1 }))),
-            "2004 not_a_member"
-        );
+            let removed_at = removal["seq"].as_u64().unwrap_or_else(|| panic!("{removal}"));
+            let stored: BTreeSet<u64> = replies.iter().filter_map(|reply| reply["seq"].as_u64()).collect();
+            assert!(stored.iter().all(|seq| *seq < removed_at), "{stored:?} and removed at {removed_at}");
+            let refused = replies.iter().filter(|reply| verdict(reply) == "2004 not_a_member").count();
+            assert_eq!(stored.len() + refused, replies.len(), "{replies:?}");
+            assert_eq!(
+                verdict(&bob.ask("history", json!({ "conversation": group, "limit": 1 }))),
+                "2004 not_a_member"
+            );
 
-        let after = alice.ask("send", message.clone())["seq"].as_u64();
-        assert_eq!(after, Some(removed_at + 1));
-        let history = alice.history(&group);
-        let sequences: Vec<_> =
-            history.iter().map(|item| item["seq"].as_u64().expect("a sequence")).collect();
-        assert_eq!(sequences, (1..=removed_at + 1).collect::<Vec<_>>());
-        let of_bob = history.iter().filter(|item| item["sender"] == "bob");
-        assert_eq!(of_bob.filter_map(|item| item["seq"].as_u64()).collect::<BTreeSet<_>>(), stored);
-        bob.is_fine();
-        let seen = bob.take_events();
-        let late = seen
-            .iter()
-            .find(|event| event["conversation"] == group && event["seq"].as_u64() > Some(removed_at));
-        assert_eq!(late, None, "nothing after the removal reaches the removed");
-    }
+            let after = alice.ask("send", message.clone())["seq"].as_u64();
+            assert_eq!(after, Some(removed_at + 1));
+            let history = alice.history(&group);
+            let sequences: Vec<_> =
+                history.iter().map(|item| item["seq"].as_u64().expect("a sequence")).collect();
+            assert_eq!(sequences, (1..=removed_at + 1).collect::<Vec<_>>());
+            let of_bob = history.iter().filter(|item| item["sender"] == "bob");
+            assert_eq!(of_bob.filter_map(|item| item["seq"].as_u64()).collect::<BTreeSet<_>>(), stored);
+            bob.is_fine();
+            let seen = bob.take_events();
+            let late = seen
+                .iter()
+                .find(|event| event["conversation"] == group && event["seq"].as_u64() > Some(removed_at));
+            assert_eq!(late, None, "nothing after the removal reaches the removed");
+        }
+    });
 }
 
 /// C8: who sends is what the token says.
@@ -104,15 +110,17 @@ fn a_removal_has_one_place_among_the_messages() {
 fn the_session_is_the_sender() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let mut alice = Chat::connect(&node, "alice", "a");
-    let mut bob = Chat::connect(&node, "bob", "b");
-    for field in ["sender", "user", "from", "sub", "at", "seq"] {
-        let forged = json!({ "to": "bob", "kind": "text", "text": "not me", field: "mallory" });
-        assert_eq!(verdict(&alice.ask("send", forged)), "1003 bad_field", "{field}");
-    }
-    alice.tell("bob", "me");
-    let event = bob.event("message");
-    assert_eq!((&event["sender"], &event["text"]), (&json!("alice"), &json!("me")));
+    leaves_nothing(&node, || {
+        let mut alice = Chat::connect(&node, "alice", "a");
+        let mut bob = Chat::connect(&node, "bob", "b");
+        for field in ["sender", "user", "from", "sub", "at", "seq"] {
+            let forged = json!({ "to": "bob", "kind": "text", "text": "not me", field: "mallory" });
+            assert_eq!(verdict(&alice.ask("send", forged)), "1003 bad_field", "{field}");
+        }
+        alice.tell("bob", "me");
+        let event = bob.event("message");
+        assert_eq!((&event["sender"], &event["text"]), (&json!("alice"), &json!("me")));
+    });
 }
 
 /// What one frame of a live session comes to: the verdict of its answer, or the close code.
@@ -134,17 +142,19 @@ fn outcome(chat: &mut Chat, text: &str) -> String {
 fn frames_that_make_no_sense() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let token = node.token("alice");
-    let mut chat = Chat::connect_with(&node, &token, json!({ "device": "d" }));
-    for (text, expected) in [odd_commands(), odd_pings()].concat() {
-        assert_eq!(outcome(&mut chat, &text), expected, "{}", &text[..text.len().min(200)]);
-    }
-    chat.is_fine();
-    // Nobody can be told which command it was: the connection ends.
-    for text in UNNUMBERED {
+    leaves_nothing(&node, || {
+        let token = node.token("alice");
         let mut chat = Chat::connect_with(&node, &token, json!({ "device": "d" }));
-        assert_eq!(outcome(&mut chat, text), "closed 1003", "{text}");
-    }
+        for (text, expected) in [odd_commands(), odd_pings()].concat() {
+            assert_eq!(outcome(&mut chat, &text), expected, "{}", &text[..text.len().min(200)]);
+        }
+        chat.is_fine();
+        // Nobody can be told which command it was: the connection ends.
+        for text in UNNUMBERED {
+            let mut chat = Chat::connect_with(&node, &token, json!({ "device": "d" }));
+            assert_eq!(outcome(&mut chat, text), "closed 1003", "{text}");
+        }
+    });
 }
 
 const BAD_FRAME: &str = "1001 bad_frame";
@@ -233,27 +243,29 @@ const UNNUMBERED: [&str; 14] = [
 fn odd_names_are_names() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let mut alice = Chat::connect(&node, "alice", "a");
-    let names = [
-        "../../etc/passwd",
-        "\u{430}lice",
-        "\u{202e}ecila",
-        "ALICE",
-        "alice ",
-        " ",
-        "%00",
-        "a\u{301}",
-        "\u{e1}",
-    ];
-    let conversations: BTreeSet<String> =
-        names.iter().map(|name| alice.tell(name, "hello")["conversation"].to_string()).collect();
-    assert_eq!(conversations.len(), names.len(), "each is somebody else");
-    for name in ["../../etc/passwd", "\u{430}lice", "\u{202e}ecila"] {
-        let mut other = Chat::connect(&node, name, "../d");
-        assert_eq!(other.welcome["user"], name);
-        alice.tell(name, "you");
-        assert_eq!(other.event("message")["text"], "you");
-    }
+    leaves_nothing(&node, || {
+        let mut alice = Chat::connect(&node, "alice", "a");
+        let names = [
+            "../../etc/passwd",
+            "\u{430}lice",
+            "\u{202e}ecila",
+            "ALICE",
+            "alice ",
+            " ",
+            "%00",
+            "a\u{301}",
+            "\u{e1}",
+        ];
+        let conversations: BTreeSet<String> =
+            names.iter().map(|name| alice.tell(name, "hello")["conversation"].to_string()).collect();
+        assert_eq!(conversations.len(), names.len(), "each is somebody else");
+        for name in ["../../etc/passwd", "\u{430}lice", "\u{202e}ecila"] {
+            let mut other = Chat::connect(&node, name, "../d");
+            assert_eq!(other.welcome["user"], name);
+            alice.tell(name, "you");
+            assert_eq!(other.event("message")["text"], "you");
+        }
+    });
 }
 
 /// C10: sent again in every way there is, stored once.
@@ -324,14 +336,16 @@ fn one_id_is_one_message() {
 fn one_id_is_one_group() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let mut alice = Chat::connect(&node, "alice", "a");
-    let id = message_id(&alice.welcome["now"]);
-    let create =
-        |title: &str| json!({ "title": title, "members": ["bob"], "history": "all", "message_id": id });
-    let first = alice.ask("create", create("one"));
-    assert_eq!(first["seq"], 1, "{first}");
-    let again = alice.ask("create", create("one"));
-    assert_eq!((&again["conversation"], &again["seq"]), (&first["conversation"], &first["seq"]));
-    assert_eq!(verdict(&alice.ask("create", create("two"))), "2006 conflict");
-    assert_eq!(alice.history(&first["conversation"]).len(), 1);
+    leaves_nothing(&node, || {
+        let mut alice = Chat::connect(&node, "alice", "a");
+        let id = message_id(&alice.welcome["now"]);
+        let create =
+            |title: &str| json!({ "title": title, "members": ["bob"], "history": "all", "message_id": id });
+        let first = alice.ask("create", create("one"));
+        assert_eq!(first["seq"], 1, "{first}");
+        let again = alice.ask("create", create("one"));
+        assert_eq!((&again["conversation"], &again["seq"]), (&first["conversation"], &first["seq"]));
+        assert_eq!(verdict(&alice.ask("create", create("two"))), "2006 conflict");
+        assert_eq!(alice.history(&first["conversation"]).len(), 1);
+    });
 }

@@ -239,6 +239,24 @@ impl Chat {
     }
 }
 
+/// Memory of a node that may be another after something than before it: what a start has not needed yet, and rounding.
+const LEVEL_BYTES: u64 = 16 << 20;
+
+/// Does something to a node, and sees that nothing of it is left: who was there all along is fine and was told nothing of it, every
+/// connection that was made is gone again, and memory is back at its level.
+#[track_caller]
+pub(crate) fn leaves_nothing(node: &Node, act: impl FnOnce()) {
+    let mut bystander = Chat::connect(node, "bystander", "b");
+    bystander.is_fine();
+    let (connections, bytes) = (node.metric("connections"), node.resident_bytes());
+    act();
+    node.wait_for_metric("connections", connections);
+    bystander.is_fine();
+    assert_eq!(bystander.take_events(), Vec::<Value>::new(), "nobody wrote to it");
+    let left = node.resident_bytes();
+    assert!(left < bytes + LEVEL_BYTES, "{bytes} bytes before and {left} after");
+}
+
 /// An id for a command, by a server's clock.
 pub(crate) fn message_id(now: &Value) -> String {
     let mut random = [0; 10];

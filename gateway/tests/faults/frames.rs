@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::{
     cases::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close},
-    chat::Chat,
+    chat::{Chat, leaves_nothing},
     node::{Node, PATIENCE, directory},
     raw::{REQUEST, Raw, connect, head},
     wire::masked,
@@ -35,40 +35,46 @@ fn check(node: &Node, token: &str, name: &str, bytes: &[u8], expected: &str) {
 fn frames_against_the_protocol() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let mut witness = Chat::connect(&node, "witness", "w");
-    let token = node.token("alice");
-    let check = |name: &str, bytes: &[u8], expected: &str| check(&node, &token, name, bytes, expected);
-    check("B2 unmasked", b"\x81\x05hello", "close 1002");
-    check("B3 top bit of the length", &header(FIN | TEXT, 0xFF, &[0xFF; 8]), "close 1002");
-    for length in [i64::MAX as u64, 1 << 32, 1 << 31, 1 << 30, (64 << 10) + 1] {
-        check("B3, B4 far too long", &header(FIN | TEXT, 0xFF, &length.to_be_bytes()), "close 1009");
-    }
-    check("B5 16 bits for 125", &header(FIN | TEXT, 0xFE, &125u16.to_be_bytes()), "close 1002");
-    check("B5 64 bits for 65,535", &header(FIN | TEXT, 0xFF, &65_535u64.to_be_bytes()), "close 1002");
-    check("B5 64 bits for 0", &header(FIN | TEXT, 0xFF, &0u64.to_be_bytes()), "close 1002");
-    for opcode in [CLOSE, PING, PONG] {
-        check("B8 long control", &masked(FIN | opcode, &[b'x'; 126]), "close 1002");
-        check("B8 split control", &masked(opcode, b"x"), "close 1002");
-    }
-    for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
-        check("B8 reserved opcode", &masked(FIN | opcode, b""), "close 1002");
-    }
-    for bits in [0x10, 0x20, 0x40, 0x70] {
-        check("B8, B12 reserved bits: nothing is compressed", &masked(FIN | bits | TEXT, b"x"), "close 1002");
-    }
-    check("nothing to continue", &masked(FIN | CONTINUATION, b"x"), "close 1002");
-    check("two at once", &[masked(TEXT, b"{"), masked(TEXT, b"{")].concat(), "close 1002");
-    check("B13 a lone byte", &masked(FIN | TEXT, b"{\"op\":\"\xff"), "close 1007");
-    check("B13 cut character", &masked(FIN | TEXT, b"{\"op\":\"\xe2\x82"), "close 1007");
-    check("B13 surrogate", &masked(FIN | TEXT, b"{\"op\":\"\xed\xa0\x80\"}"), "close 1007");
-    // Told at the first bad byte: the rest of this frame never comes.
-    check(
-        "B13 at once",
-        &masked(FIN | TEXT, &[b"{\xff".as_slice(), &[b'x'; 99]].concat())[..8],
-        "close 1007",
-    );
-    check("B17 binary where text is due", &masked(FIN | BINARY, PING_COMMAND), "close 1003");
-    witness.is_fine();
+    leaves_nothing(&node, || {
+        let mut witness = Chat::connect(&node, "witness", "w");
+        let token = node.token("alice");
+        let check = |name: &str, bytes: &[u8], expected: &str| check(&node, &token, name, bytes, expected);
+        check("B2 unmasked", b"\x81\x05hello", "close 1002");
+        check("B3 top bit of the length", &header(FIN | TEXT, 0xFF, &[0xFF; 8]), "close 1002");
+        for length in [i64::MAX as u64, 1 << 32, 1 << 31, 1 << 30, (64 << 10) + 1] {
+            check("B3, B4 far too long", &header(FIN | TEXT, 0xFF, &length.to_be_bytes()), "close 1009");
+        }
+        check("B5 16 bits for 125", &header(FIN | TEXT, 0xFE, &125u16.to_be_bytes()), "close 1002");
+        check("B5 64 bits for 65,535", &header(FIN | TEXT, 0xFF, &65_535u64.to_be_bytes()), "close 1002");
+        check("B5 64 bits for 0", &header(FIN | TEXT, 0xFF, &0u64.to_be_bytes()), "close 1002");
+        for opcode in [CLOSE, PING, PONG] {
+            check("B8 long control", &masked(FIN | opcode, &[b'x'; 126]), "close 1002");
+            check("B8 split control", &masked(opcode, b"x"), "close 1002");
+        }
+        for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
+            check("B8 reserved opcode", &masked(FIN | opcode, b""), "close 1002");
+        }
+        for bits in [0x10, 0x20, 0x40, 0x70] {
+            check(
+                "B8, B12 reserved bits: nothing is compressed",
+                &masked(FIN | bits | TEXT, b"x"),
+                "close 1002",
+            );
+        }
+        check("nothing to continue", &masked(FIN | CONTINUATION, b"x"), "close 1002");
+        check("two at once", &[masked(TEXT, b"{"), masked(TEXT, b"{")].concat(), "close 1002");
+        check("B13 a lone byte", &masked(FIN | TEXT, b"{\"op\":\"\xff"), "close 1007");
+        check("B13 cut character", &masked(FIN | TEXT, b"{\"op\":\"\xe2\x82"), "close 1007");
+        check("B13 surrogate", &masked(FIN | TEXT, b"{\"op\":\"\xed\xa0\x80\"}"), "close 1007");
+        // Told at the first bad byte: the rest of this frame never comes.
+        check(
+            "B13 at once",
+            &masked(FIN | TEXT, &[b"{\xff".as_slice(), &[b'x'; 99]].concat())[..8],
+            "close 1007",
+        );
+        check("B17 binary where text is due", &masked(FIN | BINARY, PING_COMMAND), "close 1003");
+        witness.is_fine();
+    });
 }
 
 /// B17 the other way round, and B7 at both sides of the limit.
@@ -76,33 +82,35 @@ fn frames_against_the_protocol() {
 fn the_limits_themselves_are_allowed() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let token = node.token("alice");
-    let mut padded = PING_COMMAND.to_vec();
-    padded.resize(64 << 10, b' ');
-    let mut raw = Raw::session(node.listen, &token, "raw");
-    raw.write(&masked(FIN | TEXT, &padded));
-    let (first, pong) = raw.frame();
-    assert!(first == FIN | TEXT && pong.starts_with(b"{\"op\":\"pong\",\"id\":7"));
-    padded.push(b' ');
-    raw.write_anyway(&masked(FIN | TEXT, &padded));
-    assert_eq!(raw.transcript(), ["close 1009"]);
+    leaves_nothing(&node, || {
+        let token = node.token("alice");
+        let mut padded = PING_COMMAND.to_vec();
+        padded.resize(64 << 10, b' ');
+        let mut raw = Raw::session(node.listen, &token, "raw");
+        raw.write(&masked(FIN | TEXT, &padded));
+        let (first, pong) = raw.frame();
+        assert!(first == FIN | TEXT && pong.starts_with(b"{\"op\":\"pong\",\"id\":7"));
+        padded.push(b' ');
+        raw.write_anyway(&masked(FIN | TEXT, &padded));
+        assert_eq!(raw.transcript(), ["close 1009"]);
 
-    // 4096 fragments are a message, the first included; before `connect` only 48 KiB are.
-    let mut fragments = masked(TEXT, PING_COMMAND);
-    (0..4094).for_each(|_| fragments.extend(masked(CONTINUATION, b" ")));
-    fragments.extend(masked(FIN | CONTINUATION, b""));
-    let mut raw = Raw::session(node.listen, &token, "raw");
-    raw.write(&fragments);
-    assert_eq!(raw.frame().0, FIN | TEXT);
-    let mut raw = Raw::upgraded(node.listen);
-    raw.write_anyway(&masked(FIN | TEXT, &[b' '; (48 << 10) + 1]));
-    assert_eq!(raw.transcript(), ["close 1009"]);
+        // 4096 fragments are a message, the first included; before `connect` only 48 KiB are.
+        let mut fragments = masked(TEXT, PING_COMMAND);
+        (0..4094).for_each(|_| fragments.extend(masked(CONTINUATION, b" ")));
+        fragments.extend(masked(FIN | CONTINUATION, b""));
+        let mut raw = Raw::session(node.listen, &token, "raw");
+        raw.write(&fragments);
+        assert_eq!(raw.frame().0, FIN | TEXT);
+        let mut raw = Raw::upgraded(node.listen);
+        raw.write_anyway(&masked(FIN | TEXT, &[b' '; (48 << 10) + 1]));
+        assert_eq!(raw.transcript(), ["close 1009"]);
 
-    let mut raw = Raw::connect(node.listen);
-    raw.write(&head(&[REQUEST.as_slice(), &["Sec-WebSocket-Protocol: chat.v1.bin"]].concat()));
-    assert!(raw.head().contains("\r\nSec-WebSocket-Protocol: chat.v1.bin\r\n"));
-    raw.write(&masked(FIN | TEXT, connect(&token).as_bytes()));
-    assert_eq!(raw.transcript(), ["close 1003"]);
+        let mut raw = Raw::connect(node.listen);
+        raw.write(&head(&[REQUEST.as_slice(), &["Sec-WebSocket-Protocol: chat.v1.bin"]].concat()));
+        assert!(raw.head().contains("\r\nSec-WebSocket-Protocol: chat.v1.bin\r\n"));
+        raw.write(&masked(FIN | TEXT, connect(&token).as_bytes()));
+        assert_eq!(raw.transcript(), ["close 1003"]);
+    });
 }
 
 /// B6: a frame may be cut anywhere.
@@ -110,30 +118,32 @@ fn the_limits_themselves_are_allowed() {
 fn frames_in_pieces() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let token = node.token("alice");
-    let mut long = PING_COMMAND.to_vec();
-    long.resize(300, b' ');
-    let mut raw = Raw::session(node.listen, &token, "raw");
-    for frame in [masked(FIN | TEXT, PING_COMMAND), masked(FIN | TEXT, &long)] {
-        for cut in 1..=20 {
-            raw.write(&frame[..cut]);
-            raw.write(&frame[cut..]);
-            assert!(raw.frame().1.starts_with(b"{\"op\":\"pong\",\"id\":7"), "cut at {cut}");
+    leaves_nothing(&node, || {
+        let token = node.token("alice");
+        let mut long = PING_COMMAND.to_vec();
+        long.resize(300, b' ');
+        let mut raw = Raw::session(node.listen, &token, "raw");
+        for frame in [masked(FIN | TEXT, PING_COMMAND), masked(FIN | TEXT, &long)] {
+            for cut in 1..=20 {
+                raw.write(&frame[..cut]);
+                raw.write(&frame[cut..]);
+                assert!(raw.frame().1.starts_with(b"{\"op\":\"pong\",\"id\":7"), "cut at {cut}");
+            }
+            frame.chunks(1).for_each(|byte| raw.write(byte));
+            assert!(raw.frame().1.starts_with(b"{\"op\":\"pong\",\"id\":7"), "byte by byte");
         }
-        frame.chunks(1).for_each(|byte| raw.write(byte));
-        assert!(raw.frame().1.starts_with(b"{\"op\":\"pong\",\"id\":7"), "byte by byte");
-    }
-    // A whole life in single bytes.
-    let stream = [
-        head(&REQUEST),
-        masked(FIN | TEXT, connect(&token).as_bytes()),
-        masked(FIN | PING, b"x"),
-        close(1000),
-    ];
-    let mut raw = Raw::connect(node.listen);
-    stream.concat().chunks(1).for_each(|byte| raw.write(byte));
-    assert!(raw.head().starts_with("HTTP/1.1 101 "));
-    assert_eq!(raw.transcript().last().map(String::as_str), Some("close 1000"));
+        // A whole life in single bytes.
+        let stream = [
+            head(&REQUEST),
+            masked(FIN | TEXT, connect(&token).as_bytes()),
+            masked(FIN | PING, b"x"),
+            close(1000),
+        ];
+        let mut raw = Raw::connect(node.listen);
+        stream.concat().chunks(1).for_each(|byte| raw.write(byte));
+        assert!(raw.head().starts_with("HTTP/1.1 101 "));
+        assert_eq!(raw.transcript().last().map(String::as_str), Some("close 1000"));
+    });
 }
 
 /// B14, B15, and what may follow a close.
@@ -141,35 +151,37 @@ fn frames_in_pieces() {
 fn closes() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let token = node.token("alice");
-    let check = |name: &str, bytes: &[u8], expected: &str| check(&node, &token, name, bytes, expected);
-    for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535] {
-        check("B14", &close(code), "close 1002");
-    }
-    check("B14 one byte", &masked(FIN | CLOSE, b"\x03"), "close 1002");
-    check(
-        "B14 long reason",
-        &masked(FIN | CLOSE, &[b"\x03\xe8".as_slice(), &[b'x'; 124]].concat()),
-        "close 1002",
-    );
-    check("B14 reason in no language", &masked(FIN | CLOSE, b"\x03\xe8\xff"), "close 1007");
-    check("no code", &masked(FIN | CLOSE, b""), "close");
-    for code in [1000, 1001, 1011, 3000, 4000, 4999] {
-        check("good codes come back", &close(code), &format!("close {code}"));
-    }
-    let after =
-        [close(1000), masked(FIN | TEXT, PING_COMMAND), masked(FIN | PING, b"x"), close(1001)].concat();
-    check("B16 data after close", &after, "close 1000");
-    let mut raw = Raw::upgraded(node.listen);
-    raw.write(b"\x81\x00");
-    let bytes = raw.rest();
-    let reason = bytes.get(4..).and_then(|reason| std::str::from_utf8(reason).ok());
-    assert_eq!(&bytes[..4], [0x88, bytes.len() as u8 - 2, 0x03, 0xEA]);
-    assert_eq!(
-        reason,
-        Some("a frame of the client is not masked"),
-        "B15: a reason in words and nothing behind it"
-    );
+    leaves_nothing(&node, || {
+        let token = node.token("alice");
+        let check = |name: &str, bytes: &[u8], expected: &str| check(&node, &token, name, bytes, expected);
+        for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535] {
+            check("B14", &close(code), "close 1002");
+        }
+        check("B14 one byte", &masked(FIN | CLOSE, b"\x03"), "close 1002");
+        check(
+            "B14 long reason",
+            &masked(FIN | CLOSE, &[b"\x03\xe8".as_slice(), &[b'x'; 124]].concat()),
+            "close 1002",
+        );
+        check("B14 reason in no language", &masked(FIN | CLOSE, b"\x03\xe8\xff"), "close 1007");
+        check("no code", &masked(FIN | CLOSE, b""), "close");
+        for code in [1000, 1001, 1011, 3000, 4000, 4999] {
+            check("good codes come back", &close(code), &format!("close {code}"));
+        }
+        let after =
+            [close(1000), masked(FIN | TEXT, PING_COMMAND), masked(FIN | PING, b"x"), close(1001)].concat();
+        check("B16 data after close", &after, "close 1000");
+        let mut raw = Raw::upgraded(node.listen);
+        raw.write(b"\x81\x00");
+        let bytes = raw.rest();
+        let reason = bytes.get(4..).and_then(|reason| std::str::from_utf8(reason).ok());
+        assert_eq!(&bytes[..4], [0x88, bytes.len() as u8 - 2, 0x03, 0xEA]);
+        assert_eq!(
+            reason,
+            Some("a frame of the client is not masked"),
+            "B15: a reason in words and nothing behind it"
+        );
+    });
 }
 
 /// B16: however a connection ends, nothing of it stays.
@@ -296,7 +308,8 @@ fn pings_without_end() {
         for mut raw in [Raw::session(node.listen, &token, "raw"), Raw::upgraded(node.echo)] {
             raw.write(&pings);
             let lines = raw.transcript();
-            assert!(lines.len() <= 100_001);
+            // How often it came to answer meanwhile; some thousands.
+            assert!(lines.len() < 50_000, "{} pongs", lines.len());
             assert_eq!(lines.last().map(String::as_str), Some("close 1000"));
         }
     });

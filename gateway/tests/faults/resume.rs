@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::{
-    chat::Chat,
+    chat::{Chat, leaves_nothing},
     node::{Node, directory},
 };
 
@@ -61,28 +61,30 @@ fn a_good_cursor_brings_what_was_missed() {
 fn a_foreign_cursor_is_a_reset() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let elsewhere = directory();
-    let other = Node::start(elsewhere.path(), &[]);
-    let mut alice = Chat::connect(&node, "alice", "a");
-    let good = cursor(&mut alice);
-    let text = good.as_str().expect("a cursor is text");
-    let mut flipped = text.as_bytes().to_vec();
-    flipped[30] = if flipped[30] == b'A' { b'B' } else { b'A' };
-    let foreign = cursor(&mut Chat::connect(&other, "bob", "b"));
-    for bad in [
-        good.clone(),
-        foreign,
-        json!(String::from_utf8(flipped).expect("ASCII")),
-        json!(&text[..text.len() - 2]),
-        json!("x"),
-        json!("A".repeat(512)),
-    ] {
-        let mut bob = back(&node, "bob", &bad);
-        assert_eq!(bob.welcome["reset"], true, "{bad}");
-        assert!(bob.welcome["cursor"].is_string(), "where to go on from: {}", bob.welcome);
-        bob.is_fine();
-    }
-    assert_eq!(back(&node, "alice", &good).welcome["reset"], false);
+    leaves_nothing(&node, || {
+        let elsewhere = directory();
+        let other = Node::start(elsewhere.path(), &[]);
+        let mut alice = Chat::connect(&node, "alice", "a");
+        let good = cursor(&mut alice);
+        let text = good.as_str().expect("a cursor is text");
+        let mut flipped = text.as_bytes().to_vec();
+        flipped[30] = if flipped[30] == b'A' { b'B' } else { b'A' };
+        let foreign = cursor(&mut Chat::connect(&other, "bob", "b"));
+        for bad in [
+            good.clone(),
+            foreign,
+            json!(String::from_utf8(flipped).expect("ASCII")),
+            json!(&text[..text.len() - 2]),
+            json!("x"),
+            json!("A".repeat(512)),
+        ] {
+            let mut bob = back(&node, "bob", &bad);
+            assert_eq!(bob.welcome["reset"], true, "{bad}");
+            assert!(bob.welcome["cursor"].is_string(), "where to go on from: {}", bob.welcome);
+            bob.is_fine();
+        }
+        assert_eq!(back(&node, "alice", &good).welcome["reset"], false);
+    });
 }
 
 /// C11, F14: a directory that was restored from an older copy knows cursors of its own past only.
@@ -118,41 +120,43 @@ fn a_restored_copy_is_a_reset() {
 fn positions_are_fed_or_named() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let mut alice = Chat::connect(&node, "alice", "a");
-    let conversation = |user, count: usize, alice: &mut Chat| {
-        let ids: Vec<_> = (0..count).map(|_| alice.tell(user, "text")["conversation"].clone()).collect();
-        ids[0].clone()
-    };
-    let long = conversation("bob", 600, &mut alice);
-    let foreign = conversation("carl", 3, &mut alice);
-    let mut dora = Chat::connect(&node, "dora", "d");
-    let unknown = dora.tell("bob", "a head")["conversation"].clone();
-    let mut emil = Chat::connect(&node, "emil", "e");
-    let future = emil.tell("bob", "one")["conversation"].clone();
+    leaves_nothing(&node, || {
+        let mut alice = Chat::connect(&node, "alice", "a");
+        let conversation = |user, count: usize, alice: &mut Chat| {
+            let ids: Vec<_> = (0..count).map(|_| alice.tell(user, "text")["conversation"].clone()).collect();
+            ids[0].clone()
+        };
+        let long = conversation("bob", 600, &mut alice);
+        let foreign = conversation("carl", 3, &mut alice);
+        let mut dora = Chat::connect(&node, "dora", "d");
+        let unknown = dora.tell("bob", "a head")["conversation"].clone();
+        let mut emil = Chat::connect(&node, "emil", "e");
+        let future = emil.tell("bob", "one")["conversation"].clone();
 
-    let positions = json!([
-        { "conversation": long, "seq": 0 },
-        { "conversation": foreign, "seq": 0 },
-        { "conversation": future, "seq": 1_000_000 },
-    ]);
-    let connect = json!({ "device": "d", "positions": positions });
-    let mut bob = Chat::connect_with(&node, &node.token("bob"), connect);
-    bob.event("caught_up");
-    let events = bob.take_events();
-    let fed = events.iter().filter(|event| event["op"] == "message" && event["conversation"] == long);
-    let fed: Vec<_> = fed.filter_map(|event| event["seq"].as_u64()).collect();
-    assert_eq!(fed, (1..=600).collect::<Vec<_>>());
-    let heads: Vec<_> =
-        events.iter().filter_map(|event| event["conversations"].as_array()).flatten().collect();
-    let head_of =
-        |id: &Value| heads.iter().find(|head| head["conversation"] == *id).map(|head| &head["head"]);
-    assert_eq!(head_of(&unknown), Some(&json!(1)));
-    assert!(!events.iter().any(|event| event.to_string().contains(foreign.as_str().expect("an id"))));
-    assert_eq!(
-        head_of(&future),
-        Some(&json!(1)),
-        "a client that is ahead of the store is told where the store is"
-    );
-    alice.tell("bob", "live");
-    assert_eq!(bob.event("message")["seq"], 601);
+        let positions = json!([
+            { "conversation": long, "seq": 0 },
+            { "conversation": foreign, "seq": 0 },
+            { "conversation": future, "seq": 1_000_000 },
+        ]);
+        let connect = json!({ "device": "d", "positions": positions });
+        let mut bob = Chat::connect_with(&node, &node.token("bob"), connect);
+        bob.event("caught_up");
+        let events = bob.take_events();
+        let fed = events.iter().filter(|event| event["op"] == "message" && event["conversation"] == long);
+        let fed: Vec<_> = fed.filter_map(|event| event["seq"].as_u64()).collect();
+        assert_eq!(fed, (1..=600).collect::<Vec<_>>());
+        let heads: Vec<_> =
+            events.iter().filter_map(|event| event["conversations"].as_array()).flatten().collect();
+        let head_of =
+            |id: &Value| heads.iter().find(|head| head["conversation"] == *id).map(|head| &head["head"]);
+        assert_eq!(head_of(&unknown), Some(&json!(1)));
+        assert!(!events.iter().any(|event| event.to_string().contains(foreign.as_str().expect("an id"))));
+        assert_eq!(
+            head_of(&future),
+            Some(&json!(1)),
+            "a client that is ahead of the store is told where the store is"
+        );
+        alice.tell("bob", "live");
+        assert_eq!(bob.event("message")["seq"], 601);
+    });
 }

@@ -13,7 +13,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use crate::{
-    chat::{Chat, Received, verdict},
+    chat::{Chat, Received, leaves_nothing, verdict},
     node::{Node, directory},
     raw::{REQUEST, Raw, connect, head},
     wire::masked,
@@ -71,58 +71,60 @@ fn one_answer_for_every_bad_token() {
     let data = directory();
     let settings = [("GATEHOUSE_ISSUER", "https://issuer"), ("GATEHOUSE_AUDIENCE", "chat")];
     let node = Node::start(data.path(), &settings);
-    let mut witness = Chat::connect(&node, "witness", "w");
-    let key = fs::read(data.path().join("dev.key")).expect("the key it made");
-    let key = key.trim_ascii_end();
-    let hs256 = Header::new(Algorithm::HS256);
-    let with = |changes| sign(&hs256, &claims(changes), key);
+    leaves_nothing(&node, || {
+        let mut witness = Chat::connect(&node, "witness", "w");
+        let key = fs::read(data.path().join("dev.key")).expect("the key it made");
+        let key = key.trim_ascii_end();
+        let hs256 = Header::new(Algorithm::HS256);
+        let with = |changes| sign(&hs256, &claims(changes), key);
 
-    let attacker = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    attacker.set_nonblocking(true).expect("a socket of ours");
-    let url = format!("http://{}/keys.json", attacker.local_addr().expect("an address"));
-    let lured = json!({ "alg": "RS256", "typ": "JWT", "jku": url, "x5u": url, "kid": url });
-    let kid = Header { kid: Some("shared".to_owned()), ..hs256.clone() };
-    let none = json!({ "alg": "none", "typ": "JWT" });
-    let good = with(json!({}));
-    let (signed, _) = good.rsplit_once('.').expect("three parts");
+        let attacker = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        attacker.set_nonblocking(true).expect("a socket of ours");
+        let url = format!("http://{}/keys.json", attacker.local_addr().expect("an address"));
+        let lured = json!({ "alg": "RS256", "typ": "JWT", "jku": url, "x5u": url, "kid": url });
+        let kid = Header { kid: Some("shared".to_owned()), ..hs256.clone() };
+        let none = json!({ "alg": "none", "typ": "JWT" });
+        let good = with(json!({}));
+        let (signed, _) = good.rsplit_once('.').expect("three parts");
 
-    for (token, expected) in [
-        (good.clone(), "welcome"),
-        (with(json!({ "exp": now() - 1 })), EXPIRED),
-        (with(json!({ "exp": now() - HOUR, "iss": "https://other" })), BAD),
-        (with(json!({ "nbf": now() + HOUR })), BAD),
-        (with(json!({ "iat": now() + HOUR })), BAD),
-        (with(json!({ "iat": null })), BAD),
-        (with(json!({ "exp": null })), BAD),
-        (with(json!({ "sub": null })), BAD),
-        (with(json!({ "sub": "" })), BAD),
-        (with(json!({ "sub": "a\u{0}b" })), BAD),
-        (with(json!({ "aud": "another" })), BAD),
-        (with(json!({ "aud": null })), BAD),
-        (with(json!({ "iss": "https://other" })), BAD),
-        (with(json!({ "iss": null })), BAD),
-        (sign(&kid, &claims(json!({})), key), "welcome"),
-        (sign(&kid, &claims(json!({ "iss": "https://other" })), key), BAD),
-        (sign(&hs256, &claims(json!({})), b"another key of thirty-two bytes!!"), BAD),
-        (sign(&Header::new(Algorithm::HS384), &claims(json!({})), key), BAD),
-        (forged(&none, &claims(json!({})), b""), BAD),
-        (forged(&json!({ "alg": "None" }), &claims(json!({})), b""), BAD),
-        (forged(&lured, &claims(json!({ "iss": url })), b"x"), BAD),
-        (format!("{signed}."), BAD),
-        (good[..good.len() - 1].to_owned(), BAD),
-        ("a.b.c".to_owned(), BAD),
-        ("!!!.???.***".to_owned(), BAD),
-        ("x".repeat(8 << 10), BAD),
-        ("x".repeat((8 << 10) + 1), BAD),
-    ] {
-        assert_eq!(outcome(&node, &token), expected, "{}", &token[..token.len().min(300)]);
-    }
-    let mut raw = Raw::upgraded(node.listen);
-    raw.write_anyway(&masked(0x81, connect(&"x".repeat(1 << 20)).as_bytes()));
-    assert_eq!(raw.transcript(), ["close 1009"]);
-    let called = attacker.accept().map(drop).map_err(|error| error.kind());
-    assert_eq!(called, Err(ErrorKind::WouldBlock), "C4: a token makes nobody open a connection");
-    witness.is_fine();
+        for (token, expected) in [
+            (good.clone(), "welcome"),
+            (with(json!({ "exp": now() - 1 })), EXPIRED),
+            (with(json!({ "exp": now() - HOUR, "iss": "https://other" })), BAD),
+            (with(json!({ "nbf": now() + HOUR })), BAD),
+            (with(json!({ "iat": now() + HOUR })), BAD),
+            (with(json!({ "iat": null })), BAD),
+            (with(json!({ "exp": null })), BAD),
+            (with(json!({ "sub": null })), BAD),
+            (with(json!({ "sub": "" })), BAD),
+            (with(json!({ "sub": "a\u{0}b" })), BAD),
+            (with(json!({ "aud": "another" })), BAD),
+            (with(json!({ "aud": null })), BAD),
+            (with(json!({ "iss": "https://other" })), BAD),
+            (with(json!({ "iss": null })), BAD),
+            (sign(&kid, &claims(json!({})), key), "welcome"),
+            (sign(&kid, &claims(json!({ "iss": "https://other" })), key), BAD),
+            (sign(&hs256, &claims(json!({})), b"another key of thirty-two bytes!!"), BAD),
+            (sign(&Header::new(Algorithm::HS384), &claims(json!({})), key), BAD),
+            (forged(&none, &claims(json!({})), b""), BAD),
+            (forged(&json!({ "alg": "None" }), &claims(json!({})), b""), BAD),
+            (forged(&lured, &claims(json!({ "iss": url })), b"x"), BAD),
+            (format!("{signed}."), BAD),
+            (good[..good.len() - 1].to_owned(), BAD),
+            ("a.b.c".to_owned(), BAD),
+            ("!!!.???.***".to_owned(), BAD),
+            ("x".repeat(8 << 10), BAD),
+            ("x".repeat((8 << 10) + 1), BAD),
+        ] {
+            assert_eq!(outcome(&node, &token), expected, "{}", &token[..token.len().min(300)]);
+        }
+        let mut raw = Raw::upgraded(node.listen);
+        raw.write_anyway(&masked(0x81, connect(&"x".repeat(1 << 20)).as_bytes()));
+        assert_eq!(raw.transcript(), ["close 1009"]);
+        let called = attacker.accept().map(drop).map_err(|error| error.kind());
+        assert_eq!(called, Err(ErrorKind::WouldBlock), "C4: a token makes nobody open a connection");
+        witness.is_fine();
+    });
 }
 
 /// C2: a public key is no secret to sign with.
