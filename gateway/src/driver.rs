@@ -179,7 +179,7 @@ impl Driver {
 
     fn count(&self) {
         let counters = self.ring.counters();
-        self.metrics.ring_enters_total.set_total(counters.enters + counters.enters_extra);
+        self.metrics.ring_enters_total.set_total(counters.enters);
         self.metrics.ring_cq_overflows_total.set_total(counters.cq_overflows);
         self.metrics.ring_recv_starved_total.set_total(counters.recv_starved);
     }

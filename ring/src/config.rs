@@ -69,9 +69,9 @@ impl RingConfig {
 /// What happened since the ring was made. Numbers only grow, except the two that say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Calls of `io_uring_enter`, all of them.
+    /// Calls of `io_uring_enter`, all of them: what to show as the number of system calls.
     pub enters: u64,
-    /// The part of `enters` that happened because the submission queue was full.
+    /// The part of `enters` that happened because the submission queue was full; never to be added to it.
     pub enters_extra: u64,
     /// Operations handed to the kernel.
     pub submitted: u64,
