@@ -8,7 +8,14 @@
 //! Invariant: one caller holds at most one of `CONNECTIONS_MAX` places, for at most
 //! `CONNECTION_TIME_MAX`, whatever it sends or does not read.
 
-use std::{fmt, fmt::Write as _, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    fmt::Write as _,
+    future::Future,
+    pin::pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     Json, Router, body,
@@ -74,10 +81,22 @@ pub struct AdminContext {
     pub care: Arc<CareMetrics>,
     /// Who may change something.
     pub admin_token: Arc<AdminToken>,
+    /// What may be asked for, from when there are shards to do it.
+    pub commands: Arc<OnceLock<Commands>>,
+}
+
+/// What operators can have the shards do.
+pub struct Commands {
     /// What was revoked, and where more of it goes.
     pub revocations: Arc<Revocations>,
     /// Begins the drain. May be called again while it goes on.
     pub drain: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for Commands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Commands")
+    }
 }
 
 impl fmt::Debug for AdminContext {
@@ -165,13 +184,15 @@ async fn render_metrics(State(context): State<AdminContext>) -> Response {
     context.state.render(&mut page);
     metrics::render(&context.metrics, &mut page);
     context.care.render(&mut page);
-    let _ = write!(
-        page,
-        "# HELP gatehouse_revocations Users and tokens that are revoked; at most {ENTRIES_MAX}, and one more for all.\n\
-         # TYPE gatehouse_revocations gauge\n\
-         gatehouse_revocations {}\n",
-        context.revocations.count()
-    );
+    if let Some(Commands { revocations, .. }) = context.commands.get() {
+        let _ = write!(
+            page,
+            "# HELP gatehouse_revocations Users and tokens that are revoked; at most {ENTRIES_MAX}, and one more for all.\n\
+             # TYPE gatehouse_revocations gauge\n\
+             gatehouse_revocations {}\n",
+            revocations.count()
+        );
+    }
     ([(header::CONTENT_TYPE, PROMETHEUS)], page).into_response()
 }
 
@@ -179,8 +200,11 @@ async fn drain(State(context): State<AdminContext>, headers: HeaderMap) -> Respo
     if !is_operator(&context, &headers) {
         return unauthorised("a drain");
     }
+    let Some(commands) = context.commands.get() else {
+        return too_early();
+    };
     tracing::info!("an operator asked for a drain");
-    (context.drain)();
+    (commands.drain)();
     text(StatusCode::ACCEPTED, "draining\n".to_owned())
 }
 
@@ -196,6 +220,9 @@ async fn revoke(State(context): State<AdminContext>, request: Request) -> Respon
     if !is_operator(&context, request.headers()) {
         return unauthorised("a revocation");
     }
+    let Some(commands) = context.commands.get() else {
+        return too_early();
+    };
     let refuse = |status, reason: String| text(status, format!("{reason}\n"));
     let Ok(body) = body::to_bytes(request.into_body(), BODY_BYTES_MAX).await else {
         let reason = format!("the body is larger than {BODY_BYTES_MAX} bytes, or did not come whole");
@@ -206,7 +233,7 @@ async fn revoke(State(context): State<AdminContext>, request: Request) -> Respon
         Ok(asked) => asked,
         Err(reason) => return refuse(StatusCode::BAD_REQUEST, reason),
     };
-    match context.revocations.revoke(asked, now).await {
+    match commands.revocations.revoke(asked, now).await {
         Ok(Revoked { revocation, sessions_closed }) => {
             Json(RevokedAnswer { revoked: revocation.entry(), sessions_closed }).into_response()
         }
@@ -232,6 +259,13 @@ fn unauthorised(what: &str) -> Response {
                   `admin_token_file`, or in admin.token of the data directory\n";
     let refusal = text(StatusCode::UNAUTHORIZED, reason.to_owned());
     ([(header::WWW_AUTHENTICATE, "Bearer")], refusal).into_response()
+}
+
+/// Nobody is connected yet, and there is no shard that could be told anything.
+fn too_early() -> Response {
+    let reason =
+        "recovering: nothing was done; ask again when /readyz says ready, or end the process with SIGTERM\n";
+    text(StatusCode::SERVICE_UNAVAILABLE, reason.to_owned())
 }
 
 /// The credentials of `Bearer`, whose name is compared without regard to case (RFC 9110, section 11.1).

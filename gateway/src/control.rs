@@ -1,113 +1,163 @@
-//! The control plane: admin HTTP, signals and the service manager, on the thread that the shards are waited for.
+//! The control plane: admin HTTP, signals and the service manager, on the thread that everything else is waited for.
+//!
+//! It begins before the logs are read back, so that whoever asks meanwhile is told so.
 
-use std::io;
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use anyhow::Context as _;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
-use crate::admin::{self, AdminContext};
-use crate::auth::AdminToken;
+use crate::admin::{self, AdminContext, Commands};
 use crate::files::{Command, Inbox};
-use crate::metrics::{CareMetrics, ShardMetrics};
+use crate::metrics::ShardMetrics;
 use crate::revocations::Revocations;
 use crate::state::NodeState;
 use crate::supervisor::{Supervisor, manager_of_environment};
 
 /// Asked to end by the system: SIGTERM or SIGINT.
-pub struct Signals {
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// From here on these signals do not end the process by themselves.
-    ///
-    /// # Errors
-    /// When the system does not let them be watched.
-    pub fn watch(runtime: &Runtime) -> io::Result<Self> {
-        let _inside = runtime.enter();
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    /// When one comes, or has come since this was asked before.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
 /// Admin HTTP and signals.
 pub struct ControlPlane {
-    /// Listener of the admin HTTP.
-    pub admin: TcpListener,
-    /// What requests that change something have to bear.
-    pub admin_token: Arc<AdminToken>,
-    /// Tokens that were taken back.
-    pub revocations: Arc<Revocations>,
-    /// How the node is.
-    pub state: Arc<NodeState>,
-    /// Of each shard.
-    pub metrics: Vec<Arc<ShardMetrics>>,
-    /// Of what looks after the disk.
-    pub care: Arc<CareMetrics>,
-    /// Watched since before the node served.
-    pub signals: Signals,
+    runtime: Runtime,
+    signals: Signals,
+    state: Arc<NodeState>,
+    metrics: Vec<Arc<ShardMetrics>>,
+    commands: Arc<OnceLock<Commands>>,
+    /// The admin server, and what ends it.
+    admin: (tokio::task::JoinHandle<()>, oneshot::Sender<()>),
 }
 
 impl ControlPlane {
+    /// From here on the admin answers, and signals do not end the process by themselves.
+    ///
+    /// # Errors
+    /// When the system does not let signals be watched, or does not take the admin's listener.
+    pub fn start(admin: TcpListener, context: AdminContext) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let inside = runtime.enter();
+        let watch = |kind| signal(kind).context("signals cannot be watched");
+        let signals = Signals {
+            terminate: watch(SignalKind::terminate())?,
+            interrupt: watch(SignalKind::interrupt())?,
+        };
+        let listener = tokio::net::TcpListener::from_std(admin)?;
+        let AdminContext { state, metrics, commands, .. } = context.clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serve = admin::serve(listener, context, async {
+            let _ = stopped.await;
+        });
+        let admin = (runtime.spawn(serve), stop);
+        drop(inside);
+        Ok(Self { runtime, signals, state, metrics, commands, admin })
+    }
+
+    /// Has `work` done on a thread of its own while the admin answers. `None` when the process was asked to end before
+    /// that was done: then it is left where it is, which is no more than a crash would do to it.
+    ///
+    /// # Errors
+    /// Those of the work, and when the system gives no thread.
+    pub fn wait_for<T: Send + 'static>(
+        &mut self,
+        name: &str,
+        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<Option<T>> {
+        let (done, result) = oneshot::channel();
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // Nobody waits for it any more when the process ends.
+            let _ = done.send(work());
+        })?;
+        self.runtime.block_on(async {
+            tokio::select! {
+                result = result => result.with_context(|| format!("the {name} thread panicked"))?.map(Some),
+                () = self.signals.asked() => Ok(None),
+            }
+        })
+    }
+
     /// Runs until all shards have ended. Whether all ended well.
     ///
     /// # Errors
-    /// When the system gives no thread, or does not take the admin's listener.
+    /// When the system gives no thread.
     pub fn run(
         self,
-        runtime: &Runtime,
+        revocations: Arc<Revocations>,
         inboxes: Vec<Inbox>,
         threads: Vec<JoinHandle<anyhow::Result<()>>>,
     ) -> anyhow::Result<bool> {
-        let Self { admin, admin_token, revocations, state, metrics, care, signals } = self;
-        let drain = {
-            let (state, told) = (state.clone(), Mutex::new(false));
-            Arc::new(move || {
-                let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if !std::mem::replace(&mut *told, true) {
-                    state.set_draining();
-                    tracing::info!(
-                        "draining: no new connections, goodbyes are spread, acknowledgements go on"
-                    );
-                    inboxes.iter().for_each(|inbox| inbox.send(Command::Drain));
-                }
-            })
-        };
+        let Self { runtime, signals, state, metrics, commands, admin } = self;
+        let drain = drain_of(state.clone(), inboxes);
+        commands.get_or_init(|| Commands { revocations, drain: drain.clone() });
         runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(admin)?;
-            let (done, ended) = tokio::sync::oneshot::channel::<bool>();
-            thread::Builder::new().name("reaper".to_owned()).spawn(move || {
-                let well = threads.into_iter().all(|thread| match thread.join() {
-                    Ok(Ok(())) => true,
-                    Ok(Err(error)) => {
-                        tracing::error!("{error:#}");
-                        false
-                    }
-                    Err(_) => false,
-                });
-                // The receiver lives as long as the node runs.
-                let _ = done.send(well);
-            })?;
-            let supervisor = Supervisor::new(manager_of_environment(), metrics.clone());
+            let ended = reap(threads)?;
+            let supervisor = Supervisor::new(manager_of_environment(), metrics);
             supervisor.ready();
-            let (health, draining) = (state.clone(), drain.clone());
-            let context =
-                AdminContext { state: health, metrics, care, admin_token, revocations, drain: draining };
-            let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-            let admin = tokio::spawn(admin::serve(listener, context, async {
-                let _ = stopped.await;
-            }));
-            let signals = tokio::spawn(watch(state.clone(), supervisor, signals, drain));
+            let signals = tokio::spawn(watch(state, supervisor, signals, drain));
             let well = ended.await.unwrap_or(false);
             signals.abort();
-            let _ = stop.send(());
-            let _ = admin.await;
-            anyhow::Ok(well)
+            finish(admin).await;
+            Ok(well)
         })
     }
+
+    /// Ends without having served.
+    pub fn end(self) {
+        self.runtime.block_on(finish(self.admin));
+    }
+}
+
+/// Lets answers that are on their way finish.
+async fn finish((serving, stop): (tokio::task::JoinHandle<()>, oneshot::Sender<()>)) {
+    let _ = stop.send(());
+    let _ = serving.await;
+}
+
+/// What begins the drain, once, however often it is called.
+fn drain_of(state: Arc<NodeState>, inboxes: Vec<Inbox>) -> Arc<dyn Fn() + Send + Sync> {
+    let told = Mutex::new(false);
+    Arc::new(move || {
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *told, true) {
+            state.set_draining();
+            tracing::info!("draining: no new connections, goodbyes are spread, acknowledgements go on");
+            inboxes.iter().for_each(|inbox| inbox.send(Command::Drain));
+        }
+    })
+}
+
+/// Waits for all threads: whether all ended well.
+fn reap(threads: Vec<JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<oneshot::Receiver<bool>> {
+    let (done, ended) = oneshot::channel::<bool>();
+    thread::Builder::new().name("reaper".to_owned()).spawn(move || {
+        let well = threads.into_iter().all(|thread| match thread.join() {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::error!("{error:#}");
+                false
+            }
+            Err(_) => false,
+        });
+        // The receiver lives as long as the node runs.
+        let _ = done.send(well);
+    })?;
+    Ok(ended)
 }
 
 /// Drains on SIGTERM or SIGINT, and when a log has failed; keeps the service manager informed.
@@ -115,14 +165,13 @@ async fn watch(
     state: Arc<NodeState>,
     mut supervisor: Supervisor,
     mut signals: Signals,
-    drain: Arc<impl Fn()>,
+    drain: Arc<dyn Fn() + Send + Sync>,
 ) {
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
     let mut told = false;
     loop {
         tokio::select! {
-            _ = signals.terminate.recv() => drain(),
-            _ = signals.interrupt.recv() => drain(),
+            () = signals.asked() => drain(),
             _ = tick.tick() => if state.exit_failed() { drain() },
         }
         if !state.is_draining() {

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,11 +16,12 @@ use router::user::UserLimits;
 use router::{ConversationSide, Places, ShardId, Starts};
 use storage_log::{CompactionPolicy, Geometry, Run};
 
+use crate::admin::AdminContext;
 use crate::auth::{AdminToken, DenyList, Keys, Verifier, development_banner};
 use crate::caretaker::{self, Care, CareParts};
 use crate::compaction::{self, Compactor};
 use crate::config::Config;
-use crate::control::{ControlPlane, Signals};
+use crate::control::ControlPlane;
 use crate::driver::{Driver, DriverParts};
 use crate::files::{self, Inbox, Job};
 use crate::layout::{self, Layout};
@@ -105,25 +106,33 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     let layout = layout_of(&config)?;
     let shards = layout.shards;
     let (store, compaction) = open_store(&config, shards)?;
+    let store = Arc::new(store);
     let revocations_file = RevocationsFile::of(&config.data);
     let revoked = revocations_file.read()?;
-    let state = Arc::new(NodeState::new(store.logs));
-    let places = Arc::new(Places { store: store.id, key: store.key, logs: store.logs, shards });
-    let (mut opened, starts) = open_logs(&store, &state)?;
-    let care_metrics = Arc::new(CareMetrics::new(store.logs));
-    let (errands, helpers) = Helpers::start(&store, &config, care_metrics.clone())?;
-    let mut metrics = Vec::new();
-    let mut starting = Vec::new();
-    let Bound { mut listeners, chat, echo } = bind_all(&config, shards)?;
+    let context = AdminContext {
+        state: Arc::new(NodeState::new(store.logs)),
+        metrics: (0..shards).map(|_| Arc::default()).collect(),
+        care: Arc::new(CareMetrics::new(store.logs)),
+        admin_token: Arc::new(AdminToken::load(&config)?),
+        commands: Arc::new(OnceLock::new()),
+    };
+    let AdminContext { state, metrics, care, .. } = context.clone();
     let admin = bind_admin(config.admin)?;
-    let admin_token = Arc::new(AdminToken::load(&config)?);
-    for shard in (0..shards).map(ShardId) {
-        let shard_metrics = Arc::new(ShardMetrics::default());
-        metrics.push(shard_metrics.clone());
-        let logs = opened.extract_if(.., |log| places.owner_of(log.log.number()) == shard).collect();
-        let listeners = std::mem::take(&mut listeners[shard.index()]);
-        starting.push(ShardStart { id: shard, logs, listeners, metrics: shard_metrics });
-    }
+    let admin_address = admin.local_addr()?;
+    // Before the logs are read back: a probe is to hear of that, and to be stopped meanwhile is no crash.
+    let mut plane = ControlPlane::start(admin, context)?;
+    tracing::info!(admin = %admin_address, "recovering: the logs are read back");
+    let reading = (store.clone(), state.clone());
+    let Some((opened, starts)) = plane.wait_for("recovery", move || open_logs(&reading.0, &reading.1))?
+    else {
+        plane.end();
+        tracing::info!("stopped before the logs were read back: the next start reads them");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let places = Arc::new(Places { store: store.id, key: store.key, logs: store.logs, shards });
+    let (errands, helpers) = Helpers::start(&store, &config, care)?;
+    let Bound { listeners, chat, echo } = bind_all(&config, shards)?;
+    let starting = parts_of_shards(&places, opened, listeners, metrics);
     let common = Common {
         places,
         starts: Arc::new(starts),
@@ -138,29 +147,17 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         compaction,
         errands,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Before anybody can be told that the node serves: from then on it is not to end without a goodbye.
-    let signals = Signals::watch(&runtime).context("signals cannot be watched")?;
     let (threads, inboxes) = start_shards(&common, starting)?;
     drop(common);
     state.set_recovered();
     let echo = echo.map_or_else(|| "off".to_owned(), |address| address.to_string());
-    tracing::info!(listen = %chat, admin = %admin.local_addr()?, echo, shards, connections_max = layout.connections_max, "serving");
+    tracing::info!(listen = %chat, admin = %admin_address, echo, shards, connections_max = layout.connections_max, "serving");
     if let Some(banner) = development_banner(&keys, chat, unix_now()) {
         // Nobody has to read it.
         let _ = std::io::stdout().write_all(banner.as_bytes());
     }
     let revocations = Revocations::new(revocations_file, revoked, inboxes.clone());
-    let plane = ControlPlane {
-        admin,
-        admin_token,
-        revocations,
-        state: state.clone(),
-        metrics,
-        care: care_metrics,
-        signals,
-    };
-    let ended = plane.run(&runtime, inboxes, threads)?;
+    let ended = plane.run(revocations, inboxes, threads)?;
     helpers.join()?;
     if ended && !state.exit_failed() {
         tracing::info!("drained");
@@ -169,6 +166,21 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         tracing::error!("stopped after a failure: start it again to recover");
         Ok(ExitCode::FAILURE)
     }
+}
+
+/// Gives each shard its logs, its listeners and its counters.
+fn parts_of_shards(
+    places: &Places,
+    mut opened: Vec<OpenLog>,
+    listeners: Vec<Vec<(TcpListener, Listener)>>,
+    metrics: Vec<Arc<ShardMetrics>>,
+) -> Vec<ShardStart> {
+    let parts = (0..).map(ShardId).zip(listeners.into_iter().zip(metrics));
+    let start = |(id, (listeners, metrics))| {
+        let logs = opened.extract_if(.., |log| places.owner_of(log.log.number()) == id).collect();
+        ShardStart { id, logs, listeners, metrics }
+    };
+    parts.map(start).collect()
 }
 
 fn cores() -> usize {

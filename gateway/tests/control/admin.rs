@@ -4,7 +4,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
@@ -12,7 +12,7 @@ use std::{
 };
 
 use gateway::{
-    admin::{AdminContext, serve},
+    admin::{AdminContext, Commands, serve},
     auth::{AdminToken, Revocation},
     metrics::{CareMetrics, ShardMetrics},
     revocations::{Revocations, RevocationsFile},
@@ -63,11 +63,15 @@ impl Server {
             metrics: vec![metrics.clone()],
             care: Arc::new(CareMetrics::new(1)),
             admin_token: Arc::new(AdminToken::new(TOKEN.as_bytes())),
+            commands: Arc::new(OnceLock::new()),
+        };
+        let commands = Commands {
             revocations: Revocations::new(RevocationsFile::of(data.path()), revoked, Vec::new()),
             drain: Arc::new(move || {
                 counted.fetch_add(1, Ordering::SeqCst);
             }),
         };
+        context.commands.set(commands).expect("nobody else sets them");
         let address = listener.local_addr().expect("an address");
         let (end, ended) = oneshot::channel();
         let mut runtime = tokio::runtime::Builder::new_current_thread();

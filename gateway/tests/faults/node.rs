@@ -117,6 +117,13 @@ impl Node {
     }
 
     fn try_start(data: &Path, settings: &[(&str, &str)]) -> Result<Self, Vec<String>> {
+        let mut node = Self::begin(data, settings)?;
+        node.wait_until_it_serves()?;
+        Ok(node)
+    }
+
+    /// The same, which has yet to read its logs back: of its addresses it has that of the admin.
+    pub(crate) fn begin(data: &Path, settings: &[(&str, &str)]) -> Result<Self, Vec<String>> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_gatehouse"))
             .args([
                 "--listen",
@@ -139,14 +146,24 @@ impl Node {
         let log = Arc::new(Log::default());
         let (reader, stderr) = (log.clone(), child.stderr.take().expect("it is piped"));
         std::thread::spawn(move || reader.read(stderr));
-        let Some(line) = log.find(&["serving", "listen="]) else {
+        let Some(line) = log.find(&["recovering", "admin="]) else {
             let _ = child.wait();
             return Err(log.lines.lock().expect("no reader panics").0.clone());
         };
-        let address = |field| field_of(&line, field).parse().expect("an address");
-        let (listen, admin, echo) = (address("listen"), address("admin"), address("echo"));
+        let nowhere = SocketAddr::from(([0; 4], 0));
+        let admin = field_of(&line, "admin").parse().expect("an address");
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Ok(Self { child, log, data: data.to_owned(), settings, listen, admin, echo })
+        Ok(Self { child, log, data: data.to_owned(), settings, listen: nowhere, admin, echo: nowhere })
+    }
+
+    /// Until it has read its logs back and serves.
+    pub(crate) fn wait_until_it_serves(&mut self) -> Result<(), Vec<String>> {
+        let Some(line) = self.log.find(&["serving", "listen="]) else {
+            return Err(self.log.lines.lock().expect("no reader panics").0.clone());
+        };
+        let address = |field| field_of(&line, field).parse().expect("an address");
+        (self.listen, self.echo) = (address("listen"), address("echo"));
+        Ok(())
     }
 
     /// SIGKILL, and a new process on the same directory.
@@ -213,9 +230,15 @@ impl Node {
 
     /// One GET at the admin: status line, headers and body.
     pub(crate) fn admin_get(&self, path: &str) -> String {
+        self.admin_ask(&format!("GET {path}"), "")
+    }
+
+    /// One request at the admin, with headers of the caller's, each ended.
+    pub(crate) fn admin_ask(&self, request: &str, headers: &str) -> String {
         let mut stream = TcpStream::connect(self.admin).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket of ours");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").expect("it reads");
+        write!(stream, "{request} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n{headers}\r\n")
+            .expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers");
         answer

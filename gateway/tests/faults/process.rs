@@ -4,12 +4,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::{FileExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::mpsc::{Sender, channel},
     thread,
     time::Instant,
 };
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 
 use crate::{
@@ -94,6 +95,60 @@ fn a_signal_in_the_first_moment_is_a_drain_too() {
         assert_eq!(node.ended().code(), Some(0));
         node.restart();
     }
+}
+
+/// A node that reads its log back for as long as the test wants: the snapshot of the index is a pipe, and to open one waits
+/// for its other end.
+fn node_that_reads_back(data: &Path) -> (Node, PathBuf) {
+    let settings = [("GATEHOUSE_LOGS", "1")];
+    drop(Node::start(data, &settings));
+    let pipe = data.join("log-00/index.snap");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+    let node = Node::begin(data, &settings).unwrap_or_else(|log| panic!("it does not begin: {log:#?}"));
+    (node, pipe)
+}
+
+/// Whoever asks a node that recovers is told so, and is let in when it has recovered.
+#[test]
+fn a_node_that_recovers_says_so() {
+    let data = directory();
+    let (mut node, pipe) = node_that_reads_back(data.path());
+    let answers = |node: &Node, path, status: &str, words: &str| {
+        let answer = node.admin_get(path);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(words), "{answer}");
+    };
+    answers(&node, "/livez", "200", "ok");
+    answers(&node, "/readyz", "503", "recovering: 1 of 1 logs are not open yet");
+    answers(&node, "/metrics", "200", "\ngatehouse_ready 0\n");
+    answers(&node, "/metrics", "200", "\ngatehouse_logs{health=\"starting\"} 1\n");
+    let token = fs::read_to_string(data.path().join("admin.token")).expect("it was made");
+    let bearer = format!("Authorization: Bearer {}\r\n", token.trim());
+    for request in ["POST /v1/drain", "POST /v1/revoke"] {
+        let answer = node.admin_ask(request, &bearer);
+        let refused = answer.starts_with("HTTP/1.1 503 ") && answer.contains("recovering: nothing was done");
+        assert!(refused, "{answer}");
+        assert!(node.admin_ask(request, "").starts_with("HTTP/1.1 401 "), "{request} needs the token");
+    }
+    // Opened when the node has it open too: it goes on, and nobody finds a pipe there again.
+    let other_end = fs::OpenOptions::new().write(true).open(&pipe).expect("the node reads it");
+    fs::remove_file(&pipe).expect("it is ours");
+    drop(other_end);
+    node.wait_until_it_serves().unwrap_or_else(|log| panic!("it does not serve: {log:#?}"));
+    answers(&node, "/readyz", "200", "ready");
+    answers(&node, "/metrics", "200", "\ngatehouse_revocations 0\n");
+    Chat::connect(&node, "alice", "a").is_fine();
+}
+
+#[test]
+fn a_node_that_recovers_is_stopped_in_order() {
+    let data = directory();
+    let (mut node, pipe) = node_that_reads_back(data.path());
+    node.terminate();
+    assert_eq!(node.ended().code(), Some(0));
+    assert!(node.log_text().contains("stopped before the logs were read back"), "{}", node.log_text());
+    fs::remove_file(&pipe).expect("it is ours");
+    node.restart();
+    Chat::connect(&node, "alice", "a").is_fine();
 }
 
 /// One sender's life over several nodes: what it sent, and what was acknowledged.
