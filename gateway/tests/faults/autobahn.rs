@@ -3,7 +3,7 @@
 use std::thread;
 
 use crate::{
-    cases::{self, BINARY, CONTINUATION, Case, FIN, TEXT, close},
+    cases::{self, BINARY, CONTINUATION, COUNTS, Case, FIN, TEXT, Volume, close},
     node::{Node, directory},
     raw::Raw,
     wire::{masked, shorten},
@@ -24,18 +24,33 @@ fn check(node: &Node, name: &str, pieces: &[&[u8]], expected: &[String]) {
     assert_eq!(raw.transcript(), expected, "{name} in {} pieces", pieces.len());
 }
 
+/// In one piece, frame by frame, and in single bytes where that is short or the suite does so.
+fn check_case(node: &Node, Case { name, frames, chop, expected }: &Case) {
+    let stream = frames.concat();
+    check(node, name, &[&stream], expected);
+    check(node, name, &frames.iter().map(Vec::as_slice).collect::<Vec<_>>(), expected);
+    if let Some(bytes) = chop.or((stream.len() <= 64).then_some(1)) {
+        check(node, name, &stream.chunks(bytes).collect::<Vec<_>>(), expected);
+    }
+}
+
 #[test]
 fn groups_1_to_7() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    for Case { name, frames, expected } in (1..=7).flat_map(cases::group) {
-        let stream = frames.concat();
-        check(&node, name, &[&stream], &expected);
-        check(&node, name, &frames.iter().map(Vec::as_slice).collect::<Vec<_>>(), &expected);
-        if stream.len() <= 64 {
-            check(&node, name, &stream.chunks(1).collect::<Vec<_>>(), &expected);
-        }
+    for (number, count) in COUNTS.into_iter().filter(|(number, _)| *number <= 7) {
+        let cases = cases::group(number);
+        cases.iter().for_each(|case| check_case(&node, case));
+        assert_eq!(cases.len(), count, "all of group {number}");
     }
+    node.wait_for_metric("connections", 0);
+}
+
+#[test]
+fn more_than_the_suite_has() {
+    let data = directory();
+    let node = Node::start(data.path(), &[]);
+    cases::beyond_the_suite().iter().for_each(|case| check_case(&node, case));
     node.wait_for_metric("connections", 0);
 }
 
@@ -53,78 +68,34 @@ fn group_6_4_fails_fast() {
     }
 }
 
-/// One message over the wire: `fragment_bytes` in a frame, `write_bytes` in a write.
-fn check_message(node: &Node, opcode: u8, bytes: usize, fragment_bytes: usize, write_bytes: usize) {
-    let payload = vec![b'*'; bytes];
-    let mut stream = Vec::with_capacity(2 * bytes);
-    if fragment_bytes == bytes {
-        stream.extend(masked(FIN | opcode, &payload));
-    } else {
-        for (place, fragment) in payload.chunks(fragment_bytes).enumerate() {
-            stream.extend(masked(if place == 0 { opcode } else { CONTINUATION }, fragment));
-        }
-        stream.extend(masked(FIN | CONTINUATION, b""));
-    }
+/// A message over the wire, so many times, each when the one before has come back.
+fn check_volume(node: &Node, case: &Volume) {
+    let (payload, stream) = (case.payload(), case.stream());
     let mut raw = Raw::upgraded(node.echo);
-    stream.chunks(write_bytes).for_each(|piece| raw.write(piece));
-    let (first, echoed) = raw.frame();
-    assert_eq!(first, FIN | opcode);
-    assert!(echoed == payload, "{bytes} bytes in fragments of {fragment_bytes} come back as they were");
+    for _ in 0..case.messages {
+        stream.chunks(case.write_bytes).for_each(|piece| raw.write(piece));
+        let (first, echoed) = raw.frame();
+        assert_eq!(first, FIN | case.opcode, "{}", case.name);
+        assert!(echoed == payload, "{} comes back as it was sent", case.name);
+    }
     raw.write(&close(1000));
-    assert_eq!(raw.transcript(), ["close 1000"]);
+    assert_eq!(raw.transcript(), ["close 1000"], "{}", case.name);
 }
 
 #[test]
-fn group_9_limits() {
+fn groups_9_and_10() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let node = &node;
+    let (texts, others): (Vec<_>, Vec<_>) =
+        cases::group_9().into_iter().partition(|case| case.opcode == TEXT);
+    let node_ref = &node;
     thread::scope(|scope| {
-        for opcode in [TEXT, BINARY] {
-            scope.spawn(move || {
-                // 9.1, 9.2: one frame.
-                for bytes in [MIB / 16, MIB / 4, MIB, 4 * MIB, 8 * MIB, 16 * MIB] {
-                    check_message(node, opcode, bytes, bytes, MIB);
-                }
-                // 9.3, 9.4: fragments, 65,536 of them at first, and an empty one to end with.
-                for fragment_bytes in [64, 256, 1024, 4096, 16 << 10, 64 << 10, 256 << 10, MIB, 4 * MIB] {
-                    check_message(node, opcode, 4 * MIB, fragment_bytes, MIB);
-                }
-                // 9.5, 9.6: one frame in many writes.
-                for write_bytes in [64, 128, 256, 512, 1024, 2048] {
-                    check_message(node, opcode, MIB, MIB, write_bytes);
-                }
-            });
+        for cases in [texts, others] {
+            scope.spawn(move || cases.iter().for_each(|case| check_volume(node_ref, case)));
         }
     });
+    cases::group_10().iter().for_each(|case| check_volume(&node, case));
     node.wait_for_metric("connections", 0);
-}
-
-/// 9.7, 9.8: a thousand messages, each sent when the one before has come back.
-#[test]
-fn group_9_round_trips() {
-    let data = directory();
-    let node = Node::start(data.path(), &[]);
-    for opcode in [TEXT, BINARY] {
-        for bytes in [0, 16, 64, 256, 1024, 4096] {
-            let (mut raw, payload) = (Raw::upgraded(node.echo), vec![b'*'; bytes]);
-            let frame = masked(FIN | opcode, &payload);
-            for _ in 0..1000 {
-                raw.write(&frame);
-                assert_eq!(raw.frame(), (FIN | opcode, payload.clone()));
-            }
-            raw.write(&close(1000));
-            assert_eq!(raw.transcript(), ["close 1000"]);
-        }
-    }
-}
-
-/// 10.1: the client's library splits at a size that fits no power of two.
-#[test]
-fn group_10_fragments_by_size() {
-    let data = directory();
-    let node = Node::start(data.path(), &[]);
-    check_message(&node, TEXT, 65_536, 1300, MIB);
 }
 
 /// One beyond what the suite needs: the limits of the echo service themselves.
