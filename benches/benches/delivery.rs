@@ -1,13 +1,15 @@
 //! From a command to every member's send: the router, the log and the outboxes of one shard, without ring and disk.
 
+#![forbid(unsafe_code)]
+
 use std::sync::Arc;
 
 use benches::Room;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gateway::mailbox::{Back, Mailboxes, Mesh, deliver_places};
-use protocol::command::{Connect, HistoryRange};
-use protocol::ids::{DeviceId, RequestId, UnixMillis, UserId};
+use protocol::command::HistoryRange;
+use protocol::ids::{RequestId, UnixMillis, UserId};
 use protocol::upgrade::Form;
 use router::ShardId;
 use router::mail::{Asker, Deliver, Reply, Request, SessionId};
@@ -41,25 +43,20 @@ fn mailbox_hop(c: &mut Criterion) {
     });
 }
 
-/// A reader that comes back and is given 100 messages that are in memory; and a page of 50 of them.
+/// A device that has everything comes back; one that missed 100 messages does, page by page from what is in memory, rendered
+/// and sent; and the conversation's side of a page of 50 of them.
 fn catch_up_page(c: &mut Criterion) {
     let mut room = Room::new(2, Form::Json);
-    let cursor = {
-        (0..100).for_each(|_| room.send(128));
-        None
-    };
     let user = UserId::new("user-1").expect("a name");
+    let behind = room.cursor_of(&user);
+    (0..100).for_each(|_| room.send(128));
+    let at_head = room.cursor_of(&user);
     let mut group = c.benchmark_group("catch_up");
-    group.bench_function("reconnect_at_head", |b| {
-        b.iter(|| {
-            let device = DeviceId::new("other").expect("a name");
-            let connect = Connect { token: None, device, cursor: cursor.clone(), positions: None };
-            let session =
-                room.users.connect(9, user.clone(), Form::Json, RequestId(1), connect, UnixMillis(1));
-            room.exchange();
-            room.users.disconnect(session.expect("one session"))
+    for (name, cursor, missed) in [("reconnect_at_head", at_head, 0), ("reconnect_100_behind", behind, 100)] {
+        group.bench_function(name, |b| {
+            b.iter(|| assert_eq!(room.come_back(&user, Some(cursor.clone())), missed, "all of it, once"));
         });
-    });
+    }
     let (group_id, asker) = (room.group, asker());
     group.bench_function("history_page_of_50", |b| {
         b.iter(|| {

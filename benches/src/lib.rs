@@ -16,7 +16,7 @@ use protocol::ids::{ConversationId, DeviceId, RequestId, UnixMillis, UserId};
 use protocol::limits::MEMBERS_MIN;
 use protocol::upgrade::Form;
 use router::conversation::Recent;
-use router::cursor::Starts;
+use router::cursor::{self, Starts};
 use router::mail::{Clock, SessionId};
 use router::places::{KINDS, created_conversation};
 use router::user::UserLimits;
@@ -90,6 +90,8 @@ pub struct Room {
     pub log: Log,
     /// The group's id.
     pub group: ConversationId,
+    places: Arc<Places>,
+    starts: Arc<Starts>,
     sessions: Vec<SessionId>,
     next_id: u32,
     clock: Clock,
@@ -108,14 +110,16 @@ impl Room {
         log.begin_run([3; 16], 0);
         sync(&mut log);
         let starts = Arc::new(Starts::new(vec![log.runs().to_vec()]));
-        let users = UserSide::new(places.clone(), starts, ShardId(0), UserLimits::default(), 1);
-        let side = ConversationSide::new(places, 0, Recent::new(1));
+        let users = UserSide::new(places.clone(), starts.clone(), ShardId(0), UserLimits::default(), 1);
+        let side = ConversationSide::new(places.clone(), 0, Recent::new(1));
         let clock = Clock { unix: UnixMillis(1), micros: 1 };
         let mut room = Self {
             users,
             side,
             log,
             group: ConversationId([0; 16]),
+            places,
+            starts,
             sessions: Vec::new(),
             next_id: 2,
             clock,
@@ -163,6 +167,27 @@ impl Room {
         let after = self.users.counters;
         let sessions = self.sessions.len() as u64;
         assert_eq!(after.deliveries - before.deliveries, sessions, "all of them are live and are given it");
+    }
+
+    /// The cursor of a device of `user` that has everything up to now.
+    #[must_use]
+    pub fn cursor_of(&self, user: &UserId) -> String {
+        cursor::encode(&self.places, &self.starts, user, &[self.log.durable().position()])
+    }
+
+    /// A device of `user` comes with this cursor, is given what it missed, until all of it is sent, and goes: how many records.
+    ///
+    /// # Panics
+    /// Never: there is room for one session more.
+    pub fn come_back(&mut self, user: &UserId, cursor: Option<String>) -> u64 {
+        let device = DeviceId::new("other").expect("a name");
+        let connect = Connect { token: None, device, cursor, positions: None };
+        let before = self.users.counters.replays;
+        let (form, now) = (Form::Json, self.clock.unix);
+        let session = self.users.connect(u64::MAX, user.clone(), form, RequestId(1), connect, now);
+        self.exchange();
+        self.users.disconnect(session.expect("one session"));
+        self.users.counters.replays - before
     }
 
     /// Carries mail, batches and sends until nothing is left to do.
