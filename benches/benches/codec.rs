@@ -1,5 +1,7 @@
 //! From bytes to commands and from records to frames.
 
+#![forbid(unsafe_code)]
+
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,5 +1,7 @@
 //! The log without a disk: what appending and reading back cost in CPU. Then with one, beside the disk alone and an embedded store.
 
+#![forbid(unsafe_code)]
+
 use std::hint::black_box;
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! The binary `gatehouse`: reads the command line, starts logging, and hands over.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser;

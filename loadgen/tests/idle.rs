@@ -1,5 +1,7 @@
 //! `loadgen idle` against a real node: the program as people use it, and its verdict.
 
+#![forbid(unsafe_code)]
+
 use std::{
     env, fs,
     io::{BufRead, BufReader},

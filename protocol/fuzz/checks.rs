@@ -1,5 +1,6 @@
 //! What must hold for any bytes at all. Shared by the fuzz targets and, over their seeds and over noise,
 //! by a test on stable.
+#![forbid(unsafe_code)]
 #![allow(dead_code, reason = "each target takes one")]
 
 use protocol::{

@@ -1,6 +1,8 @@
 //! The fuzz targets on stable: over their seeds, over every golden vector, and over what random damage
 //! makes of both.
 
+#![forbid(unsafe_code)]
+
 #[path = "../fuzz/checks.rs"]
 mod checks;
 

@@ -2,6 +2,8 @@
 //! us and for writers of other clients. `UPDATE_GOLDEN=1` writes it anew; a change there is a change of
 //! the protocol.
 
+#![forbid(unsafe_code)]
+
 mod samples;
 
 use std::{fs, path::PathBuf};

@@ -1,5 +1,7 @@
 //! What the JSON reader takes and what it says about the rest: one table a reviewer can read.
 
+#![forbid(unsafe_code)]
+
 use protocol::{json::decode_request, limits};
 
 const C: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";

@@ -1,5 +1,7 @@
 //! Two ends of one connection, without a network in between.
 
+#![forbid(unsafe_code)]
+
 mod samples;
 mod wire;
 

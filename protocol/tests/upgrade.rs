@@ -1,5 +1,7 @@
 //! The HTTP upgrade: which requests are taken, and with which status the others are refused.
 
+#![forbid(unsafe_code)]
+
 use protocol::{
     limits,
     session::{End, Input, Session, SessionLimits},

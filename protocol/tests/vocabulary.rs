@@ -1,5 +1,7 @@
 //! Ids, codes and the meaning of binary commands.
 
+#![forbid(unsafe_code)]
+
 mod samples;
 
 use protocol::{

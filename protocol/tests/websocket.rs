@@ -1,5 +1,7 @@
 //! The codec: headers as vectors, limits, memory, and tungstenite as the oracle.
 
+#![forbid(unsafe_code)]
+
 mod wire;
 
 use std::io::{Cursor, Read, Write};

@@ -1,5 +1,7 @@
 //! Both sides with nothing between them: what one user does and another is told, in frames.
 
+#![forbid(unsafe_code)]
+
 use std::sync::Arc;
 
 use protocol::command::{Command, Connect, HistoryRange, MessageKind, Request, Send, Target};

@@ -1,5 +1,7 @@
 //! `sim SEED` runs one seed, `sim twice SEED` runs it twice and compares, `sim many FIRST COUNT` runs a range.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 const USAGE: &str = "\

@@ -1,5 +1,7 @@
 //! A thousand worlds, and two that are one.
 
+#![forbid(unsafe_code)]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds of every run. One that ever failed is added to [`FAILED_ONCE`] and stays there.

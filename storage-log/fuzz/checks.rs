@@ -4,6 +4,7 @@
 //! Checksums would end nearly every try at the first look, so each one is mended after the bytes were changed: what is left is
 //! what a disk could only say by a bug, and even that is an answer and never a panic or a search without end.
 
+#![forbid(unsafe_code)]
 #![allow(dead_code, reason = "each target takes one")]
 
 #[path = "../tests/support/mod.rs"]

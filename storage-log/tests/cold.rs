@@ -1,5 +1,7 @@
 //! Segments that were written anew, beside a model that is a map.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::collections::BTreeMap;

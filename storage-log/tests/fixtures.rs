@@ -4,6 +4,8 @@
 //! What is in `fixtures/v1` is read by every version to come, and this one still writes the same bytes. Each file is made once: with
 //! `WRITE_FIXTURES=1 cargo test -p storage-log --test fixtures`, which leaves alone what is there.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::collections::BTreeMap;

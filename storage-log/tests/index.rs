@@ -1,5 +1,7 @@
 //! The index over many small segments, beside a model that is a map.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::collections::BTreeMap;

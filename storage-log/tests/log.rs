@@ -1,5 +1,7 @@
 //! The log at its boundary, over a disk that is a map of segments.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use storage_log::format::{

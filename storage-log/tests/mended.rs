@@ -1,5 +1,7 @@
 //! The fuzz targets on stable, over noise: files that say anything under checksums that hold.
 
+#![forbid(unsafe_code)]
+
 #[path = "../fuzz/checks.rs"]
 mod checks;
 

@@ -1,5 +1,7 @@
 //! What is too old or too much goes, the oldest first, and the log says from where on it has everything.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use storage_log::{

@@ -1,5 +1,7 @@
 //! A walk through logs that are whole, torn and damaged: what it says of every byte.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use storage_log::format::{BATCH_HEADER_BYTES, FEED_BYTES, SEGMENT_HEADER_BYTES};

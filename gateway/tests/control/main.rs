@@ -1,5 +1,7 @@
 //! The control plane from outside: configuration, tokens, metrics, the admin server, the command line.
 
+#![forbid(unsafe_code)]
+
 mod admin;
 mod auth;
 mod cli;

@@ -2,6 +2,8 @@
 //!
 //! Where a peer misbehaves a witness stands by: a client that did nothing wrong and must notice nothing.
 
+#![forbid(unsafe_code)]
+
 #[path = "../../../protocol/tests/autobahn/cases.rs"]
 mod cases;
 #[path = "../../../protocol/tests/wire/mod.rs"]

@@ -1,5 +1,6 @@
 //! Fuzzes the binary command: any bytes give a value or a refusal, never a panic.
 
+#![forbid(unsafe_code)]
 #![no_main]
 
 #[path = "../checks.rs"]

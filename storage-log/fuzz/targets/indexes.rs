@@ -1,5 +1,6 @@
 //! Fuzzes the indexes of a log: they may say anything under checksums that hold, and get an answer.
 
+#![forbid(unsafe_code)]
 #![no_main]
 
 #[path = "../checks.rs"]

@@ -1,6 +1,7 @@
 //! Fuzzes index files that are made again while their log serves: what they are made from may say anything under checksums that
 //! hold, and gets an answer.
 
+#![forbid(unsafe_code)]
 #![no_main]
 
 #[path = "../checks.rs"]
