@@ -217,10 +217,8 @@ impl TokenFlags {
 
 /// Checks a file and the key files it names; `Err` holds every mistake, one a line.
 pub fn check_config(file: PathBuf, process: Layers) -> Result<(), String> {
-    let config =
-        Config::load(&Layers { file: Some(file), ..process }).map_err(|errors| errors.to_string())?;
-    let mistakes: Vec<_> = auth::check(&config).iter().map(ToString::to_string).collect();
-    if mistakes.is_empty() { Ok(()) } else { Err(mistakes.join("\n")) }
+    let layers = Layers { file: Some(file), ..process };
+    Config::load_and_check(&layers, auth::check).map(|_| ()).map_err(|errors| errors.to_string())
 }
 
 /// The system's clock. A clock before 1970 reads as 1970, and every token is then still to come.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gateway::{
-    auth::Keys,
+    auth::{self, Keys},
     cli::{self, Cli, Command, EXIT_OK, EXIT_REFUSED, ServeFlags},
     config::{Config, Layers},
     logging, logtool, node,
@@ -51,7 +51,7 @@ fn serve_node(flags: &ServeFlags) -> ExitCode {
         Ok(logging) => logging,
         Err(reason) => return refuse(&reason),
     };
-    let config = match Config::load(&layers) {
+    let config = match Config::load_and_check(&layers, auth::check) {
         Ok(config) => config,
         Err(errors) => return refuse(&errors.to_string()),
     };

@@ -105,17 +105,30 @@ impl Keys {
     }
 }
 
-/// Opens every key file that a start would open, makes none, and tells all that is wrong with them.
-pub fn check(config: &Config) -> Vec<KeyError> {
-    let keys = match config.keys {
-        KeyConfig::Development => existing(&config.data.join(DEVELOPMENT_KEY_FILE)),
-        KeyConfig::Hs256 { .. } | KeyConfig::Eddsa { .. } => Keys::load_configured(config).map(|_| ()),
-    };
-    let admin_token = match config.admin_token_file {
-        None => existing(&config.data.join(ADMIN_TOKEN_FILE)),
-        Some(_) => AdminToken::load(config).map(|_| ()),
-    };
-    [keys, admin_token].into_iter().filter_map(Result::err).collect()
+/// Opens every key file that a start would open, makes none, and tells all that is wrong with them, each with the setting that
+/// names the file.
+pub fn check(config: &Config) -> Vec<(&'static str, KeyError)> {
+    let mut faults = Vec::new();
+    let mut add = |setting, fault: Option<KeyError>| faults.extend(fault.map(|fault| (setting, fault)));
+    match &config.keys {
+        KeyConfig::Development => add("data", existing(&config.data.join(DEVELOPMENT_KEY_FILE)).err()),
+        KeyConfig::Hs256 { .. } => add("hs256_key_file", Keys::load_configured(config).err()),
+        KeyConfig::Eddsa { public_key_file, private_key_file } => {
+            let of_public = Keys::eddsa(public_key_file, None, config).err();
+            // Whether the two belong together can only be asked of a public one that is good.
+            let of_private = private_key_file.as_deref().and_then(|private| match of_public {
+                Some(_) => secret_file::read(private).err(),
+                None => Keys::eddsa(public_key_file, Some(private), config).err(),
+            });
+            add("eddsa_public_key_file", of_public);
+            add("eddsa_private_key_file", of_private);
+        }
+    }
+    match config.admin_token_file {
+        None => add("data", existing(&config.data.join(ADMIN_TOKEN_FILE)).err()),
+        Some(_) => add("admin_token_file", AdminToken::load(config).err()),
+    }
+    faults
 }
 
 /// A file that is made at the first start: not there yet is fine.

@@ -141,6 +141,14 @@ impl Default for Config {
 impl Config {
     /// Reads all layers. Either everything is right, or every mistake that could be found is told.
     pub fn load(layers: &Layers) -> Result<Self, ConfigErrors> {
+        Self::load_and_check(layers, |_| Vec::<(&str, String)>::new())
+    }
+
+    /// The same, with what is wrong with the files that settings name: `files` says which setting, and what.
+    pub fn load_and_check<E: fmt::Display>(
+        layers: &Layers,
+        files: impl FnOnce(&Self) -> Vec<(&'static str, E)>,
+    ) -> Result<Self, ConfigErrors> {
         let mut draft = Draft::default();
         let mut errors = Vec::new();
         if let Some(path) = &layers.file {
@@ -160,6 +168,10 @@ impl Config {
         if errors.is_empty() {
             check::apply(&draft, &mut errors);
         }
+        let of_files = files(&draft.config).into_iter();
+        errors.extend(
+            of_files.map(|(key, error)| ConfigError { place: draft.place(key), message: error.to_string() }),
+        );
         if errors.is_empty() { Ok(draft.config) } else { Err(ConfigErrors(errors)) }
     }
 

@@ -333,7 +333,7 @@ fn exposed_short_and_strange_files_are_refused_in_words() {
         let error = Keys::load(&config).err().expect("no such key").to_string();
         assert!(error.contains(expected) && error.contains(&path.display().to_string()), "{error}");
         assert!(!error.contains("ssss"), "a key in a message");
-        let checked: Vec<_> = check(&config).iter().map(ToString::to_string).collect();
+        let checked: Vec<_> = check(&config).iter().map(|(_, error)| error.to_string()).collect();
         assert_eq!(checked, [error]);
     }
     let target = write(at, "good", &secret, 0o400);
@@ -353,7 +353,10 @@ fn an_exposed_development_key_is_refused_and_not_replaced() {
     let path = write(&config.data, "dev.key", &"s".repeat(64), 0o644);
     assert!(matches!(Keys::load(&config), Err(KeyError::Exposed { mode: 0o644, .. })));
     write(&config.data, "admin.token", "short", 0o600);
-    assert!(matches!(&check(&config)[..], [KeyError::Exposed { .. }, KeyError::TooShort { .. }]));
+    assert!(matches!(
+        &check(&config)[..],
+        [("data", KeyError::Exposed { .. }), ("data", KeyError::TooShort { .. })]
+    ));
     assert_eq!(fs::read_to_string(path).expect("the key"), "s".repeat(64));
 }
 

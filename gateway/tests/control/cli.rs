@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Output},
 };
@@ -97,11 +98,45 @@ fn check_config_says_every_mistake_and_makes_nothing() {
     fs::write(&file, "listen = \"0.0.0.0:7100\"\nhs256_key_file = \"/nowhere/key\"\n").expect("a file");
     check_refused(
         &gatehouse(&["check-config", path(&file)], &[]),
-        &["/nowhere/key: this key file could not be read"],
+        &["g.toml:2: /nowhere/key: this key file could not be read"],
     );
     check_refused(
         &gatehouse(&["check-config", "/nowhere/g.toml"], &[]),
         &["/nowhere/g.toml: the configuration file"],
+    );
+}
+
+/// What is wrong with a key file is told where the setting that names it stands, beside all other mistakes.
+#[test]
+fn mistakes_in_key_files_have_a_line_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    let (file, short, open) = (at("g.toml"), at("short.key"), at("open.token"));
+    for (path, content, mode) in
+        [(&short, "short", 0o600), (&open, "0123456789abcdef0123456789abcdef", 0o644)]
+    {
+        fs::write(path, content).expect("a file");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("our file");
+    }
+    let settings = format!("shard = 1\nhs256_key_file = {short:?}\nadmin_token_file = {open:?}\n");
+    fs::write(&file, settings).expect("a file");
+    let words = [
+        "g.toml:1: `shard` is not a setting",
+        &format!("g.toml:2: {}: ", short.display()),
+        &format!("g.toml:3: {}: ", open.display()),
+        "chmod 600",
+    ];
+    check_refused(&gatehouse(&["check-config", path(&file)], &[]), &words);
+    check_refused(&gatehouse(&["--config", path(&file)], &[]), &words);
+
+    let settings = "eddsa_public_key_file = \"/nowhere/a\"\neddsa_private_key_file = \"/nowhere/b\"\n";
+    fs::write(&file, settings).expect("a file");
+    let words = ["g.toml:1: /nowhere/a: ", "g.toml:2: /nowhere/b: "];
+    check_refused(&gatehouse(&["check-config", path(&file)], &[]), &words);
+    let variable = ("GATEHOUSE_ADMIN_TOKEN_FILE", OsStr::new("/nowhere/c"));
+    check_refused(
+        &gatehouse(&["check-config", path(&file)], &[variable]),
+        &["GATEHOUSE_ADMIN_TOKEN_FILE: /nowhere/c: "],
     );
 }
 
