@@ -315,6 +315,11 @@ impl<'a> Record<'a> {
         read_u16(self.bytes, local_at::FLAGS) & local_at::FLAG_FOR_LINKS != 0
     }
 
+    /// Checksum of stream, sequence, time, count and payload, wherever it stands.
+    pub(crate) fn portable_sum(&self) -> u32 {
+        read_u32(self.portable_part(), portable_at::CHECKSUM)
+    }
+
     /// The payload, without padding.
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {

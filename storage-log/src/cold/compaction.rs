@@ -13,7 +13,7 @@ use crate::record::{Record, StreamId, moved, stub};
 use crate::segment::{SegmentHeader, as_appended, is_cold, rewritten};
 
 use super::ColdWalk;
-use super::plan::{Moved, Plan, Retention};
+use super::plan::{Moved, Plan, Retention, home_sum};
 
 /// Writes the segment at `base`, which is sealed and has its index, anew: gives the bytes of the cold one to `out`, in order. `None`:
 /// something of it is not sound; what was written is of no use, and the segment stays as it is.
@@ -74,7 +74,7 @@ impl<E> Compaction<'_, E> {
             return Ok(None);
         }
         let base = rewritten(self.footer.base);
-        let (moved, end) = plan.places();
+        let ((moved, end), homes_sum) = (plan.places(), plan.homes_sum());
         let footer = self.footer.of_cold(base, plan.facts_of(&moved, end));
         drop(plan);
         self.write_header(&footer)?;
@@ -84,7 +84,8 @@ impl<E> Compaction<'_, E> {
         (self.out)(&vec![0; (footer.blocks_at() - end) as usize])?;
         let mut by_place = moved;
         by_place.sort_unstable_by_key(|moved| moved.from);
-        let Some(fences) = self.write_index(&by_place, base)? else {
+        let Some((fences, _)) = self.write_index(&by_place, base)?.filter(|(_, sum)| *sum == homes_sum)
+        else {
             return Ok(None);
         };
         let tail = tail_bytes(&fences, &self.runs);
@@ -169,7 +170,8 @@ impl<E> Compaction<'_, E> {
             bytes.resize(usize::from(record.before) * RECORD_ALIGN, 0);
             let read = self.files.read(self.segment(), from * RECORD_ALIGN as u64, &mut bytes)?;
             let before = self.footer.base + from * RECORD_ALIGN as u64;
-            let Ok(parsed) = Record::parse(&bytes[..read], before) else {
+            let parsed = Record::parse(&bytes[..read], before).ok();
+            let Some(parsed) = parsed.filter(|parsed| record.is(parsed)) else {
                 return Ok(false);
             };
             let lsn = base + to * RECORD_ALIGN as u64;
@@ -183,9 +185,9 @@ impl<E> Compaction<'_, E> {
         Ok(true)
     }
 
-    /// Writes the lists of the index as they are now. Their fences; `None` when a block is not sound.
-    fn write_index(&mut self, moved: &[Moved], base: u64) -> Result<Option<Vec<u32>>, E> {
-        let (mut writer, mut postings) = (BlockWriter::new(base), Vec::new());
+    /// Writes the lists of the index as they are now. Their fences, and what its home streams come to; `None` when a block is not sound.
+    fn write_index(&mut self, moved: &[Moved], base: u64) -> Result<Option<(Vec<u32>, u64)>, E> {
+        let (mut writer, mut postings, mut homes_sum) = (BlockWriter::new(base), Vec::new(), 0_u64);
         let file = LogFile::Index(as_appended(self.footer.base));
         for number in 0..self.footer.blocks() {
             let block = self.block(file, self.footer.blocks_at(), number)?;
@@ -195,6 +197,8 @@ impl<E> Compaction<'_, E> {
             for piece in pieces {
                 postings.extend((0..piece.len()).map(|at| piece.posting(at)));
                 if !piece.goes_on {
+                    let role = self.config.kinds.role(piece.stream.kind);
+                    homes_sum = homes_sum.wrapping_add(home_sum(piece.stream, role, postings.len()));
                     let list = self.rewrite_list(piece.stream, piece.list, &mut postings, moved);
                     writer.push(piece.stream, &list, &postings, &mut self.out)?;
                     postings.clear();
@@ -202,7 +206,7 @@ impl<E> Compaction<'_, E> {
             }
         }
         writer.flush(&mut self.out)?;
-        Ok(Some(writer.fences))
+        Ok(Some((writer.fences, homes_sum)))
     }
 
     /// The list of a stream, of what is kept of it.

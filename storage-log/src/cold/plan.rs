@@ -1,6 +1,6 @@
 //! What a segment that is written anew keeps, and where that will stand.
 
-use crate::format::{RECORD_ALIGN, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
+use crate::format::{RECORD_ALIGN, SEGMENT_HEADER_BYTES};
 use crate::index::file::{ColdFacts, IndexFooter};
 use crate::index::resident::Home;
 use crate::index::{Blocks, Residents, Role, SnapshotFooter};
@@ -31,31 +31,22 @@ const LINKED: u8 = 8;
 /// Of a kind of which nothing is needed for links of the second kind.
 const CONTENT: u8 = 32;
 
-/// What is known of a record: 32 bytes, and a segment holds at most 2.8 million.
+/// What is known of a record: 40 bytes, and a segment holds at most 2.8 million.
 #[derive(Clone, Copy)]
 struct Fact {
     stream: StreamId,
     flags: u8,
     units: u16,
-    /// Where it stands in the segment, in [`RECORD_ALIGN`], which is less than 2^24; above that, how many links of the second kind it
-    /// has.
-    place_and_links: u32,
+    /// Links of the second kind that are kept.
+    links: u16,
+    /// Where it stands in the segment, in [`RECORD_ALIGN`].
+    place: u32,
+    /// Of what it is: see [`Record::portable_sum`].
+    sum: u32,
     seq: u64,
 }
 
-const _: () = assert!(SEGMENT_BYTES / RECORD_ALIGN as u64 <= 1 << PLACE_BITS);
-
-const PLACE_BITS: u32 = 24;
-
 impl Fact {
-    fn place(&self) -> u32 {
-        self.place_and_links & ((1 << PLACE_BITS) - 1)
-    }
-
-    fn links(&self) -> usize {
-        (self.place_and_links >> PLACE_BITS) as usize
-    }
-
     fn is_kept(&self) -> bool {
         self.flags & (AT_HOME | LINKED | LINKED << 1) != 0
     }
@@ -70,9 +61,15 @@ pub(super) struct Moved {
     pub(super) before: u16,
     pub(super) units: u16,
     flags: u8,
+    sum: u32,
 }
 
 impl Moved {
+    /// Whether this is the record that was found there before: what is copied is read once more.
+    pub(super) fn is(&self, record: &Record<'_>) -> bool {
+        record.portable_sum() == self.sum
+    }
+
     pub(super) fn is_stub(&self) -> bool {
         self.flags & STUB != 0
     }
@@ -97,6 +94,18 @@ pub(super) struct Plan {
     facts: Vec<Fact>,
     /// Position after the newest record of which the links of the first kind are not kept.
     links_from: u64,
+    homes_sum: u64,
+}
+
+/// Stands for a home stream that has so many records in a segment. Their sum, in any order, tells one index from another: a block does
+/// not say which log it is of.
+pub(super) fn home_sum(stream: StreamId, role: Option<Role>, records: usize) -> u64 {
+    let records = match role {
+        Some(Role::Home) => records as u64,
+        Some(Role::Last(_)) => records.min(1) as u64,
+        Some(Role::Linked(_) | Role::Runs) | None => 0,
+    };
+    if records == 0 { 0 } else { xxhash_rust::xxh3::xxh3_64_with_seed(&stream.id, records) }
 }
 
 impl Plan {
@@ -106,7 +115,7 @@ impl Plan {
         } else {
             footer.cold.links_from
         };
-        Self { config, footer, retention, facts: Vec::new(), links_from }
+        Self { config, footer, retention, facts: Vec::new(), links_from, homes_sum: 0 }
     }
 
     /// What the segment is to say of itself, beside what stands in it.
@@ -124,29 +133,32 @@ impl Plan {
         if record.at() < self.retention.linked_from[0] {
             self.links_from = self.links_from.max(record.position() + 1);
         }
-        let mut links = 0_u32;
+        let mut links = 0_usize;
         for link in record.links() {
             if let Some(Role::Linked(number)) = self.config.kinds.role(link.kind)
                 && record.at() >= self.retention.linked_from[number]
             {
                 flags |= LINKED << number;
-                links += number as u32;
+                links += number;
             }
         }
-        // What so many know is no letter, and stays as it is.
-        let is_content =
-            matches!(record.schema(), SCHEMA_GONE) || record.schema() == self.config.kinds.content;
-        if is_content && links < 1 << (u32::BITS - PLACE_BITS) {
+        if [SCHEMA_GONE, self.config.kinds.content].contains(&record.schema()) {
             flags |= CONTENT;
         }
-        let place = (self.config.geometry.offset_of(record.lsn()) / RECORD_ALIGN as u64) as u32;
         self.facts.push(Fact {
             stream: record.stream(),
             flags,
             units: (record.bytes_in_log() / RECORD_ALIGN) as u16,
-            place_and_links: place | links << PLACE_BITS,
+            links: links as u16,
+            place: (self.config.geometry.offset_of(record.lsn()) / RECORD_ALIGN as u64) as u32,
+            sum: record.portable_sum(),
             seq: record.seq(),
         });
+    }
+
+    /// What the home streams of the index come to if it is that of these records: see [`home_sum`].
+    pub(super) fn homes_sum(&self) -> u64 {
+        self.homes_sum
     }
 
     /// Decides what is kept. The snapshot says what is newest; without one, or where it ends before this segment, what is newest here
@@ -162,11 +174,15 @@ impl Plan {
         }
         let number = as_appended(self.footer.base) / self.config.geometry.segment_bytes + 1;
         let snapshot = snapshot.filter(|(footer, _)| u64::from(footer.segments) >= number);
-        self.facts.sort_unstable_by_key(|fact| (fact.stream.id, fact.stream.kind, fact.place()));
+        self.facts.sort_unstable_by_key(|fact| (fact.stream.id, fact.stream.kind, fact.place));
         let mut residents = Residents::new(snapshot);
         let mut facts = std::mem::take(&mut self.facts);
         for group in facts.chunk_by_mut(|one, next| one.stream == next.stream) {
-            let home = residents.find(&group[0].stream.id)?;
+            let (stream, at_home) = (group[0].stream, |fact: &&Fact| fact.flags & AT_HOME != 0);
+            let sum =
+                home_sum(stream, self.config.kinds.role(stream.kind), group.iter().filter(at_home).count());
+            self.homes_sum = self.homes_sum.wrapping_add(sum);
+            let home = residents.find(&stream.id)?;
             self.decide_stream(group, home, number);
         }
         self.facts = facts;
@@ -208,9 +224,9 @@ impl Plan {
         let mut to = SEGMENT_HEADER_BYTES / RECORD_ALIGN;
         let kept = self.facts.iter().filter(|fact| fact.is_kept());
         let moved = kept.map(|fact| {
-            let units = if fact.flags & STUB != 0 { stub::units(fact.links()) } else { fact.units };
-            let moved =
-                Moved { from: fact.place(), to: to as u32, before: fact.units, units, flags: fact.flags };
+            let units = if fact.flags & STUB != 0 { stub::units(fact.links.into()) } else { fact.units };
+            let Fact { place: from, units: before, flags, sum, .. } = *fact;
+            let moved = Moved { from, to: to as u32, before, units, flags, sum };
             to += usize::from(units);
             moved
         });

@@ -218,3 +218,46 @@ fn a_sector_that_is_another_for_ever_is_never_taken_for_right() {
     println!("{counts:?}");
     assert!(counts.right > 200 && counts.refused > 200 && counts.gaps > 50, "{counts:?}");
 }
+
+/// A log with a segment to compact, of which the snapshot knows.
+fn before_a_compaction(log: u16) -> Node {
+    use Op::{Group, Index, Large, Roll, Small, Snapshot};
+    let mut node = Node::of_log(log, SMALL);
+    for op in [Group, Small, Large, Group, Small, Roll, Index, Snapshot] {
+        assert_eq!(node.perform(op), Ok(Outcome::Done), "{op:?}");
+    }
+    node
+}
+
+/// What a compaction reads wrong ends it, or is not needed: it never takes the place of what was there.
+#[test]
+fn a_compaction_puts_nothing_in_place_that_it_read_wrong() {
+    let (mut reading, other) = (before_a_compaction(0), before_a_compaction(1));
+    let whole = reading.disk.clone();
+    reading.disk.reads = Some(Vec::new());
+    assert_eq!(reading.perform(Op::Compact), Ok(Outcome::Done));
+    let (mut counts, mut ended) = (Counts::default(), 0);
+    for (number, read) in reading.disk.reads.take().expect("they were noted").iter().enumerate() {
+        let first = read.offset / SECTOR_BYTES * SECTOR_BYTES;
+        let sectors = (first..read.offset + read.bytes).step_by(SECTOR_BYTES).flat_map(|sector| {
+            let skipped = read.offset.saturating_sub(sector);
+            let others = others(&whole, &read.name, sector, SECTOR_BYTES).into_iter();
+            others.map(move |other| {
+                (sector + skipped - read.offset, other[skipped.min(other.len())..].to_vec())
+            })
+        });
+        let of_other =
+            other.disk.bytes(&read.name).and_then(|file| file.get(read.offset..read.offset + read.bytes));
+        for (at, bytes) in sectors.chain(of_other.map(|bytes| (0, bytes.to_vec()))) {
+            let mut node = before_a_compaction(0);
+            (node.disk.reads_count, node.disk.misread) = (0, Some(Misread { read: number, at, bytes }));
+            ended += usize::from(node.perform(Op::Compact).is_err());
+            let gaps = counts.gaps;
+            let mut disk = node.disk.clone();
+            assert_eq!(counts.look(&mut disk, &node), Ok(()), "read {number}, {read:?}, at {at}");
+            assert_eq!(counts.gaps, gaps, "read {number}, {read:?}, at {at}");
+        }
+    }
+    println!("{counts:?}, {ended} ended");
+    assert!(counts.refused == 0 && counts.right > 200 && ended > 100, "{counts:?}, {ended} ended");
+}
