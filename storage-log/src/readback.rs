@@ -124,7 +124,9 @@ pub(crate) struct Reader<'r, E> {
 
 impl<'r, E> Reader<'r, E> {
     pub(crate) fn new(config: &'r LogConfig, files: &'r mut dyn LogFiles<Error = E>) -> Self {
-        Self { config, files, buffer: Buffer::of_zeros(FEED_BYTES + BLOCK_BYTES_MAX) }
+        // Of small segments no more than one, or than a block of an index.
+        let feed = FEED_BYTES.min((config.geometry.segment_bytes as usize).max(INDEX_BLOCK_BYTES));
+        Self { config, files, buffer: Buffer::of_zeros(feed + BLOCK_BYTES_MAX) }
     }
 
     /// Reads the log with what is said to be sound. If some of it is not, says what is left instead.
@@ -323,9 +325,9 @@ impl<'r, E> Reader<'r, E> {
         count: u32,
         mut enter: impl FnMut(u32, &[u8]) -> bool,
     ) -> Result<bool, E> {
-        const BLOCKS: u32 = (FEED_BYTES / INDEX_BLOCK_BYTES) as u32;
-        for first in (0..count).step_by(BLOCKS as usize) {
-            let bytes = BLOCKS.min(count - first) as usize * INDEX_BLOCK_BYTES;
+        let at_once = (self.buffer.len() / INDEX_BLOCK_BYTES) as u32;
+        for first in (0..count).step_by(at_once as usize) {
+            let bytes = at_once.min(count - first) as usize * INDEX_BLOCK_BYTES;
             let into = &mut self.buffer.bytes_mut()[..bytes];
             if self.files.read(file, blocks_at + u64::from(first) * INDEX_BLOCK_BYTES as u64, into)? < bytes {
                 return Ok(false);

@@ -218,15 +218,15 @@ impl Disk {
         bytes
     }
 
-    /// What a crash in this moment can leave: each image once.
-    pub(crate) fn images(&self) -> Vec<Self> {
+    /// What a crash in this moment can leave: each image once, by its fingerprint.
+    pub(crate) fn images(&self) -> BTreeMap<u64, Self> {
         let units = self.units();
         let mut images: BTreeMap<u64, Self> = BTreeMap::new();
         for kept in subsets(&units) {
             let image = self.crashed(&units, &kept);
             images.entry(image.fingerprint()).or_insert(image);
         }
-        images.into_values().collect()
+        images
     }
 
     /// One of them; `keeps` is asked once for all that can be lost.
