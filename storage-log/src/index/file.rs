@@ -14,7 +14,7 @@ use crate::log::{LogConfig, Run};
 use crate::record::StreamId;
 use crate::segment::{as_appended, is_cold, segment_file_name};
 
-use super::block::{BlockWriter, INDEX_BLOCK_BYTES, fence};
+use super::block::{BlockWriter, INDEX_BLOCK_BYTES, Pieces, fence};
 use super::postings::{SegmentPostings, StreamPostings};
 
 const RUN_BYTES: usize = 24;
@@ -364,6 +364,14 @@ impl SealedSegment {
         let first = self.fences.partition_point(|fence| *fence < prefix).saturating_sub(1);
         let end = self.fences.partition_point(|fence| *fence <= prefix);
         first as u32..end as u32
+    }
+
+    /// The pieces of a block of its index. `None` when that is not what was written: which log it is of does not stand in a block, but
+    /// how each begins stands beside them.
+    pub(crate) fn pieces<'b>(&self, block: &'b [u8], number: u32) -> Option<Pieces<'b>> {
+        let pieces = Pieces::of(block, self.base, number)?;
+        let first = pieces.clone().next()?;
+        (self.fences.get(number as usize) == Some(&fence(first.stream.id))).then_some(pieces)
     }
 
     pub(crate) fn blocks(&self) -> u32 {

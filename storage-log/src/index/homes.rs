@@ -5,7 +5,6 @@ use crate::log::Log;
 use crate::record::StreamId;
 
 use super::Role;
-use super::block::Pieces;
 use super::lookup::{BlockPlace, Progress};
 use super::postings::SegmentPostings;
 
@@ -41,7 +40,7 @@ impl HomeSearch {
         }
         let place = |number| BlockPlace { base: sealed.base, number, blocks_at: sealed.blocks_at };
         if let Some(block) = self.block.take() {
-            let Some(mut pieces) = Pieces::of(&block, sealed.base, self.next) else {
+            let Some(mut pieces) = sealed.pieces(&block, self.next) else {
                 return Progress::Damaged(place(self.next));
             };
             self.found = pieces.find_map(|piece| {

@@ -240,7 +240,7 @@ impl Lookup {
             Some((held, block)) if held == place => block,
             _ => return Some(Progress::Read(place)),
         };
-        let Some(pieces) = Pieces::of(&block, place.base, number) else {
+        let Some(pieces) = sealed.pieces(&block, number) else {
             return Some(Progress::Damaged(place));
         };
         match at {

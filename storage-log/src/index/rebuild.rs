@@ -385,7 +385,7 @@ impl<E> Reader<'_, E> {
                     held = Some((number, self.index_block(base, sealed.blocks_at, number)));
                 }
                 let block = held.as_ref().and_then(|(_, block)| block.as_deref());
-                let Some(mut pieces) = block.and_then(|block| Pieces::of(block, base, number)) else {
+                let Some(mut pieces) = block.and_then(|block| sealed.pieces(block, number)) else {
                     show(*stream, None);
                     continue;
                 };

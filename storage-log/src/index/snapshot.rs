@@ -10,7 +10,7 @@ use crate::format::{
 use crate::location::Entry;
 use crate::log::LogConfig;
 
-use super::block::{INDEX_BLOCK_BYTES, Pieces};
+use super::block::INDEX_BLOCK_BYTES;
 use super::file::SealedSegment;
 use super::postings::{Keys, entry_of};
 use super::resident::{Chain, Home, Links, Packed};
@@ -34,7 +34,7 @@ impl Update {
         sealed: &SealedSegment,
         kinds: &Kinds,
     ) -> Option<Vec<Self>> {
-        let pieces = Pieces::of(block, sealed.base, number)?;
+        let pieces = sealed.pieces(block, number)?;
         let updates = pieces.filter(|piece| !piece.goes_on).map(|piece| {
             let role = kinds.role(piece.stream.kind).filter(|role| *role != Role::Runs)?;
             let keys = if matches!(role, Role::Linked(_)) { Keys::Positions } else { Keys::Sequences };

@@ -143,6 +143,26 @@ fn a_record_of_another_log_at_the_same_place_is_never_taken_for_right() {
     assert!(counts.refused > 2 && counts.gaps > 5, "{counts:?}");
 }
 
+/// Blocks of two logs have the same place too. They say nothing of their log, but begin with different streams, as far as no user that both
+/// know comes first: that window stands in FORMAT.md.
+#[test]
+fn an_index_block_of_another_log_is_never_taken_for_right() {
+    let [node, other] = [0, 2].map(|log| {
+        let mut node = only_segments(log);
+        while node.perform(Op::Index) == Ok(Outcome::Done) {}
+        node
+    });
+    let mut counts = Counts::default();
+    for (number, read) in reads_of(&node).iter().enumerate().filter(|(_, read)| read.name.ends_with(".idx")) {
+        let bytes =
+            other.disk.bytes(&read.name).and_then(|file| file.get(read.offset..read.offset + read.bytes));
+        let misread = Misread { read: number, at: 0, bytes: bytes.expect("it has the same files").to_vec() };
+        assert_eq!(check_misread(&mut counts, &node, misread), Ok(()), "read {number}, {read:?}");
+    }
+    println!("{counts:?}");
+    assert!(counts.right > 5 && counts.gaps + counts.refused == 0, "{counts:?}");
+}
+
 /// Files of before, by name, with the log that they were before of: a conversation of the newest snapshot has no later record.
 fn with_files_of_before() -> (Node, Vec<(String, Vec<u8>)>) {
     use Op::{Compact, Group, Index, Large, Mark, Roll, Small, Snapshot};

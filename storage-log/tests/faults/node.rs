@@ -87,7 +87,7 @@ impl Node {
         Self::of_log(0, geometry)
     }
 
-    /// The same, of a log with another number: other conversations, and the same users.
+    /// The same, of a log with another number: other conversations, and the same users, but from log 2 on.
     pub(crate) fn of_log(log: u16, geometry: Geometry) -> Self {
         let mut disk = Disk::default();
         disk.log = log;
@@ -214,13 +214,18 @@ impl Node {
     }
 
     fn conversation(&self, talk: u8) -> [StreamId; 2] {
-        let id = talk + 100 * self.disk.log as u8;
+        let id = talk + 60 * self.disk.log as u8;
         [MESSAGES, STATE].map(|kind| stream(kind, id))
     }
 
+    fn inbox(&self, user: u8) -> StreamId {
+        let others = if self.disk.log < 2 { 0 } else { 50 };
+        stream(INBOX, user + others)
+    }
+
     fn put(&mut self, talk: u8, bytes: usize, users: u8) -> Result<Outcome, Failed> {
-        let (payload, stream_of) = (self.payload(bytes), |user| stream(INBOX, user));
-        let links: Vec<StreamId> = (1..=users).map(stream_of).collect();
+        let payload = self.payload(bytes);
+        let links: Vec<StreamId> = (1..=users).map(|user| self.inbox(user)).collect();
         let [stream, _] = self.conversation(talk);
         let expected_head = self.log.head(stream).seq;
         self.append(&[Draft {
@@ -235,7 +240,7 @@ impl Node {
 
     fn put_group(&mut self) -> Result<Outcome, Failed> {
         let (event, state) = (self.payload(300), self.payload(250));
-        let links = [stream(INBOX, 2), stream(INBOX, 6)];
+        let links = [2, 6].map(|user| self.inbox(user));
         let [talk, state_of_talk] = self.conversation(2);
         let expected_head = self.log.head(talk).seq;
         let draft =
