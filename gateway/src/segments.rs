@@ -17,7 +17,8 @@ use ring::FileBuffer;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
 use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, SEGMENT_HEADER_BYTES};
 use storage_log::{
-    Geometry, SegmentHeader, WriteBatch, as_appended, is_cold, segment_file_name, segment_of_file_name,
+    Geometry, SegmentHeader, WriteBatch, as_appended, index_file_name, is_cold, segment_file_name,
+    segment_of_file_name,
 };
 
 use crate::indexes;
@@ -228,7 +229,7 @@ pub fn open_segments(directory: &Path, access: Access) -> io::Result<Vec<(u64, S
     for base in appended {
         let path = directory.join(segment_file_name(base));
         match segments.get(&base) {
-            Some(cold) if is_cold(cold.in_log) => fs::remove_file(path)?,
+            Some(cold) if is_cold(cold.in_log) => remove_superseded(directory, base, cold.in_log)?,
             // What the cold one was made from is still there, and what is damaged can be made again.
             _ => {
                 let mut file = SegmentFile::open(&path, access, base)?;
@@ -242,6 +243,14 @@ pub fn open_segments(directory: &Path, access: Access) -> io::Result<Vec<(u64, S
     }
     sync_directory(directory)?;
     Ok(segments.into_iter().collect())
+}
+
+/// Removes what the cold segment at `in_log` was made from. An index file that was written beside it since stays.
+fn remove_superseded(directory: &Path, base: u64, in_log: u64) -> io::Result<()> {
+    if indexes::open(directory, base)?.is_some_and(|file| !indexes::is_of(&file, in_log)) {
+        fs::remove_file(directory.join(index_file_name(base)))?;
+    }
+    fs::remove_file(directory.join(segment_file_name(base)))
 }
 
 /// Opens a cold segment; one whose header is damaged has no generation, and is refused when it is read.

@@ -156,7 +156,13 @@ fn open(disk: &mut Disk, geometry: Geometry) -> Result<Vec<u64>, Failed> {
     disk.sync_directory()?;
     for base in &bases {
         let name = segment_file_name(*base);
-        if is_cold(Files { disk, geometry }.in_log(*base)) && disk.file(&name).is_some() {
+        let files = Files { disk, geometry };
+        if is_cold(files.in_log(*base)) && files.disk.file(&name).is_some() {
+            // An index file that was written beside the cold segment since stays.
+            let index = index_file_name(*base);
+            if files.index_name(*base).as_ref() != Some(&index) && disk.file(&index).is_some() {
+                disk.remove(&index)?;
+            }
             disk.remove(&name)?;
         }
     }
