@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use storage_log::INDEX_BLOCK_BYTES;
+use storage_log::{Geometry, INDEX_BLOCK_BYTES};
 
 use super::disk::{Disk, Misread, Read, SECTOR_BYTES};
 use super::node::{Node, Op, Outcome, Seen, look};
@@ -19,7 +19,7 @@ struct Counts {
 impl Counts {
     /// Looks at a disk: whatever is served is right, and what is not is told.
     fn look(&mut self, disk: &mut Disk, node: &Node) -> Result<(), String> {
-        match look(disk, &node.model, SMALL)? {
+        match look(disk, &node.model, node.geometry())? {
             Seen::Refused(_) => self.refused += 1,
             Seen::Read(found, tip) if !node.model.is_newest(tip) => {
                 return Err(format!("ends at {tip}: {found:#?}"));
@@ -51,7 +51,7 @@ fn others(disk: &Disk, name: &str, offset: usize, unit: usize) -> BTreeSet<Vec<u
 fn reads_of(node: &Node) -> Vec<Read> {
     let mut disk = node.disk.clone();
     disk.reads = Some(Vec::new());
-    assert!(matches!(look(&mut disk, &node.model, SMALL), Ok(Seen::Read(..))));
+    assert!(matches!(look(&mut disk, &node.model, node.geometry()), Ok(Seen::Read(..))));
     disk.reads.take().expect("they were noted")
 }
 
@@ -71,7 +71,7 @@ fn check_misread(counts: &mut Counts, node: &Node, misread: Misread) -> Result<(
     (disk.reads_count, disk.misread) = (0, Some(misread));
     counts.look(&mut disk, node)?;
     assert!(disk.misread.is_none(), "it was read");
-    match look(&mut disk, &node.model, SMALL)? {
+    match look(&mut disk, &node.model, node.geometry())? {
         Seen::Read(found, tip) if found.gaps() == 0 && node.model.is_newest(tip) => Ok(()),
         seen => Err(format!("afterwards {seen:#?}")),
     }
@@ -118,6 +118,35 @@ fn a_block_of_another_index_or_of_another_time_is_never_taken_for_right() {
     }
     println!("{counts:?}");
     assert!(counts.right > 50, "{counts:?}");
+}
+
+/// Reads of an index that are tried: those of the start, and what finds every stream in one of its blocks or the next.
+const INDEX_READS: usize = 12;
+
+#[test]
+fn a_block_with_another_number_is_never_taken_for_right() {
+    let large = Geometry { segment_bytes: 32 << 10, batch_bytes_max: 16 << 10, block_bytes: 512 };
+    let mut node = Node::new(large);
+    node.put_for_many();
+    while node.perform(Op::Index) != Ok(Outcome::Done) {
+        assert_eq!(node.perform(Op::Roll), Ok(Outcome::Done));
+    }
+    let index = node.disk.bytes("seg-0000000000000000.idx").expect("it was made").to_vec();
+    let blocks: Vec<&[u8]> = index.chunks_exact(INDEX_BLOCK_BYTES).collect();
+    assert!(blocks.len() > 1, "{} blocks", blocks.len());
+    let (mut counts, mut tried) = (Counts::default(), 0);
+    for (number, read) in reads_of(&node).iter().enumerate() {
+        if !read.name.ends_with(".idx") || read.bytes % INDEX_BLOCK_BYTES != 0 || tried == INDEX_READS {
+            continue;
+        }
+        tried += 1;
+        for other in &blocks {
+            let misread = Misread { read: number, at: 0, bytes: other.to_vec() };
+            assert_eq!(check_misread(&mut counts, &node, misread), Ok(()), "read {number}, {read:?}");
+        }
+    }
+    println!("{counts:?}");
+    assert!(counts.right > 10 && counts.gaps + counts.refused == 0, "{counts:?}");
 }
 
 /// Two logs of a store stand side by side, and what one has at a place the other may have there too.

@@ -5,10 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use storage_log::{Draft, Entry, Log, Lookup, Page, Progress, Record, Run, StreamId, as_appended};
+use storage_log::{
+    Draft, Entry, Log, Lookup, Page, Progress, Record, Run, StreamId, StreamKind, as_appended,
+};
 
 use super::files::{Files, make_index};
 use super::support::{INBOX, MESSAGES, STATE};
+
+pub(crate) const MEMBERSHIPS: StreamKind = StreamKind(5);
 
 /// Pages of a size that a stream does not fit into.
 const PAGE: Page = Page { items_max: 5, bytes_max: 64 << 10 };
@@ -202,7 +206,7 @@ impl Model {
     }
 
     /// All streams of a kind that anything was ever put into.
-    fn streams(&self, kind: storage_log::StreamKind) -> impl Iterator<Item = StreamId> {
+    fn streams(&self, kind: StreamKind) -> impl Iterator<Item = StreamId> {
         let contents = self.puts.values().map(|put| &put.content);
         let streams: BTreeSet<StreamId> =
             contents.flat_map(|content| content.links.iter().copied().chain([content.stream])).collect();
@@ -214,7 +218,7 @@ impl Model {
         let mut found = Found { position: log.durable().position(), ..Found::default() };
         let run = |run: &Run| (run.id.to_vec(), run.first_position);
         found.runs.extend(log.runs().iter().map(run));
-        for stream in self.streams(MESSAGES).chain(self.streams(INBOX)) {
+        for stream in [MESSAGES, INBOX, MEMBERSHIPS].into_iter().flat_map(|kind| self.streams(kind)) {
             if stream.kind == MESSAGES {
                 let head = log.durable_head(stream);
                 found.heads.insert(stream, (head.seq, head.message_count));

@@ -8,6 +8,7 @@ use storage_log::{
 
 use super::disk::{Disk, Failed};
 use super::files::{Files, make_cold, make_index, make_segment, make_snapshot, recover, zero_segment};
+use super::model::MEMBERSHIPS;
 use super::model::{Found, Model};
 use super::support::{INBOX, MESSAGES, STATE, stream};
 
@@ -109,6 +110,10 @@ impl Node {
         node.judge()?;
         node.serve(rewrite).map_err(|Failed| "no call fails".to_owned())?;
         Ok(node)
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.geometry
     }
 
     /// How often the log was started.
@@ -236,6 +241,24 @@ impl Node {
             payload: &payload,
             links: &links,
         }])
+    }
+
+    /// A message for so many users that the index of its segment has more than one block.
+    pub(crate) fn put_for_many(&mut self) {
+        let (payload, [stream_of_talk, _]) = (self.payload(10), self.conversation(3));
+        let links: Vec<StreamId> =
+            (1..=250).flat_map(|user| [stream(INBOX, user), stream(MEMBERSHIPS, user)]).collect();
+        let expected_head = self.log.head(stream_of_talk).seq;
+        let draft = Draft {
+            stream: stream_of_talk,
+            expected_head,
+            messages: 1,
+            schema: 1,
+            payload: &payload,
+            links: &links,
+        };
+        assert_eq!(self.append(&[draft]), Ok(Outcome::Done));
+        self.flush().expect("no call fails");
     }
 
     fn put_group(&mut self) -> Result<Outcome, Failed> {
