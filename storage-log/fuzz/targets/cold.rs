@@ -1,5 +1,6 @@
 //! Fuzzes a segment that was compacted: it may say anything under checksums that hold, and gets an answer.
 
+#![forbid(unsafe_code)]
 #![no_main]
 
 #[path = "../checks.rs"]

@@ -1,6 +1,8 @@
 //! Every fault of a disk that the log is to bear: crashes in every moment, calls that fail, bytes that rot, reads that bring other
 //! bytes. Exhaustive for short workloads, from seeds for long ones, always beside a model that is a map.
 
+#![forbid(unsafe_code)]
+
 #[path = "../support/mod.rs"]
 mod support;
 
