@@ -159,9 +159,9 @@ pub struct ShardMetrics {
     pub turns_total: Counter,
     /// Messages that became durable here.
     pub messages_stored_total: Counter,
-    /// Messages put on a socket as they came.
+    /// Messages put into an outbox as they came.
     pub deliveries_total: Counter,
-    /// Messages put on a socket from the log, while catching up.
+    /// Messages put into an outbox from the log, while catching up.
     pub replays_total: Counter,
     /// Times a reader was too slow for its traffic and went back to catching up.
     pub outbox_full_total: Counter,
@@ -191,9 +191,9 @@ pub struct ShardMetrics {
     pub index_rebuild_failures_total: Counter,
     /// Bytes written.
     pub log_bytes_total: Counter,
-    /// From a command that stores to its `ok` on the socket, in microseconds.
+    /// From a command that stores to its `ok` in the outbox, in microseconds.
     pub ack_seconds: Histogram,
-    /// From a command that stores to its delivery on the socket, in microseconds.
+    /// From a command that stores to its delivery in an outbox, in microseconds.
     pub delivery_seconds: Histogram,
     /// From a batch's submission to its sync, in microseconds.
     pub sync_seconds: Histogram,

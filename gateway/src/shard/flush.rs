@@ -110,6 +110,9 @@ impl Shard {
         };
         match connection.stage {
             Stage::Live { session, .. } => {
+                if let Some(user) = self.users.user_of(session) {
+                    tracing::debug!(shard = self.id.0, %user, "session ends");
+                }
                 *connection.own_outbox() = self.users.disconnect(session);
                 connection.stage = Stage::Ending;
             }

@@ -260,6 +260,7 @@ impl Shard {
         let Verified { user, expires_at, issued } = verified;
         let connection = self.connections.find(id).expect("the caller found it");
         let form = connection.codec.form();
+        tracing::debug!(shard = self.id.0, %user, device = %connect.device, "session begins");
         match self.users.connect(id.pack(), user, form, number, connect, self.clock.unix) {
             Ok(session) => {
                 connection.stage = Stage::Live { session, expires_at: expires_at.0, issued };
