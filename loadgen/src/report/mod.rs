@@ -355,6 +355,105 @@ fn row(name: &str, summary: &Summary) -> String {
 mod tests {
     use super::*;
 
+    /// Of a run in which everything was as it should be, and nothing was slower than this.
+    fn report(timing: Timing, slowest_ms: f64) -> Report {
+        let summary = Summary { count: 1, p99_ms: slowest_ms, ..Summary::default() };
+        let pair = |outside| Pair { outside, outage: Summary { p99_ms: 9000.0, ..summary } };
+        let in_time = Summary { p99_ms: 1.0, ..summary };
+        Report {
+            tool: "loadgen",
+            version: "0",
+            command: String::new(),
+            machine: Machine::this(),
+            settings: Settings {
+                users: 12,
+                rate: 1,
+                seconds: 1,
+                payload_bytes: 128,
+                mix: String::new(),
+                form: crate::link::Forms::Mixed,
+                workers: 1,
+                rooms: 1,
+                timing,
+            },
+            verdict: Verdict::Pass,
+            reasons: Vec::new(),
+            counts: Counts { online_at_end: 12, ..Counts::default() },
+            errors: BTreeMap::new(),
+            closes: BTreeMap::new(),
+            given_up_by: BTreeMap::new(),
+            ack: pair(summary),
+            delivery: pair(summary),
+            lag: pair(in_time),
+            back: summary,
+            outage: None,
+            violations: Violations::default(),
+            timeline: Vec::new(),
+            ack_distribution: Vec::new(),
+            delivery_distribution: Vec::new(),
+        }
+    }
+
+    #[track_caller]
+    fn check(report: &Report, verdict: Verdict, exit_code: u8, reasons: &[&str]) {
+        let faults = report.faults(true, 0);
+        assert_eq!(
+            report.decide(faults),
+            (verdict, reasons.iter().map(|reason| (*reason).to_owned()).collect())
+        );
+        // An exit code has no other way to be compared.
+        assert_eq!(format!("{:?}", verdict.exit_code()), format!("{:?}", ExitCode::from(exit_code)));
+    }
+
+    #[test]
+    fn good_is_0_below_200_ms_outside_the_outage() {
+        check(&report(Timing::Judged, 199.9), Verdict::Pass, 0, &[]);
+        let reasons =
+            ["ack p99 200.0 ms, below 200 ms is asked", "delivery p99 200.0 ms, below 200 ms is asked"];
+        check(&report(Timing::Judged, 200.0), Verdict::Fail, 1, &reasons);
+        check(&report(Timing::Reported, 200.0), Verdict::Pass, 0, &[]);
+        let mut slow = report(Timing::Judged, 10.0);
+        slow.delivery.outside.p99_ms = 250.0;
+        check(&slow, Verdict::Fail, 1, &["delivery p99 250.0 ms, below 200 ms is asked"]);
+    }
+
+    #[test]
+    fn a_generator_that_was_late_proves_nothing() {
+        let mut late = report(Timing::Judged, 10.0);
+        late.lag.outside.p99_ms = LAG_P99_MAX_MS;
+        check(&late, Verdict::Pass, 0, &[]);
+        late.lag.outside.p99_ms = 5.1;
+        check(&late, Verdict::Invalid, 2, &["the generator was late: lag p99 5.1 ms, at most 5 ms"]);
+        // Not even that the node was slow.
+        late.ack.outside.p99_ms = 300.0;
+        check(&late, Verdict::Invalid, 2, &["the generator was late: lag p99 5.1 ms, at most 5 ms"]);
+        late.settings.timing = Timing::Reported;
+        check(&late, Verdict::Pass, 0, &[]);
+        let mut nothing = report(Timing::Judged, 10.0);
+        nothing.delivery.outside.count = 0;
+        check(&nothing, Verdict::Invalid, 2, &["nothing was delivered outside the outage"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_bad_whoever_was_late() {
+        let mut bad = report(Timing::Judged, 300.0);
+        bad.lag.outside.p99_ms = 100.0;
+        bad.counts.unanswered = 2;
+        bad.counts.online_at_end = 11;
+        let reasons = ["2 sends were never answered", "1 users were not online at the end"];
+        check(&bad, Verdict::Fail, 1, &reasons);
+        bad.settings.timing = Timing::Reported;
+        check(&bad, Verdict::Fail, 1, &reasons);
+        let good = report(Timing::Judged, 10.0);
+        assert_eq!(
+            good.faults(false, 1),
+            ["1 conversations could not be read", "not everybody had seen everything in time"]
+        );
+        let outage = Some(OutageReport { from_seconds: 1.0, until_seconds: None });
+        let gone = Report { outage, ..report(Timing::Judged, 10.0) };
+        check(&gone, Verdict::Fail, 1, &["not everybody came back after the outage"]);
+    }
+
     #[test]
     fn a_reason_names_the_first_users_and_counts_the_rest() {
         let users = |count: u64| (0..count).map(|user| (format!("u{user}"), user + 1)).collect();
