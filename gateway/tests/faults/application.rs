@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, thread};
 use serde_json::{Value, json};
 
 use crate::{
-    chat::{Chat, Received, leaves_nothing, message_id, verdict},
+    chat::{Chat, Received, message_id, undisturbed, verdict},
     node::{Node, directory},
 };
 
@@ -23,7 +23,7 @@ fn group(owner: &mut Chat, members: &[&str]) -> Value {
 fn members_only() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         let mut alice = Chat::connect(&node, "alice", "a");
         let mut eve = Chat::connect(&node, "eve", "e");
         let group = group(&mut alice, &["bob"]);
@@ -62,7 +62,7 @@ fn members_only() {
 fn a_removal_has_one_place_among_the_messages() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         let mut alice = Chat::connect(&node, "alice", "a");
         let mut bob = Chat::connect(&node, "bob", "b");
         for _ in 0..10 {
@@ -110,7 +110,7 @@ fn a_removal_has_one_place_among_the_messages() {
 fn the_session_is_the_sender() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         let mut alice = Chat::connect(&node, "alice", "a");
         let mut bob = Chat::connect(&node, "bob", "b");
         for field in ["sender", "user", "from", "sub", "at", "seq"] {
@@ -142,7 +142,7 @@ fn outcome(chat: &mut Chat, text: &str) -> String {
 fn frames_that_make_no_sense() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         let token = node.token("alice");
         let mut chat = Chat::connect_with(&node, &token, json!({ "device": "d" }));
         for (text, expected) in [odd_commands(), odd_pings()].concat() {
@@ -243,7 +243,7 @@ const UNNUMBERED: [&str; 14] = [
 fn odd_names_are_names() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         let mut alice = Chat::connect(&node, "alice", "a");
         let names = [
             "../../etc/passwd",
@@ -312,23 +312,25 @@ fn one_id_is_one_message() {
 
     drop(phone);
     node.restart();
-    let mut phone = Chat::connect(&node, "alice", "phone");
-    for (id, first) in ids.iter().zip(&first) {
-        assert_eq!(seen(&phone.ask("send", letter(id, "once"))), *first);
-        assert_eq!(verdict(&phone.ask("send", letter(id, "twice"))), "2006 conflict");
-    }
-    let history = phone.history(&first[0].1);
-    let texts: Vec<_> = history.iter().map(|item| item["text"].as_str().expect("a text")).collect();
-    assert_eq!(texts, ["once", "once", "new"]);
-    // Another sender's message under the same id is another message.
-    let mut bob = Chat::connect(&node, "bob", "b");
-    let answer = json!({ "to": "alice", "kind": "text", "text": "mine", "message_id": ids[0] });
-    assert_eq!(bob.ask("send", answer)["seq"], 4);
+    undisturbed(&node, || {
+        let mut phone = Chat::connect(&node, "alice", "phone");
+        for (id, first) in ids.iter().zip(&first) {
+            assert_eq!(seen(&phone.ask("send", letter(id, "once"))), *first);
+            assert_eq!(verdict(&phone.ask("send", letter(id, "twice"))), "2006 conflict");
+        }
+        let history = phone.history(&first[0].1);
+        let texts: Vec<_> = history.iter().map(|item| item["text"].as_str().expect("a text")).collect();
+        assert_eq!(texts, ["once", "once", "new"]);
+        // Another sender's message under the same id is another message.
+        let mut bob = Chat::connect(&node, "bob", "b");
+        let answer = json!({ "to": "alice", "kind": "text", "text": "mine", "message_id": ids[0] });
+        assert_eq!(bob.ask("send", answer)["seq"], 4);
 
-    let ahead = message_id(&json!(now.as_u64().expect("a time") + 30 * 60 * 1000));
-    for id in [ahead.as_str(), "6ba7b810-9dad-41d1-80b4-00c04fd430c8", "not an id"] {
-        assert_eq!(verdict(&phone.ask("send", letter(id, "x"))), "1003 bad_field", "{id}");
-    }
+        let ahead = message_id(&json!(now.as_u64().expect("a time") + 30 * 60 * 1000));
+        for id in [ahead.as_str(), "6ba7b810-9dad-41d1-80b4-00c04fd430c8", "not an id"] {
+            assert_eq!(verdict(&phone.ask("send", letter(id, "x"))), "1003 bad_field", "{id}");
+        }
+    });
 }
 
 /// C10 for a command that makes a conversation.
@@ -336,7 +338,7 @@ fn one_id_is_one_message() {
 fn one_id_is_one_group() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         let mut alice = Chat::connect(&node, "alice", "a");
         let id = message_id(&alice.welcome["now"]);
         let create =

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    chat::{Chat, leaves_nothing},
+    chat::{Chat, undisturbed},
     node::{Node, directory},
     raw::{REQUEST, Raw, connect, head},
     wire::masked,
@@ -48,19 +48,21 @@ fn check(node: &Node, request: &[u8], status: u16) {
 fn heads_beyond_every_size() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let mut witness = Chat::connect(&node, "witness", "w");
-    let before = node.resident_bytes();
-    check(&node, &with(&format!("X-Large: {}", "y".repeat(20 << 20))), 431);
-    let many: Vec<_> = (0..2000).map(|number| format!("X-{number}: y")).collect();
-    check(&node, &with(&many.join("\r\n")), 431);
-    check(&node, &with(&["X: y"; 64].join("\r\n")), 431);
-    check(&node, &with(&format!("Sec-WebSocket-Protocol: b{}x", " ".repeat(32_000))), 431);
-    check(&node, &with(&format!("Sec-WebSocket-Protocol: b{}x", " ".repeat(7_000))), 400);
-    check(&node, &with(&format!("Sec-WebSocket-Extensions: {}", "\"a".repeat(3_333))), 400);
-    check(&node, &replaced(0, &format!("GET /{} HTTP/1.1", "y".repeat(64 << 10))), 414);
-    check(&node, &replaced(0, &format!("GET {} HTTP/1.1", "y".repeat(20 << 20))), 414);
-    assert!(node.resident_bytes() < before + (16 << 20), "nothing of 40 MiB was kept");
-    witness.is_fine();
+    undisturbed(&node, || {
+        let mut witness = Chat::connect(&node, "witness", "w");
+        let before = node.resident_bytes();
+        check(&node, &with(&format!("X-Large: {}", "y".repeat(20 << 20))), 431);
+        let many: Vec<_> = (0..2000).map(|number| format!("X-{number}: y")).collect();
+        check(&node, &with(&many.join("\r\n")), 431);
+        check(&node, &with(&["X: y"; 64].join("\r\n")), 431);
+        check(&node, &with(&format!("Sec-WebSocket-Protocol: b{}x", " ".repeat(32_000))), 431);
+        check(&node, &with(&format!("Sec-WebSocket-Protocol: b{}x", " ".repeat(7_000))), 400);
+        check(&node, &with(&format!("Sec-WebSocket-Extensions: {}", "\"a".repeat(3_333))), 400);
+        check(&node, &replaced(0, &format!("GET /{} HTTP/1.1", "y".repeat(64 << 10))), 414);
+        check(&node, &replaced(0, &format!("GET {} HTTP/1.1", "y".repeat(20 << 20))), 414);
+        assert!(node.resident_bytes() < before + (16 << 20), "nothing of 40 MiB was kept");
+        witness.is_fine();
+    });
 }
 
 /// A6: extensions are declined, never an error in their parameters.
@@ -68,7 +70,7 @@ fn heads_beyond_every_size() {
 fn extensions_are_declined() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         for offer in [
             "permessage-deflate",
             "permessage-deflate; server_max_window_bits=99",
@@ -87,7 +89,7 @@ fn extensions_are_declined() {
 fn requests_that_are_no_upgrade() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         let mut witness = Chat::connect(&node, "witness", "w");
         check(&node, &replaced(5, ""), 400);
         check(&node, &replaced(5, "Sec-WebSocket-Key: c2hvcnQ="), 400);
@@ -124,29 +126,30 @@ fn origins() {
     let origin = |origin: &str| with(&format!("Origin: {origin}"));
     let node =
         Node::start(data.path(), &[("GATEHOUSE_ORIGINS", "https://good.example,https://b.example:8443")]);
-    check(&node, &head(&REQUEST), 101);
-    check(&node, &origin("https://good.example"), 101);
-    check(&node, &origin("https://b.example:8443"), 101);
-    let others = [
-        "null",
-        "",
-        "https://good.example.evil.com",
-        "https://Good.example",
-        "https://good.example:443",
-        "https://good.example:8443",
-        "https://b.example",
-        "http://good.example",
-        "https://good.example/",
-        "http://localhost",
-        "https://evil.com/https://good.example",
-    ];
-    others.iter().for_each(|other| check(&node, &origin(other), 403));
-    check(&node, &with("Origin: https://good.example\r\nOrigin: https://evil.com"), 400);
-    assert_eq!(node.metric("refused_total{reason=\"origin\"}"), others.len() as u64);
+    undisturbed(&node, || {
+        check(&node, &head(&REQUEST), 101);
+        check(&node, &origin("https://good.example"), 101);
+        check(&node, &origin("https://b.example:8443"), 101);
+        let others = [
+            "null",
+            "",
+            "https://good.example.evil.com",
+            "https://Good.example",
+            "https://good.example:443",
+            "https://good.example:8443",
+            "https://b.example",
+            "http://good.example",
+            "https://good.example/",
+            "http://localhost",
+            "https://evil.com/https://good.example",
+        ];
+        others.iter().for_each(|other| check(&node, &origin(other), 403));
+        check(&node, &with("Origin: https://good.example\r\nOrigin: https://evil.com"), 400);
+        assert_eq!(node.metric("refused_total{reason=\"origin\"}"), others.len() as u64);
+    });
     drop(node);
-
     let node = Node::start(data.path(), &[]);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         check(&node, &head(&REQUEST), 101);
         for (page, status) in [
             ("http://localhost:3000", 101),
@@ -168,7 +171,7 @@ fn origins() {
 fn frames_behind_the_request() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         // Users of both shards: some of these sessions move with what came behind their `connect`.
         for user in ["anna", "ben", "carl", "dora", "emil", "fred", "gina", "hugo"] {
             let ping = json!({ "op": "ping", "id": 2 }).to_string();
@@ -189,6 +192,7 @@ fn frames_behind_the_request() {
             }
         }
         assert!(node.metric("moved_total") > 0, "some users live on the other shard");
+        node.wait_for_metric("connections", 1);
     });
 }
 
@@ -197,7 +201,7 @@ fn frames_behind_the_request() {
 fn paths() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         for (target, status) in [
             ("/v1/connect", 101),
             ("/v1/connect?v=2", 101),

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::{
-    chat::{Chat, leaves_nothing},
+    chat::{Chat, undisturbed},
     node::{Node, directory},
 };
 
@@ -51,9 +51,11 @@ fn a_good_cursor_brings_what_was_missed() {
     assert_eq!(bob.event("message")["seq"], 302);
     // Across a kill: the cursor is of an earlier run and holds.
     node.restart();
-    let mut bob = back(&node, "bob", &cursor);
-    assert_eq!(bob.welcome["reset"], false);
-    assert_eq!(caught_up(&mut bob), (2..=302).collect::<Vec<_>>());
+    undisturbed(&node, || {
+        let mut bob = back(&node, "bob", &cursor);
+        assert_eq!(bob.welcome["reset"], false);
+        assert_eq!(caught_up(&mut bob), (2..=302).collect::<Vec<_>>());
+    });
 }
 
 /// C11: another user's, another store's, damaged, made up.
@@ -61,7 +63,7 @@ fn a_good_cursor_brings_what_was_missed() {
 fn a_foreign_cursor_is_a_reset() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         let elsewhere = directory();
         let other = Node::start(elsewhere.path(), &[]);
         let mut alice = Chat::connect(&node, "alice", "a");
@@ -108,11 +110,13 @@ fn a_restored_copy_is_a_reset() {
     node.kill();
 
     let node = Node::start(&copy, &settings);
-    Chat::connect(&node, "alice", "a").tell("bob", "another two");
-    assert_eq!(back(&node, "bob", &of_a_lost_run).welcome["reset"], true);
-    let mut bob = back(&node, "bob", &of_the_past);
-    assert_eq!(bob.welcome["reset"], false);
-    assert_eq!(caught_up(&mut bob), [2]);
+    undisturbed(&node, || {
+        Chat::connect(&node, "alice", "a").tell("bob", "another two");
+        assert_eq!(back(&node, "bob", &of_a_lost_run).welcome["reset"], true);
+        let mut bob = back(&node, "bob", &of_the_past);
+        assert_eq!(bob.welcome["reset"], false);
+        assert_eq!(caught_up(&mut bob), [2]);
+    });
 }
 
 /// C11: positions from the beginning, from the middle, of a conversation one is not in, and beyond the head.
@@ -120,7 +124,7 @@ fn a_restored_copy_is_a_reset() {
 fn positions_are_fed_or_named() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         let mut alice = Chat::connect(&node, "alice", "a");
         let conversation = |user, count: usize, alice: &mut Chat| {
             let ids: Vec<_> = (0..count).map(|_| alice.tell(user, "text")["conversation"].clone()).collect();

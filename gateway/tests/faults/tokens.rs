@@ -13,7 +13,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use crate::{
-    chat::{Chat, Received, leaves_nothing, verdict},
+    chat::{Chat, Received, undisturbed, verdict},
     node::{Node, directory},
     raw::{REQUEST, Raw, connect, head},
     wire::masked,
@@ -71,7 +71,7 @@ fn one_answer_for_every_bad_token() {
     let data = directory();
     let settings = [("GATEHOUSE_ISSUER", "https://issuer"), ("GATEHOUSE_AUDIENCE", "chat")];
     let node = Node::start(data.path(), &settings);
-    leaves_nothing(&node, || {
+    undisturbed(&node, || {
         let mut witness = Chat::connect(&node, "witness", "w");
         let key = fs::read(data.path().join("dev.key")).expect("the key it made");
         let key = key.trim_ascii_end();
@@ -152,29 +152,31 @@ fn text(path: &Path) -> &str {
 fn no_secret_reaches_the_log() {
     let data = directory();
     let node = Node::start(data.path(), &[("GATEHOUSE_LOG", "trace")]);
-    let token = node.token("alice");
-    let mut alice = Chat::connect_with(&node, &token, json!({ "device": "d" }));
-    alice.tell("bob", "the words of a letter");
-    let mut raw = Raw::connect(node.listen);
-    let target = format!("GET /v1/connect?token={token} HTTP/1.1");
-    raw.write(&head(&[&[target.as_str()], &REQUEST[1..]].concat()));
-    assert_eq!(raw.status(), 400);
-    let bearer = format!("Authorization: Bearer {token}");
-    let mut raw = Raw::connect(node.listen);
-    raw.write(&head(&[REQUEST.as_slice(), &[bearer.as_str(), "Origin: https://foreign"]].concat()));
-    assert_eq!(raw.status(), 403);
-    assert_eq!(outcome(&node, &token[1..]), BAD);
-    let mut broken = Chat::open(&node);
-    broken.send_text(&format!(
-        "{{\"op\":\"connect\",\"id\":1,\"token\":\"{token}\",\"the words of a letter\":1}}"
-    ));
-    assert!(matches!(broken.next(), Received::Frame(frame) if frame["op"] == "error"));
-    let signature = token.rsplit('.').next().expect("three parts");
-    let log = node.log_text();
-    for secret in [signature, &signature[1..], "the words of a letter"] {
-        assert!(!log.contains(secret), "{secret} is in the log");
-    }
-    let key = fs::read_to_string(data.path().join("dev.key")).expect("the key it made");
-    assert!(!log.contains(key.trim()), "the key is in the log");
-    assert!(!node.admin_get("/metrics").contains("alice"));
+    undisturbed(&node, || {
+        let token = node.token("alice");
+        let mut alice = Chat::connect_with(&node, &token, json!({ "device": "d" }));
+        alice.tell("bob", "the words of a letter");
+        let mut raw = Raw::connect(node.listen);
+        let target = format!("GET /v1/connect?token={token} HTTP/1.1");
+        raw.write(&head(&[&[target.as_str()], &REQUEST[1..]].concat()));
+        assert_eq!(raw.status(), 400);
+        let bearer = format!("Authorization: Bearer {token}");
+        let mut raw = Raw::connect(node.listen);
+        raw.write(&head(&[REQUEST.as_slice(), &[bearer.as_str(), "Origin: https://foreign"]].concat()));
+        assert_eq!(raw.status(), 403);
+        assert_eq!(outcome(&node, &token[1..]), BAD);
+        let mut broken = Chat::open(&node);
+        broken.send_text(&format!(
+            "{{\"op\":\"connect\",\"id\":1,\"token\":\"{token}\",\"the words of a letter\":1}}"
+        ));
+        assert!(matches!(broken.next(), Received::Frame(frame) if frame["op"] == "error"));
+        let signature = token.rsplit('.').next().expect("three parts");
+        let log = node.log_text();
+        for secret in [signature, &signature[1..], "the words of a letter"] {
+            assert!(!log.contains(secret), "{secret} is in the log");
+        }
+        let key = fs::read_to_string(data.path().join("dev.key")).expect("the key it made");
+        assert!(!log.contains(key.trim()), "the key is in the log");
+        assert!(!node.admin_get("/metrics").contains("alice"));
+    });
 }
