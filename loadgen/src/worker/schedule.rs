@@ -17,6 +17,8 @@ use crate::{
 
 /// The runtime's timers count in milliseconds.
 const TIMER_STEP: Duration = Duration::from_millis(1);
+/// A worker that sends no oftener sends to the tenth of a millisecond.
+const RARE: Duration = Duration::from_millis(20);
 /// Fewest rooms made in a second, of all workers together.
 const ROOMS_PER_SECOND_MIN: u32 = 2000;
 const TICK: Duration = Duration::from_secs(1);
@@ -44,9 +46,15 @@ pub(super) async fn send_on_time(worker: &Rc<Worker>, start: Moment) {
         state.desk.config.clone()
     });
     let (senders, WorkerConfig { worker: first, load, .. }) = (config.senders(), config);
+    let is_rare = Duration::from_secs(1) * senders >= RARE * load.messages_per_second;
     let mut number = u64::from(first);
     while number < worker.with(|state| state.desk.messages_due) {
-        sleep_until(load.due(start, number)).await;
+        let due = load.due(start, number);
+        if is_rare {
+            sleep_until_exactly(due).await;
+        } else {
+            sleep_until(due).await;
+        }
         worker.with(|state| {
             let now = Moment::now();
             while number < state.desk.messages_due && load.due(start, number) <= now {
@@ -101,6 +109,16 @@ pub(super) async fn sleep_until(moment: Moment) {
         // A whole step at least, or the loop would spin without letting the sockets in.
         sleep(wait.max(TIMER_STEP)).await;
     }
+}
+
+/// The same to a tenth of a millisecond: latency counts from when a message is due, and what a timer is late is no node's. The end of the
+/// wait holds up this worker, so it is for those who send so rarely that nothing else is under way.
+async fn sleep_until_exactly(moment: Moment) {
+    let early = moment.since(Moment::now()).saturating_sub(2 * TIMER_STEP);
+    if !early.is_zero() {
+        sleep(early).await;
+    }
+    std::thread::sleep(moment.since(Moment::now()));
 }
 
 impl State {
