@@ -9,7 +9,7 @@ use benches::{append, empty_log, sync};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 use router::places::KINDS;
 use storage_log::format::{BLOCK_BYTES_MIN, SEGMENT_BYTES};
-use storage_log::{Answer, Draft, Geometry, LogConfig, Scan, SegmentHeader, StreamId, StreamKind};
+use storage_log::{Answer, Draft, Geometry, Link, LogConfig, Scan, SegmentHeader, StreamId, StreamKind};
 
 /// Appends of one batch.
 const APPENDS: usize = 100;
@@ -25,7 +25,7 @@ fn append_in_memory(c: &mut Criterion) {
     let mut group = c.benchmark_group("append");
     group.throughput(Throughput::Elements(APPENDS as u64));
     for links_count in [0, 2, 99] {
-        let links: Vec<StreamId> = (0..links_count).map(inbox).collect();
+        let links: Vec<Link> = (0..links_count).map(|user| inbox(user).into()).collect();
         let stream = StreamId { kind: StreamKind(1), id: [1; 16] };
         let mut log = empty_log(1 << 20);
         group.bench_function(format!("{links_count}_links"), |b| {
@@ -64,7 +64,7 @@ fn recovery_scan(c: &mut Criterion) {
             id[..8].copy_from_slice(&conversation.to_le_bytes());
             let stream = StreamId { kind: StreamKind(1), id };
             let expected_head = log.head(stream).seq;
-            let links = [inbox(conversation as usize), inbox(conversation as usize + 1)];
+            let links = [conversation, conversation + 1].map(|user| inbox(user as usize).into());
             let draft =
                 Draft { stream, expected_head, messages: 1, schema: 1, payload: &[9; 256], links: &links };
             log.append(&[draft], 1);

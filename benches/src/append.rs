@@ -196,7 +196,7 @@ impl Loop {
     /// Appends the next record; `None` when enough waits for the disk.
     fn append(&mut self) -> Option<u64> {
         let stream = stream(1, self.next % STREAMS);
-        let links = [stream_of_user(self.next), stream_of_user(self.next + 1)];
+        let links = [self.next, self.next + 1].map(|user| stream_of_user(user).into());
         let expected_head = self.log.head(stream).seq;
         let links = &links[..self.links as usize];
         let draft = Draft { stream, expected_head, messages: 1, schema: 1, payload: &PAYLOAD, links };

@@ -14,6 +14,7 @@ pub const KINDS: Kinds = Kinds {
     home: StreamKind(Kind::Messages as u8),
     last: [StreamKind(Kind::State as u8), StreamKind(Kind::Positions as u8)],
     linked: [StreamKind(Kind::Inbox as u8), StreamKind(Kind::Memberships as u8)],
+    amended: StreamKind(Kind::Amendments as u8),
     content: Schema::Message as u16,
 };
 

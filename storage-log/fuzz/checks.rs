@@ -11,14 +11,14 @@
 mod support;
 
 use std::fs;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
 use storage_log::format::segment_at::END as SEGMENT_END;
 use storage_log::format::{INDEX_FOOTER_BYTES, SEGMENT_HEADER_BYTES};
 use storage_log::{
-    Geometry, HomeSearch, INDEX_BLOCK_BYTES, Log, Lookup, Progress, Retention, SegmentHeader, StreamKind,
-    compact,
+    AmendedSearch, Geometry, HomeSearch, INDEX_BLOCK_BYTES, Log, Lookup, Progress, Retention, SegmentHeader,
+    StreamId, StreamKind, Wanted, compact,
 };
 
 use support::{Disk, INBOX, MESSAGES, PAGE, STATE, stream};
@@ -28,7 +28,7 @@ const GEOMETRY: Geometry = Geometry { segment_bytes: 16 << 10, batch_bytes_max: 
 /// Blocks that one lookup may ask for, of a log with five segments.
 const READS_MAX: usize = 100;
 
-/// The fixture of format 1, with no segment compacted.
+/// The fixture of format 1 with amendments, with no segment compacted.
 fn fixture() -> Disk {
     fixture_and_cold().0
 }
@@ -36,7 +36,8 @@ fn fixture() -> Disk {
 /// The fixture of format 1, and what its compacted segment is.
 fn fixture_and_cold() -> (Disk, (u64, Vec<u8>)) {
     let (mut disk, mut cold) = (Disk::of(GEOMETRY), None);
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|at| at.join("tests/fixtures/v1"));
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let directory = directory.map(|at| at.join("tests/fixtures/v1-amended"));
     let directory = directory.into_iter().find(|at| at.exists()).expect("the fixture");
     for entry in fs::read_dir(directory).expect("the fixture") {
         let path = entry.expect("a file").path();
@@ -224,6 +225,29 @@ fn look_around(log: &Log, disk: &Disk) {
         }
         let _ = (log.head(id), log.durable_head(id), log.last(id));
     }
+    for id in (0..11).map(|id| stream(MESSAGES, id)) {
+        for seqs in [1..=3, 1..=100, 7..=u64::MAX] {
+            look_for_amendments(log, disk, id, seqs);
+        }
+    }
+}
+
+fn look_for_amendments(log: &Log, disk: &Disk, home: StreamId, seqs: RangeInclusive<u64>) {
+    let wanted = seqs.take(50).map(|seq| Wanted { seq, after: seq / 2 });
+    let Some(mut search) = AmendedSearch::new(log, home, wanted.collect()) else {
+        return;
+    };
+    for _ in 0..READS_MAX {
+        let Progress::Read(place) = search.poll(log) else {
+            assert!(search.found().count() <= 50);
+            return;
+        };
+        let Some(block) = support::block(disk, place) else {
+            return;
+        };
+        search.feed(place, block);
+    }
+    panic!("{search:?} does not end");
 }
 
 fn read_through(log: &Log, disk: &Disk, mut lookup: Lookup) -> Option<storage_log::Entry> {

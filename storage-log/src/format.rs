@@ -40,7 +40,7 @@ pub const LOCAL_BYTES: usize = 32;
 /// Portable part of a record: the same bytes in every node, backup and on the wire.
 pub const PORTABLE_BYTES: usize = 64;
 
-/// One link: the stream (16 B id, 1 B kind), a chain pointer (4 B), 3 B reserved.
+/// One link: the stream (16 B id, 1 B kind), a note (4 B), 3 B reserved.
 pub const LINK_BYTES: usize = 24;
 
 /// Largest payload of a record. A message is at most 16 KiB of text; a state record lists 500 members of 64 B ids.
@@ -210,7 +210,9 @@ pub mod index_at {
     /// Messages in the stream up to its last record in this segment.
     pub const PIECE_MESSAGES: Range<usize> = 38..44;
     /// Number of the first posting here within the stream's postings in this segment.
-    pub const PIECE_PLACE: Range<usize> = 44..48;
+    pub const PIECE_PLACE: Range<usize> = 44..47;
+    /// Of a home stream: what its amendments here, and in the segments of this epoch before, reach back to at most.
+    pub const PIECE_AMENDED: Range<usize> = 47..48;
     /// `PIECE_FLAGS` bit: the list has another piece in the next block.
     pub const FLAG_GOES_ON: u8 = 1;
 

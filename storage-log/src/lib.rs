@@ -41,13 +41,14 @@ pub use buffer::Buffer;
 pub use cold::{ColdWalk, Compacted, CompactionJob, CompactionPolicy, Retention, compact};
 pub use glance::Glance;
 pub use index::{
-    BlockPlace, Blocks, HomeSearch, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Lookup, Page, Postings,
-    Progress, RebuildJob, Rebuilt, SealedSegment, SnapshotFooter, index_file_name, merge,
+    AmendedSearch, BlockPlace, Blocks, HomeSearch, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Lookup,
+    Page, Postings, Progress, RebuildJob, Rebuilt, SealedSegment, SnapshotFooter, Wanted, index_file_name,
+    merge,
 };
 pub use location::{Entry, Head, Location};
 pub use log::{Answer, Draft, Durable, Log, LogConfig, Run, Stored, WriteError};
 pub use readback::{LogFile, LogFiles, Refusal, read_back, read_index_tail, walk_segment};
-pub use record::{Record, RecordError, SCHEMA_GONE, StreamId, StreamKind};
+pub use record::{Link, Record, RecordError, SCHEMA_GONE, StreamId, StreamKind};
 pub use recovery::{Damage, DamageKind, Dropped, Fed, Recovered, Scan};
 pub use scrub::{ScrubProgress, damaged_kind};
 pub use segment::{

@@ -18,7 +18,7 @@ use crate::format::{
 };
 use crate::index::{Index, IndexJob, Inserted, Kinds, Postings, RebuildJob, Role, SealedSegment, SegmentEnd};
 use crate::location::{Entry, Head, Location};
-use crate::record::{Parts, Record, RecordError, StreamId, record_bytes};
+use crate::record::{Link, Parts, Record, RecordError, StreamId, record_bytes};
 use crate::segment::Geometry;
 use crate::spare::{Spare, SpareWork};
 use crate::tail::Tail;
@@ -56,7 +56,7 @@ pub struct Draft<'a> {
     /// At most [`crate::format::PAYLOAD_BYTES_MAX`].
     pub payload: &'a [u8],
     /// At most [`crate::format::LINKS_MAX`].
-    pub links: &'a [StreamId],
+    pub links: &'a [Link],
 }
 
 /// Where a group was stored. Nothing is durable yet: that is what [`Durable`] says.
@@ -626,8 +626,10 @@ impl Log {
         let is_of_this_log =
             self.index.role(home.kind) != Some(Role::Home) || record.seq() <= self.index.head(home).seq;
         let is_it = match self.index.role(stream.kind) {
-            Some(Role::Linked(_)) => {
-                is_of_this_log && record.position() == entry.key && record.links().any(|link| link == stream)
+            Some(Role::Linked(_) | Role::Amended) => {
+                is_of_this_log
+                    && record.position() == entry.key
+                    && record.links().any(|link| link.stream == stream)
             }
             // The newest, whatever its number.
             Some(Role::Last(_)) => home == stream,

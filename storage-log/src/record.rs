@@ -48,6 +48,22 @@ impl fmt::Debug for StreamId {
     }
 }
 
+/// Names a record in a stream that is not its home.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Where it is linked into.
+    pub stream: StreamId,
+    /// What it is there. In a stream of amendments: how many sequences before it that stands which it amends. In a linked stream the
+    /// log keeps it, and gives it no meaning.
+    pub note: u32,
+}
+
+impl From<StreamId> for Link {
+    fn from(stream: StreamId) -> Self {
+        Self { stream, note: 0 }
+    }
+}
+
 /// Schema of a record whose payload is gone: only that there was one is known.
 pub const SCHEMA_GONE: u16 = 0;
 
@@ -75,7 +91,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) at: u64,
     pub(crate) message_count: u64,
     pub(crate) payload: &'a [u8],
-    pub(crate) links: &'a [StreamId],
+    pub(crate) links: &'a [Link],
 }
 
 /// Bytes that a record takes in a batch, padding included.
@@ -99,9 +115,9 @@ impl Parts<'_> {
         out.resize(start + LOCAL_BYTES + PORTABLE_BYTES, 0);
         out.extend_from_slice(self.payload);
         for link in self.links {
-            out.extend_from_slice(&link.id);
-            out.extend_from_slice(&[0; 4]);
-            out.extend_from_slice(&[link.kind.0, 0, 0, 0]);
+            out.extend_from_slice(&link.stream.id);
+            out.extend_from_slice(&link.note.to_le_bytes());
+            out.extend_from_slice(&[link.stream.kind.0, 0, 0, 0]);
         }
         let links_end = out.len();
         out.resize(start + record_bytes(self.payload.len(), self.links.len()), 0);
@@ -182,7 +198,7 @@ fn set_flags(bytes: &mut [u8], payload_bytes: usize, flags: u16) {
 
 /// What stays of a record whose content goes: its number, time and count, so that none is given again, and links of one kind.
 pub(crate) mod stub {
-    use super::{Parts, RECORD_ALIGN, Record, StreamId, StreamKind, local_at, record_bytes, set_flags};
+    use super::{Link, Parts, RECORD_ALIGN, Record, StreamKind, local_at, record_bytes, set_flags};
 
     /// Length with so many links, in [`RECORD_ALIGN`].
     pub(crate) fn units(links: usize) -> u16 {
@@ -191,7 +207,7 @@ pub(crate) mod stub {
 
     /// The stub of a record, to stand at `lsn`, with its links of the kind `kept`.
     pub(crate) fn of(record: &Record<'_>, lsn: u64, is_at_home: bool, kept: Option<StreamKind>) -> Vec<u8> {
-        let links: Vec<StreamId> = record.links().filter(|link| Some(link.kind) == kept).collect();
+        let links: Vec<Link> = record.links().filter(|link| Some(link.stream.kind) == kept).collect();
         let parts = Parts {
             stream: record.stream(),
             epoch: record.epoch(),
@@ -213,6 +229,12 @@ pub(crate) mod stub {
         }
         bytes
     }
+}
+
+/// The sequence that the record `seq` of `home` amends, by its `link` into the stream of amendments of that.
+pub(crate) fn amended_by(home: StreamId, seq: u64, link: Link) -> Option<u64> {
+    let amended = seq.checked_sub(link.note.into())?;
+    (link.stream.id == home.id && link.note > 0 && amended > 0).then_some(amended)
 }
 
 /// A verified record: every checksum held when the view was made.
@@ -332,13 +354,21 @@ impl<'a> Record<'a> {
         &self.bytes[LOCAL_BYTES..LOCAL_BYTES + PORTABLE_BYTES + self.payload_bytes]
     }
 
+    /// The sequence that it amends, as `link` into a stream of amendments says; `None` when that makes no sense.
+    pub(crate) fn amends(&self, link: Link) -> Option<u64> {
+        amended_by(self.stream(), self.seq(), link)
+    }
+
     /// Streams that it is linked into.
-    pub fn links(&self) -> impl Iterator<Item = StreamId> + use<'a> {
+    pub fn links(&self) -> impl Iterator<Item = Link> + use<'a> {
         let start = LOCAL_BYTES + PORTABLE_BYTES + self.payload_bytes;
         let end = start + usize::from(read_u16(self.bytes, local_at::LINKS)) * LINK_BYTES;
-        self.bytes[start..end].chunks_exact(LINK_BYTES).map(|link| StreamId {
-            kind: StreamKind(link[20]),
-            id: link[..16].try_into().expect("an id of 16 bytes"),
+        self.bytes[start..end].chunks_exact(LINK_BYTES).map(|link| Link {
+            stream: StreamId {
+                kind: StreamKind(link[20]),
+                id: link[..16].try_into().expect("an id of 16 bytes"),
+            },
+            note: read_u32(link, 16..20),
         })
     }
 }

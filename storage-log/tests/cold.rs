@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 
 use storage_log::{
     Answer, DamageKind, Draft, Entry, Geometry, Log, Lookup, Progress, Retention, SCHEMA_GONE, StreamId,
-    StreamKind, is_cold,
+    StreamKind, Wanted, is_cold,
 };
 
 use support::{
-    Disk, INBOX, MESSAGES, PAGE, STATE, after, before, block, flush, keys, page, payload, seal, stream,
+    Disk, INBOX, MESSAGES, PAGE, STATE, after, amending, amendments, before, block, flush, keys, linked,
+    page, payload, seal, stream,
 };
 
 const SMALL: Geometry = Geometry { segment_bytes: 16 << 10, batch_bytes_max: 8 << 10, block_bytes: 512 };
@@ -31,6 +32,8 @@ struct Run {
     disk: Disk,
     model: BTreeMap<StreamId, BTreeMap<u64, Put>>,
     states: BTreeMap<u8, Vec<u8>>,
+    /// By home stream and what is amended: the newest amendment's position, and the amendment.
+    amended: BTreeMap<(StreamId, u64), (u64, Put)>,
     now: u64,
     random: u64,
 }
@@ -39,7 +42,8 @@ impl Run {
     fn new(random: u64) -> Self {
         let disk = Disk::of(SMALL);
         let log = disk.recover(1).expect("an empty log").log;
-        Self { log, disk, model: BTreeMap::new(), states: BTreeMap::new(), now: 1_000, random }
+        let (model, states, amended) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { log, disk, model, states, amended, now: 1_000, random }
     }
 
     fn below(&mut self, limit: u64) -> u64 {
@@ -58,8 +62,12 @@ impl Run {
         links.extend(users.iter().filter(|user| **user < 3).map(|user| stream(MEMBERSHIPS, *user)));
         let payload: Vec<u8> = (0..self.below(200)).map(|_| self.below(256) as u8).collect();
         let expected_head = self.log.head(home).seq;
+        let mut to = linked(&links);
+        let target = expected_head - self.below(9).min(expected_head);
+        let amends = self.below(4) == 0 && target > 0;
+        to.extend(amends.then(|| amending(home, expected_head, target)));
         let draft =
-            Draft { stream: home, expected_head, messages: 1, schema: 1, payload: &payload, links: &links };
+            Draft { stream: home, expected_head, messages: 1, schema: 1, payload: &payload, links: &to };
         let mut group = vec![draft];
         let state = self.below(12) == 0;
         if state {
@@ -70,6 +78,9 @@ impl Run {
             panic!("there is room");
         };
         let put = Put { at: self.now, payload: payload.clone() };
+        if amends {
+            self.amended.insert((home, target), (stored.first_position, put.clone()));
+        }
         self.model.entry(home).or_default().insert(expected_head + 1, put.clone());
         for link in &links {
             self.model.entry(*link).or_default().insert(stored.first_position, put.clone());
@@ -112,7 +123,24 @@ impl Run {
                 assert!(keys(&down) == wanted, "{stream:?} before {}", from + 1);
             }
         }
+        self.check_amendments(0);
         self.check_states();
+    }
+
+    /// The newest amendment of every record, if it was stored at `cut` or later.
+    fn check_amendments(&self, cut: u64) {
+        for home in self.model.keys().filter(|id| id.kind == MESSAGES) {
+            let wanted = (1..=self.log.head(*home).seq).map(|seq| Wanted { seq, after: 0 }).collect();
+            let (found, _) = amendments(&self.log, &self.disk, *home, wanted);
+            for (seq, entry) in &found {
+                let (position, put) = &self.amended[&(*home, *seq)];
+                assert!(entry.key == *position && payload(&self.disk, entry.location) == put.payload);
+            }
+            let found: Vec<u64> = found.iter().map(|(seq, _)| *seq).collect();
+            let of_home = self.amended.range((*home, 0)..=(*home, u64::MAX));
+            let must = of_home.filter(|(_, (_, put))| put.at >= cut).map(|((_, seq), _)| seq);
+            assert!(must.into_iter().all(|seq| found.contains(seq)), "{home:?}");
+        }
     }
 
     fn check_states(&self) {
@@ -197,6 +225,7 @@ fn check_cut(run: &Run, cut: u64) {
         assert!(down == found, "{stream:?} down {down:?} up {found:?}");
         check_payloads(run, &up, expected, cut);
     }
+    run.check_amendments(cut);
     run.check_states();
 }
 

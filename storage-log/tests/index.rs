@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use storage_log::format::{INDEX_FOOTER_BYTES, index_at};
 use storage_log::{
     Answer, Entry, Geometry, Glance, HomeSearch, IndexFooter, Log, Lookup, Page, Progress, StreamId,
-    StreamKind,
+    StreamKind, Wanted,
 };
 
 use support::{
-    Disk, INBOX, MESSAGES, PAGE, STATE, after, before, flush, keys, page, payload, put, seal, stream,
+    Disk, INBOX, MESSAGES, PAGE, STATE, after, amending, amendments, before, flush, keys, linked, page,
+    payload, put, put_linked, seal, stream,
 };
 
 /// A few dozen records fill a segment.
@@ -28,6 +29,8 @@ struct Run {
     log: Log,
     disk: Disk,
     model: Model,
+    /// By home stream and what is amended: positions of amendments, oldest first.
+    amended: BTreeMap<(StreamId, u64), Vec<u64>>,
     random: u64,
 }
 
@@ -35,7 +38,7 @@ impl Run {
     fn new(random: u64, geometry: Geometry) -> Self {
         let disk = Disk::of(geometry);
         let log = disk.recover(1).expect("an empty log").log;
-        Self { log, disk, model: Model::new(), random }
+        Self { log, disk, model: Model::new(), amended: BTreeMap::new(), random }
     }
 
     fn below(&mut self, limit: u64) -> u64 {
@@ -52,10 +55,20 @@ impl Run {
         let mut links: Vec<StreamId> = users.iter().map(|user| stream(INBOX, *user)).collect();
         links.extend(users.iter().filter(|user| **user < 9).map(|user| stream(MEMBERSHIPS, *user)));
         let bytes = vec![skewed as u8; self.below(200) as usize];
-        let Answer::Stored(stored) = put(&mut self.log, home, &bytes, &links) else {
+        let head = self.log.head(home).seq;
+        let mut all = linked(&links);
+        // Of what was said a moment ago, or at any time.
+        let reach = 1 << self.below(6);
+        let target = head - self.below(reach).min(head);
+        let amends = self.below(4) == 0 && target > 0;
+        all.extend(amends.then(|| amending(home, head, target)));
+        let Answer::Stored(stored) = put_linked(&mut self.log, home, &bytes, &all) else {
             panic!("there is room");
         };
         let seq = self.log.head(home).seq;
+        if amends {
+            self.amended.entry((home, target)).or_default().push(stored.first_position);
+        }
         self.model.entry(home).or_default().insert(seq, bytes.clone());
         for link in links {
             self.model.entry(link).or_default().insert(stored.first_position, bytes.clone());
@@ -85,9 +98,31 @@ impl Run {
         u64::from_le_bytes(bytes)
     }
 
+    /// The newest amendment of every record, or of those beyond a place.
+    fn check_amendments(&self) {
+        let (log, disk) = (&self.log, &self.disk);
+        let homes = self.model.keys().filter(|id| id.kind == MESSAGES);
+        for home in homes {
+            let head = log.head(*home).seq;
+            for (first, last, after) in [(1, head, 0), (1, head / 3, 0), (head / 2, head, 0), (1, head, head)]
+            {
+                let after = after.min(log.durable().position() / 2);
+                let wanted = (first..=last).step_by(2).map(|seq| Wanted { seq, after });
+                let (found, _) = amendments(log, disk, *home, wanted.clone().collect());
+                let expected = wanted.filter_map(|Wanted { seq, .. }| {
+                    let newest = *self.amended.get(&(*home, seq))?.last()?;
+                    (newest > after).then_some((seq, newest))
+                });
+                let found: Vec<(u64, u64)> = found.iter().map(|(seq, entry)| (*seq, entry.key)).collect();
+                assert_eq!(found, expected.collect::<Vec<_>>(), "{home:?} {first}..={last} after {after}");
+            }
+        }
+    }
+
     /// Every stream, from any place, both ways.
     fn check(&mut self) {
         flush(&mut self.log, &mut self.disk);
+        self.check_amendments();
         let (log, disk) = (&self.log, &self.disk);
         for (stream, expected) in &self.model {
             let newest = *expected.last_key_value().expect("an entry").0;
@@ -152,6 +187,81 @@ fn the_way_to_the_oldest_record_is_short() {
     let page_of_five = Page { items_max: 5, ..PAGE };
     let (found, _, reads) = page(log, disk, Lookup::before(log, rare, u64::MAX, 0, page_of_five));
     assert!(found.len() == 5 && reads <= 6, "{reads} blocks read for {} entries", found.len());
+}
+
+/// A stream that is in every segment: where nothing was amended, or only what is newer, nothing is read; and what was amended long
+/// ago is found on a short way.
+#[test]
+fn the_way_to_an_amendment_is_short() {
+    let mut run = Run::new(1, SMALL);
+    let (talk, calm, filler) = (stream(MESSAGES, 1), stream(MESSAGES, 4), stream(MESSAGES, 2));
+    let segments = 1_000;
+    while run.disk.indexes.len() < segments {
+        let head = run.log.head(talk).seq;
+        // Each amends the one before; and one, in the middle, the tenth.
+        let target = if run.disk.indexes.len() == 500 && head > 10 { 10 } else { head };
+        let links = if target > 0 { vec![amending(talk, head, target)] } else { Vec::new() };
+        put_linked(&mut run.log, talk, b"talk", &links);
+        put(&mut run.log, calm, b"calm", &[]);
+        for _ in 0..2 {
+            put(&mut run.log, filler, &[0; 7_000], &[]);
+            flush(&mut run.log, &mut run.disk);
+        }
+        seal(&mut run.log, &mut run.disk);
+    }
+    let Run { log, disk, .. } = &run;
+    let all = |stream, seqs: std::ops::Range<u64>| {
+        amendments(log, disk, stream, seqs.map(|seq| Wanted { seq, after: 0 }).collect())
+    };
+    assert_eq!(all(calm, 1..500), (Vec::new(), 0), "memory says that there is none");
+    // The epoch in which it was amended has to be gone through, and the one where it stands; others are one step each.
+    let (found, reads) = all(talk, 10..11);
+    assert_eq!(found.len(), 1);
+    let position = found[0].1.key;
+    assert!(reads <= segments / 64 + 64 + 10, "{reads} blocks read");
+    // Whoever knows of that reads nothing older.
+    let (found, reads) = amendments(log, disk, talk, vec![Wanted { seq: 10, after: position }]);
+    assert!(found.is_empty() && reads <= segments / 64 + 64 + 10, "{reads} blocks read");
+    let newest = log.head(talk).seq;
+    let (found, reads) = all(talk, newest - 20..newest);
+    assert!(found.len() == 20 && reads <= 25, "{} found, {reads} blocks read", found.len());
+}
+
+#[test]
+fn an_amendment_that_is_not_durable_is_not_found_and_the_one_before_it_is() {
+    let mut run = Run::new(1, SMALL);
+    let talk = stream(MESSAGES, 1);
+    put(&mut run.log, talk, b"said", &[]);
+    put_linked(&mut run.log, talk, b"first", &[amending(talk, 1, 1)]);
+    flush(&mut run.log, &mut run.disk);
+    put_linked(&mut run.log, talk, b"second", &[amending(talk, 2, 1)]);
+    let find = |run: &Run| amendments(&run.log, &run.disk, talk, vec![Wanted { seq: 1, after: 0 }]).0;
+    assert_eq!(payload(&run.disk, find(&run)[0].1.location), b"first");
+    flush(&mut run.log, &mut run.disk);
+    assert_eq!(payload(&run.disk, find(&run)[0].1.location), b"second");
+}
+
+#[test]
+fn the_amendments_of_a_long_list_are_found_at_the_right_block() {
+    let geometry = Geometry { segment_bytes: 4 << 20, batch_bytes_max: 64 << 10, block_bytes: 512 };
+    let mut run = Run::new(1, geometry);
+    let busy = stream(MESSAGES, 5);
+    while run.disk.indexes.len() < 2 {
+        for _ in 0..200 {
+            put(&mut run.log, busy, b"", &[]);
+            let head = run.log.head(busy).seq;
+            put_linked(&mut run.log, busy, b"", &[amending(busy, head, head)]);
+        }
+        flush(&mut run.log, &mut run.disk);
+        seal(&mut run.log, &mut run.disk);
+    }
+    let (log, disk) = (&run.log, &run.disk);
+    let head = log.head(busy).seq;
+    for seq in (1..head - 50).step_by(997) {
+        let page = (seq..seq + 50).map(|seq| Wanted { seq, after: 0 });
+        let (found, reads) = amendments(log, disk, busy, page.collect());
+        assert!(found.len() == 25 && reads <= 20, "{} found, {reads} blocks", found.len());
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use storage_log::{
     Answer, Compacted, CompactionPolicy, Draft, Geometry, Log, LogConfig, StreamId, StreamKind,
 };
 
-use support::{Disk, INBOX, MESSAGES, after, config, flush, keys, seal, stream};
+use support::{Disk, INBOX, MESSAGES, after, config, flush, keys, linked, seal, stream};
 
 const SMALL: Geometry = Geometry { segment_bytes: 16 << 10, batch_bytes_max: 8 << 10, block_bytes: 512 };
 
@@ -44,7 +44,7 @@ impl Talk {
         links.extend(self.puts.is_empty().then(|| stream(MEMBERSHIPS, 2)));
         let expected_head = self.log.head(Self::home()).seq;
         let (stream, payload) = (Self::home(), &[1; 400]);
-        let draft = Draft { stream, expected_head, messages: 1, schema: 1, payload, links: &links };
+        let draft = Draft { stream, expected_head, messages: 1, schema: 1, payload, links: &linked(&links) };
         let Answer::Stored(stored) = self.log.append(&[draft], self.now) else {
             panic!("there is room");
         };

@@ -85,7 +85,7 @@ fn fill(directory: &Path, records: u64, streams: u64) -> anyhow::Result<()> {
             if number % 8 == 0 { mix(number) % (streams / 100 + 1) } else { mix(number) % streams };
         let stream = id(KINDS.home, conversation);
         let peers = [mix(conversation) % streams, mix(conversation + streams) % streams];
-        let links = peers.map(|user| id(KINDS.linked[0], user + (1 << 40)));
+        let links = peers.map(|user| id(KINDS.linked[0], user + (1 << 40)).into());
         let expected_head = open.log.head(stream).seq;
         let draft = Draft { stream, expected_head, messages: 1, schema: 1, payload: &PAYLOAD, links: &links };
         while !matches!(open.log.append(&[draft], number), Answer::Stored(_)) {

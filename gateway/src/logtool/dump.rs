@@ -135,7 +135,7 @@ fn dump(data: &Data, log: u16, asked: &mut Asked, out: &mut dyn Write) -> anyhow
 
 fn is_asked(asked: &Asked, record: &Record<'_>) -> bool {
     let stands_there = record.stream() == asked.stream && record.seq() >= asked.from;
-    stands_there || record.links().any(|link| link == asked.stream)
+    stands_there || record.links().any(|link| link.stream == asked.stream)
 }
 
 fn write_record(log: u16, record: &Record<'_>, json: bool, out: &mut dyn Write) -> io::Result<()> {

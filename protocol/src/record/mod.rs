@@ -101,6 +101,8 @@ pub enum StreamKind {
     Settings = 6,
     /// The starts of the process.
     Runs = 7,
+    /// Links from a conversation's amendments to what they amend.
+    Amendments = 8,
 }
 
 impl StreamKind {
@@ -114,6 +116,7 @@ impl StreamKind {
             5 => Some(Self::Memberships),
             6 => Some(Self::Settings),
             7 => Some(Self::Runs),
+            8 => Some(Self::Amendments),
             _ => None,
         }
     }

@@ -20,7 +20,7 @@ use protocol::event::ErrorCode;
 use protocol::ids::{ConversationId, Seq, UnixMillis};
 use protocol::record::StreamKind as Kind;
 use slab::Slab;
-use storage_log::{Answer, Draft, Durable, Location, Log, Stored};
+use storage_log::{Answer, Draft, Durable, Link, Location, Log, Stored};
 
 use crate::mail::{Asker, Deliver, Reply, Request, Store};
 use crate::places::{Places, ShardId, conversation_stream};
@@ -454,7 +454,8 @@ fn conversation_of(request: &Request) -> Option<ConversationId> {
 }
 
 fn append(log: &mut Log, conversation: ConversationId, head: u64, plan: &Plan, now: UnixMillis) -> Answer {
-    let links: Vec<_> = plan.audience.inboxes.iter().chain(&plan.memberships).copied().collect();
+    let links = plan.audience.inboxes.iter().chain(&plan.memberships);
+    let links: Vec<Link> = links.copied().map(Link::from).collect();
     let event = plan.event.payload();
     let event = Draft {
         stream: conversation_stream(conversation, Kind::Messages),

@@ -199,8 +199,13 @@ impl<E> Compaction<'_, E> {
                 if !piece.goes_on {
                     let role = self.config.kinds.role(piece.stream.kind);
                     homes_sum = homes_sum.wrapping_add(home_sum(piece.stream, role, postings.len()));
-                    let list = self.rewrite_list(piece.stream, piece.list, &mut postings, moved);
-                    writer.push(piece.stream, &list, &postings, &mut self.out)?;
+                    if role == Some(Role::Amended) {
+                        let (list, pairs) = rewrite_amendments(piece.list, &postings, moved);
+                        writer.push_pairs(piece.stream, &list, &pairs, &mut self.out)?;
+                    } else {
+                        let list = self.rewrite_list(piece.stream, piece.list, &mut postings, moved);
+                        writer.push(piece.stream, &list, &postings, &mut self.out)?;
+                    }
                     postings.clear();
                 }
             }
@@ -222,15 +227,12 @@ impl<E> Compaction<'_, E> {
         let first = postings.first().map(|posting| posting.position());
         let mut is_stub = false;
         postings.retain_mut(|posting| {
-            let place = (posting.offset() / RECORD_ALIGN as u64) as u32;
-            let Ok(at) = moved.binary_search_by_key(&place, |moved| moved.from) else {
+            let Some((moved, to)) = follow(*posting, moved) else {
                 return false;
             };
-            let Moved { to, units, .. } = moved[at];
-            let bytes = usize::from(units) * RECORD_ALIGN;
-            *posting = Posting::new(u64::from(to) * RECORD_ALIGN as u64, bytes, posting.position());
-            is_stub |= moved[at].is_stub() && role == Some(Role::Home) && moved[at].is_at_home();
-            moved[at].is_in(role)
+            *posting = to;
+            is_stub |= moved.is_stub() && role == Some(Role::Home) && moved.is_at_home();
+            moved.is_in(role)
         });
         let dropped = (before - postings.len()) as u64;
         if dropped == 0 && !is_stub {
@@ -244,4 +246,27 @@ impl<E> Compaction<'_, E> {
         };
         List { before: Chain::default(), key_before: first_key - 1, first_key, ..list }
     }
+}
+
+/// What became of the record of a posting, and where it stands now; `None` when it is not kept.
+fn follow(posting: Posting, moved: &[Moved]) -> Option<(&Moved, Posting)> {
+    let place = (posting.offset() / RECORD_ALIGN as u64) as u32;
+    let moved = &moved[moved.binary_search_by_key(&place, |moved| moved.from).ok()?];
+    let bytes = usize::from(moved.units) * RECORD_ALIGN;
+    Some((moved, Posting::new(u64::from(moved.to) * RECORD_ALIGN as u64, bytes, posting.position())))
+}
+
+/// The amendments that still stand in their home stream with all they say.
+fn rewrite_amendments(list: List, pairs: &[Posting], moved: &[Moved]) -> (List, Vec<Posting>) {
+    let mut kept = Vec::with_capacity(pairs.len());
+    for pair in pairs.chunks_exact(2) {
+        if let Some((moved, to)) = follow(pair[1], moved)
+            && moved.is_at_home()
+            && !moved.is_stub()
+        {
+            kept.extend([pair[0], to]);
+        }
+    }
+    let first_key = kept.first().map_or(0, |target| target.target());
+    (List { first_key, ..list }, kept)
 }

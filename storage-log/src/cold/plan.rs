@@ -103,7 +103,7 @@ pub(super) fn home_sum(stream: StreamId, role: Option<Role>, records: usize) -> 
     let records = match role {
         Some(Role::Home) => records as u64,
         Some(Role::Last(_)) => records.min(1) as u64,
-        Some(Role::Linked(_) | Role::Runs) | None => 0,
+        Some(Role::Linked(_) | Role::Amended | Role::Runs) | None => 0,
     };
     if records == 0 { 0 } else { xxhash_rust::xxh3::xxh3_64_with_seed(&stream.id, records) }
 }
@@ -135,7 +135,7 @@ impl Plan {
         }
         let mut links = 0_usize;
         for link in record.links() {
-            if let Some(Role::Linked(number)) = self.config.kinds.role(link.kind)
+            if let Some(Role::Linked(number)) = self.config.kinds.role(link.stream.kind)
                 && record.at() >= self.retention.linked_from[number]
             {
                 flags |= LINKED << number;
@@ -215,7 +215,7 @@ impl Plan {
                     fact.flags &= !AT_HOME;
                 }
             }
-            Some(Role::Runs | Role::Linked(_)) | None => {}
+            Some(Role::Runs | Role::Linked(_) | Role::Amended) | None => {}
         }
     }
 

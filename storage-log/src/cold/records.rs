@@ -3,12 +3,12 @@
 use crate::index::Inserted;
 use crate::location::{Head, Location};
 use crate::log::Run;
-use crate::record::{Record, StreamId};
+use crate::record::{Link, Record, StreamId};
 
 /// What the index and the log want to know of the records: some hundred bytes each, while the segment is entered.
 #[derive(Default)]
 pub(crate) struct ColdRecords {
-    found: Vec<(Inserted<Vec<StreamId>>, Option<Run>)>,
+    found: Vec<(Inserted<Vec<Link>>, Option<Run>)>,
 }
 
 impl ColdRecords {
@@ -31,7 +31,7 @@ impl ColdRecords {
     }
 
     /// In the order in which they were appended.
-    pub(crate) fn in_order(mut self) -> impl Iterator<Item = (Inserted<Vec<StreamId>>, Option<Run>)> {
+    pub(crate) fn in_order(mut self) -> impl Iterator<Item = (Inserted<Vec<Link>>, Option<Run>)> {
         self.found.sort_unstable_by_key(|(inserted, _)| inserted.position);
         self.found.into_iter()
     }

@@ -6,6 +6,7 @@
 use crate::format::{index_at, put, read_u16, read_u32};
 use crate::record::{StreamId, StreamKind};
 
+use super::lowest::Lowest;
 use super::postings::{List, Posting};
 use super::resident::{Chain, put_uint, read_uint};
 
@@ -54,8 +55,9 @@ impl<'b> Piece<'b> {
                 key_before: number(index_at::PIECE_KEY_BEFORE.start),
                 first_key: number(index_at::PIECE_FIRST_KEY.start),
                 message_count: number(index_at::PIECE_MESSAGES.start),
+                amended: Lowest::read(head[index_at::PIECE_AMENDED.start]),
             },
-            place: read_u32(head, index_at::PIECE_PLACE),
+            place: read_uint::<3>(head, index_at::PIECE_PLACE.start) as u32,
             goes_on: head[index_at::PIECE_FLAGS.start] & index_at::FLAG_GOES_ON != 0,
             postings: bytes.get(PIECE_BYTES..end)?,
         };
@@ -119,9 +121,32 @@ impl BlockWriter {
         postings: &[Posting],
         out: &mut impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.push_units(stream, list, postings, 1, out)
+    }
+
+    /// The same, of a list of pairs: none is torn.
+    pub(crate) fn push_pairs<E>(
+        &mut self,
+        stream: StreamId,
+        list: &List,
+        postings: &[Posting],
+        out: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.push_units(stream, list, postings, 2, out)
+    }
+
+    fn push_units<E>(
+        &mut self,
+        stream: StreamId,
+        list: &List,
+        postings: &[Posting],
+        unit: usize,
+        out: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut place = 0;
         while place < postings.len() {
             let room = INDEX_BLOCK_BYTES.saturating_sub(self.block.len() + PIECE_BYTES) / Posting::BYTES;
+            let room = room / unit * unit;
             if room == 0 {
                 self.flush(out)?;
                 continue;
@@ -149,7 +174,8 @@ impl BlockWriter {
         put_uint::<6>(&mut head, index_at::PIECE_FIRST_KEY.start, list.first_key);
         put_uint::<6>(&mut head, index_at::PIECE_KEY_BEFORE.start, list.key_before);
         put_uint::<6>(&mut head, index_at::PIECE_MESSAGES.start, list.message_count);
-        put(&mut head, index_at::PIECE_PLACE, &(place as u32).to_le_bytes());
+        put_uint::<3>(&mut head, index_at::PIECE_PLACE.start, place as u64);
+        put(&mut head, index_at::PIECE_AMENDED, &[list.amended.byte()]);
         self.block.extend_from_slice(&head);
         self.block.extend(postings.iter().flat_map(|posting| posting.to_bytes()));
         self.pieces += 1;

@@ -14,6 +14,7 @@ use crate::log::{LogConfig, Run};
 use crate::record::StreamId;
 use crate::segment::{as_appended, is_cold, segment_file_name};
 
+use super::Role;
 use super::block::{BlockWriter, INDEX_BLOCK_BYTES, Pieces, fence};
 use super::postings::{SegmentPostings, StreamPostings};
 
@@ -81,7 +82,12 @@ impl IndexJob {
             let mut sorted: Vec<(&StreamId, &StreamPostings)> = streams.iter().collect();
             sorted.sort_unstable_by_key(|(stream, _)| (stream.id, stream.kind));
             for (stream, postings) in sorted {
-                writer.push(*stream, &postings.list, &postings.entries, &mut out)?;
+                if self.config.kinds.role(stream.kind) == Some(Role::Amended) {
+                    let StreamPostings { list, entries, .. } = postings.newest_amendments();
+                    writer.push_pairs(*stream, &list, &entries, &mut out)?;
+                } else {
+                    writer.push(*stream, &postings.list, &postings.entries, &mut out)?;
+                }
             }
         }
         writer.flush(&mut out)?;

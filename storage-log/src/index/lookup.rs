@@ -428,7 +428,7 @@ impl Lookup {
 }
 
 /// The first of `len` places that is not `below`; those that are come first.
-fn partition_point(len: usize, below: impl Fn(usize) -> bool) -> usize {
+pub(super) fn partition_point(len: usize, below: impl Fn(usize) -> bool) -> usize {
     let (mut low, mut high) = (0, len);
     while low < high {
         let middle = usize::midpoint(low, high);

@@ -8,10 +8,12 @@
 //! What decides something in the turn of an append or an answer (heads, whether there is more, the newest state) is in memory;
 //! what fills a page may have to be read.
 
+mod amended;
 pub(crate) mod block;
 pub(crate) mod file;
 mod homes;
 mod lookup;
+mod lowest;
 pub(crate) mod postings;
 mod rebuild;
 pub(crate) mod resident;
@@ -21,9 +23,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::location::{Head, Location};
-use crate::record::{StreamId, StreamKind};
+use crate::record::{Link, StreamId, StreamKind, amended_by};
 use crate::segment::{Geometry, as_appended, is_cold};
 
+pub use amended::{AmendedSearch, Wanted};
 pub use block::INDEX_BLOCK_BYTES;
 pub(crate) use file::{ColdFacts, SegmentEnd};
 pub use file::{IndexFooter, IndexJob, SealedSegment, index_file_name};
@@ -38,6 +41,7 @@ pub(crate) use snapshot::{Residents, with_block};
 /// The postings of a segment, shared with whoever writes their file.
 pub type Postings = Arc<SegmentPostings>;
 
+use lowest::Lowest;
 use resident::{Chain, Home, Links, Table};
 
 /// Sequences, counts and positions are kept in six bytes: a million a second for nine years.
@@ -52,6 +56,8 @@ pub struct Kinds {
     pub last: [StreamKind; 2],
     /// Of other ids: linked records, ordered by position.
     pub linked: [StreamKind; 2],
+    /// Of the ids of home streams: links from records to the earlier ones that they amend. Found by what is amended.
+    pub amended: StreamKind,
     /// Schema of the records of home streams of which nothing but number, time and count matters to the second linked kind: that is
     /// all that retention leaves of them for such links.
     pub content: u16,
@@ -59,6 +65,7 @@ pub struct Kinds {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
+    Amended,
     Home,
     Last(usize),
     Linked(usize),
@@ -70,6 +77,9 @@ impl Kinds {
         let number = |kinds: &[StreamKind]| kinds.iter().position(|named| *named == kind);
         if kind == self.home {
             return Some(Role::Home);
+        }
+        if kind == self.amended {
+            return Some(Role::Amended);
         }
         let last = number(&self.last).map(Role::Last);
         let linked = || number(&self.linked).map(Role::Linked);
@@ -121,7 +131,10 @@ impl Index {
     }
 
     pub(crate) fn keys_of(&self, kind: StreamKind) -> Keys {
-        if matches!(self.role(kind), Some(Role::Linked(_))) { Keys::Positions } else { Keys::Sequences }
+        match self.role(kind) {
+            Some(Role::Amended | Role::Linked(_)) => Keys::Positions,
+            Some(Role::Home | Role::Last(_) | Role::Runs) | None => Keys::Sequences,
+        }
     }
 
     /// Newest record of a home stream.
@@ -164,6 +177,29 @@ impl Index {
         chain.newest
     }
 
+    /// Number of the newest segment that holds `home`, if a record of it in the segment of `position` or a later one may amend `seq` or
+    /// one before that.
+    pub(crate) fn amended_since(&self, home: StreamId, position: u64, seq: u64) -> Option<u32> {
+        let resident = self.homes.get(&home.id)?;
+        let is_of_this_epoch = resident.chain.is_in_epoch_of(self.segment_of_position(position));
+        let is_amended =
+            resident.amended.reaches(seq) || (!is_of_this_epoch && resident.amended_before.reaches(seq));
+        is_amended.then_some(resident.chain.newest)
+    }
+
+    /// Number of the segment that holds a position.
+    fn segment_of_position(&self, position: u64) -> u32 {
+        let sealed = self.sealed.partition_point(|sealed| sealed.first_position <= position);
+        let open = self.open.partition_point(|open| open.postings.first_position <= position);
+        ((sealed + open) as u32).max(1)
+    }
+
+    /// Position of the first record of a segment.
+    pub(crate) fn first_position(&self, number: u32) -> Option<u64> {
+        let sealed = self.sealed(number).map(|sealed| sealed.first_position);
+        sealed.or_else(|| Some(self.postings(number)?.first_position))
+    }
+
     pub(crate) fn all_sealed(&self) -> &[SealedSegment] {
         &self.sealed
     }
@@ -203,7 +239,7 @@ impl Index {
     }
 
     /// Enters a record that was just appended, or read. `None` if its kinds or numbers make no sense.
-    pub(crate) fn insert(&mut self, record: Inserted<impl IntoIterator<Item = StreamId>>) -> Option<()> {
+    pub(crate) fn insert(&mut self, record: Inserted<impl IntoIterator<Item = Link>>) -> Option<()> {
         let Inserted { stream, head, location, position, links, is_at_home } = record;
         let role = self.role(stream.kind)?;
         if [head.seq, head.message_count, position].iter().any(|number| number >> NUMBER_BITS != 0) {
@@ -217,11 +253,13 @@ impl Index {
                 let postings = postings.push(stream, location, position, || {
                     let place = self.homes.place_of(&stream.id);
                     let before = self.homes.at(place);
-                    (place, list_of(before.chain, before.head.seq, number, head.seq))
+                    let list = list_of(before.chain, before.head.seq, number, head.seq);
+                    (place, List { amended: before.amended_at(number), ..list })
                 });
                 postings.list.message_count = head.message_count;
                 self.homes.update_at(postings.resident, |home| {
-                    (home.chain, home.head) = (home.chain.with(number), head);
+                    home.enter(number);
+                    home.head = head;
                 });
             }
             Role::Last(place) => {
@@ -232,12 +270,26 @@ impl Index {
                 self.homes.update_at(postings.resident, |home| home.last[place] = Some(location));
             }
             Role::Runs => self.runs = head.seq,
-            Role::Linked(_) => return None,
+            Role::Linked(_) | Role::Amended => return None,
         }
         for link in links {
-            let Role::Linked(place) = self.kinds.role(link.kind)? else {
-                return None;
+            let place = match self.kinds.role(link.stream.kind)? {
+                Role::Linked(place) => place,
+                Role::Amended => {
+                    let target = amended_by(stream, head.seq, link)?;
+                    if is_at_home {
+                        self.homes.update_at(
+                            postings.amend(stream, link.stream, target, location, position)?,
+                            |home| {
+                                home.amended = home.amended.min(Lowest::of(target));
+                            },
+                        );
+                    }
+                    continue;
+                }
+                Role::Home | Role::Last(_) | Role::Runs => return None,
             };
+            let link = link.stream;
             let postings = postings.push(link, location, position, || {
                 let user = self.users.place_of(&link.id);
                 let before = self.users.at(user).streams[place];
@@ -391,5 +443,5 @@ impl Index {
 /// The list of a stream that begins in segment `number` with `first_key`, and stood as `before`.
 fn list_of(chain: Chain, key_before: u64, number: u32, first_key: u64) -> List {
     let before = Chain { newest: chain.newest, jump: chain.with(number).jump };
-    List { before, key_before, first_key, message_count: 0 }
+    List { before, key_before, first_key, ..List::default() }
 }

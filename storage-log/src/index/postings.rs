@@ -8,7 +8,9 @@ use crate::format::RECORD_ALIGN;
 use crate::location::{Entry, Location};
 use crate::record::StreamId;
 
+use super::NUMBER_BITS;
 use super::file::ColdFacts;
+use super::lowest::Lowest;
 use super::resident::{Chain, read_uint};
 
 /// Where a record stands in its segment, and its position counted from the segment's first: 24 bits each, and 16 bits of
@@ -46,6 +48,16 @@ impl Posting {
         (self.0 >> 40) * RECORD_ALIGN as u64
     }
 
+    /// Stands before the posting of an amendment, and says what that amends.
+    pub(crate) fn of_target(seq: u64) -> Self {
+        Self(seq)
+    }
+
+    /// As [`Posting::of_target`] was given it. A file may say anything.
+    pub(crate) fn target(self) -> u64 {
+        self.0 & ((1 << NUMBER_BITS) - 1)
+    }
+
     pub(crate) fn location(self, base: u64) -> Location {
         let bytes = (self.0 >> 24 & ((1 << 16) - 1)) as usize * RECORD_ALIGN;
         Location::new(base + self.offset(), bytes)
@@ -72,6 +84,8 @@ pub(crate) struct List {
     pub(crate) first_key: u64,
     /// Messages in the stream up to the last record here.
     pub(crate) message_count: u64,
+    /// Of a home stream: what its amendments reach back to, those here and in the segments of this epoch before.
+    pub(crate) amended: Lowest,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +93,23 @@ pub(crate) struct StreamPostings {
     /// Place of its id's resident entry: whoever appends again need not look for it.
     pub(crate) resident: u32,
     pub(crate) list: List,
+    /// In a stream of amendments: pairs of what is amended and where the amendment stands.
     pub(crate) entries: Vec<Posting>,
+}
+
+impl StreamPostings {
+    /// Of a stream of amendments, only the newest of each record: what its file says.
+    pub(crate) fn newest_amendments(&self) -> Self {
+        let mut entries: Vec<Posting> = Vec::with_capacity(self.entries.len());
+        for pair in self.entries.chunks_exact(2) {
+            if entries.len() >= 2 && entries[entries.len() - 2] == pair[0] {
+                entries.truncate(entries.len() - 2);
+            }
+            entries.extend_from_slice(pair);
+        }
+        let first_key = entries.first().map_or(0, |target| target.target());
+        Self { resident: 0, list: List { first_key, ..List::default() }, entries }
+    }
 }
 
 /// All postings of one segment.
@@ -130,6 +160,29 @@ impl SegmentPostings {
         });
         postings.entries.push(posting);
         postings
+    }
+
+    /// Enters an amendment of the record `target` of `home`, which has a record here, into `amended`: a list of pairs in the order of
+    /// what is amended, and of one record the newest last. Gives the place of the resident entry of `home`.
+    pub(crate) fn amend(
+        &mut self,
+        home: StreamId,
+        amended: StreamId,
+        target: u64,
+        location: Location,
+        position: u64,
+    ) -> Option<u32> {
+        let posting =
+            Posting::new(location.lsn() - self.base, location.bytes(), position - self.first_position);
+        let streams = &mut self.streams[usize::from(amended.id[0])];
+        let entries = &mut streams.entry(amended).or_default().entries;
+        // Most are of what was said a moment ago.
+        let later = entries.chunks_exact(2).rev().take_while(|pair| pair[0].target() > target).count();
+        let at = entries.len() - 2 * later;
+        entries.splice(at..at, [Posting::of_target(target), posting]);
+        let home = self.get_mut(home)?;
+        home.list.amended = home.list.amended.min(Lowest::of(target));
+        Some(home.resident)
     }
 
     /// The record that `posting`, number `place` of a list, stands for.

@@ -25,6 +25,7 @@ use crate::walk::{DamagedRange, Met, Walk};
 
 use super::block::{INDEX_BLOCK_BYTES, Piece, Pieces};
 use super::file::{ColdFacts, IndexFooter, IndexJob, SegmentEnd};
+use super::lowest::Lowest;
 use super::postings::{List, Posting, SegmentPostings, StreamPostings};
 use super::resident::Chain;
 use super::{NUMBER_BITS, Role, list_of};
@@ -52,6 +53,14 @@ pub struct Rebuilt {
     pub index: IndexJob,
     /// Damaged ranges of the segment: their records are gaps.
     pub damaged: Vec<DamagedRange>,
+}
+
+/// What an older file says of a stream.
+#[derive(Clone, Copy)]
+struct Earlier {
+    before: Chain,
+    newest: u64,
+    amended: Lowest,
 }
 
 /// What is sound of a file that is not.
@@ -157,8 +166,14 @@ impl RebuildJob {
         for (stream, postings) in postings.streams.iter_mut().flatten() {
             let list = &mut postings.list;
             match old.lists.get(stream) {
-                Some(known) => (list.before, list.key_before) = (known.before, known.key_before),
-                None if matches!(self.config.kinds.role(stream.kind), Some(Role::Last(_))) => {}
+                Some(known) => {
+                    (list.before, list.key_before, list.amended) =
+                        (known.before, known.key_before, known.amended);
+                }
+                None if matches!(
+                    self.config.kinds.role(stream.kind),
+                    Some(Role::Amended | Role::Last(_))
+                ) => {}
                 None => unknown.push(*stream),
             }
         }
@@ -179,7 +194,7 @@ impl RebuildJob {
             }
             let base = u64::from(number - 1) * self.config.geometry.segment_bytes;
             let base = reader.read_header(base).ok().and_then(|(in_log, _)| in_log).unwrap_or(base);
-            let mut found: HashMap<StreamId, Option<(Chain, u64)>, RandomState> = HashMap::default();
+            let mut found: HashMap<StreamId, Option<Earlier>, RandomState> = HashMap::default();
             reader.find_lists(base, &unknown, &mut |stream, list| {
                 // Of several pieces the last has the newest key; where one cannot be read, none is believed.
                 let known = found.entry(stream).or_insert(list);
@@ -191,14 +206,18 @@ impl RebuildJob {
                 };
                 let list = &mut postings.get_mut(*stream).expect("it is looked for").list;
                 match *found {
-                    Some((jump, newest)) => {
-                        let chain = Chain { newest: number, jump: jump.jump };
+                    Some(Earlier { before, newest, amended }) => {
+                        let chain = Chain { newest: number, jump: before.jump };
                         list.before = list_of(chain, newest, self.number, list.first_key).before;
                         // A file may say anything.
                         list.key_before = newest.min((1 << NUMBER_BITS) - 1);
+                        if chain.is_in_epoch_of(self.number) {
+                            list.amended = list.amended.min(amended);
+                        }
                     }
                     None => {
                         list.before = Chain::guess(number);
+                        list.amended = Lowest::of(1);
                         // Those of a home stream leave no hole; of links, none is newer.
                         let is_home = self.config.kinds.role(stream.kind) == Some(Role::Home);
                         list.key_before =
@@ -333,8 +352,14 @@ impl<'j> Rescan<'j> {
             _ => {}
         }
         for link in record.links() {
+            if self.job.config.kinds.role(link.stream.kind) == Some(Role::Amended) {
+                if let Some(target) = record.amends(link).filter(|_| !record.is_for_links()) {
+                    self.postings.amend(stream, link.stream, target, location, position);
+                }
+                continue;
+            }
             let list = List { first_key: position, ..List::default() };
-            self.postings.push(link, location, position, || (0, list));
+            self.postings.push(link.stream, location, position, || (0, list));
         }
     }
 
@@ -371,7 +396,7 @@ impl<E> Reader<'_, E> {
         &mut self,
         base: u64,
         streams: &[StreamId],
-        show: &mut dyn FnMut(StreamId, Option<(Chain, u64)>),
+        show: &mut dyn FnMut(StreamId, Option<Earlier>),
     ) {
         let kinds = self.config.kinds;
         let sealed = self.index_tail(base).and_then(|(footer, tail)| footer.open(&tail));
@@ -395,7 +420,8 @@ impl<E> Reader<'_, E> {
                         Some(Role::Linked(_)) => sealed.first_position + piece.posting(last).position(),
                         _ => piece.list.first_key + u64::from(piece.place) + last as u64,
                     };
-                    show(*stream, Some((piece.list.before, newest)));
+                    let List { before, amended, .. } = piece.list;
+                    show(*stream, Some(Earlier { before, newest, amended }));
                 }
             }
         }

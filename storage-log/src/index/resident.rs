@@ -13,6 +13,13 @@ use hashbrown::HashTable;
 
 use crate::location::{Head, Location};
 
+use super::lowest::Lowest;
+
+/// The epoch of a segment, both counted from their first.
+pub(crate) fn epoch(segment: u32) -> u32 {
+    (segment - 1) / EPOCH_SEGMENTS
+}
+
 /// Entries of one chunk: what the last one wastes is some tens of KiB.
 const CHUNK_ENTRIES: usize = 1024;
 
@@ -36,11 +43,15 @@ pub(crate) struct Chain {
 impl Chain {
     /// The chain once `segment` holds the stream too.
     pub(crate) fn with(self, segment: u32) -> Self {
-        let epoch = |number: u32| (number - 1) / EPOCH_SEGMENTS;
-        if self.newest == 0 || self.newest == segment || epoch(self.newest) == epoch(segment) {
+        if self.newest == 0 || self.is_in_epoch_of(segment) {
             return Self { newest: segment, ..self };
         }
         Self { newest: segment, jump: self.newest }
+    }
+
+    /// Whether its newest segment is of the epoch of `segment`.
+    pub(crate) fn is_in_epoch_of(self, segment: u32) -> bool {
+        self.newest > 0 && epoch(self.newest) == epoch(segment)
     }
 
     /// That a segment may hold the stream, and if not, one before it: what an index says that was made again beside damage.
@@ -62,12 +73,46 @@ impl Chain {
     }
 }
 
-/// Of a conversation: 50 bytes.
+/// Of a conversation: 52 bytes with its id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Home {
     pub(crate) head: Head,
     pub(crate) chain: Chain,
     pub(crate) last: [Option<Location>; 2],
+    /// What its amendments reach back to: those in the epoch of its newest segment,
+    pub(crate) amended: Lowest,
+    /// and those in epochs before.
+    pub(crate) amended_before: Lowest,
+}
+
+impl Home {
+    /// It stands in `segment` too from now on.
+    pub(crate) fn enter(&mut self, segment: u32) {
+        if !self.chain.is_in_epoch_of(segment) {
+            self.amended_before = self.amended_before.min(self.amended);
+            self.amended = Lowest::NONE;
+        }
+        self.chain = self.chain.with(segment);
+    }
+
+    /// Packed, of one that has no amendments.
+    pub(crate) const UNAMENDED_BYTES: usize = Self::BYTES - 2;
+
+    /// Reads [`Home::UNAMENDED_BYTES`].
+    pub(crate) fn read_unamended(bytes: &[u8]) -> Self {
+        let mut whole = [0; Self::BYTES];
+        whole[..Self::UNAMENDED_BYTES].copy_from_slice(bytes);
+        Self::read(&whole)
+    }
+
+    pub(crate) fn is_amended(&self) -> bool {
+        self.amended != Lowest::NONE || self.amended_before != Lowest::NONE
+    }
+
+    /// What the amendments in a list that begins in `segment` reach back to, before there is one in it.
+    pub(crate) fn amended_at(&self, segment: u32) -> Lowest {
+        if self.chain.is_in_epoch_of(segment) { self.amended } else { Lowest::NONE }
+    }
 }
 
 /// Of a user, for each of two streams of links.
@@ -85,14 +130,14 @@ pub(crate) struct Linked {
 
 /// An entry that packs into bytes of its own behind the id.
 pub(crate) trait Packed: Copy + Default {
-    /// With the id.
+    /// Without the id.
     const BYTES: usize;
     fn read(bytes: &[u8]) -> Self;
     fn put(&self, bytes: &mut [u8]);
 }
 
 impl Packed for Home {
-    const BYTES: usize = ID_BYTES + 34;
+    const BYTES: usize = 36;
 
     fn read(bytes: &[u8]) -> Self {
         let last = |at| Location::unpack(read_uint::<8>(bytes, at));
@@ -100,6 +145,8 @@ impl Packed for Home {
             head: Head { seq: read_uint::<6>(bytes, 0), message_count: read_uint::<6>(bytes, 6) },
             chain: Chain::read(bytes, 12),
             last: [last(18), last(26)],
+            amended: Lowest::read(bytes[34]),
+            amended_before: Lowest::read(bytes[35]),
         }
     }
 
@@ -109,11 +156,12 @@ impl Packed for Home {
         self.chain.put(bytes, 12);
         put_uint::<8>(bytes, 18, Location::pack(self.last[0]));
         put_uint::<8>(bytes, 26, Location::pack(self.last[1]));
+        (bytes[34], bytes[35]) = (self.amended.byte(), self.amended_before.byte());
     }
 }
 
 impl Packed for Links {
-    const BYTES: usize = ID_BYTES + 24;
+    const BYTES: usize = 24;
 
     fn read(bytes: &[u8]) -> Self {
         let stream = |at| Linked { newest: read_uint::<6>(bytes, at), chain: Chain::read(bytes, at + 6) };
@@ -172,8 +220,8 @@ impl<E: Packed> Table<E> {
     }
 
     pub(crate) fn update_at<T>(&mut self, place: u32, change: impl FnOnce(&mut E) -> T) -> T {
-        let at = place as usize % CHUNK_ENTRIES * E::BYTES;
-        let bytes = &mut self.chunks[place as usize / CHUNK_ENTRIES][at + ID_BYTES..at + E::BYTES];
+        let at = place as usize % CHUNK_ENTRIES * entry_bytes::<E>();
+        let bytes = &mut self.chunks[place as usize / CHUNK_ENTRIES][at + ID_BYTES..][..E::BYTES];
         let mut entry = E::read(bytes);
         let answer = change(&mut entry);
         entry.put(bytes);
@@ -188,9 +236,9 @@ impl<E: Packed> Table<E> {
     fn add(&mut self, id: &[u8; ID_BYTES]) -> u32 {
         let place = self.len;
         if (place as usize).is_multiple_of(CHUNK_ENTRIES) {
-            self.chunks.push(vec![0; CHUNK_ENTRIES * E::BYTES].into_boxed_slice());
+            self.chunks.push(vec![0; CHUNK_ENTRIES * entry_bytes::<E>()].into_boxed_slice());
         }
-        let at = place as usize % CHUNK_ENTRIES * E::BYTES;
+        let at = place as usize % CHUNK_ENTRIES * entry_bytes::<E>();
         self.chunks[place as usize / CHUNK_ENTRIES][at..at + ID_BYTES].copy_from_slice(id);
         self.len += 1;
         let (chunks, hasher) = (&self.chunks, &self.hasher);
@@ -202,15 +250,19 @@ impl<E: Packed> Table<E> {
 
     /// Bytes of memory that it takes.
     pub(crate) fn bytes(&self) -> usize {
-        let chunks = self.chunks.len() * CHUNK_ENTRIES * E::BYTES;
+        let chunks = self.chunks.len() * CHUNK_ENTRIES * entry_bytes::<E>();
         let slots: usize = self.places.iter().map(HashTable::allocation_size).sum();
         chunks + slots + self.places.len() * size_of::<HashTable<u32>>()
     }
 }
 
 fn entry_at<E: Packed>(chunks: &[Box<[u8]>], place: u32) -> &[u8] {
-    let at = place as usize % CHUNK_ENTRIES * E::BYTES;
-    &chunks[place as usize / CHUNK_ENTRIES][at..at + E::BYTES]
+    let at = place as usize % CHUNK_ENTRIES * entry_bytes::<E>();
+    &chunks[place as usize / CHUNK_ENTRIES][at..][..entry_bytes::<E>()]
+}
+
+const fn entry_bytes<E: Packed>() -> usize {
+    ID_BYTES + E::BYTES
 }
 
 fn id_of(entry: &[u8]) -> &[u8; ID_BYTES] {
@@ -266,13 +318,15 @@ mod tests {
             head: Head { seq: (1 << 48) - 1, message_count: (1 << 48) - 2 },
             chain: Chain { newest: (1 << 24) - 1, jump: 77 },
             last: [None, Some(location)],
+            amended: Lowest::of(1 << 40),
+            amended_before: Lowest::of(3),
         };
-        let mut bytes = [0; Home::BYTES - ID_BYTES];
+        let mut bytes = [0; Home::BYTES];
         home.put(&mut bytes);
         assert_eq!(Home::read(&bytes), home);
         let linked = Linked { newest: 1 << 47, chain: Chain { newest: 9, jump: 8 } };
         let links = Links { streams: [Linked::default(), linked] };
-        let mut bytes = [0; Links::BYTES - ID_BYTES];
+        let mut bytes = [0; Links::BYTES];
         links.put(&mut bytes);
         assert_eq!(Links::read(&bytes), links);
     }

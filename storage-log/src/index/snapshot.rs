@@ -10,13 +10,20 @@ use crate::format::{
 use crate::location::Entry;
 use crate::log::LogConfig;
 
-use super::block::INDEX_BLOCK_BYTES;
+use super::block::{INDEX_BLOCK_BYTES, Piece};
 use super::file::SealedSegment;
-use super::postings::{Keys, entry_of};
+use super::lowest::Lowest;
+use super::postings::{Keys, List, entry_of};
 use super::resident::{Chain, Home, Links, Packed};
 use super::{Kinds, Role};
 
 const HEAD_BYTES: usize = 16;
+
+/// A conversation of which nothing was ever amended.
+const TAG_CONVERSATION: u8 = 1;
+const TAG_USER: u8 = 2;
+/// A conversation, and what its amendments reach back to.
+const TAG_AMENDED: u8 = 3;
 
 /// What a segment says of one stream: its newest record there.
 pub(super) struct Update {
@@ -24,6 +31,7 @@ pub(super) struct Update {
     role: Role,
     newest: Entry,
     message_count: u64,
+    amended: Lowest,
 }
 
 impl Update {
@@ -35,13 +43,15 @@ impl Update {
         kinds: &Kinds,
     ) -> Option<Vec<Self>> {
         let pieces = sealed.pieces(block, number)?;
-        let updates = pieces.filter(|piece| !piece.goes_on).map(|piece| {
+        let is_amended = |piece: &Piece<'_>| kinds.role(piece.stream.kind) == Some(Role::Amended);
+        let updates = pieces.filter(|piece| !piece.goes_on && !is_amended(piece)).map(|piece| {
             let role = kinds.role(piece.stream.kind).filter(|role| *role != Role::Runs)?;
             let keys = if matches!(role, Role::Linked(_)) { Keys::Positions } else { Keys::Sequences };
             let (first_key, newest) = (piece.list.first_key, piece.len() - 1);
             let (place, posting) = (piece.place as usize + newest, piece.posting(newest));
             let newest = entry_of(keys, first_key, place, posting, sealed.base, sealed.first_position);
-            Some(Self { id: piece.stream.id, role, newest, message_count: piece.list.message_count })
+            let List { message_count, amended, .. } = piece.list;
+            Some(Self { id: piece.stream.id, role, newest, message_count, amended })
         });
         updates.collect()
     }
@@ -105,7 +115,8 @@ impl Update {
         match self.role {
             Role::Last(number) => home.last[number] = Some(self.newest.location),
             _ => {
-                home.chain = home.chain.with(segment);
+                home.enter(segment);
+                home.amended = home.amended.min(self.amended);
                 (home.head.seq, home.head.message_count) = (self.newest.key, self.message_count);
             }
         }
@@ -184,16 +195,18 @@ pub(super) fn entries_of_block(block: &[u8], number: u32) -> Option<Vec<([u8; 16
     }
     let (count, mut at) = (read_u16(block, snapshot_at::BLOCK_ENTRIES), HEAD_BYTES);
     let entries = (0..count).map(|_| {
-        let side = *block.get(at)?;
-        let bytes = if side == Side::Conversation as u8 { Home::BYTES } else { Links::BYTES };
-        let entry = block.get(at + 1..at + 1 + bytes)?;
-        at += 1 + bytes;
-        let (id, entry) = entry.split_first_chunk::<16>()?;
-        let resident = match side {
-            1 => Resident::Conversation(Home::read(entry)),
-            2 => Resident::User(Links::read(entry)),
+        let (tag, rest) = block.get(at..)?.split_first()?;
+        let (id, rest) = rest.split_first_chunk::<16>()?;
+        let (resident, bytes) = match *tag {
+            TAG_CONVERSATION => {
+                let (entry, bytes) = (rest.get(..Home::UNAMENDED_BYTES)?, Home::UNAMENDED_BYTES);
+                (Resident::Conversation(Home::read_unamended(entry)), bytes)
+            }
+            TAG_USER => (Resident::User(Links::read(rest.get(..Links::BYTES)?)), Links::BYTES),
+            TAG_AMENDED => (Resident::Conversation(Home::read(rest.get(..Home::BYTES)?)), Home::BYTES),
             _ => return None,
         };
+        at += 1 + id.len() + bytes;
         Some((*id, resident))
     });
     entries.collect()
@@ -361,19 +374,24 @@ impl Writer {
         entry: &Resident,
         out: &mut impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut bytes = [0; 1 + Home::BYTES];
-        bytes[0] = entry.side() as u8;
-        bytes[1..17].copy_from_slice(id);
-        let length = match entry {
+        let mut bytes = [0; 17 + Home::BYTES];
+        let (tag, length) = match entry {
             Resident::Conversation(home) => {
                 home.put(&mut bytes[17..]);
-                1 + Home::BYTES
+                if home.is_amended() {
+                    (TAG_AMENDED, Home::BYTES)
+                } else {
+                    (TAG_CONVERSATION, Home::UNAMENDED_BYTES)
+                }
             }
             Resident::User(links) => {
-                links.put(&mut bytes[17..]);
-                1 + Links::BYTES
+                links.put(&mut bytes[17..17 + Links::BYTES]);
+                (TAG_USER, Links::BYTES)
             }
         };
+        bytes[0] = tag;
+        bytes[1..17].copy_from_slice(id);
+        let length = 17 + length;
         if self.block.len() + length > INDEX_BLOCK_BYTES {
             self.flush(out)?;
         }

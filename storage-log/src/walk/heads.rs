@@ -34,12 +34,15 @@ impl Heads {
 
     /// Enters a record. Whether its kinds make sense and its sequence follows.
     pub(crate) fn enter(&mut self, record: &Record<'_>) -> bool {
-        let links_are_links =
-            record.links().all(|link| matches!(self.kinds.role(link.kind), Some(Role::Linked(_))));
+        let links_are_links = record.links().all(|link| match self.kinds.role(link.stream.kind) {
+            Some(Role::Linked(_)) => true,
+            Some(Role::Amended) => record.amends(link).is_some(),
+            Some(Role::Home | Role::Last(_) | Role::Runs) | None => false,
+        });
         let follows = match self.kinds.role(record.stream().kind) {
             Some(Role::Home | Role::Runs) => self.follows(record),
             Some(Role::Last(_)) => true,
-            Some(Role::Linked(_)) | None => false,
+            Some(Role::Linked(_) | Role::Amended) | None => false,
         };
         links_are_links && follows
     }

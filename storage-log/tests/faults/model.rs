@@ -41,7 +41,7 @@ impl Content {
             message_count: record.message_count(),
             at: record.at(),
             payload: record.payload().to_vec(),
-            links: record.links().collect(),
+            links: record.links().map(|link| link.stream).collect(),
         }
     }
 }
@@ -89,7 +89,8 @@ impl Model {
             let seq = draft.expected_head + 1;
             // Every message of a conversation counts, and nothing else.
             let message_count = if draft.stream.kind == MESSAGES { seq } else { 0 };
-            let (payload, links) = (draft.payload.to_vec(), draft.links.to_vec());
+            let payload = draft.payload.to_vec();
+            let links = draft.links.iter().map(|link| link.stream).collect();
             let content = Content { position, stream: draft.stream, seq, message_count, at, payload, links };
             let number = self.puts.len() + 1;
             self.puts.insert(number, Put { content, before: self.tip, group_end });

@@ -2,7 +2,7 @@
 
 use storage_log::format::MARK_AFTER_MS;
 use storage_log::{
-    Answer, Compacted, CompactionPolicy, Damage, Draft, Geometry, Log, Recovered, Refusal, SpareWork,
+    Answer, Compacted, CompactionPolicy, Damage, Draft, Geometry, Link, Log, Recovered, Refusal, SpareWork,
     StreamId, WriteBatch, segment_file_name,
 };
 
@@ -230,7 +230,7 @@ impl Node {
 
     fn put(&mut self, talk: u8, bytes: usize, users: u8) -> Result<Outcome, Failed> {
         let payload = self.payload(bytes);
-        let links: Vec<StreamId> = (1..=users).map(|user| self.inbox(user)).collect();
+        let links: Vec<Link> = (1..=users).map(|user| self.inbox(user).into()).collect();
         let [stream, _] = self.conversation(talk);
         let expected_head = self.log.head(stream).seq;
         self.append(&[Draft {
@@ -246,8 +246,8 @@ impl Node {
     /// A message for so many users that the index of its segment has more than one block.
     pub(crate) fn put_for_many(&mut self) {
         let (payload, [stream_of_talk, _]) = (self.payload(10), self.conversation(3));
-        let links: Vec<StreamId> =
-            (1..=250).flat_map(|user| [stream(INBOX, user), stream(MEMBERSHIPS, user)]).collect();
+        let streams = (1..=250).flat_map(|user| [stream(INBOX, user), stream(MEMBERSHIPS, user)]);
+        let links: Vec<Link> = streams.map(Link::from).collect();
         let expected_head = self.log.head(stream_of_talk).seq;
         let draft = Draft {
             stream: stream_of_talk,
@@ -263,7 +263,7 @@ impl Node {
 
     fn put_group(&mut self) -> Result<Outcome, Failed> {
         let (event, state) = (self.payload(300), self.payload(250));
-        let links = [2, 6].map(|user| self.inbox(user));
+        let links = [2, 6].map(|user| self.inbox(user).into());
         let [talk, state_of_talk] = self.conversation(2);
         let expected_head = self.log.head(talk).seq;
         let draft =

@@ -7,19 +7,25 @@ use std::convert::Infallible;
 
 use storage_log::format::{BLOCK_BYTES_MIN, INDEX_FOOTER_BYTES, MARK_AFTER_MS, SEGMENT_HEADER_BYTES};
 use storage_log::{
-    Answer, BlockPlace, Blocks, Damage, Draft, Entry, Geometry, INDEX_BLOCK_BYTES, IndexFooter, IndexJob,
-    Kinds, Location, Log, LogConfig, LogFile, LogFiles, Lookup, Page, Progress, Recovered, Refusal,
-    Retention, SealedSegment, SegmentHeader, SnapshotFooter, SpareWork, StreamId, StreamKind, WriteBatch,
-    as_appended, compact, merge, read_back, read_index_tail,
+    AmendedSearch, Answer, BlockPlace, Blocks, Damage, Draft, Entry, Geometry, INDEX_BLOCK_BYTES,
+    IndexFooter, IndexJob, Kinds, Link, Location, Log, LogConfig, LogFile, LogFiles, Lookup, Page, Progress,
+    Recovered, Refusal, Retention, SealedSegment, SegmentHeader, SnapshotFooter, SpareWork, StreamId,
+    StreamKind, Wanted, WriteBatch, as_appended, compact, merge, read_back, read_index_tail,
 };
 
 pub(crate) const STORE: [u8; 16] = [7; 16];
 pub(crate) const MESSAGES: StreamKind = StreamKind(1);
 pub(crate) const STATE: StreamKind = StreamKind(2);
 pub(crate) const INBOX: StreamKind = StreamKind(4);
+pub(crate) const AMENDED: StreamKind = StreamKind(8);
 
-const KINDS: Kinds =
-    Kinds { home: MESSAGES, last: [STATE, StreamKind(3)], linked: [INBOX, StreamKind(5)], content: 1 };
+const KINDS: Kinds = Kinds {
+    home: MESSAGES,
+    last: [STATE, StreamKind(3)],
+    linked: [INBOX, StreamKind(5)],
+    amended: AMENDED,
+    content: 1,
+};
 
 /// Page of a size that hardly anything fits twice.
 pub(crate) const PAGE: Page = Page { items_max: 7, bytes_max: 4096 };
@@ -229,8 +235,46 @@ pub(crate) fn idle(log: &mut Log, disk: &mut Disk) {
 }
 
 pub(crate) fn put(log: &mut Log, home: StreamId, payload: &[u8], links: &[StreamId]) -> Answer {
+    put_linked(log, home, payload, &linked(links))
+}
+
+pub(crate) fn put_linked(log: &mut Log, home: StreamId, payload: &[u8], links: &[Link]) -> Answer {
     let expected_head = log.head(home).seq;
     log.append(&[Draft { stream: home, expected_head, messages: 1, schema: 1, payload, links }], 1_000)
+}
+
+/// Plain links into streams.
+pub(crate) fn linked(streams: &[StreamId]) -> Vec<Link> {
+    streams.iter().copied().map(Link::from).collect()
+}
+
+/// The link that makes the record after `head` an amendment of `target`.
+pub(crate) fn amending(home: StreamId, head: u64, target: u64) -> Link {
+    let note = u32::try_from(head + 1 - target).expect("not so far");
+    Link { stream: StreamId { kind: AMENDED, ..home }, note }
+}
+
+/// Sequences and positions of the newest amendments of some records, and how many blocks had to be read for it.
+pub(crate) fn amendments(
+    log: &Log,
+    disk: &Disk,
+    home: StreamId,
+    wanted: Vec<Wanted>,
+) -> (Vec<(u64, Entry)>, usize) {
+    let Some(mut search) = AmendedSearch::new(log, home, wanted) else {
+        return (Vec::new(), 0);
+    };
+    let mut reads = 0;
+    loop {
+        match search.poll(log) {
+            Progress::Done => return (search.found().collect(), reads),
+            Progress::Read(place) => {
+                search.feed(place, block(disk, place).expect("a whole file"));
+                reads += 1;
+            }
+            Progress::Damaged(place) => panic!("{place:?} is damaged"),
+        }
+    }
 }
 
 /// A block of an index file, if the file has it.
