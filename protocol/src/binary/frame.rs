@@ -6,21 +6,18 @@ use super::{
         CaughtUpV1, CursorV1, DrainV1, ErrorV1, GapV1, HeadV1, HeadsV1, LimitsV1, MembersPageV1, OkV1,
         PageV1, PongV1, WelcomeV1,
     },
-    read, read_header, write,
+    read, read_header,
+    records::{member_record, message_record, read_records},
+    write,
 };
 use crate::{
-    command::{MessageKind, Role},
+    command::Role,
     event::{
-        ErrorCode, ErrorReply, FrameFault, Gap, Head, MemberEntry, MemberEvent, MessageEvent, OkReply,
-        PageItem, ServerFrame, Welcome, WireLimits,
+        ErrorCode, ErrorReply, FrameFault, Gap, Head, MemberEntry, OkReply, PageItem, ServerFrame, Welcome,
+        WireLimits,
     },
     ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId},
-    json::unknown_gap,
-    limits,
-    record::{
-        ArchivedMemberV1, ArchivedMembershipV1, ArchivedMessageV1, ArchivedNameV1, Body, MemberV1,
-        MembershipV1, MessageV1, NameV1, Portable, RecordError, Stored, StoredBody, StoredItem,
-    },
+    record::{MemberV1, NameV1, Portable, RecordError, StoredItem},
 };
 
 /// Appends `frame`.
@@ -101,7 +98,7 @@ pub fn encode_page(id: RequestId, items: &[StoredItem<'_>], more: bool, out: &mu
 /// 16 zero bytes: no id.
 const NO_ID: [u8; 16] = [0; 16];
 
-fn bytes(text: &str) -> Vec<u8> {
+pub(super) fn bytes(text: &str) -> Vec<u8> {
     text.as_bytes().to_vec()
 }
 
@@ -154,37 +151,6 @@ fn write_welcome(welcome: &Welcome, out: &mut Vec<u8>) {
         reset: u8::from(welcome.reset),
     };
     write(op::WELCOME, welcome.id.0, &payload, out);
-}
-
-fn message_record(event: &MessageEvent) -> Vec<u8> {
-    let body = MessageV1 {
-        message_id: event.message_id.0,
-        kind: event.kind as u8,
-        sender: event.sender.as_bytes().to_vec(),
-        text: bytes(&event.text),
-        media: bytes(event.media.as_deref().unwrap_or_default()),
-        reply_to: event.reply_to.map_or(0, |seq| seq.0),
-        mentions: event.mentions.iter().map(NameV1::new).collect(),
-        content_hash: 0,
-        ext: Vec::new(),
-    };
-    Body::Message(body).record(event.conversation, event.seq, event.at, 0)
-}
-
-fn member_record(event: &MemberEvent) -> Vec<u8> {
-    let body = MembershipV1 {
-        message_id: event.message_id.0,
-        by: event.by.as_bytes().to_vec(),
-        added: event.added.iter().map(|user| MemberV1::new(user, Role::Member, event.seq)).collect(),
-        removed: event.removed.iter().map(NameV1::new).collect(),
-        roles: event.roles.iter().map(|(user, role)| MemberV1::new(user, *role, Seq(0))).collect(),
-        title_set: u8::from(event.title.is_some()),
-        title: bytes(event.title.as_deref().unwrap_or_default()),
-        created: 0,
-        content_hash: 0,
-        ext: Vec::new(),
-    };
-    Body::Membership(body).record(event.conversation, event.seq, event.at, 0)
 }
 
 /// Reads one binary WebSocket message of a server: one frame, or any number of records. Appends what it
@@ -266,21 +232,21 @@ fn decode_frame(op: u8, id: Option<RequestId>, payload: &[u8]) -> Result<Option<
     Ok(Some(frame))
 }
 
-const MEANING: FrameFault = FrameFault { reason: "the payload holds a value of no meaning" };
+pub(super) const MEANING: FrameFault = FrameFault { reason: "the payload holds a value of no meaning" };
 
 fn shape<T>(value: Option<T>) -> Result<T, FrameFault> {
     value.ok_or(FrameFault { reason: "the payload is not one of this op" })
 }
 
-fn text(bytes: Vec<u8>) -> Result<String, FrameFault> {
+pub(super) fn text(bytes: Vec<u8>) -> Result<String, FrameFault> {
     String::from_utf8(bytes).map_err(|_| FrameFault { reason: "a text is not UTF-8" })
 }
 
-fn text_if(bytes: Vec<u8>) -> Result<Option<String>, FrameFault> {
+pub(super) fn text_if(bytes: Vec<u8>) -> Result<Option<String>, FrameFault> {
     if bytes.is_empty() { Ok(None) } else { text(bytes).map(Some) }
 }
 
-fn user(bytes: &[u8]) -> Result<UserId, FrameFault> {
+pub(super) fn user(bytes: &[u8]) -> Result<UserId, FrameFault> {
     str::from_utf8(bytes).ok().and_then(|text| UserId::new(text).ok()).ok_or(MEANING)
 }
 
@@ -344,72 +310,3 @@ fn read_welcome(id: RequestId, raw: WelcomeV1) -> Result<Welcome, FrameFault> {
         reset: raw.reset != 0,
     })
 }
-
-/// Records one after the other, each padded to 16 bytes; the last one's padding may be missing.
-fn read_records(mut bytes: &[u8]) -> Result<Vec<PageItem>, FrameFault> {
-    let mut items = Vec::new();
-    while !bytes.is_empty() {
-        let item = match Stored::parse(bytes) {
-            Ok(stored) => {
-                let padded = stored.portable.padded_bytes().min(bytes.len());
-                bytes = &bytes[padded..];
-                read_record(&stored)?
-            }
-            Err(RecordError::Unsupported) => {
-                return Err(FrameFault { reason: "a record is of another version" });
-            }
-            Err(RecordError::Damaged | RecordError::Short) => {
-                return Err(FrameFault { reason: "a record is damaged" });
-            }
-        };
-        items.push(item);
-    }
-    Ok(items)
-}
-
-fn read_record(stored: &Stored<'_>) -> Result<PageItem, FrameFault> {
-    Ok(match stored.body {
-        StoredBody::Membership(body) => PageItem::Member(read_membership(&stored.portable, body)?),
-        StoredBody::Message(body) => PageItem::Message(read_message(&stored.portable, body)?),
-        StoredBody::State(_) | StoredBody::Unknown => PageItem::Gap(unknown_gap(&stored.portable)),
-    })
-}
-
-fn read_message(portable: &Portable, body: &ArchivedMessageV1) -> Result<MessageEvent, FrameFault> {
-    let reply_to: u64 = body.reply_to.into();
-    Ok(MessageEvent {
-        conversation: portable.conversation,
-        seq: portable.seq,
-        message_id: MessageId(body.message_id),
-        sender: user(&body.sender)?,
-        kind: MessageKind::from_number(body.kind).ok_or(MEANING)?,
-        text: text(body.text.to_vec())?,
-        at: portable.at,
-        media: text_if(body.media.to_vec())?,
-        reply_to: (reply_to != 0).then_some(Seq(reply_to)),
-        mentions: read_names(&body.mentions)?,
-    })
-}
-
-fn read_membership(portable: &Portable, body: &ArchivedMembershipV1) -> Result<MemberEvent, FrameFault> {
-    let role =
-        |member: &ArchivedMemberV1| Ok((user(&member.user)?, Role::from_number(member.role).ok_or(MEANING)?));
-    let title = text(body.title.to_vec())?;
-    Ok(MemberEvent {
-        conversation: portable.conversation,
-        seq: portable.seq,
-        message_id: MessageId(body.message_id),
-        at: portable.at,
-        by: user(&body.by)?,
-        added: body.added.iter().map(|member| user(&member.user)).collect::<Result<_, _>>()?,
-        removed: read_names(&body.removed)?,
-        roles: body.roles.iter().map(role).collect::<Result<_, FrameFault>>()?,
-        title: (body.title_set != 0).then_some(title),
-    })
-}
-
-fn read_names(names: &[ArchivedNameV1]) -> Result<Vec<UserId>, FrameFault> {
-    names.iter().map(|name| user(&name.name)).collect()
-}
-
-const _: () = assert!(limits::RECORD_ALIGN == super::HEADER_BYTES);

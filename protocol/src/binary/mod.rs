@@ -18,6 +18,7 @@
 
 mod frame;
 mod payload;
+mod records;
 mod request;
 
 use std::ops::Range;
