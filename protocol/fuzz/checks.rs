@@ -7,7 +7,7 @@ use protocol::{
     binary,
     event::{ErrorCode, Refusal},
     json, limits,
-    record::Stored,
+    record::{Amendment, PORTABLE_BYTES, Portable, RecordError, Stored, StoredBody},
     upgrade::{Origins, UpgradePolicy, parse_upgrade},
     ws::{Decoder, DecoderLimits, Message, Role, Violation},
 };
@@ -99,8 +99,43 @@ pub(crate) fn binary_command(bytes: &[u8]) {
         }
     }
     if let Ok(stored) = Stored::parse(bytes) {
-        let text = json::render_json(&stored);
-        assert!(str::from_utf8(&text).is_ok());
+        record(stored);
+    }
+    // The sums keep damage from ever reaching a payload, so that is looked at under new ones too.
+    if let Ok(mut portable) = Portable::parse(bytes) {
+        let end = bytes.len().min(PORTABLE_BYTES + portable.payload_bytes as usize);
+        let payload = &bytes[PORTABLE_BYTES..end];
+        portable.seal(payload);
+        match Stored::parse(&[portable.encode().as_slice(), payload].concat()) {
+            Ok(stored) => record(stored),
+            Err(error) => assert_eq!(error, RecordError::Damaged),
+        }
+    }
+}
+
+/// A record is text in JSON, the same as in the binary form if a client takes that, and makes other records.
+fn record(stored: Stored<'_>) {
+    let text = json::render_json(&stored);
+    let text = str::from_utf8(&text).expect("JSON is UTF-8");
+    let mut seen = Vec::new();
+    if binary::decode_frames(stored.bytes(), &mut seen).is_ok() {
+        let frame = json::decode_frame(text).expect("what was written can be read");
+        assert_eq!(seen, frame.as_slice());
+    }
+    stands_in(stored);
+}
+
+/// What is served in place of an amendment, and of its target, are records of their places.
+fn stands_in(stored: Stored<'_>) {
+    let Some(amendment) = Amendment::of(stored) else { return };
+    let target = Portable { seq: amendment.target(), ..stored.portable };
+    let substitute = amendment.substitute(&target);
+    let substitute = Stored::parse(&substitute).expect("what was written can be read");
+    assert!(matches!(substitute.body, StoredBody::Folded(_)));
+    for record in [amendment.hidden(), amendment.with_form(amendment.form().deleted())] {
+        let record = Stored::parse(&record).expect("what was written can be read");
+        assert!(matches!(record.body, StoredBody::Amendment(_)));
+        assert_eq!((record.portable.seq, record.portable.at), (stored.portable.seq, stored.portable.at));
     }
 }
 

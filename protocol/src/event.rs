@@ -15,6 +15,8 @@ use crate::{
 /// One frame from a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerFrame {
+    /// An edit, a deletion or a reaction took a sequence.
+    Amended(AmendedEvent),
     /// The stream of missed messages has ended.
     CaughtUp {
         /// Where the client stands now.
@@ -209,6 +211,8 @@ pub struct ErrorReply {
 /// One item of a history page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PageItem {
+    /// An edit, a deletion or a reaction.
+    Amended(AmendedEvent),
     /// Sequences that cannot be served.
     Gap(Gap),
     /// A membership or title change.
@@ -217,7 +221,7 @@ pub enum PageItem {
     Message(MessageEvent),
 }
 
-/// The fields of `message`.
+/// The fields of `message`: as it was sent, or as it is now where it was amended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageEvent {
     /// Where.
@@ -230,7 +234,7 @@ pub struct MessageEvent {
     pub sender: UserId,
     /// What.
     pub kind: MessageKind,
-    /// The text or caption.
+    /// The text or caption; empty when `deleted`.
     pub text: String,
     /// When it was stored.
     pub at: UnixMillis,
@@ -240,6 +244,58 @@ pub struct MessageEvent {
     pub reply_to: Option<Seq>,
     /// Users it mentions.
     pub mentions: Vec<UserId>,
+    /// When `text` was last changed.
+    pub edited_at: Option<UnixMillis>,
+    /// It was taken back: of its content only `kind` is left.
+    pub deleted: bool,
+    /// By emoji, in the order of their first use.
+    pub reactions: Vec<Reaction>,
+}
+
+/// All users of one emoji on one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reaction {
+    /// 1..=64 bytes without control characters.
+    pub emoji: String,
+    /// Who, in the order in which they did.
+    pub users: Vec<UserId>,
+}
+
+/// The fields of `amended`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AmendedEvent {
+    /// Where.
+    pub conversation: ConversationId,
+    /// Its own place there.
+    pub seq: Seq,
+    /// The name of the command that made it.
+    pub message_id: MessageId,
+    /// When it was stored.
+    pub at: UnixMillis,
+    /// Who did it.
+    pub by: UserId,
+    /// The message that was amended.
+    pub target: Seq,
+    /// What that message is now.
+    pub form: AmendedForm,
+}
+
+/// What an `amended` says of its target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AmendedForm {
+    /// It was taken back (`deleted`).
+    Deleted,
+    /// Nothing: whoever is told may not see it.
+    Hidden,
+    /// It is there.
+    Shown {
+        /// The text or caption (`text`).
+        text: String,
+        /// When that was last changed.
+        edited_at: Option<UnixMillis>,
+        /// All of them, by emoji, in the order of their first use.
+        reactions: Vec<Reaction>,
+    },
 }
 
 /// The fields of `member`.

@@ -19,8 +19,9 @@ const KIB: usize = 1024;
 pub const FRAME_BYTES_MAX: usize = 64 * KIB;
 
 /// Largest WebSocket message from a server, in bytes: what a client must be able to take. More than
-/// [`FRAME_BYTES_MAX`], because a text of nothing but control characters grows sixfold in JSON.
-pub const EVENT_BYTES_MAX: usize = 128 * KIB;
+/// [`FRAME_BYTES_MAX`], because a text of nothing but control characters grows sixfold in JSON, and because
+/// a message comes with all of its reactions.
+pub const EVENT_BYTES_MAX: usize = 256 * KIB;
 
 /// Largest first frame (`connect`), in bytes. Smaller than [`FRAME_BYTES_MAX`] because it is held for
 /// peers that have not shown a token yet, and large enough for [`POSITIONS_MAX`] positions.
@@ -38,6 +39,18 @@ pub const MEDIA_BYTES_MAX: usize = 256;
 
 /// Users one message may mention. More is an announcement to everybody.
 pub const MENTIONS_MAX: usize = 50;
+
+/// Longest emoji of a reaction, in bytes of UTF-8. The longest sequences that Unicode recommends have 35: two people of
+/// two skin colours, a heart, and what joins them.
+pub const EMOJI_BYTES_MAX: usize = 64;
+
+/// Reactions to one message, each of one user with one emoji: every member of the largest group once. All of them
+/// are in each amendment of the message, so this bounds what one costs.
+pub const REACTIONS_MAX: usize = MEMBERS_MAX;
+
+/// Largest payload of a stored record of a conversation, in bytes: an amendment of the largest message with all of its
+/// reactions.
+pub const RECORD_PAYLOAD_BYTES_MAX: usize = 96 * KIB;
 
 /// Bytes after which a page (`history`, catch-up) ends. Leaves room in one frame for its envelope.
 pub const PAGE_BYTES_MAX: usize = 48 * KIB;
@@ -129,10 +142,16 @@ const JSON_ESCAPE_BYTES: usize = 6;
 const _: () = {
     // A page and its envelope fit any frame.
     assert!(PAGE_BYTES_MAX + KIB <= FRAME_BYTES_MAX);
-    // The message that grows most in JSON, and the list of the largest group (two bytes for a quote in an
-    // id, 64 for the rest of an entry), fit what a client takes.
-    assert!(TEXT_BYTES_MAX * JSON_ESCAPE_BYTES + 16 * KIB <= EVENT_BYTES_MAX);
+    // The message that grows most in JSON, with all of its reactions (two bytes for a quote in an id or emoji, 27 for
+    // {"emoji":"","users":[""]}, and its comma), and the list of the largest group (64 for the rest of an entry), fit
+    // what a client takes.
+    let reactions = REACTIONS_MAX * (EMOJI_BYTES_MAX * 2 + ID_BYTES_MAX * 2 + 27);
+    assert!(TEXT_BYTES_MAX * JSON_ESCAPE_BYTES + reactions + 16 * KIB <= EVENT_BYTES_MAX);
     assert!(MENTIONS_MAX * (ID_BYTES_MAX * 2 + 3) + MEDIA_BYTES_MAX * 2 + KIB <= 16 * KIB);
+    // The largest amendment (8 bytes for an offset and a length, 16 for the two of a reaction) fits a record.
+    let reactions = REACTIONS_MAX * (EMOJI_BYTES_MAX + ID_BYTES_MAX + 16);
+    let mentions = MENTIONS_MAX * (ID_BYTES_MAX + 8);
+    assert!(TEXT_BYTES_MAX + MEDIA_BYTES_MAX + mentions + reactions + KIB <= RECORD_PAYLOAD_BYTES_MAX);
     assert!(MEMBERS_MAX * (ID_BYTES_MAX * 2 + 64) + KIB <= EVENT_BYTES_MAX);
     // The largest text plus all mentions and ids fits a binary frame, so `too_large` is about the text.
     assert!(TEXT_BYTES_MAX + MENTIONS_MAX * (ID_BYTES_MAX + 8) + 4 * KIB <= FRAME_BYTES_MAX);

@@ -14,7 +14,7 @@ use protocol::{
     event::ServerFrame,
     ids::Seq,
     json, limits,
-    record::{Body, MessageV1, Portable, RecordError, Stored, StoredBody, StoredItem},
+    record::{AmendmentKind, Body, FormV1, MessageV1, Portable, RecordError, Stored, StoredBody, StoredItem},
     session::Input,
     upgrade::Form,
 };
@@ -90,6 +90,8 @@ fn records_are_as_they_were_and_come_back() {
         assert_eq!(stored.portable.message_count, 17);
         assert_eq!(stored.portable.padded_bytes(), record.len());
         match stored.body {
+            StoredBody::Amendment(amendment) => assert_eq!(&*amendment.by, b"bob"),
+            StoredBody::Folded(form) => assert_eq!(&*form.sender, b"alice"),
             StoredBody::Message(message) => assert_eq!(&*message.sender, b"alice"),
             StoredBody::Membership(membership) => assert_eq!(membership.added.len(), 1),
             StoredBody::State(state) => assert_eq!(&*state.creator, b"alice"),
@@ -129,7 +131,9 @@ fn several_records_stand_in_one_binary_message() {
     let frames: Vec<_> = samples::frames()
         .into_iter()
         .map(|(_, frame)| frame)
-        .filter(|frame| matches!(frame, ServerFrame::Message(_) | ServerFrame::Member(_)))
+        .filter(|frame| {
+            matches!(frame, ServerFrame::Amended(_) | ServerFrame::Message(_) | ServerFrame::Member(_))
+        })
         .collect();
     frames.iter().for_each(|frame| frame.encode(Form::Binary, &mut bytes));
     let mut back = Vec::new();
@@ -211,9 +215,25 @@ fn the_largest_event_fits() {
         u64::MAX,
     );
     let stored = Stored::parse(&record).expect("what was written can be read");
+    let StoredBody::Message(message) = stored.body else { panic!("this is a message") };
     let event = json::render_json(&stored).len();
     assert!((limits::FRAME_BYTES_MAX..=limits::EVENT_BYTES_MAX).contains(&event), "{event}");
     assert!(record.len() <= limits::FRAME_BYTES_MAX);
+
+    // With as many reactions as there may be, each with an emoji of its own.
+    let form = FormV1::of_message(message, NOW).edited(&send.text, NOW);
+    let form = (0..limits::REACTIONS_MAX).fold(form, |form, number| {
+        let emoji = format!("{number:\"<width$}", width = limits::EMOJI_BYTES_MAX);
+        form.with_reaction(&sender, &emoji, true).expect("no more than there may be")
+    });
+    for target in [41, 43] {
+        let amendment = samples::amendment(AmendmentKind::Edit, target, form.clone());
+        let record = Body::Amendment(amendment).record(CONVERSATION, Seq(43), NOW, u64::MAX);
+        let stored = Stored::parse(&record).expect("what was written can be read");
+        let event = json::render_json(&stored).len();
+        assert!((limits::EVENT_BYTES_MAX / 2..=limits::EVENT_BYTES_MAX).contains(&event), "{event}");
+        assert!(stored.portable.payload_bytes as usize <= limits::RECORD_PAYLOAD_BYTES_MAX);
+    }
 }
 
 /// Stored beside messages for ever, so never changed.

@@ -9,6 +9,7 @@ use protocol::{
     command::{Command, Request},
     event::{CloseCode, ErrorCode},
     ids::{ConversationId, DeviceId, IdError, MessageId, RequestId, Seq, UnixMillis, UserId},
+    record::AmendmentKind,
     ws::Violation,
 };
 
@@ -94,6 +95,14 @@ fn codes_say_what_to_do() {
     {
         assert!(violation.close_code().is_sendable());
     }
+}
+
+#[test]
+fn amendments_have_numbers() {
+    use AmendmentKind::*;
+    let seen = [0, 1, 2, 3, 4, 5].map(AmendmentKind::from_number);
+    assert_eq!(seen, [None, Some(Edit), Some(Delete), Some(React), Some(Hidden), None]);
+    assert_eq!([Edit, Delete, React, Hidden].map(|kind| kind as u8), [1, 2, 3, 4]);
 }
 
 /// The binary form refuses by the same rules, with the id where there is one.

@@ -18,6 +18,9 @@ pub const KINDS: Kinds = Kinds {
     content: Schema::Message as u16,
 };
 
+/// Whatever a command may come to, a log takes.
+const _: () = assert!(protocol::limits::RECORD_PAYLOAD_BYTES_MAX <= storage_log::format::PAYLOAD_BYTES_MAX);
+
 /// One data-plane thread of this node, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ShardId(pub u16);

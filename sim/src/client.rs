@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::command::{
     Command, Connect, Create, HistoryPolicy, HistoryRange, Members, MessageKind, Request, Send, Target, Token,
 };
-use protocol::event::{CloseCode, ErrorReply, Gap, OkReply, PageItem, ServerFrame};
+use protocol::event::{CloseCode, ErrorReply, Gap, MessageEvent, OkReply, PageItem, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::session::{Input, Session, SessionLimits};
 use protocol::upgrade::{Form, UpgradePolicy};
@@ -396,10 +396,14 @@ impl Client {
             ServerFrame::Pong { cursor, .. } => self.cursor = cursor.or(self.cursor.take()),
             ServerFrame::Ok(ok) => self.handle_ok(&ok, oracle),
             ServerFrame::Error(error) => self.handle_error(&error, oracle, now, micros),
-            ServerFrame::Message(message) => {
-                let place = (message.conversation, message.seq.0);
-                oracle.delivered(place, message.message_id, Some(&message.text));
+            ServerFrame::Amended(event) => {
+                let place = (event.conversation, event.seq.0);
+                oracle.delivered(place, event.message_id, None);
                 self.receive(place, false);
+            }
+            ServerFrame::Message(message) => {
+                check_message(&message, oracle);
+                self.receive((message.conversation, message.seq.0), false);
             }
             ServerFrame::Member(event) => {
                 let place = (event.conversation, event.seq.0);
@@ -487,11 +491,19 @@ fn new_message_id(rng: &mut Rng, now: UnixMillis) -> MessageId {
 fn check_page(items: &[PageItem], oracle: &mut Oracle, now: UnixMillis) {
     let mut last = None;
     for item in items {
-        let (conversation, seq, message_id, text) = match item {
-            PageItem::Message(message) => {
-                (message.conversation, message.seq.0, message.message_id, Some(message.text.as_str()))
+        let (conversation, seq) = match item {
+            PageItem::Amended(event) => {
+                oracle.delivered((event.conversation, event.seq.0), event.message_id, None);
+                (event.conversation, event.seq.0)
             }
-            PageItem::Member(event) => (event.conversation, event.seq.0, event.message_id, None),
+            PageItem::Message(message) => {
+                check_message(message, oracle);
+                (message.conversation, message.seq.0)
+            }
+            PageItem::Member(event) => {
+                oracle.delivered((event.conversation, event.seq.0), event.message_id, None);
+                (event.conversation, event.seq.0)
+            }
             PageItem::Gap(gap) => {
                 assert!(last.is_none(), "only the front of a conversation goes");
                 oracle.told_gone(gap, now.0);
@@ -504,6 +516,15 @@ fn check_page(items: &[PageItem], oracle: &mut Oracle, now: UnixMillis) {
             "dense_order: a page of {conversation} skips to {seq}"
         );
         last = Some(seq);
-        oracle.delivered((conversation, seq), message_id, text);
+    }
+}
+
+/// The text is the stored one, unless it says that it was changed since.
+fn check_message(message: &MessageEvent, oracle: &mut Oracle) {
+    let place = (message.conversation, message.seq.0);
+    if message.deleted || message.edited_at.is_some() {
+        oracle.delivered_folded(place, message.message_id);
+    } else {
+        oracle.delivered(place, message.message_id, Some(&message.text));
     }
 }

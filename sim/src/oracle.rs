@@ -107,6 +107,16 @@ impl Oracle {
         self.received += 1;
     }
 
+    /// `acked_is_durable` of a message in its folded form: what it says now is not what was stored at its place.
+    pub(crate) fn delivered_folded(&mut self, place: (ConversationId, u64), message_id: MessageId) {
+        let truth = self.durable.get(&place);
+        let truth =
+            truth.unwrap_or_else(|| panic!("acked_is_durable: {place:?} was delivered and is not on disk"));
+        assert!(truth.text.is_some(), "only messages have a folded form");
+        assert_eq!(truth.message_id, message_id, "delivered under another name than stored");
+        self.received += 1;
+    }
+
     /// Holds the log, as a node reads it at the end, against all of this.
     pub(crate) fn check_log(&self, log: &BTreeMap<(ConversationId, u64), Truth>, now: u64) {
         for (place, truth) in &self.durable {
@@ -149,6 +159,14 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
     let user = |bytes: &[u8]| UserId::new(std::str::from_utf8(bytes).expect("UTF-8")).expect("a user");
     let at = portable.at.0;
     match Stored::with_checked_sum(portable, bytes).expect("a record").body {
+        StoredBody::Amendment(body) => Truth {
+            message_id: MessageId(body.message_id),
+            sender: user(&body.by),
+            text: None,
+            at,
+            added: Vec::new(),
+            removed: Vec::new(),
+        },
         StoredBody::Message(body) => Truth {
             message_id: MessageId(body.message_id),
             sender: user(&body.sender),
@@ -165,8 +183,8 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             added: body.added.iter().map(|member| user(&member.user)).collect(),
             removed: body.removed.iter().map(|name| user(&name.name)).collect(),
         },
-        StoredBody::State(_) | StoredBody::Unknown => {
-            panic!("a stream of messages holds messages and memberships")
+        StoredBody::Folded(_) | StoredBody::State(_) | StoredBody::Unknown => {
+            panic!("a stream of messages holds messages, amendments and memberships")
         }
     }
 }

@@ -198,9 +198,10 @@ fn fields(log: u16, record: &Record<'_>) -> Map<String, Value> {
 /// A payload as clients know it; nothing for one of an unknown schema.
 fn body(stored: &Stored<'_>) -> Map<String, Value> {
     let value = match stored.body {
-        StoredBody::Membership(_) | StoredBody::Message(_) => {
-            serde_json::from_slice(&render_json(stored)).unwrap_or(Value::Null)
-        }
+        StoredBody::Amendment(_)
+        | StoredBody::Folded(_)
+        | StoredBody::Membership(_)
+        | StoredBody::Message(_) => serde_json::from_slice(&render_json(stored)).unwrap_or(Value::Null),
         StoredBody::State(state) => state_body(state),
         StoredBody::Unknown => Value::Null,
     };

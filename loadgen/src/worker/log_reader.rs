@@ -101,6 +101,7 @@ async fn read_room(
         };
         let before = items.len();
         items.extend(messages.into_iter().filter_map(|item| match item {
+            PageItem::Amended(event) => Some((event.seq.0, event.message_id.to_string())),
             PageItem::Gap(_) => None,
             PageItem::Member(event) => Some((event.seq.0, event.message_id.to_string())),
             PageItem::Message(event) => Some((event.seq.0, event.message_id.to_string())),

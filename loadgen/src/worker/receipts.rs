@@ -1,8 +1,8 @@
-//! The receiving half of a user: every message, membership change, head and gap, held against what this
-//! reader has seen and against the text itself.
+//! The receiving half of a user: every message, amendment, membership change, head and gap, held against
+//! what this reader has seen and against the text itself.
 
 use protocol::{
-    event::{Gap, MemberEvent, MessageEvent},
+    event::{AmendedEvent, Gap, MemberEvent, MessageEvent},
     ids::{ConversationId, MessageId},
 };
 
@@ -28,6 +28,10 @@ struct Item {
 
 impl User {
     pub(super) fn handle_message(&mut self, desk: &mut Desk, event: &MessageEvent, now: Moment) {
+        if event.deleted || event.edited_at.is_some() {
+            self.handle_letterless(desk, event.conversation, event.seq.0, event.message_id, now);
+            return;
+        }
         let letter = Letter::read(&event.text).filter(|letter| is_sound(letter, event, desk));
         let Some(letter) = letter else {
             let (seq, conversation) = (event.seq, event.conversation);
@@ -46,6 +50,27 @@ impl User {
             desk.tally.delivery.record(latency, desk.outage.touches(letter.due, now));
             desk.tally.delivery_now.record(latency);
         }
+    }
+
+    pub(super) fn handle_amended(&mut self, desk: &mut Desk, event: &AmendedEvent, now: Moment) {
+        self.handle_letterless(desk, event.conversation, event.seq.0, event.message_id, now);
+    }
+
+    /// What takes a sequence and holds no letter that would name its room: an amendment, or a message whose text is
+    /// not the one that was sent.
+    fn handle_letterless(
+        &mut self,
+        desk: &mut Desk,
+        conversation: ConversationId,
+        seq: u64,
+        message_id: MessageId,
+        now: Moment,
+    ) {
+        let Some(room) = desk.rooms.room(conversation) else {
+            self.handle_stranger(desk, conversation);
+            return;
+        };
+        self.handle_item(desk, &Item { room, conversation, seq, message_id }, now);
     }
 
     pub(super) fn handle_member(&mut self, desk: &mut Desk, event: &MemberEvent, now: Moment) {

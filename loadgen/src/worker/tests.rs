@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use protocol::{
     command::{Command, MessageKind, Request, Target, Token},
-    event::{CloseCode, ErrorCode, ErrorReply, MessageEvent, OkReply, ServerFrame, Welcome, WireLimits},
+    event::{
+        AmendedEvent, AmendedForm, CloseCode, ErrorCode, ErrorReply, MessageEvent, OkReply, ServerFrame,
+        Welcome, WireLimits,
+    },
     ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis},
     session::Input,
     upgrade::Form,
@@ -151,6 +154,9 @@ impl Pair {
             media: None,
             reply_to: None,
             mentions: Vec::new(),
+            edited_at: None,
+            deleted: false,
+            reactions: Vec::new(),
         }
     }
 
@@ -287,6 +293,26 @@ fn receipts_in_order_are_counted_and_a_replay_starts_where_the_cursor_stands() {
     let counts = pair.desk.tally.counts;
     assert_eq!((counts.delivered, counts.replayed, counts.received), (3, 1, 4));
     assert_eq!(pair.violations(), []);
+}
+
+#[test]
+fn an_amendment_takes_its_sequence_and_a_folded_message_the_one_it_had() {
+    for form in [Forms::Json, Forms::Binary] {
+        let mut pair = Pair::online(form);
+        pair.receive(1, 1);
+        let MessageEvent { conversation, message_id, at, sender, .. } = pair.message(2, 2, ROOM);
+        let (seq, by, target, form) = (Seq(2), sender, Seq(1), AmendedForm::Hidden);
+        pair.feed(ServerFrame::Amended(AmendedEvent { conversation, seq, message_id, at, by, target, form }));
+        let message = pair.message(3, 3, ROOM);
+        let edited = MessageEvent { text: "x".to_owned(), edited_at: Some(at), ..message };
+        pair.feed(ServerFrame::Message(edited));
+        let message = pair.message(4, 4, ROOM);
+        pair.feed(ServerFrame::Message(MessageEvent { text: String::new(), deleted: true, ..message }));
+        pair.receive(5, 5);
+        assert_eq!((pair.desk.tally.counts.received, pair.violations()), (5, vec![]));
+        pair.feed(ServerFrame::Message(MessageEvent { deleted: true, ..pair.message(7, 7, ROOM) }));
+        assert_eq!(pair.violations(), [Kind::Hole]);
+    }
 }
 
 #[test]

@@ -364,6 +364,7 @@ impl User {
 
     fn handle_frame(&mut self, desk: &mut Desk, frame: ServerFrame, now: Moment) {
         match frame {
+            ServerFrame::Amended(event) => self.handle_amended(desk, &event, now),
             ServerFrame::CaughtUp { cursor, .. } => {
                 self.store(cursor);
                 self.enter_live(desk, now);

@@ -7,7 +7,7 @@ use super::{
         PageV1, PongV1, WelcomeV1,
     },
     read, read_header,
-    records::{member_record, message_record, read_records},
+    records::{amended_record, member_record, message_record, read_records},
     write,
 };
 use crate::{
@@ -22,10 +22,11 @@ use crate::{
 
 /// Appends `frame`.
 ///
-/// Messages and membership events become records here, without what only the store knows (their message
+/// Messages, amendments and membership events become records here, without what only the store knows (their message
 /// count and content hash are 0): for tests and simulators. A server sends the bytes it has stored.
 pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
     match frame {
+        ServerFrame::Amended(event) => out.extend_from_slice(&amended_record(event)),
         ServerFrame::CaughtUp { cursor, partial } => {
             let payload = CaughtUpV1 { cursor: bytes(cursor), partial: u8::from(*partial) };
             write(op::CAUGHT_UP, 0, &payload, out);
@@ -68,6 +69,7 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             let mut page = PageV1 { records: Vec::new(), gaps: Vec::new(), more: u8::from(*more) };
             for item in messages {
                 match item {
+                    PageItem::Amended(event) => page.records.extend_from_slice(&amended_record(event)),
                     PageItem::Gap(gap) => page.gaps.push(gap_payload(gap)),
                     PageItem::Member(event) => page.records.extend_from_slice(&member_record(event)),
                     PageItem::Message(event) => page.records.extend_from_slice(&message_record(event)),
@@ -161,6 +163,7 @@ pub fn decode_frames(bytes: &[u8], frames: &mut Vec<ServerFrame>) -> Result<(), 
     {
         for item in read_records(bytes)? {
             frames.push(match item {
+                PageItem::Amended(event) => ServerFrame::Amended(event),
                 PageItem::Gap(gap) => ServerFrame::Gap(gap),
                 PageItem::Member(event) => ServerFrame::Member(event),
                 PageItem::Message(event) => ServerFrame::Message(event),
@@ -277,6 +280,7 @@ fn read_page(id: RequestId, raw: PageV1) -> Result<ServerFrame, FrameFault> {
         messages.push(PageItem::Gap(read_gap(gap)?));
     }
     messages.sort_by_key(|item| match item {
+        PageItem::Amended(event) => event.seq,
         PageItem::Gap(gap) => gap.from,
         PageItem::Member(event) => event.seq,
         PageItem::Message(event) => event.seq,

@@ -6,10 +6,10 @@
 //!  | u16  | u8| u8 | u32   |  u32   |  u32  |
 //! ```
 //!
-//! All integers little-endian; `id` is 0 where there is none; `flags` is 0 in this version. Messages and
-//! membership events come as stored records (`crate::record`) instead, several in one WebSocket message
-//! if they fit, each padded to 16 bytes. The two are told apart by the record's magic and checksum, which
-//! are looked at first.
+//! All integers little-endian; `id` is 0 where there is none; `flags` is 0 in this version. Messages, their
+//! amendments and membership events come as stored records (`crate::record`) instead, several in one
+//! WebSocket message if they fit, each padded to 16 bytes. The two are told apart by the record's magic and
+//! checksum, which are looked at first.
 //!
 //! In payloads an empty list of bytes stands for an absent text, 0 for an absent number, 16 zero bytes
 //! for an absent id.

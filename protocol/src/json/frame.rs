@@ -5,17 +5,22 @@ use std::borrow::Cow;
 use super::{object::Object, request::write_roles};
 use crate::{
     command::{MessageKind, Role},
-    event::{ErrorReply, Gap, Head, MemberEvent, MessageEvent, OkReply, PageItem, ServerFrame, Welcome},
+    event::{
+        AmendedEvent, AmendedForm, ErrorReply, Gap, Head, MemberEvent, MessageEvent, OkReply, PageItem,
+        Reaction, ServerFrame, Welcome,
+    },
     ids::{RequestId, Seq, UserId},
     record::{
-        ArchivedMemberV1, ArchivedMembershipV1, ArchivedMessageV1, ArchivedNameV1, Portable, Stored,
-        StoredBody, StoredItem,
+        AmendmentKind, ArchivedAmendmentV1, ArchivedFormV1, ArchivedMemberV1, ArchivedMembershipV1,
+        ArchivedMessageV1, ArchivedNameV1, Portable, ReactionGroup, Stored, StoredBody, StoredItem,
+        reaction_groups,
     },
 };
 
 /// Appends `frame` as one JSON object.
 pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
     match frame {
+        ServerFrame::Amended(event) => write_amended(event, out),
         ServerFrame::CaughtUp { cursor, partial } => {
             let mut object = Object::op(out, "caught_up");
             object.text("cursor", cursor);
@@ -59,6 +64,7 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
         ServerFrame::Page { id, messages, more } => {
             let mut object = reply(out, "page", *id);
             object.list("messages", messages, |item, out| match item {
+                PageItem::Amended(event) => write_amended(event, out),
                 PageItem::Gap(gap) => write_gap(gap, out),
                 PageItem::Member(event) => write_member(event, out),
                 PageItem::Message(event) => write_message(event, out),
@@ -86,8 +92,8 @@ pub fn encode_page(id: RequestId, items: &[StoredItem<'_>], more: bool, out: &mu
     object.end();
 }
 
-/// One `message` or `member` event made from a record. A record that is neither becomes a `gap`, so
-/// that no sequence is skipped in silence.
+/// One `message`, `amended` or `member` event made from a record. A record that is none of them becomes a
+/// `gap`, so that no sequence is skipped in silence.
 pub fn render_json(stored: &Stored<'_>) -> Vec<u8> {
     // Names and envelope take about 256 bytes; the text is most of the payload.
     let mut out = Vec::with_capacity(stored.bytes().len() + 256);
@@ -98,6 +104,8 @@ pub fn render_json(stored: &Stored<'_>) -> Vec<u8> {
 /// Appends what [`render_json`] makes.
 pub fn write_json(stored: &Stored<'_>, out: &mut Vec<u8>) {
     match stored.body {
+        StoredBody::Amendment(body) => write_stored_amendment(&stored.portable, body, out),
+        StoredBody::Folded(form) => write_stored_form(&stored.portable, form, out),
         StoredBody::Membership(body) => write_stored_membership(&stored.portable, body, out),
         StoredBody::Message(body) => write_stored_message(&stored.portable, body, out),
         StoredBody::State(_) | StoredBody::Unknown => write_gap(&unknown_gap(&stored.portable), out),
@@ -127,6 +135,66 @@ fn write_stored_message(portable: &Portable, body: &ArchivedMessageV1, out: &mut
     if !body.mentions.is_empty() {
         write_names(&mut object, "mentions", body.mentions.iter());
     }
+    object.end();
+}
+
+/// A message that was amended. Of a deleted one nothing else is written, whatever the bytes say.
+fn write_stored_form(portable: &Portable, form: &ArchivedFormV1, out: &mut Vec<u8>) {
+    let is_deleted = form.deleted != 0;
+    let content = if is_deleted { Cow::Borrowed("") } else { text(&form.text) };
+    let mut object = Object::op(out, "message");
+    object
+        .uuid("conversation", &portable.conversation.0)
+        .number("seq", portable.seq.0)
+        .uuid("message_id", &form.message_id)
+        .text("sender", &text(&form.sender))
+        .text("kind", MessageKind::from_number(form.kind).unwrap_or(MessageKind::Text).name())
+        .text("text", &content)
+        .number("at", portable.at.0);
+    if is_deleted {
+        object.boolean("deleted", true);
+        return object.end();
+    }
+    if !form.media.is_empty() {
+        object.text("media", &text(&form.media));
+    }
+    object.number_if("reply_to", (form.reply_to != 0).then_some(form.reply_to.into()));
+    if !form.mentions.is_empty() {
+        write_names(&mut object, "mentions", form.mentions.iter());
+    }
+    object.number_if("edited_at", (form.edited_at != 0).then_some(form.edited_at.into()));
+    if !form.reactions.is_empty() {
+        object.list("reactions", reaction_groups(form), write_group);
+    }
+    object.end();
+}
+
+fn write_stored_amendment(portable: &Portable, body: &ArchivedAmendmentV1, out: &mut Vec<u8>) {
+    let mut object = Object::op(out, "amended");
+    object
+        .uuid("conversation", &portable.conversation.0)
+        .number("seq", portable.seq.0)
+        .uuid("message_id", &body.message_id)
+        .number("at", portable.at.0)
+        .text("by", &text(&body.by))
+        .number("target", body.target.into());
+    let form = &body.form;
+    if form.deleted != 0 {
+        object.boolean("deleted", true);
+    } else if body.change != AmendmentKind::Hidden as u8 {
+        object
+            .text("text", &text(&form.text))
+            .number_if("edited_at", (form.edited_at != 0).then_some(form.edited_at.into()))
+            .list("reactions", reaction_groups(form), write_group);
+    }
+    object.end();
+}
+
+fn write_group(group: ReactionGroup<'_>, out: &mut Vec<u8>) {
+    let mut object = Object::new(out);
+    object.text("emoji", &text(group.emoji)).list("users", group.users, |user, out| {
+        super::object::write_text(out, &text(user));
+    });
     object.end();
 }
 
@@ -228,7 +296,45 @@ fn write_message(event: &MessageEvent, out: &mut Vec<u8>) {
         .number("at", event.at.0)
         .text_if("media", event.media.as_deref())
         .number_if("reply_to", event.reply_to.map(|seq| seq.0))
-        .texts_if("mentions", event.mentions.iter().map(UserId::as_str));
+        .texts_if("mentions", event.mentions.iter().map(UserId::as_str))
+        .number_if("edited_at", event.edited_at.map(|at| at.0));
+    if event.deleted {
+        object.boolean("deleted", true);
+    }
+    if !event.reactions.is_empty() {
+        object.list("reactions", &event.reactions, write_reaction);
+    }
+    object.end();
+}
+
+fn write_amended(event: &AmendedEvent, out: &mut Vec<u8>) {
+    let mut object = Object::op(out, "amended");
+    object
+        .uuid("conversation", &event.conversation.0)
+        .number("seq", event.seq.0)
+        .uuid("message_id", &event.message_id.0)
+        .number("at", event.at.0)
+        .text("by", event.by.as_str())
+        .number("target", event.target.0);
+    match &event.form {
+        AmendedForm::Deleted => {
+            object.boolean("deleted", true);
+        }
+        AmendedForm::Hidden => {}
+        AmendedForm::Shown { text, edited_at, reactions } => {
+            object.text("text", text).number_if("edited_at", edited_at.map(|at| at.0)).list(
+                "reactions",
+                reactions,
+                write_reaction,
+            );
+        }
+    }
+    object.end();
+}
+
+fn write_reaction(reaction: &Reaction, out: &mut Vec<u8>) {
+    let mut object = Object::new(out);
+    object.text("emoji", &reaction.emoji).texts("users", reaction.users.iter().map(UserId::as_str));
     object.end();
 }
 

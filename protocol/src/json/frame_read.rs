@@ -8,8 +8,8 @@ use super::value::Parsed;
 use crate::{
     command::{MessageKind, Role},
     event::{
-        ErrorCode, ErrorReply, FrameFault, Gap, Head, MemberEntry, MemberEvent, MessageEvent, OkReply,
-        PageItem, ServerFrame, Welcome, WireLimits,
+        AmendedEvent, AmendedForm, ErrorCode, ErrorReply, FrameFault, Gap, Head, MemberEntry, MemberEvent,
+        MessageEvent, OkReply, PageItem, Reaction, ServerFrame, Welcome, WireLimits,
     },
     ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId},
 };
@@ -28,6 +28,8 @@ struct Raw<'a> {
     conversations: Option<Vec<RawHead>>,
     #[serde(borrow)]
     cursor: Option<Cow<'a, str>>,
+    deleted: bool,
+    edited_at: Option<u64>,
     features: Vec<String>,
     from: Option<u64>,
     heartbeat_ms: Option<u64>,
@@ -45,6 +47,7 @@ struct Raw<'a> {
     more: bool,
     now: Option<u64>,
     partial: bool,
+    reactions: Vec<RawReaction>,
     reason: String,
     reconnect_in_ms: Option<u64>,
     removed: Vec<Parsed<UserId>>,
@@ -56,10 +59,17 @@ struct Raw<'a> {
     seq: Option<u64>,
     session: Option<String>,
     store: Option<String>,
+    target: Option<u64>,
     text: Option<String>,
     title: Option<String>,
     to: Option<u64>,
     user: Option<Parsed<UserId>>,
+}
+
+#[derive(Deserialize)]
+struct RawReaction {
+    emoji: String,
+    users: Vec<Parsed<UserId>>,
 }
 
 #[derive(Deserialize)]
@@ -85,6 +95,7 @@ pub fn decode_frame(text: &str) -> Result<Option<ServerFrame>, FrameFault> {
     let raw: Raw<'_> = serde_json::from_str(text)
         .map_err(|_| FrameFault { reason: "the frame is not a JSON object of the protocol" })?;
     let frame = match &*raw.op {
+        "amended" => ServerFrame::Amended(read_amended(raw)?),
         "caught_up" => ServerFrame::CaughtUp { cursor: cursor(&raw)?, partial: raw.partial },
         "cursor" => ServerFrame::Cursor { cursor: cursor(&raw)? },
         "drain" => {
@@ -129,6 +140,29 @@ fn cursor(raw: &Raw<'_>) -> Result<String, FrameFault> {
 
 fn users(list: Vec<Parsed<UserId>>) -> Vec<UserId> {
     list.into_iter().map(|user| user.0).collect()
+}
+
+fn reactions(list: Vec<RawReaction>) -> Vec<Reaction> {
+    list.into_iter().map(|raw| Reaction { emoji: raw.emoji, users: users(raw.users) }).collect()
+}
+
+fn read_amended(raw: Raw<'_>) -> Result<AmendedEvent, FrameFault> {
+    Ok(AmendedEvent {
+        conversation: need(raw.conversation)?.0,
+        seq: Seq(need(raw.seq)?),
+        message_id: need(raw.message_id)?.0,
+        at: UnixMillis(need(raw.at)?),
+        by: need(raw.by)?.0,
+        target: Seq(need(raw.target)?),
+        form: match raw.text {
+            _ if raw.deleted => AmendedForm::Deleted,
+            None => AmendedForm::Hidden,
+            Some(text) => {
+                let (edited_at, reactions) = (raw.edited_at.map(UnixMillis), reactions(raw.reactions));
+                AmendedForm::Shown { text, edited_at, reactions }
+            }
+        },
+    })
 }
 
 fn read_error(raw: &Raw<'_>) -> Result<ErrorReply, FrameFault> {
@@ -189,6 +223,9 @@ fn read_message(raw: Raw<'_>) -> Result<MessageEvent, FrameFault> {
         media: raw.media,
         reply_to: raw.reply_to.map(Seq),
         mentions: users(raw.mentions),
+        edited_at: raw.edited_at.map(UnixMillis),
+        deleted: raw.deleted,
+        reactions: reactions(raw.reactions),
     })
 }
 
@@ -207,6 +244,7 @@ fn read_page(raw: Raw<'_>) -> Result<ServerFrame, FrameFault> {
     }
     let more = raw.more;
     let item = |raw: Raw<'_>| match &*raw.op {
+        "amended" => Ok(PageItem::Amended(read_amended(raw)?)),
         "gap" => Ok(PageItem::Gap(read_gap(&raw)?)),
         "member" => Ok(PageItem::Member(read_member(raw)?)),
         "message" => Ok(PageItem::Message(read_message(raw)?)),

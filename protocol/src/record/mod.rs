@@ -17,6 +17,7 @@
 //! Invariant: a [`Portable`] that was parsed had an intact header; a payload that passed
 //! [`Portable::check_payload`] is the one the header was made for.
 
+mod amendment;
 mod payload;
 mod stored;
 
@@ -24,9 +25,12 @@ use std::{fmt, ops::Range};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+pub use amendment::{Amendment, AmendmentKind, ReactionsFull};
+pub(crate) use amendment::{ReactionGroup, reaction_groups};
 pub use payload::{
-    ArchivedConversationStateV1, ArchivedMemberV1, ArchivedMembershipV1, ArchivedMessageV1, ArchivedNameV1,
-    Body, ConversationStateV1, MemberV1, MembershipV1, MessageV1, NameV1, Schema,
+    AmendmentV1, ArchivedAmendmentV1, ArchivedConversationStateV1, ArchivedFormV1, ArchivedMemberV1,
+    ArchivedMembershipV1, ArchivedMessageV1, ArchivedNameV1, ArchivedReactionV1, Body, ConversationStateV1,
+    FormV1, MemberV1, MembershipV1, MessageV1, NameV1, ReactionV1, Schema,
 };
 pub use stored::{Stored, StoredBody, StoredItem};
 

@@ -25,6 +25,8 @@ pub enum Schema {
     Membership = 2,
     /// [`ConversationStateV1`], in a stream of state.
     State = 3,
+    /// [`AmendmentV1`], in a stream of messages; at the sequence of its target, the target in its folded form.
+    Amendment = 4,
 }
 
 /// A message as it is stored.
@@ -64,6 +66,72 @@ impl MessageV1 {
             content_hash: send.content_hash(),
             ext: Vec::new(),
         }
+    }
+}
+
+/// An edit, a deletion or a reaction as it is stored; or, where its sequence is that of `target`, what is served in the
+/// target's place: then `form` counts and the rest says how it came about.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct AmendmentV1 {
+    /// The name of the command that made it.
+    pub message_id: [u8; 16],
+    /// The user id of who did it.
+    pub by: Vec<u8>,
+    /// An [`super::AmendmentKind`].
+    pub change: u8,
+    /// The sequence of the message that is amended.
+    pub target: u64,
+    /// See [`crate::command::Command::content_hash`].
+    pub content_hash: u64,
+    /// All of the target after this.
+    pub form: FormV1,
+    /// Tagged additions; unknown tags are kept.
+    pub ext: Vec<u8>,
+}
+
+/// All of a message after some amendments. When `deleted`, only message id, kind, sender and `at` are left: the rest is
+/// empty or 0.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct FormV1 {
+    /// The message's, as all up to `mentions` are.
+    pub message_id: [u8; 16],
+    /// A [`crate::command::MessageKind`].
+    pub kind: u8,
+    /// A user id.
+    pub sender: Vec<u8>,
+    /// UTF-8.
+    pub text: Vec<u8>,
+    /// UTF-8; empty for none.
+    pub media: Vec<u8>,
+    /// A sequence; 0 for none.
+    pub reply_to: u64,
+    /// User ids.
+    pub mentions: Vec<NameV1>,
+    /// When the message was stored.
+    pub at: u64,
+    /// When `text` was last changed; 0 for never.
+    pub edited_at: u64,
+    /// 1 when the message was taken back.
+    pub deleted: u8,
+    /// In the order in which they were made, each (emoji, user) at most once.
+    pub reactions: Vec<ReactionV1>,
+    /// The message's; unknown tags are kept.
+    pub ext: Vec<u8>,
+}
+
+/// One reaction of one user inside a stored list.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReactionV1 {
+    /// UTF-8.
+    pub emoji: Vec<u8>,
+    /// A user id.
+    pub user: Vec<u8>,
+}
+
+impl ReactionV1 {
+    /// The reaction of `user` with `emoji`.
+    pub fn new(user: &UserId, emoji: &str) -> Self {
+        Self { emoji: emoji.as_bytes().to_vec(), user: user.as_bytes().to_vec() }
     }
 }
 
@@ -144,6 +212,8 @@ impl NameV1 {
 /// A payload that is not yet bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
+    /// Schema 4.
+    Amendment(AmendmentV1),
     /// Schema 2.
     Membership(MembershipV1),
     /// Schema 1.
@@ -156,6 +226,7 @@ impl Body {
     /// The schema number of the payload.
     pub const fn schema(&self) -> Schema {
         match self {
+            Self::Amendment(_) => Schema::Amendment,
             Self::Membership(_) => Schema::Membership,
             Self::Message(_) => Schema::Message,
             Self::State(_) => Schema::State,
@@ -165,7 +236,7 @@ impl Body {
     /// The kind of stream it belongs into.
     pub const fn stream_kind(&self) -> StreamKind {
         match self {
-            Self::Membership(_) | Self::Message(_) => StreamKind::Messages,
+            Self::Amendment(_) | Self::Membership(_) | Self::Message(_) => StreamKind::Messages,
             Self::State(_) => StreamKind::State,
         }
     }
@@ -173,6 +244,7 @@ impl Body {
     /// The payload's bytes: a function of the value alone.
     pub fn payload(&self) -> Vec<u8> {
         let bytes = match self {
+            Self::Amendment(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::Membership(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::Message(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::State(body) => rkyv::to_bytes::<rancor::Error>(body),
@@ -214,6 +286,9 @@ const _: () = {
     assert!(size_of::<ArchivedNameV1>() == 8 && align_of::<ArchivedNameV1>() == 1);
     assert!(size_of::<ArchivedMemberV1>() == 17 && align_of::<ArchivedMemberV1>() == 1);
     assert!(size_of::<ArchivedMessageV1>() == 73 && align_of::<ArchivedMessageV1>() == 1);
+    assert!(size_of::<ArchivedReactionV1>() == 16 && align_of::<ArchivedReactionV1>() == 1);
+    assert!(size_of::<ArchivedFormV1>() == 90 && align_of::<ArchivedFormV1>() == 1);
+    assert!(size_of::<ArchivedAmendmentV1>() == 139 && align_of::<ArchivedAmendmentV1>() == 1);
     assert!(size_of::<ArchivedMembershipV1>() == 74 && align_of::<ArchivedMembershipV1>() == 1);
     assert!(size_of::<ArchivedConversationStateV1>() == 34 && align_of::<ArchivedConversationStateV1>() == 1);
 };

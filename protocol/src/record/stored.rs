@@ -9,8 +9,8 @@
 use rkyv::rancor::Failure;
 
 use super::{
-    ArchivedConversationStateV1, ArchivedMembershipV1, ArchivedMessageV1, PORTABLE_BYTES, Portable,
-    RecordError, Schema, StreamKind,
+    ArchivedAmendmentV1, ArchivedConversationStateV1, ArchivedFormV1, ArchivedMembershipV1,
+    ArchivedMessageV1, PORTABLE_BYTES, Portable, RecordError, Schema, StreamKind,
 };
 use crate::event::Gap;
 
@@ -27,6 +27,11 @@ pub struct Stored<'a> {
 /// A payload, read in place.
 #[derive(Clone, Copy)]
 pub enum StoredBody<'a> {
+    /// Schema 4 in a stream of messages, at a sequence of its own: an edit, a deletion or a reaction.
+    Amendment(&'a ArchivedAmendmentV1),
+    /// Schema 4 in a stream of messages, at the sequence of its target: that message as it is now. Served, never
+    /// in a log.
+    Folded(&'a ArchivedFormV1),
     /// Schema 2 in a stream of messages.
     Membership(&'a ArchivedMembershipV1),
     /// Schema 1 in a stream of messages.
@@ -68,6 +73,15 @@ impl<'a> Stored<'a> {
         let known = |schema: Schema| portable.schema == schema as u16;
         let body = match portable.kind {
             StreamKind::Messages if known(Schema::Message) => StoredBody::Message(access_message(payload)?),
+            StreamKind::Messages if known(Schema::Amendment) => {
+                let body = rkyv::access::<ArchivedAmendmentV1, Failure>(payload);
+                let body = body.map_err(|_| RecordError::Damaged)?;
+                if body.target == portable.seq.0 {
+                    StoredBody::Folded(&body.form)
+                } else {
+                    StoredBody::Amendment(body)
+                }
+            }
             StreamKind::Messages if known(Schema::Membership) => {
                 let body = rkyv::access::<ArchivedMembershipV1, Failure>(payload);
                 StoredBody::Membership(body.map_err(|_| RecordError::Damaged)?)

@@ -7,11 +7,14 @@ use protocol::{
         Target, Token,
     },
     event::{
-        ErrorCode, ErrorReply, Gap, Head, MemberEntry, MemberEvent, MessageEvent, OkReply, PageItem,
-        ServerFrame, Welcome, WireLimits,
+        AmendedEvent, AmendedForm, ErrorCode, ErrorReply, Gap, Head, MemberEntry, MemberEvent, MessageEvent,
+        OkReply, PageItem, Reaction, ServerFrame, Welcome, WireLimits,
     },
     ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId},
-    record::{Body, ConversationStateV1, MemberV1, MembershipV1, MessageV1, NameV1},
+    record::{
+        AmendmentKind, AmendmentV1, Body, ConversationStateV1, FormV1, MemberV1, MembershipV1, MessageV1,
+        NameV1, ReactionV1,
+    },
 };
 
 pub(crate) const NOW: UnixMillis = UnixMillis(1_790_000_000_123);
@@ -126,7 +129,53 @@ pub(crate) fn message_event() -> MessageEvent {
         media: Some("media/plan.pdf".to_owned()),
         reply_to: Some(Seq(40)),
         mentions: vec![user("bob")],
+        edited_at: None,
+        deleted: false,
+        reactions: Vec::new(),
     }
+}
+
+/// A heart and the selector that makes it red: two characters, six bytes.
+pub(crate) const HEART: &str = "\u{2764}\u{fe0f}";
+
+/// Two of one emoji around one of another.
+fn reactions() -> Vec<Reaction> {
+    vec![
+        Reaction { emoji: HEART.to_owned(), users: vec![user("bob"), user("žofie")] },
+        Reaction { emoji: "\"\\".to_owned(), users: vec![user("bob")] },
+    ]
+}
+
+fn folded_event() -> MessageEvent {
+    MessageEvent { edited_at: Some(UnixMillis(NOW.0 + 60_000)), reactions: reactions(), ..message_event() }
+}
+
+fn deleted_event() -> MessageEvent {
+    MessageEvent {
+        text: String::new(),
+        media: None,
+        reply_to: None,
+        mentions: Vec::new(),
+        deleted: true,
+        ..message_event()
+    }
+}
+
+fn amended_event(form: AmendedForm) -> AmendedEvent {
+    AmendedEvent {
+        conversation: CONVERSATION,
+        seq: Seq(44),
+        message_id: message_id(),
+        at: NOW,
+        by: user("bob"),
+        target: Seq(42),
+        form,
+    }
+}
+
+fn shown() -> AmendedForm {
+    let edited_at = Some(UnixMillis(NOW.0 + 60_000));
+    AmendedForm::Shown { text: "the \"plan\"".to_owned(), edited_at, reactions: reactions() }
 }
 
 pub(crate) fn member_event() -> MemberEvent {
@@ -166,7 +215,13 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
     let plain = MessageEvent { media: None, reply_to: None, mentions: Vec::new(), ..message_event() };
     let quiet = MemberEvent { added: vec![], removed: vec![], roles: vec![], ..member_event() };
     let head = Head { conversation: CONVERSATION, from: Some(Seq(5)), head: Seq(9), read: Seq(4), unread: 5 };
+    let bare = AmendedForm::Shown { text: String::new(), edited_at: None, reactions: Vec::new() };
+    let amended = |form| ServerFrame::Amended(amended_event(form));
     vec![
+        ("amended", amended(shown())),
+        ("amended_bare", amended(bare)),
+        ("amended_deleted", amended(AmendedForm::Deleted)),
+        ("amended_hidden", amended(AmendedForm::Hidden)),
         ("caught_up", ServerFrame::CaughtUp { cursor: cursor(), partial: false }),
         ("caught_up_partial", ServerFrame::CaughtUp { cursor: cursor(), partial: true }),
         ("cursor", ServerFrame::Cursor { cursor: cursor() }),
@@ -179,6 +234,8 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
         ("member_title", ServerFrame::Member(quiet)),
         ("members_page", ServerFrame::MembersPage { id, members: entries() }),
         ("message", ServerFrame::Message(plain)),
+        ("message_deleted", ServerFrame::Message(deleted_event())),
+        ("message_folded", ServerFrame::Message(folded_event())),
         ("message_full", ServerFrame::Message(message_event())),
         (
             "ok",
@@ -192,6 +249,7 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
         ),
         ("ok_bare", ServerFrame::Ok(ok)),
         ("page", ServerFrame::Page { id, messages: items(), more: true }),
+        ("page_amended", ServerFrame::Page { id, messages: amended_items(), more: true }),
         ("page_empty", ServerFrame::Page { id, messages: Vec::new(), more: false }),
         ("pong", ServerFrame::Pong { id, now: NOW, cursor: Some(cursor()) }),
         ("pong_bare", ServerFrame::Pong { id, now: NOW, cursor: None }),
@@ -223,6 +281,48 @@ fn items() -> Vec<PageItem> {
     vec![PageItem::Gap(gap()), PageItem::Message(message_event()), PageItem::Member(member_event())]
 }
 
+fn amended_items() -> Vec<PageItem> {
+    vec![
+        PageItem::Message(MessageEvent { seq: Seq(41), ..deleted_event() }),
+        PageItem::Message(folded_event()),
+        PageItem::Member(member_event()),
+        PageItem::Amended(amended_event(AmendedForm::Deleted)),
+        PageItem::Amended(AmendedEvent { seq: Seq(45), ..amended_event(shown()) }),
+    ]
+}
+
+/// An image of alice with everything a message may have, edited and reacted to.
+pub(crate) fn form() -> FormV1 {
+    let send = send_full();
+    let heart = |name: &str| ReactionV1::new(&user(name), HEART);
+    FormV1 {
+        message_id: message_id().0,
+        kind: send.kind as u8,
+        sender: b"alice".to_vec(),
+        text: b"hello \"world\"\n".to_vec(),
+        media: b"media/0190f5c2".to_vec(),
+        reply_to: 40,
+        mentions: send.mentions.iter().map(NameV1::new).collect(),
+        at: NOW.0,
+        edited_at: NOW.0 + 60_000,
+        deleted: 0,
+        reactions: vec![heart("bob"), ReactionV1::new(&user("bob"), "\"\\"), heart("žofie")],
+        ext: vec![1, 0, 2, 3],
+    }
+}
+
+pub(crate) fn amendment(change: AmendmentKind, target: u64, form: FormV1) -> AmendmentV1 {
+    AmendmentV1 {
+        message_id: message_id().0,
+        by: b"bob".to_vec(),
+        change: change as u8,
+        target,
+        content_hash: 0x0123_4567_89AB_CDEF,
+        form,
+        ext: Vec::new(),
+    }
+}
+
 pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
     let message = MessageV1::from_send(&send_full(), &user("alice"), message_id());
     let membership = MembershipV1 {
@@ -249,5 +349,11 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("message", Body::Message(message)),
         ("membership", Body::Membership(membership)),
         ("state", Body::State(state)),
+        // These are written at sequence 43: what amends that is what is served in its place.
+        ("amendment", Body::Amendment(amendment(AmendmentKind::React, 41, form()))),
+        ("amendment_deleted", Body::Amendment(amendment(AmendmentKind::Delete, 41, form().deleted()))),
+        ("amendment_hidden", Body::Amendment(amendment(AmendmentKind::Hidden, 41, FormV1::default()))),
+        ("folded", Body::Amendment(amendment(AmendmentKind::Edit, 43, form()))),
+        ("folded_deleted", Body::Amendment(amendment(AmendmentKind::Delete, 43, form().deleted()))),
     ]
 }

@@ -214,13 +214,17 @@ fn place(fingerprint: u32, slots: usize) -> usize {
 pub(crate) fn command_of(bytes: &[u8]) -> Option<(Vec<u8>, [u8; 16], u64)> {
     let portable = Portable::parse(bytes).ok()?;
     match Stored::with_checked_sum(portable, bytes).ok()?.body {
+        StoredBody::Amendment(body) => {
+            Some((body.by.to_vec(), body.message_id, body.content_hash.to_native()))
+        }
         StoredBody::Message(body) => {
             Some((body.sender.to_vec(), body.message_id, body.content_hash.to_native()))
         }
         StoredBody::Membership(body) => {
             Some((body.by.to_vec(), body.message_id, body.content_hash.to_native()))
         }
-        StoredBody::State(_) | StoredBody::Unknown => None,
+        // A folded message is made to be served: no command stored it.
+        StoredBody::Folded(_) | StoredBody::State(_) | StoredBody::Unknown => None,
     }
 }
 
