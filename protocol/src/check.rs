@@ -7,7 +7,7 @@
 use std::{borrow::Cow, collections::HashSet};
 
 use crate::{
-    command::{Command, Connect, Create, HistoryRange, Members, MessageKind, Request, Send},
+    command::{Command, Connect, Create, Edit, HistoryRange, Members, MessageKind, React, Request, Send},
     event::{ErrorCode, Refusal},
     ids::{MessageId, RequestId, Seq, UserId},
     limits,
@@ -86,11 +86,17 @@ pub(crate) fn request(request: &Request) -> Result<(), Fault> {
         Command::Ack { cursor } => check_cursor(cursor),
         Command::Connect(connect) => check_connect(connect),
         Command::Create(create) => check_create(create),
+        Command::Delete { seq, message_id, .. } => {
+            check_seq("seq", *seq, 1)?;
+            check_message_id(*message_id)
+        }
+        Command::Edit(edit) => check_edit(edit),
         Command::History { range, limit, .. } => check_history(*range, *limit),
         Command::Leave { message_id, .. } => check_message_id(*message_id),
         Command::ListMembers { .. } | Command::Refresh { .. } => Ok(()),
         Command::Members(members) => check_members(members),
         Command::Ping { cursor } => cursor.as_deref().map_or(Ok(()), check_cursor),
+        Command::React(react) => check_react(react),
         Command::Send(send) => check_send(send),
         Command::Title { title, message_id, .. } => {
             check_title(title)?;
@@ -140,6 +146,21 @@ fn check_send(send: &Send) -> Result<(), Fault> {
         return Err(Fault::too_large("mentions"));
     }
     check_message_id(send.message_id)
+}
+
+/// An empty text is for whoever knows the message's kind to judge.
+fn check_edit(edit: &Edit) -> Result<(), Fault> {
+    check_seq("seq", edit.seq, 1)?;
+    if edit.text.len() > limits::TEXT_BYTES_MAX {
+        return Err(Fault::too_large("text"));
+    }
+    check_message_id(edit.message_id)
+}
+
+fn check_react(react: &React) -> Result<(), Fault> {
+    check_seq("seq", react.seq, 1)?;
+    check_line("emoji", &react.emoji, limits::EMOJI_BYTES_MAX)?;
+    check_message_id(react.message_id)
 }
 
 fn check_create(create: &Create) -> Result<(), Fault> {

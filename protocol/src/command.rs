@@ -32,6 +32,17 @@ pub enum Command {
     Connect(Connect),
     /// Makes a group; its creator becomes the owner.
     Create(Create),
+    /// Takes a message back: its content is not served any more.
+    Delete {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// The message, from 1.
+        seq: Seq,
+        /// Makes the command happen once.
+        message_id: Option<MessageId>,
+    },
+    /// Gives a message another text.
+    Edit(Edit),
     /// One page of a conversation.
     History {
         /// Which conversation.
@@ -60,6 +71,8 @@ pub enum Command {
         /// As in [`Command::Ack`].
         cursor: Option<String>,
     },
+    /// Adds a reaction to a message, or takes it back.
+    React(React),
     /// Replaces the token of a live session.
     Refresh {
         /// The new token, of the same user.
@@ -85,10 +98,13 @@ impl Command {
             Self::Ack { .. } => "ack",
             Self::Connect(_) => "connect",
             Self::Create(_) => "create",
+            Self::Delete { .. } => "delete",
+            Self::Edit(_) => "edit",
             Self::History { .. } => "history",
             Self::Leave { .. } => "leave",
             Self::ListMembers { .. } | Self::Members(_) => "members",
             Self::Ping { .. } => "ping",
+            Self::React(_) => "react",
             Self::Refresh { .. } => "refresh",
             Self::Send(_) => "send",
             Self::Title { .. } => "title",
@@ -99,8 +115,12 @@ impl Command {
     pub const fn message_id(&self) -> Option<MessageId> {
         match self {
             Self::Create(create) => create.message_id,
-            Self::Leave { message_id, .. } | Self::Title { message_id, .. } => *message_id,
+            Self::Delete { message_id, .. }
+            | Self::Leave { message_id, .. }
+            | Self::Title { message_id, .. } => *message_id,
+            Self::Edit(edit) => edit.message_id,
             Self::Members(members) => members.message_id,
+            Self::React(react) => react.message_id,
             Self::Send(send) => send.message_id,
             Self::Ack { .. }
             | Self::Connect(_)
@@ -112,13 +132,16 @@ impl Command {
     }
 
     /// XXH3-64 of the client's own fields, by which a repetition is told from a different command under
-    /// the same message id. Stored, so it never changes. The message id and the target (which may name
-    /// one conversation in two ways) do not take part. 0 for commands that store nothing.
+    /// the same message id. Stored, so it never changes. The message id and the conversation (which may be
+    /// named in two ways) do not take part. 0 for commands that store nothing.
     pub fn content_hash(&self) -> u64 {
         match self {
             Self::Create(create) => create.content_hash(),
+            Self::Delete { seq, .. } => ContentHash::new("delete").number(seq.0).finish(),
+            Self::Edit(edit) => edit.content_hash(),
             Self::Leave { .. } => ContentHash::new("leave").finish(),
             Self::Members(members) => members.content_hash(),
+            Self::React(react) => react.content_hash(),
             Self::Send(send) => send.content_hash(),
             Self::Title { title, .. } => ContentHash::new("title").bytes(title.as_bytes()).finish(),
             Self::Ack { .. }
@@ -195,6 +218,51 @@ impl Create {
     pub fn content_hash(&self) -> u64 {
         let mut hash = ContentHash::new("create");
         hash.bytes(self.title.as_bytes()).number(u64::from(self.history as u8)).users(&self.members);
+        hash.finish()
+    }
+}
+
+/// The fields of `edit`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// Which conversation.
+    pub conversation: ConversationId,
+    /// The message, from 1.
+    pub seq: Seq,
+    /// The new text, at most 16 KiB. Whether it may be empty is the message's kind to say, as in [`Send`]:
+    /// see [`crate::record::FormV1::takes_text`].
+    pub text: String,
+    /// Makes the command happen once.
+    pub message_id: Option<MessageId>,
+}
+
+impl Edit {
+    /// See [`Command::content_hash`].
+    pub fn content_hash(&self) -> u64 {
+        ContentHash::new("edit").number(self.seq.0).bytes(self.text.as_bytes()).finish()
+    }
+}
+
+/// The fields of `react`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct React {
+    /// Which conversation.
+    pub conversation: ConversationId,
+    /// The message, from 1.
+    pub seq: Seq,
+    /// 1..=64 bytes without control characters, compared as they are.
+    pub emoji: String,
+    /// Whether the sender's reaction with this emoji is there afterwards.
+    pub on: bool,
+    /// Makes the command happen once.
+    pub message_id: Option<MessageId>,
+}
+
+impl React {
+    /// See [`Command::content_hash`].
+    pub fn content_hash(&self) -> u64 {
+        let mut hash = ContentHash::new("react");
+        hash.number(self.seq.0).bytes(self.emoji.as_bytes()).number(u64::from(self.on));
         hash.finish()
     }
 }

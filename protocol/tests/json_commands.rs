@@ -36,6 +36,12 @@ fn taken() {
         (r#"{"op":"members","id":1,"conversation":"$C","list":true}"#, "members"),
         (r#"{"op":"members","id":1,"conversation":"$C","roles":{"bob":"admin"}}"#, "members"),
         (r#"{"op":"connect","id":1,"device":"d","positions":[]}"#, "connect"),
+        (r#"{"op":"edit","id":1,"conversation":"$C","seq":1,"text":"x"}"#, "edit"),
+        // A caption may go, a text may not: whoever knows the message knows which it is.
+        (r#"{"op":"edit","id":1,"conversation":"$C","seq":1,"text":""}"#, "edit"),
+        (r#"{"op":"delete","id":1,"conversation":"$C","seq":1,"message_id":"$V7"}"#, "delete"),
+        (r#"{"op":"react","id":1,"conversation":"$C","seq":1,"emoji":"x","on":true}"#, "react"),
+        (r#"{"on":false,"emoji":"\u2764\ufe0f","seq":1,"conversation":"$C","id":1,"op":"react"}"#, "react"),
     ] {
         check(input, &format!("ok {op}"));
     }
@@ -59,9 +65,6 @@ fn not_a_command() {
 #[test]
 fn operations_of_other_versions() {
     let unknown = "5 unknown_op `op` is not one this server knows";
-    check(r#"{"op":"edit","id":5,"conversation":"$C","seq":1,"text":"x"}"#, unknown);
-    check(r#"{"op":"delete","id":5,"conversation":"$C","seq":1}"#, unknown);
-    check(r#"{"op":"react","id":5,"conversation":"$C","seq":1,"emoji":"x","on":true}"#, unknown);
     check(r#"{"op":"read","id":5,"conversation":"$C","seq":1}"#, unknown);
     check(r#"{"op":"conversations","id":5,"after":"opaque","limit":10}"#, unknown);
     check(r#"{"op":"view","id":5,"conversation":"$C"}"#, unknown);
@@ -170,6 +173,40 @@ fn values_out_of_range() {
         &format!(r#"{{"op":"create","id":1,"title":"t","history":"all","members":[{}]}}"#, many.join(",")),
         "1 too_large `members` is too long",
     );
+}
+
+#[test]
+fn amendments_out_of_range() {
+    let edit = |rest: &str| format!(r#"{{"op":"edit","id":1,"conversation":"$C",{rest}}}"#);
+    check(&edit(r#""seq":1"#), "1 bad_field `text` is missing");
+    check(&edit(r#""text":"x""#), "1 bad_field `seq` is missing");
+    check(&edit(r#""seq":0,"text":"x""#), "1 bad_field `seq` is out of range");
+    check(&edit(r#""seq":9007199254740992,"text":"x""#), "1 bad_field `seq` is out of range");
+    check(&edit(r#""seq":"1","text":"x""#), "1 bad_field `seq` has the wrong type or form");
+    check(&edit(r#""seq":1,"text":"x","kind":"text""#), "1 bad_field `kind` does not belong to this op");
+    check(
+        &edit(r#""seq":1,"text":"x","message_id":"$C""#),
+        "1 bad_field `message_id` is not a UUID of version 7",
+    );
+    let long = "x".repeat(limits::TEXT_BYTES_MAX + 1);
+    check(&edit(&format!(r#""seq":1,"text":"{long}""#)), "1 too_large `text` is too long");
+    check(&edit(&format!(r#""seq":1,"text":"{}""#, &long[1..])), "ok edit");
+
+    let delete = |rest: &str| format!(r#"{{"op":"delete","id":1,"conversation":"$C"{rest}}}"#);
+    check(&delete(""), "1 bad_field `seq` is missing");
+    check(&delete(r#","seq":0"#), "1 bad_field `seq` is out of range");
+    check(&delete(r#","seq":1,"text":"x""#), "1 bad_field `text` does not belong to this op");
+    check(r#"{"op":"delete","id":1,"seq":1}"#, "1 bad_field `conversation` is missing");
+
+    let react = |rest: &str| format!(r#"{{"op":"react","id":1,"conversation":"$C","seq":1,{rest}}}"#);
+    check(&react(r#""on":true"#), "1 bad_field `emoji` is missing");
+    check(&react(r#""emoji":"x""#), "1 bad_field `on` is missing");
+    check(&react(r#""emoji":"x","on":1"#), "1 bad_field `on` has the wrong type or form");
+    check(&react(r#""emoji":"","on":true"#), "1 bad_field `emoji` is empty");
+    check(&react(r#""emoji":"\n","on":true"#), "1 bad_field `emoji` contains a control character");
+    let long = "x".repeat(limits::EMOJI_BYTES_MAX + 1);
+    check(&react(&format!(r#""emoji":"{long}","on":true"#)), "1 too_large `emoji` is too long");
+    check(&react(&format!(r#""emoji":"{}","on":false"#, &long[1..])), "ok react");
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod samples;
 
 use protocol::{
     binary,
-    command::{Command, Request},
+    command::{Command, Edit, React, Request},
     event::{CloseCode, ErrorCode},
     ids::{ConversationId, DeviceId, IdError, MessageId, RequestId, Seq, UnixMillis, UserId},
     record::AmendmentKind,
@@ -150,4 +150,27 @@ fn binary_commands_are_judged_alike() {
     check(&send(|send| send.reply_to = Some(Seq(u64::MAX))), "5 bad_field `reply_to` is out of range");
     let other = "5 bad_field `message_id` is not a UUID of version 7";
     check(&send(|send| send.message_id = Some(MessageId([1; 16]))), other);
+    amendments_are_judged_alike(check, encode);
+}
+
+fn amendments_are_judged_alike(check: fn(&[u8], &str), encode: impl Fn(u64, Command) -> Vec<u8>) {
+    let (conversation, seq) = (samples::CONVERSATION, Seq(1));
+    let delete = |seq| Command::Delete { conversation, seq: Seq(seq), message_id: None };
+    check(&encode(5, delete(0)), "5 bad_field `seq` is out of range");
+    check(&encode(5, delete(u64::MAX)), "5 bad_field `seq` is out of range");
+    let edit = Edit { conversation, seq, text: "x".repeat(16_385), message_id: None };
+    check(&encode(5, Command::Edit(edit.clone())), "5 too_large `text` is too long");
+    let nowhere = Edit { conversation: ConversationId([0; 16]), text: String::new(), ..edit };
+    check(&encode(5, Command::Edit(nowhere)), "5 bad_field `conversation` is missing");
+    let react =
+        |emoji: &str| React { conversation, seq, emoji: emoji.to_owned(), on: true, message_id: None };
+    let react = |emoji: &str| encode(5, Command::React(react(emoji)));
+    check(&react(""), "5 bad_field `emoji` is empty");
+    check(&react("\u{9f}"), "5 bad_field `emoji` contains a control character");
+    check(&react(&"x".repeat(65)), "5 too_large `emoji` is too long");
+    // `on` stands before the message id, at the end.
+    let mut neither = react("x");
+    let on = neither.len() - 17;
+    neither[on] = 2;
+    check(&neither, "5 bad_field `on` has the wrong type or form");
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::command::{Create, HistoryRange, Members, Send};
+use protocol::command::{Create, Edit, HistoryRange, Members, React, Send};
 use protocol::event::ErrorCode;
 use protocol::ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use storage_log::StreamId;
@@ -69,10 +69,19 @@ pub struct Store {
 pub enum Change {
     /// Makes a group.
     Create(Create),
+    /// Takes a message back.
+    Delete {
+        /// The message.
+        target: Seq,
+    },
+    /// Gives a message another text.
+    Edit(Edit),
     /// The sender leaves.
     Leave,
     /// Members and roles.
     Members(Members),
+    /// A reaction to a message, added or taken back.
+    React(React),
     /// A message; `peer` is set when it was addressed to a user, so that the conversation can be made.
     Send {
         /// The message.

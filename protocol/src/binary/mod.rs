@@ -64,6 +64,9 @@ mod op {
     pub(super) const LIST_MEMBERS: u8 = 9;
     pub(super) const TITLE: u8 = 10;
     pub(super) const LEAVE: u8 = 11;
+    pub(super) const EDIT: u8 = 12;
+    pub(super) const DELETE: u8 = 13;
+    pub(super) const REACT: u8 = 14;
 
     pub(super) const WELCOME: u8 = 128;
     pub(super) const OK: u8 = 129;

@@ -103,6 +103,34 @@ pub(super) struct LeaveV1 {
     pub(super) message_id: [u8; 16],
 }
 
+/// `edit`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct EditV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) seq: u64,
+    pub(super) text: Vec<u8>,
+    pub(super) message_id: [u8; 16],
+}
+
+/// `delete`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct DeleteV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) seq: u64,
+    pub(super) message_id: [u8; 16],
+}
+
+/// `react`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ReactV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) seq: u64,
+    pub(super) emoji: Vec<u8>,
+    /// 0 or 1.
+    pub(super) on: u8,
+    pub(super) message_id: [u8; 16],
+}
+
 /// `welcome`
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct WelcomeV1 {
@@ -218,6 +246,8 @@ const _: () = {
     assert!(size_of::<ArchivedMembersV1>() == 56 && size_of::<ArchivedRoleV1>() == 9);
     assert!(size_of::<ArchivedListMembersV1>() == 16 && size_of::<ArchivedLeaveV1>() == 32);
     assert!(size_of::<ArchivedTitleV1>() == 40);
+    assert!(size_of::<ArchivedEditV1>() == 48 && size_of::<ArchivedDeleteV1>() == 40);
+    assert!(size_of::<ArchivedReactV1>() == 49);
     assert!(size_of::<ArchivedWelcomeV1>() == 93 && size_of::<ArchivedLimitsV1>() == 36);
     assert!(size_of::<ArchivedOkV1>() == 48 && size_of::<ArchivedErrorV1>() == 18);
     assert!(size_of::<ArchivedPongV1>() == 16 && size_of::<ArchivedPageV1>() == 17);

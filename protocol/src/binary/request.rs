@@ -3,16 +3,16 @@
 use super::{
     HeaderError, op,
     payload::{
-        ConnectV1, CreateV1, CursorV1, HistoryV1, LeaveV1, ListMembersV1, MembersV1, PositionV1, RefreshV1,
-        RoleV1, SendV1, TitleV1,
+        ConnectV1, CreateV1, CursorV1, DeleteV1, EditV1, HistoryV1, LeaveV1, ListMembersV1, MembersV1,
+        PositionV1, ReactV1, RefreshV1, RoleV1, SendV1, TitleV1,
     },
     read, read_header, write,
 };
 use crate::{
     check::{self, Fault},
     command::{
-        Command, Connect, Create, HistoryPolicy, HistoryRange, Members, MessageKind, Request, Role, Send,
-        Target, Token,
+        Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, React, Request,
+        Role, Send, Target, Token,
     },
     event::Refusal,
     ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UserId},
@@ -50,6 +50,12 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
         }
         op::CONNECT => read_connect(shape(read(payload))?),
         op::CREATE => read_create(shape(read(payload))?),
+        op::DELETE => {
+            let DeleteV1 { conversation, seq, message_id } = shape(read(payload))?;
+            let conversation = self::conversation(conversation)?;
+            Ok(Command::Delete { conversation, seq: Seq(seq), message_id: self::message_id(message_id) })
+        }
+        op::EDIT => read_edit(shape(read(payload))?),
         op::HISTORY => read_history(&shape::<HistoryV1>(read(payload))?),
         op::LEAVE => {
             let LeaveV1 { conversation, message_id } = shape(read(payload))?;
@@ -65,6 +71,7 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
             let CursorV1 { cursor } = shape(read(payload))?;
             Ok(Command::Ping { cursor: text_if("cursor", cursor)? })
         }
+        op::REACT => read_react(shape(read(payload))?),
         op::REFRESH => {
             let RefreshV1 { token } = shape(read(payload))?;
             Ok(Command::Refresh { token: self::token(token)? })
@@ -99,6 +106,29 @@ fn read_create(raw: CreateV1) -> Result<Command, Fault> {
         members: users("members", &raw.members)?,
         history: HistoryPolicy::from_number(raw.history)
             .ok_or(Fault::field("history", "is not a known policy"))?,
+        message_id: message_id(raw.message_id),
+    }))
+}
+
+fn read_edit(raw: EditV1) -> Result<Command, Fault> {
+    Ok(Command::Edit(Edit {
+        conversation: conversation(raw.conversation)?,
+        seq: Seq(raw.seq),
+        text: text("text", raw.text)?,
+        message_id: message_id(raw.message_id),
+    }))
+}
+
+fn read_react(raw: ReactV1) -> Result<Command, Fault> {
+    Ok(Command::React(React {
+        conversation: conversation(raw.conversation)?,
+        seq: Seq(raw.seq),
+        emoji: text("emoji", raw.emoji)?,
+        on: match raw.on {
+            0 => false,
+            1 => true,
+            _ => return Err(Fault::field("on", "has the wrong type or form")),
+        },
         message_id: message_id(raw.message_id),
     }))
 }
@@ -202,6 +232,11 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             };
             write(op::CREATE, id, &payload, out);
         }
+        Command::Delete { conversation, seq, message_id } => {
+            let (conversation, message_id) = (conversation.0, no_id(*message_id));
+            write(op::DELETE, id, &DeleteV1 { conversation, seq: seq.0, message_id }, out);
+        }
+        Command::Edit(edit) => write_edit(id, edit, out),
         Command::History { conversation, range, limit } => {
             let (direction, seq) = match range {
                 HistoryRange::Latest => (0, 0),
@@ -220,6 +255,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         }
         Command::Members(members) => write_members(id, members, out),
         Command::Ping { cursor } => write(op::PING, id, &cursor_payload(cursor.as_deref()), out),
+        Command::React(react) => write_react(id, react, out),
         Command::Refresh { token } => {
             write(op::REFRESH, id, &RefreshV1 { token: token.as_str().as_bytes().to_vec() }, out);
         }
@@ -244,6 +280,27 @@ fn write_connect(id: u32, connect: &Connect, out: &mut Vec<u8>) {
             .collect(),
     };
     write(op::CONNECT, id, &payload, out);
+}
+
+fn write_edit(id: u32, edit: &Edit, out: &mut Vec<u8>) {
+    let payload = EditV1 {
+        conversation: edit.conversation.0,
+        seq: edit.seq.0,
+        text: edit.text.as_bytes().to_vec(),
+        message_id: edit.message_id.map_or(NO_ID, |id| id.0),
+    };
+    write(op::EDIT, id, &payload, out);
+}
+
+fn write_react(id: u32, react: &React, out: &mut Vec<u8>) {
+    let payload = ReactV1 {
+        conversation: react.conversation.0,
+        seq: react.seq.0,
+        emoji: react.emoji.as_bytes().to_vec(),
+        on: u8::from(react.on),
+        message_id: react.message_id.map_or(NO_ID, |id| id.0),
+    };
+    write(op::REACT, id, &payload, out);
 }
 
 fn write_members(id: u32, members: &Members, out: &mut Vec<u8>) {

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     check::{self, Fault},
     command::{
-        Command, Connect, Create, HistoryPolicy, HistoryRange, Members, MessageKind, Request, Role, Send,
-        Target, Token,
+        Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, React, Request,
+        Role, Send, Target, Token,
     },
     event::Refusal,
     ids::{RequestId, Seq, UserId},
@@ -26,12 +26,14 @@ struct Operation {
     build: fn(&mut Fields<'_>) -> Result<Command, Fault>,
 }
 
-const OPS: [Operation; 10] = {
+const OPS: [Operation; 13] = {
     use Field::*;
     [
         Operation { name: "ack", fields: &[Cursor], build: build_ack },
         Operation { name: "connect", fields: &[Id, Token, Device, Cursor, Positions], build: build_connect },
         Operation { name: "create", fields: &[Id, Title, Members, History, MessageId], build: build_create },
+        Operation { name: "delete", fields: &[Id, Conversation, Seq, MessageId], build: build_delete },
+        Operation { name: "edit", fields: &[Id, Conversation, Seq, Text, MessageId], build: build_edit },
         Operation {
             name: "history",
             fields: &[Id, Conversation, Before, After, Limit],
@@ -44,6 +46,11 @@ const OPS: [Operation; 10] = {
             build: build_members,
         },
         Operation { name: "ping", fields: &[Id, Cursor], build: build_ping },
+        Operation {
+            name: "react",
+            fields: &[Id, Conversation, Seq, Emoji, On, MessageId],
+            build: build_react,
+        },
         Operation { name: "refresh", fields: &[Id, Token], build: build_refresh },
         Operation {
             name: "send",
@@ -143,6 +150,23 @@ fn build_create(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     }))
 }
 
+fn build_delete(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Delete {
+        conversation: required("conversation", fields.conversation)?,
+        seq: Seq(required("seq", fields.seq)?),
+        message_id: fields.message_id,
+    })
+}
+
+fn build_edit(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Edit(Edit {
+        conversation: required("conversation", fields.conversation)?,
+        seq: Seq(required("seq", fields.seq)?),
+        text: required("text", owned(&mut fields.text))?,
+        message_id: fields.message_id,
+    }))
+}
+
 fn build_history(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     let range = match (fields.before, fields.after) {
         (Some(_), Some(_)) => return Err(Fault::field("before", "cannot stand beside `after`")),
@@ -187,6 +211,16 @@ fn build_members(fields: &mut Fields<'_>) -> Result<Command, Fault> {
 
 fn build_ping(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     Ok(Command::Ping { cursor: owned(&mut fields.cursor) })
+}
+
+fn build_react(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::React(React {
+        conversation: required("conversation", fields.conversation)?,
+        seq: Seq(required("seq", fields.seq)?),
+        emoji: required("emoji", owned(&mut fields.emoji))?,
+        on: required("on", fields.on)?,
+        message_id: fields.message_id,
+    }))
 }
 
 fn build_refresh(fields: &mut Fields<'_>) -> Result<Command, Fault> {
@@ -248,6 +282,15 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
                 .texts("members", create.members.iter().map(UserId::as_str))
                 .text("history", create.history.name());
         }
+        Command::Delete { conversation, seq, .. } => {
+            object.uuid("conversation", &conversation.0).number("seq", seq.0);
+        }
+        Command::Edit(edit) => {
+            object
+                .uuid("conversation", &edit.conversation.0)
+                .number("seq", edit.seq.0)
+                .text("text", &edit.text);
+        }
         Command::History { conversation, range, limit } => {
             object.uuid("conversation", &conversation.0);
             match range {
@@ -266,6 +309,13 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Command::Members(members) => write_members(members, &mut object),
         Command::Ping { cursor } => {
             object.text_if("cursor", cursor.as_deref());
+        }
+        Command::React(react) => {
+            object
+                .uuid("conversation", &react.conversation.0)
+                .number("seq", react.seq.0)
+                .text("emoji", &react.emoji)
+                .boolean("on", react.on);
         }
         Command::Refresh { token } => {
             object.text("token", token.as_str());

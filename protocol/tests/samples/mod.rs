@@ -3,8 +3,8 @@
 
 use protocol::{
     command::{
-        Command, Connect, Create, HistoryPolicy, HistoryRange, Members, MessageKind, Request, Role, Send,
-        Target, Token,
+        Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, React, Request,
+        Role, Send, Target, Token,
     },
     event::{
         AmendedEvent, AmendedForm, ErrorCode, ErrorReply, Gap, Head, MemberEntry, MemberEvent, MessageEvent,
@@ -73,6 +73,8 @@ pub(crate) fn commands() -> Vec<(&'static str, Request)> {
     let members =
         Members { conversation, add: vec![], remove: vec![user("bob")], roles: vec![], message_id: None };
     let history = |range| Command::History { conversation, range, limit: 200 };
+    let edit = Edit { conversation, seq: Seq(42), text: "Matt in \"3\"\n".to_owned(), message_id };
+    let react = React { conversation, seq: Seq(42), emoji: HEART.to_owned(), on: true, message_id };
     let create = Create {
         title: "Fish & \"Chips\"".to_owned(),
         members: vec![user("bob"), user("carol")],
@@ -109,6 +111,11 @@ pub(crate) fn commands() -> Vec<(&'static str, Request)> {
         ("send", Command::Send(send())),
         ("send_full", Command::Send(send_full())),
         ("title", Command::Title { conversation, title: "Schach".to_owned(), message_id }),
+        ("delete", Command::Delete { conversation, seq: Seq(42), message_id }),
+        ("edit", Command::Edit(edit.clone())),
+        ("edit_bare", Command::Edit(Edit { text: String::new(), message_id: None, ..edit })),
+        ("react", Command::React(react.clone())),
+        ("react_off", Command::React(React { on: false, message_id: None, ..react })),
     ];
     let numbered = commands.into_iter().zip(1..).map(|((name, command), number)| {
         let id = RequestId::new(number).filter(|_| !matches!(command, Command::Ack { .. }));

@@ -24,6 +24,8 @@ pub(crate) type Refusal = (ErrorCode, &'static str);
 const NOT_A_MEMBER: Refusal = (ErrorCode::NotAMember, "you are not in this conversation");
 const NOT_FOUND: Refusal = (ErrorCode::NotFound, "there is no such conversation");
 const GROUPS_ONLY: Refusal = (ErrorCode::NotAllowed, "a direct conversation has fixed members and no title");
+/// Until somebody decides who may amend what: then `plan` has an arm for each of the three instead.
+const NO_AMENDMENTS: Refusal = (ErrorCode::NotAllowed, "messages cannot be amended yet");
 const ADMINS_ONLY: Refusal = (ErrorCode::NotAllowed, "only an owner or admin may do this");
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,6 +109,7 @@ pub(crate) fn plan(
             let member = before.member(&store.user).ok_or(NOT_A_MEMBER)?;
             match change {
                 Change::Send { send, .. } => Ok(before.plan_send(store, send)),
+                Change::Delete { .. } | Change::Edit(_) | Change::React(_) => Err(NO_AMENDMENTS),
                 _ if before.kind == ConversationKind::Direct => Err(GROUPS_ONLY),
                 Change::Leave => Ok(before.plan_leave(places, store)),
                 _ if member.role == Role::Member => Err(ADMINS_ONLY),

@@ -47,8 +47,11 @@ impl UserSide {
                 self.hold(id, Request::ListMembers { asker, user, conversation });
             }
             command @ (Command::Create(_)
+            | Command::Delete { .. }
+            | Command::Edit(_)
             | Command::Leave { .. }
             | Command::Members(_)
+            | Command::React(_)
             | Command::Send(_)
             | Command::Title { .. }) => self.store(id, number, command, clock),
         }
@@ -165,8 +168,11 @@ fn change_of(
 ) -> Result<(ConversationId, Change), &'static str> {
     Ok(match command {
         Command::Create(create) => (created_conversation(user, message_id), Change::Create(create)),
+        Command::Delete { conversation, seq, .. } => (conversation, Change::Delete { target: seq }),
+        Command::Edit(edit) => (edit.conversation, Change::Edit(edit)),
         Command::Leave { conversation, .. } => (conversation, Change::Leave),
         Command::Members(members) => (members.conversation, Change::Members(members)),
+        Command::React(react) => (react.conversation, Change::React(react)),
         Command::Title { conversation, title, .. } => (conversation, Change::Title(title)),
         Command::Send(send) => match send_target(&send) {
             (Some(conversation), _) => (conversation, Change::Send { send, peer: None }),
