@@ -163,6 +163,8 @@ pub enum Request {
         after: Seq,
         /// Nothing beyond this position of the log.
         until: u64,
+        /// The first sequence that the user may see.
+        visible_from: Seq,
     },
 }
 

@@ -2,181 +2,19 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
+mod support;
 
-use protocol::command::{Command, Connect, HistoryRange, MessageKind, Request, Send, Target};
+use protocol::command::{Command, Connect, HistoryRange, Request, Send, Target};
 use protocol::event::{ErrorCode, PageItem, ServerFrame};
-use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
+use protocol::ids::{ConversationId, DeviceId, RequestId, Seq};
 use protocol::limits::FRAME_BYTES_MAX;
 use protocol::upgrade::Form;
-use protocol::ws::{Decoder, DecoderLimits, Role};
-use router::conversation::{ReadPlace, Recent};
-use router::cursor::Starts;
-use router::mail::{Clock, Reply, Request as MailRequest, SessionId};
-use router::places::{KINDS, direct_conversation};
-use router::user::{PAGE_CREDITS, UserLimits};
-use router::{ConversationSide, Places, ShardId, UserSide};
-use storage_log::format::BLOCK_BYTES_MIN;
-use storage_log::{Geometry, Log, LogConfig, Scan, SegmentHeader};
+use router::UserSide;
+use router::mail::{Reply, Request as MailRequest, SessionId};
+use router::places::direct_conversation;
+use router::user::PAGE_CREDITS;
 
-/// A time far from 0, so that ids can be older than memory reaches.
-const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
-
-struct Chat {
-    users: UserSide,
-    side: ConversationSide,
-    log: Log,
-    clock: Clock,
-    next_id: u32,
-    /// Everything written, by its place; what the disk answers if it reads at all.
-    written: Vec<u8>,
-    disk_reads: bool,
-}
-
-impl Chat {
-    fn new() -> Self {
-        Self::with_tail(64 << 20)
-    }
-
-    /// With so many bytes of the newest batches in memory, on a disk that reads nothing.
-    fn with_tail(tail_bytes_max: usize) -> Self {
-        let places = Arc::new(Places { store: [1; 16], key: [2; 32], logs: 1, shards: 1 });
-        let geometry = Geometry::of_blocks(BLOCK_BYTES_MIN);
-        let Geometry { block_bytes, segment_bytes, .. } = geometry;
-        let config = LogConfig {
-            store: [1; 16],
-            number: 0,
-            geometry,
-            tail_bytes_max,
-            kinds: KINDS,
-            segment_ms_max: None,
-        };
-        let mut scan = Scan::new(config, 1);
-        scan.open_segment(
-            0,
-            &SegmentHeader { store: [1; 16], log: 0, base: 0, block_bytes, segment_bytes }.encode(),
-        )
-        .expect("a header");
-        scan.feed(&[0; 4096], true, &mut |_| {}).expect("an empty log");
-        let mut log = scan.finish().expect("an empty log").log;
-        log.begin_run([3; 16], NOW.0);
-        let starts = Arc::new(Starts::new(vec![log.runs().to_vec()]));
-        let users = UserSide::new(places.clone(), starts, ShardId(0), UserLimits::default(), 1);
-        let side = ConversationSide::new(places, 0, Recent::new(1));
-        let clock = Clock { unix: NOW, micros: 1 };
-        Self { users, side, log, clock, next_id: 1, written: Vec::new(), disk_reads: false }
-    }
-
-    /// A conversation side that has nothing in memory.
-    fn forget(&mut self) {
-        let places = Arc::new(Places { store: [1; 16], key: [2; 32], logs: 1, shards: 1 });
-        self.side = ConversationSide::new(places, 0, Recent::new(1));
-    }
-
-    fn connect(&mut self, name: &str, cursor: Option<String>) -> (SessionId, Vec<ServerFrame>) {
-        let device = DeviceId::new("phone").expect("a name");
-        let connect = Connect { token: None, device, cursor, positions: None };
-        let session = self.users.connect(0, user(name), Form::Json, RequestId(1), connect, self.clock.unix);
-        let session = session.expect("a first session");
-        (session, self.exchange(session))
-    }
-
-    /// Everything that `session` is sent, until nothing is left to do.
-    fn exchange(&mut self, session: SessionId) -> Vec<ServerFrame> {
-        let mut wire = Vec::new();
-        loop {
-            let mut quiet = true;
-            while let Some((_, request)) = self.users.poll_mail() {
-                self.side.handle_request(request, self.clock.unix, &mut self.log);
-                quiet = false;
-            }
-            while let Some(batch) = self.log.poll_write(0) {
-                self.written.resize(batch.offset as usize, 0);
-                self.written.extend_from_slice(batch.buffer.bytes());
-                let durable = self.log.handle_written(batch.buffer, true).expect("written");
-                self.side.handle_durable(&durable, self.clock.unix, &mut self.log);
-                quiet = false;
-            }
-            while let Some(read) = self.side.poll_read() {
-                let ReadPlace::Record(location) = read.what else {
-                    panic!("no segment is sealed");
-                };
-                let (place, bytes) = (location.lsn() as usize, location.bytes());
-                let bytes = self.disk_reads.then(|| self.written[place..place + bytes].to_vec());
-                self.side.handle_read(read.job, read.place, bytes, self.clock.unix, &mut self.log);
-                quiet = false;
-            }
-            while let Some((shard, reply)) = self.side.poll_output() {
-                self.users.handle_reply(shard, reply, self.clock);
-                quiet = false;
-            }
-            while let Some((id, _)) = self.users.poll_sendable() {
-                while let Some(bytes) = self.users.take_send(id, &mut Vec::new()) {
-                    if id == session {
-                        wire.extend_from_slice(&bytes);
-                    }
-                    let sent = bytes.len();
-                    self.users.handle_sent(id, bytes, sent);
-                }
-                quiet = false;
-            }
-            if quiet {
-                return frames(&mut wire);
-            }
-        }
-    }
-
-    fn command(&mut self, session: SessionId, command: Command) -> Vec<ServerFrame> {
-        self.request(session, command);
-        self.exchange(session)
-    }
-
-    fn request(&mut self, session: SessionId, command: Command) {
-        self.next_id += 1;
-        let request = Request { id: Some(RequestId(self.next_id)), command };
-        self.users.handle_command(session, request, self.clock).expect("few commands");
-    }
-}
-
-fn frames(wire: &mut [u8]) -> Vec<ServerFrame> {
-    let limits = DecoderLimits { message_bytes_max: 1 << 20, fragments_max: 16 };
-    let mut decoder = Decoder::new(Role::Client, limits);
-    let (mut at, mut frames) = (0, Vec::new());
-    while at < wire.len() {
-        let decoded = decoder.decode(&mut wire[at..]).expect("frames");
-        at += decoded.consumed;
-        if let Some(protocol::ws::Message::Text(text)) = decoded.message {
-            frames.extend(protocol::json::decode_frame(text).expect("a frame of this protocol"));
-        }
-    }
-    frames
-}
-
-fn user(name: &str) -> UserId {
-    UserId::new(name).expect("a name")
-}
-
-fn id_of(at: u64, random: u8) -> Option<MessageId> {
-    Some(MessageId::v7(UnixMillis(at), [random; 10]))
-}
-
-fn send(to: &str, text: &str, message_id: Option<MessageId>) -> Command {
-    let (kind, media, reply_to, mentions) = (MessageKind::Text, None, None, Vec::new());
-    let (target, text) = (Target::User(user(to)), text.to_owned());
-    Command::Send(Send { target, kind, text, media, reply_to, mentions, message_id })
-}
-
-/// The `ok` or the error in `frames`.
-fn answer(frames: &[ServerFrame]) -> Result<u64, ErrorCode> {
-    let answers = frames.iter().filter_map(|frame| match frame {
-        ServerFrame::Ok(ok) => Some(Ok(ok.seq.expect("a storing command").0)),
-        ServerFrame::Error(error) => Some(Err(error.code)),
-        _ => None,
-    });
-    let answers: Vec<_> = answers.collect();
-    assert_eq!(answers.len(), 1, "every command has one reply: {frames:?}");
-    answers[0]
-}
+use support::{Chat, NOW, answer, id_of, send, user};
 
 #[test]
 fn a_command_that_comes_again_is_answered_and_not_stored_again() {

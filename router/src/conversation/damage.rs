@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use protocol::record::StreamKind as Kind;
 use storage_log::{Entry, Location, StreamId, StreamKind};
 
@@ -16,6 +16,8 @@ const REMEMBERED_MAX: usize = 4096;
 #[derive(Default)]
 pub(super) struct Damages {
     known: HashMap<Location, (StreamId, u64), foldhash::fast::RandomState>,
+    /// Those of which only the place is known.
+    unnamed: HashSet<Location, foldhash::fast::RandomState>,
     news: VecDeque<Location>,
 }
 
@@ -36,7 +38,17 @@ impl Damages {
         if self.known.len() == REMEMBERED_MAX {
             self.known.clear();
         }
-        if self.known.insert(location, home).is_none() {
+        if self.known.insert(location, home).is_none() && !self.unnamed.remove(&location) {
+            self.news.push_back(location);
+        }
+    }
+
+    /// Notes that a record is damaged of which nobody has to be told as such.
+    pub(super) fn tell(&mut self, location: Location) {
+        if self.unnamed.len() == REMEMBERED_MAX {
+            self.unnamed.clear();
+        }
+        if !self.known.contains_key(&location) && self.unnamed.insert(location) {
             self.news.push_back(location);
         }
     }

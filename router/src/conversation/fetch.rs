@@ -6,7 +6,9 @@ use bytes::Bytes;
 use protocol::ids::{ConversationId, Seq};
 use storage_log::{BlockPlace, Entry, HomeSearch, Location, Log, Lookup, Progress, Record, StreamId};
 
+use super::amend::HIDDEN;
 use super::damage::Damages;
+use super::folding::{FoldStep, Folding, hide};
 use crate::mail::Linked;
 
 /// Something that the disk is asked for.
@@ -54,6 +56,12 @@ enum Slot {
     Lost,
 }
 
+impl Slot {
+    fn filled(&self) -> Option<&Linked> {
+        if let Self::Filled(linked) = self { Some(linked) } else { None }
+    }
+}
+
 pub(super) struct Fetch {
     /// What is still to be looked for, the next one last.
     lookups: Vec<Lookup>,
@@ -64,6 +72,8 @@ pub(super) struct Fetch {
     slots: Vec<Slot>,
     missing: usize,
     more: bool,
+    /// Records are wanted in their present form.
+    folding: Option<Folding>,
 }
 
 impl Fetch {
@@ -71,13 +81,18 @@ impl Fetch {
     pub(super) fn of_lookups(mut lookups: Vec<Lookup>) -> Self {
         lookups.reverse();
         let (block, failed, found, slots) = (None, None, Vec::new(), Vec::new());
-        Self { lookups, block, failed, found, slots, missing: 0, more: false }
+        Self { lookups, block, failed, found, slots, missing: 0, more: false, folding: None }
     }
 
     /// The record at `location`, of `stream`.
     pub(super) fn of_record(stream: StreamId, location: Location) -> Self {
         let found = Found { stream, entry: Entry { key: 0, location } };
         Self { found: vec![found], ..Self::of_lookups(Vec::new()) }
+    }
+
+    /// The same, in the form that they have now, as many as are a page then.
+    pub(super) fn folded(self) -> Self {
+        Self { folding: Some(Folding::default()), ..self }
     }
 
     /// Goes on as far as memory and what was fed lead.
@@ -98,7 +113,10 @@ impl Fetch {
         if !asked.is_empty() {
             return Step::Read(asked);
         }
-        self.name(log, damages)
+        match self.name(log, damages) {
+            Step::Done => self.fold(log),
+            step => step,
+        }
     }
 
     /// Takes what the log holds in memory of what was found; the rest is to be read.
@@ -107,7 +125,7 @@ impl Fetch {
         for found in self.found.drain(..) {
             let location = found.entry.location;
             match log.recent(location) {
-                Some(record) => self.slots.push(Slot::Filled(linked(&record))),
+                Some(record) => self.slots.push(Slot::Filled(linked(&record, found.stream))),
                 None => {
                     asked.push((self.slots.len() as u32, ReadPlace::Record(location)));
                     self.slots.push(Slot::Asked(found));
@@ -143,6 +161,30 @@ impl Fetch {
         Step::Done
     }
 
+    /// Looks for the present form of what was found.
+    fn fold(&mut self, log: &Log) -> Step {
+        let Some(folding) = &mut self.folding else {
+            return Step::Done;
+        };
+        let records: Vec<&Linked> = self.slots.iter().filter_map(Slot::filled).collect();
+        match folding.poll(&records, log) {
+            FoldStep::ReadBlock(place) => self.ask_block(0, place),
+            FoldStep::ReadRecords(entries) => {
+                self.missing = entries.len();
+                let places = (0..).zip(entries);
+                Step::Read(places.map(|(place, entry)| (place, ReadPlace::Record(entry.location))).collect())
+            }
+            FoldStep::IndexDamaged(place) => Step::IndexDamaged(place),
+            FoldStep::Done => {
+                let fitting = folding.fitting(&records);
+                self.more |= fitting < records.len();
+                self.slots.retain(|slot| slot.filled().is_some());
+                self.slots.truncate(fitting);
+                Step::Done
+            }
+        }
+    }
+
     fn ask_block(&mut self, place: u32, block: BlockPlace) -> Step {
         if let Some(failed) = self.failed {
             return Step::IndexDamaged(failed);
@@ -157,13 +199,16 @@ impl Fetch {
         if let Some(block) = self.block.take() {
             return self.feed_block(place, block, bytes);
         }
+        if let Some(folding) = self.folding.as_mut().filter(|folding| folding.is_begun()) {
+            return folding.feed(place, bytes.as_deref(), log, damages);
+        }
         let slot = &mut self.slots[place as usize];
         let Slot::Asked(found) = *slot else {
             unreachable!("each place is asked for once");
         };
         let record = bytes.as_ref().and_then(|bytes| log.verify_entry(found.stream, found.entry, bytes).ok());
         *slot = match record {
-            Some(record) => Slot::Filled(linked(&record)),
+            Some(record) => Slot::Filled(linked(&record, found.stream)),
             None => match damages.home_of(found.stream, found.entry) {
                 Some(home) => Slot::Filled(gap(found.entry, home)),
                 None => Slot::Unnamed(found, HomeSearch::new(found.entry)),
@@ -176,9 +221,10 @@ impl Fetch {
             self.failed = Some(block);
             return;
         };
-        match self.lookups.last_mut() {
-            Some(lookup) => lookup.feed(block, bytes),
-            None => {
+        match (self.lookups.last_mut(), self.folding.as_mut().filter(|folding| folding.is_begun())) {
+            (Some(lookup), _) => lookup.feed(block, bytes),
+            (None, Some(folding)) => folding.feed_block(block, bytes),
+            (None, None) => {
                 let Slot::Unnamed(_, search) = &mut self.slots[place as usize] else {
                     unreachable!("only a search asks for blocks now");
                 };
@@ -199,8 +245,9 @@ impl Fetch {
 
     /// All records, in the order they were looked for, and whether the last lookup left some.
     pub(super) fn finish(self) -> (Vec<Linked>, bool) {
+        let folding = self.folding.unwrap_or_default();
         let records = self.slots.into_iter().filter_map(|slot| match slot {
-            Slot::Filled(linked) => Some(linked),
+            Slot::Filled(linked) => Some(folding.fold(linked)),
             Slot::Lost => None,
             Slot::Asked(_) | Slot::Unnamed(..) => unreachable!("the fetch is done"),
         });
@@ -208,12 +255,16 @@ impl Fetch {
     }
 }
 
-fn linked(record: &Record<'_>) -> Linked {
+/// A record as it is found in `stream`.
+fn linked(record: &Record<'_>, stream: StreamId) -> Linked {
+    let is_hidden = || record.links().any(|link| link.stream == stream && link.note == HIDDEN);
+    let is_link = stream != record.stream();
+    let portable = record.portable();
     Linked {
         position: record.position(),
         conversation: ConversationId(record.stream().id),
         seq: Seq(record.seq()),
-        record: Some(Bytes::copy_from_slice(record.portable())),
+        record: Some(if is_link && is_hidden() { hide(portable) } else { Bytes::copy_from_slice(portable) }),
     }
 }
 

@@ -9,7 +9,9 @@ use protocol::limits::PAGE_BYTES_MAX;
 use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody, StreamKind as Kind};
 use storage_log::{Log, Lookup, Page, StreamId};
 
+use super::amend::form_of;
 use super::fetch::{Fetch, Read, Step};
+use super::folding::hide_amendments;
 use super::recent::{AHEAD_MAX, FORGOTTEN_AGE, Known, command_of};
 use super::retention::{is_stub, take_gone};
 use super::state::Conversation;
@@ -31,6 +33,11 @@ pub(super) struct Job {
 }
 
 enum Purpose {
+    /// A message that is to be amended.
+    Amend {
+        store: Box<Store>,
+        now: UnixMillis,
+    },
     CatchUp {
         session: SessionId,
         shard: ShardId,
@@ -43,6 +50,7 @@ enum Purpose {
         conversation: ConversationId,
         after: Seq,
         until: u64,
+        visible_from: Seq,
     },
     /// Sequences from `lowest` to below `below`, as far as a page holds them.
     History {
@@ -51,6 +59,7 @@ enum Purpose {
         newest_first: bool,
         lowest: u64,
         below: u64,
+        visible_from: Seq,
     },
     Load {
         conversation: ConversationId,
@@ -79,9 +88,21 @@ impl Job {
     }
 }
 
+impl Purpose {
+    /// Whether somebody is shown what is found, or amends it: then it has to be in its present form.
+    fn is_shown(&self) -> bool {
+        match self {
+            Self::Amend { .. } | Self::CatchUp { .. } | Self::Feed { .. } | Self::History { .. } => true,
+            Self::Load { .. } | Self::LookUp { .. } | Self::Survey { .. } | Self::Verify { .. } => false,
+        }
+    }
+}
+
 impl ConversationSide {
     fn start(&mut self, purpose: Purpose, lookups: Vec<Lookup>, log: &mut Log) {
-        self.run(Job { purpose, fetch: Fetch::of_lookups(lookups), begun: self.moved }, log);
+        let fetch = Fetch::of_lookups(lookups);
+        let fetch = if purpose.is_shown() { fetch.folded() } else { fetch };
+        self.run(Job { purpose, fetch, begun: self.moved }, log);
     }
 
     /// Goes on with a job as far as memory and what was read lead.
@@ -147,6 +168,15 @@ impl ConversationSide {
         self.start(Purpose::LookUp { store, clock }, vec![lookup], log);
     }
 
+    /// Reads the message that a command amends, in its present form.
+    pub(super) fn start_amend(&mut self, store: Box<Store>, target: Seq, now: UnixMillis, log: &mut Log) {
+        let stream = conversation_stream(store.conversation, Kind::Messages);
+        self.slots.get_mut(&store.conversation).expect("entered").busy = true;
+        let only = Page { items_max: 1, ..LOOK_UP_PAGE };
+        let lookup = Lookup::before(log, stream, target.0 + 1, target.0, only);
+        self.start(Purpose::Amend { store, now }, vec![lookup], log);
+    }
+
     /// Starts a page, whichever it is; a conversation that it needs is loaded.
     pub(super) fn start_page(&mut self, request: Request, log: &mut Log) {
         match request {
@@ -162,10 +192,11 @@ impl ConversationSide {
                 let purpose = Purpose::Survey { session, shard, user, memberships, after };
                 self.start(purpose, vec![lookup], log);
             }
-            Request::Feed { session, shard, conversation, after, until, .. } => {
+            Request::Feed { session, shard, conversation, after, until, visible_from, .. } => {
                 let stream = conversation_stream(conversation, Kind::Messages);
                 let lookup = Lookup::after(log, stream, after.0, PAGE);
-                self.start(Purpose::Feed { session, shard, conversation, after, until }, vec![lookup], log);
+                let purpose = Purpose::Feed { session, shard, conversation, after, until, visible_from };
+                self.start(purpose, vec![lookup], log);
             }
             Request::History { .. } | Request::ListMembers { .. } => self.start_members_page(request, log),
             Request::Store(_) => unreachable!("stored, not read"),
@@ -233,7 +264,8 @@ impl ConversationSide {
         } else {
             Lookup::after(log, stream, lowest - 1, page)
         };
-        self.start(Purpose::History { asker, conversation, newest_first, lowest, below }, vec![lookup], log);
+        let purpose = Purpose::History { asker, conversation, newest_first, lowest, below, visible_from };
+        self.start(purpose, vec![lookup], log);
     }
 
     pub(super) fn finish(&mut self, job: Job, log: &mut Log) {
@@ -255,16 +287,18 @@ impl ConversationSide {
                 let reply = Reply::CaughtUp { session, log, records, end, at_head, partial: false };
                 self.outputs.push_back((shard, reply));
             }
-            Purpose::Feed { session, shard, conversation, after, until } => {
+            Purpose::Amend { store, now } => self.finish_amend(store, records.first(), now, log),
+            Purpose::Feed { session, shard, conversation, after, until, visible_from } => {
                 let read = records.len();
                 let last = records.last().map(|last| last.seq);
                 records.retain(|record| record.position <= until);
                 let more_after = if more && records.len() == read { last } else { None };
+                hide_amendments(&mut records, visible_from);
                 let gone = take_gone(conversation, &mut records, after.0 + 1, after.0 + 1);
                 let fed = Reply::Fed { session, log: self.log, conversation, gone, records, more_after };
                 self.outputs.push_back((shard, fed));
             }
-            Purpose::History { asker, conversation, newest_first, lowest, below } => {
+            Purpose::History { asker, conversation, newest_first, lowest, below, visible_from } => {
                 let (mut more, mut lowest) = (more, lowest);
                 if newest_first {
                     records.reverse();
@@ -272,6 +306,7 @@ impl ConversationSide {
                     more &= !records.iter().any(is_stub);
                     lowest = records.first().filter(|_| more).map_or(lowest, |first| first.seq.0);
                 }
+                hide_amendments(&mut records, visible_from);
                 let gone = take_gone(conversation, &mut records, lowest, below);
                 let history = Reply::History { asker, gone, records, newest_first, more };
                 self.outputs.push_back((asker.shard, history));
@@ -299,7 +334,7 @@ impl ConversationSide {
         match job.purpose {
             Purpose::History { asker, .. } => self.push_refusal(asker, true, refusal),
             Purpose::Load { conversation } => self.finish_load(conversation, &[]),
-            Purpose::LookUp { store, .. } | Purpose::Verify { store, .. } => {
+            Purpose::Amend { store, .. } | Purpose::LookUp { store, .. } | Purpose::Verify { store, .. } => {
                 self.end_look_up(&store);
                 self.refuse(store.asker, refusal);
             }
@@ -387,6 +422,14 @@ impl ConversationSide {
             return None;
         }
         Some(store)
+    }
+
+    fn finish_amend(&mut self, store: Box<Store>, message: Option<&Linked>, now: UnixMillis, log: &mut Log) {
+        self.end_look_up(&store);
+        match form_of(message) {
+            Ok(form) => self.amend(&store, form, now, log),
+            Err(refusal) => self.refuse(store.asker, refusal),
+        }
     }
 
     fn end_look_up(&mut self, store: &Store) {

@@ -4,8 +4,10 @@
 //! is being looked up, what arrives waits in its bounded queue. Nothing leaves here before the log has said that it is
 //! durable.
 
+mod amend;
 mod damage;
 mod fetch;
+mod folding;
 mod jobs;
 mod recent;
 mod retention;
@@ -18,13 +20,14 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use protocol::event::ErrorCode;
 use protocol::ids::{ConversationId, Seq, UnixMillis};
-use protocol::record::StreamKind as Kind;
+use protocol::record::{FormV1, StreamKind as Kind};
 use slab::Slab;
-use storage_log::{Answer, Draft, Durable, Link, Location, Log, Stored};
+use storage_log::{Answer, Draft, Durable, Location, Log, Stored};
 
 use crate::mail::{Asker, Deliver, Reply, Request, Store};
 use crate::places::{Places, ShardId, conversation_stream};
 use damage::Damages;
+use folding::hide;
 use jobs::Job;
 use state::{Audience, Conversation, Plan};
 
@@ -74,6 +77,9 @@ struct Delivery {
     asked_micros: u64,
     location: Location,
     audience: Arc<Audience>,
+    /// Who is told only that there was one.
+    hidden_from: Option<Arc<Audience>>,
+    amended: Option<(ConversationId, Seq)>,
 }
 
 /// All conversations of one log.
@@ -84,6 +90,8 @@ pub struct ConversationSide {
     recent: Recent,
     /// Commands that are stored and not durable: nobody can read them yet. Bounded by what the log lets wait.
     undurable: HashMap<recent::Key, recent::Known, foldhash::fast::RandomState>,
+    /// What is being amended, as it will be, and the position with which that is durable. Bounded as the above.
+    amended: HashMap<(ConversationId, Seq), (u64, FormV1), foldhash::fast::RandomState>,
     waiting: VecDeque<Waiting>,
     /// Pages by a membership that is not durable yet, and the position that makes it so. Bounded by the page credits.
     early: VecDeque<(u64, Request)>,
@@ -113,6 +121,7 @@ impl ConversationSide {
             slots: HashMap::default(),
             recent,
             undurable: HashMap::default(),
+            amended: HashMap::default(),
             waiting: VecDeque::new(),
             early: VecDeque::new(),
             jobs: Slab::new(),
@@ -176,6 +185,7 @@ impl ConversationSide {
             self.outputs.push_back((waiting.shard, waiting.reply));
             if let Some(delivery) = waiting.delivery {
                 self.undurable.remove(&delivery.key);
+                self.forget_amended(&delivery, waiting.position);
                 self.deliver(&delivery, log);
             }
         }
@@ -254,10 +264,21 @@ impl ConversationSide {
 
     fn deliver(&mut self, delivery: &Delivery, log: &Log) {
         let record = log.recent(delivery.location).expect("the newest batch is in memory");
-        let (position, bytes) = (record.position(), Bytes::copy_from_slice(record.portable()));
-        for (shard, users) in &delivery.audience.shards {
-            let asked_micros = delivery.asked_micros;
-            let (record, users) = (bytes.clone(), users.clone());
+        let (position, portable) = (record.position(), record.portable());
+        self.deliver_to(
+            &delivery.audience,
+            position,
+            &Bytes::copy_from_slice(portable),
+            delivery.asked_micros,
+        );
+        if let Some(hidden_from) = &delivery.hidden_from {
+            self.deliver_to(hidden_from, position, &hide(portable), delivery.asked_micros);
+        }
+    }
+
+    fn deliver_to(&mut self, audience: &Audience, position: u64, record: &Bytes, asked_micros: u64) {
+        for (shard, users) in &audience.shards {
+            let (record, users) = (record.clone(), users.clone());
             let deliver = Deliver { log: self.log, position, record, users, asked_micros };
             self.outputs.push_back((*shard, Reply::Deliver(deliver)));
         }
@@ -324,21 +345,39 @@ impl ConversationSide {
                 None => return,
             }
         }
-        let slot = &self.slots[&store.conversation];
-        let before = if let Loaded::Yes(conversation) = &slot.state { Some(conversation) } else { None };
-        match state::plan(&self.places, &store, before, Seq(head + 1)) {
-            Err(refusal) => self.refuse(store.asker, refusal),
-            Ok(plan) => match append(log, store.conversation, head, &plan, now) {
-                Answer::Stored(stored) => self.stored(&store, key, plan, head + 1, stored),
-                Answer::Busy => self.refuse(store.asker, (ErrorCode::Busy, "the disk is behind")),
-                Answer::Full => self.refuse(store.asker, (ErrorCode::StorageFull, "the disk is full")),
-                Answer::Conflict { .. } => unreachable!("one writer, and the head was just asked for"),
-                Answer::Unavailable => self.refuse(
-                    store.asker,
-                    (ErrorCode::Unavailable, "the log stopped: send again with the same message_id"),
-                ),
-            },
+        if let Some(target) = store.change.target() {
+            return self.find_amended(store, target, now, log);
         }
+        match state::plan(&self.places, &store, self.loaded(store.conversation), Seq(head + 1)) {
+            Err(refusal) => self.refuse(store.asker, refusal),
+            Ok(plan) => _ = self.append(&store, plan, now, log),
+        }
+    }
+
+    fn loaded(&self, conversation: ConversationId) -> Option<&Conversation> {
+        match &self.slots[&conversation].state {
+            Loaded::Yes(conversation) => Some(conversation),
+            Loaded::Absent | Loaded::No => None,
+        }
+    }
+
+    /// Appends what was planned, or says why not. The position that it becomes durable with.
+    fn append(&mut self, store: &Store, plan: Plan, now: UnixMillis, log: &mut Log) -> Option<u64> {
+        let head = log.head(conversation_stream(store.conversation, Kind::Messages)).seq;
+        let refusal = match append(log, store.conversation, head, &plan, now) {
+            Answer::Stored(stored) => {
+                self.stored(store, plan, head + 1, stored);
+                return Some(stored.last_position);
+            }
+            Answer::Busy => (ErrorCode::Busy, "the disk is behind"),
+            Answer::Full => (ErrorCode::StorageFull, "the disk is full"),
+            Answer::Conflict { .. } => unreachable!("one writer, and the head was just asked for"),
+            Answer::Unavailable => {
+                (ErrorCode::Unavailable, "the log stopped: send again with the same message_id")
+            }
+        };
+        self.refuse(store.asker, refusal);
+        None
     }
 
     /// An id that memory does not know: gives the command back if it is new, refuses one of the future, and has one that
@@ -358,7 +397,8 @@ impl ConversationSide {
         Some(store)
     }
 
-    fn stored(&mut self, store: &Store, key: recent::Key, plan: Plan, seq: u64, stored: Stored) {
+    fn stored(&mut self, store: &Store, plan: Plan, seq: u64, stored: Stored) {
+        let key = self.recent.key(store.conversation, &store.user, store.message_id);
         let position = stored.last_position;
         let known = recent::Known { seq, at: stored.at, position, content_hash: store.content_hash };
         self.recent.insert(key, seq, stored.at);
@@ -366,7 +406,9 @@ impl ConversationSide {
         self.messages_stored += plan.messages;
         let reply = stored_reply(store, known);
         let (asked_micros, location) = (store.asker.asked_micros, stored.location);
-        let delivery = Some(Delivery { key, asked_micros, location, audience: plan.audience });
+        let Plan { audience, hidden_from, .. } = plan;
+        let amended = store.change.target().map(|target| (store.conversation, target));
+        let delivery = Some(Delivery { key, asked_micros, location, audience, hidden_from, amended });
         self.waiting.push_back(Waiting { position, shard: store.asker.shard, reply, delivery });
         let slot = self.slots.get_mut(&store.conversation).expect("entered");
         if let Some(after) = plan.after {
@@ -454,11 +496,10 @@ fn conversation_of(request: &Request) -> Option<ConversationId> {
 }
 
 fn append(log: &mut Log, conversation: ConversationId, head: u64, plan: &Plan, now: UnixMillis) -> Answer {
-    let links = plan.audience.inboxes.iter().chain(&plan.memberships);
-    let links: Vec<Link> = links.copied().map(Link::from).collect();
-    let event = plan.event.payload();
+    let stream = conversation_stream(conversation, Kind::Messages);
+    let (event, links) = (plan.event.payload(), plan.links(stream, head + 1));
     let event = Draft {
-        stream: conversation_stream(conversation, Kind::Messages),
+        stream,
         expected_head: head,
         messages: plan.messages,
         schema: plan.event.schema() as u16,

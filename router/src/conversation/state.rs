@@ -21,11 +21,9 @@ use crate::places::{Places, ShardId};
 /// A refusal that the asker is told: code and words without content.
 pub(crate) type Refusal = (ErrorCode, &'static str);
 
-const NOT_A_MEMBER: Refusal = (ErrorCode::NotAMember, "you are not in this conversation");
-const NOT_FOUND: Refusal = (ErrorCode::NotFound, "there is no such conversation");
+pub(super) const NOT_A_MEMBER: Refusal = (ErrorCode::NotAMember, "you are not in this conversation");
+pub(super) const NOT_FOUND: Refusal = (ErrorCode::NotFound, "there is no such conversation");
 const GROUPS_ONLY: Refusal = (ErrorCode::NotAllowed, "a direct conversation has fixed members and no title");
-/// Until somebody decides who may amend what: then `plan` has an arm for each of the three instead.
-const NO_AMENDMENTS: Refusal = (ErrorCode::NotAllowed, "messages cannot be amended yet");
 const ADMINS_ONLY: Refusal = (ErrorCode::NotAllowed, "only an owner or admin may do this");
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +84,8 @@ pub(crate) struct Plan {
     pub(crate) after: Option<Conversation>,
     /// Who gets the event.
     pub(crate) audience: Arc<Audience>,
+    /// Who gets only that there was one: they may not see what it amends.
+    pub(crate) hidden_from: Option<Arc<Audience>>,
     /// Streams beside the inboxes that the event is linked into.
     pub(crate) memberships: Vec<StreamId>,
 }
@@ -109,13 +109,15 @@ pub(crate) fn plan(
             let member = before.member(&store.user).ok_or(NOT_A_MEMBER)?;
             match change {
                 Change::Send { send, .. } => Ok(before.plan_send(store, send)),
-                Change::Delete { .. } | Change::Edit(_) | Change::React(_) => Err(NO_AMENDMENTS),
                 _ if before.kind == ConversationKind::Direct => Err(GROUPS_ONLY),
                 Change::Leave => Ok(before.plan_leave(places, store)),
                 _ if member.role == Role::Member => Err(ADMINS_ONLY),
                 Change::Title(title) => Ok(before.plan_title(store, title)),
                 Change::Members(members) => before.plan_members(places, store, member.role, members, seq),
                 Change::Create(_) => unreachable!("matched above"),
+                Change::Delete { .. } | Change::Edit(_) | Change::React(_) => {
+                    unreachable!("planned with the form of what is amended")
+                }
             }
         }
     }
@@ -170,7 +172,8 @@ fn plan_create(places: &Places, store: &Store, create: &Create) -> Result<Plan, 
     let (kind, creator) = (ConversationKind::Group, store.user.clone());
     let after = Conversation::new(places, kind, create.history, create.title.clone(), creator, members);
     let audience = after.audience.clone();
-    Ok(Plan { event: Body::Membership(event), messages: 0, after: Some(after), audience, memberships })
+    let (event, hidden_from) = (Body::Membership(event), None);
+    Ok(Plan { event, messages: 0, after: Some(after), audience, hidden_from, memberships })
 }
 
 impl Conversation {
@@ -231,6 +234,22 @@ impl Conversation {
         &self.members
     }
 
+    pub(super) fn is_group(&self) -> bool {
+        self.kind == ConversationKind::Group
+    }
+
+    /// Those who may see the record `seq`, and those who may not, if there are any.
+    pub(super) fn audiences_of(&self, places: &Places, seq: Seq) -> (Arc<Audience>, Option<Arc<Audience>>) {
+        let users = |may_see: bool| {
+            let members = self.members.iter().filter(move |member| (member.visible_from <= seq) == may_see);
+            Audience::new(places, members.map(|member| &member.user))
+        };
+        if self.members.iter().all(|member| member.visible_from <= seq) {
+            return (self.audience.clone(), None);
+        }
+        (users(true), Some(users(false)))
+    }
+
     fn plan_send(&self, store: &Store, send: &Send) -> Plan {
         let event = MessageV1::from_send(send, &store.user, store.message_id);
         Plan {
@@ -238,6 +257,7 @@ impl Conversation {
             messages: 1,
             after: None,
             audience: self.audience.clone(),
+            hidden_from: None,
             memberships: Vec::new(),
         }
     }
@@ -250,6 +270,7 @@ impl Conversation {
             messages: 0,
             after: Some(after),
             audience: self.audience.clone(),
+            hidden_from: None,
             memberships: Vec::new(),
         }
     }
@@ -320,7 +341,8 @@ impl Conversation {
         let gone = moved.iter().filter(|user| after.member(user).is_none());
         let audience = Audience::new(places, after.members.iter().map(|member| &member.user).chain(gone));
         let memberships = moved.iter().map(|user| places.user_stream(user, Kind::Memberships)).collect();
-        Plan { event: Body::Membership(event), messages: 0, after: Some(after), audience, memberships }
+        let (event, hidden_from) = (Body::Membership(event), None);
+        Plan { event, messages: 0, after: Some(after), audience, hidden_from, memberships }
     }
 }
 

@@ -17,6 +17,9 @@ const CURSOR_DELIVERIES: u32 = 64;
 /// or this old.
 const CURSOR_AGE_MS: u64 = 1_000;
 
+/// What a node does beside what every one does: `edit`, `delete` and `react`.
+const FEATURES: [&str; 1] = ["amend"];
+
 impl UserSide {
     /// Gives a record to the live sessions of its members here.
     pub(super) fn deliver(&mut self, deliver: &Deliver, clock: Clock) {
@@ -209,7 +212,7 @@ impl UserSide {
             now,
             heartbeat_ms: HEARTBEAT_MILLIS,
             limits: WireLimits::default(),
-            features: Vec::new(),
+            features: FEATURES.map(str::to_owned).to_vec(),
             reset: greeting.reset,
         };
         self.push_reply(id, &ServerFrame::Welcome(Box::new(welcome)));

@@ -45,6 +45,7 @@ pub(super) struct Missing {
     pub(super) log: u16,
     pub(super) conversation: ConversationId,
     pub(super) after: Seq,
+    pub(super) visible_from: Seq,
 }
 
 /// What a session that connected with positions goes through before it follows the logs.

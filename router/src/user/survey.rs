@@ -33,7 +33,7 @@ impl UserSide {
                 Request::Survey { session: id, shard: self.shard, log, user, memberships, after },
             ));
         }
-        let Missing { log, conversation, after } = *survey.missing.front()?;
+        let Missing { log, conversation, after, visible_from } = *survey.missing.front()?;
         let request = Request::Feed {
             session: id,
             shard: self.shard,
@@ -41,6 +41,7 @@ impl UserSide {
             conversation,
             after,
             until: session.logs[usize::from(log)].position,
+            visible_from,
         };
         Some((log, request))
     }
@@ -99,7 +100,7 @@ impl UserSide {
             {
                 let log = places.log_of(conversation);
                 let after = seq.max(Seq(visible_from.0 - 1));
-                survey.missing.push_back(Missing { log, conversation, after });
+                survey.missing.push_back(Missing { log, conversation, after, visible_from });
             }
         }
         let mut heads: Vec<Head> = newest
