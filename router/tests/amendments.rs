@@ -340,6 +340,40 @@ fn what_cannot_be_read_any_more_is_a_gap_and_not_what_it_was_before() {
     assert_eq!(answer(&chat.command(alice, react(talk(), 1, "+", true))), Err(ErrorCode::Unavailable));
 }
 
+/// It became durable while an earlier amendment of the same message was being read.
+#[test]
+fn what_was_deleted_while_a_page_was_read_is_not_in_it() {
+    let mut chat = Chat::with_tail(1);
+    chat.disk_reads = true;
+    let (alice, _) = chat.connect("alice", None);
+    let (bob, _) = chat.connect("bob", None);
+    chat.command(alice, send("bob", "first", id_of(NOW.0, 1)));
+    chat.command(alice, edit(talk(), 1, "secret"));
+    chat.command(alice, send("bob", "another batch", id_of(NOW.0, 2)));
+    let (conversation, range) = (talk(), HistoryRange::Latest);
+    chat.request(bob, Command::History { conversation, range, limit: 200 });
+    chat.carry_mail();
+    let records: Vec<_> = std::iter::from_fn(|| chat.side.poll_read()).collect();
+    assert!(!records.is_empty(), "of the page");
+    records.into_iter().for_each(|read| chat.answer_read(read));
+    let held: Vec<_> = std::iter::from_fn(|| chat.side.poll_read()).collect();
+    assert_eq!(held.len(), 1, "the edit");
+    chat.request(alice, delete(talk(), 1));
+    chat.carry_mail();
+    while let Some(read) = chat.side.poll_read() {
+        chat.answer_read(read);
+    }
+    assert!(chat.write(), "the deletion is durable");
+    held.into_iter().for_each(|read| chat.answer_read(read));
+    let shown = chat.exchange(bob).into_iter().find_map(|frame| match frame {
+        ServerFrame::Page { messages, .. } => Some(messages.iter().map(line).collect::<Vec<_>>()),
+        _ => None,
+    });
+    let expected =
+        ["message 1 alice: deleted ", "amended 2 alice of 1: deleted", "message 3 alice: another batch"];
+    assert_eq!(shown.expect("a page"), expected);
+}
+
 /// A page is cut by what its messages are now: short ones may have become long.
 #[test]
 fn a_page_whose_messages_grew_is_still_a_page() {

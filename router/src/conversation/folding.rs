@@ -57,7 +57,6 @@ pub(super) struct Folding {
 impl Folding {
     /// Goes on as far as memory and what was fed lead.
     pub(super) fn poll(&mut self, records: &[&Linked], log: &Log) -> FoldStep {
-        self.asked.clear();
         loop {
             if self.searches.is_empty() {
                 let durable = log.durable().position();
@@ -89,6 +88,7 @@ impl Folding {
     }
 
     fn begin(&mut self, records: &[&Linked], durable: u64, log: &Log) {
+        self.asked.clear();
         self.begun_at = durable;
         let known_to = self.known_to.unwrap_or(0);
         let wanted = self.wanted.get_or_insert_with(|| {

@@ -9,7 +9,7 @@ use protocol::event::{ErrorCode, ServerFrame};
 use protocol::ids::{DeviceId, MessageId, RequestId, UnixMillis, UserId};
 use protocol::upgrade::Form;
 use protocol::ws::{Decoder, DecoderLimits, Role};
-use router::conversation::{ReadPlace, Recent};
+use router::conversation::{Read, ReadPlace, Recent};
 use router::cursor::Starts;
 use router::mail::{Clock, SessionId};
 use router::places::KINDS;
@@ -85,24 +85,10 @@ impl Chat {
         let mut wire = Vec::new();
         loop {
             let mut quiet = true;
-            while let Some((_, request)) = self.users.poll_mail() {
-                self.side.handle_request(request, self.clock.unix, &mut self.log);
-                quiet = false;
-            }
-            while let Some(batch) = self.log.poll_write(0) {
-                self.written.resize(batch.offset as usize, 0);
-                self.written.extend_from_slice(batch.buffer.bytes());
-                let durable = self.log.handle_written(batch.buffer, true).expect("written");
-                self.side.handle_durable(&durable, self.clock.unix, &mut self.log);
-                quiet = false;
-            }
+            quiet &= !self.carry_mail();
+            quiet &= !self.write();
             while let Some(read) = self.side.poll_read() {
-                let ReadPlace::Record(location) = read.what else {
-                    panic!("no segment is sealed");
-                };
-                let (place, bytes) = (location.lsn() as usize, location.bytes());
-                let bytes = self.disk_reads.then(|| self.written[place..place + bytes].to_vec());
-                self.side.handle_read(read.job, read.place, bytes, self.clock.unix, &mut self.log);
+                self.answer_read(read);
                 quiet = false;
             }
             while let Some((shard, reply)) = self.side.poll_output() {
@@ -123,6 +109,39 @@ impl Chat {
                 return frames(&mut wire);
             }
         }
+    }
+
+    /// Gives the conversation side what it is asked; whether that was anything.
+    pub(crate) fn carry_mail(&mut self) -> bool {
+        let requests: Vec<_> = std::iter::from_fn(|| self.users.poll_mail()).collect();
+        let any = !requests.is_empty();
+        for (_, request) in requests {
+            self.side.handle_request(request, self.clock.unix, &mut self.log);
+        }
+        any
+    }
+
+    /// Writes what is due; whether that was anything.
+    pub(crate) fn write(&mut self) -> bool {
+        let mut any = false;
+        while let Some(batch) = self.log.poll_write(0) {
+            self.written.resize(batch.offset as usize, 0);
+            self.written.extend_from_slice(batch.buffer.bytes());
+            let durable = self.log.handle_written(batch.buffer, true).expect("written");
+            self.side.handle_durable(&durable, self.clock.unix, &mut self.log);
+            any = true;
+        }
+        any
+    }
+
+    /// Reads from the disk what was asked for, if that reads at all.
+    pub(crate) fn answer_read(&mut self, read: Read) {
+        let ReadPlace::Record(location) = read.what else {
+            panic!("no segment is sealed");
+        };
+        let (place, bytes) = (location.lsn() as usize, location.bytes());
+        let bytes = self.disk_reads.then(|| self.written[place..place + bytes].to_vec());
+        self.side.handle_read(read.job, read.place, bytes, self.clock.unix, &mut self.log);
     }
 
     pub(crate) fn command(&mut self, session: SessionId, command: Command) -> Vec<ServerFrame> {
