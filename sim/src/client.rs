@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::command::{
-    Command, Connect, Create, HistoryPolicy, HistoryRange, Members, MessageKind, Request, Send, Target, Token,
+    Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, React, Request, Send,
+    Target, Token,
 };
-use protocol::event::{CloseCode, ErrorReply, Gap, MessageEvent, OkReply, PageItem, ServerFrame};
+use protocol::event::{CloseCode, ErrorReply, Gap, OkReply, PageItem, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::session::{Input, Session, SessionLimits};
 use protocol::upgrade::{Form, UpgradePolicy};
+use router::mail::Clock;
 
 use crate::Rng;
 use crate::oracle::Oracle;
@@ -28,6 +30,10 @@ pub(crate) struct Link {
     /// Started at the head: what came before is not owed.
     fresh: bool,
     sent: Vec<usize>,
+    /// When it was opened, by the clock of what was acknowledged: what it is sent until it is caught up is read from then on.
+    begun: u64,
+    /// When each page was asked for.
+    pages: BTreeMap<RequestId, u64>,
     /// The times of its token.
     pub(crate) times: Times,
     /// A new token under way, and the times of that.
@@ -80,6 +86,8 @@ pub(crate) struct Client {
     retry_at: u64,
     /// Repeats what was refused and not all that is under way: more at once than a session may have would close it, again and again.
     pub(crate) is_patient: bool,
+    /// Dice of its own, where messages are amended.
+    pub(crate) amending: Option<Rng>,
     /// How far its own clock, by which it names its messages, is behind or ahead.
     skew_ms: i64,
     output: Vec<u8>,
@@ -105,6 +113,7 @@ impl Client {
             stalled_until: 0,
             retry_at: 0,
             is_patient: false,
+            amending: None,
             skew_ms,
             output: Vec::new(),
         }
@@ -126,7 +135,7 @@ impl Client {
     }
 
     /// Opens a connection: the upgrade and, without waiting for the answer, `connect`.
-    pub(crate) fn connect(&mut self, pipe: usize, pass: Pass, rng: &mut Rng) {
+    pub(crate) fn connect(&mut self, pipe: usize, pass: Pass, begun: u64, rng: &mut Rng) {
         let session =
             Session::client(&SessionLimits::CLIENT, self.form, "sim", UpgradePolicy::PATH, None, rng.roll());
         let fresh = self.cursor.is_none();
@@ -143,6 +152,8 @@ impl Client {
             surveyed: false,
             fresh,
             sent: Vec::new(),
+            begun,
+            pages: BTreeMap::new(),
             times,
             refreshing: None,
         });
@@ -195,12 +206,23 @@ impl Client {
     }
 
     /// Does something, as the dice have it. `calm`: only what is needed to come to an end.
-    pub(crate) fn act(&mut self, rng: &mut Rng, users: &[UserId], now: UnixMillis, micros: u64, calm: bool) {
+    pub(crate) fn act(
+        &mut self,
+        rng: &mut Rng,
+        users: &[UserId],
+        oracle: &mut Oracle,
+        clock: Clock,
+        calm: bool,
+    ) {
+        let Clock { unix: now, micros } = clock;
         if !self.link.as_ref().is_some_and(|link| link.welcomed) {
             return;
         }
         self.retry(micros);
         if calm || self.pending.len() >= PENDING_MAX {
+            return;
+        }
+        if self.amend(oracle, now) {
             return;
         }
         let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
@@ -218,6 +240,8 @@ impl Client {
                     _ => HistoryRange::Before(Seq(rng.between(1, 50))),
                 };
                 let (id, limit) = (self.id(), rng.between(1, 60) as u32);
+                let link = self.link.as_mut().expect("looked at");
+                link.pages.insert(id, oracle.forms.now());
                 self.write(&Request {
                     id: Some(id),
                     command: Command::History { conversation, range, limit },
@@ -236,6 +260,42 @@ impl Client {
                 self.write(&Request { id: Some(id), command });
             }
         }
+    }
+
+    /// Amends something that it was told of, or may have been, as its dice have it.
+    fn amend(&mut self, oracle: &mut Oracle, now: UnixMillis) -> bool {
+        let Some(rng) = &mut self.amending else {
+            return false;
+        };
+        if !rng.one_in(3) {
+            return false;
+        }
+        let newest = self.received.len().saturating_sub(40);
+        let places: Vec<(ConversationId, u64)> = self.received.iter().skip(newest / 2).copied().collect();
+        if places.is_empty() {
+            return false;
+        }
+        let (conversation, seq) = *rng.pick(&places);
+        let (seq, message_id) =
+            (Seq(seq), new_message_id(rng, UnixMillis(now.0.saturating_add_signed(self.skew_ms))));
+        let id = Some(message_id);
+        let command = match rng.below(10) {
+            0..4 => {
+                let (emoji, on) = ((*rng.pick(&["+", "-", "?"])).to_owned(), !rng.one_in(3));
+                Command::React(React { conversation, seq, emoji, on, message_id: id })
+            }
+            4..9 => {
+                let length = if rng.one_in(20) { rng.between(1, 9_000) } else { rng.between(1, 100) };
+                let text = (0..length).map(|_| char::from(b'A' + rng.below(26) as u8)).collect();
+                Command::Edit(Edit { conversation, seq, text, message_id: id })
+            }
+            _ => Command::Delete { conversation, seq, message_id: id },
+        };
+        oracle.forms.issued(&self.user, message_id, &command);
+        let id = self.id();
+        self.pending.push(Pending { id, command: command.clone(), message_id });
+        self.write(&Request { id: Some(id), command });
+        true
     }
 
     fn storing(
@@ -397,12 +457,11 @@ impl Client {
             ServerFrame::Ok(ok) => self.handle_ok(&ok, oracle),
             ServerFrame::Error(error) => self.handle_error(&error, oracle, now, micros),
             ServerFrame::Amended(event) => {
-                let place = (event.conversation, event.seq.0);
-                oracle.delivered(place, event.message_id, None);
-                self.receive(place, false);
+                oracle.told_amended(&event, self.since());
+                self.receive((event.conversation, event.seq.0), false);
             }
             ServerFrame::Message(message) => {
-                check_message(&message, oracle);
+                oracle.told_message(&message, self.since());
                 self.receive((message.conversation, message.seq.0), false);
             }
             ServerFrame::Member(event) => {
@@ -419,10 +478,18 @@ impl Client {
                     self.headed.insert(head.conversation, head.head.0);
                 }
             }
-            ServerFrame::Page { messages, .. } => check_page(&messages, oracle, now),
+            ServerFrame::Page { id, messages, .. } => {
+                let link = self.link.as_mut().expect("a frame comes by a link");
+                check_page(&messages, link.pages.remove(&id), oracle, now);
+            }
             ServerFrame::MembersPage { .. } | ServerFrame::Drain { .. } => {}
             ServerFrame::Gap(gap) => self.handle_gap(&gap, oracle, now),
         }
+    }
+
+    /// Since when what it is told now was read: what is told live may have waited.
+    fn since(&self) -> Option<u64> {
+        self.link.as_ref().filter(|link| link.replaying).map(|link| link.begun)
     }
 
     fn handle_ok(&mut self, ok: &OkReply, oracle: &mut Oracle) {
@@ -488,16 +555,16 @@ fn new_message_id(rng: &mut Rng, now: UnixMillis) -> MessageId {
     MessageId::v7(now, random)
 }
 
-fn check_page(items: &[PageItem], oracle: &mut Oracle, now: UnixMillis) {
+fn check_page(items: &[PageItem], since: Option<u64>, oracle: &mut Oracle, now: UnixMillis) {
     let mut last = None;
     for item in items {
         let (conversation, seq) = match item {
             PageItem::Amended(event) => {
-                oracle.delivered((event.conversation, event.seq.0), event.message_id, None);
+                oracle.told_amended(event, since);
                 (event.conversation, event.seq.0)
             }
             PageItem::Message(message) => {
-                check_message(message, oracle);
+                oracle.told_message(message, since);
                 (message.conversation, message.seq.0)
             }
             PageItem::Member(event) => {
@@ -516,15 +583,5 @@ fn check_page(items: &[PageItem], oracle: &mut Oracle, now: UnixMillis) {
             "dense_order: a page of {conversation} skips to {seq}"
         );
         last = Some(seq);
-    }
-}
-
-/// The text is the stored one, unless it says that it was changed since.
-fn check_message(message: &MessageEvent, oracle: &mut Oracle) {
-    let place = (message.conversation, message.seq.0);
-    if message.deleted || message.edited_at.is_some() {
-        oracle.delivered_folded(place, message.message_id);
-    } else {
-        oracle.delivered(place, message.message_id, Some(&message.text));
     }
 }

@@ -11,6 +11,7 @@
 
 mod client;
 mod disk;
+mod forms;
 mod net;
 mod node;
 mod oracle;

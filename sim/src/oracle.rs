@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::event::Gap;
+use protocol::event::{AmendedEvent, Gap, MessageEvent};
 use protocol::ids::{ConversationId, MessageId, UserId};
 use protocol::record::{Portable, Stored, StoredBody, StreamKind as Kind};
 use storage_log::Record;
+
+use crate::forms::{Form, Forms};
 
 /// One record of a conversation.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -13,6 +15,8 @@ pub(crate) struct Truth {
     pub(crate) message_id: MessageId,
     pub(crate) sender: UserId,
     pub(crate) text: Option<String>,
+    /// What it amends, and what that is then.
+    pub(crate) amends: Option<(u64, Form)>,
     pub(crate) at: u64,
     pub(crate) added: Vec<UserId>,
     pub(crate) removed: Vec<UserId>,
@@ -29,6 +33,7 @@ pub(crate) struct Oracle {
     /// For how long messages are kept at least; and told apart from what went before by their ids.
     pub(crate) keep_ms: Option<u64>,
     pub(crate) gone: u64,
+    pub(crate) forms: Forms,
 }
 
 impl Oracle {
@@ -61,8 +66,25 @@ impl Oracle {
             return;
         }
         let key = (ConversationId(record.stream().id), record.seq());
-        let earlier = self.durable.insert(key, truth_of(record.portable()));
+        let truth = truth_of(record.portable());
+        self.enter_form(key, &truth);
+        let earlier = self.durable.insert(key, truth);
         assert!(earlier.is_none(), "one_seq_one_message: {key:?} was written twice");
+    }
+
+    /// A record that a start has found.
+    pub(crate) fn survived(&mut self, place: (ConversationId, u64), truth: Truth) {
+        self.enter_form(place, &truth);
+        self.durable.entry(place).or_insert(truth);
+    }
+
+    fn enter_form(&mut self, (conversation, seq): (ConversationId, u64), truth: &Truth) {
+        if let Some(text) = &truth.text {
+            self.forms.enter((conversation, seq), seq, Form::of_text(text));
+        }
+        if let Some((target, form)) = &truth.amends {
+            self.forms.enter((conversation, *target), seq, form.clone());
+        }
     }
 
     /// `acked_is_durable`, `one_seq_one_message`: an acknowledgement names a record that is on the disk now.
@@ -75,6 +97,9 @@ impl Oracle {
             (message_id, user),
             "the acknowledgement names another record"
         );
+        if let Some((target, _)) = truth.amends {
+            self.forms.acked((place.0, target), place.1);
+        }
         let earlier = self.acked.insert((user.clone(), message_id), place);
         let at = |place| self.durable[&place].at;
         let is_forgotten = |earlier| self.may_be_gone(at(earlier), at(place));
@@ -107,14 +132,23 @@ impl Oracle {
         self.received += 1;
     }
 
-    /// `acked_is_durable` of a message in its folded form: what it says now is not what was stored at its place.
-    pub(crate) fn delivered_folded(&mut self, place: (ConversationId, u64), message_id: MessageId) {
-        let truth = self.durable.get(&place);
-        let truth =
-            truth.unwrap_or_else(|| panic!("acked_is_durable: {place:?} was delivered and is not on disk"));
-        assert!(truth.text.is_some(), "only messages have a folded form");
-        assert_eq!(truth.message_id, message_id, "delivered under another name than stored");
-        self.received += 1;
+    /// A message is what the disk has at its place, and in the form that it had when it was asked for, or later.
+    pub(crate) fn told_message(&mut self, event: &MessageEvent, since: Option<u64>) {
+        let place = (event.conversation, event.seq.0);
+        let is_as_sent = !event.deleted && event.edited_at.is_none();
+        let text = if is_as_sent { Some(event.text.clone()) } else { self.text_of(place) };
+        self.delivered(place, event.message_id, text.as_deref());
+        self.forms.message(event, since);
+    }
+
+    fn text_of(&self, place: (ConversationId, u64)) -> Option<String> {
+        let text = self.durable.get(&place).and_then(|truth| truth.text.clone());
+        Some(text.expect("only messages have a folded form"))
+    }
+
+    pub(crate) fn told_amended(&mut self, event: &AmendedEvent, since: Option<u64>) {
+        self.delivered((event.conversation, event.seq.0), event.message_id, None);
+        self.forms.amended(event, since);
     }
 
     /// Holds the log, as a node reads it at the end, against all of this.
@@ -144,6 +178,7 @@ impl Oracle {
                 truth.message_id
             );
         }
+        self.forms.check_log(&self.durable);
         for ((user, message_id), refused_at) in &self.refused {
             let stored = log.values().any(|truth| {
                 let is_forgotten = self.may_be_gone(truth.at, *refused_at);
@@ -163,6 +198,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             message_id: MessageId(body.message_id),
             sender: user(&body.by),
             text: None,
+            amends: Some((body.target.to_native(), Form::of_stored(&body.form))),
             at,
             added: Vec::new(),
             removed: Vec::new(),
@@ -171,6 +207,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             message_id: MessageId(body.message_id),
             sender: user(&body.sender),
             text: Some(String::from_utf8(body.text.to_vec()).expect("UTF-8")),
+            amends: None,
             at,
             added: Vec::new(),
             removed: Vec::new(),
@@ -179,6 +216,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             message_id: MessageId(body.message_id),
             sender: user(&body.by),
             text: None,
+            amends: None,
             at,
             added: body.added.iter().map(|member| user(&member.user)).collect(),
             removed: body.removed.iter().map(|name| user(&name.name)).collect(),

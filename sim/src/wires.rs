@@ -6,6 +6,7 @@ use protocol::event::CloseCode;
 use ring::{RecvBuffer, Socket};
 use router::ShardId;
 use router::conversation::ReadPlace;
+use router::mail::Clock;
 use storage_log::RebuildJob;
 
 use crate::client::Pass;
@@ -211,7 +212,10 @@ impl World {
                 client.stalled_until = now + self.rng.between(50_000, 800_000);
             }
             Some(_) if let Some(pass) = pass => client.refresh(pass),
-            Some(_) => client.act(&mut self.rng, &self.users, unix, now, calm),
+            Some(_) => {
+                let clock = Clock { unix, micros: now };
+                client.act(&mut self.rng, &self.users, &mut self.oracle, clock, calm);
+            }
         }
         self.write_client(index);
         let delay = if calm { 50_000 } else { self.rng.between(500, 40_000) };
@@ -221,7 +225,8 @@ impl World {
     fn connect(&mut self, index: usize, pass: Pass) {
         let shard = ShardId(self.rng.below(u64::from(self.places.shards)) as u16);
         let (pipe, socket) = self.net.open(index, shard);
-        self.clients[index].connect(pipe, pass, &mut self.rng);
+        let begun = self.oracle.forms.now();
+        self.clients[index].connect(pipe, pass, begun, &mut self.rng);
         let (socket, peer) = (Socket::from_index(socket), ([127, 0, 0, 1], 1).into());
         self.event(shard.index(), 1, Event::Accepted { listener: Listener::Chat, socket, peer });
     }

@@ -46,6 +46,9 @@ const MAIL_MICROS: u64 = 100_000;
 /// Sets the dice of revocations apart from those of everything else.
 const REVOKING: u64 = 0x7265_766f_6b65;
 
+/// And those of amendments, each client's its own.
+const AMENDING: u64 = 0x616d_656e_6400;
+
 /// And those of the one that stops reading.
 const DEAFNESS: u64 = 0x6465_6166;
 
@@ -86,6 +89,8 @@ pub struct Outcome {
     pub compactions: u32,
     /// Times that somebody was told of a gap, or to start anew.
     pub gone: u64,
+    /// Times that somebody was shown what was amended.
+    pub folded: u64,
     /// Index files that rotted while the node served, and were made again.
     pub rebuilds: u32,
     /// Sessions whose token ended.
@@ -214,7 +219,7 @@ pub fn run(seed: u64) -> Outcome {
 }
 
 /// One to two devices of each user.
-fn clients_of(users: &[UserId], are_patient: bool, rng: &mut Rng) -> Vec<Client> {
+fn clients_of(users: &[UserId], are_patient: bool, amending: Option<u64>, rng: &mut Rng) -> Vec<Client> {
     let mut clients = Vec::new();
     for user in users {
         for device in 0..rng.between(1, 3) {
@@ -226,6 +231,7 @@ fn clients_of(users: &[UserId], are_patient: bool, rng: &mut Rng) -> Vec<Client>
             let device = format!("device-{device}");
             let mut client = Client::new(user.clone(), &device, token_seconds, form, skew_ms);
             client.is_patient = are_patient;
+            client.amending = amending.map(|seed| Rng::new(seed ^ clients.len() as u64));
             clients.push(client);
         }
     }
@@ -244,7 +250,10 @@ impl World {
             .map(|user| UserId::new(&format!("user-{user}")).expect("a user"))
             .collect();
         let bounds = Bounds::of_world(seed);
-        let clients = clients_of(&users, bounds.is_tight(), &mut rng);
+        // As with revoking; and in some worlds that forget.
+        let amends = matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15) || seed % 64 == 46;
+        let amending = amends.then_some(seed ^ AMENDING);
+        let clients = clients_of(&users, bounds.is_tight() || amends, amending, &mut rng);
         let deaf = matches!(seed % 16, 8 | 15).then(|| {
             let mut rng = Rng::new(seed ^ DEAFNESS);
             (rng.below(clients.len() as u64) as usize, rng.below(BUSY_MICROS))
@@ -438,7 +447,7 @@ impl World {
         // What a crash left whole above the mark counts from now on.
         let survived = self.read_logs();
         for (place, truth) in survived {
-            self.oracle.durable.entry(place).or_insert(truth);
+            self.oracle.survived(place, truth);
         }
         self.arrived = node.shards.iter().map(|_| Vec::new()).collect();
         self.node = Some(node);
@@ -620,6 +629,7 @@ impl World {
             index_reads: self.index_reads,
             compactions: self.compactions,
             gone: self.oracle.gone,
+            folded: self.oracle.forms.shown,
             rebuilds: self.rebuilds,
             expired: self.expired,
             revoked: self.revoked,

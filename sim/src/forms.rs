@@ -1,0 +1,172 @@
+//! What messages are after their amendments: folded here once more from the commands, and held against what the log has and what clients
+//! are shown.
+
+use std::collections::BTreeMap;
+
+use protocol::command::Command;
+use protocol::event::{AmendedEvent, AmendedForm, MessageEvent, Reaction};
+use protocol::ids::{ConversationId, MessageId, UserId};
+use protocol::record::ArchivedFormV1;
+
+use crate::oracle::Truth;
+
+type Place = (ConversationId, u64);
+
+/// What is left of a message, but for what never changes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Form {
+    text: String,
+    deleted: bool,
+    /// Emoji and user of each, in the order in which they were made.
+    reactions: Vec<(String, String)>,
+}
+
+/// The same as clients are shown it: the users of each emoji, in the order of first use.
+#[derive(PartialEq, Eq, Debug)]
+struct Shown {
+    text: String,
+    deleted: bool,
+    reactions: Vec<Reaction>,
+}
+
+impl Form {
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self { text: text.to_owned(), ..Self::default() }
+    }
+
+    pub(crate) fn of_stored(form: &ArchivedFormV1) -> Self {
+        let string = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+        let reactions = form.reactions.iter().map(|one| (string(&one.emoji), string(&one.user)));
+        Self { text: string(&form.text), deleted: form.deleted != 0, reactions: reactions.collect() }
+    }
+
+    fn shown(&self) -> Shown {
+        let mut reactions: Vec<Reaction> = Vec::new();
+        for (emoji, user) in &self.reactions {
+            let user = UserId::new(user).expect("a user");
+            match reactions.iter_mut().find(|known| known.emoji == *emoji) {
+                Some(known) => known.users.push(user),
+                None => reactions.push(Reaction { emoji: emoji.clone(), users: vec![user] }),
+            }
+        }
+        Shown { text: self.text.clone(), deleted: self.deleted, reactions }
+    }
+
+    /// What a command makes of it.
+    fn apply(&mut self, command: &Command, by: &UserId) {
+        match command {
+            Command::Edit(edit) => self.text.clone_from(&edit.text),
+            Command::Delete { .. } => *self = Self { deleted: true, ..Self::default() },
+            Command::React(react) => {
+                let reaction = (react.emoji.clone(), by.as_str().to_owned());
+                if !react.on {
+                    self.reactions.retain(|known| *known != reaction);
+                } else if !self.reactions.contains(&reaction) {
+                    self.reactions.push(reaction);
+                }
+            }
+            other => unreachable!("{other:?} amends nothing"),
+        }
+    }
+}
+
+impl Shown {
+    fn of_event(event: &MessageEvent) -> Self {
+        Self { text: event.text.clone(), deleted: event.deleted, reactions: event.reactions.clone() }
+    }
+
+    /// `None` where it is not for who is told.
+    fn of_amended(event: &AmendedEvent) -> Option<Self> {
+        match &event.form {
+            AmendedForm::Deleted => Some(Form { deleted: true, ..Form::default() }.shown()),
+            AmendedForm::Hidden => None,
+            AmendedForm::Shown { text, reactions, .. } => {
+                Some(Self { text: text.clone(), deleted: false, reactions: reactions.clone() })
+            }
+        }
+    }
+}
+
+/// The forms of all messages.
+#[derive(Default)]
+pub(crate) struct Forms {
+    /// By message: the sequences at which it became something else, its own first, and what.
+    of: BTreeMap<Place, Vec<(u64, Form)>>,
+    /// By message: when it was acknowledged that it had become something else, and the sequence of that.
+    settled: BTreeMap<Place, Vec<(u64, u64)>>,
+    commands: BTreeMap<(UserId, MessageId), Command>,
+    /// Counts what was acknowledged, and so is a clock.
+    now: u64,
+    /// Times that a client was shown something amended.
+    pub(crate) shown: u64,
+}
+
+impl Forms {
+    /// What is asked for at this time has to show all that was acknowledged by then.
+    pub(crate) fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// A client amends something.
+    pub(crate) fn issued(&mut self, user: &UserId, message_id: MessageId, command: &Command) {
+        self.commands.insert((user.clone(), message_id), command.clone());
+    }
+
+    /// The record `seq` is durable, and makes this of a message.
+    pub(crate) fn enter(&mut self, target: Place, seq: u64, form: Form) {
+        let forms = self.of.entry(target).or_default();
+        if forms.last().is_none_or(|(last, _)| *last < seq) {
+            forms.push((seq, form));
+        }
+    }
+
+    /// Somebody was told that the amendment `seq` is stored.
+    pub(crate) fn acked(&mut self, target: Place, seq: u64) {
+        self.now += 1;
+        self.settled.entry(target).or_default().push((self.now, seq));
+    }
+
+    /// A client was shown a message that it asked for `since`; one that is told live may be older than any of its amendments.
+    pub(crate) fn message(&mut self, event: &MessageEvent, since: Option<u64>) {
+        let target = (event.conversation, event.seq.0);
+        self.shown += u64::from(event.deleted || event.edited_at.is_some() || !event.reactions.is_empty());
+        self.check(target, event.seq.0, &Shown::of_event(event), since);
+    }
+
+    /// The same of an amendment.
+    pub(crate) fn amended(&mut self, event: &AmendedEvent, since: Option<u64>) {
+        if let Some(form) = Shown::of_amended(event) {
+            self.shown += 1;
+            self.check((event.conversation, event.target.0), event.seq.0, &form, since);
+        }
+    }
+
+    /// A form is one that the message had at `seq` or later, and not one that was known to be past when it was asked for.
+    fn check(&self, target: Place, seq: u64, form: &Shown, since: Option<u64>) {
+        let settled = self.settled.get(&target).into_iter().flatten();
+        let settled = settled.filter(|(at, _)| since.is_some_and(|since| *at <= since)).map(|(_, seq)| *seq);
+        let oldest = settled.max().unwrap_or(0).max(seq);
+        let forms = self.of.get(&target).unwrap_or_else(|| panic!("{target:?} is no message"));
+        let is_one = forms.iter().any(|(seq, known)| *seq >= oldest && known.shown() == *form);
+        assert!(is_one, "folded: {target:?} was shown as {form:?}, which it was before {oldest}: {forms:?}");
+    }
+
+    /// Holds what the log says against what the commands come to, each after the other.
+    pub(crate) fn check_log(&self, log: &BTreeMap<Place, Truth>) {
+        let mut now: BTreeMap<Place, Form> = BTreeMap::new();
+        for ((conversation, seq), truth) in log {
+            let place = (*conversation, *seq);
+            if let Some(text) = &truth.text {
+                now.insert(place, Form::of_text(text));
+            }
+            let Some((target, form)) = &truth.amends else {
+                continue;
+            };
+            let by = (truth.sender.clone(), truth.message_id);
+            let expected =
+                now.get_mut(&(*conversation, *target)).expect("a message stands before its amendments");
+            expected.apply(self.commands.get(&by).expect("somebody asked for it"), &truth.sender);
+            assert_eq!(form, expected, "folded: {target} of {conversation} at {seq}");
+        }
+    }
+}
