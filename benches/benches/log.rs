@@ -20,17 +20,30 @@ fn inbox(user: usize) -> StreamId {
     StreamId { kind: StreamKind(4), id }
 }
 
-/// 100 records of 256 bytes into one batch, sealed: with no links, as a direct message, as a group of 99.
+fn conversation(number: u64) -> StreamId {
+    let mut id = [0; 16];
+    // Spread, as ids are.
+    id[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    StreamId { kind: StreamKind(1), id }
+}
+
+/// 100 records of 256 bytes into one batch, sealed: with no links, as a direct message, as a group of 99; and into so many
+/// conversations that none is in a cache.
 fn append_in_memory(c: &mut Criterion) {
     let mut group = c.benchmark_group("append");
     group.throughput(Throughput::Elements(APPENDS as u64));
-    for links_count in [0, 2, 99] {
+    for (links_count, conversations) in [(0, 1), (2, 1), (99, 1), (0, 10_000)] {
         let links: Vec<Link> = (0..links_count).map(|user| inbox(user).into()).collect();
-        let stream = StreamId { kind: StreamKind(1), id: [1; 16] };
-        let mut log = empty_log(1 << 20);
-        group.bench_function(format!("{links_count}_links"), |b| {
+        let (mut log, mut number) = (empty_log(1 << 20), 0_u64);
+        let name = match conversations {
+            1 => format!("{links_count}_links"),
+            _ => format!("{links_count}_links/{conversations}_conversations"),
+        };
+        group.bench_function(name, |b| {
             b.iter(|| {
                 for _ in 0..APPENDS {
+                    number = (number + 7_919) % conversations;
+                    let stream = conversation(number);
                     let expected_head = log.head(stream).seq;
                     let payload = &[9; 256];
                     let draft =
@@ -56,15 +69,13 @@ fn recovery_scan(c: &mut Criterion) {
     };
     let mut log = empty_log(0);
     let mut bytes = Vec::new();
-    let mut conversation = 0_u64;
+    let mut number = 0_u64;
     while bytes.len() < 16 << 20 {
         for _ in 0..APPENDS {
-            conversation = (conversation + 7) % 10_000;
-            let mut id = [0; 16];
-            id[..8].copy_from_slice(&conversation.to_le_bytes());
-            let stream = StreamId { kind: StreamKind(1), id };
+            number = (number + 7) % 10_000;
+            let stream = conversation(number);
             let expected_head = log.head(stream).seq;
-            let links = [conversation, conversation + 1].map(|user| inbox(user as usize).into());
+            let links = [number, number + 1].map(|user| inbox(user as usize).into());
             let draft =
                 Draft { stream, expected_head, messages: 1, schema: 1, payload: &[9; 256], links: &links };
             log.append(&[draft], 1);

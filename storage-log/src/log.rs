@@ -339,7 +339,13 @@ impl Log {
             Head { seq: draft.expected_head + 1, message_count: before.message_count + draft.messages };
         let position = self.next_position;
         let lsn = batch.next_lsn();
-        let chain = self.index.distance(draft.stream, lsn) / RECORD_ALIGN as u64;
+        let location = Location::new(lsn, record_bytes(draft.payload.len(), draft.links.len()));
+        let links = draft.links.iter().copied();
+        let (stream, is_at_home) = (draft.stream, true);
+        // Entered before it is written: looking for its stream says what it follows.
+        let entered = self.index.insert(Inserted { stream, head, location, position, links, is_at_home });
+        let distance = entered.expect("streams are of the kinds that the log was opened with");
+        let chain = distance / RECORD_ALIGN as u64;
         batch.push(&Parts {
             stream: draft.stream,
             epoch: self.epoch,
@@ -354,11 +360,7 @@ impl Log {
             payload: draft.payload,
             links: draft.links,
         });
-        let location = Location::new(lsn, (batch.next_lsn() - lsn) as usize);
-        let links = draft.links.iter().copied();
-        let (stream, is_at_home) = (draft.stream, true);
-        let entered = self.index.insert(Inserted { stream, head, location, position, links, is_at_home });
-        entered.expect("streams are of the kinds that the log was opened with");
+        assert_eq!(batch.next_lsn(), lsn + location.bytes() as u64);
         self.next_position += 1;
     }
 

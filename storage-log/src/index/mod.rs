@@ -238,8 +238,9 @@ impl Index {
         Arc::get_mut(&mut open.postings).expect("a segment that takes records is shared with nobody")
     }
 
-    /// Enters a record that was just appended, or read. `None` if its kinds or numbers make no sense.
-    pub(crate) fn insert(&mut self, record: Inserted<impl IntoIterator<Item = Link>>) -> Option<()> {
+    /// Enters a record that is being appended, or was read: the distance from the one before it in its home stream, 0 if there is none in
+    /// this segment. `None` if its kinds or numbers make no sense.
+    pub(crate) fn insert(&mut self, record: Inserted<impl IntoIterator<Item = Link>>) -> Option<u64> {
         let Inserted { stream, head, location, position, links, is_at_home } = record;
         let role = self.role(stream.kind)?;
         if [head.seq, head.message_count, position].iter().any(|number| number >> NUMBER_BITS != 0) {
@@ -247,6 +248,7 @@ impl Index {
         }
         let postings = Self::writable(self.open.back_mut().expect("a segment was begun"));
         let number = postings.number;
+        let mut distance = 0;
         match role {
             _ if !is_at_home => {}
             Role::Home => {
@@ -256,6 +258,7 @@ impl Index {
                     let list = list_of(before.chain, before.head.seq, number, head.seq);
                     (place, List { amended: before.amended_at(number), ..list })
                 });
+                distance = postings.newest_distance();
                 postings.list.message_count = head.message_count;
                 self.homes.update_at(postings.resident, |home| {
                     home.enter(number);
@@ -265,6 +268,7 @@ impl Index {
             Role::Last(place) => {
                 let begin = || (self.homes.place_of(&stream.id), List::default());
                 let postings = postings.push(stream, location, position, begin);
+                distance = postings.newest_distance();
                 postings.entries.drain(..postings.entries.len() - 1);
                 postings.list.first_key = head.seq;
                 self.homes.update_at(postings.resident, |home| home.last[place] = Some(location));
@@ -300,16 +304,7 @@ impl Index {
                 (linked.chain, linked.newest) = (linked.chain.with(number), position);
             });
         }
-        Some(())
-    }
-
-    /// Distance from the newest record of a home stream in the present segment to `lsn`; 0 if there is none.
-    pub(crate) fn distance(&self, stream: StreamId, lsn: u64) -> u64 {
-        let newest = self.open.back().and_then(|open| {
-            let postings = open.postings.get(stream)?;
-            Some(postings.entries.last()?.location(open.postings.base).lsn())
-        });
-        newest.map_or(0, |newest| lsn - newest)
+        Some(distance)
     }
 
     /// The newest durable key of a stream and, when that is in memory, where its record stands.

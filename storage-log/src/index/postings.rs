@@ -98,6 +98,14 @@ pub(crate) struct StreamPostings {
 }
 
 impl StreamPostings {
+    /// Bytes from the newest record but one to the newest; 0 if there is only one.
+    pub(crate) fn newest_distance(&self) -> u64 {
+        match self.entries.as_slice() {
+            [.., before, newest] => newest.offset() - before.offset(),
+            _ => 0,
+        }
+    }
+
     /// Of a stream of amendments, only the newest of each record: what its file says.
     pub(crate) fn newest_amendments(&self) -> Self {
         let mut entries: Vec<Posting> = Vec::with_capacity(self.entries.len());
