@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// One log in small segments, each compacted as soon as it may be.
-const EAGER: [(&str, &str); 3] =
+pub(crate) const EAGER: [(&str, &str); 3] =
     [("GATEHOUSE_LOGS", "1"), ("GATEHOUSE_SEGMENT_MIB", "4"), ("GATEHOUSE_COMPACT_AFTER_SECONDS", "1")];
 
 /// Segments of log 0 by the ending of their names, as often as there are some.
@@ -29,7 +29,7 @@ fn endings(data: &Path) -> BTreeMap<String, usize> {
 
 /// Waits until so many segments are cold.
 #[track_caller]
-fn wait_for_cold(data: &Path, count: usize) {
+pub(crate) fn wait_for_cold(data: &Path, count: usize) {
     let begun = Instant::now();
     while endings(data).get("cold").copied().unwrap_or(0) < count {
         assert!(begun.elapsed() < PATIENCE, "{:?}", endings(data));

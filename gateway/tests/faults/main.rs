@@ -12,8 +12,10 @@ mod wire;
 mod chat;
 mod disk;
 mod node;
+mod peer;
 mod raw;
 
+mod amendments;
 mod application;
 mod autobahn;
 mod backup;
