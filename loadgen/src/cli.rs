@@ -210,7 +210,7 @@ pub(crate) struct ShapeFlags {
     /// Size of a text
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = payload)]
     pub(crate) payload: usize,
-    /// Shares of room kinds
+    /// What is sent
     #[arg(long, value_name = "MIX", default_value_t = Mix::default())]
     pub(crate) mix: Mix,
     /// Protocol: binary, json or mixed

@@ -13,7 +13,7 @@ use crate::{
     clock::Moment,
     latency::Buckets,
     plan::{Mix, RoomIndex, UserIndex},
-    verify::{RoomBook, Stand, Violations},
+    verify::{Amendment, Overtaken, RoomBook, Shown, Stand, Violations},
 };
 
 /// Connections of one address: less than half of its 28,000 ports, because the kernel tries every second port first and
@@ -274,8 +274,10 @@ pub(crate) enum FromWorker {
     Drained { complete: bool },
     /// What was seen and promised in one conversation.
     Book(RoomBook),
-    /// One conversation as a fresh reader sees it: sequences and message ids.
-    Log { room: RoomIndex, conversation: String, items: Vec<(u64, String)> },
+    /// Amendments that were promised.
+    Amended(Vec<Amendment>),
+    /// One conversation as a fresh reader sees it: sequences and message ids, and what is shown of amendments.
+    Log { room: RoomIndex, conversation: String, items: Vec<(u64, String)>, shown: Shown },
     /// Where a user stood that was online at the end.
     End { user: UserIndex, stands: Vec<Stand> },
     /// The last line.
@@ -315,6 +317,8 @@ pub(crate) struct Totals {
     pub(crate) violations: Violations,
     /// Message ids that were refused for good.
     pub(crate) refused: Vec<String>,
+    /// Amendments that were refused because there was no such message any more.
+    pub(crate) overtaken: Vec<Overtaken>,
     /// Users, and how many of their sends were given up.
     pub(crate) given_up_by: BTreeMap<String, u64>,
 }
@@ -327,6 +331,10 @@ pub(crate) struct Counts {
     /// Of those, written to a socket at least once.
     pub(crate) sent: u64,
     pub(crate) acked: u64,
+    /// Of those, amendments.
+    pub(crate) amended: u64,
+    /// Amendments of what had been deleted before they came.
+    pub(crate) overtaken: u64,
     /// Sent again after a reconnect, because no answer had come.
     pub(crate) resent: u64,
     /// Sent again because the node asked for patience.
@@ -356,6 +364,8 @@ impl Counts {
         self.due += other.due;
         self.sent += other.sent;
         self.acked += other.acked;
+        self.amended += other.amended;
+        self.overtaken += other.overtaken;
         self.resent += other.resent;
         self.retried += other.retried;
         self.refused += other.refused;

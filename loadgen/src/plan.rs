@@ -30,23 +30,25 @@ pub(crate) const USERS_MIN: u32 = 12;
 /// Most users: what the names and ports of one machine allow, and more than one is tried with.
 pub(crate) const USERS_MAX: u32 = 1_000_000;
 
-/// Which share of messages goes where.
+/// Which share of messages goes where, and how many amendments of earlier ones stand between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mix {
     pub(crate) direct_weight: u32,
     pub(crate) group_weight: u32,
     pub(crate) group_members: u32,
+    pub(crate) amend_weight: u32,
 }
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { direct_weight: 80, group_weight: 20, group_members: 10 }
+        Self { direct_weight: 80, group_weight: 20, group_members: 10, amend_weight: 5 }
     }
 }
 
 impl fmt::Display for Mix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "direct={},group{}={}", self.direct_weight, self.group_members, self.group_weight)
+        let Self { direct_weight, group_weight, group_members, amend_weight } = self;
+        write!(f, "direct={direct_weight},group{group_members}={group_weight},amend={amend_weight}")
     }
 }
 
@@ -54,18 +56,19 @@ impl FromStr for Mix {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut mix = Self { direct_weight: 0, group_weight: 0, ..Self::default() };
+        let mut mix = Self { direct_weight: 0, group_weight: 0, amend_weight: 0, ..Self::default() };
         for part in text.split(',') {
             let (name, weight) = part.split_once('=').ok_or("a part is NAME=WEIGHT, as in direct=80")?;
             let weight = weight.parse::<u16>().map_err(|_| "a weight is a number up to 65535")?;
             match name.strip_prefix("group") {
+                None if name == "amend" => mix.amend_weight = weight.into(),
                 None if name == "direct" => mix.direct_weight = weight.into(),
                 Some(members) => {
                     mix.group_members =
                         members.parse().map_err(|_| "a group is named by its size: group10")?;
                     mix.group_weight = weight.into();
                 }
-                None => return Err("the parts are direct and groupN".to_owned()),
+                None => return Err("the parts are direct, groupN and amend".to_owned()),
             }
         }
         let sizes = 3..=SMALL_GROUP_MEMBERS_MAX as u32;
@@ -73,9 +76,18 @@ impl FromStr for Mix {
             return Err(format!("a group has 3 to {SMALL_GROUP_MEMBERS_MAX} members"));
         }
         if mix.direct_weight + mix.group_weight == 0 {
-            return Err("all weights are 0".to_owned());
+            return Err("direct and groupN are both 0".to_owned());
         }
         Ok(mix)
+    }
+}
+
+impl Mix {
+    /// Whether the next command amends a message instead of sending one.
+    pub(crate) const fn picks_amendment(&self, random: &mut Random) -> bool {
+        let Self { direct_weight, group_weight, amend_weight, .. } = *self;
+        let total = direct_weight as u64 + group_weight as u64 + amend_weight as u64;
+        amend_weight > 0 && random.below(total) < amend_weight as u64
     }
 }
 
@@ -198,6 +210,13 @@ impl Plan {
         format!("{} room {}", self.tag, room.0)
     }
 
+    /// The user of a name.
+    pub(crate) fn user_of_name(&self, name: &UserId) -> Option<UserIndex> {
+        let (_, number) = name.as_str().rsplit_once('-')?;
+        let user = number.parse().ok()?;
+        (self.names.get(user as usize) == Some(name)).then_some(UserIndex(user))
+    }
+
     /// The group of a title.
     pub(crate) fn room_of_title(&self, title: &str) -> Option<RoomIndex> {
         let room = title.strip_prefix(&self.tag)?.strip_prefix(" room ")?.parse().ok()?;
@@ -268,11 +287,31 @@ mod tests {
     }
 
     #[test]
+    fn names_lead_back_to_users() {
+        let plan = Plan::new("t", 20, Mix::default());
+        let user = |name: &str| plan.user_of_name(&UserId::new(name).expect("a name"));
+        assert_eq!(user(plan.name(UserIndex(19)).as_str()), Some(UserIndex(19)));
+        for stranger in ["t-20", "t-019", "other-1", "t-", "t"] {
+            assert_eq!(user(stranger), None, "{stranger}");
+        }
+    }
+
+    #[test]
+    fn a_share_of_the_commands_amends_and_none_where_that_is_not_asked_for() {
+        let mut random = Random::from_system().expect("randomness");
+        let mut share = |mix: Mix| (0..10_500).filter(|_| mix.picks_amendment(&mut random)).count();
+        assert!((350..=650).contains(&share(Mix::default())), "one in 21");
+        assert_eq!(share(Mix { amend_weight: 0, ..Mix::default() }), 0);
+    }
+
+    #[test]
     fn mixes_are_read_and_refused() {
         let mix = "direct=1,group3=2".parse();
-        assert_eq!(mix, Ok(Mix { direct_weight: 1, group_weight: 2, group_members: 3 }));
+        let expected = Mix { direct_weight: 1, group_weight: 2, group_members: 3, amend_weight: 0 };
+        assert_eq!(mix, Ok(expected));
+        assert_eq!("direct=1,group3=2,amend=9".parse(), Ok(Mix { amend_weight: 9, ..expected }));
         assert_eq!(Mix::default().to_string().parse(), Ok(Mix::default()));
-        for bad in ["", "direct", "direct=x", "direct=0", "group2=1", "group100=1", "room=1"] {
+        for bad in ["", "direct", "direct=x", "direct=0", "amend=1", "group2=1", "group100=1", "room=1"] {
             assert!(bad.parse::<Mix>().is_err(), "{bad}");
         }
     }

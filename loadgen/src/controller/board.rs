@@ -139,6 +139,7 @@ impl Board {
         self.lag.merge(&totals.lag);
         self.back.merge(&totals.back);
         self.violations.merge(totals.violations);
+        self.evidence.overtaken.extend(totals.overtaken);
         for id in &totals.refused {
             self.evidence.refused.push(parse(id)?);
         }

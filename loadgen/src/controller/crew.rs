@@ -125,7 +125,11 @@ impl Crew {
             }
             FromWorker::Tick(tick) => board.handle_tick(&tick),
             FromWorker::Book(book) => board.evidence.books.push(book),
-            FromWorker::Log { room, conversation, items } => board.handle_log(room, conversation, &items)?,
+            FromWorker::Amended(amendments) => board.evidence.amendments.extend(amendments),
+            FromWorker::Log { room, conversation, items, shown } => {
+                board.evidence.shown.insert(room, shown);
+                board.handle_log(room, conversation, &items)?;
+            }
             FromWorker::End { user, stands } => board.handle_end(user, &stands),
             FromWorker::Done(totals) => {
                 self.said.done += 1;

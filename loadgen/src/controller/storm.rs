@@ -82,7 +82,8 @@ fn configs(flags: &StormFlags, tag: &str) -> anyhow::Result<Vec<WorkerConfig>> {
             crowd: flags.users,
             // Not in the network of the usual 127.0.0.1.
             network: (is_here && worker > 0).then_some([127, network.max(1), subnet]),
-            mix: Mix::default(),
+            // A storm is of those who come and go: what they write stays as it was written.
+            mix: Mix { amend_weight: 0, ..Mix::default() },
             load: Load {
                 messages_per_second: flags.rate,
                 seconds: SCHEDULE_SECONDS,

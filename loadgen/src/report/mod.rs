@@ -318,6 +318,10 @@ impl fmt::Display for Report {
             f,
             "again      {resent} sent again, {retried} retried, {replayed} replayed, {connections} connections"
         )?;
+        let Counts { amended, overtaken, .. } = self.counts;
+        if amended > 0 {
+            writeln!(f, "amended    {amended} of the acknowledged, {overtaken} too late for a deletion")?;
+        }
         for (name, count) in &self.errors {
             writeln!(f, "error      {name}: {count}")?;
         }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use protocol::ids::MessageId;
 
-use super::{Kind, RoomBook, Violations};
+use super::{Amendment, Kind, Overtaken, RoomBook, Shown, Violations, forms};
 use crate::plan::RoomIndex;
 
 /// One item of a log.
@@ -21,6 +21,12 @@ pub(crate) struct Evidence {
     pub(crate) ends: Vec<(String, RoomIndex, u64)>,
     /// Sends that were refused for good.
     pub(crate) refused: Vec<MessageId>,
+    /// Amendments that were acknowledged.
+    pub(crate) amendments: Vec<Amendment>,
+    /// Amendments whose target was not found.
+    pub(crate) overtaken: Vec<Overtaken>,
+    /// What each conversation shows of amendments.
+    pub(crate) shown: HashMap<RoomIndex, Shown>,
 }
 
 /// Everything that does not fit.
@@ -46,6 +52,7 @@ pub(crate) fn judge(evidence: &Evidence) -> anyhow::Result<Violations> {
             violations.add(Kind::Refused, detail);
         }
     }
+    forms::judge(evidence, &mut violations);
     Ok(violations)
 }
 

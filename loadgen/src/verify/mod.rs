@@ -3,10 +3,11 @@
 //! [`Reader`] and [`Book`] follow a run while it goes on; [`Evidence`] is compared with the log when it is
 //! over. Everything here is a function of values: no socket, no clock, no file.
 //!
-//! Invariant: a history in which nothing was lost, doubled, reordered, skipped or leaked gives no
-//! violation; the tests hold one mutant of each kind against it.
+//! Invariant: a history in which nothing was lost, doubled, reordered, skipped, leaked or shown as it is no
+//! more gives no violation; the tests hold one mutant of each kind against it.
 
 mod book;
+mod forms;
 mod judge;
 mod reader;
 
@@ -15,6 +16,10 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use book::{Book, RoomBook};
+pub(crate) use forms::{
+    Amendment, Change, CommandId, EMOJIS, FoldedForm, NO_LETTER, Overtaken, Shown, ShownAmendment,
+    command_id, emoji_number,
+};
 pub(crate) use judge::{Evidence, judge};
 pub(crate) use reader::{Reader, Receipt, Stand};
 
@@ -27,33 +32,54 @@ pub(crate) const DETAILS_MAX: usize = 20;
 pub(crate) enum Kind {
     /// Acknowledged or delivered, and not in the log.
     AckedLost,
+    /// An acknowledged amendment whose place in the log holds no amendment, or one of another target or author.
+    Amendment,
     /// A text that is not what its sender wrote.
     Content,
+    /// A deleted message of which something is shown all the same.
+    DeletedShown,
+    /// A message that nobody deleted is shown as deleted.
+    DeletedUnasked,
     /// One message under two sequences, or two under one.
     Doubled,
+    /// A message whose text is not that of its newest acknowledged edit, or which hides that it has one.
+    Edit,
     /// A sequence that a member never saw, or that the log does not have.
     Hole,
+    /// An amendment was refused because there is no such message, and there is.
+    NotFound,
     /// A sequence at or below one already seen on the same connection.
     Order,
+    /// Reactions that are not those that were acknowledged, or not in their order.
+    Reactions,
     /// Somebody saw a conversation it is not in.
     Recipient,
     /// Refused for good, and in the log all the same.
     Refused,
     /// A cursor of this very store was not honoured.
     Reset,
+    /// An amendment in a history that says what its target was once, not what it is.
+    Unfolded,
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AckedLost => "acked-lost",
+            Self::Amendment => "amendment",
             Self::Content => "content",
+            Self::DeletedShown => "deleted-shown",
+            Self::DeletedUnasked => "deleted-unasked",
             Self::Doubled => "doubled",
+            Self::Edit => "edit",
             Self::Hole => "hole",
+            Self::NotFound => "not-found",
             Self::Order => "order",
+            Self::Reactions => "reactions",
             Self::Recipient => "wrong-recipient",
             Self::Refused => "refused-but-stored",
             Self::Reset => "cursor-reset",
+            Self::Unfolded => "unfolded",
         })
     }
 }

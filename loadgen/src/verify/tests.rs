@@ -3,13 +3,35 @@
 use protocol::ids::MessageId;
 
 use super::{judge::LogItem, *};
-use crate::plan::RoomIndex;
+use crate::plan::{RoomIndex, UserIndex};
 
 const ROOM: RoomIndex = RoomIndex(4);
 const ELSEWHERE: RoomIndex = RoomIndex(9);
 
 fn id(number: u8) -> MessageId {
     MessageId([number; 16])
+}
+
+const AUTHOR: UserIndex = UserIndex(3);
+const OTHER: UserIndex = UserIndex(5);
+
+fn amendment(seq: u64, target: u64, change: Change) -> Amendment {
+    Amendment { room: ROOM, seq, target, by: AUTHOR, command: command_id(id(seq as u8)), change }
+}
+
+fn shown(seq: u64, target: u64, form: FoldedForm) -> ShownAmendment {
+    ShownAmendment { seq, target, by: AUTHOR, form }
+}
+
+/// What 2 is in the end.
+fn edited() -> FoldedForm {
+    let (text, reactions) = (Some(command_id(id(7))), vec![(1, vec![AUTHOR])]);
+    FoldedForm { text, edited: true, deleted: false, reactions }
+}
+
+/// What 3 is in the end.
+fn deleted() -> FoldedForm {
+    FoldedForm { deleted: true, ..FoldedForm::default() }
 }
 
 /// A run of one room: what was acknowledged, what one member saw, what the log holds.
@@ -19,9 +41,13 @@ struct Script {
     seen: Vec<(RoomIndex, u64, MessageId)>,
     log: Vec<LogItem>,
     refused: Vec<MessageId>,
+    amendments: Vec<Amendment>,
+    overtaken: Vec<Overtaken>,
+    shown: Shown,
 }
 
 impl Script {
+    /// 7 edits 2, 8 reacts to it, 9 deletes 3.
     fn sound() -> Self {
         let items: Vec<LogItem> = (1..=9).map(|number| (number, id(number as u8))).collect();
         Self {
@@ -29,6 +55,16 @@ impl Script {
             seen: items.iter().map(|(seq, id)| (ROOM, *seq, *id)).collect(),
             log: items,
             refused: vec![id(100)],
+            amendments: vec![
+                amendment(7, 2, Change::Edit),
+                amendment(8, 2, Change::React { emoji: 1, on: true }),
+                amendment(9, 3, Change::Delete),
+            ],
+            overtaken: vec![Overtaken { room: ROOM, target: 3, command: command_id(id(100)) }],
+            shown: Shown {
+                messages: [(2, edited()), (3, deleted())].into(),
+                amendments: vec![shown(7, 2, edited()), shown(8, 2, edited()), shown(9, 3, deleted())],
+            },
         }
     }
 
@@ -54,6 +90,9 @@ impl Script {
             logs: [(ROOM, self.log.clone())].into(),
             ends: vec![("reader".to_owned(), ROOM, reader.stands()[0].at)],
             refused: self.refused.clone(),
+            amendments: self.amendments.clone(),
+            overtaken: self.overtaken.clone(),
+            shown: [(ROOM, self.shown.clone())].into(),
         };
         live.merge(judge(&evidence).expect("the book was not cut"));
         live.counts.into_keys().collect()
@@ -151,6 +190,133 @@ fn a_skip_is_a_hole_and_so_is_an_end_before_the_head() {
 #[test]
 fn a_refused_message_that_is_stored_shows() {
     check(|script| script.refused.push(id(9)), &[Kind::Refused]);
+}
+
+/// Changes what is shown of a message, in its place and by the amendments of it.
+fn show(script: &mut Script, target: u64, form: &FoldedForm) {
+    script.shown.messages.insert(target, form.clone());
+    for amendment in script.shown.amendments.iter_mut().filter(|amendment| amendment.target == target) {
+        amendment.form = form.clone();
+    }
+}
+
+#[test]
+fn an_acked_amendment_that_is_no_amendment_or_another_one_shows() {
+    check(|script| drop(script.shown.amendments.remove(1)), &[Kind::Amendment]);
+    check(|script| script.shown.amendments[1].target = 4, &[Kind::Amendment]);
+    check(|script| script.shown.amendments[2].by = OTHER, &[Kind::Amendment]);
+    check(|script| script.amendments.push(amendment(5, 4, Change::Edit)), &[Kind::Amendment, Kind::Edit]);
+}
+
+#[test]
+fn an_acked_amendment_that_is_gone_is_lost_like_a_message() {
+    check(
+        |script| {
+            script.acks.push((9, id(9)));
+            script.log.pop();
+            script.seen.pop();
+        },
+        &[Kind::AckedLost],
+    );
+}
+
+#[test]
+fn an_edit_that_is_not_the_newest_one_or_does_not_say_so_shows() {
+    for text in [Some(command_id(id(2))), Some(NO_LETTER), None] {
+        check(
+            |script| {
+                let form = FoldedForm { text, ..edited() };
+                script.shown.messages.insert(2, form);
+            },
+            &[Kind::Edit],
+        );
+    }
+    check(|script| drop(script.shown.messages.remove(&2)), &[Kind::Edit]);
+    check(
+        |script| {
+            let form = FoldedForm { edited: false, ..edited() };
+            script.shown.messages.insert(2, form);
+        },
+        &[Kind::Edit],
+    );
+    // What nobody edited.
+    check(
+        |script| {
+            let form = FoldedForm { edited: true, ..FoldedForm::plain(command_id(id(4))) };
+            script.shown.messages.insert(4, form);
+        },
+        &[Kind::Edit],
+    );
+}
+
+#[test]
+fn anything_of_a_deleted_message_is_too_much() {
+    let text = Some(command_id(id(3)));
+    let reactions = vec![(1, vec![OTHER])];
+    for form in [
+        FoldedForm { text, ..FoldedForm::default() },
+        FoldedForm { text, ..deleted() },
+        FoldedForm { edited: true, ..deleted() },
+        FoldedForm { reactions, ..deleted() },
+    ] {
+        check(|script| drop(script.shown.messages.insert(3, form.clone())), &[Kind::DeletedShown]);
+        // In an earlier amendment of it alone.
+        check(|script| script.shown.amendments[2].form = form.clone(), &[Kind::DeletedShown]);
+    }
+    check(|script| drop(script.shown.messages.remove(&3)), &[Kind::DeletedShown]);
+}
+
+#[test]
+fn a_message_that_nobody_deleted_is_not_deleted() {
+    check(|script| drop(script.shown.messages.insert(4, deleted())), &[Kind::DeletedUnasked]);
+    check(|script| drop(script.shown.messages.insert(2, deleted())), &[Kind::DeletedUnasked]);
+}
+
+#[test]
+fn reactions_are_those_that_were_made_in_their_order() {
+    for reactions in [vec![], vec![(1, vec![OTHER])], vec![(2, vec![AUTHOR])], vec![(1, vec![AUTHOR, OTHER])]]
+    {
+        check(
+            |script| {
+                let form = FoldedForm { reactions, ..edited() };
+                script.shown.messages.insert(2, form);
+            },
+            &[Kind::Reactions],
+        );
+    }
+    // On, on again, another's, another one, off: in any order that the processes tell them.
+    let react = |seq, by, emoji, on| {
+        let change = Change::React { emoji, on };
+        Amendment { by, ..amendment(seq, 2, change) }
+    };
+    let made = [
+        (10, AUTHOR, 1, true, vec![(1, vec![AUTHOR])]),
+        (11, OTHER, 2, true, vec![(1, vec![AUTHOR]), (2, vec![OTHER])]),
+        (12, OTHER, 1, true, vec![(1, vec![AUTHOR, OTHER]), (2, vec![OTHER])]),
+        (13, AUTHOR, 1, false, vec![(2, vec![OTHER]), (1, vec![OTHER])]),
+        (14, AUTHOR, 1, false, vec![(2, vec![OTHER]), (1, vec![OTHER])]),
+    ];
+    let mut script = Script::sound();
+    for (seq, by, emoji, on, reactions) in made {
+        script.amendments.insert(0, react(seq, by, emoji, on));
+        script.log.push((seq, id(seq as u8)));
+        script.seen.push((ROOM, seq, id(seq as u8)));
+        let form = FoldedForm { reactions, ..edited() };
+        script.shown.amendments.push(ShownAmendment { by, ..shown(seq, 2, form.clone()) });
+        show(&mut script, 2, &form);
+        assert_eq!(script.verdict(), [], "after {seq}");
+    }
+}
+
+#[test]
+fn an_amendment_in_a_history_says_what_its_target_is_by_now() {
+    check(|script| script.shown.amendments[0].form.reactions.clear(), &[Kind::Unfolded]);
+    check(|script| script.shown.amendments[1].form = FoldedForm::default(), &[Kind::Unfolded]);
+}
+
+#[test]
+fn only_a_deleted_message_may_be_missing_for_an_amendment() {
+    check(|script| script.overtaken[0].target = 4, &[Kind::NotFound]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use protocol::ids::ConversationId;
 
 use super::{
+    amending::Amending,
     history::History,
     tally::{Outage, Tally},
     user::Pending,
@@ -24,6 +25,7 @@ pub(super) struct Desk {
     pub(super) plan: Rc<Plan>,
     pub(super) rooms: RoomNames,
     pub(super) book: Book,
+    pub(super) amending: Amending,
     pub(super) tally: Tally,
     pub(super) outage: Outage,
     pub(super) history: Option<History>,
@@ -54,6 +56,7 @@ impl Desk {
             plan,
             rooms,
             book: Book::default(),
+            amending: Amending::default(),
             tally: Tally::default(),
             outage: Outage::default(),
             history,

@@ -8,8 +8,8 @@ use anyhow::{Context, anyhow, bail};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use protocol::{
     command::{Command, Connect, HistoryRange, Request},
-    event::{PageItem, ServerFrame},
-    ids::{ConversationId, DeviceId, RequestId, Seq},
+    event::{AmendedForm, MessageEvent, PageItem, Reaction, ServerFrame},
+    ids::{ConversationId, DeviceId, RequestId, Seq, UserId},
     limits::HISTORY_ITEMS_MAX,
     session::Input,
     upgrade::Form,
@@ -18,13 +18,17 @@ use protocol::{
 use super::{Worker, say};
 use crate::{
     client::{Connection, Incoming, dial},
+    letter::Letter,
     link::FromWorker,
-    plan::{RoomIndex, UserIndex},
+    plan::{Plan, RoomIndex, UserIndex},
+    verify::{CommandId, FoldedForm, NO_LETTER, Shown, ShownAmendment, command_id, emoji_number},
 };
 
 /// Sessions at a time.
 const READERS_MAX: usize = 16;
 const READ_BYTES: usize = 64 * 1024;
+/// A name that is of no user of the plan.
+const NOBODY: UserIndex = UserIndex(u32::MAX);
 /// Pages of one conversation, each of at least one item.
 const PAGES_MAX: u32 = 1_000_000;
 
@@ -65,22 +69,22 @@ pub(super) async fn read_all(worker: &Rc<Worker>) -> anyhow::Result<()> {
 }
 
 async fn read_rooms(worker: &Rc<Worker>, task: &Task) -> anyhow::Result<()> {
-    let (endpoint, name, nonce) = worker.with(|state| {
+    let (endpoint, plan, nonce) = worker.with(|state| {
         let nonce = u128::from(state.desk.random.next()) << 64 | u128::from(task.user.0);
-        (state.desk.config.endpoint.clone(), state.desk.plan.name(task.user).clone(), nonce)
+        (state.desk.config.endpoint.clone(), state.desk.plan.clone(), nonce)
     });
     let connection = dial(&endpoint, Form::Binary, nonce.to_be_bytes()).await?;
     let mut session = Session { connection, frames: Vec::new(), next_request: 1 };
     let connect = Connect {
-        token: Some(worker.signer.sign(&name)?),
+        token: Some(worker.signer.sign(plan.name(task.user))?),
         device: DeviceId::new("loadgen-reader").expect("short words are an id"),
         cursor: None,
         positions: None,
     };
     session.ask(Command::Connect(connect)).await?;
     for (room, conversation) in &task.rooms {
-        let items = read_room(&mut session, *conversation).await?;
-        say(&FromWorker::Log { room: *room, conversation: conversation.to_string(), items })?;
+        let (items, shown) = read_room(&mut session, *conversation, &plan).await?;
+        say(&FromWorker::Log { room: *room, conversation: conversation.to_string(), items, shown })?;
     }
     session.connection.codec.close();
     let farewell = session.connection.codec.take_output();
@@ -91,8 +95,9 @@ async fn read_rooms(worker: &Rc<Worker>, task: &Task) -> anyhow::Result<()> {
 async fn read_room(
     session: &mut Session,
     conversation: ConversationId,
-) -> anyhow::Result<Vec<(u64, String)>> {
-    let (mut items, mut after) = (Vec::new(), Seq(0));
+    plan: &Plan,
+) -> anyhow::Result<(Vec<(u64, String)>, Shown)> {
+    let (mut items, mut shown, mut after) = (Vec::new(), Shown::default(), Seq(0));
     for _ in 0..PAGES_MAX {
         let range = HistoryRange::After(after);
         let command = Command::History { conversation, range, limit: HISTORY_ITEMS_MAX };
@@ -100,6 +105,7 @@ async fn read_room(
             bail!("history was answered with something else than a page");
         };
         let before = items.len();
+        messages.iter().for_each(|item| note_forms(item, plan, &mut shown));
         items.extend(messages.into_iter().filter_map(|item| match item {
             PageItem::Amended(event) => Some((event.seq.0, event.message_id.to_string())),
             PageItem::Gap(_) => None,
@@ -107,12 +113,52 @@ async fn read_room(
             PageItem::Message(event) => Some((event.seq.0, event.message_id.to_string())),
         }));
         if !more {
-            return Ok(items);
+            return Ok((items, shown));
         }
         let last = items.get(before..).and_then(<[_]>::last);
         after = Seq(last.context("a page with more to come was empty")?.0);
     }
     bail!("the history of {conversation} does not end")
+}
+
+/// Notes what a page shows of amendments.
+fn note_forms(item: &PageItem, plan: &Plan, shown: &mut Shown) {
+    let user = |name: &UserId| plan.user_of_name(name).unwrap_or(NOBODY);
+    let reactions = |reactions: &[Reaction]| {
+        let each = reactions.iter().map(|reaction| {
+            (emoji_number(&reaction.emoji), reaction.users.iter().map(user).collect::<Vec<_>>())
+        });
+        each.collect::<Vec<_>>()
+    };
+    match item {
+        PageItem::Amended(event) => {
+            let form = match &event.form {
+                AmendedForm::Deleted => FoldedForm { deleted: true, ..FoldedForm::default() },
+                AmendedForm::Hidden => FoldedForm::default(),
+                AmendedForm::Shown { text, edited_at, reactions: all } => {
+                    let (text, edited) = (text_of(text), edited_at.is_some());
+                    FoldedForm { text, edited, deleted: false, reactions: reactions(all) }
+                }
+            };
+            let (seq, target, by) = (event.seq.0, event.target.0, user(&event.by));
+            shown.amendments.push(ShownAmendment { seq, target, by, form });
+        }
+        PageItem::Message(event) => {
+            let MessageEvent { seq, deleted, .. } = *event;
+            let (text, edited) = (text_of(&event.text), event.edited_at.is_some());
+            let form = FoldedForm { text, edited, deleted, reactions: reactions(&event.reactions) };
+            if form != FoldedForm::plain(command_id(event.message_id)) {
+                shown.messages.insert(seq.0, form);
+            }
+        }
+        PageItem::Gap(_) | PageItem::Member(_) => {}
+    }
+}
+
+/// Whose letter a text is.
+fn text_of(text: &str) -> Option<CommandId> {
+    let letter = || Letter::read(text).map_or(NO_LETTER, |letter| command_id(letter.message_id));
+    (!text.is_empty()).then(letter)
 }
 
 /// A session that asks one thing at a time.

@@ -3,6 +3,7 @@
 //! All state of a worker is one value behind one cell. A handler borrows it, runs to its end without
 //! waiting, and whatever it left to be written is written after; no borrow lives across an await.
 
+mod amending;
 mod connection;
 mod desk;
 mod history;
@@ -51,6 +52,8 @@ const OPEN_WAIT_MAX: Duration = Duration::from_secs(60);
 pub(crate) const DRAIN_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Open files of a worker that are no connections of users.
 pub(crate) const FILES_SPARE: u64 = 64;
+/// Promised amendments that are told on one line.
+const AMENDMENTS_A_LINE: usize = 1024;
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -228,6 +231,10 @@ async fn hand_over(worker: &Rc<Worker>) -> anyhow::Result<()> {
     log_reader::read_all(worker).await?;
     worker.with(|state| state.desk.close_history())?;
     let book = worker.with(|state| std::mem::take(&mut state.desk.book));
+    let promised = worker.with(|state| std::mem::take(&mut state.desk.amending.promised));
+    for amendments in promised.chunks(AMENDMENTS_A_LINE) {
+        say(&FromWorker::Amended(amendments.to_vec()))?;
+    }
     let mut totals = worker.with(|state| state.desk.tally.totals());
     totals.violations.merge(book.violations.clone());
     for room in book.into_rooms() {

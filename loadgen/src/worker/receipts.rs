@@ -2,7 +2,7 @@
 //! what this reader has seen and against the text itself.
 
 use protocol::{
-    event::{AmendedEvent, Gap, MemberEvent, MessageEvent},
+    event::{AmendedEvent, AmendedForm, Gap, MemberEvent, MessageEvent},
     ids::{ConversationId, MessageId},
 };
 
@@ -28,7 +28,7 @@ struct Item {
 
 impl User {
     pub(super) fn handle_message(&mut self, desk: &mut Desk, event: &MessageEvent, now: Moment) {
-        if event.deleted || event.edited_at.is_some() {
+        if event.deleted {
             self.handle_letterless(desk, event.conversation, event.seq.0, event.message_id, now);
             return;
         }
@@ -43,8 +43,10 @@ impl User {
         let (conversation, seq, message_id) = (event.conversation, event.seq.0, event.message_id);
         let item = Item { room: letter.room, conversation, seq, message_id };
         let receipt = self.handle_item(desk, &item, now);
-        // The first messages of rooms are not part of the schedule.
-        if receipt == Receipt::New && letter.sender != self.index && letter.due != Moment::default() {
+        self.check_deletion(desk, letter.room, seq);
+        // The first messages of rooms are not part of the schedule, and an edited text is of another time.
+        let is_timed = letter.due != Moment::default() && event.edited_at.is_none();
+        if receipt == Receipt::New && letter.sender != self.index && is_timed {
             desk.tally.counts.delivered += 1;
             let latency = now.since(letter.due);
             desk.tally.delivery.record(latency, desk.outage.touches(letter.due, now));
@@ -53,11 +55,43 @@ impl User {
     }
 
     pub(super) fn handle_amended(&mut self, desk: &mut Desk, event: &AmendedEvent, now: Moment) {
-        self.handle_letterless(desk, event.conversation, event.seq.0, event.message_id, now);
+        let AmendedEvent { conversation, seq, message_id, target, .. } = event;
+        self.handle_letterless(desk, *conversation, seq.0, *message_id, now);
+        // Of a stranger's conversation that was told.
+        let Some(room) = desk.rooms.room(*conversation) else { return };
+        let is_sound = match &event.form {
+            AmendedForm::Deleted => return,
+            // Everybody may see everything of its rooms.
+            AmendedForm::Hidden => false,
+            AmendedForm::Shown { text, .. } => {
+                let letter = Letter::read(text);
+                letter.is_some_and(|letter| letter.room == room && is_of_member(&letter, desk))
+            }
+        };
+        if !is_sound {
+            desk.tally.violations.add(Kind::Content, || {
+                format!("sequence {seq} of {conversation} says of {target} what nobody wrote")
+            });
+        }
+        self.check_deletion(desk, room, target.0);
     }
 
-    /// What takes a sequence and holds no letter that would name its room: an amendment, or a message whose text is
-    /// not the one that was sent.
+    /// Somebody was told what a message says. On a connection that began after its deletion was acknowledged that is too late;
+    /// what is live may be older than an acknowledgement.
+    fn check_deletion(&self, desk: &mut Desk, room: RoomIndex, target: u64) {
+        let Some(lost_at) = self.lost_at else { return };
+        if desk.amending.was_deleted(room, target, lost_at) {
+            let name = desk.plan.name(self.index);
+            desk.tally.violations.add(Kind::DeletedShown, || {
+                format!(
+                    "{name} came back and was told what {target} of room {} says, which was deleted",
+                    room.0
+                )
+            });
+        }
+    }
+
+    /// What takes a sequence and holds no letter that would name its room: an amendment, or a message that is deleted.
     fn handle_letterless(
         &mut self,
         desk: &mut Desk,
@@ -164,10 +198,14 @@ impl User {
     }
 }
 
-/// Whether a text is of this message, this sender, and of a room that the sender is in.
+/// Whether a text is of this message or an edit of it, of this sender, and of a room that the sender is in.
 fn is_sound(letter: &Letter, event: &MessageEvent, desk: &Desk) -> bool {
-    let Some(room) = desk.plan.rooms.get(letter.room.0 as usize) else { return false };
-    letter.message_id == event.message_id
-        && room.members.contains(&letter.sender)
+    (letter.message_id == event.message_id) != event.edited_at.is_some()
+        && is_of_member(letter, desk)
         && *desk.plan.name(letter.sender) == event.sender
+}
+
+/// Whether a text is of somebody in the room that it names.
+fn is_of_member(letter: &Letter, desk: &Desk) -> bool {
+    desk.plan.rooms.get(letter.room.0 as usize).is_some_and(|room| room.members.contains(&letter.sender))
 }

@@ -146,12 +146,16 @@ impl State {
         self.dirty.push(place);
     }
 
-    /// One message, from anybody to one of its rooms.
+    /// One message, from anybody to one of its rooms; or an amendment of an earlier one.
     fn send_one(&mut self, due: Moment, now: Moment) {
         let desk = &mut self.desk;
         desk.tally.lag.record(now.since(due), desk.outage.touches(due, now));
         desk.tally.lag_now.record(now.since(due));
         desk.tally.counts.due += 1;
+        if desk.config.mix.picks_amendment(&mut desk.random) && self.amend_one(due) {
+            return;
+        }
+        let desk = &mut self.desk;
         let place = desk.random.below(self.users.len() as u64) as usize;
         let user = &mut self.users[place];
         let plan = desk.plan.clone();

@@ -8,7 +8,7 @@ use crate::{
     clock::Moment,
     latency::Latencies,
     link::{Counts, Split, Tick, Totals},
-    verify::Violations,
+    verify::{Overtaken, Violations},
 };
 
 /// When the node was gone, until all users were back.
@@ -63,6 +63,7 @@ pub(super) struct Tally {
     pub(super) closes: BTreeMap<u16, u64>,
     pub(super) violations: Violations,
     pub(super) refused: Vec<String>,
+    pub(super) overtaken: Vec<Overtaken>,
     pub(super) given_up_by: BTreeMap<String, u64>,
     pub(super) ack: Measured,
     pub(super) delivery: Measured,
@@ -113,6 +114,7 @@ impl Tally {
             back: self.back.buckets(),
             violations: self.violations.clone(),
             refused: self.refused.clone(),
+            overtaken: self.overtaken.clone(),
             given_up_by: self.given_up_by.clone(),
         }
     }

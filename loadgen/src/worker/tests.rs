@@ -1,5 +1,8 @@
 //! One user against a scripted node: frames go in as bytes, commands come out as bytes, time is a value.
 
+#[path = "tests_amending.rs"]
+mod amending;
+
 use std::time::Duration;
 
 use protocol::{
@@ -301,10 +304,11 @@ fn an_amendment_takes_its_sequence_and_a_folded_message_the_one_it_had() {
         let mut pair = Pair::online(form);
         pair.receive(1, 1);
         let MessageEvent { conversation, message_id, at, sender, .. } = pair.message(2, 2, ROOM);
-        let (seq, by, target, form) = (Seq(2), sender, Seq(1), AmendedForm::Hidden);
+        let (seq, by, target, form) = (Seq(2), sender, Seq(1), AmendedForm::Deleted);
         pair.feed(ServerFrame::Amended(AmendedEvent { conversation, seq, message_id, at, by, target, form }));
         let message = pair.message(3, 3, ROOM);
-        let edited = MessageEvent { text: "x".to_owned(), edited_at: Some(at), ..message };
+        let text = pair.message(3, 33, ROOM).text;
+        let edited = MessageEvent { text, edited_at: Some(at), ..message };
         pair.feed(ServerFrame::Message(edited));
         let message = pair.message(4, 4, ROOM);
         pair.feed(ServerFrame::Message(MessageEvent { text: String::new(), deleted: true, ..message }));

@@ -115,7 +115,7 @@ pub(super) struct User {
     /// When it was last caught up.
     pub(super) live_since: Option<Moment>,
     /// When the last connection ended, until the next one has caught up.
-    lost_at: Option<Moment>,
+    pub(super) lost_at: Option<Moment>,
     frames: Vec<ServerFrame>,
 }
 
@@ -445,6 +445,7 @@ impl User {
         }
         desk.learn(pending.room, conversation);
         desk.book.acknowledge(pending.room, seq.0, pending.message_id);
+        desk.handle_stored(self.index, &pending, seq.0, now);
         self.log_send(desk, &mut pending);
         if let Some(history) = &mut desk.history {
             history.ack(now, pending.message_id, seq.0);
@@ -468,13 +469,15 @@ impl User {
             desk.retries.push((now.after(wait), self.place, pending));
             return;
         }
-        desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
         self.log_send(desk, &mut pending);
         if let Some(history) = &mut desk.history {
             history.nak(now, pending.message_id);
         }
         desk.tally.refused.push(pending.message_id.to_string());
-        desk.tally.counts.refused += 1;
+        if !desk.is_overtaken(&pending, error.code) {
+            desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
+            desk.tally.counts.refused += 1;
+        }
     }
 }
 
