@@ -9,7 +9,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gateway::mailbox::{Back, Mailboxes, Mesh, deliver_places};
 use protocol::command::HistoryRange;
-use protocol::ids::{RequestId, UnixMillis, UserId};
+use protocol::ids::{RequestId, Seq, UnixMillis, UserId};
 use protocol::upgrade::Form;
 use router::ShardId;
 use router::mail::{Asker, Deliver, Reply, Request, SessionId};
@@ -71,10 +71,38 @@ fn catch_up_page(c: &mut Criterion) {
     });
 }
 
+/// The conversation's side of a page of 50 messages, of which none, none but others in the conversation, and half were edited;
+/// everything in memory.
+fn amended_page(c: &mut Criterion) {
+    const MESSAGES: u64 = 100;
+    const PAGE: u64 = 50;
+    // Behind the creation of the group.
+    let (first, behind) = (2, 2 + MESSAGES);
+    let in_page = behind - PAGE..behind;
+    let mut group = c.benchmark_group("amended_page_of_50");
+    for (name, edited) in [("none", first..first), ("others", first..in_page.start), ("half", in_page)] {
+        let mut room = Room::new(2, Form::Json);
+        (0..MESSAGES).for_each(|_| room.send(128));
+        edited.step_by(2).for_each(|seq| room.edit(Seq(seq), 128));
+        let (user, conversation, asker) = (UserId::new("user-1").expect("a name"), room.group, asker());
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let (user, range) = (user.clone(), HistoryRange::Before(Seq(behind)));
+                let request = Request::History { asker, user, conversation, range, limit: PAGE as u32 };
+                room.side.handle_request(request, UnixMillis(1), &mut room.log);
+                let Some((_, Reply::History { records, .. })) = room.side.poll_output() else {
+                    unreachable!("all of it is in memory");
+                };
+                assert_eq!(records.len(), PAGE as usize);
+            });
+        });
+    }
+}
+
 fn asker() -> Asker {
     let session = SessionId { slot: 0, generation: 0 };
     Asker { shard: ShardId(0), session, id: RequestId(1), asked_micros: 0 }
 }
 
-criterion_group!(benches, fan_out, mailbox_hop, catch_up_page);
+criterion_group!(benches, fan_out, mailbox_hop, catch_up_page, amended_page);
 criterion_main!(benches);

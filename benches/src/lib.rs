@@ -11,8 +11,8 @@ pub mod net;
 
 use std::sync::Arc;
 
-use protocol::command::{Command, Connect, Create, HistoryPolicy, MessageKind, Request, Send, Target};
-use protocol::ids::{ConversationId, DeviceId, RequestId, UnixMillis, UserId};
+use protocol::command::{Command, Connect, Create, Edit, HistoryPolicy, MessageKind, Request, Send, Target};
+use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UnixMillis, UserId};
 use protocol::limits::MEMBERS_MIN;
 use protocol::upgrade::Form;
 use router::conversation::Recent;
@@ -154,6 +154,12 @@ impl Room {
         let text = "x".repeat(bytes);
         let send = Send { target, kind: MessageKind::Text, text, media, reply_to, mentions, message_id };
         self.command(Command::Send(send));
+    }
+
+    /// The message `seq` of the first member gets another text of `bytes`, until everybody was told.
+    pub fn edit(&mut self, seq: Seq, bytes: usize) {
+        let (conversation, text, message_id) = (self.group, "y".repeat(bytes), None);
+        self.command(Command::Edit(Edit { conversation, seq, text, message_id }));
     }
 
     fn command(&mut self, command: Command) {
