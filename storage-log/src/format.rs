@@ -313,6 +313,33 @@ pub mod scrub_at {
 /// Bytes of the file that remembers how far a log was scrubbed.
 pub const SCRUB_BYTES: usize = 64;
 
+/// Where the fields of the file stand that remembers what segments were gone through for erasures. One entry a segment follows.
+pub mod marks_at {
+    use super::Range;
+
+    /// CRC32C of everything behind it.
+    pub const CHECKSUM: Range<usize> = 0..4;
+    /// [`super::MARKS_MAGIC`].
+    pub const MAGIC: Range<usize> = 4..8;
+    /// [`super::FORMAT_VERSION`].
+    pub const VERSION: Range<usize> = 8..10;
+    /// Number of the log.
+    pub const LOG: Range<usize> = 10..12;
+    /// Store id.
+    pub const STORE: Range<usize> = 16..32;
+    /// Of an entry: base of the segment, without its generation.
+    pub const BASE: Range<usize> = 0..8;
+    /// Of an entry: mark of the newest erasure that it was gone through for.
+    pub const MARK: Range<usize> = 8..16;
+}
+
+/// Bytes of that file before its entries.
+pub const MARKS_HEAD_BYTES: usize = 32;
+/// Bytes of an entry of it.
+pub const MARKS_ENTRY_BYTES: usize = 16;
+
+/// `GHER`, little endian.
+pub const MARKS_MAGIC: u32 = u32::from_le_bytes(*b"GHER");
 /// `GHSC`, little endian.
 pub const SCRUB_MAGIC: u32 = u32::from_le_bytes(*b"GHSC");
 /// `GHIX`, little endian.

@@ -38,7 +38,10 @@ mod walk;
 
 pub use batch::WriteBatch;
 pub use buffer::Buffer;
-pub use cold::{ColdWalk, Compacted, CompactionJob, CompactionPolicy, Retention, compact};
+pub use cold::{
+    ColdWalk, Compacted, CompactionJob, CompactionPolicy, ErasureLeft, Judge, Retention, Rewritten, Verdict,
+    compact, compact_erasing, decode_marks, encode_marks,
+};
 pub use glance::Glance;
 pub use index::{
     AmendedSearch, BlockPlace, Blocks, HomeSearch, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Kinds, Lookup,
@@ -48,7 +51,7 @@ pub use index::{
 pub use location::{Entry, Head, Location};
 pub use log::{Answer, Draft, Durable, Log, LogConfig, Run, Stored, WriteError};
 pub use readback::{LogFile, LogFiles, Refusal, read_back, read_index_tail, walk_segment};
-pub use record::{Link, Record, RecordError, SCHEMA_GONE, StreamId, StreamKind};
+pub use record::{Link, Record, RecordError, SCHEMA_ERASED, SCHEMA_GONE, StreamId, StreamKind};
 pub use recovery::{Damage, DamageKind, Dropped, Fed, Recovered, Scan};
 pub use scrub::{ScrubProgress, damaged_kind};
 pub use segment::{

@@ -312,7 +312,8 @@ impl Log {
         }
         let bytes = group.iter().map(|draft| record_bytes(draft.payload.len(), draft.links.len())).sum();
         let is_old = self.config.segment_ms_max.is_some_and(|max| self.segment_began + max <= now);
-        if let Some(refusal) = self.make_room(bytes, self.segment_began > 0 && is_old) {
+        let is_old = (self.segment_began > 0 && is_old) || self.wants_to_leave();
+        if let Some(refusal) = self.make_room(bytes, is_old) {
             return refusal;
         }
         self.clock = self.clock.max(now);
@@ -386,6 +387,7 @@ impl Log {
             self.end_lsn = self.segment_after(end_lsn) + SEGMENT_HEADER_BYTES as u64;
             self.spare = Spare::wanted();
             self.segment_began = 0;
+            self.note_left();
         }
         self.index.begin_segment(self.end_lsn, self.next_position);
         let (geometry, buffer) = (self.config.geometry, self.buffers.take());
@@ -472,16 +474,17 @@ impl Log {
             // A clock that jumps makes it early, never late.
             let idle_ms = self.idle_since.get_or_insert(now).abs_diff(now);
             if idle_ms >= MARK_AFTER_MS {
-                let refused = self.make_room(0, false);
+                let refused = self.make_room(0, self.wants_to_leave());
                 assert_eq!(refused, None, "a mark is wanted only where there is room");
             }
         }
     }
 
-    /// Whether a mark is missing behind the newest batch. Without room for one, until the next segment is there, none is
-    /// asked for.
+    /// Whether a mark is missing behind the newest batch, or one is to begin the next segment. Without room for one, until the next
+    /// segment is there, none is asked for.
     fn wants_mark(&self) -> bool {
-        !self.marked && (self.spare.is_ready() || self.is_room_at(self.end_lsn, 0))
+        let is_missing = !self.marked && (self.spare.is_ready() || self.is_room_at(self.end_lsn, 0));
+        is_missing || (self.wants_to_leave() && self.spare.is_ready())
     }
 
     /// Milliseconds until [`Log::poll_write`] has a mark to write, if nothing is appended before.

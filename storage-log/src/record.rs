@@ -67,6 +67,9 @@ impl From<StreamId> for Link {
 /// Schema of a record whose payload is gone: only that there was one is known.
 pub const SCHEMA_GONE: u16 = 0;
 
+/// Schema of a record whose content was erased: what stands before and behind it in its stream is kept, and so are its links.
+pub const SCHEMA_ERASED: u16 = u16::MAX;
+
 /// Why bytes are not the record that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecordError {
@@ -196,18 +199,24 @@ fn set_flags(bytes: &mut [u8], payload_bytes: usize, flags: u16) {
     put(bytes, local_at::CHECKSUM, &checksum.to_le_bytes());
 }
 
-/// What stays of a record whose content goes: its number, time and count, so that none is given again, and links of one kind.
+/// What stays of a record whose content goes: its number, time and count, so that none is given again, and the links that are kept.
 pub(crate) mod stub {
-    use super::{Link, Parts, RECORD_ALIGN, Record, StreamKind, local_at, record_bytes, set_flags};
+    use super::{Link, Parts, RECORD_ALIGN, Record, local_at, record_bytes, set_flags};
 
     /// Length with so many links, in [`RECORD_ALIGN`].
     pub(crate) fn units(links: usize) -> u16 {
         (record_bytes(0, links) / RECORD_ALIGN) as u16
     }
 
-    /// The stub of a record, to stand at `lsn`, with its links of the kind `kept`.
-    pub(crate) fn of(record: &Record<'_>, lsn: u64, is_at_home: bool, kept: Option<StreamKind>) -> Vec<u8> {
-        let links: Vec<Link> = record.links().filter(|link| Some(link.stream.kind) == kept).collect();
+    /// The stub of a record, to stand at `lsn`, with the links that are `kept`.
+    pub(crate) fn of(
+        record: &Record<'_>,
+        lsn: u64,
+        is_at_home: bool,
+        schema: u16,
+        kept: impl Fn(&Link) -> bool,
+    ) -> Vec<u8> {
+        let links: Vec<Link> = record.links().filter(kept).collect();
         let parts = Parts {
             stream: record.stream(),
             epoch: record.epoch(),
@@ -215,7 +224,7 @@ pub(crate) mod stub {
             lsn,
             chain: 0,
             group_goes_on: false,
-            schema: super::SCHEMA_GONE,
+            schema,
             seq: record.seq(),
             at: record.at(),
             message_count: record.message_count(),

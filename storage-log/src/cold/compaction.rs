@@ -9,11 +9,24 @@ use crate::index::resident::Chain;
 use crate::index::{Role, SnapshotFooter};
 use crate::log::{LogConfig, Run};
 use crate::readback::{LogFile, LogFiles, read_index_tail};
-use crate::record::{Record, StreamId, moved, stub};
+use crate::record::{Link, Record, SCHEMA_GONE, StreamId, moved, stub};
 use crate::segment::{SegmentHeader, as_appended, is_cold, rewritten};
 
 use super::ColdWalk;
+use super::erasure::{Judge, Verdict};
 use super::plan::{Moved, Plan, Retention, home_sum};
+use super::schedule::CompactionJob;
+
+/// What writing a segment anew came to.
+#[derive(Debug)]
+pub enum Rewritten {
+    /// It was looked through for what is erased, and need not be written: no byte was.
+    Clean,
+    /// What memory keeps of the cold segment.
+    Made(SealedSegment),
+    /// Something of it is not sound; what was written is of no use, and the segment stays as it is.
+    Unsound,
+}
 
 /// Writes the segment at `base`, which is sealed and has its index, anew: gives the bytes of the cold one to `out`, in order. `None`:
 /// something of it is not sound; what was written is of no use, and the segment stays as it is.
@@ -27,10 +40,29 @@ pub fn compact<E>(
     files: &mut dyn LogFiles<Error = E>,
     out: &mut dyn FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<Option<SealedSegment>, E> {
+    let config = config.clone();
+    let job = CompactionJob { config, base, retention, mark: 0, only_erases: false };
+    Ok(match compact_erasing(&job, &|_| Verdict::Keep, files, out)? {
+        Rewritten::Made(sealed) => Some(sealed),
+        Rewritten::Clean | Rewritten::Unsound => None,
+    })
+}
+
+/// The same, as `job` says, without what `judge` does not keep.
+///
+/// # Errors
+/// The first of `files` or `out`.
+pub fn compact_erasing<E>(
+    job: &CompactionJob,
+    judge: &Judge<'_>,
+    files: &mut dyn LogFiles<Error = E>,
+    out: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+) -> Result<Rewritten, E> {
+    let (config, base) = (&job.config, job.base);
     let mut header = [0; SEGMENT_HEADER_BYTES];
     let read = files.read(LogFile::Segment(as_appended(base)), 0, &mut header)?;
     let Ok(SegmentHeader { base: found, .. }) = SegmentHeader::parse(&header[..read]) else {
-        return Ok(None);
+        return Ok(Rewritten::Unsound);
     };
     let bytes = files.bytes(LogFile::Index(as_appended(base)))?.unwrap_or(0);
     let mut failed = None;
@@ -50,12 +82,12 @@ pub fn compact<E>(
     }
     let Some((footer, runs)) = index.and_then(|(footer, tail)| Some((footer, footer.read_tail(&tail)?.1)))
     else {
-        return Ok(None);
+        return Ok(Rewritten::Unsound);
     };
     if found != base {
-        return Ok(None);
+        return Ok(Rewritten::Unsound);
     }
-    Compaction { config, footer, runs, files, out }.run(retention)
+    Compaction { config, footer, runs, judge, files, out }.run(job)
 }
 
 struct Compaction<'c, E> {
@@ -63,15 +95,22 @@ struct Compaction<'c, E> {
     /// Of the segment as it is.
     footer: IndexFooter,
     runs: Vec<Run>,
+    judge: &'c Judge<'c>,
     files: &'c mut dyn LogFiles<Error = E>,
     out: &'c mut dyn FnMut(&[u8]) -> Result<(), E>,
 }
 
 impl<E> Compaction<'_, E> {
-    fn run(mut self, retention: Retention) -> Result<Option<SealedSegment>, E> {
-        let mut plan = Plan::new(self.config.clone(), self.footer, retention);
-        if !self.survey(&mut plan)? || !self.decide(&mut plan)? {
-            return Ok(None);
+    fn run(mut self, job: &CompactionJob) -> Result<Rewritten, E> {
+        let mut plan = Plan::new(self.config.clone(), self.footer, job.retention);
+        if !self.survey(&mut plan)? {
+            return Ok(Rewritten::Unsound);
+        }
+        if job.only_erases && !plan.erases() {
+            return Ok(Rewritten::Clean);
+        }
+        if !self.decide(&mut plan)? {
+            return Ok(Rewritten::Unsound);
         }
         let base = rewritten(self.footer.base);
         let ((moved, end), homes_sum) = (plan.places(), plan.homes_sum());
@@ -79,20 +118,20 @@ impl<E> Compaction<'_, E> {
         drop(plan);
         self.write_header(&footer)?;
         if !self.write_records(&moved, base)? {
-            return Ok(None);
+            return Ok(Rewritten::Unsound);
         }
         (self.out)(&vec![0; (footer.blocks_at() - end) as usize])?;
         let mut by_place = moved;
         by_place.sort_unstable_by_key(|moved| moved.from);
         let Some((fences, _)) = self.write_index(&by_place, base)?.filter(|(_, sum)| *sum == homes_sum)
         else {
-            return Ok(None);
+            return Ok(Rewritten::Unsound);
         };
         let tail = tail_bytes(&fences, &self.runs);
         let footer = footer.with_tail(fences.len(), self.runs.len(), &tail);
         (self.out)(&tail)?;
         (self.out)(&footer.encode(self.config))?;
-        Ok(Some(SealedSegment::new(&footer, fences)))
+        Ok(Rewritten::Made(SealedSegment::new(&footer, fences)))
     }
 
     fn segment(&self) -> LogFile {
@@ -103,7 +142,8 @@ impl<E> Compaction<'_, E> {
     fn survey(&mut self, plan: &mut Plan) -> Result<bool, E> {
         let (geometry, base) = (self.config.geometry, self.footer.base);
         let mut buffer = vec![0; FEED_BYTES];
-        let mut note = |record: &Record<'_>| plan.note(record);
+        let judge = self.judge;
+        let mut note = |record: &Record<'_>| plan.note(record, judge(record));
         if !is_cold(base) {
             let mut glance = Glance::new(geometry, base, self.footer.end_lsn());
             while let Some(offset) = glance.offset() {
@@ -175,11 +215,16 @@ impl<E> Compaction<'_, E> {
                 return Ok(false);
             };
             let lsn = base + to * RECORD_ALIGN as u64;
-            if record.is_stub() {
+            let is_at_home = record.is_at_home();
+            if let Some(schema) = record.erased_schema() {
+                let is_kept = |link: &Link| self.config.kinds.is_linked(link.stream.kind);
+                (self.out)(&stub::of(&parsed, lsn, is_at_home, schema, is_kept))?;
+            } else if record.is_stub() {
                 let kept = record.is_in(Some(Role::Linked(1))).then_some(self.config.kinds.linked[1]);
-                (self.out)(&stub::of(&parsed, lsn, record.is_at_home(), kept))?;
+                let is_kept = |link: &Link| Some(link.stream.kind) == kept;
+                (self.out)(&stub::of(&parsed, lsn, is_at_home, SCHEMA_GONE, is_kept))?;
             } else {
-                (self.out)(&moved(&parsed, lsn, record.is_at_home()))?;
+                (self.out)(&moved(&parsed, lsn, is_at_home))?;
             }
         }
         Ok(true)
@@ -231,7 +276,7 @@ impl<E> Compaction<'_, E> {
                 return false;
             };
             *posting = to;
-            is_stub |= moved.is_stub() && role == Some(Role::Home) && moved.is_at_home();
+            is_stub |= moved.begins_home() && role == Some(Role::Home);
             moved.is_in(role)
         });
         let dropped = (before - postings.len()) as u64;
@@ -263,6 +308,7 @@ fn rewrite_amendments(list: List, pairs: &[Posting], moved: &[Moved]) -> (List, 
         if let Some((moved, to)) = follow(pair[1], moved)
             && moved.is_at_home()
             && !moved.is_stub()
+            && moved.erased_schema().is_none()
         {
             kept.extend([pair[0], to]);
         }

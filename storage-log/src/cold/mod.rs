@@ -16,15 +16,20 @@
 //!
 //! **What is left out**: of a stream that keeps the last, every record but the newest; of home streams, what is older than
 //! [`Retention::home_from`], but never the newest record, which keeps its number and place without its payload; of linked streams,
-//! links to what is older than theirs. Always the front of a stream: a home stream never gets a hole.
+//! links to what is older than theirs. Always the front of a stream: a home stream never gets a hole. What is **erased** (`erasure.rs`)
+//! may stand anywhere in a stream: its place stays.
 
 mod compaction;
+mod erasure;
+mod marks;
 mod plan;
 mod records;
 mod schedule;
 mod walk;
 
-pub use compaction::compact;
+pub use compaction::{Rewritten, compact, compact_erasing};
+pub use erasure::{ErasureLeft, Judge, Verdict};
+pub use marks::{decode_marks, encode_marks};
 pub use plan::Retention;
 pub(crate) use records::ColdRecords;
 pub(crate) use schedule::Schedule;

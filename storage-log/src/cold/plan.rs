@@ -5,8 +5,10 @@ use crate::index::file::{ColdFacts, IndexFooter};
 use crate::index::resident::Home;
 use crate::index::{Blocks, Residents, Role, SnapshotFooter};
 use crate::log::LogConfig;
-use crate::record::{Record, SCHEMA_GONE, StreamId, stub};
+use crate::record::{Record, SCHEMA_ERASED, SCHEMA_GONE, StreamId, stub};
 use crate::segment::as_appended;
+
+use super::erasure::Verdict;
 
 /// What need not be kept, by when it was stored: milliseconds since 1970, 0 keeps all. Streams that keep the last are not concerned,
 /// nor is the newest record of any stream.
@@ -30,6 +32,8 @@ const LINKED: u8 = 8;
 
 /// Of a kind of which nothing is needed for links of the second kind.
 const CONTENT: u8 = 32;
+/// Keeps number, place and all its links, and nothing else.
+const ERASED: u8 = 64;
 
 /// What is known of a record: 40 bytes, and a segment holds at most 2.8 million.
 #[derive(Clone, Copy)]
@@ -37,7 +41,7 @@ struct Fact {
     stream: StreamId,
     flags: u8,
     units: u16,
-    /// Links of the second kind that are kept.
+    /// Links that stay if the content goes: of what is erased all into linked streams, else those of the second kind that are kept.
     links: u16,
     /// Where it stands in the segment, in [`RECORD_ALIGN`].
     place: u32,
@@ -74,6 +78,17 @@ impl Moved {
         self.flags & STUB != 0
     }
 
+    /// The schema of a record whose content was erased.
+    pub(super) fn erased_schema(&self) -> Option<u16> {
+        let schema = if self.flags & EXPIRED != 0 { SCHEMA_GONE } else { SCHEMA_ERASED };
+        (self.flags & ERASED != 0).then_some(schema)
+    }
+
+    /// Whether it is a number without content in its home stream, before which nothing is kept.
+    pub(super) fn begins_home(&self) -> bool {
+        self.is_at_home() && (self.is_stub() || self.erased_schema() == Some(SCHEMA_GONE))
+    }
+
     pub(super) fn is_at_home(&self) -> bool {
         self.flags & AT_HOME != 0
     }
@@ -95,6 +110,10 @@ pub(super) struct Plan {
     /// Position after the newest record of which the links of the first kind are not kept.
     links_from: u64,
     homes_sum: u64,
+    /// Some records are not to stay as they are, because of an erasure,
+    erases: bool,
+    /// and some of them leave their home streams.
+    leaves: bool,
 }
 
 /// Stands for a home stream that has so many records in a segment. Their sum, in any order, tells one index from another: a block does
@@ -115,21 +134,34 @@ impl Plan {
         } else {
             footer.cold.links_from
         };
-        Self { config, footer, retention, facts: Vec::new(), links_from, homes_sum: 0 }
+        let (facts, homes_sum, erases, leaves) = (Vec::new(), 0, false, false);
+        Self { config, footer, retention, facts, links_from, homes_sum, erases, leaves }
+    }
+
+    /// Whether an erasure changes anything in the segment.
+    pub(super) fn erases(&self) -> bool {
+        self.erases
     }
 
     /// What the segment is to say of itself, beside what stands in it.
     pub(super) fn facts_of(&self, moved: &[Moved], end: u64) -> ColdFacts {
-        let from = self.retention.home_from.max(self.footer.cold.from);
+        // Streams may begin anywhere in what says a time other than 0, whichever it is.
+        let from = self.retention.home_from.max(self.footer.cold.from).max(u64::from(self.leaves));
         ColdFacts { records: moved.len() as u32, end: end as u32, from, links_from: self.links_from }
     }
 
-    /// Takes note of a record of the segment, in the order in which they stand.
-    pub(super) fn note(&mut self, record: &Record<'_>) {
+    /// Takes note of a record of the segment, in the order in which they stand, and of what an erasure makes of it.
+    pub(super) fn note(&mut self, record: &Record<'_>, verdict: Verdict) {
         let mut flags = if record.is_for_links() { 0 } else { AT_HOME };
-        if record.at() < self.retention.home_from {
+        let leaves = verdict.leaves_home() && !record.is_for_links();
+        if record.at() < self.retention.home_from || verdict.leaves_home() {
             flags |= EXPIRED;
         }
+        if verdict.erases() {
+            flags |= ERASED;
+        }
+        self.erases |= verdict.erases() || leaves;
+        self.leaves |= leaves;
         if record.at() < self.retention.linked_from[0] {
             self.links_from = self.links_from.max(record.position() + 1);
         }
@@ -142,8 +174,11 @@ impl Plan {
                 links += number;
             }
         }
-        if [SCHEMA_GONE, self.config.kinds.content].contains(&record.schema()) {
+        if [SCHEMA_GONE, SCHEMA_ERASED, self.config.kinds.content].contains(&record.schema()) {
             flags |= CONTENT;
+        }
+        if verdict.erases() {
+            links = record.links().filter(|link| self.config.kinds.is_linked(link.stream.kind)).count();
         }
         self.facts.push(Fact {
             stream: record.stream(),
@@ -201,7 +236,7 @@ impl Plan {
                     }
                     let is_needed = fact.flags & LINKED != 0
                         || (fact.flags & (LINKED << 1) != 0 && fact.flags & CONTENT == 0);
-                    if fact.is_kept() && !is_needed {
+                    if fact.is_kept() && !is_needed && fact.flags & ERASED == 0 {
                         fact.flags |= STUB;
                     }
                 }
@@ -224,7 +259,8 @@ impl Plan {
         let mut to = SEGMENT_HEADER_BYTES / RECORD_ALIGN;
         let kept = self.facts.iter().filter(|fact| fact.is_kept());
         let moved = kept.map(|fact| {
-            let units = if fact.flags & STUB != 0 { stub::units(fact.links.into()) } else { fact.units };
+            let is_empty = fact.flags & (STUB | ERASED) != 0;
+            let units = if is_empty { stub::units(fact.links.into()) } else { fact.units };
             let Fact { place: from, units: before, flags, sum, .. } = *fact;
             let moved = Moved { from, to: to as u32, before, units, flags, sum };
             to += usize::from(units);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::index::file::SealedSegment;
 use crate::log::{Log, LogConfig};
 
+use super::erasure::Erasing;
 use super::plan::Retention;
 
 /// When segments are written anew, and what is left out then.
@@ -59,6 +60,10 @@ pub struct CompactionJob {
     pub base: u64,
     /// What is kept of it.
     pub retention: Retention,
+    /// Mark of the newest erasure: whoever judges its records knows of all up to that. 0: nothing is erased.
+    pub mark: u64,
+    /// Nothing else is due: where nothing of it is erased, it stays as it is.
+    pub only_erases: bool,
 }
 
 /// How a compaction ended.
@@ -66,6 +71,10 @@ pub struct CompactionJob {
 pub enum Compacted {
     /// The file of the cold segment is in place of the one before.
     Made(SealedSegment),
+    /// The same, but what it was made from may be there until the next start: for what is erased it was not gone through.
+    MadeBeside(SealedSegment),
+    /// It was looked through for what is erased, and stays as it is: nothing of it has to go.
+    Clean,
     /// The disk gave an error: later it may not.
     Failed,
     /// Something of the segment is not sound: it stays as it is.
@@ -75,15 +84,24 @@ pub enum Compacted {
 /// What a log knows of its compactions.
 #[derive(Default)]
 pub(crate) struct Schedule {
-    under_way: Option<u64>,
+    /// Base of the segment that is written anew, and the mark that it then has.
+    under_way: Option<(u64, u64)>,
     /// Bases that turned out not to be sound.
     left_alone: BTreeSet<u64>,
+    pub(super) erasing: Erasing,
+    /// Every sealed segment is as it is to be, and no other waits to be sealed: the one that takes appends may be left for an
+    /// erasure. So however many are asked for, no more than one segment is left before its time and not yet written anew.
+    pub(super) may_leave: bool,
 }
 
 impl Schedule {
     /// A segment that was left alone may be sound now.
     pub(crate) fn forget(&mut self, base: u64) {
         self.left_alone.remove(&base);
+    }
+
+    pub(super) fn is_left_alone(&self, base: u64) -> bool {
+        self.left_alone.contains(&base)
     }
 }
 
@@ -96,25 +114,39 @@ impl Log {
         }
         let segment_bytes = self.geometry().segment_bytes;
         let retention = policy.retention(now, self.index.all_sealed(), segment_bytes);
-        let is_due = |sealed: &&SealedSegment| {
+        let is_due = |sealed: &SealedSegment| {
             let is_cold =
                 policy.after_ms.is_some_and(|after| sealed.is_appended() && sealed.clock + after <= now);
             // Every record of it is too old, and they are still there.
             let has_records = sealed.clock < retention.home_from && sealed.kept_from() <= sealed.clock;
             let has_links = sealed.clock < retention.linked_from[0] && !sealed.has_no_links();
-            (is_cold || has_records || has_links) && !self.schedule.left_alone.contains(&sealed.base)
+            is_cold || has_records || has_links
         };
-        let base = self.index.all_sealed().iter().find(is_due)?.base;
-        self.schedule.under_way = Some(base);
-        Some(CompactionJob { config: self.config().clone(), base, retention })
+        let is_erased =
+            |sealed: &SealedSegment| sealed.erased < self.schedule.erasing.mark_wanted(sealed.first_position);
+        let next = self.index.all_sealed().iter().find(|sealed| {
+            (is_due(sealed) || is_erased(sealed)) && !self.schedule.is_left_alone(sealed.base)
+        });
+        self.schedule.may_leave = next.is_none() && self.index.only_one_is_open();
+        let next = next?;
+        let (base, only_erases) = (next.base, !is_due(next));
+        let mark = self.schedule.erasing.newest_mark();
+        self.schedule.under_way = Some((base, mark));
+        Some(CompactionJob { config: self.config().clone(), base, retention, mark, only_erases })
     }
 
     /// A compaction ended. What was looked up before holds good as long as the file before can be read: that is to be until
     /// [`Log::end_compaction`]. `true` if it is to be called: the segment has moved.
     pub fn handle_compacted(&mut self, compacted: Compacted) -> bool {
-        let base = self.schedule.under_way.expect("a compaction was asked for");
+        let (base, mark) = self.schedule.under_way.expect("a compaction was asked for");
         match compacted {
+            Compacted::Clean => self.index.note_erased(base, mark),
             Compacted::Made(sealed) => {
+                self.replace_segment(sealed);
+                return true;
+            }
+            Compacted::MadeBeside(sealed) => {
+                self.schedule.under_way = Some((base, 0));
                 self.replace_segment(sealed);
                 return true;
             }
@@ -132,8 +164,11 @@ impl Log {
         self.index.replace_sealed(sealed);
     }
 
-    /// Nobody reads by the places of before any more: the next segment may follow.
+    /// Nobody reads by the places of before any more, and the file before is let go of: the next segment may follow. Only now is
+    /// what was erased not on the disk any more.
     pub fn end_compaction(&mut self) {
-        self.schedule.under_way = None;
+        if let Some((base, mark)) = self.schedule.under_way.take() {
+            self.index.note_erased(base, mark);
+        }
     }
 }

@@ -57,6 +57,8 @@ pub struct SealedSegment {
     fences: Box<[u32]>,
     /// How often its file was made again since the start: where a lookup is in one file says nothing of the next.
     pub(crate) made: u32,
+    /// Mark of the newest erasure that it was gone through for; 0 is none. Not in the file.
+    pub(crate) erased: u64,
 }
 
 impl IndexJob {
@@ -327,6 +329,7 @@ impl SealedSegment {
             clock,
             fences: fences.into(),
             made: 0,
+            erased: 0,
         }
     }
 

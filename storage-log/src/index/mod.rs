@@ -10,6 +10,7 @@
 
 mod amended;
 pub(crate) mod block;
+mod erased;
 pub(crate) mod file;
 mod homes;
 mod lookup;
@@ -391,9 +392,9 @@ impl Index {
     pub(crate) fn replace_sealed(&mut self, sealed: SealedSegment) {
         let number = self.number_of(sealed.base);
         let before = &mut self.sealed[number as usize - 1];
-        let made = before.made + 1;
+        let (made, erased) = (before.made + 1, before.erased);
         *before = sealed;
-        before.made = made;
+        (before.made, before.erased) = (made, erased);
     }
 
     /// Whether this is how a sealed segment stands now.

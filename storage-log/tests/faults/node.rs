@@ -33,13 +33,16 @@ pub(crate) enum Op {
     Index,
     /// A sealed segment is written anew.
     Compact,
+    /// An erasure reaches all that was appended so far: the segment that takes appends is left for the next when that is there, by
+    /// whatever is appended or by a mark, and what is sealed is written anew, cold or not.
+    Erase,
     /// The snapshot.
     Snapshot,
     /// The process is killed and starts again.
     Restart,
 }
 
-pub(crate) const OPS: [Op; 11] = [
+pub(crate) const OPS: [Op; 12] = [
     Op::Small,
     Op::Large,
     Op::Group,
@@ -49,6 +52,7 @@ pub(crate) const OPS: [Op; 11] = [
     Op::Spare,
     Op::Index,
     Op::Compact,
+    Op::Erase,
     Op::Snapshot,
     Op::Restart,
 ];
@@ -132,6 +136,10 @@ impl Node {
             Op::Spare => Ok(self.spare()),
             Op::Index => self.index(),
             Op::Compact => self.compact()?,
+            Op::Erase => {
+                self.log.erase(self.now, self.log.newest_position());
+                Ok(Outcome::Done)
+            }
             Op::Snapshot => make_snapshot(&mut self.disk, self.geometry).map(done_or_idle),
             Op::Restart => self.restart()?,
         };

@@ -7,10 +7,11 @@ use std::convert::Infallible;
 
 use storage_log::format::{BLOCK_BYTES_MIN, INDEX_FOOTER_BYTES, MARK_AFTER_MS, SEGMENT_HEADER_BYTES};
 use storage_log::{
-    AmendedSearch, Answer, BlockPlace, Blocks, Damage, Draft, Entry, Geometry, INDEX_BLOCK_BYTES,
-    IndexFooter, IndexJob, Kinds, Link, Location, Log, LogConfig, LogFile, LogFiles, Lookup, Page, Progress,
-    Recovered, Refusal, Retention, SealedSegment, SegmentHeader, SnapshotFooter, SpareWork, StreamId,
-    StreamKind, Wanted, WriteBatch, as_appended, compact, merge, read_back, read_index_tail,
+    AmendedSearch, Answer, BlockPlace, Blocks, Compacted, CompactionJob, Damage, Draft, Entry, Geometry,
+    INDEX_BLOCK_BYTES, IndexFooter, IndexJob, Judge, Kinds, Link, Location, Log, LogConfig, LogFile,
+    LogFiles, Lookup, Page, Progress, Recovered, Refusal, Retention, Rewritten, SealedSegment, SegmentHeader,
+    SnapshotFooter, SpareWork, StreamId, StreamKind, Wanted, WriteBatch, as_appended, compact,
+    compact_erasing, merge, read_back, read_index_tail,
 };
 
 pub(crate) const STORE: [u8; 16] = [7; 16];
@@ -141,9 +142,31 @@ impl Disk {
                 file.extend_from_slice(bytes);
                 Ok(())
             });
+        self.place(base, file);
+        sealed.expect("all of it is sound")
+    }
+
+    /// Does what a log has asked for, without what `judge` does not keep.
+    pub(crate) fn erase(&mut self, job: &CompactionJob, judge: &Judge<'_>) -> Compacted {
+        let mut file = Vec::new();
+        let Ok(written) = compact_erasing(job, judge, &mut &*self, &mut |bytes| {
+            file.extend_from_slice(bytes);
+            Ok(())
+        });
+        match written {
+            Rewritten::Made(sealed) => {
+                self.place(as_appended(job.base), file);
+                Compacted::Made(sealed)
+            }
+            Rewritten::Clean => Compacted::Clean,
+            Rewritten::Unsound => Compacted::Unsound,
+        }
+    }
+
+    /// Puts a cold segment in place of what was there.
+    fn place(&mut self, base: u64, file: Vec<u8>) {
         self.segments.insert(base, file.clone());
         self.indexes.insert(base, file);
-        sealed.expect("all of it is sound")
     }
 
     /// Reads the log back, from the snapshot and index files as far as they are sound.
