@@ -12,8 +12,8 @@ use crate::{
     ids::{RequestId, Seq, UserId},
     record::{
         AmendmentKind, ArchivedAmendmentV1, ArchivedFormV1, ArchivedMemberV1, ArchivedMembershipV1,
-        ArchivedMessageV1, ArchivedNameV1, Portable, ReactionGroup, Stored, StoredBody, StoredItem,
-        reaction_groups,
+        ArchivedMessageV1, ArchivedNameV1, Portable, ReactionGroup, SCHEMA_ERASED, SCHEMA_GONE, Stored,
+        StoredBody, StoredItem, reaction_groups,
     },
 };
 
@@ -115,7 +115,12 @@ pub fn write_json(stored: &Stored<'_>, out: &mut Vec<u8>) {
 /// What a reader is told about a record it cannot be shown.
 pub(crate) fn unknown_gap(portable: &Portable) -> Gap {
     let (conversation, seq) = (portable.conversation, portable.seq);
-    Gap { conversation, from: seq, to: seq, reason: "unknown record".to_owned() }
+    let reason = match portable.schema {
+        SCHEMA_ERASED => "erased",
+        SCHEMA_GONE => "not kept any more",
+        _ => "unknown record",
+    };
+    Gap { conversation, from: seq, to: seq, reason: reason.to_owned() }
 }
 
 fn write_stored_message(portable: &Portable, body: &ArchivedMessageV1, out: &mut Vec<u8>) {

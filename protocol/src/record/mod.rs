@@ -50,6 +50,12 @@ pub const MAGIC: u16 = u16::from_le_bytes(*b"GH");
 /// Version of the portable part.
 pub const VERSION: u8 = 1;
 
+/// Schema of a record of which nothing is kept but its number, nor of any before it in its stream.
+pub const SCHEMA_GONE: u16 = 0;
+
+/// Schema of a record whose content was erased: its number is kept, and what stands before it.
+pub const SCHEMA_ERASED: u16 = u16::MAX;
+
 const CHECKSUM: Range<usize> = 0..4;
 const CHECKED: Range<usize> = 4..64;
 const MAGIC_AT: Range<usize> = 4..6;

@@ -284,15 +284,20 @@ impl ConversationSide {
                 let at_head = last.is_none_or(|last| !log.has_after(inbox, last));
                 let end = last.filter(|_| !at_head).unwrap_or(log.durable().position());
                 let log = self.log;
+                self.erased.conceal_links(&mut records);
                 let reply = Reply::CaughtUp { session, log, records, end, at_head, partial: false };
                 self.outputs.push_back((shard, reply));
             }
-            Purpose::Amend { store, now } => self.finish_amend(store, records.first(), now, log),
+            Purpose::Amend { store, now } => {
+                self.erased.conceal(&mut records);
+                self.finish_amend(store, records.first(), now, log);
+            }
             Purpose::Feed { session, shard, conversation, after, until, visible_from } => {
                 let read = records.len();
                 let last = records.last().map(|last| last.seq);
                 records.retain(|record| record.position <= until);
                 let more_after = if more && records.len() == read { last } else { None };
+                self.erased.conceal(&mut records);
                 hide_amendments(&mut records, visible_from);
                 let gone = take_gone(conversation, &mut records, after.0 + 1, after.0 + 1);
                 let fed = Reply::Fed { session, log: self.log, conversation, gone, records, more_after };
@@ -300,6 +305,7 @@ impl ConversationSide {
             }
             Purpose::History { asker, conversation, newest_first, lowest, below, visible_from } => {
                 let (mut more, mut lowest) = (more, lowest);
+                self.erased.conceal(&mut records);
                 if newest_first {
                     records.reverse();
                     // Nothing is below a stub; what is below the page is for the next one.

@@ -6,6 +6,7 @@
 
 mod amend;
 mod damage;
+mod erasure;
 mod fetch;
 mod folding;
 mod jobs;
@@ -31,6 +32,7 @@ use folding::hide;
 use jobs::Job;
 use state::{Audience, Conversation, Plan};
 
+pub use erasure::{Erased, Subject};
 pub use fetch::{Read, ReadPlace};
 pub use recent::Recent;
 
@@ -103,6 +105,8 @@ pub struct ConversationSide {
     outputs: VecDeque<(ShardId, Reply)>,
     reads: VecDeque<Read>,
     damages: Damages,
+    /// Shared with whoever writes segments anew.
+    erased: Arc<Erased>,
     /// Jobs that wait for an index file to be made again, by the base of its segment. Bounded as jobs are: by credits, and one a
     /// conversation.
     stalled: VecDeque<(u64, Job)>,
@@ -130,6 +134,7 @@ impl ConversationSide {
             outputs: VecDeque::new(),
             reads: VecDeque::new(),
             damages: Damages::default(),
+            erased: Arc::default(),
             stalled: VecDeque::new(),
             clock: 0,
             messages_stored: 0,
@@ -163,6 +168,21 @@ impl ConversationSide {
             self.run(job, log);
             self.resume(now, log);
         }
+    }
+
+    /// Erases what is stored of a subject up to a position: from now on no reader is given it, live or from the log.
+    pub fn erase(&mut self, subject: &Subject, to: u64) {
+        Arc::make_mut(&mut self.erased).insert(subject, to);
+        // What is being amended in this moment would be amended further from here.
+        self.amended.retain(|(conversation, target), (_, form)| {
+            !subject.concerns(*conversation, *target, &form.sender)
+        });
+    }
+
+    /// What is erased, as it stands now: for whoever writes a segment anew.
+    #[must_use]
+    pub fn erased(&self) -> Arc<Erased> {
+        self.erased.clone()
     }
 
     /// A segment of the log was written anew, and what is begun from now on finds it where it stands now.
@@ -264,15 +284,11 @@ impl ConversationSide {
 
     fn deliver(&mut self, delivery: &Delivery, log: &Log) {
         let record = log.recent(delivery.location).expect("the newest batch is in memory");
-        let (position, portable) = (record.position(), record.portable());
-        self.deliver_to(
-            &delivery.audience,
-            position,
-            &Bytes::copy_from_slice(portable),
-            delivery.asked_micros,
-        );
+        let position = record.position();
+        let bytes = self.erased.delivered(position, record.portable());
+        self.deliver_to(&delivery.audience, position, &bytes, delivery.asked_micros);
         if let Some(hidden_from) = &delivery.hidden_from {
-            self.deliver_to(hidden_from, position, &hide(portable), delivery.asked_micros);
+            self.deliver_to(hidden_from, position, &hide(&bytes), delivery.asked_micros);
         }
     }
 
