@@ -1,5 +1,5 @@
-//! The admin server: is the node alive, should clients come, what did it count; "drain now" and "take these
-//! tokens back".
+//! The admin server: is the node alive, should clients come, what did it count; "drain now", "take these
+//! tokens back" and "erase this".
 //!
 //! HTTP/1.1 on the control thread, for a handful of local or trusted callers. Reading is atomics and never
 //! asks a shard, so a busy node answers and a scrape costs the shards nothing; it is open to whoever reaches
@@ -39,6 +39,7 @@ use tokio::{
 use crate::{
     auth::{AdminToken, Entry, Revocation},
     cli,
+    erasures::{Asked, EraseError, Erasure, Erasures},
     metrics::{self, CareMetrics, ShardMetrics},
     revocations::{ENTRIES_MAX, Revocations, RevokeError, Revoked},
     state::NodeState,
@@ -68,7 +69,10 @@ const INDEX: &str = "GET  /livez      the process runs\n\
                      POST /v1/drain   leave in order; needs: Authorization: Bearer <admin token>\n\
                      POST /v1/revoke  take tokens back; needs the same, and one of\n\
                      \x20                {\"user\":NAME} {\"user\":NAME,\"issued_before\":TIME} {\"jti\":ID}\n\
-                     \x20                {\"issued_before\":TIME}, each perhaps with \"until\":TIME, in seconds since 1970\n";
+                     \x20                {\"issued_before\":TIME}, each perhaps with \"until\":TIME, in seconds since 1970\n\
+                     POST /v1/erase   make content unreadable, and have it written out of all files; needs the same, and one of\n\
+                     \x20                {\"user\":NAME} {\"conversation\":ID} {\"conversation\":ID,\"below\":SEQ}\n\
+                     GET  /v1/erase   how far that is; needs the same\n";
 
 /// What the admin server shows and can do.
 #[derive(Clone)]
@@ -89,6 +93,8 @@ pub struct AdminContext {
 pub struct Commands {
     /// What was revoked, and where more of it goes.
     pub revocations: Arc<Revocations>,
+    /// What was erased, and where more of it goes.
+    pub erasures: Arc<Erasures>,
     /// Begins the drain. May be called again while it goes on.
     pub drain: Arc<dyn Fn() + Send + Sync>,
 }
@@ -163,6 +169,7 @@ fn router(context: AdminContext) -> Router {
         .route("/metrics", routing::get(render_metrics))
         .route("/v1/drain", routing::post(drain))
         .route("/v1/revoke", routing::post(revoke))
+        .route("/v1/erase", routing::post(erase).get(report_erasures))
         .fallback(|| async {
             text(StatusCode::NOT_FOUND, format!("there is no such path; there are:\n{INDEX}"))
         })
@@ -184,12 +191,17 @@ async fn render_metrics(State(context): State<AdminContext>) -> Response {
     context.state.render(&mut page);
     metrics::render(&context.metrics, &mut page);
     context.care.render(&mut page);
-    if let Some(Commands { revocations, .. }) = context.commands.get() {
+    if let Some(Commands { revocations, erasures, .. }) = context.commands.get() {
+        let (pending, done) = erasures.counts();
         let _ = write!(
             page,
             "# HELP gatehouse_revocations Users and tokens that are revoked; at most {ENTRIES_MAX}, and one more for all.\n\
              # TYPE gatehouse_revocations gauge\n\
-             gatehouse_revocations {}\n",
+             gatehouse_revocations {}\n\
+             # HELP gatehouse_erasures Erasures that are kept, by whether what they erased is gone from all files.\n\
+             # TYPE gatehouse_erasures gauge\n\
+             gatehouse_erasures{{state=\"pending\"}} {pending}\n\
+             gatehouse_erasures{{state=\"done\"}} {done}\n",
             revocations.count()
         );
     }
@@ -245,6 +257,55 @@ async fn revoke(State(context): State<AdminContext>, request: Request) -> Respon
             };
             refuse(status, error.to_string())
         }
+    }
+}
+
+/// What an erasure came to.
+#[derive(Serialize)]
+struct ErasedAnswer {
+    erased: Asked,
+    asked_at: u64,
+}
+
+async fn erase(State(context): State<AdminContext>, request: Request) -> Response {
+    if !is_operator(&context, request.headers()) {
+        return unauthorised("an erasure");
+    }
+    let Some(commands) = context.commands.get() else {
+        return too_early();
+    };
+    let refuse = |status, reason: String| text(status, format!("{reason}\n"));
+    let Ok(body) = body::to_bytes(request.into_body(), BODY_BYTES_MAX).await else {
+        let reason = format!("the body is larger than {BODY_BYTES_MAX} bytes, or did not come whole");
+        return refuse(StatusCode::BAD_REQUEST, reason);
+    };
+    let subject = match Asked::read(&body) {
+        Ok(subject) => subject,
+        Err(reason) => return refuse(StatusCode::BAD_REQUEST, reason),
+    };
+    match commands.erasures.erase(subject).await {
+        Ok(Erasure { asked_at, subject, .. }) => {
+            Json(ErasedAnswer { erased: Asked::of(&subject), asked_at }).into_response()
+        }
+        Err(error) => {
+            let status = match error {
+                EraseError::Full => StatusCode::INSUFFICIENT_STORAGE,
+                EraseError::NotDurable(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                EraseError::Stopping | EraseError::Untold => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            refuse(status, error.to_string())
+        }
+    }
+}
+
+/// Whom and what was erased is not for everybody to read.
+async fn report_erasures(State(context): State<AdminContext>, headers: HeaderMap) -> Response {
+    if !is_operator(&context, &headers) {
+        return unauthorised("the report of erasures");
+    }
+    match context.commands.get() {
+        Some(commands) => Json(commands.erasures.report().await).into_response(),
+        None => too_early(),
     }
 }
 

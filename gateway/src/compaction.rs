@@ -4,6 +4,7 @@
 //! What it was made from stays until that name is durable: a crash leaves one or the other.
 //! What is left of one that was broken off ends in `.new`, and is written over by the next.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -16,18 +17,22 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ring::FileBuffer;
+use router::conversation::Erased;
+use rustix::fs::{Advice, fadvise};
 use storage_log::format::BLOCK_BYTES_MAX;
 use storage_log::{
-    CompactionJob, IndexJob, LogFile, LogFiles, SealedSegment, as_appended, compact, index_file_name,
-    segment_file_name,
+    CompactionJob, IndexJob, LogFile, LogFiles, Rewritten, SealedSegment, as_appended, compact_erasing,
+    index_file_name, is_cold, segment_file_name,
 };
 
+use crate::erasures::marks;
 use crate::files::{Command, Inbox};
 use crate::indexes;
 use crate::segments::{Access, DIRECT, cold_file_name, log_directory, sync_directory};
 use crate::snapshots;
 
-/// The file is written by this much, and after each piece, and as much that was read, the disk is left alone for [`REST`] times as long.
+/// The file is written by this much, and after each piece, and as much that was read, the disk is left alone for [`REST`] times as
+/// long.
 const PIECE_BYTES: usize = 1 << 20;
 
 const REST: u32 = 1;
@@ -40,6 +45,8 @@ pub enum Job {
         log: u16,
         /// Which, and what is kept of it.
         job: CompactionJob,
+        /// What is erased of it: all up to the job's mark.
+        erased: Arc<Erased>,
         /// Who wants it.
         inbox: Inbox,
     },
@@ -48,6 +55,18 @@ pub enum Job {
         /// Of which log.
         log: u16,
     },
+}
+
+/// What came of a segment.
+pub enum Written {
+    /// It stays as it is: nothing of it is erased.
+    Clean,
+    /// What memory keeps of the cold segment, and its file.
+    Made(SealedSegment, File),
+    /// The same, but what it was made from may still be there, or that it was gone through for what is erased is not noted.
+    MadeBeside(SealedSegment, File),
+    /// It is damaged, and stays as it is.
+    Unsound,
 }
 
 /// The thread, as the node holds it.
@@ -85,22 +104,30 @@ fn work(directory: &Path, access: Access, jobs: &Receiver<Job>, enough: &AtomicB
     // By log: files whose names are gone. Whoever closes one last frees its blocks.
     let mut superseded = HashMap::new();
     while let Ok(job) = jobs.recv() {
-        let (log, job, inbox) = match job {
-            Job::Compact { log, job, inbox } => (log, job, inbox),
+        let (log, job, erased, inbox) = match job {
+            Job::Compact { log, job, erased, inbox } => (log, job, erased, inbox),
             Job::Release { log } => {
                 superseded.remove(&log);
                 continue;
             }
         };
         let directory = log_directory(directory, log);
-        let made = write_cold(&directory, access, &job, enough);
+        let made = match write_cold(&directory, access, &job, &erased, enough) {
+            Ok(Written::Made(sealed, file)) => {
+                let (files, is_gone) = remove_superseded(&directory, job.base);
+                superseded.insert(log, files);
+                let is_done = is_gone && note_mark(&directory, &job);
+                Ok(if is_done { Written::Made(sealed, file) } else { Written::MadeBeside(sealed, file) })
+            }
+            Ok(Written::Clean) if !(stands_alone(&directory, job.base) && note_mark(&directory, &job)) => {
+                Err(ErrorKind::Other.into())
+            }
+            made => made,
+        };
         let segment = segment_file_name(job.base);
         match &made {
-            Ok(Some(_)) => {
-                superseded.insert(log, remove_superseded(&directory, job.base));
-                failing = false;
-            }
-            Ok(None) => tracing::error!(
+            Ok(Written::Clean | Written::Made(..) | Written::MadeBeside(..)) => failing = false,
+            Ok(Written::Unsound) => tracing::error!(
                 log,
                 segment,
                 "this segment is damaged and stays as it is: everything else is served and compacted; `gatehouse log verify` says \
@@ -118,59 +145,119 @@ fn work(directory: &Path, access: Access, jobs: &Receiver<Job>, enough: &AtomicB
 }
 
 /// Removes what the cold segment was made from, once that has its name for good; the start removes what could not be removed here.
-/// The files, still open.
-fn remove_superseded(directory: &Path, base: u64) -> Vec<File> {
+/// The files, still open, and whether none of them has its name any more.
+fn remove_superseded(directory: &Path, base: u64) -> (Vec<File>, bool) {
     if let Err(error) = sync_directory(directory) {
         let segment = cold_file_name(base);
         tracing::warn!(segment, %error, "the name of a compacted segment may not be on the disk: what it was made from is kept until the next start");
-        return Vec::new();
+        return (Vec::new(), false);
     }
     let paths =
         [segment_file_name(as_appended(base)), index_file_name(base)].map(|name| directory.join(name));
     let files = paths.iter().filter_map(|path| File::open(path).ok()).collect();
-    for path in &paths {
-        let _ = fs::remove_file(path);
-    }
-    files
+    let gone = paths.map(|path| is_gone(&path));
+    (files, gone == [true; 2])
 }
 
-/// Writes the cold segment in place of the one at the job's base; `None` when that is damaged.
+/// Removes a file. Whether it has its name no more.
+fn is_gone(path: &Path) -> bool {
+    let removed = fs::remove_file(path);
+    removed.is_ok() || removed.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// Whether a segment that stays as it is stands alone: what a cold one was made from may not have been removed.
+fn stands_alone(directory: &Path, base: u64) -> bool {
+    !is_cold(base) || is_gone(&directory.join(segment_file_name(as_appended(base))))
+}
+
+/// Notes that a segment was gone through for what is erased, if anything is. Whether that is on the disk, and the removal of what was
+/// removed before: only then it counts.
+fn note_mark(directory: &Path, job: &CompactionJob) -> bool {
+    if job.mark == 0 {
+        return true;
+    }
+    let noted = marks::note(directory, &job.config, job.base, job.mark);
+    if let Err(error) = &noted {
+        let (log, segment) = (job.config.number, segment_file_name(job.base));
+        tracing::warn!(log, segment, %error, "that a segment was gone through for what is erased could not be noted: it is gone through again");
+    }
+    noted.is_ok()
+}
+
+/// Writes the cold segment in place of the one at the job's base, unless that is damaged, or need not be written.
 fn write_cold(
     directory: &Path,
     access: Access,
     job: &CompactionJob,
+    erased: &Erased,
     enough: &AtomicBool,
-) -> io::Result<Option<(SealedSegment, File)>> {
+) -> io::Result<Written> {
     let path = directory.join(cold_file_name(job.base));
     let new = path.with_extension("cold.new");
-    let mut files = Files::open(directory, job)?;
-    let mut out = PacedWriter::create(&new, access, enough)?;
-    let written = compact(&job.config, job.base, job.retention, &mut files, &mut |bytes| out.write(bytes));
+    let pace = Pace::new(enough);
+    let mut files = Files::open(directory, job, &pace)?;
+    let mut out = PacedWriter::create(&new, access, &pace)?;
+    let judge = |record: &storage_log::Record<'_>| erased.verdict(record.position(), record.portable());
+    let written = compact_erasing(job, &judge, &mut files, &mut |bytes| out.write(bytes));
     let sealed = match written {
-        Ok(Some(sealed)) => sealed,
-        unusable => {
+        Ok(Rewritten::Made(sealed)) => sealed,
+        unmade => {
             let _ = fs::remove_file(&new);
-            return unusable.map(|_| None);
+            if !matches!(unmade?, Rewritten::Clean) {
+                return Ok(Written::Unsound);
+            }
+            // All of it was read, which drove from the page cache what readers want. Advice: where it is not taken, more stays.
+            let _ = fadvise(&files.segment, 0, None, Advice::DontNeed);
+            return Ok(Written::Clean);
         }
     };
     out.finish()?;
     let file = File::open(&new)?;
     fs::rename(&new, &path)?;
-    Ok(Some((sealed, file)))
+    Ok(Written::Made(sealed, file))
+}
+
+/// Leaves the disk alone after each piece, read or written.
+struct Pace<'e> {
+    since: Cell<Instant>,
+    bytes: Cell<usize>,
+    enough: &'e AtomicBool,
+}
+
+impl<'e> Pace<'e> {
+    fn new(enough: &'e AtomicBool) -> Self {
+        Self { since: Cell::new(Instant::now()), bytes: Cell::new(0), enough }
+    }
+
+    /// So much more was read or written.
+    fn rest(&self, bytes: usize) -> io::Result<()> {
+        if self.enough.load(Ordering::Relaxed) {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        self.bytes.set(self.bytes.get() + bytes);
+        if self.bytes.get() >= PIECE_BYTES {
+            // Never for long: a disk that hangs is no reason to hang on.
+            thread::sleep((self.since.get().elapsed() * REST).min(Duration::from_secs(1)));
+            self.since.set(Instant::now());
+            self.bytes.set(0);
+        }
+        Ok(())
+    }
 }
 
 /// What is read for a compaction, through the page cache.
-struct Files {
+struct Files<'p> {
     segment: File,
     index: Option<File>,
     snapshot: Option<File>,
+    pace: &'p Pace<'p>,
 }
 
-impl Files {
-    fn open(directory: &Path, job: &CompactionJob) -> io::Result<Self> {
+impl<'p> Files<'p> {
+    fn open(directory: &Path, job: &CompactionJob, pace: &'p Pace<'p>) -> io::Result<Self> {
         let segment = File::open(directory.join(segment_file_name(job.base)))?;
         let index = indexes::find(directory, as_appended(job.base), &job.config)?.map(|found| found.file);
-        Ok(Self { segment, index, snapshot: snapshots::open(directory)? })
+        Ok(Self { segment, index, snapshot: snapshots::open(directory)?, pace })
     }
 
     fn file(&self, file: LogFile) -> Option<&File> {
@@ -182,7 +269,7 @@ impl Files {
     }
 }
 
-impl LogFiles for Files {
+impl LogFiles for Files<'_> {
     type Error = io::Error;
 
     fn bytes(&mut self, file: LogFile) -> io::Result<Option<u64>> {
@@ -193,7 +280,9 @@ impl LogFiles for Files {
         let Some(file) = self.file(file) else {
             return Ok(0);
         };
-        crate::scan::read_up_to(file, into, offset)
+        let read = crate::scan::read_up_to(file, into, offset)?;
+        self.pace.rest(read)?;
+        Ok(read)
     }
 
     fn write_index(&mut self, _job: &IndexJob) -> Option<SealedSegment> {
@@ -202,24 +291,23 @@ impl LogFiles for Files {
 }
 
 /// A file that is written in large pieces, past the page cache where that can be had: it would drive from it what readers want.
-struct PacedWriter<'e> {
+struct PacedWriter<'p> {
     file: File,
     piece: FileBuffer,
     filled: usize,
     written: u64,
-    since: Instant,
-    enough: &'e AtomicBool,
+    pace: &'p Pace<'p>,
 }
 
-impl<'e> PacedWriter<'e> {
-    fn create(path: &Path, access: Access, enough: &'e AtomicBool) -> io::Result<Self> {
+impl<'p> PacedWriter<'p> {
+    fn create(path: &Path, access: Access, pace: &'p Pace<'p>) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.create(true).truncate(true).write(true).mode(0o600);
         if access == Access::Direct {
             options.custom_flags(DIRECT);
         }
         let piece = FileBuffer::aligned(PIECE_BYTES, BLOCK_BYTES_MAX);
-        Ok(Self { file: options.open(path)?, piece, filled: 0, written: 0, since: Instant::now(), enough })
+        Ok(Self { file: options.open(path)?, piece, filled: 0, written: 0, pace })
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
@@ -237,16 +325,10 @@ impl<'e> PacedWriter<'e> {
     }
 
     fn flush(&mut self, bytes: usize) -> io::Result<()> {
-        if self.enough.load(Ordering::Relaxed) {
-            return Err(ErrorKind::Interrupted.into());
-        }
         self.file.write_all_at(&self.piece.bytes()[..bytes], self.written)?;
         self.written += self.filled as u64;
         self.filled = 0;
-        // Never for long: a disk that hangs is no reason to hang on.
-        thread::sleep((self.since.elapsed() * REST).min(Duration::from_secs(1)));
-        self.since = Instant::now();
-        Ok(())
+        self.pace.rest(bytes)
     }
 
     fn finish(mut self) -> io::Result<()> {

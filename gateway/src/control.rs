@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::admin::{self, AdminContext, Commands};
+use crate::erasures::Erasures;
 use crate::files::{Command, Inbox};
 use crate::metrics::ShardMetrics;
 use crate::revocations::Revocations;
@@ -99,19 +100,23 @@ impl ControlPlane {
     pub fn run(
         self,
         revocations: Arc<Revocations>,
+        erasures: Arc<Erasures>,
         inboxes: Vec<Inbox>,
         threads: Vec<JoinHandle<anyhow::Result<()>>>,
     ) -> anyhow::Result<bool> {
         let Self { runtime, signals, state, metrics, commands, admin } = self;
         let drain = drain_of(state.clone(), inboxes);
-        commands.get_or_init(|| Commands { revocations, drain: drain.clone() });
+        let noting = erasures.clone().watch();
+        commands.get_or_init(|| Commands { revocations, erasures, drain: drain.clone() });
         runtime.block_on(async {
             let ended = reap(threads)?;
             let supervisor = Supervisor::new(manager_of_environment(), metrics);
             supervisor.ready();
             let signals = tokio::spawn(watch(state, supervisor, signals, drain));
+            let noting = tokio::spawn(noting);
             let well = ended.await.unwrap_or(false);
             signals.abort();
+            noting.abort();
             finish(admin).await;
             Ok(well)
         })

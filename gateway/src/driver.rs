@@ -14,12 +14,15 @@ use router::conversation::ReadPlace;
 use router::mail::Clock;
 use slab::Slab;
 use storage_log::format::BLOCK_BYTES_MAX;
-use storage_log::{BlockPlace, Buffer, Compacted, Geometry, INDEX_BLOCK_BYTES, Location, WriteBatch};
+use storage_log::{
+    BlockPlace, Buffer, Compacted, Geometry, INDEX_BLOCK_BYTES, Location, SealedSegment, WriteBatch,
+};
 use tokio::sync::oneshot;
 
 use crate::caretaker::Care;
 use crate::caretaker::quarantine::DamagedPlace;
-use crate::compaction;
+use crate::compaction::{self, Written};
+use crate::erasures::LogLeft;
 use crate::files::{Command, Inbox, Job, Work};
 use crate::mailbox::Mesh;
 use crate::metrics::ShardMetrics;
@@ -84,6 +87,8 @@ pub struct Driver {
     geometry: Geometry,
     /// Who waits for which revocation, in the order in which the shard was told of them.
     revoking: VecDeque<oneshot::Sender<u64>>,
+    /// Who waits for what is left to do for erasures, in the order in which the shard was asked.
+    erasing: VecDeque<oneshot::Sender<Vec<LogLeft>>>,
     jobs: Sender<Job>,
     compactions: Sender<compaction::Job>,
     care: Sender<Care>,
@@ -115,6 +120,7 @@ impl Driver {
             }
         }
         let (listeners, reads, zeros, revoking) = (Vec::new(), Slab::new(), HashMap::new(), VecDeque::new());
+        let erasing = VecDeque::new();
         Self {
             ring,
             shard,
@@ -127,6 +133,7 @@ impl Driver {
             inbox,
             geometry,
             revoking,
+            erasing,
             jobs,
             compactions,
             care,
@@ -192,6 +199,10 @@ impl Driver {
                     self.revoking.push_back(closed);
                     events.push(Event::Revoke(revocation));
                 }
+                Command::Erase { ask, answer } => {
+                    self.erasing.push_back(answer);
+                    events.push(Event::Erase(ask));
+                }
                 Command::Segment { log, base, file } => {
                     let ready = file.is_some();
                     if let Some(file) = file {
@@ -208,16 +219,7 @@ impl Driver {
                     events.push(Event::IndexWritten { log, sealed });
                 }
                 Command::Compacted { log, base, made } => {
-                    let compacted = match made {
-                        Ok(Some((sealed, file))) => {
-                            let file = self.ring.add_file(file);
-                            let cold = Segment { buffered: file, direct: None, index: Some(file) };
-                            self.segments.insert((log, sealed.base()), cold);
-                            Compacted::Made(sealed)
-                        }
-                        Ok(None) => Compacted::Unsound,
-                        Err(()) => Compacted::Failed,
-                    };
+                    let compacted = self.take_compacted(log, made);
                     events.push(Event::Compacted { log, base, compacted });
                 }
                 Command::IndexDamaged { log, base } => events.push(Event::IndexDamaged { log, base }),
@@ -233,6 +235,28 @@ impl Driver {
                     events.push(Event::SegmentZeroed { log });
                 }
             }
+        }
+    }
+
+    /// Reads a segment that was written anew from its file from now on, beside that of before.
+    fn take_compacted(&mut self, log: u16, made: Result<Written, ()>) -> Compacted {
+        let mut read_from = |sealed: &SealedSegment, file| {
+            let file = self.ring.add_file(file);
+            let cold = Segment { buffered: file, direct: None, index: Some(file) };
+            self.segments.insert((log, sealed.base()), cold);
+        };
+        match made {
+            Ok(Written::Made(sealed, file)) => {
+                read_from(&sealed, file);
+                Compacted::Made(sealed)
+            }
+            Ok(Written::MadeBeside(sealed, file)) => {
+                read_from(&sealed, file);
+                Compacted::MadeBeside(sealed)
+            }
+            Ok(Written::Clean) => Compacted::Clean,
+            Ok(Written::Unsound) => Compacted::Unsound,
+            Err(()) => Compacted::Failed,
         }
     }
 
@@ -311,10 +335,11 @@ impl Driver {
                 let offset = self.geometry.offset_of(location.lsn());
                 self.ask(Care::Quarantine(DamagedPlace { log, base, offset, bytes }));
             }
-            Action::Compact { log, job } => {
-                let job = compaction::Job::Compact { log, job, inbox: self.inbox.clone() };
+            Action::Compact { log, job, erased } => {
+                let job = compaction::Job::Compact { log, job, erased, inbox: self.inbox.clone() };
                 assert!(self.compactions.send(job).is_ok(), "the thread lives as long as its senders");
             }
+            Action::Erased(left) => answer(&mut self.erasing, left),
             Action::Release { log, base } => self.release(log, base),
             Action::RebuildIndex { job } => self.ask(Care::Rebuild { job, inbox: self.inbox.clone() }),
             Action::Discard(postings) => {
@@ -328,11 +353,7 @@ impl Driver {
                 self.ring.recv_multishot(socket, token(connection));
             }
             Action::Recycle(buffer) => self.ring.recycle(buffer),
-            Action::Revoked { closed } => {
-                let waiting = self.revoking.pop_front().expect("one answer to each");
-                // Nobody may wait any more.
-                let _ = waiting.send(closed);
-            }
+            Action::Revoked { closed } => answer(&mut self.revoking, closed),
             Action::Send(connection, socket, bytes) => self.ring.send(socket, token(connection), bytes),
             Action::SendSocket { connection, socket, target, migration } => {
                 let address = self.addresses[target.index()];
@@ -410,6 +431,13 @@ impl Driver {
         let token = Token::new(self.reads.insert(read) as u64);
         self.ring.read(index, block.offset(), INDEX_BLOCK_BYTES, token);
     }
+}
+
+/// Answers whoever has waited longest.
+fn answer<T>(waiting: &mut VecDeque<oneshot::Sender<T>>, answer: T) {
+    let next = waiting.pop_front().expect("one answer to each");
+    // Nobody may wait any more.
+    let _ = next.send(answer);
 }
 
 fn add(ring: &mut Ring, file: SegmentFile) -> Segment {

@@ -13,6 +13,8 @@ use storage_log::{IndexJob, Postings, SealedSegment, as_appended, index_file_nam
 use tokio::sync::oneshot;
 
 use crate::auth::Revocation;
+use crate::compaction::Written;
+use crate::erasures::{ErasureAsk, LogLeft};
 use crate::indexes;
 use crate::segments::{SegmentFile, SegmentMaker, log_directory};
 use crate::snapshots;
@@ -27,6 +29,13 @@ pub enum Command {
         revocation: Revocation,
         /// Hears how many sessions were closed, when they are.
         closed: oneshot::Sender<u64>,
+    },
+    /// Something is to be erased, or somebody wants to know how far that is.
+    Erase {
+        /// What.
+        ask: ErasureAsk,
+        /// Hears what is left to do.
+        answer: oneshot::Sender<Vec<LogLeft>>,
     },
     /// A segment that was asked for, or none: the disk is full or failed.
     Segment {
@@ -52,9 +61,8 @@ pub enum Command {
         log: u16,
         /// Of the segment at this base, with its generation.
         base: u64,
-        /// What memory keeps of the cold segment, and its file; nothing where the one that is there is damaged, and an error where the
-        /// disk gave one.
-        made: Result<Option<(SealedSegment, File)>, ()>,
+        /// What was made; an error where the disk gave one.
+        made: Result<Written, ()>,
     },
     /// The scrubber found an index file damaged or missing.
     IndexDamaged {

@@ -15,6 +15,7 @@ pub mod config;
 pub mod control;
 pub mod doctor;
 pub mod driver;
+pub mod erasures;
 pub mod files;
 pub mod indexes;
 pub mod layout;

@@ -23,6 +23,7 @@ use crate::compaction::{self, Compactor};
 use crate::config::Config;
 use crate::control::ControlPlane;
 use crate::driver::{Driver, DriverParts};
+use crate::erasures::{self, Erasure, Erasures, ErasuresFile, ErasuresParts};
 use crate::files::{self, Inbox, Job};
 use crate::layout::{self, Layout};
 use crate::mailbox::{Mailboxes, Mesh, deliver_places};
@@ -53,6 +54,7 @@ struct Common {
     layout: Layout,
     verifier: Verifier,
     denied: Arc<DenyList>,
+    erased: Arc<Vec<Erasure>>,
     mesh: Arc<Mesh>,
     state: Arc<NodeState>,
     epoch: Instant,
@@ -109,6 +111,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     let store = Arc::new(store);
     let revocations_file = RevocationsFile::of(&config.data);
     let revoked = revocations_file.read()?;
+    let (erasures_file, erased) = read_erasures(&config)?;
     let context = AdminContext {
         state: Arc::new(NodeState::new(store.logs)),
         metrics: (0..shards).map(|_| Arc::default()).collect(),
@@ -130,6 +133,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let places = Arc::new(Places { store: store.id, key: store.key, logs: store.logs, shards });
+    let parts = settle_erasures(erasures_file, erased, &opened, &places, (&store, care.clone()))?;
     let (errands, helpers) = Helpers::start(&store, &config, care)?;
     let Bound { listeners, chat, echo } = bind_all(&config, shards)?;
     let starting = parts_of_shards(&places, opened, listeners, metrics);
@@ -140,6 +144,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         layout,
         verifier: keys.verifier.clone(),
         denied: Arc::new(revoked.iter().collect()),
+        erased: Arc::new(parts.kept.clone()),
         mesh: Mesh::new(shards, deliver_places(shards)),
         state: state.clone(),
         epoch: Instant::now(),
@@ -157,7 +162,8 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         let _ = std::io::stdout().write_all(banner.as_bytes());
     }
     let revocations = Revocations::new(revocations_file, revoked, inboxes.clone());
-    let ended = plane.run(revocations, inboxes, threads)?;
+    let erasures = Erasures::new(ErasuresParts { shards: inboxes.clone(), ..parts });
+    let ended = plane.run(revocations, erasures, inboxes, threads)?;
     helpers.join()?;
     if ended && !state.exit_failed() {
         tracing::info!("drained");
@@ -166,6 +172,30 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         tracing::error!("stopped after a failure: start it again to recover");
         Ok(ExitCode::FAILURE)
     }
+}
+
+/// What was erased, on the disk for certain before anything relies on it.
+fn read_erasures(config: &Config) -> anyhow::Result<(ErasuresFile, Vec<Erasure>)> {
+    let file = ErasuresFile::of(&config.data);
+    let erased = file.read()?;
+    file.sync().context("the erasures cannot be brought to the disk")?;
+    Ok((file, erased))
+}
+
+/// Fits what was erased to the logs as they were read back, and writes what that changes before anybody is served.
+fn settle_erasures(
+    file: ErasuresFile,
+    mut kept: Vec<Erasure>,
+    opened: &[OpenLog],
+    places: &Arc<Places>,
+    (store, care): (&Store, Arc<CareMetrics>),
+) -> anyhow::Result<ErasuresParts> {
+    if erasures::start::settle(&mut kept, opened, places) {
+        file.write(&kept).context("how far erasures reach cannot be written")?;
+    }
+    let newest_mark = opened.iter().map(|open| open.newest_mark).max().unwrap_or(0);
+    let (shards, places, directory) = (Vec::new(), places.clone(), store.directory().to_owned());
+    Ok(ErasuresParts { file, kept, newest_mark, shards, places, directory, care })
 }
 
 /// Gives each shard its logs, its listeners and its counters.
@@ -377,10 +407,12 @@ fn shard_thread(
     getrandom::fill(&mut cache_key).context("the system gives no randomness")?;
     let mut segments = Vec::new();
     let mut owned = Vec::new();
-    for OpenLog { log, recent, segments: files } in logs {
+    for OpenLog { log, recent, segments: files, .. } in logs {
         segments.push((log.number(), files));
         let side = ConversationSide::new(common.places.clone(), log.number(), recent);
-        owned.push(OwnedLog::new(log, side));
+        let mut log = OwnedLog::new(log, side);
+        erasures::start::put_in_force(&common.erased, &mut log);
+        owned.push(log);
     }
     let shard = Shard::new(ShardParts {
         id,

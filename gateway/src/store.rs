@@ -5,6 +5,7 @@
 //!   lock             held exclusively while a node runs
 //!   store.toml       format, id, number of logs, secret of the installation (mode 0600)
 //!   revocations.json what was revoked, once something is (mode 0600); see `revocations`
+//!   erasures.json    what was erased, once something is (mode 0600); see `erasures`
 //!   log-00/          one directory per log
 //!     seg-0000000000000000.log   segments, named by their first byte
 //! ```
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use storage_log::format::{BATCH_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FORMAT_VERSION, SEGMENT_BYTES};
 use storage_log::{Answer, Geometry, Log, LogConfig, WriteBatch, segment_file_name};
 
+use crate::erasures::marks;
 use crate::scan::{Start, scan};
 use crate::segments::{
     Access, SegmentFile, SegmentMaker, block_of, log_directory, open_segments, sync_directory,
@@ -37,7 +39,7 @@ const TAIL_BYTES: usize = 16 << 20;
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// More logs than this on one device only share its syncs.
-const LOGS_MAX: u16 = 64;
+pub(crate) const LOGS_MAX: u16 = 64;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,6 +119,8 @@ pub struct OpenLog {
     pub recent: Recent,
     /// Its segment files, in order. Those that are sealed are open through the page cache only.
     pub segments: Vec<(u64, SegmentFile)>,
+    /// Mark of the newest erasure that a segment was gone through for; 0 is none.
+    pub newest_mark: u64,
 }
 
 /// Why a log is not served. The others are.
@@ -205,7 +209,10 @@ impl Store {
         for (_, sealed) in segments.iter_mut().filter(|(base, _)| *base < active) {
             sealed.direct = None;
         }
-        Ok(OpenLog { log, recent, segments })
+        let marks = marks::read(&directory, log.config());
+        marks.iter().for_each(|(base, mark)| log.restore_mark(*base, *mark));
+        let newest_mark = marks.values().copied().max().unwrap_or(0);
+        Ok(OpenLog { log, recent, segments, newest_mark })
     }
 }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use router::conversation::Recent;
+use router::conversation::{Erased, Recent};
 use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, SEGMENT_HEADER_BYTES};
 use storage_log::{
-    BlockPlace, CompactionJob, Damage, Geometry, INDEX_BLOCK_BYTES, IndexJob, Location, LogConfig, LogFile,
-    LogFiles, RebuildJob, Record, Recovered, Refusal, SealedSegment, SegmentHeader, WriteBatch, as_appended,
-    compact, read_back,
+    BlockPlace, Compacted, CompactionJob, Damage, Geometry, INDEX_BLOCK_BYTES, IndexJob, Location, LogConfig,
+    LogFile, LogFiles, RebuildJob, Record, Recovered, Refusal, Rewritten, SealedSegment, SegmentHeader,
+    WriteBatch, as_appended, compact_erasing, read_back,
 };
 
 use crate::Rng;
@@ -137,19 +137,25 @@ impl Disk {
         sealed
     }
 
-    /// Writes a segment anew; `None` when it is damaged.
-    pub(crate) fn compact(&mut self, log: u16, job: &CompactionJob) -> Option<SealedSegment> {
-        let (mut file, config) = (Vec::new(), job.config.clone());
+    /// Writes a segment anew, without what is erased.
+    pub(crate) fn compact(&mut self, log: u16, job: &CompactionJob, erased: &Erased) -> Compacted {
+        let mut file = Vec::new();
+        let judge = |record: &Record<'_>| erased.verdict(record.position(), record.portable());
         let mut files = Files { disk: self, log, now: 0, recent: Recent::new(SEED), observe: &mut |_| {} };
-        let Ok(sealed) = compact(&config, job.base, job.retention, &mut files, &mut |bytes| {
+        let Ok(written) = compact_erasing(job, &judge, &mut files, &mut |bytes| {
             file.extend_from_slice(bytes);
             Ok(())
         });
-        let (sealed, base) = (sealed?, (log, as_appended(job.base)));
+        let sealed = match written {
+            Rewritten::Clean => return Compacted::Clean,
+            Rewritten::Made(sealed) => sealed,
+            Rewritten::Unsound => return Compacted::Unsound,
+        };
+        let base = (log, as_appended(job.base));
         let segment = self.segments.insert(base, file.clone()).expect("it was read");
         let index = self.indexes.insert(base, file).expect("it was read");
         self.moved.insert((log, job.base), (segment, index));
-        Some(sealed)
+        Compacted::Made(sealed)
     }
 
     /// Nobody reads a segment any more as it was.

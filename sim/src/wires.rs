@@ -20,7 +20,7 @@ impl World {
         let here = ShardId(shard as u16);
         let run = self.run;
         match action {
-            Action::Accepting(_) | Action::Recycle(_) | Action::Revoked { .. } => {}
+            Action::Accepting(_) | Action::Erased(_) | Action::Recycle(_) | Action::Revoked { .. } => {}
             Action::Close(connection, socket) => {
                 self.net.remove(here, socket.index());
                 let delay = self.rng.between(1, 50);
@@ -74,9 +74,9 @@ impl World {
                 let delay = self.rng.between(1_000, 200_000);
                 self.event(shard, delay, Event::IndexWritten { log, sealed });
             }
-            Action::Compact { log, job } => {
+            Action::Compact { log, job, erased } => {
                 let delay = self.rng.between(1_000, 400_000);
-                self.later(delay, Item::Compact { run, log, shard, job });
+                self.later(delay, Item::Compact { run, log, shard, job, erased });
             }
             Action::Release { log, base } => self.disk.release(log, base),
             Action::Quarantine { .. } => unreachable!("no record rots here"),

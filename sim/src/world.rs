@@ -12,6 +12,7 @@ use protocol::event::CloseCode;
 use protocol::ids::{ConversationId, UnixMillis, UserId};
 use protocol::limits::{COMMANDS_IN_FLIGHT_MAX, FRAME_BYTES_MAX};
 use protocol::upgrade::Form;
+use router::conversation::Erased;
 use router::mail::Clock;
 use router::places::direct_conversation;
 use router::{Places, ShardId, UserSide};
@@ -117,6 +118,7 @@ pub(crate) enum Item {
         log: u16,
         shard: usize,
         job: CompactionJob,
+        erased: Arc<Erased>,
     },
     Pump {
         run: u32,
@@ -382,7 +384,9 @@ impl World {
                 let delay = self.rng.below(30);
                 self.later(delay, Item::Turn { run, shard });
             }
-            Item::Compact { run, log, shard, job } if run == self.run => self.compact(log, shard, &job),
+            Item::Compact { run, log, shard, job, erased } if run == self.run => {
+                self.compact(log, shard, &job, &erased);
+            }
             Item::Pump { run, pipe } if run == self.run => self.pump(pipe),
             Item::ReadClient(client) => self.read_client(client),
             Item::Restart => self.restart(),
@@ -397,22 +401,16 @@ impl World {
         }
     }
 
-    /// A batch is synced, or once in a while it is not: then the log stops and the node is told to go.
     /// A cold segment takes the place of another: at once, and a little later its shard knows.
-    fn compact(&mut self, log: u16, shard: usize, job: &CompactionJob) {
+    fn compact(&mut self, log: u16, shard: usize, job: &CompactionJob, erased: &Erased) {
         let is_failed = self.rng.one_in(8);
-        let compacted = match (is_failed, (!is_failed).then(|| self.disk.compact(log, job)).flatten()) {
-            (true, _) => Compacted::Failed,
-            (false, None) => Compacted::Unsound,
-            (false, Some(sealed)) => {
-                self.compactions += 1;
-                Compacted::Made(sealed)
-            }
-        };
+        let compacted = if is_failed { Compacted::Failed } else { self.disk.compact(log, job, erased) };
+        self.compactions += u32::from(matches!(compacted, Compacted::Made(_)));
         let delay = self.rng.between(10, 50_000);
         self.event(shard, delay, Event::Compacted { log, base: job.base, compacted });
     }
 
+    /// A batch is synced, or once in a while it is not: then the log stops and the node is told to go.
     fn end_write(&mut self, log: u16, shard: usize) {
         let fails = !self.is_calm() && self.rng.one_in(WRITES_PER_FAILURE);
         let batch = if fails {

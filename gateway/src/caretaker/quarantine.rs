@@ -80,6 +80,22 @@ pub fn keep(data: &Path, place: &DamagedPlace) -> io::Result<Kept> {
     Ok(Kept::Copied)
 }
 
+/// Removes all copies.
+///
+/// # Errors
+/// Those of the disk.
+pub fn forget(data: &Path) -> io::Result<()> {
+    let directory = data.join("quarantine");
+    let copies = match fs::read_dir(&directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        copies => copies?,
+    };
+    for copy in copies {
+        fs::remove_file(copy?.path())?;
+    }
+    sync_directory(&directory)
+}
+
 /// Bytes of all copies.
 #[must_use]
 pub fn used_bytes(data: &Path) -> u64 {

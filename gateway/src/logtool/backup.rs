@@ -21,6 +21,7 @@ use super::manifest::{Entry, MANIFEST_FILE, Manifest, STORE_FILE};
 use super::progress::Progress;
 use super::{Data, EXIT_SOUND, Segment};
 use crate::cli::now;
+use crate::erasures::ERASURES_FILE;
 use crate::revocations::REVOCATIONS_FILE;
 use crate::segments::{log_directory, sync_directory};
 use crate::store::write_new;
@@ -65,7 +66,7 @@ pub(super) fn run(flags: &BackupFlags, out: &mut dyn Write) -> anyhow::Result<u8
     for log in 0..data.facts.logs {
         backup.take_log(log)?;
     }
-    // Last: whoever was put out until now stays out where this is restored.
+    // Last: whoever was put out until now stays out where this is restored, and what was erased stays so.
     backup.take_files()?;
     ensure!(
         !data.was_taken()?,
@@ -198,16 +199,16 @@ impl Backup<'_> {
     }
 
     fn take_files(&mut self) -> anyhow::Result<()> {
-        for path in [STORE_FILE, REVOCATIONS_FILE] {
+        for path in [STORE_FILE, REVOCATIONS_FILE, ERASURES_FILE] {
             let source = self.data.directory.join(path);
             let text = match fs::read_to_string(&source) {
-                Err(error) if error.kind() == ErrorKind::NotFound && path == REVOCATIONS_FILE => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound && path != STORE_FILE => continue,
                 read => read.with_context(|| format!("cannot read {}", source.display()))?,
             };
             let blake3 = blake3::hash(text.as_bytes()).to_hex().to_string();
-            let file = match path {
-                REVOCATIONS_FILE => format!("revocations-{}.json", &blake3[..16]),
-                same => same.to_owned(),
+            let file = match path.strip_suffix(".json") {
+                Some(list) => format!("{list}-{}.json", &blake3[..16]),
+                None => path.to_owned(),
             };
             let (target, new) = (self.to.join(&file), self.to.join(format!("{path}.new")));
             let written = write_new(&new, &text).and_then(|()| fs::rename(&new, &target));
@@ -226,7 +227,7 @@ impl Backup<'_> {
         let logs = (0..self.data.facts.logs).map(|log| log_directory(self.to, log));
         let is_ours = |path: &Path| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.starts_with("seg-") || name.starts_with("revocations-")
+            ["seg-", "revocations-", "erasures-"].iter().any(|begin| name.starts_with(begin))
         };
         for directory in logs.chain([self.to.to_owned()]) {
             let forget = || {

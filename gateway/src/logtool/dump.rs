@@ -1,6 +1,6 @@
 //! `gatehouse log dump`: the records of one stream, as they are stored.
 //!
-//! Prints what people wrote to each other, because that is what was asked for. Does not use index files: it reads the log from its
+//! Prints what people wrote to each other, because that is what was asked for, and nothing of what was erased. Does not use index files: it reads the log from its
 //! front, shows what is sound, and says when records may be missing.
 
 use std::io::{self, Write};
@@ -8,12 +8,17 @@ use std::io::{self, Write};
 use clap::{ArgGroup, Args};
 use protocol::command::{HistoryPolicy, Role};
 use protocol::ids::{ConversationId, UserId};
-use protocol::record::{ArchivedConversationStateV1, Stored, StoredBody, StreamKind, render_json};
+use protocol::record::{
+    ArchivedConversationStateV1, SCHEMA_ERASED, SCHEMA_GONE, Stored, StoredBody, StreamKind, render_json,
+};
+use router::conversation::Erased;
 use router::places::{Places, conversation_stream};
 use serde_json::{Map, Value, json};
 use storage_log::{Met, Record, StreamId};
 
 use super::{Data, EXIT_DAMAGED, EXIT_SOUND, ReadFlags, time};
+use crate::erasures::start::erased_in;
+use crate::erasures::{Erasure, ErasuresFile};
 
 /// Which stream, and how much of it.
 #[derive(Args, Clone, Debug)]
@@ -47,11 +52,13 @@ struct Asked {
     /// Records that are still wanted.
     left: u64,
     json: bool,
+    places: Places,
+    erasures: Vec<Erasure>,
 }
 
 pub(super) fn run(flags: &DumpFlags, out: &mut dyn Write) -> anyhow::Result<u8> {
     let data = Data::open(&flags.read.data)?;
-    let mut asked = asked(flags, &data);
+    let mut asked = asked(flags, &data)?;
     let (wanted, mut damaged) = (asked.left, Vec::new());
     for log in asked.logs.clone() {
         if dump(&data, log, &mut asked, out)? {
@@ -76,7 +83,7 @@ pub(super) fn run(flags: &DumpFlags, out: &mut dyn Write) -> anyhow::Result<u8> 
     Ok(if damaged.is_empty() { EXIT_SOUND } else { EXIT_DAMAGED })
 }
 
-fn asked(flags: &DumpFlags, data: &Data) -> Asked {
+fn asked(flags: &DumpFlags, data: &Data) -> anyhow::Result<Asked> {
     let facts = &data.facts;
     let places = Places { store: facts.id, key: facts.key, logs: facts.logs, shards: 1 };
     let kind = if flags.state { StreamKind::State } else { StreamKind::Messages };
@@ -89,12 +96,14 @@ fn asked(flags: &DumpFlags, data: &Data) -> Asked {
         (None, None) => unreachable!("one of them is required"),
     };
     let (from, left) = (flags.from.unwrap_or(0), flags.limit.unwrap_or(u64::MAX));
-    Asked { stream, logs, from, left, json: flags.read.json }
+    let erasures = ErasuresFile::of(&data.directory).read()?;
+    Ok(Asked { stream, logs, from, left, json: flags.read.json, places, erasures })
 }
 
 /// The records of one log on their way out.
 struct Dump<'a> {
     log: u16,
+    erased: Erased,
     asked: &'a mut Asked,
     out: &'a mut dyn Write,
     /// Where it was read.
@@ -108,7 +117,8 @@ impl Dump<'_> {
             Met::Damaged(_) => self.is_damaged = true,
             Met::Record(record) if !self.is_over() && is_asked(self.asked, record) => {
                 self.asked.left -= 1;
-                self.written = write_record(self.log, record, self.asked.json, self.out);
+                let shown = self.erased.delivered(record.position(), record.portable());
+                self.written = write_record(self.log, record, &shown, self.asked.json, self.out);
             }
             Met::Batch(_) | Met::Record(_) | Met::Remains(_) => {}
         }
@@ -122,7 +132,8 @@ impl Dump<'_> {
 /// Writes the records of one log. Whether that is damaged where it was read.
 fn dump(data: &Data, log: u16, asked: &mut Asked, out: &mut dyn Write) -> anyhow::Result<bool> {
     let mut reader = data.reader(log)?;
-    let mut dump = Dump { log, asked, out, is_damaged: false, written: Ok(()) };
+    let erased = erased_in(&asked.erasures, log, &asked.places);
+    let mut dump = Dump { log, erased, asked, out, is_damaged: false, written: Ok(()) };
     while !dump.is_over() {
         if reader.step(&mut |met| dump.note(met))?.is_none() {
             reader.finish(&mut |met| dump.note(met));
@@ -138,8 +149,14 @@ fn is_asked(asked: &Asked, record: &Record<'_>) -> bool {
     stands_there || record.links().any(|link| link.stream == asked.stream)
 }
 
-fn write_record(log: u16, record: &Record<'_>, json: bool, out: &mut dyn Write) -> io::Result<()> {
-    let fields = fields(log, record);
+fn write_record(
+    log: u16,
+    record: &Record<'_>,
+    shown: &[u8],
+    json: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let fields = fields(log, record, shown);
     if json {
         return writeln!(out, "{}", Value::Object(fields));
     }
@@ -170,9 +187,9 @@ fn escaped(value: &Value) -> String {
     text.chars().map(escape).collect()
 }
 
-/// Everything that is known of a record: its place in the log, and its payload by its schema.
-fn fields(log: u16, record: &Record<'_>) -> Map<String, Value> {
-    let mut fields = match Stored::parse(record.portable()) {
+/// Everything that is known of a record: its place in the log, and of its payload, by its schema, what is shown.
+fn fields(log: u16, record: &Record<'_>, shown: &[u8]) -> Map<String, Value> {
+    let mut fields = match Stored::parse(shown) {
         Ok(stored) => body(&stored),
         Err(_) => Map::new(),
     };
@@ -203,6 +220,9 @@ fn body(stored: &Stored<'_>) -> Map<String, Value> {
         | StoredBody::Membership(_)
         | StoredBody::Message(_) => serde_json::from_slice(&render_json(stored)).unwrap_or(Value::Null),
         StoredBody::State(state) => state_body(state),
+        StoredBody::Unknown if [SCHEMA_ERASED, SCHEMA_GONE].contains(&stored.portable.schema) => {
+            serde_json::from_slice(&render_json(stored)).unwrap_or(Value::Null)
+        }
         StoredBody::Unknown => Value::Null,
     };
     match value {

@@ -11,6 +11,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::data::segment_of;
+use crate::erasures::ERASURES_FILE;
 use crate::revocations::REVOCATIONS_FILE;
 use crate::segments::sync_directory;
 use crate::store::write_new;
@@ -111,13 +112,14 @@ impl Entry {
                 && segment_of(segment).is_some_and(|(_, is_cold)| is_cold || self.bytes <= segment_bytes)
                 && part;
         }
-        let revocations = || {
-            let digits = self.file.strip_prefix("revocations-")?.strip_suffix(".json")?;
-            is_of_digits(digits).then_some(())
+        let is_list = |begin: &str| {
+            let digits = self.file.strip_prefix(begin).and_then(|rest| rest.strip_suffix(".json"));
+            digits.is_some_and(is_of_digits)
         };
         match self.path.as_str() {
             STORE_FILE => self.file == STORE_FILE,
-            REVOCATIONS_FILE => revocations().is_some(),
+            REVOCATIONS_FILE => is_list("revocations-"),
+            ERASURES_FILE => is_list("erasures-"),
             _ => false,
         }
     }

@@ -57,7 +57,7 @@ Exit codes:  0 done   1 the log is damaged where it was read   2 unreadable";
 const BACKUP_NOTES: &str = "\
 Beside a node that runs: up to what was acknowledged when it began. Into the
 same directory again it copies only what is new. It holds store.toml, which is
-secret, and revocations.json; no keys.
+secret, revocations.json and erasures.json; no keys.
 Example:     gatehouse log backup --data ./data --to /mnt/backup/gatehouse
 Exit codes:  0 done   2 could not; the backup before is as it was";
 
@@ -70,7 +70,8 @@ Exit codes:  0 the log is sound   1 it is damaged still   2 could not, in use";
 
 const RESTORE_NOTES: &str = "\
 Checks every hash first, and never writes over what is there. Cursors of after
-the backup are reset.
+the backup are reset. What was erased since is there again: put the erasures.json
+of today beside it before a node is started.
 Example:     gatehouse log restore --from /mnt/backup/gatehouse --data ./data
 Exit codes:  0 done   1 the backup is damaged   2 could not be read or written";
 

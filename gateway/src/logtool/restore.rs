@@ -81,7 +81,8 @@ pub(super) fn run(flags: &RestoreFlags, out: &mut dyn Write) -> anyhow::Result<u
     drop(progress);
     writeln!(
         out,
-        "{}: restored as it was at {}. Start a node on it; tokens that were revoked since have to be revoked again",
+        "{}: restored as it was at {}. Start a node on it; tokens that were revoked since have to be revoked again, and what \
+         was erased since is there: erase it again, or put today's erasures.json beside it first",
         to.display(),
         super::time(manifest.begun_at)
     )?;

@@ -1,11 +1,14 @@
 //! The logs that a shard owns: requests in, batches out, answers and deliveries when they are durable.
 
-use router::conversation::Read;
+use router::conversation::{Read, Subject};
 use router::mail::Request;
 use router::{ConversationSide, ShardId, UserSide};
-use storage_log::{Buffer, Compacted, Log, LogConfig, SealedSegment, SpareWork, segment_file_name};
+use storage_log::{
+    Buffer, Compacted, ErasureLeft, Log, LogConfig, SealedSegment, SpareWork, segment_file_name,
+};
 
 use super::{Action, Shard};
+use crate::erasures::LogLeft;
 use crate::mailbox::Back;
 use crate::state::LogHealth;
 
@@ -68,6 +71,27 @@ impl OwnedLog {
 }
 
 impl OwnedLog {
+    /// Number of the log.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.log.number()
+    }
+
+    /// Erases what is stored of a subject up to a position: no reader is given it, and what holds it is written anew.
+    pub fn erase(&mut self, mark: u64, subject: &Subject, to: u64) {
+        self.side.erase(subject, to);
+        self.log.erase(mark, to);
+    }
+
+    pub(super) fn newest_position(&self) -> u64 {
+        self.log.newest_position()
+    }
+
+    pub(super) fn erasure_left(&self, mark: u64, to: u64) -> LogLeft {
+        let ErasureLeft { segments, unsound: damaged } = self.log.erasure_left(mark, to);
+        LogLeft { log: self.number(), mark, to, segments, damaged }
+    }
+
     pub(super) fn messages_stored(&self) -> u64 {
         self.side.messages_stored
     }
@@ -130,7 +154,7 @@ impl Shard {
         let (now, second, metrics) = (self.clock.unix, self.second(), self.metrics.clone());
         let starts = self.starts.clone();
         let owned = self.owned(log).expect("compactions come back to their log");
-        if matches!(compacted, Compacted::Failed) {
+        if matches!(compacted, Compacted::Failed | Compacted::MadeBeside(_)) {
             owned.compaction_not_before = second + COMPACTION_RETRY_SECONDS;
         }
         if owned.log.handle_compacted(compacted) {
@@ -307,7 +331,8 @@ impl Shard {
             if second >= owned.compaction_not_before {
                 owned.compaction_not_before = second + COMPACTION_SECONDS;
                 let job = owned.log.poll_compaction(clock.unix.0, &self.config.compaction);
-                self.actions.extend(job.map(|job| Action::Compact { log, job }));
+                let erased = owned.side.erased();
+                self.actions.extend(job.map(|job| Action::Compact { log, job, erased }));
             }
             if second >= owned.index_not_before
                 && let Some(job) = owned.log.poll_index()

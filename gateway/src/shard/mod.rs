@@ -7,6 +7,7 @@
 mod connection;
 mod drain;
 mod echo;
+mod erase;
 mod flush;
 mod logs;
 mod moving;
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use protocol::event::ErrorCode;
 use protocol::upgrade::UpgradePolicy;
 use ring::{RecvBuffer, Socket};
-use router::conversation::ReadPlace;
+use router::conversation::{Erased, ReadPlace};
 use router::cursor::Starts;
 use router::mail::Clock;
 use router::user::UserLimits;
@@ -33,6 +34,7 @@ use storage_log::{
 };
 
 use crate::auth::{DenyList, Revocation, TokenCache, Verifier};
+use crate::erasures::{ErasureAsk, LogLeft};
 use crate::mailbox::{Back, Forward, Mailboxes};
 use crate::metrics::ShardMetrics;
 use crate::state::NodeState;
@@ -86,6 +88,8 @@ pub enum Event {
     Closed(ConnectionId),
     /// Finish and stop: spread the goodbyes, keep acknowledging, then say that it is done.
     Drain,
+    /// Something is to be erased, or somebody wants to know how far that is: [`Action::Erased`] answers, in the order of these.
+    Erase(ErasureAsk),
     /// A record was read, or could not be.
     Read {
         /// From which log.
@@ -238,7 +242,11 @@ pub enum Action {
         log: u16,
         /// Which, and what is kept.
         job: CompactionJob,
+        /// What is erased of it.
+        erased: Arc<Erased>,
     },
+    /// What is left to do for erasures, in the logs of this shard.
+    Erased(Vec<LogLeft>),
     /// A segment that was written anew is read nowhere any more as it was.
     Release {
         /// Of which log.
@@ -441,6 +449,7 @@ impl Shard {
             Event::Adopted { migration, socket } => self.handle_adopted(migration, socket),
             Event::Closed(connection) => self.handle_closed(connection),
             Event::Drain => self.begin_drain(),
+            Event::Erase(ask) => self.handle_erase(ask),
             Event::Read { log, job, place, bytes } => self.handle_read(log, job, place, bytes),
             Event::IndexWritten { log, sealed } => self.handle_indexed(log, sealed),
             Event::Compacted { log, base, compacted } => self.handle_compacted(log, base, compacted),

@@ -14,10 +14,12 @@ use std::{
 use gateway::{
     admin::{AdminContext, Commands, serve},
     auth::{AdminToken, Revocation},
+    erasures::{Erasure, Erasures, ErasuresFile, ErasuresParts},
     metrics::{CareMetrics, ShardMetrics},
     revocations::{Revocations, RevocationsFile},
     state::{LogHealth, NodeState},
 };
+use router::Places;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -28,6 +30,13 @@ enum Time {
     Real,
     /// They are over as soon as the server has nothing else to do.
     Skipped,
+}
+
+/// What was asked of it before.
+#[derive(Default)]
+struct Kept {
+    revoked: Vec<Revocation>,
+    erased: Vec<Erasure>,
 }
 
 /// A running admin server and what it shows.
@@ -44,29 +53,45 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
-        Self::serve(listener(), Time::Real, Vec::new())
+        Self::serve(listener(), Time::Real, Kept::default())
     }
 
     /// With these revoked before.
     pub(crate) fn start_with(revoked: Vec<Revocation>) -> Self {
-        Self::serve(listener(), Time::Real, revoked)
+        Self::serve(listener(), Time::Real, Kept { revoked, ..Kept::default() })
     }
 
-    fn serve(listener: TcpListener, time: Time, revoked: Vec<Revocation>) -> Self {
+    /// With these erased before.
+    pub(crate) fn start_with_erased(erased: Vec<Erasure>) -> Self {
+        Self::serve(listener(), Time::Real, Kept { erased, ..Kept::default() })
+    }
+
+    fn serve(listener: TcpListener, time: Time, kept: Kept) -> Self {
         let data = tempfile::tempdir().expect("a directory");
         let state = Arc::new(NodeState::new(1));
         let metrics = Arc::new(ShardMetrics::default());
         let drains = Arc::new(AtomicUsize::new(0));
         let counted = drains.clone();
+        let care = Arc::new(CareMetrics::new(1));
+        let erasures = Erasures::new(ErasuresParts {
+            file: ErasuresFile::of(data.path()),
+            kept: kept.erased,
+            newest_mark: 0,
+            shards: Vec::new(),
+            places: Arc::new(Places { store: [1; 16], key: [2; 32], logs: 1, shards: 1 }),
+            directory: data.path().to_owned(),
+            care: care.clone(),
+        });
         let context = AdminContext {
             state: state.clone(),
             metrics: vec![metrics.clone()],
-            care: Arc::new(CareMetrics::new(1)),
+            care,
             admin_token: Arc::new(AdminToken::new(TOKEN.as_bytes())),
             commands: Arc::new(OnceLock::new()),
         };
         let commands = Commands {
-            revocations: Revocations::new(RevocationsFile::of(data.path()), revoked, Vec::new()),
+            revocations: Revocations::new(RevocationsFile::of(data.path()), kept.revoked, Vec::new()),
+            erasures,
             drain: Arc::new(move || {
                 counted.fetch_add(1, Ordering::SeqCst);
             }),
@@ -209,7 +234,7 @@ fn a_head_that_never_ends_is_cut() {
     slow.write_all(b"GET /livez HTTP/1.1\r\nHost: a").expect("the kernel takes it");
     let mut silent = connect(address);
     // Both wait in the kernel's queue until now: the server's seconds end when it has read what there is.
-    let _server = Server::serve(listener, Time::Skipped, Vec::new());
+    let _server = Server::serve(listener, Time::Skipped, Kept::default());
     for stream in [&mut slow, &mut silent] {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("closed in time, not reset by the read timeout");

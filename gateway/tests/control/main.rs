@@ -7,6 +7,7 @@ mod auth;
 mod cli;
 mod config;
 mod doctor;
+mod erase;
 mod metrics;
 mod revoke;
 mod state;

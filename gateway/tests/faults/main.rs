@@ -21,6 +21,7 @@ mod autobahn;
 mod backup;
 mod compaction;
 mod deadlines;
+mod erasure;
 mod frames;
 mod handshake;
 mod logtool;
