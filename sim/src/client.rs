@@ -457,10 +457,12 @@ impl Client {
             ServerFrame::Ok(ok) => self.handle_ok(&ok, oracle),
             ServerFrame::Error(error) => self.handle_error(&error, oracle, now, micros),
             ServerFrame::Amended(event) => {
+                oracle.check_amended(&event, now);
                 oracle.told_amended(&event, self.since());
                 self.receive((event.conversation, event.seq.0), false);
             }
             ServerFrame::Message(message) => {
+                oracle.check_not_erased((message.conversation, message.seq.0), now);
                 oracle.told_message(&message, self.since());
                 self.receive((message.conversation, message.seq.0), false);
             }
@@ -505,6 +507,10 @@ impl Client {
     }
 
     fn handle_gap(&mut self, gap: &Gap, oracle: &mut Oracle, now: UnixMillis) {
+        if gap.reason == "erased" {
+            let place = oracle.told_erased(gap);
+            return self.receive(place, false);
+        }
         oracle.told_gone(gap, now.0);
         self.seen.insert(gap.conversation, gap.to.0);
         let headed = self.headed.entry(gap.conversation).or_default();
@@ -560,10 +566,12 @@ fn check_page(items: &[PageItem], since: Option<u64>, oracle: &mut Oracle, now: 
     for item in items {
         let (conversation, seq) = match item {
             PageItem::Amended(event) => {
+                oracle.check_amended(event, now);
                 oracle.told_amended(event, since);
                 (event.conversation, event.seq.0)
             }
             PageItem::Message(message) => {
+                oracle.check_not_erased((message.conversation, message.seq.0), now);
                 oracle.told_message(message, since);
                 (message.conversation, message.seq.0)
             }
@@ -571,6 +579,7 @@ fn check_page(items: &[PageItem], since: Option<u64>, oracle: &mut Oracle, now: 
                 oracle.delivered((event.conversation, event.seq.0), event.message_id, None);
                 (event.conversation, event.seq.0)
             }
+            PageItem::Gap(gap) if gap.reason == "erased" => oracle.told_erased(gap),
             PageItem::Gap(gap) => {
                 assert!(last.is_none(), "only the front of a conversation goes");
                 oracle.told_gone(gap, now.0);

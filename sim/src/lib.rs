@@ -11,6 +11,7 @@
 
 mod client;
 mod disk;
+mod erasing;
 mod forms;
 mod net;
 mod node;

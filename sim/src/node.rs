@@ -16,6 +16,7 @@ use storage_log::{Answer, CompactionPolicy, Geometry, LogConfig};
 
 use crate::Rng;
 use crate::disk::Disk;
+use crate::erasing::Erasures;
 
 /// Records in memory: little, so that readers go to the disk.
 const TAIL_BYTES: usize = 8 << 10;
@@ -81,7 +82,7 @@ impl Node {
     pub(crate) fn start(
         places: &Arc<Places>,
         keys: &Keys,
-        denied: &DenyList,
+        (denied, erasures): (&DenyList, &mut Erasures),
         disk: &mut Disk,
         rng: &mut Rng,
         now: u64,
@@ -104,7 +105,10 @@ impl Node {
             let owned = logs.extract_if(.., |(log, _)| places.owner_of(log.number()) == id);
             let owned = owned.map(|(log, recent)| {
                 let side = ConversationSide::new(places.clone(), log.number(), recent);
-                OwnedLog::new(log, side)
+                let begun = log.runs().last().map_or(0, |run| run.first_position - 1);
+                let mut owned = OwnedLog::new(log, side);
+                erasures.put_in_force(begun, &mut owned);
+                owned
             });
             shards.push(Shard::new(ShardParts {
                 id,

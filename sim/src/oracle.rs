@@ -7,6 +7,7 @@ use protocol::ids::{ConversationId, MessageId, UserId};
 use protocol::record::{Portable, Stored, StoredBody, StreamKind as Kind};
 use storage_log::Record;
 
+use crate::erasing::Erasures;
 use crate::forms::{Form, Forms};
 
 /// One record of a conversation.
@@ -34,6 +35,11 @@ pub(crate) struct Oracle {
     pub(crate) keep_ms: Option<u64>,
     pub(crate) gone: u64,
     pub(crate) forms: Forms,
+    /// Log and position of what was seen to become durable.
+    pub(crate) positions: BTreeMap<(ConversationId, u64), (u16, u64)>,
+    pub(crate) erasures: Erasures,
+    /// Times that somebody was told that something was erased.
+    pub(crate) erased: u64,
 }
 
 impl Oracle {
@@ -61,11 +67,12 @@ impl Oracle {
     }
 
     /// A record of a batch that has just been synced.
-    pub(crate) fn enter(&mut self, record: &Record<'_>) {
+    pub(crate) fn enter(&mut self, log: u16, record: &Record<'_>) {
         if record.stream().kind.0 != Kind::Messages as u8 {
             return;
         }
         let key = (ConversationId(record.stream().id), record.seq());
+        self.positions.insert(key, (log, record.position()));
         let truth = truth_of(record.portable());
         self.enter_form(key, &truth);
         let earlier = self.durable.insert(key, truth);
@@ -102,7 +109,7 @@ impl Oracle {
         }
         let earlier = self.acked.insert((user.clone(), message_id), place);
         let at = |place| self.durable[&place].at;
-        let is_forgotten = |earlier| self.may_be_gone(at(earlier), at(place));
+        let is_forgotten = |earlier| self.may_be_gone(at(earlier), at(place)) || self.may_be_erased(earlier);
         assert!(
             earlier.is_none_or(|earlier| earlier == place || is_forgotten(earlier)),
             "one_seq_one_message: {message_id} got two places"
@@ -170,8 +177,9 @@ impl Oracle {
             assert!(follows || begins, "dense_order: {conversation} has a hole before {seq}");
             head = Some((*conversation, *seq));
             let name = (*conversation, truth.sender.clone(), truth.message_id);
-            let earlier = names.insert(name, truth.at);
-            let is_forgotten = |at| self.may_be_gone(at, truth.at);
+            let earlier = names.insert(name, (truth.at, *seq));
+            let is_forgotten =
+                |(at, seq)| self.may_be_gone(at, truth.at) || self.may_be_erased((*conversation, seq));
             assert!(
                 earlier.is_none_or(is_forgotten),
                 "one_seq_one_message: {} is stored twice",
@@ -180,8 +188,8 @@ impl Oracle {
         }
         self.forms.check_log(&self.durable);
         for ((user, message_id), refused_at) in &self.refused {
-            let stored = log.values().any(|truth| {
-                let is_forgotten = self.may_be_gone(truth.at, *refused_at);
+            let stored = log.iter().any(|(place, truth)| {
+                let is_forgotten = self.may_be_gone(truth.at, *refused_at) || self.may_be_erased(*place);
                 truth.sender == *user && truth.message_id == *message_id && !is_forgotten
             });
             assert!(!stored, "{message_id} of {user} was refused for good and is stored");

@@ -20,7 +20,8 @@ impl World {
         let here = ShardId(shard as u16);
         let run = self.run;
         match action {
-            Action::Accepting(_) | Action::Erased(_) | Action::Recycle(_) | Action::Revoked { .. } => {}
+            Action::Accepting(_) | Action::Recycle(_) | Action::Revoked { .. } => {}
+            Action::Erased(left) => self.note_erased(&left),
             Action::Close(connection, socket) => {
                 self.net.remove(here, socket.index());
                 let delay = self.rng.between(1, 50);

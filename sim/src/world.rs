@@ -50,6 +50,9 @@ const REVOKING: u64 = 0x7265_766f_6b65;
 /// And those of amendments, each client's its own.
 const AMENDING: u64 = 0x616d_656e_6400;
 
+/// And those of erasures.
+const ERASING: u64 = 0x0065_7261_7365;
+
 /// And those of the one that stops reading.
 const DEAFNESS: u64 = 0x6465_6166;
 
@@ -92,6 +95,8 @@ pub struct Outcome {
     pub gone: u64,
     /// Times that somebody was shown what was amended.
     pub folded: u64,
+    /// Times that somebody was told that something was erased.
+    pub erased: u64,
     /// Index files that rotted while the node served, and were made again.
     pub rebuilds: u32,
     /// Sessions whose token ended.
@@ -126,6 +131,7 @@ pub(crate) enum Item {
     },
     ReadClient(usize),
     Restart,
+    Erase,
     /// Of one user, or of whom the dice say.
     Revoke(Option<UserId>),
     Turn {
@@ -169,6 +175,8 @@ pub(crate) struct World {
     denied: DenyList,
     /// When and whom: in some worlds only.
     revoking: Option<Rng>,
+    /// When and whose messages, likewise.
+    pub(crate) erasing: Option<Rng>,
     bounds: Bounds,
     pub(crate) disk: Disk,
     pub(crate) net: Net,
@@ -271,6 +279,7 @@ impl World {
             denied: DenyList::default(),
             // Dice of its own, in worlds none of which has failed once: those are what they were.
             revoking: matches!(seed % 8, 3 | 5).then(|| Rng::new(seed ^ REVOKING)),
+            erasing: matches!(seed % 16, 5 | 8 | 13).then(|| Rng::new(seed ^ ERASING)),
             net: Net::default(),
             node: None,
             run: 0,
@@ -315,6 +324,7 @@ impl World {
             .as_mut()
             .map(|rng| (0..rng.between(1, 4)).map(|_| rng.below(BUSY_MICROS)).collect::<Vec<_>>());
         times.into_iter().flatten().for_each(|at| self.later(at, Item::Revoke(None)));
+        self.begin_erasing();
     }
 
     pub(crate) fn later(&mut self, delay: u64, item: Item) {
@@ -390,6 +400,7 @@ impl World {
             Item::Pump { run, pipe } if run == self.run => self.pump(pipe),
             Item::ReadClient(client) => self.read_client(client),
             Item::Restart => self.restart(),
+            Item::Erase => self.erase(),
             Item::Revoke(user) => self.revoke(user),
             Item::Turn { run, shard } if run == self.run && self.node.is_some() => self.turn(shard),
             Item::WriteDone { run, log, shard } if run == self.run => self.end_write(log, shard),
@@ -419,20 +430,20 @@ impl World {
             self.disk.fail_write(log, &mut self.rng)
         } else {
             let batch = self.disk.end_write(log);
-            self.enter(&batch);
+            self.enter(log, &batch);
             batch
         };
         self.event(shard, 0, Event::Written { log, buffer: batch.buffer, synced: !fails });
     }
 
     /// Tells the oracle what a batch made durable.
-    fn enter(&mut self, batch: &WriteBatch) {
+    fn enter(&mut self, log: u16, batch: &WriteBatch) {
         self.stored_at = self.now;
         let mut at = storage_log::format::BATCH_HEADER_BYTES;
         while let Ok(record) =
             storage_log::Record::parse(&batch.buffer.bytes()[at..], batch.segment + batch.offset + at as u64)
         {
-            self.oracle.enter(&record);
+            self.oracle.enter(log, &record);
             at += record.bytes_in_log();
         }
     }
@@ -441,7 +452,8 @@ impl World {
         self.run += 1;
         let now = self.unix().0;
         let (disk, rng) = (&mut self.disk, &mut self.rng);
-        let node = Node::start(&self.places, &self.keys, &self.denied, disk, rng, now, &self.bounds);
+        let kept = (&self.denied, &mut self.oracle.erasures);
+        let node = Node::start(&self.places, &self.keys, kept, disk, rng, now, &self.bounds);
         // What a crash left whole above the mark counts from now on.
         let survived = self.read_logs();
         for (place, truth) in survived {
@@ -577,11 +589,17 @@ impl World {
         let mut truths = BTreeMap::new();
         for number in 0..self.places.logs {
             let mut observe = |record: &storage_log::Record<'_>| {
+                let place = (ConversationId(record.stream().id), record.seq());
                 if record.stream().kind.0 == protocol::record::StreamKind::Messages as u8
                     && record.schema() != storage_log::SCHEMA_GONE
                 {
-                    let place = (ConversationId(record.stream().id), record.seq());
-                    truths.insert(place, truth_of(record.portable()));
+                    let truth = if record.schema() == storage_log::SCHEMA_ERASED {
+                        assert!(self.oracle.may_be_erased(place), "{place:?} is gone, and was not erased");
+                        self.oracle.durable[&place].clone()
+                    } else {
+                        truth_of(record.portable())
+                    };
+                    truths.insert(place, truth);
                 }
             };
             let config = log_config(&self.places, self.disk.geometry(), number);
@@ -628,6 +646,7 @@ impl World {
             compactions: self.compactions,
             gone: self.oracle.gone,
             folded: self.oracle.forms.shown,
+            erased: self.oracle.erased,
             rebuilds: self.rebuilds,
             expired: self.expired,
             revoked: self.revoked,
