@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
+use std::sync::Barrier;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ring::FileBuffer;
@@ -80,16 +82,66 @@ pub fn measure(directory: &Path) -> io::Result<()> {
             log.print(&disk, &store);
         }
     }
-    let mut sequential = Figures::default();
-    for _ in 0..ROUNDS {
-        let mut writer = Writer::new(&files[..1], Way::Unsynced)?;
-        write(&mut writer, &mut sequential, BATCH_BYTES_MAX, SLICE, &mut 0)?;
+    println!("\nlogs, each on a thread of its own, {TOGETHER_DEPTH} records under way in each:");
+    for links in [0, 2] {
+        for logs in [1, 2, 4] {
+            together(directory, logs, links, files[0])?;
+        }
     }
+    Ok(())
+}
+
+/// Records under way in each of several logs: batches of 1 MiB.
+const TOGETHER_DEPTH: usize = 4_096;
+
+/// What several logs on one device come to, in turn with the disk alone: written in sequence, without a sync.
+fn together(directory: &Path, logs: usize, links: u64, alone: &Scratch) -> io::Result<()> {
+    let turn = Barrier::new(logs + 1);
+    let mut sequential = Figures::default();
+    let logs_came_to = thread::scope(|scope| {
+        let begin = |log| {
+            // Named, so that a profile tells them from the rest.
+            let thread = thread::Builder::new().name(format!("log-{log}"));
+            let turn = &turn;
+            thread.spawn_scoped(scope, move || one_of_several(directory, log, links, turn))
+        };
+        let threads = (0..logs).map(begin).collect::<io::Result<Vec<_>>>()?;
+        for _ in 0..ROUNDS {
+            turn.wait();
+            turn.wait();
+            let mut writer = Writer::new(&[alone], Way::Unsynced)?;
+            write(&mut writer, &mut sequential, BATCH_BYTES_MAX, SLICE, &mut 0)?;
+        }
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a log's thread"))
+            .collect::<io::Result<Vec<_>>>()
+    })?;
+    let records: f64 = logs_came_to.iter().map(|(records, _)| records).sum();
+    let megabytes: f64 = logs_came_to.iter().map(|(_, megabytes)| megabytes).sum();
     println!(
-        "\nthe disk, written in sequence without a sync, 1 MiB at a time: {:.0} MB/s",
+        "{links} links, {logs} logs: {records:.0} records/s, {megabytes:.0} MB/s, {:.2} of the disk in sequence, {:.0} MB/s",
+        megabytes / sequential.megabytes(),
         sequential.megabytes()
     );
     Ok(())
+}
+
+/// Records and megabytes a second of one log beside others, which all begin together.
+fn one_of_several(directory: &Path, log: usize, links: u64, turn: &Barrier) -> io::Result<(f64, f64)> {
+    let file = |place| {
+        let name = format!("append-{log}-{place}.measured");
+        Scratch::new(directory, &name, Blocks::Zeroed, Caching::Direct)
+    };
+    let files = (0..FILES).map(file).collect::<io::Result<Vec<_>>>()?;
+    let mut log = Loop::new(&files.iter().collect::<Vec<_>>(), TOGETHER_DEPTH, links)?;
+    for _ in 0..ROUNDS {
+        turn.wait();
+        log.run(SLICE)?;
+        turn.wait();
+    }
+    let seconds = log.acks.elapsed().as_secs_f64();
+    Ok((log.records as f64 / seconds, log.bytes as f64 / 1e6 / seconds))
 }
 
 /// Records that were appended one right after the other, at most [`TOGETHER_MAX`].

@@ -8,6 +8,7 @@ pub mod append;
 pub mod disk;
 pub mod embedded;
 pub mod net;
+pub mod replay;
 
 use std::sync::Arc;
 

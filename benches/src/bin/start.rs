@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::Context as _;
+use benches::replay;
 use gateway::indexes;
 use gateway::segments::{SegmentFile, SegmentMaker, log_directory};
 use gateway::snapshots;
@@ -21,11 +23,15 @@ use storage_log::{Answer, Draft, Lookup, Page, Progress, SpareWork, StreamId};
 /// Payload of a record.
 const PAYLOAD: [u8; 150] = [9; 150];
 
-/// Milliseconds since 1970; the records are a minute and more older.
-const NOW: u64 = 1_800_000_000_000;
+/// When the log is made, in milliseconds since 1970,
+const MADE: u64 = 1_800_000_000_000;
+
+/// and when a start on it is measured: as after a night. What was stored in the last 70 seconds before a start is read once more for its
+/// ids, from sealed segments too.
+const NOW: u64 = MADE + 8 * 3_600_000;
 
 const USAGE: &str = "\
-Makes a log of RECORDS records in STREAMS conversations of as many users, and measures a start on it.
+Makes a log of RECORDS records in STREAMS conversations of as many users, and measures a start on it, and a replay.
 
   start DIR [RECORDS [STREAMS]]     default: 10,000,000 in 1,000,000; needs 5 GiB in DIR
 
@@ -67,16 +73,15 @@ fn mix(seed: u64) -> u64 {
     (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb)
 }
 
-/// Opens the log, at a time when the ids of its last minute are old.
-fn open(directory: &Path) -> anyhow::Result<(Store, OpenLog)> {
+fn open(directory: &Path, now: u64) -> anyhow::Result<(Store, OpenLog)> {
     let store = Store::open(directory, 1, SEGMENT_BYTES)?;
-    let log = store.open_log(0, [7; 16], 1, NOW).map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    let log = store.open_log(0, [7; 16], 1, now).map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
     Ok((store, log))
 }
 
 /// Makes the log.
 fn fill(directory: &Path, records: u64, streams: u64) -> anyhow::Result<()> {
-    let (store, mut open) = open(directory)?;
+    let (store, mut open) = open(directory, MADE)?;
     let maker = store.segment_maker();
     let begun = Instant::now();
     for number in 0..records {
@@ -84,7 +89,8 @@ fn fill(directory: &Path, records: u64, streams: u64) -> anyhow::Result<()> {
         let conversation =
             if number % 8 == 0 { mix(number) % (streams / 100 + 1) } else { mix(number) % streams };
         let stream = id(KINDS.home, conversation);
-        let peers = [mix(conversation) % streams, mix(conversation + streams) % streams];
+        // Each user has one of its own, and some more.
+        let peers = [conversation, mix(conversation + streams) % streams];
         let links = peers.map(|user| id(KINDS.linked[0], user + (1 << 40)).into());
         let expected_head = open.log.head(stream).seq;
         let draft = Draft { stream, expected_head, messages: 1, schema: 1, payload: &PAYLOAD, links: &links };
@@ -133,24 +139,34 @@ fn write(open: &mut OpenLog, maker: &SegmentMaker, directory: &Path) -> io::Resu
 
 fn measure(directory: &Path, streams: u64) -> anyhow::Result<()> {
     // What a start after a crash finds in the page cache is little: it is told to forget what it can.
-    let _ = fs::write("/proc/sys/vm/drop_caches", "1");
-    let (before, begun) = (resident_bytes()?, Instant::now());
-    let (_store, open) = open(directory)?;
-    let (time, after) = (begun.elapsed(), resident_bytes()?);
+    let is_cold = fs::write("/proc/sys/vm/drop_caches", "1").is_ok();
+    let (before, read_before, begun) = (resident_bytes()?, read_bytes()?, Instant::now());
+    let (_store, open) = open(directory, NOW)?;
+    let (time, after, read) = (begun.elapsed(), resident_bytes()?, read_bytes()? - read_before);
+    let snapshot = fs::metadata(log_directory(directory, 0).join("index.snap")).map_or(0, |file| file.len());
     let (conversations, users) = open.log.ids_count();
     let ids = (conversations + users) as u64;
     println!(
-        "start {:.2} s with {} records, {conversations} conversations, {users} users, {} segments",
+        "start {:.2} s{} with {} records, {conversations} conversations, {users} users, {} segments",
         time.as_secs_f64(),
+        if is_cold { "" } else { ", page cache warm: only root may drop it," },
         open.log.durable().position(),
         open.segments.len()
+    );
+    println!(
+        "read {:.0} MB for it, {:.2} times the snapshot of {:.0} MB: that, the tails of index files, and the open segment",
+        read as f64 / 1e6,
+        read as f64 / snapshot as f64,
+        snapshot as f64 / 1e6
     );
     println!(
         "index {:.1} B an id; the process grew by {:.1} B an id, with the postings of the open segment",
         open.log.resident_bytes() as f64 / ids as f64,
         (after - before) as f64 / ids as f64
     );
-    pages(&open, streams)
+    pages(&open, streams)?;
+    let bases = open.segments.iter().map(|(base, _)| *base);
+    replay::measure(&log_directory(directory, 0), open.log.config(), bases)
 }
 
 /// Pages of 50 from the beginning of conversations: all of them cold.
@@ -185,6 +201,13 @@ fn read(file: Option<&SegmentFile>, offset: u64) -> anyhow::Result<Vec<u8>> {
         offset,
     )?;
     Ok(block)
+}
+
+/// Bytes that this process has read.
+fn read_bytes() -> anyhow::Result<u64> {
+    let io = fs::read_to_string("/proc/self/io")?;
+    let read = io.lines().find_map(|line| line.strip_prefix("rchar:")?.trim().parse().ok());
+    read.context("/proc/self/io has no rchar")
 }
 
 fn resident_bytes() -> anyhow::Result<u64> {
