@@ -259,6 +259,8 @@ fn remove_superseded(directory: &Path, base: u64, in_log: u64) -> io::Result<()>
 /// Those of the disk.
 pub fn open_cold_segment(directory: &Path, base: u64) -> io::Result<SegmentFile> {
     let buffered = File::open(directory.join(cold_file_name(base)))?;
+    // Before its header is believed: a killed process may have left bytes in the page cache that are not on the disk.
+    buffered.sync_all()?;
     let Some((_, in_log)) = indexes::open_cold(directory, base)? else {
         return Ok(SegmentFile { buffered, direct: None, index: None, in_log: base });
     };

@@ -52,6 +52,10 @@ pub const LINKS_MAX: usize = 1024;
 /// Most records of one group (the records of one command: an event, a state, positions).
 pub const GROUP_RECORDS_MAX: usize = 4;
 
+/// Blocks of a segment that are kept for the log's own batches while it has no successor, so that a full disk keeps no log from being
+/// begun, nor from saying that its last batch was durable: 32 starts, with the mark behind each.
+pub const KEPT_BLOCKS: usize = 64;
+
 /// Bytes that wait for the disk before appends are answered with `Busy`: 16 full batches.
 pub const PENDING_BYTES_MAX: usize = 16 * BATCH_BYTES_MAX;
 
@@ -70,7 +74,9 @@ pub const FEED_BYTES: usize = 4 << 20;
 const _: () = {
     // The largest group fits one batch; otherwise a command could never be stored.
     let record = LOCAL_BYTES + PORTABLE_BYTES + PAYLOAD_BYTES_MAX + LINKS_MAX * LINK_BYTES + RECORD_ALIGN;
-    assert!(BATCH_HEADER_BYTES + GROUP_RECORDS_MAX * record <= BATCH_BYTES_MAX);
+    // And what is kept behind it.
+    let kept = KEPT_BLOCKS * BLOCK_BYTES_MAX;
+    assert!(BATCH_HEADER_BYTES + GROUP_RECORDS_MAX * record + kept <= BATCH_BYTES_MAX);
     // A feed always holds one whole batch, and a segment many.
     assert!(FEED_BYTES >= 2 * BATCH_BYTES_MAX);
     assert!(SEGMENT_BYTES > 8 * BATCH_BYTES_MAX as u64);

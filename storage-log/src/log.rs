@@ -282,7 +282,7 @@ impl Log {
         let expected_head = self.head(StreamId::RUNS).seq;
         let draft =
             Draft { stream: StreamId::RUNS, expected_head, messages: 0, schema: 1, payload: &id, links: &[] };
-        let answer = self.append(&[draft], now);
+        let answer = self.append_keeping(&[draft], now, 0);
         if let Answer::Stored(stored) = answer {
             self.enter_run(Run { id, first_position: stored.first_position });
         }
@@ -298,6 +298,13 @@ impl Log {
 
     /// Appends the records of one command, all or none, in one batch. Their streams differ from each other.
     pub fn append(&mut self, group: &[Draft<'_>], now: u64) -> Answer {
+        // While there is no successor, its end is kept for what the log itself has to say.
+        let kept = if self.spare.is_ready() { 0 } else { self.config.geometry.kept_bytes() };
+        self.append_keeping(group, now, kept)
+    }
+
+    /// The same, if so many bytes of the segment are free behind it.
+    fn append_keeping(&mut self, group: &[Draft<'_>], now: u64, kept: usize) -> Answer {
         assert!(!group.is_empty() && group.len() <= GROUP_RECORDS_MAX);
         if self.poisoned {
             return Answer::Unavailable;
@@ -313,7 +320,7 @@ impl Log {
         let bytes = group.iter().map(|draft| record_bytes(draft.payload.len(), draft.links.len())).sum();
         let is_old = self.config.segment_ms_max.is_some_and(|max| self.segment_began + max <= now);
         let is_old = (self.segment_began > 0 && is_old) || self.wants_to_leave();
-        if let Some(refusal) = self.make_room(bytes, is_old) {
+        if let Some(refusal) = self.make_room(bytes, kept, is_old) {
             return refusal;
         }
         self.clock = self.clock.max(now);
@@ -365,11 +372,11 @@ impl Log {
         self.next_position += 1;
     }
 
-    /// Leaves an open batch that takes `bytes` of records, or says why there is none. In the next segment, if that is made and
+    /// Leaves an open batch that takes `bytes` of records, with `kept` free behind them, or says why there is none. In the next segment, if that is made and
     /// this one `is_old`.
-    fn make_room(&mut self, bytes: usize, is_old: bool) -> Option<Answer> {
+    fn make_room(&mut self, bytes: usize, kept: usize, is_old: bool) -> Option<Answer> {
         let leave = is_old && self.spare.is_ready();
-        if !leave && self.open.as_ref().is_some_and(|open| open.fits(bytes)) {
+        if !leave && self.open.as_ref().is_some_and(|open| open.fits(bytes + kept)) {
             return None;
         }
         let waiting: usize = self.closed.iter().map(Batch::bytes_len).sum();
@@ -377,7 +384,7 @@ impl Log {
             return Some(Answer::Busy);
         }
         let end_lsn = self.open.as_ref().map_or(self.end_lsn, Batch::end_lsn);
-        let roll = leave || !self.is_room_at(end_lsn, bytes);
+        let roll = leave || !self.is_room_at(end_lsn, bytes + kept);
         if roll && let Some(refusal) = self.spare.refusal() {
             return Some(refusal);
         }
@@ -474,7 +481,7 @@ impl Log {
             // A clock that jumps makes it early, never late.
             let idle_ms = self.idle_since.get_or_insert(now).abs_diff(now);
             if idle_ms >= MARK_AFTER_MS {
-                let refused = self.make_room(0, self.wants_to_leave());
+                let refused = self.make_room(0, 0, self.wants_to_leave());
                 assert_eq!(refused, None, "a mark is wanted only where there is room");
             }
         }

@@ -4,8 +4,9 @@
 //! left of a segment when the next batch no longer fits stays zero.
 
 use crate::format::{
-    BATCH_BYTES_MAX, BLOCK_BYTES_MAX, COLD_MAGIC, FORMAT_VERSION, GENERATION_SHIFT, SEGMENT_BYTES,
-    SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, is_block, put, read_u16, read_u32, read_u64, round_up, segment_at,
+    BATCH_BYTES_MAX, BLOCK_BYTES_MAX, COLD_MAGIC, FORMAT_VERSION, GENERATION_SHIFT, KEPT_BLOCKS,
+    SEGMENT_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, is_block, put, read_u16, read_u32, read_u64,
+    round_up, segment_at,
 };
 
 /// Whether an address is of a segment that was rewritten: a cold one.
@@ -66,6 +67,12 @@ impl Geometry {
     #[must_use]
     pub const fn offset_of(&self, lsn: u64) -> u64 {
         as_appended(lsn) % self.segment_bytes
+    }
+
+    /// What is kept of a segment that has no successor: nothing of the smallest, which only tests have.
+    pub(crate) const fn kept_bytes(&self) -> usize {
+        let kept = KEPT_BLOCKS * self.block_bytes;
+        if kept as u64 * 64 <= self.segment_bytes { kept } else { 0 }
     }
 
     /// Whether a batch of `bytes` at `lsn` keeps the batch limit and ends within the segment.

@@ -33,10 +33,15 @@ fn letter(id: &str, text: &str) -> Value {
 
 /// Sends large messages until one is refused. How many were stored, and the refusal.
 fn fill(alice: &mut Chat) -> (u64, Value) {
-    let (now, text) = (alice.welcome["now"].clone(), "x".repeat(16 << 10));
+    fill_with(alice, &"x".repeat(16 << 10))
+}
+
+/// The same with messages of another length.
+fn fill_with(alice: &mut Chat, text: &str) -> (u64, Value) {
+    let now = alice.welcome["now"].clone();
     let mut stored = 0;
     loop {
-        let ids: Vec<_> = (0..WINDOW).map(|_| alice.send("send", letter(&message_id(&now), &text))).collect();
+        let ids: Vec<_> = (0..WINDOW).map(|_| alice.send("send", letter(&message_id(&now), text))).collect();
         let mut refusal = None;
         for id in ids {
             let reply = alice.reply(id);
@@ -111,6 +116,46 @@ fn a_full_disk_stops_senders_only_and_only_while_it_is_full() {
     let sequences: Vec<_> =
         page["messages"].as_array().expect("a list").iter().map(|item| &item["seq"]).collect();
     assert!(sequences.contains(&&json!(stored + 1)) && sequences.contains(&&json!(stored)), "{sequences:?}");
+    drop(node);
+    drop(disk);
+}
+
+#[test]
+fn a_start_on_a_full_disk_serves_what_is_there_and_recovers_by_itself() {
+    let Some(disk) = Disk::mount() else {
+        return;
+    };
+    let (data, ballast) = (disk.root.join("data"), disk.root.join("ballast"));
+    let file = File::create(&ballast).expect("an empty disk");
+    let segment_bytes = storage_log::format::SEGMENT_BYTES;
+    fallocate(&file, FallocateFlags::empty(), 0, disk.free_bytes() - segment_bytes - LEFT_BYTES)
+        .expect("room");
+    let mut node = Node::start(&data, &[("GATEHOUSE_LOGS", "1")]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let first = alice.ask("send", letter(&message_id(&alice.welcome["now"].clone()), "short"));
+    let conversation = first["conversation"].clone();
+    fill(&mut alice);
+    // To the last place that a message fits into.
+    let (stored, _) = fill_with(&mut alice, "y");
+    for _ in 0..3 {
+        node.restart();
+        alice = Chat::connect(&node, "alice", "a");
+        let page = alice.ask("history", json!({ "conversation": conversation, "limit": 1 }));
+        assert!(page["messages"][0]["seq"].as_u64() >= Some(stored), "{page}");
+        assert!(node.admin_get("/readyz").starts_with("HTTP/1.1 200 "));
+        fill_with(&mut alice, "y");
+    }
+    drop(file);
+    fs::remove_file(&ballast).expect("it was made");
+    let (id, begun) = (message_id(&alice.welcome["now"].clone()), Instant::now());
+    loop {
+        let reply = alice.ask("send", letter(&id, "room again"));
+        match verdict(&reply).as_str() {
+            "ok" => break,
+            "3003 storage_full" => assert!(begun.elapsed() < PATIENCE, "it does not recover"),
+            other => panic!("{other}: {reply}"),
+        }
+    }
     drop(node);
     drop(disk);
 }
