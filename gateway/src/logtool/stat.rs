@@ -1,19 +1,22 @@
 //! `gatehouse log stat`: how much stands in each log, and where it ends.
 //!
 //! Reads a log as a start does: sealed segments from their index files, the rest batch by batch. It therefore takes what a start
-//! takes, and believes index files that hold their checksums; `verify` believes nothing. An index file that is missing is not made.
+//! takes, and believes index files that hold their checksums; `verify` believes nothing. An index file that is missing is not made. Then
+//! it goes through all index files once more: what of the sealed segments is live.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt as _;
 
 use anyhow::Context as _;
 use serde::Serialize;
 use storage_log::format::SEGMENT_HEADER_BYTES;
-use storage_log::{Damage, Met, Refusal, segment_file_name};
+use storage_log::{Damage, INDEX_BLOCK_BYTES, Log, Met, Refusal, as_appended, segment_file_name};
 
 use super::{Data, EXIT_DAMAGED, EXIT_SOUND, ReadFlags, Segment, Settled, time};
 use crate::indexes;
 use crate::scan::look;
-use crate::segments::{SegmentFile, open_cold_segment};
+use crate::segments::{SegmentFile, log_directory, open_cold_segment};
 
 /// One log, as it is said.
 #[derive(Serialize)]
@@ -45,6 +48,10 @@ struct Holds {
     end_offset: u64,
     /// What a torn batch left behind the end.
     torn_bytes: u64,
+    /// What sealed segments take, and how much of that are records that somebody may ask for: messages, and newest states.
+    sealed_bytes: u64,
+    /// None when a block of an index is damaged.
+    live_bytes: Option<u64>,
 }
 
 /// All of it.
@@ -126,6 +133,7 @@ fn holds(data: &Data, log: u16, segments: &[Segment]) -> anyhow::Result<Result<H
         }
     };
     let records = recovered.records;
+    let live_bytes = live_bytes(data, &recovered.log)?;
     let (conversations, users) = recovered.log.ids_count();
     let last_position = recovered.log.durable().position();
     let last =
@@ -143,7 +151,29 @@ fn holds(data: &Data, log: u16, segments: &[Segment]) -> anyhow::Result<Result<H
         end_segment: segment_file_name(end_segment),
         end_offset,
         torn_bytes: recovered.dropped.map_or(0, |dropped| dropped.bytes),
+        sealed_bytes: recovered.log.sealed_bytes(),
+        live_bytes,
     }))
+}
+
+/// Goes through the indexes of all sealed segments; none when one is damaged, or was written anew meanwhile.
+fn live_bytes(data: &Data, log: &Log) -> anyhow::Result<Option<u64>> {
+    let directory = log_directory(&data.directory, log.number());
+    let (mut live, mut block) = (0, vec![0; INDEX_BLOCK_BYTES]);
+    let mut open: Option<(u64, File)> = None;
+    for place in log.sealed_blocks() {
+        if open.as_ref().is_none_or(|(base, _)| *base != place.base) {
+            let file = indexes::open_whichever(&directory, as_appended(place.base))?;
+            open = file.map(|file| (place.base, file));
+        }
+        let is_read =
+            open.as_ref().is_some_and(|(_, file)| file.read_exact_at(&mut block, place.offset()).is_ok());
+        match log.live_bytes(place, &block).filter(|_| is_read) {
+            Some(bytes) => live += bytes,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(live))
 }
 
 /// When the oldest record was stored.
@@ -180,6 +210,10 @@ fn write_text(stat: &Stat, out: &mut dyn Write) -> anyhow::Result<()> {
         )?;
         writeln!(out, "  from {} to {}", at(holds.oldest), at(holds.newest))?;
         writeln!(out, "  ends at offset {} of {}", holds.end_offset, holds.end_segment)?;
+        if let Some(live) = holds.live_bytes.filter(|_| holds.sealed_bytes > 0) {
+            let percent = live * 100 / holds.sealed_bytes;
+            writeln!(out, "  sealed segments: {} bytes, {percent} % of them live", holds.sealed_bytes)?;
+        }
         if holds.torn_bytes > 0 {
             writeln!(
                 out,

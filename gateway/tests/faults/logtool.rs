@@ -136,6 +136,9 @@ fn stat_says_what_stands_in_a_log_in_use_and_at_rest() {
     assert!(log_0["segments"].as_u64().is_some_and(|segments| segments >= 3));
     assert!(log_0["oldest"].as_u64() < log_0["newest"].as_u64());
     log(&["stat", "--data", text(data.path())]).check(0, &["1 conversations and 2 users", "ends at offset"]);
+    // Each letter is a message of 16 KiB, and hardly anything else is there.
+    let [sealed, live] = ["sealed_bytes", "live_bytes"].map(|field| log_0[field].as_u64().expect("a number"));
+    assert!(sealed > 0 && live <= sealed && live * 100 > sealed * 90, "{live} of {sealed}");
 
     // What is torn is no damage; what is damaged is.
     let end = log_0["end_offset"].as_u64().expect("an offset");

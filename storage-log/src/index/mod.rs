@@ -13,6 +13,7 @@ pub(crate) mod block;
 mod erased;
 pub(crate) mod file;
 mod homes;
+mod live;
 mod lookup;
 mod lowest;
 pub(crate) mod postings;
