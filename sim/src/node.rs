@@ -156,7 +156,14 @@ fn recover(
         disk.write_now(number, batch);
     }
     let mut log = recovered.log;
-    assert!(matches!(log.begin_run(run, now), Answer::Stored(_)));
+    let mut begun = log.begin_run(run, now);
+    if begun == Answer::Busy {
+        // The last segment is full, and the disk had no room for the next until now.
+        disk.create(number, log.spare_base());
+        log.handle_spare(true);
+        begun = log.begin_run(run, now);
+    }
+    assert!(matches!(begun, Answer::Stored(_)));
     while let Some(batch) = log.poll_write(now) {
         disk.write_now(number, &batch);
         log.handle_written(batch.buffer, true).expect("written");

@@ -61,8 +61,14 @@ impl World {
         let run = self.run;
         match action {
             Action::PrepareSegment { log, base } => {
-                self.disk.create(log, base);
-                self.event(shard, 1_000, Event::SegmentPrepared { log, ready: true });
+                // In some worlds the disk is full for a while: whoever makes segments is asked again.
+                let now = self.now;
+                let is_full = self.filling.as_mut().is_some_and(|rng| now < BUSY_MICROS && !rng.one_in(3));
+                self.full += u32::from(is_full);
+                if !is_full {
+                    self.disk.create(log, base);
+                }
+                self.event(shard, 1_000, Event::SegmentPrepared { log, ready: !is_full });
             }
             Action::ZeroSegment { log, base } => {
                 self.disk.zero(log, base);

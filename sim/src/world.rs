@@ -53,6 +53,9 @@ const AMENDING: u64 = 0x616d_656e_6400;
 /// And those of erasures.
 const ERASING: u64 = 0x0065_7261_7365;
 
+/// And those of a disk that is full.
+const FILLING: u64 = 0x6675_6c6c;
+
 /// And those of the one that stops reading.
 const DEAFNESS: u64 = 0x6465_6166;
 
@@ -103,6 +106,8 @@ pub struct Outcome {
     pub expired: u64,
     /// Sessions and `connect`s whose token was taken back.
     pub revoked: u64,
+    /// Times that the disk had no room for a segment.
+    pub full: u32,
     /// Virtual microseconds.
     pub micros: u64,
     /// Everything that was sent to clients, byte for byte.
@@ -177,6 +182,9 @@ pub(crate) struct World {
     revoking: Option<Rng>,
     /// When and whose messages, likewise.
     pub(crate) erasing: Option<Rng>,
+    /// Whether the disk has room for a segment: in some worlds only.
+    pub(crate) filling: Option<Rng>,
+    pub(crate) full: u32,
     bounds: Bounds,
     pub(crate) disk: Disk,
     pub(crate) net: Net,
@@ -280,6 +288,8 @@ impl World {
             // Dice of its own, in worlds none of which has failed once: those are what they were.
             revoking: matches!(seed % 8, 3 | 5).then(|| Rng::new(seed ^ REVOKING)),
             erasing: matches!(seed % 16, 5 | 8 | 13).then(|| Rng::new(seed ^ ERASING)),
+            filling: matches!(seed % 16, 3 | 11 | 13).then(|| Rng::new(seed ^ FILLING)),
+            full: 0,
             net: Net::default(),
             node: None,
             run: 0,
@@ -650,6 +660,7 @@ impl World {
             rebuilds: self.rebuilds,
             expired: self.expired,
             revoked: self.revoked,
+            full: self.full,
             micros: self.now,
             digest: self.digest,
         }

@@ -60,6 +60,7 @@ fn the_worlds_see_what_they_are_for() {
     let mut moved = 0;
     let mut replaced = 0;
     let mut expired = 0;
+    let mut full = 0;
     let (mut index_reads, mut compactions, mut rebuilds, mut gone) = (0, 0, 0, 0);
     let (mut revoked, mut folded, mut erased) = (0, 0, 0);
     for seed in 0..100 {
@@ -80,6 +81,7 @@ fn the_worlds_see_what_they_are_for() {
         compactions += outcome.compactions;
         rebuilds += outcome.rebuilds;
         gone += outcome.gone;
+        full += outcome.full;
         erased += outcome.erased;
     }
     assert!(crashes > 10 && drains > 3 && failures > 1, "{crashes} {drains} {failures}");
@@ -91,5 +93,6 @@ fn the_worlds_see_what_they_are_for() {
     assert!(gone > 10, "{gone} times somebody was told that retention was faster");
     assert!(folded > 1_000, "{folded} times somebody was shown what was amended");
     assert!(erased > 20, "{erased} times somebody was told that something was erased");
+    assert!(full > 20, "{full} times the disk had no room for a segment");
     assert!(rebuilds > 0, "index files rot while the node serves");
 }
