@@ -1,51 +1,121 @@
 //! The disk fails under a running node, and the power is cut with it.
 
+use std::{collections::BTreeMap, env, fs, path::Path};
+
 use serde_json::{Value, json};
 
 use crate::{
     chat::{Chat, Received, message_id, verdict},
+    compaction::{EAGER, wait_for_cold},
     disk::Disk,
-    node::Node,
+    logtool::{log, text},
+    node::{Node, kill},
 };
 
 /// Sends under way at the same time: half of what a session may have.
 const WINDOW: u64 = 16;
 
-/// Sends without waiting for each answer until the connection ends; the power is cut behind the `cut`-th acknowledgement,
-/// while others are under way. What was acknowledged: sequence and message id.
-fn send_until_the_end(alice: &mut Chat, disk: &Disk, cut: usize) -> Vec<(u64, Value)> {
-    let now = alice.welcome["now"].clone();
-    let send = |alice: &mut Chat| {
-        let letter =
-            json!({ "to": "bob", "kind": "text", "text": "x".repeat(700), "message_id": message_id(&now) });
-        alice.try_send("send", letter).is_ok()
-    };
-    let mut acknowledged = Vec::new();
-    let mut under_way = 0;
-    loop {
-        while under_way < WINDOW && send(alice) {
-            under_way += 1;
-        }
-        match alice.next() {
-            Received::Frame(frame) if frame["op"] == "ok" => {
-                acknowledged.push((frame["seq"].as_u64().expect("a sequence"), frame["message_id"].clone()));
-                under_way -= 1;
-                if acknowledged.len() == cut {
-                    disk.cut_power();
+/// Letters of the longest kind, so that segments fill.
+const LONG: usize = 15 << 10;
+
+/// Cuts before a disk is replaced: it fills, and all that it holds is read after each.
+const CUTS_PER_DISK: usize = 8;
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number: {text}")))
+}
+
+/// Where the faults come, from `GATEHOUSE_TEST_SEED` or a seed of its own. How many, from `GATEHOUSE_TEST_CUTS`.
+struct Moments(u64);
+
+impl Moments {
+    fn new() -> (Self, usize) {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).expect("randomness");
+        let seed = number("GATEHOUSE_TEST_SEED").unwrap_or(u64::from_le_bytes(random));
+        let cuts = number("GATEHOUSE_TEST_CUTS").unwrap_or(4) as usize;
+        // Shown when the test fails.
+        eprintln!("GATEHOUSE_TEST_SEED={seed} GATEHOUSE_TEST_CUTS={cuts}");
+        (Self(seed), cuts)
+    }
+
+    /// Behind so many acknowledgements: from 1 to `most`. SplitMix64.
+    fn next(&mut self, most: u64) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        1 + ((mixed ^ (mixed >> 31)) % most) as usize
+    }
+}
+
+/// What alice was told of her letters to bob, or bob was shown: by sequence, the message's id.
+#[derive(Default)]
+struct Kept {
+    conversation: Value,
+    letters: BTreeMap<u64, Value>,
+}
+
+impl Kept {
+    /// Sends letters without waiting for each answer until the connection ends, and calls `fault` behind each
+    /// acknowledgement with their number, while others are under way.
+    fn send_until_the_end(&mut self, alice: &mut Chat, bytes: usize, mut fault: impl FnMut(usize)) {
+        let (now, body) = (alice.welcome["now"].clone(), "x".repeat(bytes));
+        let send = |alice: &mut Chat| {
+            let letter = json!({ "to": "bob", "kind": "text", "text": body, "message_id": message_id(&now) });
+            alice.try_send("send", letter).is_ok()
+        };
+        let (mut acknowledged, mut under_way) = (0, 0);
+        loop {
+            while under_way < WINDOW && send(alice) {
+                under_way += 1;
+            }
+            match alice.next() {
+                Received::Frame(frame) if frame["op"] == "ok" => {
+                    let seq = frame["seq"].as_u64().expect("a sequence");
+                    let before = self.letters.insert(seq, frame["message_id"].clone());
+                    assert_eq!(before, None, "{seq} was given before");
+                    self.conversation = frame["conversation"].clone();
+                    (acknowledged, under_way) = (acknowledged + 1, under_way - 1);
+                    fault(acknowledged);
                 }
+                Received::Frame(frame) if frame["op"] == "error" => {
+                    // A segment takes a moment to be made; a log that stopped takes nothing more.
+                    let is_expected = frame["code"] == 3002 || frame["code"] == 3004;
+                    assert!(is_expected && frame["retry_after_ms"].is_u64(), "{frame}");
+                    under_way -= 1;
+                }
+                Received::Frame(_) => {}
+                Received::Closed(_) | Received::Gone => return,
             }
-            Received::Frame(frame) if frame["op"] == "error" => {
-                assert_eq!(
-                    (&frame["code"], &frame["retry_after_ms"].is_u64()),
-                    (&json!(3004), &true),
-                    "{frame}"
-                );
-                under_way -= 1;
-            }
-            Received::Frame(_) => {}
-            Received::Closed(_) | Received::Gone => return acknowledged,
         }
     }
+
+    /// Bob finds all of it, dense from 1, each under its sequence and once; what else he is shown is kept from now on too.
+    #[track_caller]
+    fn check(&mut self, node: &Node) {
+        let history = Chat::connect(node, "bob", "b").history(&self.conversation);
+        let stored: BTreeMap<u64, Value> = history
+            .iter()
+            .map(|item| (item["seq"].as_u64().expect("a sequence"), item["message_id"].clone()))
+            .collect();
+        assert!(stored.keys().copied().eq(1..=history.len() as u64), "dense from 1");
+        let ids: BTreeMap<&str, u64> =
+            stored.iter().map(|(seq, id)| (id.as_str().expect("an id"), *seq)).collect();
+        assert_eq!(ids.len(), stored.len(), "nothing is doubled");
+        let lost: Vec<_> = self.letters.iter().filter(|(seq, id)| stored.get(seq) != Some(id)).collect();
+        assert!(lost.is_empty(), "told and lost: {lost:?}");
+        self.letters = stored;
+    }
+}
+
+/// A node whose disk has failed: it says so, drains and exits with 1; then the power is back.
+#[track_caller]
+fn check_stopped(mut node: Node, disk: &Disk) {
+    node.log_line(&["log stopped", "log=0"]);
+    assert_eq!(node.ended().code(), Some(1));
+    drop(node);
+    disk.restore_power();
 }
 
 /// F2, and a disk that only gives errors: the log stops at once, the node says so, drains and exits with 1, and the next
@@ -57,29 +127,92 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
     };
     let data = disk.root.join("data");
     let settings = [("GATEHOUSE_LOGS", "1"), ("GATEHOUSE_DRAIN_SECONDS", "0")];
-    let mut acknowledged = Vec::new();
+    let mut kept = Kept::default();
     for cut in [1, 40, 203, 377] {
-        let mut node = Node::start(&data, &settings);
+        let node = Node::start(&data, &settings);
         let mut alice = Chat::connect(&node, "alice", "a");
-        acknowledged.extend(send_until_the_end(&mut alice, &disk, cut));
+        kept.send_until_the_end(&mut alice, 700, |count| {
+            if count == cut {
+                disk.cut_power();
+            }
+        });
         drop(alice);
-        node.log_line(&["log stopped", "log=0"]);
-        assert_eq!(node.ended().code(), Some(1));
-        drop(node);
-        disk.restore_power();
+        check_stopped(node, &disk);
 
         let node = Node::start(&data, &settings);
-        let mut bob = Chat::connect(&node, "bob", "b");
-        let mut alice = Chat::connect(&node, "alice", "a");
-        let conversation = alice.tell("bob", "after the power cut")["conversation"].clone();
-        let history = bob.history(&conversation);
-        let stored: Vec<_> = history
-            .iter()
-            .map(|item| (item["seq"].as_u64().expect("a sequence"), item["message_id"].clone()))
-            .collect();
-        assert!(stored.iter().map(|(seq, _)| *seq).eq(1..=stored.len() as u64), "dense from 1");
-        let lost: Vec<_> = acknowledged.iter().filter(|one| !stored.contains(one)).collect();
-        assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+        Chat::connect(&node, "alice", "a").tell("bob", "after the power cut");
+        kept.check(&node);
+    }
+}
+
+/// Whether a segment is being written anew.
+fn is_compacting(data: &Path) -> bool {
+    let mut files = fs::read_dir(data.join("log-00")).expect("a log").flatten();
+    files.any(|file| file.file_name().to_string_lossy().ends_with(".cold.new"))
+}
+
+/// Every second cut comes while a segment is being written anew, the others wherever the seed says: while the next segment is
+/// made or zeroed, an index file is written, or what a compaction has superseded is removed.
+#[test]
+fn power_cuts_while_segments_are_made_and_compacted_lose_nothing() {
+    let (mut moments, cuts) = Moments::new();
+    let settings = [&EAGER[..], &[("GATEHOUSE_DRAIN_SECONDS", "0")]].concat();
+    for begun in (0..cuts).step_by(CUTS_PER_DISK) {
+        let Some(disk) = Disk::mount() else {
+            return;
+        };
+        let data = disk.root.join("data");
+        let mut kept = Kept::default();
+        for cut in begun..cuts.min(begun + CUTS_PER_DISK) {
+            let node = Node::start(&data, &settings);
+            let mut alice = Chat::connect(&node, "alice", "a");
+            let (behind, mut is_cut) = (moments.next(600), false);
+            kept.send_until_the_end(&mut alice, LONG, |count| {
+                if !is_cut && count >= behind && (cut % 2 == 0 || is_compacting(&data)) {
+                    disk.cut_power();
+                    is_cut = true;
+                }
+            });
+            drop(alice);
+            check_stopped(node, &disk);
+            kept.check(&Node::start(&data, &settings));
+        }
+        // It was about what it says.
+        let node = Node::start(&data, &settings);
+        wait_for_cold(&data, 2);
+        kept.check(&node);
+        drop(node);
+        log(&["verify", "--data", text(&data)]).check(0, &["log 0: sound"]);
+    }
+}
+
+/// What was only in the page cache when a node was killed reads back fine: the start brings it to the disk before it shows it.
+#[test]
+fn what_a_start_after_a_kill_shows_survives_a_power_cut() {
+    let (mut moments, cuts) = Moments::new();
+    for begun in (0..cuts).step_by(CUTS_PER_DISK) {
+        let Some(disk) = Disk::mount() else {
+            return;
+        };
+        let data = disk.root.join("data");
+        let mut kept = Kept::default();
+        for _ in begun..cuts.min(begun + CUTS_PER_DISK) {
+            let mut node = Node::start(&data, &EAGER);
+            let mut alice = Chat::connect(&node, "alice", "a");
+            let behind = moments.next(400);
+            kept.send_until_the_end(&mut alice, LONG, |count| {
+                if count == behind {
+                    kill(node.id());
+                }
+            });
+            node.restart();
+            // Only read: nothing that is sent after the start syncs what it did not.
+            kept.check(&node);
+            disk.cut_power();
+            drop(node);
+            disk.restore_power();
+            kept.check(&Node::start(&data, &EAGER));
+        }
     }
 }
 
