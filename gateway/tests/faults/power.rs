@@ -1,7 +1,9 @@
 //! The disk fails under a running node, and the power is cut with it.
 
-use std::{collections::BTreeMap, env, fs, path::Path};
+use std::{collections::BTreeMap, env, fs, os::unix::fs::symlink, path::Path};
 
+use gateway::store::StoreFacts;
+use router::places::Places;
 use serde_json::{Value, json};
 
 use crate::{
@@ -9,7 +11,7 @@ use crate::{
     compaction::{EAGER, wait_for_cold},
     disk::Disk,
     logtool::{log, text},
-    node::{Node, kill},
+    node::{Node, directory, kill},
 };
 
 /// Sends under way at the same time: half of what a session may have.
@@ -49,7 +51,7 @@ impl Moments {
     }
 }
 
-/// What alice was told of her letters to bob, or bob was shown: by sequence, the message's id.
+/// What alice was told of her letters to somebody, or they were shown: by sequence, the message's id.
 #[derive(Default)]
 struct Kept {
     conversation: Value,
@@ -57,6 +59,16 @@ struct Kept {
 }
 
 impl Kept {
+    /// The answer to a send.
+    #[track_caller]
+    fn take(&mut self, reply: &Value) {
+        assert_eq!(verdict(reply), "ok", "{reply}");
+        let seq = reply["seq"].as_u64().expect("a sequence");
+        let before = self.letters.insert(seq, reply["message_id"].clone());
+        assert_eq!(before, None, "{seq} was given before");
+        self.conversation = reply["conversation"].clone();
+    }
+
     /// Sends letters without waiting for each answer until the connection ends, and calls `fault` behind each
     /// acknowledgement with their number, while others are under way.
     fn send_until_the_end(&mut self, alice: &mut Chat, bytes: usize, mut fault: impl FnMut(usize)) {
@@ -72,10 +84,7 @@ impl Kept {
             }
             match alice.next() {
                 Received::Frame(frame) if frame["op"] == "ok" => {
-                    let seq = frame["seq"].as_u64().expect("a sequence");
-                    let before = self.letters.insert(seq, frame["message_id"].clone());
-                    assert_eq!(before, None, "{seq} was given before");
-                    self.conversation = frame["conversation"].clone();
+                    self.take(&frame);
                     (acknowledged, under_way) = (acknowledged + 1, under_way - 1);
                     fault(acknowledged);
                 }
@@ -91,10 +100,10 @@ impl Kept {
         }
     }
 
-    /// Bob finds all of it, dense from 1, each under its sequence and once; what else he is shown is kept from now on too.
+    /// The other one finds all of it, dense from 1, each under its sequence and once; what else is shown is kept from now on too.
     #[track_caller]
-    fn check(&mut self, node: &Node) {
-        let history = Chat::connect(node, "bob", "b").history(&self.conversation);
+    fn check(&mut self, node: &Node, reader: &str) {
+        let history = Chat::connect(node, reader, "b").history(&self.conversation);
         let stored: BTreeMap<u64, Value> = history
             .iter()
             .map(|item| (item["seq"].as_u64().expect("a sequence"), item["message_id"].clone()))
@@ -141,7 +150,7 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
 
         let node = Node::start(&data, &settings);
         Chat::connect(&node, "alice", "a").tell("bob", "after the power cut");
-        kept.check(&node);
+        kept.check(&node, "bob");
     }
 }
 
@@ -175,12 +184,12 @@ fn power_cuts_while_segments_are_made_and_compacted_lose_nothing() {
             });
             drop(alice);
             check_stopped(node, &disk);
-            kept.check(&Node::start(&data, &settings));
+            kept.check(&Node::start(&data, &settings), "bob");
         }
         // It was about what it says.
         let node = Node::start(&data, &settings);
         wait_for_cold(&data, 2);
-        kept.check(&node);
+        kept.check(&node, "bob");
         drop(node);
         log(&["verify", "--data", text(&data)]).check(0, &["log 0: sound"]);
     }
@@ -207,11 +216,11 @@ fn what_a_start_after_a_kill_shows_survives_a_power_cut() {
             });
             node.restart();
             // Only read: nothing that is sent after the start syncs what it did not.
-            kept.check(&node);
+            kept.check(&node, "bob");
             disk.cut_power();
             drop(node);
             disk.restore_power();
-            kept.check(&Node::start(&data, &EAGER));
+            kept.check(&Node::start(&data, &EAGER), "bob");
         }
     }
 }
@@ -236,4 +245,88 @@ fn a_failed_log_is_told_to_whoever_asks() {
     let (_, ended) = alice.until_closed(|_, _| {});
     assert_eq!(ended, Received::Closed(4000));
     assert_eq!(node.ended().code(), Some(1));
+}
+
+/// One of alice's conversations: with whom, in which of two logs, and what was acknowledged of it.
+struct Peer {
+    name: String,
+    log: u16,
+    kept: Kept,
+}
+
+impl Peer {
+    /// Sixteen, some in each log.
+    #[track_caller]
+    fn all(alice: &mut Chat, data: &Path) -> Vec<Self> {
+        let facts = StoreFacts::read(data).expect("a store");
+        let places = Places { store: facts.id, key: facts.key, logs: facts.logs, shards: 1 };
+        let peer = |number| {
+            let name = format!("peer-{number}");
+            let ok = alice.tell(&name, "before");
+            let conversation = ok["conversation"].as_str().and_then(|text| text.parse().ok());
+            let log = places.log_of(conversation.expect("an id"));
+            let mut kept = Kept::default();
+            kept.take(&ok);
+            Self { name, log, kept }
+        };
+        let peers: Vec<_> = (0..16).map(peer).collect();
+        assert!([0, 1].iter().all(|log| peers.iter().any(|peer| peer.log == *log)), "some in each log");
+        peers
+    }
+
+    /// Log 1 has failed, and log 0 has not.
+    #[track_caller]
+    fn hear(&mut self, reply: &Value) {
+        if self.log == 0 {
+            return self.kept.take(reply);
+        }
+        let heard = (verdict(reply), reply["retry_after_ms"].is_u64());
+        assert_eq!(heard, ("3004 unavailable".to_owned(), true), "{reply}");
+    }
+}
+
+/// One disk of two fails: who writes to it is told, everybody else is served until they are told to go elsewhere.
+#[test]
+fn a_failed_log_leaves_the_other_acknowledging_until_the_close_frame() {
+    let Some(disk) = Disk::mount() else {
+        return;
+    };
+    let root = directory();
+    let (data, elsewhere) = (root.path().join("data"), disk.root.join("log-01"));
+    fs::create_dir(&data).and_then(|()| fs::create_dir(&elsewhere)).expect("room");
+    symlink(&elsewhere, data.join("log-01")).expect("room");
+    let settings =
+        [("GATEHOUSE_LOGS", "2"), ("GATEHOUSE_SEGMENT_MIB", "4"), ("GATEHOUSE_DRAIN_SECONDS", "1")];
+    let mut node = Node::start(&data, &settings);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let mut peers = Peer::all(&mut alice, &data);
+    disk.cut_power();
+    let letter = |peer: &Peer| json!({ "to": peer.name, "kind": "text", "text": "after" });
+    for peer in &mut peers {
+        let reply = alice.ask("send", letter(peer));
+        peer.hear(&reply);
+    }
+    node.log_line(&["log stopped", "log=1"]);
+    alice.event("drain");
+    // One to each in turn, the next when the one before is answered: until the end.
+    let (mut asked, mut answered) = (alice.send("send", letter(&peers[0])), 0);
+    let (_, ended) = alice.until_closed(|alice, frame| {
+        if frame["id"] == asked {
+            peers[answered % 16].hear(frame);
+            answered += 1;
+            if let Ok(id) = alice.try_send("send", letter(&peers[answered % 16])) {
+                asked = id;
+            }
+        }
+    });
+    assert_eq!(ended, Received::Closed(4000));
+    assert!(answered >= 16, "only {answered} sends were answered in the second of the drain");
+    assert_eq!(node.ended().code(), Some(1));
+    let stopped = node.log_text().lines().filter(|line| line.contains("log stopped")).count();
+    assert_eq!(stopped, 1, "one log: {}", node.log_text());
+    drop(node);
+    disk.restore_power();
+
+    let node = Node::start(&data, &settings);
+    peers.iter_mut().for_each(|peer| peer.kept.check(&node, &peer.name));
 }
