@@ -142,7 +142,7 @@ impl Store {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let file = StoreFile::parse(&text).map_err(|error| anyhow!("{} {error:#}", path.display()))?;
         let (id, key, geometry) = (file.store()?, file.key()?, file.geometry());
-        let access = access(directory, file.block);
+        let access = access(directory, file.block)?;
         let directory = directory.to_owned();
         let (logs, segment_ms_max) = (file.logs, None);
         Ok(Self { directory, _lock: lock, id, key, logs, geometry, access, segment_ms_max })
@@ -250,7 +250,10 @@ impl StoreFacts {
 fn lock(directory: &Path) -> anyhow::Result<File> {
     let path = directory.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    let file = match file {
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => return Err(read_only(directory)),
+        file => file.with_context(|| format!("cannot open {}", path.display()))?,
+    };
     let begun = Instant::now();
     loop {
         match file.try_lock() {
@@ -308,10 +311,21 @@ fn make_store(directory: &Path, path: &Path, logs: u16, segment_bytes: u64) -> a
     made.with_context(|| format!("cannot make {}", path.display()))
 }
 
+/// Why a start is refused on a file system that is read-only: by how it was mounted, which shows when a file is opened, or since
+/// it found an error, which may show only when one is made.
+fn read_only(directory: &Path) -> anyhow::Error {
+    anyhow!(
+        "{} is on a file system that takes no writes: it was mounted read-only, or has become so after an error, which the \
+         kernel's log tells; check the disk, mount it for writing, and start again",
+        directory.display()
+    )
+}
+
 /// How the segments of this directory are written, said once at each start.
-fn access(directory: &Path, block_bytes: usize) -> Access {
+fn access(directory: &Path, block_bytes: usize) -> anyhow::Result<Access> {
     let (access, refusal) = Access::of(directory, block_bytes);
     match refusal {
+        Some(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => return Err(read_only(directory)),
         None => tracing::info!(block_bytes, "batches are written past the page cache"),
         Some(error) => tracing::warn!(
             block_bytes,
@@ -319,7 +333,7 @@ fn access(directory: &Path, block_bytes: usize) -> Access {
             "batches are written through the page cache: this file system does not take such blocks past it"
         ),
     }
-    access
+    Ok(access)
 }
 
 fn write_batch(segments: &[(u64, SegmentFile)], batch: &WriteBatch) -> io::Result<()> {

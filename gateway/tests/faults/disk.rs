@@ -64,10 +64,25 @@ impl Disk {
         run("perl", &["-e", call], &[&self.root]).expect("ext4 can be shut down");
     }
 
+    /// The file system takes no more writes, as after an error that it found in itself. Not as `mount` makes it read-only: that
+    /// is refused while somebody writes.
+    pub(crate) fn make_read_only(&self) {
+        run("mount", &["-o", "remount,abort"], &[&self.root]).expect("ext4 can be aborted");
+    }
+
     /// The power is back, and the machine has started again. Nothing may have a file open.
     pub(crate) fn restore_power(&self) {
+        self.mount_again("loop");
+    }
+
+    /// The same, after an orderly stop, for reading alone.
+    pub(crate) fn mount_for_reading(&self) {
+        self.mount_again("loop,ro");
+    }
+
+    fn mount_again(&self, options: &str) {
         run("umount", &[], &[&self.root]).expect("nobody uses it");
-        run("mount", &["-o", "loop"], &[&self.image, &self.root]).expect("its journal is sound");
+        run("mount", &["-o", options], &[&self.image, &self.root]).expect("its journal is sound");
     }
 
     /// Bytes that a file may take.

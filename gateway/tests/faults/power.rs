@@ -11,7 +11,7 @@ use crate::{
     compaction::{EAGER, wait_for_cold},
     disk::Disk,
     logtool::{log, text},
-    node::{Node, directory, kill},
+    node::{Node, check_refused, directory, kill},
 };
 
 /// Sends under way at the same time: half of what a session may have.
@@ -225,18 +225,22 @@ fn what_a_start_after_a_kill_shows_survives_a_power_cut() {
     }
 }
 
-/// Whoever asks is told while the node still drains.
-#[test]
-fn a_failed_log_is_told_to_whoever_asks() {
-    let Some(disk) = Disk::mount() else {
-        return;
-    };
+/// Whoever waits or asks is told while the node still drains, and everybody reads.
+#[track_caller]
+fn check_told(disk: &Disk, fail: fn(&Disk)) {
     let mut node = Node::start(&disk.root.join("data"), &[("GATEHOUSE_LOGS", "1")]);
     let mut alice = Chat::connect(&node, "alice", "a");
+    let conversation = alice.tell("bob", "in time")["conversation"].clone();
     assert!(node.admin_get("/readyz").starts_with("HTTP/1.1 200 "));
-    disk.cut_power();
-    let reply = alice.ask("send", json!({ "to": "bob", "kind": "text", "text": "too late" }));
-    assert_eq!(verdict(&reply), "3004 unavailable");
+    fail(disk);
+    let letter = json!({ "to": "bob", "kind": "text", "text": "too late" });
+    let asked: Vec<u64> = (0..8).map(|_| alice.send("send", letter.clone())).collect();
+    for id in asked {
+        let reply = alice.reply(id);
+        assert_eq!(verdict(&reply), "3004 unavailable");
+        assert!(reply["retry_after_ms"].is_u64(), "{reply}");
+    }
+    assert_eq!(alice.history(&conversation).last().map(|item| item["text"].clone()), Some(json!("in time")));
     // She stays connected until a second after the goodbye, and so does the node.
     let ready = node.admin_get("/readyz");
     assert!(ready.starts_with("HTTP/1.1 503 ") && ready.contains("log 0 failed"), "{ready}");
@@ -245,6 +249,37 @@ fn a_failed_log_is_told_to_whoever_asks() {
     let (_, ended) = alice.until_closed(|_, _| {});
     assert_eq!(ended, Received::Closed(4000));
     assert_eq!(node.ended().code(), Some(1));
+}
+
+#[test]
+fn a_failed_log_is_told_to_whoever_asks() {
+    let Some(disk) = Disk::mount() else {
+        return;
+    };
+    check_told(&disk, Disk::cut_power);
+}
+
+/// A file system that finds an error in itself takes no more writes: that is a failed write like any other, and no start goes on
+/// where nothing could be stored, however the file system came to be read-only.
+#[test]
+fn a_file_system_that_becomes_read_only_stops_its_log_and_refuses_a_start() {
+    let Some(disk) = Disk::mount() else {
+        return;
+    };
+    let (data, settings) = (disk.root.join("data"), [("GATEHOUSE_LOGS", "1")]);
+    let words = [text(&data), "takes no writes", "mount it for writing"];
+    check_told(&disk, Disk::make_read_only);
+    check_refused(&data, &settings, &words);
+    disk.restore_power();
+    let head = |expected| {
+        let node = Node::start(&data, &settings);
+        assert_eq!(Chat::connect(&node, "alice", "a").tell("bob", "again")["seq"], expected);
+    };
+    head(2);
+    disk.mount_for_reading();
+    check_refused(&data, &settings, &words);
+    disk.restore_power();
+    head(3);
 }
 
 /// One of alice's conversations: with whom, in which of two logs, and what was acknowledged of it.
