@@ -14,7 +14,8 @@ use protocol::upgrade::UpgradePolicy;
 use ring::{ListenOptions, Ring, RingAddress, RingConfig};
 use router::user::UserLimits;
 use router::{ConversationSide, Places, ShardId, Starts};
-use storage_log::{CompactionPolicy, Geometry, Run};
+use storage_log::format::FORMAT_VERSION;
+use storage_log::{CompactionPolicy, Damage, DamageKind, Geometry, Run};
 
 use crate::admin::AdminContext;
 use crate::auth::{AdminToken, DenyList, Keys, Verifier, development_banner};
@@ -285,6 +286,12 @@ fn unix_now() -> UnixMillis {
 
 fn report_refusal(log: u16, refusal: &LogRefusal) {
     match refusal {
+        LogRefusal::Damaged(Damage { kind: DamageKind::Newer(version), segment, .. }) => tracing::error!(
+            log,
+            segment = storage_log::segment_file_name(*segment),
+            "this segment has format {version}, this program knows {FORMAT_VERSION}: its log is not served, the others are; \
+             nothing was changed: start the newer program that made it"
+        ),
         LogRefusal::Damaged(damage) => tracing::error!(
             log,
             segment = storage_log::segment_file_name(damage.segment),

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    ops::Range,
     os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::mpsc::{Sender, channel},
@@ -273,6 +274,38 @@ fn a_newer_format_is_left_alone() {
     }
     fs::write(&store, text).expect("a file");
     Node::start(data.path(), &[]);
+}
+
+/// A segment of a newer format among ours: the log that has it is left alone and named with it, the other is served. Where
+/// there is no other, the node does not start.
+#[test]
+fn a_newer_segment_is_left_alone() {
+    const VERSION: Range<usize> = 8..10;
+    const CHECKED: Range<usize> = 4..64;
+    for (logs, refused) in [("2", false), ("1", true)] {
+        let (data, settings) = (directory(), [("GATEHOUSE_LOGS", logs)]);
+        drop(Node::start(data.path(), &settings));
+        let path = data.path().join("log-00/seg-0000000000000000.log");
+        let segment = fs::OpenOptions::new().read(true).write(true).open(&path).expect("a segment");
+        let mut header = [0; CHECKED.end];
+        segment.read_exact_at(&mut header, 0).expect("a header");
+        let before = header;
+        header[VERSION].copy_from_slice(&99_u16.to_le_bytes());
+        let checksum = crc32c::crc32c(&header[CHECKED]);
+        header[..CHECKED.start].copy_from_slice(&checksum.to_le_bytes());
+        segment.write_all_at(&header, 0).expect("it is ours");
+        let words = ["log=0", "seg-0000000000000000.log", "format 99", "newer program"];
+        if refused {
+            check_refused(data.path(), &settings, &words);
+        } else {
+            let node = Node::start(data.path(), &settings);
+            node.log_line(&words);
+            assert!(node.admin_get("/readyz").contains("log 0 was refused"));
+        }
+        segment.write_all_at(&before, 0).expect("it is ours");
+        let node = Node::start(data.path(), &settings);
+        assert!(node.admin_get("/readyz").contains("\r\n\r\nready"), "nothing was changed");
+    }
 }
 
 #[test]
