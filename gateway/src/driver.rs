@@ -323,7 +323,7 @@ impl Driver {
                 self.zeros.get(&log).inspect(|enough| enough.store(true, Ordering::Relaxed));
             }
             Action::Read { log, job, place, what } => match what {
-                ReadPlace::Record(location) => self.read(log, job, place, location),
+                ReadPlace::Records(location) => self.read(log, job, place, location),
                 ReadPlace::Index(block) => self.read_index(log, job, place, block),
             },
             Action::WriteIndex { log, job } => {
@@ -410,7 +410,7 @@ impl Driver {
         assert!(self.compactions.send(released).is_ok(), "the thread lives as long as its senders");
     }
 
-    /// Reads a record; past the page cache with the whole blocks around it.
+    /// Reads records that stand side by side; past the page cache with the whole blocks around it.
     fn read(&mut self, log: u16, job: u32, place: u32, location: Location) {
         let segment = &self.segments[&(log, self.geometry.segment_of(location.lsn()))];
         let (start, bytes) = (self.geometry.offset_of(location.lsn()) as usize, location.bytes());

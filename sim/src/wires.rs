@@ -91,7 +91,7 @@ impl World {
             Action::Discard(postings) => drop(postings),
             Action::Read { log, job, place, what } => {
                 let bytes = match what {
-                    ReadPlace::Record(location) => self.disk.read(log, location),
+                    ReadPlace::Records(location) => self.disk.read(log, location),
                     ReadPlace::Index(block) => {
                         self.index_reads += 1;
                         if self.now < BUSY_MICROS && self.rng.one_in(200) {

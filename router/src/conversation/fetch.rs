@@ -9,6 +9,7 @@ use storage_log::{BlockPlace, Entry, HomeSearch, Location, Log, Lookup, Progress
 use super::amend::HIDDEN;
 use super::damage::Damages;
 use super::folding::{FoldStep, Folding, hide};
+use super::runs::Runs;
 use crate::mail::Linked;
 
 /// Something that the disk is asked for.
@@ -25,8 +26,8 @@ pub struct Read {
 /// Where it stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadPlace {
-    /// A record, in its segment.
-    Record(Location),
+    /// A record, or some that stand side by side, in their segment.
+    Records(Location),
     /// A block of an index file.
     Index(BlockPlace),
 }
@@ -70,6 +71,9 @@ pub(super) struct Fetch {
     failed: Option<BlockPlace>,
     found: Vec<Found>,
     slots: Vec<Slot>,
+    /// Records that are being read.
+    runs: Runs,
+    /// Reads whose answers have not come.
     missing: usize,
     more: bool,
     /// Records are wanted in their present form.
@@ -80,8 +84,8 @@ impl Fetch {
     /// What all of `lookups` find, one after the other.
     pub(super) fn of_lookups(mut lookups: Vec<Lookup>) -> Self {
         lookups.reverse();
-        let (block, failed, found, slots) = (None, None, Vec::new(), Vec::new());
-        Self { lookups, block, failed, found, slots, missing: 0, more: false, folding: None }
+        let (block, failed, found, slots, runs) = (None, None, Vec::new(), Vec::new(), Runs::default());
+        Self { lookups, block, failed, found, slots, runs, missing: 0, more: false, folding: None }
     }
 
     /// The record at `location`, of `stream`.
@@ -109,9 +113,13 @@ impl Fetch {
                 }
             }
         }
+        let apart = self.runs.ask_apart();
+        if !apart.is_empty() {
+            return self.await_reads(apart);
+        }
         let asked = self.collect(log);
         if !asked.is_empty() {
-            return Step::Read(asked);
+            return self.await_reads(asked);
         }
         match self.name(log, damages) {
             Step::Done => self.fold(log),
@@ -127,13 +135,17 @@ impl Fetch {
             match log.recent(location) {
                 Some(record) => self.slots.push(Slot::Filled(linked(&record, found.stream))),
                 None => {
-                    asked.push((self.slots.len() as u32, ReadPlace::Record(location)));
+                    asked.push((self.slots.len() as u32, location));
                     self.slots.push(Slot::Asked(found));
                 }
             }
         }
-        self.missing = asked.len();
-        asked
+        self.runs.ask(asked)
+    }
+
+    fn await_reads(&mut self, reads: Vec<(u32, ReadPlace)>) -> Step {
+        self.missing = reads.len();
+        Step::Read(reads)
     }
 
     /// Puts a gap in place of every record that is damaged.
@@ -170,9 +182,9 @@ impl Fetch {
         match folding.poll(&records, log) {
             FoldStep::ReadBlock(place) => self.ask_block(0, place),
             FoldStep::ReadRecords(entries) => {
-                self.missing = entries.len();
-                let places = (0..).zip(entries);
-                Step::Read(places.map(|(place, entry)| (place, ReadPlace::Record(entry.location))).collect())
+                let locations = entries.into_iter().map(|entry| entry.location);
+                let reads = self.runs.ask((0..).zip(locations).collect());
+                self.await_reads(reads)
             }
             FoldStep::IndexDamaged(place) => Step::IndexDamaged(place),
             FoldStep::Done => {
@@ -189,8 +201,8 @@ impl Fetch {
         if let Some(failed) = self.failed {
             return Step::IndexDamaged(failed);
         }
-        (self.block, self.missing) = (Some(block), 1);
-        Step::Read(vec![(place, ReadPlace::Index(block))])
+        self.block = Some(block);
+        self.await_reads(vec![(place, ReadPlace::Index(block))])
     }
 
     /// Takes the answer to one read: `None` when it failed.
@@ -199,14 +211,20 @@ impl Fetch {
         if let Some(block) = self.block.take() {
             return self.feed_block(place, block, bytes);
         }
+        for (place, bytes) in self.runs.feed(place, bytes.as_deref()) {
+            self.feed_record(place, bytes, log, damages);
+        }
+    }
+
+    fn feed_record(&mut self, place: u32, bytes: Option<&[u8]>, log: &Log, damages: &mut Damages) {
         if let Some(folding) = self.folding.as_mut().filter(|folding| folding.is_begun()) {
-            return folding.feed(place, bytes.as_deref(), log, damages);
+            return folding.feed(place, bytes, log, damages);
         }
         let slot = &mut self.slots[place as usize];
         let Slot::Asked(found) = *slot else {
-            unreachable!("each place is asked for once");
+            unreachable!("each place is answered once");
         };
-        let record = bytes.as_ref().and_then(|bytes| log.verify_entry(found.stream, found.entry, bytes).ok());
+        let record = bytes.and_then(|bytes| log.verify_entry(found.stream, found.entry, bytes).ok());
         *slot = match record {
             Some(record) => Slot::Filled(linked(&record, found.stream)),
             None => match damages.home_of(found.stream, found.entry) {

@@ -32,7 +32,7 @@ struct Found {
 pub(super) enum FoldStep {
     /// This block of an index.
     ReadBlock(BlockPlace),
-    /// These records, each answered by [`Folding::feed`].
+    /// These records, each answered by [`Folding::feed`] under its place among them.
     ReadRecords(Vec<Entry>),
     IndexDamaged(BlockPlace),
     Done,
@@ -134,7 +134,7 @@ impl Folding {
         search.feed(place, block);
     }
 
-    /// Takes the answer to one read, by its number: `None` when it failed.
+    /// Takes a record that was asked for, by its number: `None` when it cannot be read.
     pub(super) fn feed(&mut self, place: u32, bytes: Option<&[u8]>, log: &Log, damages: &mut Damages) {
         let (target, stream) = self.asked[place as usize];
         let found = self.found.get_mut(&target).expect("it was found");

@@ -12,6 +12,7 @@ mod folding;
 mod jobs;
 mod recent;
 mod retention;
+mod runs;
 mod state;
 
 use std::collections::VecDeque;

@@ -30,6 +30,10 @@ pub(crate) struct Chat {
     /// Everything written, by its place; what the disk answers if it reads at all.
     pub(crate) written: Vec<u8>,
     pub(crate) disk_reads: bool,
+    /// A byte that the disk cannot read, nor anything together with it.
+    pub(crate) bad_byte: Option<usize>,
+    /// What was asked of the disk: how many bytes each time.
+    pub(crate) reads: Vec<usize>,
 }
 
 impl Chat {
@@ -63,7 +67,8 @@ impl Chat {
         let users = UserSide::new(places.clone(), starts, ShardId(0), UserLimits::default(), 1);
         let side = ConversationSide::new(places, 0, Recent::new(1));
         let clock = Clock { unix: NOW, micros: 1 };
-        Self { users, side, log, clock, next_id: 1, written: Vec::new(), disk_reads: false }
+        let (written, bad_byte, reads) = (Vec::new(), None, Vec::new());
+        Self { users, side, log, clock, next_id: 1, written, disk_reads: false, bad_byte, reads }
     }
 
     /// A conversation side that has nothing in memory.
@@ -136,11 +141,14 @@ impl Chat {
 
     /// Reads from the disk what was asked for, if that reads at all.
     pub(crate) fn answer_read(&mut self, read: Read) {
-        let ReadPlace::Record(location) = read.what else {
+        let ReadPlace::Records(location) = read.what else {
             panic!("no segment is sealed");
         };
         let (place, bytes) = (location.lsn() as usize, location.bytes());
-        let bytes = self.disk_reads.then(|| self.written[place..place + bytes].to_vec());
+        self.reads.push(bytes);
+        let range = place..place + bytes;
+        let reads = self.disk_reads && self.bad_byte.is_none_or(|bad| !range.contains(&bad));
+        let bytes = reads.then(|| self.written[range].to_vec());
         self.side.handle_read(read.job, read.place, bytes, self.clock.unix, &mut self.log);
     }
 
