@@ -58,16 +58,29 @@ fn fill_with(alice: &mut Chat, text: &str) -> (u64, Value) {
     }
 }
 
+/// A file that leaves a disk room for the first segment, and not for a second.
+struct Ballast(PathBuf);
+
+impl Ballast {
+    fn lay(disk: &Disk) -> Self {
+        let path = disk.root.join("ballast");
+        let file = File::create(&path).expect("an empty disk");
+        let taken = disk.free_bytes() - storage_log::format::SEGMENT_BYTES - LEFT_BYTES;
+        fallocate(&file, FallocateFlags::empty(), 0, taken).expect("room");
+        Self(path)
+    }
+
+    fn remove(self) {
+        fs::remove_file(&self.0).expect("it was made");
+    }
+}
+
 #[test]
 fn a_full_disk_stops_senders_only_and_only_while_it_is_full() {
     let Some(disk) = Disk::mount() else {
         return;
     };
-    let (data, ballast) = (disk.root.join("data"), disk.root.join("ballast"));
-    let file = File::create(&ballast).expect("an empty disk");
-    let segment_bytes = storage_log::format::SEGMENT_BYTES;
-    fallocate(&file, FallocateFlags::empty(), 0, disk.free_bytes() - segment_bytes - LEFT_BYTES)
-        .expect("room");
+    let (data, ballast) = (disk.root.join("data"), Ballast::lay(&disk));
 
     let mut node = Node::start(&data, &[("GATEHOUSE_LOGS", "1")]);
     node.log_line(&["no room for the next segment"]);
@@ -94,8 +107,7 @@ fn a_full_disk_stops_senders_only_and_only_while_it_is_full() {
     assert!(node.metric(full) > 0);
 
     // Room again: the same command goes through, once.
-    drop(file);
-    fs::remove_file(&ballast).expect("it was made");
+    ballast.remove();
     let (id, text) = (message_id(&alice.welcome["now"].clone()), "y".repeat(16 << 10));
     let begun = Instant::now();
     let ok = loop {
@@ -125,11 +137,7 @@ fn a_start_on_a_full_disk_serves_what_is_there_and_recovers_by_itself() {
     let Some(disk) = Disk::mount() else {
         return;
     };
-    let (data, ballast) = (disk.root.join("data"), disk.root.join("ballast"));
-    let file = File::create(&ballast).expect("an empty disk");
-    let segment_bytes = storage_log::format::SEGMENT_BYTES;
-    fallocate(&file, FallocateFlags::empty(), 0, disk.free_bytes() - segment_bytes - LEFT_BYTES)
-        .expect("room");
+    let (data, ballast) = (disk.root.join("data"), Ballast::lay(&disk));
     let mut node = Node::start(&data, &[("GATEHOUSE_LOGS", "1")]);
     let mut alice = Chat::connect(&node, "alice", "a");
     let first = alice.ask("send", letter(&message_id(&alice.welcome["now"].clone()), "short"));
@@ -145,8 +153,7 @@ fn a_start_on_a_full_disk_serves_what_is_there_and_recovers_by_itself() {
         assert!(node.admin_get("/readyz").starts_with("HTTP/1.1 200 "));
         fill_with(&mut alice, "y");
     }
-    drop(file);
-    fs::remove_file(&ballast).expect("it was made");
+    ballast.remove();
     let (id, begun) = (message_id(&alice.welcome["now"].clone()), Instant::now());
     loop {
         let reply = alice.ask("send", letter(&id, "room again"));
