@@ -106,7 +106,7 @@ impl Room {
     /// Never: the members are within the limits.
     #[must_use]
     pub fn new(sessions: usize, form: Form) -> Self {
-        let places = Arc::new(Places { store: STORE, key: [2; 32], logs: 1, shards: 1 });
+        let places = Arc::new(Places::new(STORE, [2; 32], 1, 1));
         let mut log = empty_log(16 << 20);
         log.begin_run([3; 16], 0);
         sync(&mut log);

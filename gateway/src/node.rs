@@ -133,7 +133,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
         tracing::info!("stopped before the logs were read back: the next start reads them");
         return Ok(ExitCode::SUCCESS);
     };
-    let places = Arc::new(Places { store: store.id, key: store.key, logs: store.logs, shards });
+    let places = Arc::new(Places::new(store.id, store.key, store.logs, shards));
     let parts = settle_erasures(erasures_file, erased, &opened, &places, (&store, care.clone()))?;
     let (errands, helpers) = Helpers::start(&store, &config, care)?;
     let Bound { listeners, chat, echo } = bind_all(&config, shards)?;

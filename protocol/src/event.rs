@@ -171,7 +171,7 @@ impl Default for WireLimits {
             text_bytes: limits::TEXT_BYTES_MAX as u32,
             page_bytes: limits::PAGE_BYTES_MAX as u32,
             history_items: limits::HISTORY_ITEMS_MAX,
-            members: limits::SMALL_GROUP_MEMBERS_MAX as u32,
+            members: limits::MEMBERS_MAX as u32,
             title_bytes: limits::TITLE_BYTES_MAX as u32,
             commands_in_flight: limits::COMMANDS_IN_FLIGHT_MAX as u32,
             positions: limits::POSITIONS_MAX as u32,

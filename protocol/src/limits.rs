@@ -65,8 +65,8 @@ pub const MEMBERS_MIN: usize = 2;
 /// `create` or `members` may name.
 pub const MEMBERS_MAX: usize = 500;
 
-/// Most members of a group that is written to every inbox (fan-out on write), and so the largest group
-/// of this version.
+/// Most members of a group that is written to every inbox (fan-out on write). The records of a larger one are stored
+/// once: members that are online are given them, the others learn its head (fan-out on read).
 pub const SMALL_GROUP_MEMBERS_MAX: usize = 99;
 
 /// Commands of one session that wait for their reply. The next one closes the session.

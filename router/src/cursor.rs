@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn places() -> Places {
-        Places { store: [1; 16], key: [2; 32], logs: 2, shards: 2 }
+        Places::new([1; 16], [2; 32], 2, 2)
     }
 
     fn run(id: u8, first_position: u64) -> Run {

@@ -200,6 +200,17 @@ pub struct Gone {
     pub to: Seq,
 }
 
+/// A large group of a user, whose records are not sent to who comes back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MovedHead {
+    /// Which.
+    pub conversation: ConversationId,
+    /// Its newest durable sequence.
+    pub head: Seq,
+    /// Messages in it.
+    pub message_count: u64,
+}
+
 /// What one record of a user's memberships says about a conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Surveyed {
@@ -226,6 +237,9 @@ pub enum Reply {
         log: u16,
         /// Oldest first.
         records: Vec<Linked>,
+        /// The user's large groups whose newest record stands behind where the session asked from, and not behind `end`: after the
+        /// records, and before any cursor beyond them.
+        heads: Vec<MovedHead>,
         /// Everything of the user up to and including this position is in this page or before it.
         end: u64,
         /// `end` was the durable head when this was put in the queue: live from here on.
@@ -355,10 +369,8 @@ impl Request {
             Self::CatchUp { session, shard, log, after, .. } => {
                 // Without a position: from the beginning once it is served again, as nobody can say where it stands.
                 let end = after.unwrap_or(0);
-                (
-                    shard,
-                    Reply::CaughtUp { session, log, records: Vec::new(), end, at_head: true, partial: true },
-                )
+                let (records, heads, at_head, partial) = (Vec::new(), Vec::new(), true, true);
+                (shard, Reply::CaughtUp { session, log, records, heads, end, at_head, partial })
             }
             Self::Survey { session, shard, log, .. } => {
                 let conversations = Vec::new();

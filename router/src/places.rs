@@ -5,6 +5,7 @@
 
 use blake3::Hasher;
 use protocol::ids::{ConversationId, MessageId, UserId};
+use protocol::limits::SMALL_GROUP_MEMBERS_MAX;
 use protocol::record::{Schema, StreamKind as Kind};
 use sha2::{Digest, Sha256};
 use storage_log::{Kinds, StreamId, StreamKind};
@@ -44,9 +45,18 @@ pub struct Places {
     pub logs: u16,
     /// Shards of this process.
     pub shards: u16,
+    /// Members up to which a group fans out on write: its records are linked into every member's inbox. It counts when the
+    /// members change; how a group fans out until then stands in its state.
+    pub small_group_members_max: usize,
 }
 
 impl Places {
+    /// Those of a store with so many logs, in a process with so many shards.
+    #[must_use]
+    pub const fn new(store: [u8; 16], key: [u8; 32], logs: u16, shards: u16) -> Self {
+        Self { store, key, logs, shards, small_group_members_max: SMALL_GROUP_MEMBERS_MAX }
+    }
+
     /// The shard where all sessions of a user live.
     #[must_use]
     pub fn home_of(&self, user: &UserId) -> ShardId {
@@ -70,8 +80,19 @@ impl Places {
     /// The stream of one kind that belongs to a user in every log: keyed BLAKE3 of the id, 128 bits.
     #[must_use]
     pub fn user_stream(&self, user: &UserId, kind: Kind) -> StreamId {
+        self.named_stream(user.as_bytes(), kind)
+    }
+
+    /// The stream of every log that the records are linked into with which a group grew large or stopped being so. No user has
+    /// an id of no bytes.
+    #[must_use]
+    pub(crate) fn large_groups_stream(&self) -> StreamId {
+        self.named_stream(&[], Kind::Memberships)
+    }
+
+    fn named_stream(&self, name: &[u8], kind: Kind) -> StreamId {
         let mut hasher = Hasher::new_keyed(&self.key);
-        hasher.update(user.as_bytes());
+        hasher.update(name);
         let mut id = [0; 16];
         id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         StreamId { kind: StreamKind(kind as u8), id }
@@ -131,7 +152,7 @@ mod tests {
     #[test]
     fn owners_are_distinct_while_shards_last() {
         for (logs, shards) in [(1, 1), (2, 2), (4, 2), (2, 4), (4, 8), (3, 2)] {
-            let places = Places { store: [0; 16], key: [0; 32], logs, shards };
+            let places = Places::new([0; 16], [0; 32], logs, shards);
             let mut owned = vec![0; usize::from(shards)];
             (0..logs).for_each(|log| owned[places.owner_of(log).index()] += 1);
             assert!(owned.iter().all(|count| *count <= logs.div_ceil(shards)), "{logs} {shards} {owned:?}");

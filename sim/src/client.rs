@@ -7,7 +7,7 @@ use protocol::command::{
     Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, React, Request, Send,
     Target, Token,
 };
-use protocol::event::{CloseCode, ErrorReply, Gap, OkReply, PageItem, ServerFrame};
+use protocol::event::{CloseCode, ErrorReply, Gap, Head, OkReply, PageItem, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::session::{Input, Session, SessionLimits};
 use protocol::upgrade::{Form, UpgradePolicy};
@@ -475,10 +475,7 @@ impl Client {
                 }
             }
             ServerFrame::Heads { conversations, .. } => {
-                for head in conversations {
-                    self.seen.insert(head.conversation, head.head.0);
-                    self.headed.insert(head.conversation, head.head.0);
-                }
+                conversations.iter().for_each(|head| self.handle_head(head, oracle));
             }
             ServerFrame::Page { id, messages, .. } => {
                 let link = self.link.as_mut().expect("a frame comes by a link");
@@ -486,6 +483,15 @@ impl Client {
             }
             ServerFrame::MembersPage { .. } | ServerFrame::Drain { .. } => {}
             ServerFrame::Gap(gap) => self.handle_gap(&gap, oracle, now),
+        }
+    }
+
+    fn handle_head(&mut self, head: &Head, oracle: &mut Oracle) {
+        oracle.told_head(head.conversation, head.head.0);
+        // From an older cursor on, what ends a time of which nothing is sent may be known already.
+        for known in [&mut self.seen, &mut self.headed] {
+            let known = known.entry(head.conversation).or_default();
+            *known = head.head.0.max(*known);
         }
     }
 

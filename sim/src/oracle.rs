@@ -31,6 +31,8 @@ pub(crate) struct Oracle {
     /// And when.
     refused: BTreeMap<(UserId, MessageId), u64>,
     pub(crate) received: u64,
+    /// Times that somebody was told of a head instead of what is before it.
+    pub(crate) heads: u64,
     /// For how long messages are kept at least; and told apart from what went before by their ids.
     pub(crate) keep_ms: Option<u64>,
     pub(crate) gone: u64,
@@ -64,6 +66,13 @@ impl Oracle {
             let truth = self.durable.get(&(gap.conversation, seq)).expect("a gap where something was");
             assert!(self.may_be_gone(truth.at, now), "{gap:?} at {now}: {seq} is of {}", truth.at);
         }
+    }
+
+    /// `acked_is_durable`: nobody learns of a head that a crash could undo.
+    pub(crate) fn told_head(&mut self, conversation: ConversationId, head: u64) {
+        let place = (conversation, head);
+        assert!(self.durable.contains_key(&place), "acked_is_durable: {place:?} is a head and not on disk");
+        self.heads += 1;
     }
 
     /// A record of a batch that has just been synced.

@@ -85,7 +85,7 @@ pub(super) fn run(flags: &DumpFlags, out: &mut dyn Write) -> anyhow::Result<u8> 
 
 fn asked(flags: &DumpFlags, data: &Data) -> anyhow::Result<Asked> {
     let facts = &data.facts;
-    let places = Places { store: facts.id, key: facts.key, logs: facts.logs, shards: 1 };
+    let places = Places::new(facts.id, facts.key, facts.logs, 1);
     let kind = if flags.state { StreamKind::State } else { StreamKind::Messages };
     let (stream, logs) = match (flags.conversation, &flags.user) {
         (Some(conversation), _) => {

@@ -78,7 +78,7 @@ impl Server {
             kept: kept.erased,
             newest_mark: 0,
             shards: Vec::new(),
-            places: Arc::new(Places { store: [1; 16], key: [2; 32], logs: 1, shards: 1 }),
+            places: Arc::new(Places::new([1; 16], [2; 32], 1, 1)),
             directory: data.path().to_owned(),
             care: care.clone(),
         });

@@ -294,7 +294,7 @@ impl Peer {
     #[track_caller]
     fn all(alice: &mut Chat, data: &Path) -> Vec<Self> {
         let facts = StoreFacts::read(data).expect("a store");
-        let places = Places { store: facts.id, key: facts.key, logs: facts.logs, shards: 1 };
+        let places = Places::new(facts.id, facts.key, facts.logs, 1);
         let peer = |number| {
             let name = format!("peer-{number}");
             let ok = alice.tell(&name, "before");

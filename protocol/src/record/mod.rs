@@ -18,6 +18,7 @@
 //! [`Portable::check_payload`] is the one the header was made for.
 
 mod amendment;
+mod ext;
 mod payload;
 mod stored;
 
@@ -27,6 +28,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub use amendment::{Amendment, AmendmentKind, ReactionsFull};
 pub(crate) use amendment::{ReactionGroup, reaction_groups};
+pub use ext::Ext;
 pub use payload::{
     AmendmentV1, ArchivedAmendmentV1, ArchivedConversationStateV1, ArchivedFormV1, ArchivedMemberV1,
     ArchivedMembershipV1, ArchivedMessageV1, ArchivedNameV1, ArchivedReactionV1, Body, ConversationStateV1,

@@ -111,6 +111,7 @@ impl Conversation {
             audience,
             hidden_from,
             memberships: Vec::new(),
+            roster: None,
         };
         Ok((plan, Amended { target, form }))
     }

@@ -88,8 +88,17 @@ impl Fetch {
         Self { lookups, block, failed, found, slots, runs, missing: 0, more: false, folding: None }
     }
 
+    /// The newest record of a stream that keeps the last, as [`Log::last`] says where.
+    pub(super) fn of_last(log: &Log, stream: StreamId, location: Location) -> Self {
+        if log.may_have_moved(location) {
+            Self::of_lookups(vec![Lookup::last(log, stream, location)])
+        } else {
+            Self::of_record(stream, location)
+        }
+    }
+
     /// The record at `location`, of `stream`.
-    pub(super) fn of_record(stream: StreamId, location: Location) -> Self {
+    fn of_record(stream: StreamId, location: Location) -> Self {
         let found = Found { stream, entry: Entry { key: 0, location } };
         Self { found: vec![found], ..Self::of_lookups(Vec::new()) }
     }

@@ -12,15 +12,16 @@ use storage_log::{Log, Lookup, Page, StreamId};
 use super::amend::form_of;
 use super::fetch::{Fetch, Read, Step};
 use super::folding::hide_amendments;
+use super::large::Roster;
 use super::recent::{AHEAD_MAX, FORGOTTEN_AGE, Known, command_of};
 use super::retention::{is_stub, take_gone};
 use super::state::Conversation;
 use super::{ConversationSide, Loaded};
 use crate::mail::{Asker, Linked, Reply, Request, SessionId, Store, Surveyed};
-use crate::places::{ShardId, conversation_stream};
+use crate::places::{Places, ShardId, conversation_stream};
 
 /// One page of catching up or of a survey.
-const PAGE: Page = Page { items_max: 256, bytes_max: PAGE_BYTES_MAX };
+pub(super) const PAGE: Page = Page { items_max: 256, bytes_max: PAGE_BYTES_MAX };
 
 /// Records read at a time while an old id is looked up.
 const LOOK_UP_PAGE: Page = Page { items_max: 64, bytes_max: PAGE_BYTES_MAX };
@@ -32,7 +33,7 @@ pub(super) struct Job {
     pub(super) begun: u64,
 }
 
-enum Purpose {
+pub(super) enum Purpose {
     /// A message that is to be amended.
     Amend {
         store: Box<Store>,
@@ -43,6 +44,10 @@ enum Purpose {
         shard: ShardId,
         inbox: StreamId,
         after: Option<u64>,
+    },
+    /// Who is in a group, after a start.
+    Enlist {
+        conversation: ConversationId,
     },
     Feed {
         session: SessionId,
@@ -61,6 +66,8 @@ enum Purpose {
         below: u64,
         visible_from: Seq,
     },
+    /// Which groups may be large, after a start.
+    ListLarge,
     Load {
         conversation: ConversationId,
     },
@@ -84,7 +91,18 @@ enum Purpose {
 impl Job {
     /// Whether who waits for it can be told that there is no answer.
     pub(super) fn is_refusable(&self) -> bool {
-        !matches!(self.purpose, Purpose::CatchUp { .. } | Purpose::Feed { .. } | Purpose::Survey { .. })
+        match self.purpose {
+            Purpose::Amend { .. }
+            | Purpose::History { .. }
+            | Purpose::Load { .. }
+            | Purpose::LookUp { .. }
+            | Purpose::Verify { .. } => true,
+            Purpose::CatchUp { .. }
+            | Purpose::Enlist { .. }
+            | Purpose::Feed { .. }
+            | Purpose::ListLarge
+            | Purpose::Survey { .. } => false,
+        }
     }
 }
 
@@ -93,14 +111,22 @@ impl Purpose {
     fn is_shown(&self) -> bool {
         match self {
             Self::Amend { .. } | Self::CatchUp { .. } | Self::Feed { .. } | Self::History { .. } => true,
-            Self::Load { .. } | Self::LookUp { .. } | Self::Survey { .. } | Self::Verify { .. } => false,
+            Self::Enlist { .. }
+            | Self::ListLarge
+            | Self::Load { .. }
+            | Self::LookUp { .. }
+            | Self::Survey { .. }
+            | Self::Verify { .. } => false,
         }
     }
 }
 
 impl ConversationSide {
-    fn start(&mut self, purpose: Purpose, lookups: Vec<Lookup>, log: &mut Log) {
-        let fetch = Fetch::of_lookups(lookups);
+    pub(super) fn start(&mut self, purpose: Purpose, lookups: Vec<Lookup>, log: &mut Log) {
+        self.run_for(purpose, Fetch::of_lookups(lookups), log);
+    }
+
+    pub(super) fn run_for(&mut self, purpose: Purpose, fetch: Fetch, log: &mut Log) {
         let fetch = if purpose.is_shown() { fetch.folded() } else { fetch };
         self.run(Job { purpose, fetch, begun: self.moved }, log);
     }
@@ -127,13 +153,8 @@ impl ConversationSide {
             }
             Some(location) => {
                 slot.busy = true;
-                let fetch = if log.may_have_moved(location) {
-                    Fetch::of_lookups(vec![Lookup::last(log, stream, location)])
-                } else {
-                    Fetch::of_record(stream, location)
-                };
-                let purpose = Purpose::Load { conversation };
-                self.run(Job { purpose, fetch, begun: self.moved }, log);
+                let fetch = Fetch::of_last(log, stream, location);
+                self.run_for(Purpose::Load { conversation }, fetch, log);
             }
         }
     }
@@ -180,6 +201,7 @@ impl ConversationSide {
     /// Starts a page, whichever it is; a conversation that it needs is loaded.
     pub(super) fn start_page(&mut self, request: Request, log: &mut Log) {
         match request {
+            Request::CatchUp { .. } if self.large.loading.is_some() => self.large.wait(request),
             Request::CatchUp { session, shard, inbox, after, .. } => {
                 // A session that starts at the head is given nothing and told where that is.
                 let lookup = after.map(|after| Lookup::after(log, inbox, after, PAGE));
@@ -283,9 +305,11 @@ impl ConversationSide {
                 let last = records.last().map(|last| last.position).or(after);
                 let at_head = last.is_none_or(|last| !log.has_after(inbox, last));
                 let end = last.filter(|_| !at_head).unwrap_or(log.durable().position());
-                let log = self.log;
+                let heads =
+                    after.map(|after| self.large.moved(inbox.id, after, end, log)).unwrap_or_default();
+                let (log, partial) = (self.log, self.large.is_partial());
                 self.erased.conceal_links(&mut records);
-                let reply = Reply::CaughtUp { session, log, records, end, at_head, partial: false };
+                let reply = Reply::CaughtUp { session, log, records, heads, end, at_head, partial };
                 self.outputs.push_back((shard, reply));
             }
             Purpose::Amend { store, now } => {
@@ -317,7 +341,9 @@ impl ConversationSide {
                 let history = Reply::History { asker, gone, records, newest_first, more };
                 self.outputs.push_back((asker.shard, history));
             }
-            Purpose::Load { conversation } => self.finish_load(conversation, &records),
+            Purpose::Enlist { conversation } => self.finish_enlist(conversation, &records, log),
+            Purpose::ListLarge => self.finish_list(&records, more, log),
+            Purpose::Load { conversation } => self.finish_load(conversation, &records, log),
             Purpose::LookUp { store, clock } => self.finish_look_up(store, clock, &records, log),
             Purpose::Verify { store, now } => self.finish_verify(store, &records, now, log),
             Purpose::Survey { session, shard, user, memberships, after } => {
@@ -335,29 +361,31 @@ impl ConversationSide {
     }
 
     /// Ends a job whose answer is not known now.
-    pub(super) fn give_up(&mut self, job: Job) {
+    pub(super) fn give_up(&mut self, job: Job, log: &Log) {
         let refusal = (ErrorCode::Unavailable, "the disk does not say now: ask again in a minute");
         match job.purpose {
             Purpose::History { asker, .. } => self.push_refusal(asker, true, refusal),
-            Purpose::Load { conversation } => self.finish_load(conversation, &[]),
+            Purpose::Load { conversation } => self.finish_load(conversation, &[], log),
             Purpose::Amend { store, .. } | Purpose::LookUp { store, .. } | Purpose::Verify { store, .. } => {
                 self.end_look_up(&store);
                 self.refuse(store.asker, refusal);
             }
-            Purpose::CatchUp { .. } | Purpose::Feed { .. } | Purpose::Survey { .. } => {
-                unreachable!("these are not refused")
-            }
+            Purpose::CatchUp { .. }
+            | Purpose::Enlist { .. }
+            | Purpose::Feed { .. }
+            | Purpose::ListLarge
+            | Purpose::Survey { .. } => unreachable!("these are not refused"),
         }
     }
 
-    fn finish_load(&mut self, conversation: ConversationId, records: &[Linked]) {
-        let state = records.first().and_then(|linked| linked.record.as_ref()).and_then(|bytes| {
-            let stored = Stored::with_checked_sum(Portable::parse(bytes).ok()?, bytes).ok()?;
-            let StoredBody::State(state) = stored.body else {
-                return None;
-            };
-            Conversation::read(&self.places, state)
-        });
+    fn finish_load(&mut self, conversation: ConversationId, records: &[Linked], log: &Log) {
+        let state = state_of(&self.places, records);
+        if let Some(state) = &state
+            && self.large.misses(conversation)
+        {
+            let roster = Some(Roster::of(&self.places, state));
+            self.large.load(conversation, roster, log.durable().position());
+        }
         let slot = self.slots.get_mut(&conversation).expect("a busy conversation is kept");
         slot.busy = false;
         if let Some(state) = state {
@@ -442,6 +470,16 @@ impl ConversationSide {
         self.slots.get_mut(&store.conversation).expect("a busy conversation is kept").busy = false;
         self.resumed.push_back(store.conversation);
     }
+}
+
+/// The state that was read, if it could be.
+pub(super) fn state_of(places: &Places, records: &[Linked]) -> Option<Conversation> {
+    let bytes = records.first()?.record.as_ref()?;
+    let stored = Stored::with_checked_sum(Portable::parse(bytes).ok()?, bytes).ok()?;
+    let StoredBody::State(state) = stored.body else {
+        return None;
+    };
+    Conversation::read(places, state)
 }
 
 fn at_of(record: &[u8]) -> Option<u64> {

@@ -6,10 +6,13 @@
 
 mod amend;
 mod damage;
+mod enlisting;
 mod erasure;
 mod fetch;
 mod folding;
 mod jobs;
+mod large;
+mod membership;
 mod recent;
 mod retention;
 mod runs;
@@ -31,6 +34,7 @@ use crate::places::{Places, ShardId, conversation_stream};
 use damage::Damages;
 use folding::hide;
 use jobs::Job;
+use large::{LargeGroups, Roster};
 use state::{Audience, Conversation, Plan};
 
 pub use erasure::{Erased, Subject};
@@ -83,6 +87,9 @@ struct Delivery {
     /// Who is told only that there was one.
     hidden_from: Option<Arc<Audience>>,
     amended: Option<(ConversationId, Seq)>,
+    conversation: ConversationId,
+    /// Who has to learn of the head when coming back, where that changes.
+    roster: Option<Roster>,
 }
 
 /// All conversations of one log.
@@ -96,6 +103,7 @@ pub struct ConversationSide {
     /// What is being amended, as it will be, and the position with which that is durable. Bounded as the above.
     amended: HashMap<(ConversationId, Seq), (u64, FormV1), foldhash::fast::RandomState>,
     waiting: VecDeque<Waiting>,
+    large: LargeGroups,
     /// Pages by a membership that is not durable yet, and the position that makes it so. Bounded by the page credits.
     early: VecDeque<(u64, Request)>,
     jobs: Slab<Job>,
@@ -128,6 +136,7 @@ impl ConversationSide {
             undurable: HashMap::default(),
             amended: HashMap::default(),
             waiting: VecDeque::new(),
+            large: LargeGroups::new(),
             early: VecDeque::new(),
             jobs: Slab::new(),
             moved: 0,
@@ -144,6 +153,7 @@ impl ConversationSide {
 
     /// Takes a request from a user's home.
     pub fn handle_request(&mut self, request: Request, now: UnixMillis, log: &mut Log) {
+        self.begin_enlisting(log);
         match conversation_of(&request) {
             None => self.start_page(request, log),
             Some(conversation) => {
@@ -204,10 +214,10 @@ impl ConversationSide {
         while self.waiting.front().is_some_and(|waiting| durable.covers(waiting.position)) {
             let waiting = self.waiting.pop_front().expect("looked at");
             self.outputs.push_back((waiting.shard, waiting.reply));
-            if let Some(delivery) = waiting.delivery {
+            if let Some(mut delivery) = waiting.delivery {
                 self.undurable.remove(&delivery.key);
                 self.forget_amended(&delivery, waiting.position);
-                self.deliver(&delivery, log);
+                self.deliver(&mut delivery, log);
             }
         }
         while self.early.front().is_some_and(|(position, _)| durable.covers(*position)) {
@@ -263,7 +273,7 @@ impl ConversationSide {
     /// cannot be told to pass over what it has not read.
     pub fn refuse_stalled(&mut self, base: u64, now: UnixMillis, log: &mut Log) {
         for job in self.unstall(base, Job::is_refusable) {
-            self.give_up(job);
+            self.give_up(job, log);
         }
         self.resume(now, log);
     }
@@ -283,9 +293,13 @@ impl ConversationSide {
         !self.waiting.is_empty() || !self.early.is_empty()
     }
 
-    fn deliver(&mut self, delivery: &Delivery, log: &Log) {
+    fn deliver(&mut self, delivery: &mut Delivery, log: &Log) {
         let record = log.recent(delivery.location).expect("the newest batch is in memory");
         let position = record.position();
+        match delivery.roster.take() {
+            Some(roster) => self.large.change(delivery.conversation, roster, position),
+            None => self.large.note_head(delivery.conversation, position),
+        }
         let bytes = self.erased.delivered(position, record.portable());
         self.deliver_to(&delivery.audience, position, &bytes, delivery.asked_micros);
         if let Some(hidden_from) = &delivery.hidden_from {
@@ -367,7 +381,10 @@ impl ConversationSide {
         }
         match state::plan(&self.places, &store, self.loaded(store.conversation), Seq(head + 1)) {
             Err(refusal) => self.refuse(store.asker, refusal),
-            Ok(plan) => _ = self.append(&store, plan, now, log),
+            Ok(plan) => match self.judge_roster(&store, &plan) {
+                Err(refusal) => self.refuse(store.asker, refusal),
+                Ok(()) => _ = self.append(&store, plan, now, log),
+            },
         }
     }
 
@@ -376,6 +393,10 @@ impl ConversationSide {
             Loaded::Yes(conversation) => Some(conversation),
             Loaded::Absent | Loaded::No => None,
         }
+    }
+
+    fn judge_roster(&self, store: &Store, plan: &Plan) -> Result<(), state::Refusal> {
+        plan.roster.as_ref().map_or(Ok(()), |roster| self.large.judge(store.conversation, roster))
     }
 
     /// Appends what was planned, or says why not. The position that it becomes durable with.
@@ -423,9 +444,19 @@ impl ConversationSide {
         self.messages_stored += plan.messages;
         let reply = stored_reply(store, known);
         let (asked_micros, location) = (store.asker.asked_micros, stored.location);
-        let Plan { audience, hidden_from, .. } = plan;
-        let amended = store.change.target().map(|target| (store.conversation, target));
-        let delivery = Some(Delivery { key, asked_micros, location, audience, hidden_from, amended });
+        let Plan { audience, hidden_from, roster, .. } = plan;
+        let conversation = store.conversation;
+        let amended = store.change.target().map(|target| (conversation, target));
+        let delivery = Some(Delivery {
+            key,
+            asked_micros,
+            location,
+            audience,
+            hidden_from,
+            amended,
+            conversation,
+            roster,
+        });
         self.waiting.push_back(Waiting { position, shard: store.asker.shard, reply, delivery });
         let slot = self.slots.get_mut(&store.conversation).expect("entered");
         if let Some(after) = plan.after {

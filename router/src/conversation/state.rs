@@ -5,16 +5,17 @@
 
 use std::sync::Arc;
 
-use protocol::command::{Create, HistoryPolicy, Members, Role, Send};
+use protocol::command::{HistoryPolicy, Role, Send};
 use protocol::event::ErrorCode;
 use protocol::ids::{Seq, UserId};
-use protocol::limits::SMALL_GROUP_MEMBERS_MAX;
 use protocol::record::{
-    ArchivedConversationStateV1, Body, ConversationStateV1, MemberV1, MembershipV1, MessageV1, NameV1,
+    ArchivedConversationStateV1, Body, ConversationStateV1, Ext, MemberV1, MembershipV1, MessageV1,
     StreamKind as Kind,
 };
 use storage_log::StreamId;
 
+use super::large::Roster;
+use super::membership::{membership, plan_create};
 use crate::mail::{Change, Store};
 use crate::places::{Places, ShardId};
 
@@ -42,35 +43,40 @@ pub(crate) struct Member {
 /// The people a record goes to, worked out once per membership and shared by all its messages.
 #[derive(Debug)]
 pub(crate) struct Audience {
-    /// Members by home shard.
+    /// Members by home shard: they are given it while they are online.
     pub(crate) shards: Vec<(ShardId, Arc<[UserId]>)>,
-    /// Their inboxes in this conversation's log.
+    /// Inboxes in this conversation's log that it is linked into.
     pub(crate) inboxes: Vec<StreamId>,
 }
 
 impl Audience {
-    pub(crate) fn new<'a>(places: &Places, users: impl Iterator<Item = &'a UserId>) -> Arc<Self> {
+    /// `told` while they are online, and those `linked` also when they come back.
+    pub(crate) fn new<'a>(
+        places: &Places,
+        told: impl Iterator<Item = &'a UserId>,
+        linked: impl Iterator<Item = &'a UserId>,
+    ) -> Arc<Self> {
         let mut by_shard: Vec<Vec<UserId>> = vec![Vec::new(); usize::from(places.shards)];
-        let mut inboxes = Vec::new();
-        for user in users {
+        for user in told {
             by_shard[places.home_of(user).index()].push(user.clone());
-            inboxes.push(places.user_stream(user, Kind::Inbox));
         }
         let shards = by_shard.into_iter().enumerate().filter(|(_, users)| !users.is_empty());
         let shards = shards.map(|(shard, users)| (ShardId(shard as u16), Arc::from(users))).collect();
-        Arc::new(Self { shards, inboxes })
+        Arc::new(Self { shards, inboxes: linked.map(|user| places.user_stream(user, Kind::Inbox)).collect() })
     }
 }
 
 /// A conversation's state, as its newest state record has it.
 #[derive(Clone, Debug)]
 pub(crate) struct Conversation {
-    kind: ConversationKind,
-    history: HistoryPolicy,
-    title: String,
-    creator: UserId,
+    pub(super) kind: ConversationKind,
+    pub(super) history: HistoryPolicy,
+    pub(super) title: String,
+    pub(super) creator: UserId,
     /// In the order of their last join.
-    members: Vec<Member>,
+    pub(super) members: Vec<Member>,
+    /// Tagged additions, those included that this program does not know.
+    pub(super) ext: Vec<u8>,
     pub(crate) audience: Arc<Audience>,
 }
 
@@ -88,6 +94,8 @@ pub(crate) struct Plan {
     pub(crate) hidden_from: Option<Arc<Audience>>,
     /// Streams beside the inboxes that the event is linked into.
     pub(crate) memberships: Vec<StreamId>,
+    /// Who has to learn of the head when coming back, where that changes.
+    pub(crate) roster: Option<Roster>,
 }
 
 /// Decides what `store` does to a conversation whose next record takes `seq`.
@@ -110,7 +118,7 @@ pub(crate) fn plan(
             match change {
                 Change::Send { send, .. } => Ok(before.plan_send(store, send)),
                 _ if before.kind == ConversationKind::Direct => Err(GROUPS_ONLY),
-                Change::Leave => Ok(before.plan_leave(places, store)),
+                Change::Leave => before.plan_leave(places, store, seq),
                 _ if member.role == Role::Member => Err(ADMINS_ONLY),
                 Change::Title(title) => Ok(before.plan_title(store, title)),
                 Change::Members(members) => before.plan_members(places, store, member.role, members, seq),
@@ -123,20 +131,12 @@ pub(crate) fn plan(
     }
 }
 
-fn membership(store: &Store) -> MembershipV1 {
-    MembershipV1 {
-        message_id: store.message_id.0,
-        by: store.user.as_bytes().to_vec(),
-        content_hash: store.content_hash,
-        ..MembershipV1::default()
-    }
-}
-
 fn plan_first_direct(places: &Places, store: &Store, send: &Send, peer: &UserId) -> Plan {
     let member = |user: &UserId| Member { user: user.clone(), role: Role::Member, visible_from: Seq(1) };
     let (kind, history) = (ConversationKind::Direct, HistoryPolicy::All);
     let members = vec![member(&store.user), member(peer)];
-    let after = Conversation::new(places, kind, history, String::new(), store.user.clone(), members);
+    let after =
+        Conversation::new(places, kind, history, String::new(), store.user.clone(), members, Vec::new());
     let memberships = [&store.user, peer].map(|user| places.user_stream(user, Kind::Memberships)).to_vec();
     Plan {
         memberships,
@@ -146,47 +146,20 @@ fn plan_first_direct(places: &Places, store: &Store, send: &Send, peer: &UserId)
     }
 }
 
-fn plan_create(places: &Places, store: &Store, create: &Create) -> Result<Plan, Refusal> {
-    let owner = Member { user: store.user.clone(), role: Role::Owner, visible_from: Seq(1) };
-    let others = create.members.iter().filter(|user| **user != store.user);
-    let others = others.map(|user| Member { user: user.clone(), role: Role::Member, visible_from: Seq(1) });
-    let members: Vec<Member> = std::iter::once(owner).chain(others).collect();
-    if members.len() < 2 {
-        return Err((ErrorCode::BadField, "a group has at least one member beside its creator"));
-    }
-    if members.len() > SMALL_GROUP_MEMBERS_MAX {
-        return Err((ErrorCode::Limit, "a group has at most 99 members"));
-    }
-    let event = MembershipV1 {
-        added: members
-            .iter()
-            .map(|member| MemberV1::new(&member.user, member.role, member.visible_from))
-            .collect(),
-        title_set: 1,
-        title: create.title.as_bytes().to_vec(),
-        created: 1,
-        ..membership(store)
-    };
-    let memberships =
-        members.iter().map(|member| places.user_stream(&member.user, Kind::Memberships)).collect();
-    let (kind, creator) = (ConversationKind::Group, store.user.clone());
-    let after = Conversation::new(places, kind, create.history, create.title.clone(), creator, members);
-    let audience = after.audience.clone();
-    let (event, hidden_from) = (Body::Membership(event), None);
-    Ok(Plan { event, messages: 0, after: Some(after), audience, hidden_from, memberships })
-}
-
 impl Conversation {
-    fn new(
+    pub(super) fn new(
         places: &Places,
         kind: ConversationKind,
         history: HistoryPolicy,
         title: String,
         creator: UserId,
         members: Vec<Member>,
+        ext: Vec<u8>,
     ) -> Self {
-        let audience = Audience::new(places, members.iter().map(|member| &member.user));
-        Self { kind, history, title, creator, members, audience }
+        let users = || members.iter().map(|member| &member.user);
+        let is_small = Ext::new(&ext).unlinked_from().is_none();
+        let audience = Audience::new(places, users(), users().filter(|_| is_small));
+        Self { kind, history, title, creator, members, ext, audience }
     }
 
     /// Reads a state record's payload. `None` when it is sound but makes no sense: damaged by a bug, not by a disk.
@@ -207,7 +180,8 @@ impl Conversation {
         });
         let history = HistoryPolicy::from_number(stored.history)?;
         let members = members.collect::<Option<Vec<_>>>()?;
-        Some(Self::new(places, kind, history, text(&stored.title)?, user(&stored.creator)?, members))
+        let (title, creator, ext) = (text(&stored.title)?, user(&stored.creator)?, stored.ext.to_vec());
+        Some(Self::new(places, kind, history, title, creator, members, ext))
     }
 
     /// The state record's payload.
@@ -222,7 +196,7 @@ impl Conversation {
                 .iter()
                 .map(|member| MemberV1::new(&member.user, member.role, member.visible_from))
                 .collect(),
-            ext: Vec::new(),
+            ext: self.ext.clone(),
         })
     }
 
@@ -238,11 +212,22 @@ impl Conversation {
         self.kind == ConversationKind::Group
     }
 
+    /// Whether it fans out on read.
+    pub(super) fn is_large(&self) -> bool {
+        self.unlinked_from().is_some()
+    }
+
+    /// The first sequence of those that are in no inbox, while it fans out on read.
+    pub(super) fn unlinked_from(&self) -> Option<Seq> {
+        Ext::new(&self.ext).unlinked_from()
+    }
+
     /// Those who may see the record `seq`, and those who may not, if there are any.
     pub(super) fn audiences_of(&self, places: &Places, seq: Seq) -> (Arc<Audience>, Option<Arc<Audience>>) {
         let users = |may_see: bool| {
             let members = self.members.iter().filter(move |member| (member.visible_from <= seq) == may_see);
-            Audience::new(places, members.map(|member| &member.user))
+            let users = || members.clone().map(|member| &member.user);
+            Audience::new(places, users(), users().filter(|_| !self.is_large()))
         };
         if self.members.iter().all(|member| member.visible_from <= seq) {
             return (self.audience.clone(), None);
@@ -259,6 +244,7 @@ impl Conversation {
             audience: self.audience.clone(),
             hidden_from: None,
             memberships: Vec::new(),
+            roster: None,
         }
     }
 
@@ -272,87 +258,7 @@ impl Conversation {
             audience: self.audience.clone(),
             hidden_from: None,
             memberships: Vec::new(),
+            roster: None,
         }
     }
-
-    fn plan_leave(&self, places: &Places, store: &Store) -> Plan {
-        let mut members = self.members.clone();
-        members.retain(|member| member.user != store.user);
-        let mut event = MembershipV1 { removed: vec![NameV1::new(&store.user)], ..membership(store) };
-        if let Some(heir) = hand_over(&mut members) {
-            event.roles.push(MemberV1::new(&heir, Role::Owner, Seq(0)));
-        }
-        self.plan_membership(places, event, members, std::slice::from_ref(&store.user))
-    }
-
-    fn plan_members(
-        &self,
-        places: &Places,
-        store: &Store,
-        role: Role,
-        change: &Members,
-        seq: Seq,
-    ) -> Result<Plan, Refusal> {
-        let mut members = self.members.clone();
-        let mut event = membership(store);
-        for user in &change.remove {
-            let target =
-                self.member(user).ok_or((ErrorCode::NotFound, "remove names a user who is not a member"))?;
-            if target.role != Role::Member && role != Role::Owner {
-                return Err((ErrorCode::NotAllowed, "only an owner removes an owner or admin"));
-            }
-            members.retain(|member| member.user != *user);
-            event.removed.push(NameV1::new(user));
-        }
-        let visible_from = if self.history == HistoryPolicy::All { Seq(1) } else { seq };
-        for user in change.add.iter().filter(|user| self.member(user).is_none()) {
-            members.push(Member { user: user.clone(), role: Role::Member, visible_from });
-            event.added.push(MemberV1::new(user, Role::Member, visible_from));
-        }
-        if !change.roles.is_empty() && role != Role::Owner {
-            return Err((ErrorCode::NotAllowed, "only an owner gives roles"));
-        }
-        for (user, role) in &change.roles {
-            let member = members.iter_mut().find(|member| member.user == *user);
-            member.ok_or((ErrorCode::NotFound, "roles names a user who is not a member"))?.role = *role;
-            event.roles.push(MemberV1::new(user, *role, Seq(0)));
-        }
-        if let Some(heir) = hand_over(&mut members) {
-            event.roles.push(MemberV1::new(&heir, Role::Owner, Seq(0)));
-        }
-        if members.len() > SMALL_GROUP_MEMBERS_MAX {
-            return Err((ErrorCode::Limit, "a group has at most 99 members"));
-        }
-        let added = change.add.iter().filter(|user| self.member(user).is_none());
-        let moved: Vec<UserId> = added.chain(&change.remove).cloned().collect();
-        Ok(self.plan_membership(places, event, members, &moved))
-    }
-
-    /// A change of members: told to those who are in it now and to those who were.
-    fn plan_membership(
-        &self,
-        places: &Places,
-        event: MembershipV1,
-        members: Vec<Member>,
-        moved: &[UserId],
-    ) -> Plan {
-        let after =
-            Self::new(places, self.kind, self.history, self.title.clone(), self.creator.clone(), members);
-        let gone = moved.iter().filter(|user| after.member(user).is_none());
-        let audience = Audience::new(places, after.members.iter().map(|member| &member.user).chain(gone));
-        let memberships = moved.iter().map(|user| places.user_stream(user, Kind::Memberships)).collect();
-        let (event, hidden_from) = (Body::Membership(event), None);
-        Plan { event, messages: 0, after: Some(after), audience, hidden_from, memberships }
-    }
-}
-
-/// A group keeps an owner: when the last one goes, the longest-standing admin takes over, else member. Says who.
-fn hand_over(members: &mut [Member]) -> Option<UserId> {
-    if members.iter().any(|member| member.role == Role::Owner) {
-        return None;
-    }
-    let admin = members.iter().position(|member| member.role == Role::Admin);
-    let heir = members.get_mut(admin.unwrap_or(0))?;
-    heir.role = Role::Owner;
-    Some(heir.user.clone())
 }

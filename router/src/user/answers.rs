@@ -2,6 +2,7 @@
 
 use protocol::event::{CloseCode, ErrorReply, MemberEntry, OkReply, ServerFrame};
 
+use super::follow::Page;
 use super::{UserSide, frames};
 use crate::mail::{Clock, Reply, SessionId};
 use crate::places::ShardId;
@@ -13,11 +14,12 @@ impl UserSide {
         self.return_credit(from, &reply);
         match reply {
             Reply::Deliver(deliver) => self.deliver(&deliver, clock),
-            Reply::CaughtUp { session, log, records, end, at_head, partial } => {
+            Reply::CaughtUp { session, log, records, heads, end, at_head, partial } => {
                 if let Some(session) = self.session(session) {
                     session.partial |= partial;
                 }
-                self.handle_page(session, log, &records, end, at_head, now);
+                let page = Page { records: &records, heads: &heads, end, at_head };
+                self.handle_page(session, log, &page, now);
             }
             Reply::Forgotten { session } => {
                 self.end(session, CloseCode::STALLED, "what it has not read is not kept any more");

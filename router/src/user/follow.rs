@@ -4,10 +4,10 @@ use protocol::event::{ServerFrame, Welcome, WireLimits};
 use protocol::ids::UnixMillis;
 use protocol::limits::HEARTBEAT_MILLIS;
 
-use super::UserSide;
 use super::frames::{Rendered, gap, record_frame, server_frame};
 use super::session::{Greeting, Phase};
-use crate::mail::{Clock, Deliver, Linked, Request, SessionId};
+use super::{UserSide, heads};
+use crate::mail::{Clock, Deliver, Linked, MovedHead, Request, SessionId};
 use crate::places::ShardId;
 use protocol::record::StreamKind as Kind;
 
@@ -19,6 +19,16 @@ const CURSOR_AGE_MS: u64 = 1_000;
 
 /// What a node does beside what every one does: `edit`, `delete` and `react`.
 const FEATURES: [&str; 1] = ["amend"];
+
+/// A page of catching up.
+pub(super) struct Page<'a> {
+    pub(super) records: &'a [Linked],
+    pub(super) heads: &'a [MovedHead],
+    /// Everything up to here is in it or before it.
+    pub(super) end: u64,
+    /// That is all there is.
+    pub(super) at_head: bool,
+}
 
 impl UserSide {
     /// Gives a record to the live sessions of its members here.
@@ -143,27 +153,36 @@ impl UserSide {
 
     /// Takes a page of catching up. An answer that ends at the durable head makes the session live: it stands in the
     /// queue behind every Deliver at or below that head, so none is missed and none comes twice.
-    pub(super) fn handle_page(
-        &mut self,
-        id: SessionId,
-        log: u16,
-        records: &[Linked],
-        end: u64,
-        at_head: bool,
-        now: UnixMillis,
-    ) {
+    pub(super) fn handle_page(&mut self, id: SessionId, log: u16, page: &Page<'_>, now: UnixMillis) {
         self.page_arrived(id);
         let Some(session) = self.session(id) else {
             return;
         };
         let state = &mut session.logs[usize::from(log)];
-        state.position = end;
-        state.phase = if at_head { Phase::Live } else { Phase::Behind };
-        self.push_records(id, records);
+        state.position = page.end;
+        state.phase = if page.at_head { Phase::Live } else { Phase::Behind };
+        self.push_links(id, page.records);
+        self.push_heads(id, heads::of_moved(page.heads, page.records));
         self.greet_if_placed(id, now);
         self.push_caught_up_if_live(id, now);
         self.push_cursor_if_due(id, now);
         self.ask_pages(id);
+    }
+
+    /// Records of several conversations, each of which may stand behind some that are not linked.
+    fn push_links(&mut self, id: SessionId, records: &[Linked]) {
+        let Some(user) = self.session(id).map(|session| session.user.clone()) else {
+            return;
+        };
+        let mut rest = records;
+        while let Some(place) = rest.iter().position(|linked| heads::before(linked, &user).is_some()) {
+            let (before, behind) = rest.split_at(place);
+            self.push_records(id, before);
+            self.push_heads(id, heads::before(&behind[0], &user).into_iter().collect());
+            self.push_records(id, &behind[..1]);
+            rest = &behind[1..];
+        }
+        self.push_records(id, rest);
     }
 
     pub(super) fn push_records(&mut self, id: SessionId, records: &[Linked]) {

@@ -8,6 +8,7 @@ mod answers;
 mod commands;
 mod follow;
 mod frames;
+mod heads;
 mod outbox;
 mod session;
 mod survey;

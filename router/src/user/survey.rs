@@ -4,16 +4,13 @@
 //! session will follow it. Then each conversation that the client knows is fed up to that position, the others are named
 //! in `heads`, and the session goes on like one that came with a cursor.
 
-use protocol::event::{Head, ServerFrame};
+use protocol::event::Head;
 use protocol::ids::{ConversationId, Seq};
 use protocol::record::StreamKind as Kind;
 
 use super::UserSide;
 use super::session::{Missing, Phase, Session, Survey};
 use crate::mail::{Linked, Request, SessionId, Surveyed};
-
-/// Conversations in one `heads`: a frame of a few KiB.
-const HEADS_PER_FRAME: usize = 100;
 
 impl UserSide {
     /// The next step of a survey; `None` when it has none left.
@@ -103,7 +100,7 @@ impl UserSide {
                 survey.missing.push_back(Missing { log, conversation, after, visible_from });
             }
         }
-        let mut heads: Vec<Head> = newest
+        let heads = newest
             .values()
             .filter(|found| found.visible_from.is_some() && found.head > Seq(0))
             .map(|found| Head {
@@ -114,12 +111,7 @@ impl UserSide {
                 unread: found.message_count,
             })
             .collect();
-        heads.sort_unstable_by_key(|head| head.conversation);
-        let frames = heads.len().div_ceil(HEADS_PER_FRAME);
-        for (place, conversations) in heads.chunks(HEADS_PER_FRAME).enumerate() {
-            let more = place + 1 < frames;
-            self.push_event(id, &ServerFrame::Heads { conversations: conversations.to_vec(), more });
-        }
+        self.push_heads(id, heads);
         self.follow_if_fed(id);
     }
 

@@ -43,7 +43,7 @@ impl Chat {
 
     /// With so many bytes of the newest batches in memory, on a disk that reads nothing.
     pub(crate) fn with_tail(tail_bytes_max: usize) -> Self {
-        let places = Arc::new(Places { store: [1; 16], key: [2; 32], logs: 1, shards: 1 });
+        let places = Arc::new(Places::new([1; 16], [2; 32], 1, 1));
         let geometry = Geometry::of_blocks(BLOCK_BYTES_MIN);
         let Geometry { block_bytes, segment_bytes, .. } = geometry;
         let config = LogConfig {
@@ -73,7 +73,7 @@ impl Chat {
 
     /// A conversation side that has nothing in memory.
     pub(crate) fn forget(&mut self) {
-        let places = Arc::new(Places { store: [1; 16], key: [2; 32], logs: 1, shards: 1 });
+        let places = Arc::new(Places::new([1; 16], [2; 32], 1, 1));
         self.side = ConversationSide::new(places, 0, Recent::new(1));
     }
 

@@ -1,0 +1,80 @@
+//! What `ext` of a payload holds: tagged additions, for what a released struct has no field for.
+//!
+//! One after the other: `tag u8 | length u16, little-endian | that many bytes`. A tag stands once. What a reader does not
+//! know it passes over, and a writer that changes the payload keeps it.
+
+use crate::ids::Seq;
+
+/// Tag in the state of a conversation that fans out on read: the first sequence that no inbox has a link to. In a
+/// membership record: no sequence from that one up to the record itself has one.
+const UNLINKED_FROM: u8 = 1;
+
+const HEAD_BYTES: usize = 3;
+
+/// Tagged additions, read in place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ext<'a>(&'a [u8]);
+
+impl<'a> Ext<'a> {
+    /// Those in `bytes`. Whatever they are: what cannot be read any further is not there.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// The first sequence of the conversation that is not linked into its members' inboxes.
+    pub fn unlinked_from(self) -> Option<Seq> {
+        let bytes = self.entries().find(|(tag, _)| *tag == UNLINKED_FROM)?.1;
+        Some(Seq(u64::from_le_bytes(bytes.try_into().ok()?)))
+    }
+
+    /// The same additions with this one in place of what stood there.
+    pub fn with_unlinked_from(self, from: Option<Seq>) -> Vec<u8> {
+        self.with(UNLINKED_FROM, from.map(|from| from.0.to_le_bytes()).as_ref().map(<[u8; 8]>::as_slice))
+    }
+
+    fn with(self, tag: u8, value: Option<&[u8]>) -> Vec<u8> {
+        let others = self.entries().filter(|(other, _)| *other != tag);
+        let mut out = Vec::with_capacity(self.0.len() + HEAD_BYTES + value.map_or(0, <[u8]>::len));
+        for (tag, bytes) in others.chain(value.map(|value| (tag, value))) {
+            let length = u16::try_from(bytes.len()).expect("a value is short");
+            out.push(tag);
+            out.extend_from_slice(&length.to_le_bytes());
+            out.extend_from_slice(bytes);
+        }
+        out
+    }
+
+    fn entries(self) -> impl Iterator<Item = (u8, &'a [u8])> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let ([tag, low, high], behind) = rest.split_first_chunk::<HEAD_BYTES>()?;
+            let (value, behind) = behind.split_at_checked(usize::from(u16::from_le_bytes([*low, *high])))?;
+            rest = behind;
+            Some((*tag, value))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn additions_of_other_tags_are_kept_and_ours_stands_once() {
+        let unknown = [9, 2, 0, 7, 8];
+        let with = Ext::new(&unknown).with_unlinked_from(Some(Seq(5)));
+        let again = Ext::new(&with).with_unlinked_from(Some(Seq(6)));
+        assert_eq!(Ext::new(&again).unlinked_from(), Some(Seq(6)));
+        assert_eq!(again.len(), unknown.len() + HEAD_BYTES + 8);
+        assert_eq!(Ext::new(&again).with_unlinked_from(None), unknown);
+    }
+
+    #[test]
+    fn what_is_cut_short_or_of_another_length_is_not_there() {
+        let whole = Ext::default().with_unlinked_from(Some(Seq(5)));
+        for end in 0..whole.len() {
+            assert_eq!(Ext::new(&whole[..end]).unlinked_from(), None, "{end} bytes");
+        }
+        assert_eq!(Ext::new(&[UNLINKED_FROM, 1, 0, 5]).unlinked_from(), None);
+    }
+}

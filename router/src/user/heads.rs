@@ -1,0 +1,53 @@
+//! `heads`: conversations that moved without their records being sent here.
+
+use protocol::event::{Head, ServerFrame};
+use protocol::ids::{Seq, UserId};
+use protocol::record::{Ext, Portable, Schema, Stored, StoredBody};
+
+use super::UserSide;
+use crate::mail::{Linked, MovedHead, SessionId};
+
+/// Conversations in one `heads`: a frame of a few KiB.
+const HEADS_PER_FRAME: usize = 100;
+
+impl UserSide {
+    /// Names conversations, as many frames as it takes.
+    pub(super) fn push_heads(&mut self, id: SessionId, mut heads: Vec<Head>) {
+        heads.sort_unstable_by_key(|head| head.conversation);
+        let frames = heads.len().div_ceil(HEADS_PER_FRAME);
+        for (place, conversations) in heads.chunks(HEADS_PER_FRAME).enumerate() {
+            let more = place + 1 < frames;
+            self.push_event(id, &ServerFrame::Heads { conversations: conversations.to_vec(), more });
+        }
+    }
+}
+
+/// Of large groups that moved: but of those whose newest record came just now.
+pub(super) fn of_moved(moved: &[MovedHead], records: &[Linked]) -> Vec<Head> {
+    let has_come = |moved: &&MovedHead| {
+        records.iter().any(|linked| linked.conversation == moved.conversation && linked.seq == moved.head)
+    };
+    let head = |moved: &MovedHead| head(moved.conversation, moved.head, moved.message_count);
+    moved.iter().filter(|moved| !has_come(moved)).map(head).collect()
+}
+
+/// What stands before a record that came by a link and is not linked itself: a large group's, up to the end of that, or to
+/// where `user` left. Who joins by it begins with it.
+pub(super) fn before(linked: &Linked, user: &UserId) -> Option<Head> {
+    let bytes = linked.record.as_ref()?;
+    let portable = Portable::parse(bytes).ok()?;
+    if portable.schema != Schema::Membership as u16 {
+        return None;
+    }
+    let StoredBody::Membership(event) = Stored::with_checked_sum(portable, bytes).ok()?.body else {
+        return None;
+    };
+    Ext::new(&event.ext).unlinked_from()?;
+    let joins = event.added.iter().any(|member| member.user.as_slice() == user.as_bytes());
+    let last = Seq(portable.seq.0 - 1);
+    (!joins).then(|| head(portable.conversation, last, portable.message_count))
+}
+
+fn head(conversation: protocol::ids::ConversationId, head: Seq, message_count: u64) -> Head {
+    Head { conversation, from: None, head, read: Seq(0), unread: message_count }
+}

@@ -1,0 +1,246 @@
+//! Groups of up to 500: written to every inbox while they are small, read from where they stand once they are large.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use protocol::command::{Command, Create, HistoryPolicy, Members, MessageKind, Send, Target};
+use protocol::event::{ErrorCode, Head, ServerFrame};
+use protocol::ids::{ConversationId, MessageId, Seq, UserId};
+use protocol::limits::{MEMBERS_MAX, SMALL_GROUP_MEMBERS_MAX};
+use protocol::record::StreamKind;
+use router::Places;
+use router::mail::SessionId;
+use router::places::created_conversation;
+
+use support::{Chat, NOW, answer, id_of, user};
+
+/// A chat with a group of `members`, of which `alice` is the owner and `member-1` the first other.
+struct Group {
+    chat: Chat,
+    alice: SessionId,
+    conversation: ConversationId,
+    next: u8,
+}
+
+impl Group {
+    fn of(members: usize) -> Self {
+        let mut chat = Chat::new();
+        let (alice, _) = chat.connect("alice", None);
+        let id = message_id(0);
+        let create = Create {
+            title: "a group".to_owned(),
+            members: (1..members).map(member).collect(),
+            history: HistoryPolicy::All,
+            message_id: Some(id),
+        };
+        assert_eq!(answer(&chat.command(alice, Command::Create(create))), Ok(1));
+        Self { chat, alice, conversation: created_conversation(&user("alice"), id), next: 1 }
+    }
+
+    fn send(&mut self, text: &str) -> Result<u64, ErrorCode> {
+        let (target, kind, text) =
+            (Target::Conversation(self.conversation), MessageKind::Text, text.to_owned());
+        let (media, reply_to, mentions, message_id) = (None, None, Vec::new(), self.id());
+        let send = Send { target, kind, text, media, reply_to, mentions, message_id };
+        answer(&self.chat.command(self.alice, Command::Send(send)))
+    }
+
+    fn change(&mut self, add: Vec<UserId>, remove: Vec<UserId>) -> Result<u64, ErrorCode> {
+        let (conversation, message_id) = (self.conversation, self.id());
+        let change = Members { conversation, add, remove, roles: Vec::new(), message_id };
+        answer(&self.chat.command(self.alice, Command::Members(change)))
+    }
+
+    fn id(&mut self) -> Option<MessageId> {
+        self.next += 1;
+        id_of(NOW.0, self.next)
+    }
+
+    /// The cursor of a user who is away from then on.
+    fn cursor_of(&mut self, name: &str) -> Option<String> {
+        let (session, frames) = self.chat.connect(name, None);
+        self.chat.users.disconnect(session);
+        let Some(ServerFrame::Welcome(welcome)) = frames.into_iter().next() else {
+            panic!("a welcome");
+        };
+        welcome.cursor
+    }
+
+    /// What a user is told who was away: sequences that came, and heads as `(head, "head")`.
+    fn told(&mut self, name: &str, cursor: Option<String>) -> Vec<(u64, &'static str)> {
+        let (session, frames) = self.chat.connect(name, cursor);
+        self.chat.users.disconnect(session);
+        assert!(matches!(frames.last(), Some(ServerFrame::CaughtUp { partial: false, .. })), "{frames:?}");
+        frames.iter().flat_map(told).collect()
+    }
+
+    /// Whether the record after position `after` is in a member's inbox.
+    fn is_linked_after(&self, name: &str, after: u64) -> bool {
+        let places = Places::new([1; 16], [2; 32], 1, 1);
+        self.chat.log.has_after(places.user_stream(&user(name), StreamKind::Inbox), after)
+    }
+}
+
+fn told(frame: &ServerFrame) -> Vec<(u64, &'static str)> {
+    match frame {
+        ServerFrame::Message(message) => vec![(message.seq.0, "message")],
+        ServerFrame::Member(member) => vec![(member.seq.0, "member")],
+        ServerFrame::Heads { conversations, .. } => {
+            conversations.iter().map(|head| (head.head.0, "head")).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn message_id(random: u8) -> MessageId {
+    id_of(NOW.0, random).expect("an id")
+}
+
+fn member(number: usize) -> UserId {
+    user(&format!("member-{number}"))
+}
+
+#[test]
+fn a_message_to_a_large_group_is_in_no_inbox_and_told_to_who_is_online() {
+    let mut group = Group::of(MEMBERS_MAX);
+    let (online, _) = group.chat.connect("member-499", None);
+    let before = group.chat.log.durable().position();
+    group.send("to all of you").expect("stored");
+    let frames = group.chat.exchange(online);
+    assert!(frames.is_empty(), "it was told while the sender was answered: {frames:?}");
+    assert_eq!(group.chat.users.counters.deliveries, 3, "the sender of both, and one member of the second");
+    assert!(!group.is_linked_after("member-1", before) && !group.is_linked_after("alice", before));
+    assert_eq!(group.chat.log.durable().position(), before + 1, "one record");
+}
+
+#[test]
+fn who_comes_back_to_a_large_group_learns_its_head_once() {
+    let mut group = Group::of(200);
+    let cursor = group.cursor_of("member-7");
+    assert_eq!(group.told("member-7", cursor.clone()), [], "nothing has happened");
+    for text in ["one", "two", "three"] {
+        group.send(text).expect("stored");
+    }
+    let (session, frames) = group.chat.connect("member-7", cursor);
+    let heads = ServerFrame::Heads {
+        conversations: vec![Head {
+            conversation: group.conversation,
+            from: None,
+            head: Seq(4),
+            read: Seq(0),
+            unread: 3,
+        }],
+        more: false,
+    };
+    assert!(frames.contains(&heads), "{frames:?}");
+    let Some(ServerFrame::CaughtUp { cursor, .. }) = frames.last() else {
+        panic!("caught up: {frames:?}");
+    };
+    group.chat.users.disconnect(session);
+    assert_eq!(group.told("member-7", Some(cursor.clone())), []);
+}
+
+#[test]
+fn the_switch_between_small_and_large_is_at_one_sequence_both_ways() {
+    let mut group = Group::of(SMALL_GROUP_MEMBERS_MAX);
+    let cursor = group.cursor_of("member-5");
+    group.send("2, to few").expect("stored");
+    group.change(vec![user("the hundredth")], vec![]).expect("stored");
+    group.send("4, to many").expect("stored");
+    group.send("5, to many").expect("stored");
+    group.change(vec![], vec![user("the hundredth")]).expect("stored");
+    group.send("7, to few").expect("stored");
+    let all = [(2, "message"), (3, "member"), (5, "head"), (6, "member"), (7, "message")];
+    assert_eq!(group.told("member-5", cursor.clone()), all);
+    // And it is what the log says, not what memory says.
+    group.chat.forget();
+    assert_eq!(group.told("member-5", cursor), all);
+}
+
+#[test]
+fn after_a_restart_the_log_says_which_groups_are_large_and_who_is_in_them() {
+    let mut group = Group::of(150);
+    let (cursor, of_leaver) = (group.cursor_of("member-3"), group.cursor_of("member-4"));
+    group.send("2").expect("stored");
+    group.change(vec![user("newcomer")], vec![member(4)]).expect("stored");
+    group.send("4").expect("stored");
+    group.chat.forget();
+    assert_eq!(group.told("member-3", cursor), [(4, "head")]);
+    assert_eq!(group.told("member-4", of_leaver.clone()), [(2, "head"), (3, "member")]);
+    group.send("5").expect("stored");
+    assert_eq!(group.told("member-4", of_leaver), [(2, "head"), (3, "member")], "nothing after it left");
+}
+
+#[test]
+fn who_joins_a_large_group_while_away_begins_with_that() {
+    let mut group = Group::of(150);
+    let cursor = group.cursor_of("newcomer");
+    group.send("2").expect("stored");
+    group.change(vec![user("newcomer")], vec![]).expect("stored");
+    assert_eq!(group.told("newcomer", cursor.clone()), [(3, "member")]);
+    group.send("4").expect("stored");
+    assert_eq!(group.told("newcomer", cursor), [(3, "member"), (4, "head")]);
+}
+
+#[test]
+fn a_reader_whose_outbox_is_full_is_told_the_head_of_a_large_group() {
+    let mut group = Group::of(150);
+    let (slow, _) = group.chat.connect("member-9", None);
+    let text = "x".repeat(16_000);
+    // Nobody takes what is sent to `slow` until its outbox is full.
+    for _ in 0..8 {
+        let (conversation, id) = (group.conversation, group.id());
+        let send = Send {
+            target: Target::Conversation(conversation),
+            kind: MessageKind::Text,
+            text: text.clone(),
+            media: None,
+            reply_to: None,
+            mentions: Vec::new(),
+            message_id: id,
+        };
+        group.chat.request(group.alice, Command::Send(send));
+        while group.chat.carry_mail() | group.chat.write() {}
+        while let Some((shard, reply)) = group.chat.side.poll_output() {
+            group.chat.users.handle_reply(shard, reply, group.chat.clock);
+        }
+    }
+    let frames = group.chat.exchange(slow);
+    let told: Vec<_> = frames.iter().flat_map(told).collect();
+    let (head, messages) = told.split_last().expect("something");
+    assert_eq!(*head, (9, "head"));
+    let came = messages.len() as u64;
+    assert!((1..8).contains(&came), "{told:?}");
+    assert!(messages.iter().zip(2..).all(|(told, seq)| *told == (seq, "message")), "{told:?}");
+}
+
+#[test]
+fn groups_and_changes_that_are_too_large_are_refused_in_words() {
+    let mut group = Group::of(MEMBERS_MAX);
+    assert_eq!(group.change(vec![user("one too many")], vec![]), Err(ErrorCode::Limit));
+    assert_eq!(
+        group.change((500..800).map(member).collect(), (1..301).map(member).collect()),
+        Err(ErrorCode::Limit),
+        "more links than a record has room for"
+    );
+    assert_eq!(group.change((500..600).map(member).collect(), (1..101).map(member).collect()), Ok(2));
+}
+
+#[test]
+fn nobody_is_in_more_large_groups_than_can_be_named_at_once() {
+    let mut chat = Chat::new();
+    let (alice, _) = chat.connect("alice", None);
+    let mut create = |place: u64, others: std::ops::Range<usize>| {
+        chat.clock.unix.0 += 1;
+        let message_id = id_of(chat.clock.unix.0, place as u8);
+        let members = others.map(member).collect();
+        let (title, history) = ("a group".to_owned(), HistoryPolicy::All);
+        answer(&chat.command(alice, Command::Create(Create { title, members, history, message_id })))
+    };
+    for place in 0..256 {
+        assert_eq!(create(place, 1..100), Ok(1), "group {place}");
+    }
+    assert_eq!(create(256, 1..100), Err(ErrorCode::Limit));
+    assert_eq!(create(257, 1..50), Ok(1), "a small one is not one of them");
+}
