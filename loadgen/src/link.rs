@@ -350,6 +350,10 @@ pub(crate) struct Counts {
     pub(crate) received: u64,
     /// Receipts of what was seen on an earlier connection.
     pub(crate) replayed: u64,
+    /// Times that somebody was told how far a large group has moved.
+    pub(crate) heads: u64,
+    /// Records that were read of those.
+    pub(crate) opened: u64,
     pub(crate) connections: u64,
     pub(crate) dial_failures: u64,
     /// Goodbyes of a node that goes away in order.
@@ -374,6 +378,8 @@ impl Counts {
         self.delivered += other.delivered;
         self.received += other.received;
         self.replayed += other.replayed;
+        self.heads += other.heads;
+        self.opened += other.opened;
         self.connections += other.connections;
         self.dial_failures += other.dial_failures;
         self.drains += other.drains;

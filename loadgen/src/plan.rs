@@ -7,7 +7,7 @@
 
 use std::{fmt, str::FromStr};
 
-use protocol::{ids::UserId, limits::SMALL_GROUP_MEMBERS_MAX};
+use protocol::{ids::UserId, limits::MEMBERS_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
@@ -71,9 +71,9 @@ impl FromStr for Mix {
                 None => return Err("the parts are direct, groupN and amend".to_owned()),
             }
         }
-        let sizes = 3..=SMALL_GROUP_MEMBERS_MAX as u32;
+        let sizes = 3..=MEMBERS_MAX as u32;
         if !sizes.contains(&mix.group_members) {
-            return Err(format!("a group has 3 to {SMALL_GROUP_MEMBERS_MAX} members"));
+            return Err(format!("a group has 3 to {MEMBERS_MAX} members"));
         }
         if mix.direct_weight + mix.group_weight == 0 {
             return Err("direct and groupN are both 0".to_owned());
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(mix, Ok(expected));
         assert_eq!("direct=1,group3=2,amend=9".parse(), Ok(Mix { amend_weight: 9, ..expected }));
         assert_eq!(Mix::default().to_string().parse(), Ok(Mix::default()));
-        for bad in ["", "direct", "direct=x", "direct=0", "amend=1", "group2=1", "group100=1", "room=1"] {
+        for bad in ["", "direct", "direct=x", "direct=0", "amend=1", "group2=1", "group501=1", "room=1"] {
             assert!(bad.parse::<Mix>().is_err(), "{bad}");
         }
     }

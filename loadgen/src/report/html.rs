@@ -209,6 +209,8 @@ fn write_counts(page: &mut String, report: &Report) {
         ("Delivered to other users", counts.delivered),
         ("Received, all kinds", counts.received),
         ("Of those, seen before a reconnect", counts.replayed),
+        ("Heads of large groups", counts.heads),
+        ("Records read behind them", counts.opened),
         ("Connections", counts.connections),
     ];
     page.push_str("<h2>Counts</h2><table>");

@@ -318,7 +318,13 @@ impl fmt::Display for Report {
             f,
             "again      {resent} sent again, {retried} retried, {replayed} replayed, {connections} connections"
         )?;
-        let Counts { amended, overtaken, .. } = self.counts;
+        let Counts { amended, overtaken, heads, opened, .. } = self.counts;
+        if heads > 0 {
+            writeln!(
+                f,
+                "large      {heads} heads told instead of records, {opened} records read behind them"
+            )?;
+        }
         if amended > 0 {
             writeln!(f, "amended    {amended} of the acknowledged, {overtaken} too late for a deletion")?;
         }

@@ -10,6 +10,7 @@ mod history;
 mod idle;
 mod inbox;
 mod log_reader;
+mod opening;
 mod receipts;
 mod schedule;
 mod storm;

@@ -164,20 +164,6 @@ impl User {
         }
     }
 
-    /// The node says that what lies below `head` does not come. In rooms as small as ours it has no
-    /// reason to, unless this reader was slow.
-    pub(super) fn handle_head(&mut self, desk: &mut Desk, c: ConversationId, head: u64, now: Moment) {
-        let Some(room) = desk.rooms.room(c) else {
-            self.handle_stranger(desk, c);
-            return;
-        };
-        self.reader.handle_passed_over(room, head);
-        if let Some(history) = &mut desk.history {
-            let who = Who { user: desk.plan.name(self.index), connection: self.connection };
-            history.open(now, who, c, head);
-        }
-    }
-
     /// Nothing that was stored in a run can be gone within it.
     pub(super) fn handle_gap(&mut self, desk: &mut Desk, gap: &Gap, now: Moment) {
         let name = desk.plan.name(self.index);
@@ -185,14 +171,16 @@ impl User {
             let Gap { conversation, from, to, reason } = gap;
             format!("{name} was told that {from}..={to} of {conversation} cannot be served: {reason}")
         });
-        self.handle_head(desk, gap.conversation, gap.to.0, now);
+        if let Some(room) = desk.rooms.room(gap.conversation) {
+            self.pass_over(desk, room, gap.conversation, gap.to.0, now);
+        }
     }
 
     fn is_unopened(&self, room: RoomIndex) -> bool {
         self.reader.stands().iter().any(|stand| stand.room == room && stand.seen == 0)
     }
 
-    fn handle_stranger(&self, desk: &mut Desk, conversation: ConversationId) {
+    pub(super) fn handle_stranger(&self, desk: &mut Desk, conversation: ConversationId) {
         let name = desk.plan.name(self.index);
         desk.tally.violations.add(Kind::Recipient, || format!("{name} was told of {conversation}"));
     }

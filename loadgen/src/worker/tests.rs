@@ -2,6 +2,8 @@
 
 #[path = "tests_amending.rs"]
 mod amending;
+#[path = "tests_opening.rs"]
+mod opening;
 
 use std::time::Duration;
 
@@ -47,6 +49,11 @@ struct Pair {
 impl Pair {
     /// A user that has just come online.
     fn online(forms: Forms) -> Self {
+        Self::among(forms, USERS_MIN, Mix::default().group_members)
+    }
+
+    /// One of so many, in groups of so many.
+    fn among(forms: Forms, users: u32, group_members: u32) -> Self {
         let config = WorkerConfig {
             worker: 0,
             workers: 1,
@@ -59,10 +66,10 @@ impl Pair {
             },
             secret: "0".repeat(64),
             tag: "test".to_owned(),
-            users: USERS_MIN,
+            users,
             crowd: 0,
             network: None,
-            mix: Mix::default(),
+            mix: Mix { group_members, ..Mix::default() },
             load: Load { messages_per_second: 1, seconds: 1, payload_bytes: 100 },
             forms,
             history: None,

@@ -23,7 +23,7 @@ use protocol::{
     upgrade::Form,
 };
 
-use super::{CONNECTS_PER_SECOND, desk::Desk, history::Who};
+use super::{CONNECTS_PER_SECOND, desk::Desk, history::Who, opening::Opening};
 use crate::{
     client::{Codec, Incoming},
     clock::{Moment, unix_now},
@@ -77,8 +77,9 @@ pub(super) struct Pending {
     in_history: bool,
 }
 
-enum Asked {
+pub(super) enum Asked {
     Connect,
+    Page(Opening),
     Ping,
     Store(Pending),
 }
@@ -255,7 +256,7 @@ impl User {
         }
     }
 
-    fn ask(&mut self, command: Command, asked: Asked) {
+    pub(super) fn ask(&mut self, command: Command, asked: Asked) {
         let Some(link) = &mut self.link else { return };
         let id = RequestId(self.next_request);
         self.next_request += 1;
@@ -377,9 +378,7 @@ impl User {
             ServerFrame::Error(error) => self.handle_error(desk, error, now),
             ServerFrame::Gap(gap) => self.handle_gap(desk, &gap, now),
             ServerFrame::Heads { conversations, .. } => {
-                for head in conversations {
-                    self.handle_head(desk, head.conversation, head.head.0, now);
-                }
+                conversations.iter().for_each(|head| self.handle_head(desk, head, now));
             }
             ServerFrame::Member(event) => self.handle_member(desk, &event, now),
             ServerFrame::Message(event) => self.handle_message(desk, &event, now),
@@ -391,7 +390,12 @@ impl User {
                 }
             }
             ServerFrame::Welcome(welcome) => self.handle_welcome(desk, *welcome, now),
-            ServerFrame::MembersPage { .. } | ServerFrame::Page { .. } => {}
+            ServerFrame::Page { id, messages, .. } => {
+                if let Some(Asked::Page(opening)) = self.in_flight.remove(&id.0) {
+                    self.handle_page(desk, opening, &messages, now);
+                }
+            }
+            ServerFrame::MembersPage { .. } => {}
         }
     }
 
