@@ -23,6 +23,7 @@ mod compaction;
 mod deadlines;
 mod erasure;
 mod frames;
+mod groups;
 mod handshake;
 mod logtool;
 mod power;
