@@ -87,8 +87,9 @@ const LOGS_MAX: usize = 64;
 impl Lane {
     fn new(deliver_places: usize) -> Self {
         // A move may be followed by its cancellation before either is read.
-        let requests = REPLY_CREDITS + MOVE_CREDITS as usize;
-        let replies = REPLY_CREDITS + deliver_places + LOGS_MAX;
+        // Of each log one mail of signals is under way, and one answer to it.
+        let requests = REPLY_CREDITS + MOVE_CREDITS as usize + LOGS_MAX;
+        let replies = REPLY_CREDITS + deliver_places + LOGS_MAX + LOGS_MAX;
         Self { requests: ArrayQueue::new(requests), replies: ArrayQueue::new(replies) }
     }
 }
@@ -199,6 +200,13 @@ impl Mailboxes {
         let pushed = self.mesh.lane(self.me, target).replies.push(back);
         assert!(pushed.is_ok(), "places are kept for replies");
         self.posted[target.index()] = true;
+    }
+
+    /// Whether news that is nobody's reply has room: as a delivery has, and behind the notes.
+    #[must_use]
+    pub fn has_room(&self, target: ShardId) -> bool {
+        let lane = self.mesh.lane(self.me, target);
+        self.notes[target.index()].is_empty() && lane.replies.len() < self.mesh.deliver_places
     }
 
     /// Sends the notes that wait for `target`, once deliveries have room again.

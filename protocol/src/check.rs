@@ -74,8 +74,10 @@ impl Fault {
 /// Everything that can be judged without state.
 pub(crate) fn request(request: &Request) -> Result<(), Fault> {
     match (&request.command, request.id) {
-        (Command::Ack { .. }, Some(_)) => return Err(Fault::field("id", "does not belong to this op")),
-        (Command::Ack { .. }, None) => {}
+        (command, Some(_)) if !command.has_reply() => {
+            return Err(Fault::field("id", "does not belong to this op"));
+        }
+        (command, None) if !command.has_reply() => {}
         (_, None) => return Err(Fault::field("id", "is missing")),
         (_, Some(RequestId(id))) if RequestId::new(u64::from(id)).is_none() => {
             return Err(Fault::field("id", "is out of range"));
@@ -93,7 +95,11 @@ pub(crate) fn request(request: &Request) -> Result<(), Fault> {
         Command::Edit(edit) => check_edit(edit),
         Command::History { range, limit, .. } => check_history(*range, *limit),
         Command::Leave { message_id, .. } => check_message_id(*message_id),
-        Command::ListMembers { .. } | Command::Refresh { .. } => Ok(()),
+        Command::ListMembers { .. }
+        | Command::Refresh { .. }
+        | Command::Typing { .. }
+        | Command::Unview { .. }
+        | Command::View { .. } => Ok(()),
         Command::Members(members) => check_members(members),
         Command::Ping { cursor } => cursor.as_deref().map_or(Ok(()), check_cursor),
         Command::React(react) => check_react(react),

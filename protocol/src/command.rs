@@ -14,7 +14,7 @@ use crate::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UserId};
 /// One command and the number its reply repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// `None` for [`Command::Ack`], which has no reply, and only for it.
+    /// `None` for [`Command::Ack`] and [`Command::Typing`], which have no reply, and only for them.
     pub id: Option<RequestId>,
     /// What is asked.
     pub command: Command,
@@ -89,6 +89,23 @@ pub enum Command {
         /// Makes the command happen once.
         message_id: Option<MessageId>,
     },
+    /// "I am writing something", or not any more: told to who views the conversation, kept nowhere.
+    Typing {
+        /// Where.
+        conversation: ConversationId,
+        /// Whether. On lasts 6 s, unless it is said again.
+        on: bool,
+    },
+    /// Ends [`Command::View`].
+    Unview {
+        /// Which conversation.
+        conversation: ConversationId,
+    },
+    /// A session looks at a conversation: it is told who of its members is online and who is typing.
+    View {
+        /// Which conversation.
+        conversation: ConversationId,
+    },
 }
 
 impl Command {
@@ -108,7 +125,15 @@ impl Command {
             Self::Refresh { .. } => "refresh",
             Self::Send(_) => "send",
             Self::Title { .. } => "title",
+            Self::Typing { .. } => "typing",
+            Self::Unview { .. } => "unview",
+            Self::View { .. } => "view",
         }
+    }
+
+    /// Whether it has a number and exactly one reply.
+    pub const fn has_reply(&self) -> bool {
+        !matches!(self, Self::Ack { .. } | Self::Typing { .. })
     }
 
     /// The id under which a storing command happens once; `None` when absent or when nothing is stored.
@@ -127,7 +152,10 @@ impl Command {
             | Self::History { .. }
             | Self::ListMembers { .. }
             | Self::Ping { .. }
-            | Self::Refresh { .. } => None,
+            | Self::Refresh { .. }
+            | Self::Typing { .. }
+            | Self::Unview { .. }
+            | Self::View { .. } => None,
         }
     }
 
@@ -149,7 +177,10 @@ impl Command {
             | Self::History { .. }
             | Self::ListMembers { .. }
             | Self::Ping { .. }
-            | Self::Refresh { .. } => 0,
+            | Self::Refresh { .. }
+            | Self::Typing { .. }
+            | Self::Unview { .. }
+            | Self::View { .. } => 0,
         }
     }
 }

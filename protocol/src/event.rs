@@ -78,8 +78,37 @@ pub enum ServerFrame {
         /// Where the session stands.
         cursor: Option<String>,
     },
+    /// A member of a conversation that is viewed came or went.
+    Presence(Presence),
+    /// A member of a conversation that is viewed is writing something, or not any more.
+    Typing {
+        /// Where.
+        conversation: ConversationId,
+        /// Who.
+        user: UserId,
+        /// Whether. On ends after 6 s, unless it is said again.
+        on: bool,
+    },
+    /// Reply to `view`.
+    Viewed {
+        /// The command answered.
+        id: RequestId,
+        /// All members, at most 500.
+        presence: Vec<Presence>,
+    },
     /// Reply to `connect`.
     Welcome(Box<Welcome>),
+}
+
+/// Whether a user is online: has a session, or had one some seconds ago.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// Who.
+    pub user: UserId,
+    /// Whether.
+    pub online: bool,
+    /// When the user was last online, where that is known and not now.
+    pub last_seen: Option<UnixMillis>,
 }
 
 /// The fields of `welcome`.

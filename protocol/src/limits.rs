@@ -72,6 +72,12 @@ pub const SMALL_GROUP_MEMBERS_MAX: usize = 99;
 /// Commands of one session that wait for their reply. The next one closes the session.
 pub const COMMANDS_IN_FLIGHT_MAX: usize = 32;
 
+/// Conversations that one session may view at a time: what a screen shows, and some beside it.
+pub const VIEWS_MAX: usize = 8;
+
+/// How long a `typing` lasts, unless it is said again or taken back, in milliseconds. For clients: nothing counts it for them.
+pub const TYPING_MILLIS: u64 = 6_000;
+
 /// Conversations one `connect` may give positions for. A client with more uses a cursor.
 pub const POSITIONS_MAX: usize = 500;
 
@@ -167,5 +173,7 @@ const _: () = {
     assert!(REQUEST_ID_MIN <= REQUEST_ID_MAX);
     assert!(CLOSE_REASON_BYTES_MAX + 2 == CONTROL_BYTES_MAX);
     assert!(HEARTBEAT_MILLIS * 2 <= IDLE_MILLIS_MAX);
+    // The presence of the largest group ({"user":"","online":false,"last_seen":<16>},) fits what a client takes.
+    assert!(MEMBERS_MAX * (ID_BYTES_MAX * 2 + 64) + KIB <= EVENT_BYTES_MAX);
     assert!(RECORD_ALIGN.is_power_of_two());
 };

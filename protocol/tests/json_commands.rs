@@ -28,6 +28,8 @@ fn taken() {
         (r#" { "id" : 2147483647 , "op" : "ping" } "#, "ping"),
         (r#"{"op":"\u0070ing","id":1}"#, "ping"),
         (r#"{"op":"ack","cursor":"x"}"#, "ack"),
+        (r#"{"op":"typing","conversation":"$C","on":true}"#, "typing"),
+        (r#"{"op":"view","id":1,"conversation":"$C"}"#, "view"),
         (r#"{"op":"send","id":1,"to":"bob","kind":"text","text":"hi"}"#, "send"),
         (r#"{"text":"hi","kind":"text","to":"bob","id":1,"op":"send"}"#, "send"),
         (r#"{"op":"send","id":1,"to":"bob","kind":"image","text":"","media":"m"}"#, "send"),
@@ -67,11 +69,10 @@ fn operations_of_other_versions() {
     let unknown = "5 unknown_op `op` is not one this server knows";
     check(r#"{"op":"read","id":5,"conversation":"$C","seq":1}"#, unknown);
     check(r#"{"op":"conversations","id":5,"after":"opaque","limit":10}"#, unknown);
-    check(r#"{"op":"view","id":5,"conversation":"$C"}"#, unknown);
     check(r#"{"op":"block","id":5,"user":"bob","on":true}"#, unknown);
     check(r#"{"op":"mute","id":5,"conversation":"$C","until":1}"#, unknown);
     check(r#"{"op":"search","id":5,"query":"x","limit":1}"#, unknown);
-    check(r#"{"op":"typing","conversation":"$C","on":true}"#, &unknown.replace('5', "-"));
+    check(r#"{"op":"wave","conversation":"$C","on":true}"#, &unknown.replace('5', "-"));
 }
 
 #[test]
@@ -87,6 +88,10 @@ fn ids_of_commands() {
     check(r#"{"op":"ping","id":{"a":[1]}}"#, "- bad_field `id` has the wrong type or form");
     check(r#"{"op":"ping","id":1,"id":2}"#, "- bad_field `id` stands there twice");
     check(r#"{"op":"ack","id":3,"cursor":"x"}"#, "3 bad_field `id` does not belong to this op");
+    let typing = r#"{"op":"typing","id":3,"conversation":"$C","on":true}"#;
+    check(typing, "3 bad_field `id` does not belong to this op");
+    check(r#"{"op":"typing","conversation":"$C"}"#, "- bad_field `on` is missing");
+    check(r#"{"op":"view","id":3}"#, "3 bad_field `conversation` is missing");
 }
 
 #[test]

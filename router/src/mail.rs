@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use protocol::command::{Create, Edit, HistoryRange, Members, React, Send};
-use protocol::event::ErrorCode;
+use protocol::event::{ErrorCode, Presence, ServerFrame};
 use protocol::ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use storage_log::StreamId;
 
@@ -133,6 +133,24 @@ pub enum Request {
         /// What.
         conversation: ConversationId,
     },
+    /// What a user's home has to say of presence: one mail at a time, answered with [`Reply::SignalsTaken`].
+    Signals {
+        /// Which log,
+        log: u16,
+        /// and whose users.
+        shard: ShardId,
+        /// At most some hundred.
+        signals: Vec<Signal>,
+    },
+    /// A session views a conversation.
+    View {
+        /// Who to answer.
+        asker: Asker,
+        /// Who views.
+        user: UserId,
+        /// What.
+        conversation: ConversationId,
+    },
     /// What a session that keeps a sequence per conversation has to be told of: the user's conversations in one log.
     Survey {
         /// The session that connects.
@@ -172,8 +190,50 @@ impl Request {
     /// Whether it counts as a page (its answer may be large) or as a command.
     #[must_use]
     pub fn is_page(&self) -> bool {
-        !matches!(self, Self::Store(_))
+        !matches!(self, Self::Store(_) | Self::Signals { .. })
     }
+}
+
+/// How a user stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Not here.
+    Offline {
+        /// The last time the user was, if this node knows.
+        last_seen: Option<UnixMillis>,
+    },
+    /// With a session, or gone for less than grace.
+    Online,
+    /// The node has just begun: whoever is not here may be on the way back.
+    Unknown,
+}
+
+/// What a user's home tells the owner of a log, kept nowhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Signal {
+    /// A watched user came or went, or this is how one stands who is watched from now on.
+    Stands {
+        /// Who.
+        user: UserId,
+        /// How.
+        standing: Standing,
+    },
+    /// A user is writing something, or not any more.
+    Typing {
+        /// Where.
+        conversation: ConversationId,
+        /// Who. The session says so.
+        user: UserId,
+        /// Whether.
+        on: bool,
+    },
+    /// A session views a conversation no longer.
+    Unviewed {
+        /// Which.
+        conversation: ConversationId,
+        /// The session.
+        session: SessionId,
+    },
 }
 
 /// A stored record as it leaves its log: `[portable part | payload]`, counted.
@@ -322,6 +382,36 @@ pub enum Reply {
         /// When.
         at: UnixMillis,
     },
+    /// The signals before have been read.
+    SignalsTaken {
+        /// Of which log.
+        log: u16,
+    },
+    /// News for sessions at that shard: nobody's reply, sent where there is room.
+    Tell {
+        /// Whom.
+        sessions: Vec<SessionId>,
+        /// What: presence or typing.
+        event: Arc<ServerFrame>,
+    },
+    /// A session views a conversation.
+    Viewed {
+        /// Who asked.
+        asker: Asker,
+        /// Which one.
+        conversation: ConversationId,
+        /// Of the members that are known.
+        presence: Arc<[Presence]>,
+    },
+    /// From now on say how these users of that shard stand, and of those nothing more: nobody's reply, sent where there is room.
+    Watch {
+        /// To which log.
+        log: u16,
+        /// Whom,
+        watched: Vec<UserId>,
+        /// and whom not any more.
+        unwatched: Vec<UserId>,
+    },
     /// A part of a survey.
     Surveyed {
         /// The session.
@@ -365,7 +455,10 @@ impl Request {
         };
         match self {
             Self::Store(store) => refused(store.asker, false),
-            Self::History { asker, .. } | Self::ListMembers { asker, .. } => refused(asker, true),
+            Self::History { asker, .. } | Self::ListMembers { asker, .. } | Self::View { asker, .. } => {
+                refused(asker, true)
+            }
+            Self::Signals { log, shard, .. } => (shard, Reply::SignalsTaken { log }),
             Self::CatchUp { session, shard, log, after, .. } => {
                 // Without a position: from the beginning once it is served again, as nobody can say where it stands.
                 let end = after.unwrap_or(0);

@@ -15,6 +15,7 @@ use router::mail::Clock;
 
 use crate::Rng;
 use crate::oracle::Oracle;
+use crate::viewing::Viewing;
 
 /// Commands without an answer at one time, below what closes a session.
 const PENDING_MAX: usize = 20;
@@ -86,6 +87,8 @@ pub(crate) struct Client {
     retry_at: u64,
     /// Repeats what was refused and not all that is under way: more at once than a session may have would close it, again and again.
     pub(crate) is_patient: bool,
+    /// What it looks at, where anybody does.
+    pub(crate) viewing: Viewing,
     /// Dice of its own, where messages are amended.
     pub(crate) amending: Option<Rng>,
     /// How far its own clock, by which it names its messages, is behind or ahead.
@@ -113,6 +116,7 @@ impl Client {
             stalled_until: 0,
             retry_at: 0,
             is_patient: false,
+            viewing: Viewing::default(),
             amending: None,
             skew_ms,
             output: Vec::new(),
@@ -164,6 +168,7 @@ impl Client {
         self.next_id = 1;
         // Numbers of an earlier connection mean nothing on this one.
         self.pending.iter_mut().for_each(|pending| pending.id = RequestId(0));
+        self.viewing.begin();
         // The first frame is pipelined behind the upgrade request: a server must take it as a frame.
         let mut payload = Vec::new();
         request.encode(self.form, &mut payload);
@@ -222,7 +227,7 @@ impl Client {
         if calm || self.pending.len() >= PENDING_MAX {
             return;
         }
-        if self.amend(oracle, now) {
+        if self.amend(oracle, now) || self.look() {
             return;
         }
         let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
@@ -260,6 +265,20 @@ impl Client {
                 self.write(&Request { id: Some(id), command });
             }
         }
+    }
+
+    /// Views something, ends that, or is typing, as its dice have it.
+    fn look(&mut self) -> bool {
+        let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
+        let Some(command) = self.viewing.act(&conversations) else {
+            return false;
+        };
+        let id = command.has_reply().then(|| self.id());
+        if let (Some(id), Command::View { conversation }) = (id, &command) {
+            self.viewing.asked(id, *conversation);
+        }
+        self.write(&Request { id, command });
+        true
     }
 
     /// Amends something that it was told of, or may have been, as its dice have it.
@@ -472,18 +491,26 @@ impl Client {
                 self.receive(place, event.added.contains(&self.user));
                 if event.removed.contains(&self.user) {
                     self.seen.remove(&event.conversation);
+                    self.viewing.left(event.conversation);
                 }
             }
             ServerFrame::Heads { conversations, .. } => {
                 conversations.iter().for_each(|head| self.handle_head(head, oracle));
             }
-            ServerFrame::Page { id, messages, .. } => {
-                let link = self.link.as_mut().expect("a frame comes by a link");
-                check_page(&messages, link.pages.remove(&id), oracle, now);
-            }
+            ServerFrame::Page { id, messages, .. } => self.handle_page(id, &messages, oracle, now),
             ServerFrame::MembersPage { .. } | ServerFrame::Drain { .. } => {}
+            ServerFrame::Presence(presence) => self.viewing.told(&self.user, presence),
+            ServerFrame::Typing { conversation, user, .. } => {
+                self.viewing.told_typing(&self.user, conversation, &user);
+            }
+            ServerFrame::Viewed { id, presence } => self.viewing.viewed(id, presence),
             ServerFrame::Gap(gap) => self.handle_gap(&gap, oracle, now),
         }
+    }
+
+    fn handle_page(&mut self, id: RequestId, items: &[PageItem], oracle: &mut Oracle, now: UnixMillis) {
+        let link = self.link.as_mut().expect("a frame comes by a link");
+        check_page(items, link.pages.remove(&id), oracle, now);
     }
 
     fn handle_head(&mut self, head: &Head, oracle: &mut Oracle) {
@@ -524,6 +551,7 @@ impl Client {
     }
 
     fn handle_error(&mut self, error: &ErrorReply, oracle: &mut Oracle, now: UnixMillis, micros: u64) {
+        self.viewing.refused(error.id);
         let Some(place) = self.pending.iter().position(|pending| Some(pending.id) == error.id) else {
             return;
         };

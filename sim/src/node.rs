@@ -30,6 +30,9 @@ const SQUEEZING: u64 = 0x7371_7565_657a;
 /// Sets the dice of retention apart likewise.
 const KEEPING: u64 = 0x6b65_6570;
 
+/// How long somebody is held to be online without a session: most come back sooner.
+const PRESENCE_GRACE_MILLIS: u64 = 40;
+
 /// What a node of this world may hold, and for how long.
 pub(crate) struct Bounds {
     pub(crate) users: UserLimits,
@@ -45,13 +48,14 @@ impl Bounds {
     /// In some worlds little, so that outboxes fill up and credits run out. Each kind has dice of its own, and is none of the kinds of
     /// which one has failed once: those are what they were.
     pub(crate) fn of_world(seed: u64) -> Self {
-        let mut users = UserLimits::default();
+        let mut users = UserLimits { presence_grace_millis: PRESENCE_GRACE_MILLIS, ..UserLimits::default() };
         if matches!(seed % 16, 8 | 11 | 15) {
             let mut rng = Rng::new(seed ^ SQUEEZING);
             users = UserLimits {
                 outbox_bytes_max: rng.between(200, 4_000) as usize,
                 command_credits: rng.between(2, 40) as u32,
                 page_credits: rng.between(1, 10) as u32,
+                ..users
             };
         }
         let keep_ms = (seed % 16 == 14).then(|| Rng::new(seed ^ KEEPING).between(200, 900));

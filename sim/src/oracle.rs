@@ -267,3 +267,19 @@ pub(crate) fn audiences(
     }
     audiences
 }
+
+/// Who is in each conversation at the end, by its own records.
+pub(crate) fn members_of(
+    log: &BTreeMap<(ConversationId, u64), Truth>,
+    direct: &BTreeMap<ConversationId, [UserId; 2]>,
+) -> BTreeMap<ConversationId, BTreeSet<UserId>> {
+    let mut members: BTreeMap<ConversationId, BTreeSet<UserId>> = BTreeMap::new();
+    for ((conversation, _), truth) in log {
+        let now = members
+            .entry(*conversation)
+            .or_insert_with(|| direct.get(conversation).into_iter().flatten().cloned().collect());
+        now.extend(truth.added.iter().cloned());
+        now.retain(|user| !truth.removed.contains(user));
+    }
+    members
+}

@@ -23,7 +23,7 @@ use crate::client::{Client, Pass, Times};
 use crate::disk::{Disk, geometry};
 use crate::net::Net;
 use crate::node::{Bounds, Node, log_config};
-use crate::oracle::{Oracle, Truth, audiences, truth_of};
+use crate::oracle::{Oracle, Truth, audiences, members_of, truth_of};
 
 /// 2026-01-01, in milliseconds since 1970.
 const BEGUN_MS: u64 = 1_767_225_600_000;
@@ -53,6 +53,9 @@ const AMENDING: u64 = 0x616d_656e_6400;
 /// And those of erasures.
 const ERASING: u64 = 0x0065_7261_7365;
 
+/// And those of who looks at what, each client's its own.
+const VIEWING: u64 = 0x0076_6965_7769_6e67;
+
 /// And those of how large a group is that fans out on read.
 const GROWING: u64 = 0x6772_6f77;
 
@@ -77,6 +80,8 @@ pub struct Outcome {
     pub received: u64,
     /// Times that clients were told of a head instead of records.
     pub heads: u64,
+    /// Times that clients were told who came or went, and of those, who went.
+    pub presence: (u64, u64),
     /// Orderly stops.
     pub drains: u32,
     /// Crashes.
@@ -288,7 +293,11 @@ impl World {
         // As with revoking; and in some worlds that forget.
         let amends = matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15) || seed % 64 == 46;
         let amending = amends.then_some(seed ^ AMENDING);
-        let clients = clients_of(&users, bounds.is_tight() || amends, amending, &mut rng);
+        let mut clients = clients_of(&users, bounds.is_tight() || amends, amending, &mut rng);
+        if matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15) {
+            let dice = (0..).map(|client| Rng::new(seed ^ VIEWING ^ client));
+            clients.iter_mut().zip(dice).for_each(|(client, rng)| client.viewing.dice = Some(rng));
+        }
         let deaf = matches!(seed % 16, 8 | 15).then(|| {
             let mut rng = Rng::new(seed ^ DEAFNESS);
             (rng.below(clients.len() as u64) as usize, rng.below(BUSY_MICROS))
@@ -656,11 +665,17 @@ impl World {
                 self.check_token(&client.user, link.times);
             }
             self.check_client(client, &log, &audiences);
+            self.check_presence(client, &log, &direct);
         }
         Outcome {
             stored: log.len(),
             received: self.oracle.received,
             heads: self.oracle.heads,
+            presence: self
+                .clients
+                .iter()
+                .map(|client| client.viewing.counts())
+                .fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1)),
             drains: self.drains,
             crashes: self.crashes,
             failures: self.failures,
@@ -726,6 +741,25 @@ impl World {
             let owed =
                 mine && !headed && !left && client.owed_since.is_some_and(|since| truth.at > since + 1);
             assert!(received || !owed, "{user} was never told of {place:?}");
+        }
+    }
+
+    /// At rest everybody who reads is online, and whoever looks at a conversation knows that of its members.
+    fn check_presence(
+        &self,
+        client: &Client,
+        log: &BTreeMap<(ConversationId, u64), Truth>,
+        direct: &BTreeMap<ConversationId, [UserId; 2]>,
+    ) {
+        let members = members_of(log, direct);
+        let here = |user: &UserId| self.listening().any(|(_, client)| client.user == *user);
+        for conversation in client.viewing.views() {
+            let others = members.get(conversation).into_iter().flatten();
+            let others = others.filter(|other| **other != client.user && here(other));
+            for other in others {
+                let known = client.viewing.known(other);
+                assert_eq!(known, Some(true), "presence: {} sees {other} in {conversation}", client.user);
+            }
         }
     }
 

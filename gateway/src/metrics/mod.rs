@@ -167,6 +167,8 @@ pub struct ShardMetrics {
     pub outbox_full_total: Counter,
     /// Times deliveries to another shard found no room and became a note.
     pub overruns_total: Counter,
+    /// Times that viewers were told who came, went, or is typing.
+    pub presence_events_total: Counter,
     /// Commands answered `busy` for want of a mailbox credit.
     pub busy_total: Counter,
     /// Requests in this shard's inbound mailboxes.

@@ -62,7 +62,7 @@ type CounterRow = (&'static str, &'static str, fn(&ShardMetrics) -> &Counter);
 type GaugeRow = (&'static str, &'static str, fn(&ShardMetrics) -> &Gauge);
 
 /// Counters that are added up over all shards.
-const COUNTERS: [CounterRow; 17] = [
+const COUNTERS: [CounterRow; 18] = [
     ("accepted_total", "Connections accepted.", |m| &m.accepted_total),
     ("moved_total", "Connections moved to their user's home shard.", |m| &m.moved_total),
     ("messages_stored_total", "Messages that became durable.", |m| &m.messages_stored_total),
@@ -72,6 +72,7 @@ const COUNTERS: [CounterRow; 17] = [
         &m.outbox_full_total
     }),
     ("overruns_total", "Deliveries between shards that found no room.", |m| &m.overruns_total),
+    ("presence_events_total", "Viewers told who came, went, or is typing.", |m| &m.presence_events_total),
     ("busy_total", "Commands answered busy because a mailbox had no credit.", |m| &m.busy_total),
     ("ring_enters_total", "System calls into the rings.", |m| &m.ring_enters_total),
     ("ring_cq_overflows_total", "Completion queues that overflowed.", |m| &m.ring_cq_overflows_total),

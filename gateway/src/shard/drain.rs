@@ -30,6 +30,7 @@ impl Shard {
         if self.drain.is_some() {
             return;
         }
+        self.users.leave();
         let order = self.connections.ids();
         self.actions.push(Action::Accepting(false));
         self.drain = Some(Drain { begun: self.clock.micros, order, told: 0, closing: VecDeque::new() });

@@ -112,10 +112,13 @@ impl Shard {
         let clock = self.clock;
         let log = match &request {
             Request::Store(store) => self.places.log_of(store.conversation),
-            Request::History { conversation, .. } | Request::ListMembers { conversation, .. } => {
-                self.places.log_of(*conversation)
-            }
-            Request::CatchUp { log, .. } | Request::Survey { log, .. } | Request::Feed { log, .. } => *log,
+            Request::History { conversation, .. }
+            | Request::ListMembers { conversation, .. }
+            | Request::View { conversation, .. } => self.places.log_of(*conversation),
+            Request::CatchUp { log, .. }
+            | Request::Feed { log, .. }
+            | Request::Signals { log, .. }
+            | Request::Survey { log, .. } => *log,
         };
         let Some(owned) = self.owned(log) else {
             // Refused at start: the node serves what it has.
@@ -299,6 +302,17 @@ impl Shard {
                     self.users.handle_reply(target, reply, self.clock);
                 } else {
                     self.mail.reply(target, Back::Reply(reply));
+                }
+            }
+            let me = self.id;
+            while let Some((target, news)) =
+                owned.side.poll_news(|target| target == me || self.mail.has_room(target))
+            {
+                any = true;
+                if target == me {
+                    self.users.handle_reply(target, news, self.clock);
+                } else {
+                    self.mail.reply(target, Back::Reply(news));
                 }
             }
         }

@@ -427,6 +427,7 @@ impl Shard {
     /// one batch for each log, one pass over the readers and one system call.
     pub fn turn(&mut self, clock: Clock, events: &mut Vec<Event>, actions: &mut Vec<Action>) {
         self.clock = clock;
+        self.users.begin_turn(clock);
         for event in events.drain(..) {
             self.handle(event);
         }
@@ -574,6 +575,7 @@ impl Shard {
         self.metrics.replays_total.set_total(counters.replays);
         self.metrics.outbox_full_total.set_total(counters.outbox_full);
         self.metrics.overruns_total.set_total(counters.overruns);
+        self.metrics.presence_events_total.set_total(counters.presence);
         self.metrics.busy_total.set_total(counters.busy);
         for (code, errors) in ErrorCode::ALL.into_iter().zip(counters.errors) {
             self.metrics.errors_total(code).set_total(errors);

@@ -27,6 +27,7 @@ mod groups;
 mod handshake;
 mod logtool;
 mod power;
+mod presence;
 mod process;
 mod repair;
 mod resume;

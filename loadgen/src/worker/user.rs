@@ -395,7 +395,11 @@ impl User {
                     self.handle_page(desk, opening, &messages, now);
                 }
             }
-            ServerFrame::MembersPage { .. } => {}
+            // Asked for by nobody here.
+            ServerFrame::MembersPage { .. }
+            | ServerFrame::Presence(_)
+            | ServerFrame::Typing { .. }
+            | ServerFrame::Viewed { .. } => {}
         }
     }
 

@@ -3,8 +3,8 @@
 use super::{
     op,
     payload::{
-        CaughtUpV1, CursorV1, DrainV1, ErrorV1, GapV1, HeadV1, HeadsV1, LimitsV1, MembersPageV1, OkV1,
-        PageV1, PongV1, WelcomeV1,
+        CaughtUpV1, CursorV1, DrainV1, ErrorV1, GapV1, HeadV1, HeadsV1, IsTypingV1, LimitsV1, MembersPageV1,
+        OkV1, PageV1, PongV1, PresenceV1, ViewedV1, WelcomeV1,
     },
     read, read_header,
     records::{amended_record, member_record, message_record, read_records},
@@ -13,8 +13,8 @@ use super::{
 use crate::{
     command::Role,
     event::{
-        ErrorCode, ErrorReply, FrameFault, Gap, Head, MemberEntry, OkReply, PageItem, ServerFrame, Welcome,
-        WireLimits,
+        ErrorCode, ErrorReply, FrameFault, Gap, Head, MemberEntry, OkReply, PageItem, Presence, ServerFrame,
+        Welcome, WireLimits,
     },
     ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId},
     record::{MemberV1, NameV1, Portable, RecordError, StoredItem},
@@ -81,6 +81,15 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             let payload = PongV1 { now: now.0, cursor: bytes(cursor.as_deref().unwrap_or_default()) };
             write(op::PONG, id.0, &payload, out);
         }
+        ServerFrame::Presence(presence) => write(op::PRESENCE, 0, &presence_payload(presence), out),
+        ServerFrame::Typing { conversation, user, on } => {
+            let (user, on) = (bytes(user.as_str()), u8::from(*on));
+            write(op::IS_TYPING, 0, &IsTypingV1 { conversation: conversation.0, user, on }, out);
+        }
+        ServerFrame::Viewed { id, presence } => {
+            let presence = presence.iter().map(presence_payload).collect();
+            write(op::VIEWED, id.0, &ViewedV1 { presence }, out);
+        }
         ServerFrame::Welcome(welcome) => write_welcome(welcome, out),
     }
 }
@@ -107,6 +116,14 @@ pub(super) fn bytes(text: &str) -> Vec<u8> {
 fn gap_payload(gap: &Gap) -> GapV1 {
     let Gap { conversation, from, to, reason } = gap;
     GapV1 { conversation: conversation.0, from: from.0, to: to.0, reason: bytes(reason) }
+}
+
+fn presence_payload(presence: &Presence) -> PresenceV1 {
+    PresenceV1 {
+        user: bytes(presence.user.as_str()),
+        online: u8::from(presence.online),
+        last_seen: presence.last_seen.map_or(0, |at| at.0),
+    }
 }
 
 fn head_payload(head: &Head) -> HeadV1 {
@@ -229,6 +246,17 @@ fn decode_frame(op: u8, id: Option<RequestId>, payload: &[u8]) -> Result<Option<
             let PongV1 { now, cursor } = shape(read(payload))?;
             ServerFrame::Pong { id: answered?, now: UnixMillis(now), cursor: text_if(cursor)? }
         }
+        op::PRESENCE => ServerFrame::Presence(read_presence(&shape(read(payload))?)?),
+        op::IS_TYPING => {
+            let raw: IsTypingV1 = shape(read(payload))?;
+            let conversation = ConversationId(raw.conversation);
+            ServerFrame::Typing { conversation, user: user(&raw.user)?, on: raw.on != 0 }
+        }
+        op::VIEWED => {
+            let ViewedV1 { presence } = shape(read(payload))?;
+            let presence = presence.iter().map(read_presence).collect::<Result<_, _>>()?;
+            ServerFrame::Viewed { id: answered?, presence }
+        }
         op::WELCOME => ServerFrame::Welcome(Box::new(read_welcome(answered?, shape(read(payload))?)?)),
         _ => return Ok(None),
     };
@@ -256,6 +284,11 @@ pub(super) fn user(bytes: &[u8]) -> Result<UserId, FrameFault> {
 fn read_gap(raw: GapV1) -> Result<Gap, FrameFault> {
     let reason = text(raw.reason)?;
     Ok(Gap { conversation: ConversationId(raw.conversation), from: Seq(raw.from), to: Seq(raw.to), reason })
+}
+
+fn read_presence(raw: &PresenceV1) -> Result<Presence, FrameFault> {
+    let last_seen = (raw.last_seen != 0).then_some(UnixMillis(raw.last_seen));
+    Ok(Presence { user: user(&raw.user)?, online: raw.online != 0, last_seen })
 }
 
 fn read_head(raw: &HeadV1) -> Head {

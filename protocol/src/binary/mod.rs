@@ -67,6 +67,9 @@ mod op {
     pub(super) const EDIT: u8 = 12;
     pub(super) const DELETE: u8 = 13;
     pub(super) const REACT: u8 = 14;
+    pub(super) const VIEW: u8 = 15;
+    pub(super) const UNVIEW: u8 = 16;
+    pub(super) const TYPING: u8 = 17;
 
     pub(super) const WELCOME: u8 = 128;
     pub(super) const OK: u8 = 129;
@@ -79,6 +82,9 @@ mod op {
     pub(super) const CAUGHT_UP: u8 = 136;
     pub(super) const GAP: u8 = 137;
     pub(super) const DRAIN: u8 = 138;
+    pub(super) const VIEWED: u8 = 139;
+    pub(super) const PRESENCE: u8 = 140;
+    pub(super) const IS_TYPING: u8 = 141;
 }
 
 /// A header that was read: operation, id as it stands there, and the payload.

@@ -196,6 +196,28 @@ pub(super) struct MembersPageV1 {
     pub(super) members: Vec<MemberV1>,
 }
 
+/// `ok` to `view`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ViewedV1 {
+    pub(super) presence: Vec<PresenceV1>,
+}
+
+/// `presence`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct PresenceV1 {
+    pub(super) user: Vec<u8>,
+    pub(super) online: u8,
+    pub(super) last_seen: u64,
+}
+
+/// `typing`, of whom.
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct IsTypingV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) user: Vec<u8>,
+    pub(super) on: u8,
+}
+
 /// `heads`
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct HeadsV1 {
@@ -235,6 +257,19 @@ pub(super) struct DrainV1 {
     pub(super) reason: Vec<u8>,
 }
 
+/// `view`, `unview`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ViewV1 {
+    pub(super) conversation: [u8; 16],
+}
+
+/// `typing`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct TypingV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) on: u8,
+}
+
 // Golden: 8 bytes a list, nothing padded. A change here is a change of the wire.
 const _: () = {
     assert!(size_of::<ArchivedConnectV1>() == 33 && align_of::<ArchivedConnectV1>() == 1);
@@ -255,4 +290,7 @@ const _: () = {
     assert!(size_of::<ArchivedHeadsV1>() == 9 && size_of::<ArchivedHeadV1>() == 48);
     assert!(size_of::<ArchivedCaughtUpV1>() == 9 && size_of::<ArchivedGapV1>() == 40);
     assert!(size_of::<ArchivedDrainV1>() == 16);
+    assert!(size_of::<ArchivedViewV1>() == 16 && size_of::<ArchivedTypingV1>() == 17);
+    assert!(size_of::<ArchivedViewedV1>() == 8 && size_of::<ArchivedPresenceV1>() == 17);
+    assert!(size_of::<ArchivedIsTypingV1>() == 25);
 };

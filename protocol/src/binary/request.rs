@@ -4,7 +4,7 @@ use super::{
     HeaderError, op,
     payload::{
         ConnectV1, CreateV1, CursorV1, DeleteV1, EditV1, HistoryV1, LeaveV1, ListMembersV1, MembersV1,
-        PositionV1, ReactV1, RefreshV1, RoleV1, SendV1, TitleV1,
+        PositionV1, ReactV1, RefreshV1, RoleV1, SendV1, TitleV1, TypingV1, ViewV1,
     },
     read, read_header, write,
 };
@@ -82,6 +82,18 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
             let (conversation, title) = (self::conversation(conversation)?, text("title", title)?);
             Ok(Command::Title { conversation, title, message_id: self::message_id(message_id) })
         }
+        op::TYPING => {
+            let TypingV1 { conversation, on } = shape(read(payload))?;
+            Ok(Command::Typing { conversation: self::conversation(conversation)?, on: flag("on", on)? })
+        }
+        op::UNVIEW => {
+            let ViewV1 { conversation } = shape(read(payload))?;
+            Ok(Command::Unview { conversation: self::conversation(conversation)? })
+        }
+        op::VIEW => {
+            let ViewV1 { conversation } = shape(read(payload))?;
+            Ok(Command::View { conversation: self::conversation(conversation)? })
+        }
         _ => Err(Fault::unknown_op()),
     }
 }
@@ -124,11 +136,7 @@ fn read_react(raw: ReactV1) -> Result<Command, Fault> {
         conversation: conversation(raw.conversation)?,
         seq: Seq(raw.seq),
         emoji: text("emoji", raw.emoji)?,
-        on: match raw.on {
-            0 => false,
-            1 => true,
-            _ => return Err(Fault::field("on", "has the wrong type or form")),
-        },
+        on: flag("on", raw.on)?,
         message_id: message_id(raw.message_id),
     }))
 }
@@ -187,6 +195,14 @@ fn conversation(id: [u8; 16]) -> Result<ConversationId, Fault> {
 
 fn message_id(id: [u8; 16]) -> Option<MessageId> {
     (id != NO_ID).then_some(MessageId(id))
+}
+
+fn flag(field: &'static str, number: u8) -> Result<bool, Fault> {
+    match number {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Fault::field(field, "has the wrong type or form")),
+    }
 }
 
 fn text(field: &'static str, bytes: Vec<u8>) -> Result<String, Fault> {
@@ -264,6 +280,15 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             let title = title.as_bytes().to_vec();
             let payload = TitleV1 { conversation: conversation.0, title, message_id: no_id(*message_id) };
             write(op::TITLE, id, &payload, out);
+        }
+        Command::Typing { conversation, on } => {
+            write(op::TYPING, id, &TypingV1 { conversation: conversation.0, on: u8::from(*on) }, out);
+        }
+        Command::Unview { conversation } => {
+            write(op::UNVIEW, id, &ViewV1 { conversation: conversation.0 }, out);
+        }
+        Command::View { conversation } => {
+            write(op::VIEW, id, &ViewV1 { conversation: conversation.0 }, out);
         }
     }
 }

@@ -6,8 +6,8 @@ use super::{object::Object, request::write_roles};
 use crate::{
     command::{MessageKind, Role},
     event::{
-        AmendedEvent, AmendedForm, ErrorReply, Gap, Head, MemberEvent, MessageEvent, OkReply, PageItem,
-        Reaction, ServerFrame, Welcome,
+        AmendedEvent, AmendedForm, ErrorReply, Gap, Head, MemberEntry, MemberEvent, MessageEvent, OkReply,
+        PageItem, Presence, Reaction, ServerFrame, Welcome,
     },
     ids::{RequestId, Seq, UserId},
     record::{
@@ -47,18 +47,7 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             object.end();
         }
         ServerFrame::Member(event) => write_member(event, out),
-        ServerFrame::MembersPage { id, members } => {
-            let mut object = reply(out, "page", *id);
-            object.list("members", members, |member, out| {
-                let mut object = Object::new(out);
-                object
-                    .text("user", member.user.as_str())
-                    .text("role", member.role.name())
-                    .number("visible_from", member.visible_from.0);
-                object.end();
-            });
-            object.end();
-        }
+        ServerFrame::MembersPage { id, members } => write_members_page(*id, members, out),
         ServerFrame::Message(event) => write_message(event, out),
         ServerFrame::Ok(ok) => write_ok(ok, out),
         ServerFrame::Page { id, messages, more } => {
@@ -77,8 +66,49 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             object.number("now", now.0).text_if("cursor", cursor.as_deref());
             object.end();
         }
+        ServerFrame::Presence(presence) => {
+            let mut object = Object::op(out, "presence");
+            write_presence(presence, &mut object);
+            object.end();
+        }
+        ServerFrame::Typing { conversation, user, on } => {
+            let mut object = Object::op(out, "typing");
+            object.uuid("conversation", &conversation.0).text("user", user.as_str()).boolean("on", *on);
+            object.end();
+        }
+        ServerFrame::Viewed { id, presence } => write_viewed(*id, presence, out),
         ServerFrame::Welcome(welcome) => write_welcome(welcome, out),
     }
+}
+
+fn write_members_page(id: RequestId, members: &[MemberEntry], out: &mut Vec<u8>) {
+    let mut object = reply(out, "page", id);
+    object.list("members", members, |member, out| {
+        let mut object = Object::new(out);
+        object
+            .text("user", member.user.as_str())
+            .text("role", member.role.name())
+            .number("visible_from", member.visible_from.0);
+        object.end();
+    });
+    object.end();
+}
+
+fn write_viewed(id: RequestId, presence: &[Presence], out: &mut Vec<u8>) {
+    let mut object = reply(out, "ok", id);
+    object.list("presence", presence, |presence, out| {
+        let mut object = Object::new(out);
+        write_presence(presence, &mut object);
+        object.end();
+    });
+    object.end();
+}
+
+fn write_presence(presence: &Presence, object: &mut Object<'_>) {
+    object
+        .text("user", presence.user.as_str())
+        .boolean("online", presence.online)
+        .number_if("last_seen", presence.last_seen.map(|at| at.0));
 }
 
 /// Appends the reply to `history` made from records as they are stored.

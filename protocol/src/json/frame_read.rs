@@ -9,7 +9,7 @@ use crate::{
     command::{MessageKind, Role},
     event::{
         AmendedEvent, AmendedForm, ErrorCode, ErrorReply, FrameFault, Gap, Head, MemberEntry, MemberEvent,
-        MessageEvent, OkReply, PageItem, Reaction, ServerFrame, Welcome, WireLimits,
+        MessageEvent, OkReply, PageItem, Presence, Reaction, ServerFrame, Welcome, WireLimits,
     },
     ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId},
 };
@@ -36,6 +36,7 @@ struct Raw<'a> {
     id: Option<u64>,
     #[serde(borrow)]
     kind: Option<Cow<'a, str>>,
+    last_seen: Option<u64>,
     limits: Option<BTreeMap<String, serde_json::Value>>,
     media: Option<String>,
     members: Option<Vec<RawMember<'a>>>,
@@ -46,7 +47,10 @@ struct Raw<'a> {
     messages: Option<Vec<Raw<'a>>>,
     more: bool,
     now: Option<u64>,
+    on: Option<bool>,
+    online: Option<bool>,
     partial: bool,
+    presence: Option<Vec<RawPresence>>,
     reactions: Vec<RawReaction>,
     reason: String,
     reconnect_in_ms: Option<u64>,
@@ -70,6 +74,13 @@ struct Raw<'a> {
 struct RawReaction {
     emoji: String,
     users: Vec<Parsed<UserId>>,
+}
+
+#[derive(Deserialize)]
+struct RawPresence {
+    user: Parsed<UserId>,
+    online: bool,
+    last_seen: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -106,6 +117,7 @@ pub fn decode_frame(text: &str) -> Result<Option<ServerFrame>, FrameFault> {
         "heads" => read_heads(&raw)?,
         "member" => ServerFrame::Member(read_member(raw)?),
         "message" => ServerFrame::Message(read_message(raw)?),
+        "ok" if raw.presence.is_some() => read_viewed(raw)?,
         "ok" => ServerFrame::Ok(OkReply {
             id: request_id(&raw)?,
             conversation: raw.conversation.map(|id| id.0),
@@ -118,6 +130,16 @@ pub fn decode_frame(text: &str) -> Result<Option<ServerFrame>, FrameFault> {
             id: request_id(&raw)?,
             now: UnixMillis(need(raw.now)?),
             cursor: raw.cursor.map(Cow::into_owned),
+        },
+        "presence" => ServerFrame::Presence(Presence {
+            user: need(raw.user)?.0,
+            online: need(raw.online)?,
+            last_seen: raw.last_seen.map(UnixMillis),
+        }),
+        "typing" => ServerFrame::Typing {
+            conversation: need(raw.conversation)?.0,
+            user: need(raw.user)?.0,
+            on: need(raw.on)?,
         },
         "welcome" => ServerFrame::Welcome(Box::new(read_welcome(raw)?)),
         "" => return Err(FrameFault { reason: "the frame has no op" }),
@@ -252,6 +274,15 @@ fn read_page(raw: Raw<'_>) -> Result<ServerFrame, FrameFault> {
     };
     let messages = need(raw.messages)?.into_iter().map(item).collect::<Result<_, FrameFault>>()?;
     Ok(ServerFrame::Page { id, messages, more })
+}
+
+fn read_viewed(raw: Raw<'_>) -> Result<ServerFrame, FrameFault> {
+    let id = request_id(&raw)?;
+    let one = |raw: RawPresence| {
+        let RawPresence { user, online, last_seen } = raw;
+        Presence { user: user.0, online, last_seen: last_seen.map(UnixMillis) }
+    };
+    Ok(ServerFrame::Viewed { id, presence: need(raw.presence)?.into_iter().map(one).collect() })
 }
 
 fn read_welcome(raw: Raw<'_>) -> Result<Welcome, FrameFault> {

@@ -26,7 +26,7 @@ struct Operation {
     build: fn(&mut Fields<'_>) -> Result<Command, Fault>,
 }
 
-const OPS: [Operation; 13] = {
+const OPS: [Operation; 16] = {
     use Field::*;
     [
         Operation { name: "ack", fields: &[Cursor], build: build_ack },
@@ -58,6 +58,9 @@ const OPS: [Operation; 13] = {
             build: build_send,
         },
         Operation { name: "title", fields: &[Id, Conversation, Title, MessageId], build: build_title },
+        Operation { name: "typing", fields: &[Conversation, On], build: build_typing },
+        Operation { name: "unview", fields: &[Id, Conversation], build: build_unview },
+        Operation { name: "view", fields: &[Id, Conversation], build: build_view },
     ]
 };
 
@@ -90,7 +93,7 @@ fn parse(text: &str) -> Result<Request, Fault> {
         return Err(fault);
     }
     let allowed = op.fields.iter().fold(Field::Op.bit(), |bits, field| bits | field.bit());
-    // `id` is judged with the whole request, because `ack` has none.
+    // `id` is judged with the whole request, because `ack` and `typing` have none.
     if let Some(name) = first_name(fields.given & !allowed & !Field::Id.bit()) {
         return Err(Fault::field(name, "does not belong to this op"));
     }
@@ -254,6 +257,21 @@ fn build_title(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     })
 }
 
+fn build_typing(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Typing {
+        conversation: required("conversation", fields.conversation)?,
+        on: required("on", fields.on)?,
+    })
+}
+
+fn build_unview(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Unview { conversation: required("conversation", fields.conversation)? })
+}
+
+fn build_view(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::View { conversation: required("conversation", fields.conversation)? })
+}
+
 fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Fault> {
     value.ok_or(Fault::field(field, "is missing"))
 }
@@ -323,6 +341,12 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Command::Send(send) => write_send(send, &mut object),
         Command::Title { conversation, title, .. } => {
             object.uuid("conversation", &conversation.0).text("title", title);
+        }
+        Command::Typing { conversation, on } => {
+            object.uuid("conversation", &conversation.0).boolean("on", *on);
+        }
+        Command::Unview { conversation } | Command::View { conversation } => {
+            object.uuid("conversation", &conversation.0);
         }
     }
     object.uuid_if("message_id", request.command.message_id().as_ref().map(|id| &id.0));

@@ -8,7 +8,7 @@ use protocol::{
     },
     event::{
         AmendedEvent, AmendedForm, ErrorCode, ErrorReply, Gap, Head, MemberEntry, MemberEvent, MessageEvent,
-        OkReply, PageItem, Reaction, ServerFrame, Welcome, WireLimits,
+        OkReply, PageItem, Presence, Reaction, ServerFrame, Welcome, WireLimits,
     },
     ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId},
     record::{
@@ -116,9 +116,12 @@ pub(crate) fn commands() -> Vec<(&'static str, Request)> {
         ("edit_bare", Command::Edit(Edit { text: String::new(), message_id: None, ..edit })),
         ("react", Command::React(react.clone())),
         ("react_off", Command::React(React { on: false, message_id: None, ..react })),
+        ("typing", Command::Typing { conversation, on: true }),
+        ("unview", Command::Unview { conversation }),
+        ("view", Command::View { conversation }),
     ];
     let numbered = commands.into_iter().zip(1..).map(|((name, command), number)| {
-        let id = RequestId::new(number).filter(|_| !matches!(command, Command::Ack { .. }));
+        let id = RequestId::new(number).filter(|_| command.has_reply());
         (name, Request { id, command })
     });
     numbered.collect()
@@ -199,6 +202,10 @@ pub(crate) fn member_event() -> MemberEvent {
     }
 }
 
+fn titled() -> MemberEvent {
+    MemberEvent { added: vec![], removed: vec![], roles: vec![], ..member_event() }
+}
+
 pub(crate) fn gap() -> Gap {
     Gap { conversation: CONVERSATION, from: Seq(1), to: Seq(41), reason: "retention".to_owned() }
 }
@@ -220,11 +227,10 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
     let ok = OkReply { id, conversation: None, seq: None, message_id: None, at: None };
     let (conversation, seq) = (Some(CONVERSATION), Some(Seq(42)));
     let plain = MessageEvent { media: None, reply_to: None, mentions: Vec::new(), ..message_event() };
-    let quiet = MemberEvent { added: vec![], removed: vec![], roles: vec![], ..member_event() };
     let head = Head { conversation: CONVERSATION, from: Some(Seq(5)), head: Seq(9), read: Seq(4), unread: 5 };
     let bare = AmendedForm::Shown { text: String::new(), edited_at: None, reactions: Vec::new() };
     let amended = |form| ServerFrame::Amended(amended_event(form));
-    vec![
+    let mut frames = vec![
         ("amended", amended(shown())),
         ("amended_bare", amended(bare)),
         ("amended_deleted", amended(AmendedForm::Deleted)),
@@ -238,7 +244,7 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
         ("gap", ServerFrame::Gap(gap())),
         ("heads", ServerFrame::Heads { conversations: vec![head, Head { from: None, ..head }], more: true }),
         ("member", ServerFrame::Member(member_event())),
-        ("member_title", ServerFrame::Member(quiet)),
+        ("member_title", ServerFrame::Member(titled())),
         ("members_page", ServerFrame::MembersPage { id, members: entries() }),
         ("message", ServerFrame::Message(plain)),
         ("message_deleted", ServerFrame::Message(deleted_event())),
@@ -270,11 +276,30 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
                 ..welcome
             })),
         ),
+    ];
+    frames.extend(presence_frames(id));
+    frames
+}
+
+fn presence_frames(id: RequestId) -> Vec<(&'static str, ServerFrame)> {
+    vec![
+        ("presence", ServerFrame::Presence(online())),
+        ("presence_gone", ServerFrame::Presence(gone())),
+        ("typing_event", ServerFrame::Typing { conversation: CONVERSATION, user: user("bob"), on: true }),
+        ("viewed", ServerFrame::Viewed { id, presence: vec![online(), gone()] }),
     ]
 }
 
 fn error(id: Option<RequestId>, code: ErrorCode, message: &str, retry_after_ms: Option<u64>) -> ServerFrame {
     ServerFrame::Error(ErrorReply { id, code, message: message.to_owned(), retry_after_ms })
+}
+
+fn online() -> Presence {
+    Presence { user: user("alice"), online: true, last_seen: None }
+}
+
+fn gone() -> Presence {
+    Presence { user: user("bob"), online: false, last_seen: Some(NOW) }
 }
 
 fn entries() -> Vec<MemberEntry> {

@@ -220,17 +220,19 @@ impl ConversationSide {
                 let purpose = Purpose::Feed { session, shard, conversation, after, until, visible_from };
                 self.start(purpose, vec![lookup], log);
             }
-            Request::History { .. } | Request::ListMembers { .. } => self.start_members_page(request, log),
-            Request::Store(_) => unreachable!("stored, not read"),
+            Request::History { .. } | Request::ListMembers { .. } | Request::View { .. } => {
+                self.start_members_page(request, log);
+            }
+            Request::Signals { .. } | Request::Store(_) => unreachable!("nothing is read for these"),
         }
     }
 
     /// A page that only members may read.
     fn start_members_page(&mut self, request: Request, log: &mut Log) {
         let (conversation, user) = match &request {
-            Request::History { conversation, user, .. } | Request::ListMembers { conversation, user, .. } => {
-                (*conversation, user)
-            }
+            Request::History { conversation, user, .. }
+            | Request::ListMembers { conversation, user, .. }
+            | Request::View { conversation, user, .. } => (*conversation, user),
             _ => unreachable!("the caller matched"),
         };
         let slot = &self.slots[&conversation];
@@ -254,6 +256,10 @@ impl ConversationSide {
                     members.map(|member| (member.user.clone(), member.role, member.visible_from)).collect();
                 self.outputs.push_back((asker.shard, Reply::Members { asker, members }));
             }
+            Request::View { asker, user, .. } => match self.viewers.view(asker, user, conversation, state) {
+                Ok(()) => self.answer_views(),
+                Err(refusal) => self.push_refusal(asker, true, refusal),
+            },
             Request::History { asker, range, limit, .. } => {
                 self.start_history(asker, conversation, range, limit, visible_from, log);
             }

@@ -17,6 +17,7 @@ mod recent;
 mod retention;
 mod runs;
 mod state;
+mod viewers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use folding::hide;
 use jobs::Job;
 use large::{LargeGroups, Roster};
 use state::{Audience, Conversation, Plan};
+use viewers::Viewers;
 
 pub use erasure::{Erased, Subject};
 pub use fetch::{Read, ReadPlace};
@@ -104,6 +106,7 @@ pub struct ConversationSide {
     amended: HashMap<(ConversationId, Seq), (u64, FormV1), foldhash::fast::RandomState>,
     waiting: VecDeque<Waiting>,
     large: LargeGroups,
+    viewers: Viewers,
     /// Pages by a membership that is not durable yet, and the position that makes it so. Bounded by the page credits.
     early: VecDeque<(u64, Request)>,
     jobs: Slab<Job>,
@@ -129,6 +132,7 @@ impl ConversationSide {
     #[must_use]
     pub fn new(places: Arc<Places>, log: u16, recent: Recent) -> Self {
         Self {
+            viewers: Viewers::new(places.clone(), log),
             places,
             log,
             slots: HashMap::default(),
@@ -154,6 +158,11 @@ impl ConversationSide {
     /// Takes a request from a user's home.
     pub fn handle_request(&mut self, request: Request, now: UnixMillis, log: &mut Log) {
         self.begin_enlisting(log);
+        if let Request::Signals { log, shard, signals } = request {
+            signals.into_iter().for_each(|signal| self.viewers.handle(shard, signal));
+            self.answer_views();
+            return self.outputs.push_back((shard, Reply::SignalsTaken { log }));
+        }
         match conversation_of(&request) {
             None => self.start_page(request, log),
             Some(conversation) => {
@@ -244,6 +253,16 @@ impl ConversationSide {
         self.outputs.pop_front()
     }
 
+    /// Views that can be answered are, before what comes later leaves.
+    fn answer_views(&mut self) {
+        self.outputs.extend(self.viewers.take_answers());
+    }
+
+    /// The next news of presence for a shard that has room for them: they are the newest, whenever they leave.
+    pub fn poll_news(&mut self, has_room: impl Fn(ShardId) -> bool) -> Option<(ShardId, Reply)> {
+        self.viewers.poll_news(has_room)
+    }
+
     /// What to read next from the disk.
     pub fn poll_read(&mut self) -> Option<Read> {
         self.reads.pop_front()
@@ -300,6 +319,8 @@ impl ConversationSide {
             Some(roster) => self.large.change(delivery.conversation, roster, position),
             None => self.large.note_head(delivery.conversation, position),
         }
+        self.viewers.note_members(delivery.conversation, record.portable());
+        self.outputs.extend(self.viewers.take_answers());
         let bytes = self.erased.delivered(position, record.portable());
         self.deliver_to(&delivery.audience, position, &bytes, delivery.asked_micros);
         if let Some(hidden_from) = &delivery.hidden_from {
@@ -502,10 +523,15 @@ impl ConversationSide {
     fn refuse_request(&mut self, request: &Request, refusal: state::Refusal) {
         match request {
             Request::Store(store) => self.refuse(store.asker, refusal),
-            Request::History { asker, .. } | Request::ListMembers { asker, .. } => {
+            Request::History { asker, .. }
+            | Request::ListMembers { asker, .. }
+            | Request::View { asker, .. } => {
                 self.push_refusal(*asker, true, refusal);
             }
-            Request::CatchUp { .. } | Request::Feed { .. } | Request::Survey { .. } => {
+            Request::CatchUp { .. }
+            | Request::Feed { .. }
+            | Request::Signals { .. }
+            | Request::Survey { .. } => {
                 unreachable!("no conversation holds these back")
             }
         }
@@ -536,10 +562,12 @@ impl Slot {
 fn conversation_of(request: &Request) -> Option<ConversationId> {
     match request {
         Request::Store(store) => Some(store.conversation),
-        Request::History { conversation, .. } | Request::ListMembers { conversation, .. } => {
-            Some(*conversation)
+        Request::History { conversation, .. }
+        | Request::ListMembers { conversation, .. }
+        | Request::View { conversation, .. } => Some(*conversation),
+        Request::CatchUp { .. } | Request::Feed { .. } | Request::Signals { .. } | Request::Survey { .. } => {
+            None
         }
-        Request::CatchUp { .. } | Request::Feed { .. } | Request::Survey { .. } => None,
     }
 }
 

@@ -4,7 +4,7 @@ use protocol::event::{CloseCode, ErrorReply, MemberEntry, OkReply, ServerFrame};
 
 use super::follow::Page;
 use super::{UserSide, frames};
-use crate::mail::{Clock, Reply, SessionId};
+use crate::mail::{Clock, Linked, Reply, SessionId};
 use crate::places::ShardId;
 
 impl UserSide {
@@ -39,19 +39,15 @@ impl UserSide {
             Reply::Refused { asker, is_page, code, message, retry_after_ms } => {
                 if is_page {
                     self.page_arrived(asker.session);
+                    self.forget_view(asker.session, asker.id);
                 }
                 let message = message.to_owned();
                 let error = ErrorReply { id: Some(asker.id), code, message, retry_after_ms };
                 self.push_reply(asker.session, &ServerFrame::Error(error));
             }
             Reply::History { asker, gone, records, newest_first, more } => {
-                self.page_arrived(asker.session);
-                if let Some(session) = self.session(asker.session) {
-                    let page = frames::Page { id: asker.id, newest_first, gone };
-                    let frame = frames::page_frame(session.form, &page, &records, more);
-                    session.outbox.push(frame, true);
-                    self.list(asker.session);
-                }
+                let page = frames::Page { id: asker.id, newest_first, gone };
+                self.handle_history(asker.session, &page, &records, more);
             }
             Reply::Members { asker, members } => {
                 self.page_arrived(asker.session);
@@ -59,6 +55,12 @@ impl UserSide {
                 let members = members.into_iter().map(entry).collect();
                 self.push_reply(asker.session, &ServerFrame::MembersPage { id: asker.id, members });
             }
+            Reply::SignalsTaken { log } => self.handle_signals_taken(log),
+            Reply::Tell { sessions, event } => self.handle_telling(&sessions, &event),
+            Reply::Viewed { asker, conversation, presence } => {
+                self.handle_viewed(asker.session, asker.id, conversation, &presence);
+            }
+            Reply::Watch { log, watched, unwatched } => self.handle_watch(log, watched, &unwatched),
             Reply::Surveyed { session, log, conversations, more_after, position, partial } => {
                 if let Some(session) = self.session(session) {
                     session.partial |= partial;
@@ -74,11 +76,24 @@ impl UserSide {
         }
     }
 
+    fn handle_history(&mut self, id: SessionId, page: &frames::Page, records: &[Linked], more: bool) {
+        self.page_arrived(id);
+        if let Some(session) = self.session(id) {
+            let frame = frames::page_frame(session.form, page, records, more);
+            session.outbox.push(frame, true);
+            self.list(id);
+        }
+    }
+
     /// Every request had taken a credit; its reply gives it back.
     fn return_credit(&mut self, from: ShardId, reply: &Reply) {
         let credits = &mut self.credits[from.index()];
         match reply {
-            Reply::Deliver(_) | Reply::Overrun { .. } => {}
+            Reply::Deliver(_)
+            | Reply::Overrun { .. }
+            | Reply::SignalsTaken { .. }
+            | Reply::Tell { .. }
+            | Reply::Watch { .. } => {}
             Reply::Stored { .. } | Reply::Refused { is_page: false, .. } => credits.commands += 1,
             Reply::CaughtUp { .. }
             | Reply::Fed { .. }
@@ -86,7 +101,8 @@ impl UserSide {
             | Reply::History { .. }
             | Reply::Members { .. }
             | Reply::Refused { is_page: true, .. }
-            | Reply::Surveyed { .. } => {
+            | Reply::Surveyed { .. }
+            | Reply::Viewed { .. } => {
                 credits.pages += 1;
                 self.feed_starved(from);
             }

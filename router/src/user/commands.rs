@@ -25,12 +25,18 @@ impl UserSide {
         clock: Clock,
     ) -> Result<(), CloseCode> {
         let now = clock.unix;
+        if let Command::Typing { conversation, on } = request.command {
+            self.type_in(id, conversation, on);
+            return Ok(());
+        }
         let Some(number) = request.id else {
             return Ok(());
         };
         self.count_command(id)?;
         match request.command {
-            Command::Ack { .. } | Command::Refresh { .. } => {}
+            Command::Ack { .. } | Command::Refresh { .. } | Command::Typing { .. } => {}
+            Command::View { conversation } => self.view(id, number, conversation, clock),
+            Command::Unview { conversation } => self.unview(id, number, conversation),
             Command::Connect(_) => {
                 self.refuse(id, number, ErrorCode::BadField, "this session is connected already")
             }
@@ -96,7 +102,12 @@ impl UserSide {
         self.push_reply(id, &ServerFrame::Error(error));
     }
 
-    fn asker(&mut self, id: SessionId, number: RequestId, clock: Clock) -> Option<(Asker, UserId)> {
+    pub(super) fn asker(
+        &mut self,
+        id: SessionId,
+        number: RequestId,
+        clock: Clock,
+    ) -> Option<(Asker, UserId)> {
         let shard = self.shard;
         let session = self.session(id)?;
         let asker = Asker { shard, session: id, id: number, asked_micros: clock.micros };
@@ -104,7 +115,7 @@ impl UserSide {
     }
 
     /// History and lists are large: one at a time, made when the outbox is empty.
-    fn hold(&mut self, id: SessionId, request: Request) {
+    pub(super) fn hold(&mut self, id: SessionId, request: Request) {
         if let Some(session) = self.session(id) {
             session.held.push_back(request);
             self.ask_pages(id);

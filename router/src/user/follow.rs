@@ -17,8 +17,8 @@ const CURSOR_DELIVERIES: u32 = 64;
 /// or this old.
 const CURSOR_AGE_MS: u64 = 1_000;
 
-/// What a node does beside what every one does: `edit`, `delete` and `react`.
-const FEATURES: [&str; 1] = ["amend"];
+/// What a node does beside what every one does: `edit`, `delete` and `react`; `view`, `unview` and `typing`.
+const FEATURES: [&str; 2] = ["amend", "presence"];
 
 /// A page of catching up.
 pub(super) struct Page<'a> {
@@ -99,7 +99,9 @@ impl UserSide {
         let session = &mut self.sessions[id.slot as usize];
         session.page_in_flight = true;
         match &request {
-            Request::History { .. } | Request::ListMembers { .. } => drop(session.held.pop_front()),
+            Request::History { .. } | Request::ListMembers { .. } | Request::View { .. } => {
+                session.held.pop_front();
+            }
             Request::CatchUp { .. } => {
                 session.logs[usize::from(log)].phase = Phase::Asked;
                 session.turn = usize::from(log) + 1;
@@ -113,7 +115,9 @@ impl UserSide {
     fn next_page(&self, id: SessionId) -> Option<(u16, Request)> {
         let session = &self.sessions[id.slot as usize];
         if let Some(held) = session.held.front() {
-            let (Request::History { conversation, .. } | Request::ListMembers { conversation, .. }) = held
+            let (Request::History { conversation, .. }
+            | Request::ListMembers { conversation, .. }
+            | Request::View { conversation, .. }) = held
             else {
                 unreachable!("only history and lists are held");
             };

@@ -10,6 +10,7 @@ mod follow;
 mod frames;
 mod heads;
 mod outbox;
+mod presence;
 mod session;
 mod survey;
 
@@ -29,12 +30,17 @@ use smallvec::SmallVec;
 use crate::cursor::{self, Starts};
 use crate::mail::{Request, SessionId};
 use crate::places::{Places, ShardId};
+use presence::PresenceBoard;
 use session::{Greeting, LogState, Phase, Session, Survey};
 
 pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
 
 /// Sessions of one user at the same time: phones, tablets, a few browsers.
 pub const SESSIONS_PER_USER_MAX: usize = 8;
+
+/// How long a user is held to be online without a session, in milliseconds: who changes the network, or comes back after a restart of
+/// the node, has not been away.
+pub const PRESENCE_GRACE_MILLIS: u64 = 10_000;
 
 /// Commands under way from one shard to another.
 pub const COMMAND_CREDITS: u32 = 1024;
@@ -57,12 +63,15 @@ pub struct UserLimits {
     pub command_credits: u32,
     /// Page requests under way to the owner of a log.
     pub page_credits: u32,
+    /// How long a user is held to be online without a session, in milliseconds.
+    pub presence_grace_millis: u64,
 }
 
 impl Default for UserLimits {
     fn default() -> Self {
         let (command_credits, page_credits) = (COMMAND_CREDITS, PAGE_CREDITS);
-        Self { outbox_bytes_max: OUTBOX_BYTES_MAX, command_credits, page_credits }
+        let (outbox_bytes_max, presence_grace_millis) = (OUTBOX_BYTES_MAX, PRESENCE_GRACE_MILLIS);
+        Self { outbox_bytes_max, command_credits, page_credits, presence_grace_millis }
     }
 }
 
@@ -77,6 +86,8 @@ pub struct UserCounters {
     pub outbox_full: u64,
     /// Times that a full mailbox sent a session back to the log.
     pub overruns: u64,
+    /// Times that somebody was told who came, went, or is typing.
+    pub presence: u64,
     /// Commands that found no credit.
     pub busy: u64,
     /// Error replies, by [`ErrorCode::ALL`].
@@ -108,6 +119,7 @@ pub struct UserSide {
     users: HashMap<UserId, SmallVec<[u32; 1]>, foldhash::fast::RandomState>,
     generation: u32,
     random: u64,
+    presence: PresenceBoard,
     credits: Vec<Credits>,
     /// Sessions that wait for a page credit, by whose.
     starved: Vec<VecDeque<SessionId>>,
@@ -155,6 +167,7 @@ impl UserSide {
         let credits = vec![of_one; usize::from(places.shards)];
         let starved = vec![VecDeque::new(); usize::from(places.shards)];
         Self {
+            presence: PresenceBoard::new(places.logs, limits.presence_grace_millis),
             places,
             starts,
             shard,
@@ -177,7 +190,8 @@ impl UserSide {
     #[must_use]
     pub fn requests_under_way(&self) -> u32 {
         let all = self.limits.command_credits + self.limits.page_credits;
-        self.credits.iter().map(|credits| all - credits.commands - credits.pages).sum()
+        let credits = self.credits.iter().map(|credits| all - credits.commands - credits.pages);
+        credits.sum::<u32>() + self.signals_under_way()
     }
 
     /// Bytes that the fullest outbox holds, queued and in flight.
@@ -221,7 +235,11 @@ impl UserSide {
         let greeting = session.greeting;
         self.generation = self.generation.wrapping_add(1);
         let slot = self.sessions.insert(session) as u32;
-        self.users.entry(user).or_default().push(slot);
+        let sessions = self.users.entry(user.clone()).or_default();
+        sessions.push(slot);
+        if sessions.len() == 1 {
+            self.note_come(&user);
+        }
         let session = SessionId { slot, generation: self.generation };
         self.sessions[slot as usize].generation = self.generation;
         if !starts_live && let Some(greeting) = greeting {
@@ -272,6 +290,7 @@ impl UserSide {
             catching_up: !starts_live,
             partial: false,
             survey,
+            viewing: None,
             since_cursor: 0,
             cursor_at: 0,
             turn: 0,
@@ -311,7 +330,11 @@ impl UserSide {
             sessions.retain(|slot| *slot != session.slot);
             if sessions.is_empty() {
                 self.users.remove(&ended.user);
+                self.note_gone(&ended.user);
             }
+        }
+        for view in ended.viewing.into_iter().flat_map(|viewing| viewing.views) {
+            self.end_view(session, view.conversation);
         }
         ended.outbox.into_half_sent()
     }
@@ -335,6 +358,9 @@ impl UserSide {
 
     /// The next request for the owner of a log.
     pub fn poll_mail(&mut self) -> Option<(ShardId, Request)> {
+        if self.mail.is_empty() {
+            self.send_signals();
+        }
         self.mail.pop_front()
     }
 
@@ -371,6 +397,7 @@ impl UserSide {
         if session.outbox.is_sendable() {
             self.list(id);
         } else if session.outbox.is_empty() {
+            self.push_late(id);
             self.ask_pages(id);
         }
     }

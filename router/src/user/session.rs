@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
+use protocol::event::Presence;
 use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UserId};
 use protocol::upgrade::Form;
 use smallvec::SmallVec;
@@ -61,6 +62,21 @@ pub(super) struct Survey {
     pub(super) missing: VecDeque<Missing>,
 }
 
+/// A conversation that a session views.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) conversation: ConversationId,
+    /// The command that is not answered yet.
+    pub(super) asked: Option<RequestId>,
+}
+
+/// What a session views, and what it has not been told of that because it did not read: the newest of each user.
+#[derive(Debug, Default)]
+pub(super) struct Viewing {
+    pub(super) views: Vec<View>,
+    pub(super) late: Vec<Presence>,
+}
+
 pub(super) struct Session {
     pub(super) generation: u32,
     /// The gateway's name for the connection.
@@ -81,6 +97,7 @@ pub(super) struct Session {
     /// Something could not be read for this session.
     pub(super) partial: bool,
     pub(super) survey: Option<Box<Survey>>,
+    pub(super) viewing: Option<Box<Viewing>>,
     pub(super) since_cursor: u32,
     pub(super) cursor_at: u64,
     /// The log whose page is asked for next, so that no log waits for another to end.

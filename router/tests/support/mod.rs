@@ -78,11 +78,16 @@ impl Chat {
     }
 
     pub(crate) fn connect(&mut self, name: &str, cursor: Option<String>) -> (SessionId, Vec<ServerFrame>) {
+        let session = self.begin(name, cursor);
+        (session, self.exchange(session))
+    }
+
+    /// A session of which nothing is sent yet.
+    pub(crate) fn begin(&mut self, name: &str, cursor: Option<String>) -> SessionId {
         let device = DeviceId::new("phone").expect("a name");
         let connect = Connect { token: None, device, cursor, positions: None };
         let session = self.users.connect(0, user(name), Form::Json, RequestId(1), connect, self.clock.unix);
-        let session = session.expect("a first session");
-        (session, self.exchange(session))
+        session.expect("a first session")
     }
 
     /// Everything that `session` is sent, until nothing is left to do.
@@ -96,10 +101,7 @@ impl Chat {
                 self.answer_read(read);
                 quiet = false;
             }
-            while let Some((shard, reply)) = self.side.poll_output() {
-                self.users.handle_reply(shard, reply, self.clock);
-                quiet = false;
-            }
+            quiet &= !self.carry_replies();
             while let Some((id, _)) = self.users.poll_sendable() {
                 while let Some(bytes) = self.users.take_send(id, &mut Vec::new()) {
                     if id == session {
@@ -124,6 +126,23 @@ impl Chat {
             self.side.handle_request(request, self.clock.unix, &mut self.log);
         }
         any
+    }
+
+    /// Gives the user side what it is answered and told; whether that was anything.
+    pub(crate) fn carry_replies(&mut self) -> bool {
+        let mut any = false;
+        while let Some((shard, reply)) = self.side.poll_output().or_else(|| self.side.poll_news(|_| true)) {
+            self.users.handle_reply(shard, reply, self.clock);
+            any = true;
+        }
+        any
+    }
+
+    /// Lets time go by.
+    pub(crate) fn wait(&mut self, millis: u64) {
+        self.clock.unix.0 += millis;
+        self.clock.micros += millis * 1_000;
+        self.users.begin_turn(self.clock);
     }
 
     /// Writes what is due; whether that was anything.

@@ -1,0 +1,99 @@
+//! Who is online and who is typing, over real sockets, on more shards than one.
+
+use serde_json::{Value, json};
+
+use crate::{
+    chat::Chat,
+    node::{Node, directory},
+};
+
+/// The next news of this kind about `user`; news of others are passed over.
+#[track_caller]
+fn news(chat: &mut Chat, op: &str, user: &str) -> Value {
+    loop {
+        let event = chat.event(op);
+        if event["user"] == user {
+            return event;
+        }
+    }
+}
+
+fn view(chat: &mut Chat, conversation: &Value) -> Vec<(String, bool)> {
+    let ok = chat.ask("view", json!({ "conversation": conversation }));
+    assert_eq!(ok["op"], "ok", "{ok}");
+    let one = |one: &Value| (one["user"].as_str().expect("a user").to_owned(), one["online"] == true);
+    ok["presence"].as_array().expect("a list").iter().map(one).collect()
+}
+
+#[test]
+fn viewers_see_members_of_every_shard_come_and_type_and_stop_seeing_what_they_leave() {
+    let data = directory();
+    let node = Node::start(data.path(), &[("shards", "4")]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let names: Vec<String> = (0..12).map(|number| format!("member-{number}")).collect();
+    let fields = json!({ "title": "a group", "members": names, "history": "all" });
+    let conversation = alice.ask("create", fields)["conversation"].take();
+    assert!(view(&mut alice, &conversation).contains(&("alice".to_owned(), true)));
+    let mut others: Vec<Chat> = names
+        .iter()
+        .map(|name| {
+            let mut chat = Chat::connect(&node, name, "d");
+            assert_eq!(news(&mut alice, "presence", name)["online"], true);
+            // Everybody who is there is seen by who comes.
+            let seen = view(&mut chat, &conversation);
+            assert!(seen.contains(&("alice".to_owned(), true)) && seen.contains(&(name.clone(), true)));
+            chat
+        })
+        .collect();
+    for (name, chat) in names.iter().zip(&mut others) {
+        chat.send_text(&json!({ "op": "typing", "conversation": conversation, "on": true }).to_string());
+        let told = news(&mut alice, "typing", name);
+        assert_eq!((&told["conversation"], &told["on"]), (&conversation, &json!(true)));
+    }
+    // One who was taken out is told nothing more of it, and what comes after her says so.
+    let ok = alice.ask("members", json!({ "conversation": conversation, "remove": ["member-0"] }));
+    assert_eq!(ok["op"], "ok", "{ok}");
+    others[0].event("member");
+    others[0].take_events();
+    others[1].send_text(&json!({ "op": "typing", "conversation": conversation, "on": false }).to_string());
+    assert_eq!(news(&mut alice, "typing", "member-1")["on"], false);
+    others[0].is_fine();
+    assert_eq!(others[0].take_events(), Vec::<Value>::new());
+}
+
+#[test]
+fn a_restart_makes_nobody_leave() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[("shards", "2")]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let conversation = alice.tell("bob", "hello")["conversation"].take();
+    let bob = Chat::connect(&node, "bob", "b");
+    assert!(view(&mut alice, &conversation).contains(&("bob".to_owned(), true)));
+    node.restart();
+    drop((alice, bob));
+    let mut alice = Chat::connect(&node, "alice", "a");
+    // He is not there yet, and nobody says that he has left.
+    assert_eq!(view(&mut alice, &conversation), [("alice".to_owned(), true)]);
+    let _bob = Chat::connect(&node, "bob", "b");
+    assert_eq!(news(&mut alice, "presence", "bob")["online"], true);
+}
+
+#[test]
+fn a_ninth_view_and_the_view_of_a_stranger_are_refused() {
+    let data = directory();
+    let node = Node::start(data.path(), &[]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let conversations: Vec<Value> = (0..9)
+        .map(|number| alice.tell(&format!("friend-{number}"), "hello")["conversation"].take())
+        .collect();
+    for conversation in &conversations[..8] {
+        assert_eq!(view(&mut alice, conversation).len(), 1, "one of two is known to be there");
+    }
+    let refusal = alice.ask("view", json!({ "conversation": conversations[8] }));
+    assert_eq!(refusal["name"], "limit", "{refusal}");
+    assert_eq!(alice.ask("unview", json!({ "conversation": conversations[0] }))["op"], "ok");
+    view(&mut alice, &conversations[8]);
+    let mut eve = Chat::connect(&node, "eve", "e");
+    let refusal = eve.ask("view", json!({ "conversation": conversations[8] }));
+    assert_eq!(refusal["name"], "not_a_member", "{refusal}");
+}

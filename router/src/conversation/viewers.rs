@@ -1,0 +1,293 @@
+//! Who looks at which conversation, and what they are told: who of its members is online, who is typing.
+//!
+//! A conversation that nobody views costs nothing. While one is viewed, its members are watched: each one's home says once how
+//! that user stands, and from then on when it changes. Nothing here is stored, and nothing is a queue: what has not left yet
+//! is the newest of its kind, so a full mailbox makes news later and never more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use protocol::event::{Presence, ServerFrame};
+use protocol::ids::{ConversationId, UserId};
+use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody};
+
+use super::state::{Conversation, Refusal};
+use crate::mail::{Asker, Reply, SessionId, Signal, Standing};
+use crate::places::{Places, ShardId};
+use protocol::event::ErrorCode;
+
+/// Members of all conversations of one log that are viewed at the same time. About 50 MB.
+const VIEWED_MEMBERS_MAX: usize = 500_000;
+
+/// Users in one mail to their home.
+const USERS_PER_MAIL: usize = 256;
+
+const TOO_MANY: Refusal = (ErrorCode::Busy, "too many conversations are viewed");
+
+/// One who views, and where the answer goes until it has one.
+struct Viewer {
+    shard: ShardId,
+    session: SessionId,
+    user: UserId,
+    waits: Option<Asker>,
+}
+
+struct Viewed {
+    members: Vec<UserId>,
+    viewers: Vec<Viewer>,
+}
+
+/// A member of something that is viewed.
+#[derive(Default)]
+struct Watched {
+    conversations: BTreeSet<ConversationId>,
+    /// `None` until its home has answered.
+    standing: Option<Standing>,
+}
+
+/// What viewers have not been told yet: the newest of each kind.
+#[derive(Default)]
+struct News {
+    presence: BTreeSet<UserId>,
+    typing: BTreeMap<(ConversationId, UserId), bool>,
+}
+
+/// All views of the conversations of one log.
+pub(super) struct Viewers {
+    places: Arc<Places>,
+    log: u16,
+    viewed: HashMap<ConversationId, Viewed, foldhash::fast::RandomState>,
+    /// Members of all of these.
+    members_count: usize,
+    watched: HashMap<UserId, Watched, foldhash::fast::RandomState>,
+    /// By shard: whom its homes are to watch from now on, or not any more.
+    watches: Vec<BTreeMap<UserId, bool>>,
+    /// By shard of the viewers.
+    news: Vec<News>,
+    answers: Vec<(ShardId, Reply)>,
+}
+
+impl Viewers {
+    pub(super) fn new(places: Arc<Places>, log: u16) -> Self {
+        let shards = usize::from(places.shards);
+        let watches = vec![BTreeMap::new(); shards];
+        let news = (0..shards).map(|_| News::default()).collect();
+        let (viewed, watched) = (HashMap::default(), HashMap::default());
+        Self { places, log, viewed, members_count: 0, watched, watches, news, answers: Vec::new() }
+    }
+
+    /// A member's session views a conversation from now on. It is answered when every member's home has said how that one stands.
+    ///
+    /// # Errors
+    /// What it is told when too many are viewed.
+    pub(super) fn view(
+        &mut self,
+        asker: Asker,
+        user: UserId,
+        conversation: ConversationId,
+        state: &Conversation,
+    ) -> Result<(), Refusal> {
+        if !self.viewed.contains_key(&conversation) {
+            if self.members_count + state.members().len() > VIEWED_MEMBERS_MAX {
+                return Err(TOO_MANY);
+            }
+            let members: Vec<UserId> = state.members().iter().map(|member| member.user.clone()).collect();
+            self.members_count += members.len();
+            members.iter().for_each(|member| self.watch(member, conversation));
+            self.viewed.insert(conversation, Viewed { members, viewers: Vec::new() });
+        }
+        let viewers = &mut self.viewed.get_mut(&conversation).expect("it is viewed").viewers;
+        // It asks again: one page of a session is under way at a time, so it has its answer to the first.
+        viewers.retain(|viewer| (viewer.shard, viewer.session) != (asker.shard, asker.session));
+        viewers.push(Viewer { shard: asker.shard, session: asker.session, user, waits: Some(asker) });
+        self.answer(conversation);
+        Ok(())
+    }
+
+    /// Takes what a home has to say.
+    pub(super) fn handle(&mut self, shard: ShardId, signal: Signal) {
+        match signal {
+            Signal::Stands { user, standing } => self.handle_standing(&user, standing),
+            Signal::Typing { conversation, user, on } => self.handle_typing(conversation, &user, on),
+            Signal::Unviewed { conversation, session } => {
+                self.leave(conversation, |viewer| (viewer.shard, viewer.session) == (shard, session));
+            }
+        }
+    }
+
+    /// A change of members became durable.
+    pub(super) fn note_members(&mut self, conversation: ConversationId, record: &[u8]) {
+        if !self.viewed.contains_key(&conversation) {
+            return;
+        }
+        let Ok(portable) = Portable::parse(record) else { return };
+        if let Ok(Stored { body: StoredBody::Membership(event), .. }) =
+            Stored::with_checked_sum(portable, record)
+        {
+            self.change_members(conversation, event);
+        }
+    }
+
+    fn change_members(&mut self, conversation: ConversationId, event: &ArchivedMembershipV1) {
+        let user = |bytes: &[u8]| UserId::new(std::str::from_utf8(bytes).ok()?).ok();
+        for member in event.added.iter().filter_map(|member| user(&member.user)) {
+            let members = &mut self.viewed.get_mut(&conversation).expect("the caller looked").members;
+            if !members.contains(&member) {
+                members.push(member.clone());
+                self.members_count += 1;
+                self.watch(&member, conversation);
+            }
+        }
+        for gone in event.removed.iter().filter_map(|name| user(&name.name)) {
+            let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
+            let before = viewed.members.len();
+            viewed.members.retain(|member| *member != gone);
+            self.members_count -= before - viewed.members.len();
+            self.unwatch(&gone, conversation);
+            // Who may not read it any more is told nothing of it either.
+            self.leave(conversation, |viewer| viewer.user == gone);
+        }
+    }
+
+    fn handle_standing(&mut self, user: &UserId, standing: Standing) {
+        let Some(watched) = self.watched.get_mut(user) else { return };
+        let before = watched.standing.replace(standing);
+        if before.is_some_and(|before| before.is_online() == standing.is_online()) {
+            return;
+        }
+        let conversations: Vec<ConversationId> = watched.conversations.iter().copied().collect();
+        for conversation in conversations {
+            let Some(viewed) = self.viewed.get(&conversation) else { continue };
+            let told = viewed.viewers.iter().filter(|viewer| viewer.waits.is_none() && viewer.user != *user);
+            for viewer in told.filter(|_| standing.is_online().is_some()) {
+                self.news[viewer.shard.index()].presence.insert(user.clone());
+            }
+            self.answer(conversation);
+        }
+    }
+
+    fn handle_typing(&mut self, conversation: ConversationId, user: &UserId, on: bool) {
+        let Some(viewed) = self.viewed.get(&conversation).filter(|viewed| viewed.members.contains(user))
+        else {
+            return;
+        };
+        for viewer in viewed.viewers.iter().filter(|viewer| viewer.user != *user) {
+            self.news[viewer.shard.index()].typing.insert((conversation, user.clone()), on);
+        }
+    }
+
+    /// Answers who waits for a conversation, once every member of it is known.
+    fn answer(&mut self, conversation: ConversationId) {
+        let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
+        if !viewed.viewers.iter().any(|viewer| viewer.waits.is_some()) {
+            return;
+        }
+        let standings =
+            viewed.members.iter().map(|member| Some((member, self.watched.get(member)?.standing?)));
+        let Some(standings) = standings.collect::<Option<Vec<_>>>() else { return };
+        let presence: Arc<[Presence]> =
+            standings.iter().filter_map(|(user, standing)| standing.told((*user).clone())).collect();
+        for viewer in &mut viewed.viewers {
+            if let Some(asker) = viewer.waits.take() {
+                let presence = presence.clone();
+                self.answers.push((asker.shard, Reply::Viewed { asker, conversation, presence }));
+            }
+        }
+    }
+
+    fn leave(&mut self, conversation: ConversationId, leaves: impl Fn(&Viewer) -> bool) {
+        let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
+        for viewer in viewed.viewers.extract_if(.., |viewer| leaves(viewer)) {
+            if let Some(asker) = viewer.waits {
+                let presence = Arc::from([]);
+                self.answers.push((asker.shard, Reply::Viewed { asker, conversation, presence }));
+            }
+        }
+        if viewed.viewers.is_empty() {
+            let members = self.viewed.remove(&conversation).expect("looked at").members;
+            self.members_count -= members.len();
+            members.iter().for_each(|member| self.unwatch(member, conversation));
+        }
+    }
+
+    fn watch(&mut self, user: &UserId, conversation: ConversationId) {
+        let watched = self.watched.entry(user.clone()).or_default();
+        if watched.conversations.is_empty() {
+            self.watches[self.places.home_of(user).index()].insert(user.clone(), true);
+        }
+        watched.conversations.insert(conversation);
+    }
+
+    fn unwatch(&mut self, user: &UserId, conversation: ConversationId) {
+        let Some(watched) = self.watched.get_mut(user) else { return };
+        watched.conversations.remove(&conversation);
+        if watched.conversations.is_empty() {
+            self.watched.remove(user);
+            self.watches[self.places.home_of(user).index()].insert(user.clone(), false);
+        }
+    }
+
+    /// Answers to `view`s, for whoever keeps their order with what else leaves.
+    pub(super) fn take_answers(&mut self) -> impl Iterator<Item = (ShardId, Reply)> + '_ {
+        self.answers.drain(..)
+    }
+
+    /// The next news for a shard that has room for it.
+    pub(super) fn poll_news(&mut self, has_room: impl Fn(ShardId) -> bool) -> Option<(ShardId, Reply)> {
+        (0..self.places.shards).map(ShardId).filter(|shard| has_room(*shard)).find_map(|shard| {
+            let reply = self.poll_watch(shard).or_else(|| self.poll_telling(shard))?;
+            Some((shard, reply))
+        })
+    }
+
+    fn poll_watch(&mut self, shard: ShardId) -> Option<Reply> {
+        let watches = &mut self.watches[shard.index()];
+        let (mut watched, mut unwatched) = (Vec::new(), Vec::new());
+        for _ in 0..USERS_PER_MAIL {
+            match watches.pop_first() {
+                None => break,
+                Some((user, true)) => watched.push(user),
+                Some((user, false)) => unwatched.push(user),
+            }
+        }
+        let any = !watched.is_empty() || !unwatched.is_empty();
+        any.then_some(Reply::Watch { log: self.log, watched, unwatched })
+    }
+
+    fn poll_telling(&mut self, shard: ShardId) -> Option<Reply> {
+        loop {
+            let news = &mut self.news[shard.index()];
+            let (sessions, event) = if let Some(((conversation, user), on)) = news.typing.pop_first() {
+                let sessions = self.viewers_at(shard, [&conversation], &user);
+                (sessions, ServerFrame::Typing { conversation, user, on })
+            } else {
+                let user = news.presence.pop_first()?;
+                // Nobody watches any more: then nobody is told either.
+                let Some(watched) = self.watched.get(&user) else { continue };
+                let told = watched.standing.and_then(|standing| standing.told(user.clone()));
+                let Some(presence) = told else { continue };
+                (self.viewers_at(shard, &watched.conversations, &user), ServerFrame::Presence(presence))
+            };
+            if !sessions.is_empty() {
+                return Some(Reply::Tell { sessions, event: Arc::new(event) });
+            }
+        }
+    }
+
+    /// Sessions at a shard that view one of these and were answered; each once.
+    fn viewers_at<'a>(
+        &self,
+        shard: ShardId,
+        conversations: impl IntoIterator<Item = &'a ConversationId>,
+        but: &UserId,
+    ) -> Vec<SessionId> {
+        let viewed = conversations.into_iter().filter_map(|conversation| self.viewed.get(conversation));
+        let viewers = viewed.flat_map(|viewed| &viewed.viewers);
+        let told =
+            viewers.filter(|viewer| viewer.shard == shard && viewer.waits.is_none() && viewer.user != *but);
+        let sessions: BTreeSet<(u32, u32)> =
+            told.map(|viewer| (viewer.session.slot, viewer.session.generation)).collect();
+        sessions.into_iter().map(|(slot, generation)| SessionId { slot, generation }).collect()
+    }
+}
