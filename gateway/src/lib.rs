@@ -18,6 +18,7 @@ pub mod driver;
 pub mod erasures;
 pub mod files;
 pub mod indexes;
+mod kept_list;
 pub mod layout;
 pub mod logging;
 pub mod logtool;
