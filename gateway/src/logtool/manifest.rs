@@ -149,3 +149,47 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str, file: &str) -> Entry {
+        let (path, file) = (path.to_owned(), file.to_owned());
+        Entry { path, file, bytes: 4096, blake3: "0".repeat(64) }
+    }
+
+    #[test]
+    fn no_flipped_bit_of_a_manifest_names_another_file_or_leads_out_of_its_directory() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut manifest = Manifest::new(&[7; 16], 16 << 20, 1_800_000_000_000);
+        manifest.files = vec![
+            entry(STORE_FILE, STORE_FILE),
+            entry(REVOCATIONS_FILE, "revocations-5.json"),
+            entry("log-0/seg-0000000000000000.log", "log-0/seg-0000000000000000.log.1000.part"),
+        ];
+        manifest.write(directory.path()).expect("written");
+        let path = directory.path().join(MANIFEST_FILE);
+        let sound = fs::read(&path).expect("written");
+        let mut believed = 0;
+        for at in 0..sound.len() {
+            for bit in 0..8 {
+                let mut bytes = sound.clone();
+                bytes[at] ^= 1 << bit;
+                fs::write(&path, &bytes).expect("written");
+                let Ok(Some(read)) = Manifest::read(directory.path()) else { continue };
+                believed += 1;
+                for entry in &read.files {
+                    assert!(entry.is_sound(read.segment_bytes), "byte {at} bit {bit}");
+                    // Where a name still is one of a backup, it is that of no file with this hash, or of none at all.
+                    let is_known = manifest.files.iter().any(|known| known.path == entry.path);
+                    assert!(
+                        is_known || !entry.is_whole(directory.path()).expect("it looks"),
+                        "byte {at} bit {bit}"
+                    );
+                }
+            }
+        }
+        assert!(believed > 0, "a hash may say anything, and is held against the file");
+    }
+}
