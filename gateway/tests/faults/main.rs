@@ -34,5 +34,6 @@ mod resume;
 mod retention;
 mod revoke;
 mod scrub;
+mod stall;
 mod storage;
 mod tokens;
