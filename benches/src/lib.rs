@@ -74,7 +74,7 @@ pub fn sync(log: &mut Log) -> bool {
 pub fn keep_spare(log: &mut Log) {
     while let Some(work) = log.poll_spare() {
         match work {
-            SpareWork::Make(_) => log.handle_spare(true),
+            SpareWork::Make(_) => log.handle_spare(Ok(())),
             SpareWork::Zero(_) => log.handle_spare_zeroed(),
             SpareWork::Hurry => unreachable!("zeros take no time here"),
         }

@@ -204,11 +204,10 @@ impl Driver {
                     events.push(Event::Erase(ask));
                 }
                 Command::Segment { log, base, file } => {
-                    let ready = file.is_some();
-                    if let Some(file) = file {
+                    let made = file.map(|file| {
                         self.segments.insert((log, base), add(&mut self.ring, file));
-                    }
-                    events.push(Event::SegmentPrepared { log, ready });
+                    });
+                    events.push(Event::SegmentPrepared { log, made });
                 }
                 Command::Indexed { log, base, made } => {
                     let sealed = made.map(|(sealed, file)| {

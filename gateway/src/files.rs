@@ -2,6 +2,7 @@
 //! how any thread leaves a shard a command.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -9,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam::queue::ArrayQueue;
 use ring::Waker;
-use storage_log::{IndexJob, Postings, SealedSegment, as_appended, index_file_name};
+use storage_log::{IndexJob, NotMade, Postings, SealedSegment, as_appended, index_file_name};
 use tokio::sync::oneshot;
 
 use crate::auth::Revocation;
@@ -37,14 +38,14 @@ pub enum Command {
         /// Hears what is left to do.
         answer: oneshot::Sender<Vec<LogLeft>>,
     },
-    /// A segment that was asked for, or none: the disk is full or failed.
+    /// A segment that was asked for, or why there is none.
     Segment {
         /// Of which log.
         log: u16,
         /// At which base.
         base: u64,
         /// The file.
-        file: Option<SegmentFile>,
+        file: Result<SegmentFile, NotMade>,
     },
     /// An index file was written, or could not be.
     Indexed {
@@ -198,7 +199,7 @@ fn work(maker: &SegmentMaker, jobs: &Receiver<Job>) {
     }
 }
 
-fn make(maker: &SegmentMaker, log: u16, base: u64, failing: &mut bool) -> Option<SegmentFile> {
+fn make(maker: &SegmentMaker, log: u16, base: u64, failing: &mut bool) -> Result<SegmentFile, NotMade> {
     let made = maker.make(log, base);
     if let Err(error) = &made
         && !*failing
@@ -214,5 +215,8 @@ fn make(maker: &SegmentMaker, log: u16, base: u64, failing: &mut bool) -> Option
         tracing::info!(log, "there is room for the next segment again");
     }
     *failing = made.is_err();
-    made.ok()
+    made.map_err(|error| match error.kind() {
+        ErrorKind::QuotaExceeded | ErrorKind::StorageFull => NotMade::NoRoom,
+        _ => NotMade::Failed,
+    })
 }

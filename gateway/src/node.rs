@@ -248,6 +248,7 @@ fn open_store(config: &Config, shards: u16) -> anyhow::Result<(Store, Compaction
     let mut store = Store::open(&config.data, logs, u64::from(config.segment_mib) << 20)?;
     store.segment_ms_max = retention::segment_ms_max(config);
     let compaction = retention::policy(config, &store)?;
+    retention::warn_if_too_much(config, &store);
     Ok((store, compaction))
 }
 

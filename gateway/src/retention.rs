@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use storage_log::CompactionPolicy;
+use storage_log::{CompactionPolicy, SEGMENTS_MIN};
 
+use crate::caretaker::space::Space;
 use crate::config::Config;
 use crate::store::Store;
-
-/// Segments that a log cannot do with less than: one is written in, one is spare, one is being written anew, and one is read.
-const SEGMENTS_MIN: u64 = 4;
 
 /// So many segments share what is kept by age: what is too old by more than that part of it is gone.
 const PARTS_OF_AGE: u32 = 8;
@@ -39,6 +37,21 @@ pub fn policy(config: &Config, store: &Store) -> anyhow::Result<CompactionPolicy
         keep_links_ms: config.keep_inbox.map(millis),
         keep_bytes: config.keep_bytes.map(|keep| keep / u64::from(store.logs)),
     })
+}
+
+/// Says so if the disk of `store` is smaller than what is to be kept: then as much is kept as it gives.
+pub fn warn_if_too_much(config: &Config, store: &Store) {
+    let Ok(space) = Space::of(store.directory()) else {
+        return;
+    };
+    if let Some(keep) = config.keep_bytes.filter(|keep| *keep > space.total) {
+        tracing::warn!(
+            keep_mib = keep >> 20,
+            disk_mib = space.total >> 20,
+            "`keep_mib` is more than the disk of the data directory holds: when it is full, the oldest messages go, as many as there is \
+             no room for; set what you choose to keep"
+        );
+    }
 }
 
 /// After how many milliseconds a segment is left for the next, full or not.

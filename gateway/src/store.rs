@@ -197,7 +197,7 @@ impl Store {
             // The last segment is full and has no successor yet.
             let base = log.spare_base();
             segments.push((base, self.segment_maker().make(number, base).map_err(LogRefusal::Disk)?));
-            log.handle_spare(true);
+            log.handle_spare(Ok(()));
             begun = log.begin_run(run, now);
         }
         assert!(matches!(begun, Answer::Stored(_)), "a start fits an empty segment");

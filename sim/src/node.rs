@@ -164,7 +164,7 @@ fn recover(
     if begun == Answer::Busy {
         // The last segment is full, and the disk had no room for the next until now.
         disk.create(number, log.spare_base());
-        log.handle_spare(true);
+        log.handle_spare(Ok(()));
         begun = log.begin_run(run, now);
     }
     assert!(matches!(begun, Answer::Stored(_)));

@@ -7,7 +7,7 @@ use ring::{RecvBuffer, Socket};
 use router::ShardId;
 use router::conversation::ReadPlace;
 use router::mail::Clock;
-use storage_log::RebuildJob;
+use storage_log::{NotMade, RebuildJob};
 
 use crate::client::Pass;
 use crate::world::{BUSY_MICROS, Item, World};
@@ -68,7 +68,8 @@ impl World {
                 if !is_full {
                     self.disk.create(log, base);
                 }
-                self.event(shard, 1_000, Event::SegmentPrepared { log, ready: !is_full });
+                let made = if is_full { Err(NotMade::NoRoom) } else { Ok(()) };
+                self.event(shard, 1_000, Event::SegmentPrepared { log, made });
             }
             Action::ZeroSegment { log, base } => {
                 self.disk.zero(log, base);

@@ -39,8 +39,8 @@ mod walk;
 pub use batch::WriteBatch;
 pub use buffer::Buffer;
 pub use cold::{
-    ColdWalk, Compacted, CompactionJob, CompactionPolicy, ErasureLeft, Judge, Retention, Rewritten, Verdict,
-    compact, compact_erasing, decode_marks, encode_marks,
+    Cause, ColdWalk, Compacted, CompactionJob, CompactionPolicy, ErasureLeft, Judge, ROOM_RETRY_MS,
+    Retention, Rewritten, SEGMENTS_MIN, Verdict, compact, compact_erasing, decode_marks, encode_marks,
 };
 pub use glance::Glance;
 pub use index::{
@@ -58,7 +58,7 @@ pub use segment::{
     Geometry, SegmentHeader, SegmentHeaderError, as_appended, is_cold, segment_file_name,
     segment_of_file_name,
 };
-pub use spare::SpareWork;
+pub use spare::{NotMade, SpareWork};
 pub use walk::{
     BatchFacts, DamagedRange, Met, RangeKind, Remains, Walk, WalkEnd, is_index_block_sound,
     is_index_tail_sound, newest_batch_end, newest_durable_mark,

@@ -20,7 +20,7 @@ use crate::index::{Index, IndexJob, Inserted, Kinds, Postings, RebuildJob, Role,
 use crate::location::{Entry, Head, Location};
 use crate::record::{Link, Parts, Record, RecordError, StreamId, record_bytes};
 use crate::segment::Geometry;
-use crate::spare::{Spare, SpareWork};
+use crate::spare::{NotMade, Spare, SpareWork};
 use crate::tail::Tail;
 
 /// What a log is opened with.
@@ -414,8 +414,22 @@ impl Log {
         if self.poisoned {
             return None;
         }
-        let (geometry, base) = (self.config.geometry, self.spare_base());
-        self.spare.poll(base, geometry.segment_bytes - (base - self.end_lsn), geometry.segment_bytes)
+        if self.spare.lacks_room() && self.schedule.expires() {
+            // What is being written for that needs the room that is left; then there is more.
+            return None;
+        }
+        self.spare.poll(self.spare_base(), self.filled_bytes(), self.config.geometry.segment_bytes)
+    }
+
+    /// Bytes of the segment that takes appends that are full.
+    fn filled_bytes(&self) -> u64 {
+        self.config.geometry.segment_bytes - (self.spare_base() - self.end_lsn)
+    }
+
+    /// Whether there was no room for the next segment when it was last asked for, and it will be needed: half of the present one is
+    /// full.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.spare.lacks_room() && self.filled_bytes() * 2 > self.config.geometry.segment_bytes
     }
 
     /// Base of the segment after the one that takes appends.
@@ -429,10 +443,12 @@ impl Log {
         self.config.geometry.segment_of(end_lsn - 1) + self.config.geometry.segment_bytes
     }
 
-    /// The segment at [`Log::spare_base`] exists and is preallocated (`true`), or could not be made and should be
-    /// asked for again (`false`).
-    pub fn handle_spare(&mut self, ready: bool) {
-        self.spare.handle_made(ready);
+    /// The segment at [`Log::spare_base`] exists and is preallocated, or could not be made and should be asked for again.
+    pub fn handle_spare(&mut self, made: Result<(), NotMade>) {
+        self.spare.handle_made(made);
+        if made.is_ok() {
+            self.schedule.note_room();
+        }
     }
 
     /// Nobody writes zeros into the segment at [`Log::spare_base`] any more.

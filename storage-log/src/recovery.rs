@@ -432,7 +432,7 @@ impl Scan {
         self.log.durable_lsn = self.lsn;
         self.log.durable_position = self.log.next_position - 1;
         if self.spare_exists {
-            self.log.handle_spare(true);
+            self.log.handle_spare(Ok(()));
         }
         let dropped = self.torn.map(|torn| Dropped {
             segment: self.geometry.segment_of(torn.lsn),

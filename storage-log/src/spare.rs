@@ -23,11 +23,20 @@ const ZERO_FROM: (u64, u64) = (1, 4);
 /// and when whoever writes them is to stop. What is left, 32 MiB, takes longer to fill than a piece of zeros to write.
 const HURRY_FROM: (u64, u64) = (7, 8);
 
+/// Why a segment could not be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotMade {
+    /// The disk gave an error.
+    Failed,
+    /// There is no room for it: retention by size may make some.
+    NoRoom,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Wanted,
     /// Could not be made when it was last asked for.
-    Refused,
+    Refused(NotMade),
     Reserved,
     /// Its zeros are being written: no batch may go there.
     Zeroing {
@@ -55,16 +64,21 @@ impl Spare {
     pub(crate) fn refusal(&self) -> Option<Answer> {
         match self.state {
             State::Reserved | State::Zeroed => None,
-            State::Refused => Some(Answer::Full),
+            State::Refused(_) => Some(Answer::Full),
             State::Wanted | State::Zeroing { .. } => Some(Answer::Busy),
         }
+    }
+
+    /// Whether there was no room for it when it was last asked for.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.state == State::Refused(NotMade::NoRoom)
     }
 
     /// What is to be done now, said once. `base` is its own, `filled` of `segment_bytes` are full in the present segment.
     pub(crate) fn poll(&mut self, base: u64, filled: u64, segment_bytes: u64) -> Option<SpareWork> {
         let beyond = |(part, of): (u64, u64)| filled * of > segment_bytes * part;
         match self.state {
-            State::Wanted | State::Refused if !self.asked => {
+            State::Wanted | State::Refused(_) if !self.asked => {
                 self.asked = true;
                 Some(SpareWork::Make(base))
             }
@@ -80,9 +94,9 @@ impl Spare {
         }
     }
 
-    pub(crate) fn handle_made(&mut self, made: bool) {
+    pub(crate) fn handle_made(&mut self, made: Result<(), NotMade>) {
         self.asked = false;
-        self.state = if made { State::Reserved } else { State::Refused };
+        self.state = made.map_or_else(State::Refused, |()| State::Reserved);
     }
 
     pub(crate) fn handle_zeroed(&mut self) {

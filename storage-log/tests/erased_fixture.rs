@@ -12,7 +12,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use storage_log::{
-    Compacted, CompactionJob, Geometry, Log, Record, Retention, SCHEMA_ERASED, Verdict, decode_marks,
+    Cause, Compacted, CompactionJob, Geometry, Log, Record, Retention, SCHEMA_ERASED, Verdict, decode_marks,
     encode_marks,
 };
 
@@ -53,7 +53,7 @@ fn judge(record: &Record<'_>) -> Verdict {
 fn make() -> [(&'static str, Vec<u8>); 2] {
     let ((base, mark), mut disk) = (GONE_THROUGH, first());
     let retention = Retention::default();
-    let job = CompactionJob { config: config(GEOMETRY), base, retention, mark, only_erases: true };
+    let job = CompactionJob { config: config(GEOMETRY), base, retention, mark, cause: Cause::Erased };
     assert!(matches!(disk.erase(&job, &judge), Compacted::Made(_)));
     let marks = encode_marks(&BTreeMap::from([GONE_THROUGH]), &config(GEOMETRY));
     [("v1-erased/seg-0000000000004000.cold", disk.segments[&base].clone()), ("v1-erased/erased.state", marks)]

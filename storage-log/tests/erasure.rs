@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use storage_log::format::{GENERATION_SHIFT, MARK_AFTER_MS};
 use storage_log::{
-    Answer, Compacted, CompactionJob, CompactionPolicy, Draft, ErasureLeft, Geometry, Log, Record, Retention,
-    SCHEMA_ERASED, StreamId, StreamKind, Verdict, Wanted, as_appended, is_cold,
+    Answer, Cause, Compacted, CompactionJob, CompactionPolicy, Draft, ErasureLeft, Geometry, Log, Record,
+    Retention, SCHEMA_ERASED, StreamId, StreamKind, Verdict, Wanted, as_appended, is_cold,
 };
 
 use support::{
@@ -143,7 +143,7 @@ impl Run {
     fn write_anew(&mut self) -> (usize, usize) {
         let (mut made, mut clean) = (0, 0);
         while let Some(job) = self.log.poll_compaction(2_000, &NEVER) {
-            assert!(job.only_erases && job.mark == self.mark);
+            assert!(job.cause == Cause::Erased && job.mark == self.mark);
             let erased = self.erased.clone();
             let compacted = self.disk.erase(&job, &|record| judge(&erased, record));
             clean += usize::from(matches!(compacted, Compacted::Clean));
@@ -395,7 +395,7 @@ fn what_is_too_old_and_what_is_erased_go_together() {
                     if run.below(100) < share {
                         let (config, base, mark) =
                             (run.log.config().clone(), run.disk.base_of(base), run.mark);
-                        let job = CompactionJob { config, base, retention, mark, only_erases: false };
+                        let job = CompactionJob { config, base, retention, mark, cause: Cause::Cold };
                         let erased = run.erased.clone();
                         let compacted = run.disk.erase(&job, &|record| judge(&erased, record));
                         let Compacted::Made(sealed) = compacted else {

@@ -9,7 +9,8 @@ use storage_log::format::{
     SEGMENT_HEADER_BYTES,
 };
 use storage_log::{
-    Answer, Buffer, Damage, DamageKind, Draft, Entry, HomeSearch, Log, Progress, SpareWork, WriteBatch,
+    Answer, Buffer, Damage, DamageKind, Draft, Entry, HomeSearch, Log, NotMade, Progress, SpareWork,
+    WriteBatch,
 };
 
 use support::{Disk, INBOX, MESSAGES, STATE, after, before, flush, idle, keys, payload, put, read, stream};
@@ -299,10 +300,10 @@ fn a_segment_that_is_filled_to_its_last_byte_is_followed_by_the_next() {
     assert_eq!(disk.segments[&0].len() as u64, SEGMENT_BYTES);
     assert_eq!(disk.segments.len(), 2, "the spare is there");
     // Without a spare there is no room for a mark either, and nobody waits for one.
-    log.handle_spare(false);
+    log.handle_spare(Err(NotMade::NoRoom));
     assert_eq!((log.poll_write(1 + MARK_AFTER_MS), log.mark_in(1 + MARK_AFTER_MS)), (None, None));
     assert!(log.is_quiet());
-    log.handle_spare(true);
+    log.handle_spare(Ok(()));
 
     // Recovered at this very place, and gone on with: both take the next segment behind its header.
     let recovered = disk.recover(2).expect("a full segment and a spare");
@@ -337,11 +338,11 @@ fn without_a_spare_the_log_is_busy_then_full_and_goes_on_when_one_comes() {
         }
     };
     assert_eq!(refusal, Answer::Busy, "it is being made");
-    log.handle_spare(false);
+    log.handle_spare(Err(NotMade::NoRoom));
     assert_eq!(put(&mut log, talk, &payload, &[]), Answer::Full, "it cannot be made");
     assert_eq!(log.poll_spare(), Some(SpareWork::Make(SEGMENT_BYTES)), "asked for again");
     disk.create(SEGMENT_BYTES);
-    log.handle_spare(true);
+    log.handle_spare(Ok(()));
     assert!(matches!(put(&mut log, talk, &payload, &[]), Answer::Stored(_)));
 }
 
@@ -351,7 +352,7 @@ fn zeros_are_written_ahead_and_nobody_appends_into_them() {
     let (payload, talk) = (vec![1; 120 << 10], stream(MESSAGES, 1));
     assert_eq!(log.poll_spare(), Some(SpareWork::Make(SEGMENT_BYTES)));
     disk.create(SEGMENT_BYTES);
-    log.handle_spare(true);
+    log.handle_spare(Ok(()));
     let mut asked = Vec::new();
     let refusal = loop {
         match put(&mut log, talk, &payload, &[]) {

@@ -5,7 +5,8 @@
 mod support;
 
 use storage_log::{
-    Answer, Compacted, CompactionPolicy, Draft, Geometry, Log, LogConfig, StreamId, StreamKind,
+    Answer, Cause, Compacted, CompactionPolicy, Draft, Geometry, Log, LogConfig, NotMade, ROOM_RETRY_MS,
+    SpareWork, StreamId, StreamKind,
 };
 
 use support::{Disk, INBOX, MESSAGES, after, config, flush, keys, linked, seal, stream};
@@ -170,4 +171,124 @@ fn a_segment_that_is_old_is_left_for_the_next_one_although_it_has_room() {
         }
     }
     assert_eq!(keys(&after(&talk.log, &talk.disk, Talk::home(), 90)), (91..=100).collect::<Vec<_>>());
+}
+
+/// By size, with more to be kept than the disk gives; nothing else is due.
+const ALL_OF_IT: CompactionPolicy =
+    CompactionPolicy { after_ms: None, keep_ms: None, keep_links_ms: None, keep_bytes: Some(1 << 30) };
+
+impl Talk {
+    /// The same as [`Talk::put`] where no segment can be made.
+    fn put_without_spare(&mut self, reason: NotMade) -> Answer {
+        match self.log.poll_spare() {
+            Some(SpareWork::Make(_)) => self.log.handle_spare(Err(reason)),
+            Some(SpareWork::Zero(_)) => self.log.handle_spare_zeroed(),
+            Some(SpareWork::Hurry) | None => {}
+        }
+        self.now += 10;
+        let (stream, expected_head) = (Self::home(), self.log.head(Self::home()).seq);
+        let draft = Draft { stream, expected_head, messages: 1, schema: 1, payload: &[1; 400], links: &[] };
+        let answer = self.log.append(&[draft], self.now);
+        while let Some(batch) = self.log.poll_write(1) {
+            self.disk.write(&batch);
+            self.log.handle_written(batch.buffer, true).expect("the write was whole");
+        }
+        seal(&mut self.log, &mut self.disk);
+        answer
+    }
+
+    /// How many are stored before the log is full.
+    fn fill(&mut self, reason: NotMade) -> usize {
+        let mut stored = 0;
+        while matches!(self.put_without_spare(reason), Answer::Stored(_)) {
+            stored += 1;
+        }
+        stored
+    }
+
+    fn has_nothing_due(&mut self, policy: &CompactionPolicy) -> bool {
+        self.log.poll_expiry(self.now, policy).is_none()
+            && self.log.poll_compaction(self.now, policy).is_none()
+    }
+
+    /// Gives up a segment, if one is due. The oldest sequence that is left then.
+    fn give_up(&mut self) -> Option<u64> {
+        let job = self.log.poll_expiry(self.now, &ALL_OF_IT)?;
+        assert_eq!(job.cause, Cause::NoRoom);
+        assert_eq!(self.log.poll_spare(), None, "what is written has the room to itself");
+        let made = self.disk.compact(storage_log::as_appended(job.base), job.retention);
+        assert!(self.log.handle_compacted(Compacted::Made(made)));
+        assert!(self.log.poll_expiry(self.now, &ALL_OF_IT).is_none(), "one at a time");
+        self.log.end_compaction();
+        Some(self.oldest().0)
+    }
+}
+
+const OF_TENTHS: Geometry = Geometry { segment_bytes: 160 << 10, ..SMALL };
+
+#[test]
+fn a_log_without_room_gives_up_its_oldest_segment_and_no_more_than_it_needs() {
+    let mut talk = Talk::of(OF_TENTHS);
+    (0..1_200).for_each(|_| talk.put());
+    assert!(talk.fill(NotMade::Failed) > 0);
+    assert!(talk.has_nothing_due(&ALL_OF_IT), "an error is no lack of room");
+    _ = talk.put_without_spare(NotMade::NoRoom);
+    for all in [None, Some(1_000_000)] {
+        let policy = CompactionPolicy { keep_ms: all, ..CompactionPolicy::default() };
+        assert!(talk.has_nothing_due(&policy), "by size nothing is to go");
+    }
+    let of_first = talk.give_up().expect("there is no room");
+    assert!((120..170).contains(&of_first), "{of_first} messages in a segment");
+    // It has not helped, yet.
+    _ = talk.put_without_spare(NotMade::NoRoom);
+    assert!(talk.has_nothing_due(&ALL_OF_IT));
+    talk.now += ROOM_RETRY_MS;
+    let of_second = talk.give_up().expect("there is no room still");
+    assert!((of_first + 120..of_first + 170).contains(&of_second), "{of_second}");
+    // It has.
+    flush(&mut talk.log, &mut talk.disk);
+    assert!(talk.has_nothing_due(&ALL_OF_IT));
+    // The next one is not needed before half of this segment is full, and then at once.
+    let mut more = 0;
+    while talk.has_nothing_due(&ALL_OF_IT) {
+        assert!(matches!(talk.put_without_spare(NotMade::NoRoom), Answer::Stored(_)), "after {more}");
+        more += 1;
+    }
+    assert!((70..85).contains(&more), "half of a segment, not {more}");
+    talk.restart();
+    assert_eq!(talk.oldest().0, of_second);
+}
+
+#[test]
+fn however_little_the_disk_gives_a_log_keeps_what_it_needs() {
+    let mut talk = Talk::of(OF_TENTHS);
+    (0..1_500).for_each(|_| talk.put());
+    talk.fill(NotMade::NoRoom);
+    let (mut count, mut left) = (0, 1);
+    while let Some(oldest) = talk.give_up() {
+        (count, left) = (count + 1, oldest);
+        talk.now += ROOM_RETRY_MS;
+        _ = talk.put_without_spare(NotMade::NoRoom);
+    }
+    let head = talk.log.head(Talk::home()).seq;
+    assert!(count >= 6 && (300..500).contains(&(head - left)), "{count} segments; {left} of {head}");
+    assert_eq!(
+        keys(&after(&talk.log, &talk.disk, Talk::home(), left - 1)),
+        (left..=head).collect::<Vec<_>>()
+    );
+}
+
+/// What is older than is kept goes also where nothing else could be written anew.
+#[test]
+fn an_expiry_is_found_behind_a_segment_that_could_not_be_written_anew() {
+    let mut talk = Talk::of(OF_TENTHS);
+    (0..600).for_each(|_| talk.put());
+    let cold = CompactionPolicy { after_ms: Some(0), ..CompactionPolicy::default() };
+    let job = talk.log.poll_compaction(talk.now, &cold).expect("it is cold");
+    assert_eq!(job.cause, Cause::Cold);
+    assert!(!talk.log.handle_compacted(Compacted::Failed));
+    assert!(talk.log.poll_expiry(talk.now, &cold).is_none(), "nothing leaves room");
+    let old = CompactionPolicy { keep_ms: Some(1_000), ..cold };
+    let job = talk.log.poll_expiry(talk.now, &old).expect("it is too old");
+    assert_eq!((job.cause, job.base), (Cause::Expired, 0));
 }

@@ -115,7 +115,7 @@ fn write(open: &mut OpenLog, maker: &SegmentMaker, directory: &Path) -> io::Resu
         match work {
             SpareWork::Make(base) => {
                 open.segments.push((base, maker.make(0, base)?));
-                open.log.handle_spare(true);
+                open.log.handle_spare(Ok(()));
             }
             SpareWork::Zero(_) => open.log.handle_spare_zeroed(),
             SpareWork::Hurry => {}

@@ -6,6 +6,8 @@
 //! | 92 % | an error line; nothing more is copied into the quarantine |
 //! | 97 % | an error line; what is left goes to segments: when none can be made, sends are answered `storage_full`, and reading goes on |
 //!
+//! Where the operator has set `keep_mib`, the log then gives up its oldest segment (`storage-log/src/cold/schedule.rs`); else nothing is.
+//!
 //! `/readyz` stays 200 at each: clients that come can read, and are told when they cannot send.
 
 use std::io;

@@ -185,6 +185,8 @@ pub struct ShardMetrics {
     pub log_batches_total: Counter,
     /// Segments written anew, sorted by stream.
     pub log_compactions_total: Counter,
+    /// Segments of which nothing is kept because the disk gives less than may be.
+    pub log_freed_segments_total: Counter,
     /// Stored records found damaged or unreadable.
     pub log_damaged_records_total: Counter,
     /// Index files that were damaged and are made again.

@@ -62,7 +62,7 @@ type CounterRow = (&'static str, &'static str, fn(&ShardMetrics) -> &Counter);
 type GaugeRow = (&'static str, &'static str, fn(&ShardMetrics) -> &Gauge);
 
 /// Counters that are added up over all shards.
-const COUNTERS: [CounterRow; 18] = [
+const COUNTERS: [CounterRow; 19] = [
     ("accepted_total", "Connections accepted.", |m| &m.accepted_total),
     ("moved_total", "Connections moved to their user's home shard.", |m| &m.moved_total),
     ("messages_stored_total", "Messages that became durable.", |m| &m.messages_stored_total),
@@ -79,6 +79,9 @@ const COUNTERS: [CounterRow; 18] = [
     ("ring_recv_starved_total", "Receives that found no buffer.", |m| &m.ring_recv_starved_total),
     ("log_batches_total", "Batches written to the logs.", |m| &m.log_batches_total),
     ("log_compactions_total", "Segments compacted.", |m| &m.log_compactions_total),
+    ("log_freed_segments_total", "Segments not kept because the disk gives less than keep_mib.", |m| {
+        &m.log_freed_segments_total
+    }),
     ("log_damaged_records_total", "Stored records found damaged or unreadable.", |m| {
         &m.log_damaged_records_total
     }),

@@ -4,7 +4,8 @@ use router::conversation::{Read, Subject};
 use router::mail::Request;
 use router::{ConversationSide, ShardId, UserSide};
 use storage_log::{
-    Buffer, Compacted, ErasureLeft, Log, LogConfig, SealedSegment, SpareWork, segment_file_name,
+    Buffer, Cause, Compacted, CompactionJob, CompactionPolicy, ErasureLeft, Log, LogConfig, NotMade,
+    SealedSegment, SpareWork, segment_file_name,
 };
 
 use super::{Action, Shard};
@@ -23,6 +24,10 @@ const COMPACTION_SECONDS: u64 = 1;
 
 /// How long to wait when the disk did not let one be written, in seconds: there may be no room.
 const COMPACTION_RETRY_SECONDS: u64 = 60;
+
+/// The same of a segment of which all goes, and which needs little room and leaves much: all of it is read for that.
+const EXPIRY_RETRY_SECONDS: u64 = 10;
+
 /// How long before the index file of a segment is made again once more, in seconds.
 const REBUILD_RETRY_SECONDS: u64 = 60;
 
@@ -46,6 +51,10 @@ pub struct OwnedLog {
     written_at: u64,
     /// Second before which no segment is written anew.
     compaction_not_before: u64,
+    /// Second before which none is but those of which all goes.
+    rewrite_not_before: u64,
+    /// Why one is, while it is.
+    compacting: Option<Cause>,
     /// Base of a segment that has moved, while somebody reads where it was.
     moved: Option<u64>,
 }
@@ -65,6 +74,8 @@ impl OwnedLog {
             rebuilt: Vec::new(),
             written_at: 0,
             compaction_not_before: 0,
+            rewrite_not_before: 0,
+            compacting: None,
             moved: None,
         }
     }
@@ -81,6 +92,18 @@ impl OwnedLog {
     pub fn erase(&mut self, mark: u64, subject: &Subject, to: u64) {
         self.side.erase(subject, to);
         self.log.erase(mark, to);
+    }
+
+    fn poll_compaction(&mut self, now: u64, second: u64, policy: &CompactionPolicy) -> Option<CompactionJob> {
+        let job = if second < self.rewrite_not_before {
+            self.log.poll_expiry(now, policy)
+        } else {
+            self.log.poll_compaction(now, policy)
+        };
+        if let Some(job) = &job {
+            self.compacting = Some(job.cause);
+        }
+        job
     }
 
     pub(super) fn newest_position(&self) -> u64 {
@@ -157,11 +180,28 @@ impl Shard {
         let (now, second, metrics) = (self.clock.unix, self.second(), self.metrics.clone());
         let starts = self.starts.clone();
         let owned = self.owned(log).expect("compactions come back to their log");
-        if matches!(compacted, Compacted::Failed | Compacted::MadeBeside(_)) {
-            owned.compaction_not_before = second + COMPACTION_RETRY_SECONDS;
+        let cause = owned.compacting.take();
+        match (&compacted, cause) {
+            (Compacted::Failed, Some(Cause::Expired | Cause::NoRoom)) => {
+                owned.compaction_not_before = second + EXPIRY_RETRY_SECONDS;
+            }
+            (Compacted::Failed, _) => owned.rewrite_not_before = second + COMPACTION_RETRY_SECONDS,
+            (Compacted::MadeBeside(_), _) => {
+                owned.compaction_not_before = second + COMPACTION_RETRY_SECONDS;
+            }
+            _ => {}
         }
         if owned.log.handle_compacted(compacted) {
             metrics.log_compactions_total.increment();
+            if cause == Some(Cause::NoRoom) {
+                metrics.log_freed_segments_total.increment();
+                tracing::warn!(
+                    log,
+                    segment = segment_file_name(base),
+                    "no room for the next segment, and the disk gives less than `keep_mib`: the oldest messages of this log, a segment \
+                     of them, are not kept any more; free some space, or set `keep_mib` to what the disk gives"
+                );
+            }
             starts.keep_from(log, owned.log.links_kept_from());
             owned.side.note_moved();
             owned.moved = Some(base);
@@ -279,11 +319,11 @@ impl Shard {
         }
     }
 
-    pub(super) fn handle_segment(&mut self, log: u16, ready: bool) {
+    pub(super) fn handle_segment(&mut self, log: u16, made: Result<(), NotMade>) {
         let second = self.second();
         let owned = self.owned(log).expect("segments come back to their log");
-        owned.log.handle_spare(ready);
-        if !ready {
+        owned.log.handle_spare(made);
+        if made.is_err() {
             owned.segment_not_before = second + SEGMENT_RETRY_SECONDS;
         }
     }
@@ -344,7 +384,7 @@ impl Shard {
             }
             if second >= owned.compaction_not_before {
                 owned.compaction_not_before = second + COMPACTION_SECONDS;
-                let job = owned.log.poll_compaction(clock.unix.0, &self.config.compaction);
+                let job = owned.poll_compaction(clock.unix.0, second, &self.config.compaction);
                 let erased = owned.side.erased();
                 self.actions.extend(job.map(|job| Action::Compact { log, job, erased }));
             }

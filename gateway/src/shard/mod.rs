@@ -29,7 +29,7 @@ use router::mail::Clock;
 use router::user::UserLimits;
 use router::{Places, ShardId, UserSide};
 use storage_log::{
-    Buffer, Compacted, CompactionJob, CompactionPolicy, IndexJob, Location, Postings, RebuildJob,
+    Buffer, Compacted, CompactionJob, CompactionPolicy, IndexJob, Location, NotMade, Postings, RebuildJob,
     SealedSegment, WriteBatch,
 };
 
@@ -123,8 +123,8 @@ pub enum Event {
     SegmentPrepared {
         /// Which log.
         log: u16,
-        /// Whether it exists.
-        ready: bool,
+        /// Whether it exists, or why not.
+        made: Result<(), NotMade>,
     },
     /// The index file of a sealed segment was written, or could not be.
     IndexWritten {
@@ -459,7 +459,7 @@ impl Shard {
             Event::Received { connection, buffer, armed } => self.handle_received(connection, buffer, armed),
             Event::ReceiveEnded { connection, end } => self.handle_receive_ended(connection, end),
             Event::Revoke(revocation) => self.handle_revoke(revocation),
-            Event::SegmentPrepared { log, ready } => self.handle_segment(log, ready),
+            Event::SegmentPrepared { log, made } => self.handle_segment(log, made),
             Event::SegmentZeroed { log } => self.handle_zeroed(log),
             Event::Sent { connection, bytes, sent } => self.handle_sent(connection, bytes, sent),
             Event::ShutDown(connection) => self.handle_shut_down(connection),

@@ -59,7 +59,7 @@ fn a_log_that_is_full_to_its_last_byte_starts_in_a_new_segment() {
     let mut open = store.open_log(0, [1; 16], 1, 1).expect("a new log");
     // While it has no successor its end is kept; this one is lost before the next start.
     assert!(open.log.poll_spare().is_some());
-    open.log.handle_spare(true);
+    open.log.handle_spare(Ok(()));
     let (_, file) = &open.segments[0];
     let stream = StreamId { kind: StreamKind(1), id: [1; 16] };
     // One batch of one record each: 160 bytes and the payload. The start took one sector.

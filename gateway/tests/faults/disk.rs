@@ -7,7 +7,10 @@ use std::{
     process::Command,
 };
 
-use rustix::{fs::statvfs, process::geteuid};
+use rustix::{
+    fs::{FallocateFlags, fallocate, statvfs},
+    process::geteuid,
+};
 use tempfile::TempDir;
 
 use crate::node::directory;
@@ -89,6 +92,23 @@ impl Disk {
     pub(crate) fn free_bytes(&self) -> u64 {
         let stat = statvfs(&self.root).expect("it is mounted");
         stat.f_bavail * stat.f_frsize
+    }
+}
+
+/// A file that leaves a disk little room.
+pub(crate) struct Ballast(PathBuf);
+
+impl Ballast {
+    /// One that leaves `left_bytes`.
+    pub(crate) fn lay(disk: &Disk, left_bytes: u64) -> Self {
+        let path = disk.root.join("ballast");
+        let file = File::create(&path).expect("an empty disk");
+        fallocate(&file, FallocateFlags::empty(), 0, disk.free_bytes() - left_bytes).expect("room");
+        Self(path)
+    }
+
+    pub(crate) fn remove(self) {
+        fs::remove_file(&self.0).expect("it was made");
     }
 }
 

@@ -33,6 +33,7 @@ mod repair;
 mod resume;
 mod retention;
 mod revoke;
+mod room;
 mod scrub;
 mod stall;
 mod storage;

@@ -50,7 +50,7 @@ fn check_gone(data: &Path, words: &str) {
 
 /// The first sequence that is kept, of a list of items that begins with a gap and is dense to `head`.
 #[track_caller]
-fn check_told(items: &[Value], from: u64, head: u64) -> u64 {
+pub(crate) fn check_told(items: &[Value], from: u64, head: u64) -> u64 {
     let (gap, kept) = items.split_first().expect("something is told");
     assert_eq!(
         (&gap["op"], &gap["from"], &gap["reason"]),

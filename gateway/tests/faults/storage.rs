@@ -9,20 +9,19 @@ use std::{
 };
 
 use gateway::segments::Access;
-use rustix::fs::{FallocateFlags, fallocate};
 use serde_json::{Value, json};
-use storage_log::format::INDEX_FOOTER_BYTES;
+use storage_log::format::{INDEX_FOOTER_BYTES, SEGMENT_BYTES};
 
 use crate::{
     chat::{Chat, message_id, verdict},
-    disk::Disk,
+    disk::{Ballast, Disk},
     node::{Node, PATIENCE, directory},
 };
 
 const MIB: u64 = 1 << 20;
 
-/// What is left beside the first segment: not enough for a second.
-const LEFT_BYTES: u64 = 40 * MIB;
+/// Room for the first segment, and not for a second.
+const LEFT_BYTES: u64 = SEGMENT_BYTES + 40 * MIB;
 
 /// Acknowledgements waited for at a time: half of what a session may have under way.
 const WINDOW: usize = 16;
@@ -58,29 +57,12 @@ fn fill_with(alice: &mut Chat, text: &str) -> (u64, Value) {
     }
 }
 
-/// A file that leaves a disk room for the first segment, and not for a second.
-struct Ballast(PathBuf);
-
-impl Ballast {
-    fn lay(disk: &Disk) -> Self {
-        let path = disk.root.join("ballast");
-        let file = File::create(&path).expect("an empty disk");
-        let taken = disk.free_bytes() - storage_log::format::SEGMENT_BYTES - LEFT_BYTES;
-        fallocate(&file, FallocateFlags::empty(), 0, taken).expect("room");
-        Self(path)
-    }
-
-    fn remove(self) {
-        fs::remove_file(&self.0).expect("it was made");
-    }
-}
-
 #[test]
 fn a_full_disk_stops_senders_only_and_only_while_it_is_full() {
     let Some(disk) = Disk::mount() else {
         return;
     };
-    let (data, ballast) = (disk.root.join("data"), Ballast::lay(&disk));
+    let (data, ballast) = (disk.root.join("data"), Ballast::lay(&disk, LEFT_BYTES));
 
     let mut node = Node::start(&data, &[("GATEHOUSE_LOGS", "1")]);
     node.log_line(&["no room for the next segment"]);
@@ -137,7 +119,7 @@ fn a_start_on_a_full_disk_serves_what_is_there_and_recovers_by_itself() {
     let Some(disk) = Disk::mount() else {
         return;
     };
-    let (data, ballast) = (disk.root.join("data"), Ballast::lay(&disk));
+    let (data, ballast) = (disk.root.join("data"), Ballast::lay(&disk, LEFT_BYTES));
     let mut node = Node::start(&data, &[("GATEHOUSE_LOGS", "1")]);
     let mut alice = Chat::connect(&node, "alice", "a");
     let first = alice.ask("send", letter(&message_id(&alice.welcome["now"].clone()), "short"));

@@ -15,7 +15,7 @@ use crate::segment::{SegmentHeader, as_appended, is_cold, rewritten};
 use super::ColdWalk;
 use super::erasure::{Judge, Verdict};
 use super::plan::{Moved, Plan, Retention, home_sum};
-use super::schedule::CompactionJob;
+use super::schedule::{Cause, CompactionJob};
 
 /// What writing a segment anew came to.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub fn compact<E>(
     out: &mut dyn FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<Option<SealedSegment>, E> {
     let config = config.clone();
-    let job = CompactionJob { config, base, retention, mark: 0, only_erases: false };
+    let job = CompactionJob { config, base, retention, mark: 0, cause: Cause::Cold };
     Ok(match compact_erasing(&job, &|_| Verdict::Keep, files, out)? {
         Rewritten::Made(sealed) => Some(sealed),
         Rewritten::Clean | Rewritten::Unsound => None,
@@ -106,7 +106,7 @@ impl<E> Compaction<'_, E> {
         if !self.survey(&mut plan)? {
             return Ok(Rewritten::Unsound);
         }
-        if job.only_erases && !plan.erases() {
+        if job.cause == Cause::Erased && !plan.erases() {
             return Ok(Rewritten::Clean);
         }
         if !self.decide(&mut plan)? {

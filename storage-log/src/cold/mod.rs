@@ -33,5 +33,5 @@ pub use marks::{decode_marks, encode_marks};
 pub use plan::Retention;
 pub(crate) use records::ColdRecords;
 pub(crate) use schedule::Schedule;
-pub use schedule::{Compacted, CompactionJob, CompactionPolicy};
+pub use schedule::{Cause, Compacted, CompactionJob, CompactionPolicy, ROOM_RETRY_MS, SEGMENTS_MIN};
 pub use walk::ColdWalk;

@@ -18,9 +18,18 @@ pub struct CompactionPolicy {
     pub keep_ms: Option<u64>,
     /// Links of the first kind are kept for so long, in milliseconds, if that is less; `None`: as long as what they lead to.
     pub keep_links_ms: Option<u64>,
-    /// All of the log is to take so many bytes of the disk: when it takes more, the oldest segment is expired; `None`: as it comes.
+    /// All of the log is to take so many bytes of the disk: when it takes more, or the disk gives less, the oldest segment is
+    /// expired; `None`: as it comes.
     pub keep_bytes: Option<u64>,
 }
+
+/// Segments that a log cannot do with less than: one is written in, one is spare, one is being written anew, and one is read. So much
+/// is kept however little the disk gives.
+pub const SEGMENTS_MIN: u64 = 4;
+
+/// How long after a segment was expired for want of room the next one is, where that has not helped, in milliseconds. Somebody else
+/// fills the disk then, and is not to be fed with what is kept; what was freed has long been asked for.
+pub const ROOM_RETRY_MS: u64 = 60_000;
 
 impl CompactionPolicy {
     fn retention(&self, now: u64, sealed: &[SealedSegment], segment_bytes: u64) -> Retention {
@@ -42,12 +51,73 @@ impl CompactionPolicy {
         });
         too_many.map_or(0, |sealed| sealed.clock + 1)
     }
+
+    /// The time after the newest record of the oldest segment that is kept, if the log can do without that.
+    fn cut_for_room(sealed: &[SealedSegment], segment_bytes: u64, schedule: &Schedule) -> u64 {
+        let is_kept = |sealed: &&SealedSegment| !sealed.is_expired() && !schedule.is_left_alone(sealed.base);
+        let mut from_oldest = sealed.iter().skip_while(|sealed| !is_kept(sealed)).peekable();
+        let Some(oldest) = from_oldest.peek().map(|oldest| oldest.clock) else {
+            return 0;
+        };
+        let taken: u64 = from_oldest.map(|sealed| sealed.bytes_on_disk(segment_bytes)).sum();
+        if 2 * segment_bytes + taken > SEGMENTS_MIN * segment_bytes { oldest + 1 } else { 0 }
+    }
 }
 
 impl SealedSegment {
     /// Whether no record of it is in its home stream any more, nor linked to by the first kind.
     fn is_expired(&self) -> bool {
         self.kept_from() > self.clock && self.has_no_links()
+    }
+}
+
+/// Why a segment is written anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// It is so long since its newest record, or links to its records are not kept any more.
+    Cold,
+    /// Something of it may be erased, and nothing else is due: where nothing is, it stays as it is.
+    Erased,
+    /// All of it is older than what is kept.
+    Expired,
+    /// The disk has no room for the next segment, and gives less than may be kept.
+    NoRoom,
+}
+
+impl Cause {
+    /// Whether all that the segment holds goes: then there is more room afterwards.
+    #[must_use]
+    pub fn expires(self) -> bool {
+        matches!(self, Self::Expired | Self::NoRoom)
+    }
+}
+
+/// What is kept now.
+struct Kept {
+    /// As it is to be.
+    wanted: Retention,
+    /// Or less, where the disk has no room for that.
+    for_room: Option<Retention>,
+}
+
+impl Kept {
+    /// Why all of a segment goes that is still there.
+    fn expires(&self, sealed: &SealedSegment) -> Option<Cause> {
+        let is_too_old =
+            |kept: &Retention| sealed.clock < kept.home_from && sealed.kept_from() <= sealed.clock;
+        if is_too_old(&self.wanted) {
+            return Some(Cause::Expired);
+        }
+        self.for_room.as_ref().filter(|kept| is_too_old(kept)).map(|_| Cause::NoRoom)
+    }
+
+    /// Whether all links to it go of the first kind.
+    fn drops_links(&self, sealed: &SealedSegment) -> bool {
+        sealed.clock < self.wanted.linked_from[0] && !sealed.has_no_links()
+    }
+
+    fn of(&self, cause: Cause) -> Retention {
+        self.for_room.filter(|_| cause == Cause::NoRoom).unwrap_or(self.wanted)
     }
 }
 
@@ -62,8 +132,8 @@ pub struct CompactionJob {
     pub retention: Retention,
     /// Mark of the newest erasure: whoever judges its records knows of all up to that. 0: nothing is erased.
     pub mark: u64,
-    /// Nothing else is due: where nothing of it is erased, it stays as it is.
-    pub only_erases: bool,
+    /// Why.
+    pub cause: Cause,
 }
 
 /// How a compaction ended.
@@ -84,8 +154,10 @@ pub enum Compacted {
 /// What a log knows of its compactions.
 #[derive(Default)]
 pub(crate) struct Schedule {
-    /// Base of the segment that is written anew, and the mark that it then has.
-    under_way: Option<(u64, u64)>,
+    /// The segment that is written anew.
+    under_way: Option<UnderWay>,
+    /// When a segment was last expired for want of room, while that has not helped; 0: none was.
+    freed_at: u64,
     /// Bases that turned out not to be sound.
     left_alone: BTreeSet<u64>,
     pub(super) erasing: Erasing,
@@ -94,7 +166,25 @@ pub(crate) struct Schedule {
     pub(super) may_leave: bool,
 }
 
+#[derive(Clone, Copy)]
+struct UnderWay {
+    base: u64,
+    /// The mark that it then has.
+    mark: u64,
+    cause: Cause,
+}
+
 impl Schedule {
+    /// Whether a segment is written anew of which all goes.
+    pub(crate) fn expires(&self) -> bool {
+        self.under_way.is_some_and(|under_way| under_way.cause.expires())
+    }
+
+    /// There is room for the next segment.
+    pub(crate) fn note_room(&mut self) {
+        self.freed_at = 0;
+    }
+
     /// A segment that was left alone may be sound now.
     pub(crate) fn forget(&mut self, base: u64) {
         self.left_alone.remove(&base);
@@ -109,36 +199,75 @@ impl Log {
     /// The next segment to write anew, if one is due at `now`, milliseconds since 1970, and none is being written. Looks at all sealed
     /// segments: ask once a second, not once a turn.
     pub fn poll_compaction(&mut self, now: u64, policy: &CompactionPolicy) -> Option<CompactionJob> {
-        if self.schedule.under_way.is_some() || !self.is_healthy() {
+        if !self.may_compact(now) {
             return None;
         }
-        let segment_bytes = self.geometry().segment_bytes;
-        let retention = policy.retention(now, self.index.all_sealed(), segment_bytes);
-        let is_due = |sealed: &SealedSegment| {
-            let is_cold =
-                policy.after_ms.is_some_and(|after| sealed.is_appended() && sealed.clock + after <= now);
-            // Every record of it is too old, and they are still there.
-            let has_records = sealed.clock < retention.home_from && sealed.kept_from() <= sealed.clock;
-            let has_links = sealed.clock < retention.linked_from[0] && !sealed.has_no_links();
-            is_cold || has_records || has_links
-        };
+        let kept = self.kept(now, policy);
         let is_erased =
             |sealed: &SealedSegment| sealed.erased < self.schedule.erasing.mark_wanted(sealed.first_position);
-        let next = self.index.all_sealed().iter().find(|sealed| {
-            (is_due(sealed) || is_erased(sealed)) && !self.schedule.is_left_alone(sealed.base)
+        let next = self.index.all_sealed().iter().find_map(|sealed| {
+            let is_cold =
+                policy.after_ms.is_some_and(|after| sealed.is_appended() && sealed.clock + after <= now);
+            let is_cold = is_cold || kept.drops_links(sealed);
+            let cause = kept.expires(sealed).or(is_cold.then_some(Cause::Cold));
+            let cause = cause.or(is_erased(sealed).then_some(Cause::Erased));
+            let cause = cause.filter(|_| !self.schedule.is_left_alone(sealed.base))?;
+            Some((sealed.base, cause))
         });
         self.schedule.may_leave = next.is_none() && self.index.only_one_is_open();
-        let next = next?;
-        let (base, only_erases) = (next.base, !is_due(next));
+        let (base, cause) = next?;
+        Some(self.begin_compaction(now, base, cause, kept.of(cause)))
+    }
+
+    /// The same, but only a segment of which all goes: one that leaves room, where there is not enough to write others anew.
+    pub fn poll_expiry(&mut self, now: u64, policy: &CompactionPolicy) -> Option<CompactionJob> {
+        if !self.may_compact(now) {
+            return None;
+        }
+        let kept = self.kept(now, policy);
+        let (base, cause) = self.index.all_sealed().iter().find_map(|sealed| {
+            let cause = kept.expires(sealed).filter(|_| !self.schedule.is_left_alone(sealed.base))?;
+            Some((sealed.base, cause))
+        })?;
+        Some(self.begin_compaction(now, base, cause, kept.of(cause)))
+    }
+
+    fn may_compact(&mut self, now: u64) -> bool {
+        if self.schedule.under_way.is_some_and(|under_way| under_way.cause == Cause::NoRoom) {
+            // It has not helped before it is done.
+            self.schedule.freed_at = now;
+        }
+        self.schedule.under_way.is_none() && self.is_healthy()
+    }
+
+    /// What is kept at `now`.
+    fn kept(&self, now: u64, policy: &CompactionPolicy) -> Kept {
+        let (sealed, segment_bytes) = (self.index.all_sealed(), self.geometry().segment_bytes);
+        let wanted = policy.retention(now, sealed, segment_bytes);
+        let freed_at = self.schedule.freed_at;
+        let may_free = freed_at == 0 || now.abs_diff(freed_at) >= ROOM_RETRY_MS;
+        let lacks_room = policy.keep_bytes.is_some() && self.lacks_room() && may_free;
+        let for_room = lacks_room.then(|| {
+            let cut = CompactionPolicy::cut_for_room(sealed, segment_bytes, &self.schedule);
+            let [linked, memberships] = wanted.linked_from;
+            Retention { home_from: wanted.home_from.max(cut), linked_from: [linked.max(cut), memberships] }
+        });
+        Kept { wanted, for_room }
+    }
+
+    fn begin_compaction(&mut self, now: u64, base: u64, cause: Cause, retention: Retention) -> CompactionJob {
         let mark = self.schedule.erasing.newest_mark();
-        self.schedule.under_way = Some((base, mark));
-        Some(CompactionJob { config: self.config().clone(), base, retention, mark, only_erases })
+        self.schedule.under_way = Some(UnderWay { base, mark, cause });
+        if cause == Cause::NoRoom {
+            self.schedule.freed_at = now;
+        }
+        CompactionJob { config: self.config().clone(), base, retention, mark, cause }
     }
 
     /// A compaction ended. What was looked up before holds good as long as the file before can be read: that is to be until
     /// [`Log::end_compaction`]. `true` if it is to be called: the segment has moved.
     pub fn handle_compacted(&mut self, compacted: Compacted) -> bool {
-        let (base, mark) = self.schedule.under_way.expect("a compaction was asked for");
+        let UnderWay { base, mark, .. } = self.schedule.under_way.expect("a compaction was asked for");
         match compacted {
             Compacted::Clean => self.index.note_erased(base, mark),
             Compacted::Made(sealed) => {
@@ -146,14 +275,17 @@ impl Log {
                 return true;
             }
             Compacted::MadeBeside(sealed) => {
-                self.schedule.under_way = Some((base, 0));
+                self.schedule.under_way.iter_mut().for_each(|under_way| under_way.mark = 0);
                 self.replace_segment(sealed);
                 return true;
             }
             Compacted::Unsound => _ = self.schedule.left_alone.insert(base),
             Compacted::Failed => {}
         }
-        self.schedule.under_way = None;
+        if self.schedule.under_way.take().is_some_and(|under_way| under_way.cause == Cause::NoRoom) {
+            // Nothing was freed: there is nothing to wait for.
+            self.schedule.freed_at = 0;
+        }
         false
     }
 
@@ -167,7 +299,7 @@ impl Log {
     /// Nobody reads by the places of before any more, and the file before is let go of: the next segment may follow. Only now is
     /// what was erased not on the disk any more.
     pub fn end_compaction(&mut self) {
-        if let Some((base, mark)) = self.schedule.under_way.take() {
+        if let Some(UnderWay { base, mark, .. }) = self.schedule.under_way.take() {
             self.index.note_erased(base, mark);
         }
     }

@@ -2,8 +2,8 @@
 
 use storage_log::format::MARK_AFTER_MS;
 use storage_log::{
-    Answer, Compacted, CompactionPolicy, Damage, Draft, Geometry, Link, Log, Recovered, Refusal, SpareWork,
-    StreamId, WriteBatch, segment_file_name,
+    Answer, Compacted, CompactionPolicy, Damage, Draft, Geometry, Link, Log, NotMade, Recovered, Refusal,
+    SpareWork, StreamId, WriteBatch, segment_file_name,
 };
 
 use super::disk::{Disk, Failed};
@@ -202,7 +202,7 @@ impl Node {
         let mut begun = self.log.begin_run(run, self.now);
         if begun == Answer::Busy {
             make_segment(&mut self.disk, self.geometry, self.log.spare_base())?;
-            self.log.handle_spare(true);
+            self.log.handle_spare(Ok(()));
             begun = self.log.begin_run(run, self.now);
         }
         let Answer::Stored(stored) = begun else {
@@ -343,7 +343,7 @@ impl Node {
             Some(SpareWork::Hurry) => unreachable!("zeros take no time here"),
             Some(SpareWork::Make(base)) => {
                 let made = make_segment(&mut self.disk, self.geometry, base);
-                self.log.handle_spare(made.is_ok());
+                self.log.handle_spare(made.map_err(|_| NotMade::NoRoom));
                 made.map_or(Outcome::Full, |()| Outcome::Done)
             }
             Some(SpareWork::Zero(base)) => {

@@ -225,7 +225,7 @@ pub(crate) fn flush(log: &mut Log, disk: &mut Disk) {
         match work {
             SpareWork::Make(base) => {
                 disk.create(base);
-                log.handle_spare(true);
+                log.handle_spare(Ok(()));
             }
             SpareWork::Zero(base) => {
                 disk.segments.get_mut(&base).expect("it was made").truncate(SEGMENT_HEADER_BYTES);

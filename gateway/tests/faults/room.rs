@@ -1,0 +1,155 @@
+//! A disk that is full while an operator says how much is to be kept: the oldest messages go, and nothing else does.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use serde_json::{Value, json};
+
+use crate::{
+    chat::{Chat, message_id, verdict},
+    disk::{Ballast, Disk},
+    logtool::{log, text},
+    node::{Node, PATIENCE},
+    retention::check_told,
+};
+
+/// What the disk gives: nine segments of 4 MiB and their index files.
+const LEFT_BYTES: u64 = 40 << 20;
+
+/// Messages in a segment, at least: 15 KiB each, and what is stored with it.
+const PER_SEGMENT: u64 = 250;
+
+/// One log in small segments, so much of which is kept; a segment is compacted after so long, or never.
+const fn keep(mib: &'static str, compact_after_seconds: &'static str) -> [(&'static str, &'static str); 4] {
+    [
+        ("GATEHOUSE_LOGS", "1"),
+        ("GATEHOUSE_SEGMENT_MIB", "4"),
+        ("GATEHOUSE_COMPACT_AFTER_SECONDS", compact_after_seconds),
+        ("GATEHOUSE_KEEP_MIB", mib),
+    ]
+}
+
+/// What alice was told is stored, by sequence.
+#[derive(Default)]
+struct Letters {
+    texts: BTreeMap<u64, String>,
+    conversation: Value,
+}
+
+impl Letters {
+    fn head(&self) -> u64 {
+        self.texts.last_key_value().map_or(0, |(head, _)| *head)
+    }
+
+    /// Sends the next letter with an id until it is stored, or refused with anything but `busy`.
+    #[track_caller]
+    fn send(&mut self, alice: &mut Chat, id: &str) -> String {
+        let letter = format!("{} {}", self.head() + 1, "x".repeat(15 << 10));
+        loop {
+            let fields = json!({ "to": "bob", "kind": "text", "text": letter, "message_id": id });
+            let reply = alice.ask("send", fields);
+            match verdict(&reply).as_str() {
+                "ok" => {
+                    self.conversation = reply["conversation"].clone();
+                    self.texts.insert(reply["seq"].as_u64().expect("a sequence"), letter);
+                    return "ok".to_owned();
+                }
+                "3002 busy" => {}
+                other => return other.to_owned(),
+            }
+        }
+    }
+
+    /// The same until it is stored, while bob reads and is told as ever.
+    #[track_caller]
+    fn send_when_there_is_room(&mut self, alice: &mut Chat, bob: &mut Chat) {
+        let (id, begun) = (message_id(&alice.welcome["now"].clone()), Instant::now());
+        loop {
+            match self.send(alice, &id).as_str() {
+                "ok" => break,
+                "3003 storage_full" => {
+                    assert!(begun.elapsed() < PATIENCE, "it does not free anything");
+                    let fields = json!({ "conversation": self.conversation, "limit": 2 });
+                    assert_eq!(bob.ask("history", fields)["messages"][1]["seq"], self.head());
+                }
+                other => panic!("{other}"),
+            }
+        }
+        assert_eq!(bob.event("message")["message_id"], json!(id));
+        alice.take_events();
+    }
+
+    /// What is left is told whole, behind a gap. The first of it.
+    #[track_caller]
+    fn check_kept(&self, node: &Node) -> u64 {
+        let items = Chat::connect(node, "bob", "reader").history(&self.conversation);
+        let first = check_told(&items, 1, self.head());
+        for item in &items[1..] {
+            let seq = item["seq"].as_u64().expect("a message");
+            assert!(self.texts.get(&seq).is_some_and(|letter| item["text"] == json!(letter)), "{seq}");
+        }
+        first
+    }
+}
+
+#[test]
+fn a_disk_that_filled_up_is_freed_by_a_start_that_keeps_less() {
+    let Some(disk) = Disk::mount() else {
+        return;
+    };
+    let (data, _ballast) = (disk.root.join("data"), Ballast::lay(&disk, LEFT_BYTES));
+    let mut letters = Letters::default();
+    let mut node = Node::start(&data, &keep("0", "0"));
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let now = alice.welcome["now"].clone();
+    while letters.send(&mut alice, &message_id(&now)) == "ok" {
+        alice.take_events();
+    }
+    assert!(letters.head() > 7 * PER_SEGMENT, "{} letters", letters.head());
+    // Nothing goes unless somebody says so, however often it is started.
+    node.restart();
+    let mut alice = Chat::connect(&node, "alice", "a");
+    assert_eq!(letters.send(&mut alice, &message_id(&now)), "3003 storage_full");
+    let all = Chat::connect(&node, "bob", "reader").history(&letters.conversation);
+    assert_eq!(all.len() as u64, letters.head());
+    assert_eq!(node.metric("log_freed_segments_total"), 0);
+    node.kill();
+
+    let node = Node::start(&data, &keep("16", "0"));
+    let [mut alice, mut bob] = ["alice", "bob"].map(|user| Chat::connect(&node, user, "a"));
+    for _ in 0..2 * PER_SEGMENT {
+        letters.send_when_there_is_room(&mut alice, &mut bob);
+    }
+    assert_eq!(node.metric("log_freed_segments_total"), 0, "the disk gives more than is kept");
+    let (first, head) = (letters.check_kept(&node), letters.head());
+    assert!(head - first > PER_SEGMENT, "{first} of {head}: what is kept is there");
+    drop(node);
+    log(&["verify", "--data", text(&data)]).check(0, &["log 0: sound"]);
+    drop(disk);
+}
+
+#[test]
+fn a_disk_that_gives_less_than_is_kept_loses_its_oldest_messages_alone() {
+    let Some(disk) = Disk::mount() else {
+        return;
+    };
+    let (data, _ballast) = (disk.root.join("data"), Ballast::lay(&disk, LEFT_BYTES));
+    let mut letters = Letters::default();
+    // Some of it may be compacted first; then there is no room for that, which holds nothing back.
+    let mut node = Node::start(&data, &keep("1024", "1"));
+    node.log_line(&["`keep_mib` is more than the disk of the data directory holds", "keep_mib=1024"]);
+    let [mut alice, mut bob] = ["alice", "bob"].map(|user| Chat::connect(&node, user, "a"));
+    for _ in 0..12 * PER_SEGMENT {
+        letters.send_when_there_is_room(&mut alice, &mut bob);
+    }
+    node.log_line(&["the disk gives less than `keep_mib`", "segment=\"seg-0000000000000000."]);
+    let freed = node.metric("log_freed_segments_total");
+    assert!((3..=6).contains(&freed), "{freed} segments for some four more than there is room for");
+    for _ in 0..2 {
+        let (first, head) = (letters.check_kept(&node), letters.head());
+        assert!(first > PER_SEGMENT && head - first > 5 * PER_SEGMENT, "{first} of {head}");
+        node.restart();
+    }
+    drop(node);
+    log(&["verify", "--data", text(&data)]).check(0, &["log 0: sound"]);
+    drop(disk);
+}
