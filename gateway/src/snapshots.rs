@@ -1,7 +1,8 @@
 //! Snapshots of a log's index, so that a start reads one file and what came after it.
 //!
-//! `index.snap` is made by merging the one before with the index files that it does not cover, when those have grown as large
-//! as it is: a start then reads at most about twice its size, and each of its bytes is written once for each new one.
+//! `index.snap` is made by merging the one before with the index files that it does not cover, when those have grown to a fifth of
+//! it: a start then reads at most 1.2 times its size and the open segment, and at most five bytes are written for each of an index
+//! file. What they are is bounded by the ids that there are, so it is that much only where hardly any id is met twice in a segment.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write as _};
@@ -17,8 +18,12 @@ use crate::segments::sync_directory;
 /// Name of the snapshot of a log.
 pub const SNAPSHOT_FILE_NAME: &str = "index.snap";
 
-/// Index files that are smaller than this together are read at start: a few milliseconds.
-const DUE_BYTES_MIN: u64 = 16 << 20;
+/// A snapshot is due when the index files that it does not cover have grown to this part of it. With a smaller one a start would read
+/// hardly less, and more would be written than for the records themselves (`benches/README.md`).
+const DUE_PARTS: u64 = 5;
+
+/// Index files that are smaller than this part of a segment together are read at start: of the usual segment 4 MiB, a few milliseconds.
+const DUE_PARTS_OF_SEGMENT: u64 = 64;
 
 /// Blocks read or written at a time.
 const BLOCKS: usize = 64;
@@ -41,7 +46,7 @@ pub fn renew_if_due(directory: &Path, config: &LogConfig, newest: u64) -> io::Re
         sealed.push((segment, blocks_of(file, footer.blocks_at(), footer.blocks())));
     }
     let size = before.as_ref().map_or(0, |(footer, _)| footer.blocks as u64 * INDEX_BLOCK_BYTES as u64);
-    if bytes < size.max(DUE_BYTES_MIN) {
+    if bytes < (size / DUE_PARTS).max(config.geometry.segment_bytes / DUE_PARTS_OF_SEGMENT) {
         return Ok(false);
     }
     renew(directory, config, before, sealed)

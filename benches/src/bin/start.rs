@@ -8,17 +8,19 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use benches::replay;
 use gateway::indexes;
 use gateway::segments::{SegmentFile, SegmentMaker, log_directory};
-use gateway::snapshots;
+use gateway::snapshots::{self, SNAPSHOT_FILE_NAME};
 use gateway::store::{OpenLog, Store};
 use router::places::KINDS;
-use storage_log::format::SEGMENT_BYTES;
-use storage_log::{Answer, Draft, Lookup, Page, Progress, SpareWork, StreamId};
+use storage_log::format::{INDEX_FOOTER_BYTES, SEGMENT_BYTES};
+use storage_log::{
+    Answer, Draft, Lookup, Page, Progress, SnapshotFooter, SpareWork, StreamId, index_file_name,
+};
 
 /// Payload of a record.
 const PAYLOAD: [u8; 150] = [9; 150];
@@ -79,11 +81,20 @@ fn open(directory: &Path, now: u64) -> anyhow::Result<(Store, OpenLog)> {
     Ok((store, log))
 }
 
+/// What was written of what is derived from the log.
+#[derive(Default)]
+struct Snapshots {
+    count: u32,
+    bytes: u64,
+    time: Duration,
+    index_bytes: u64,
+}
+
 /// Makes the log.
 fn fill(directory: &Path, records: u64, streams: u64) -> anyhow::Result<()> {
     let (store, mut open) = open(directory, MADE)?;
     let maker = store.segment_maker();
-    let begun = Instant::now();
+    let (begun, mut snapshots) = (Instant::now(), Snapshots::default());
     for number in 0..records {
         // One in eight goes to the few that are always busy.
         let conversation =
@@ -95,22 +106,34 @@ fn fill(directory: &Path, records: u64, streams: u64) -> anyhow::Result<()> {
         let expected_head = open.log.head(stream).seq;
         let draft = Draft { stream, expected_head, messages: 1, schema: 1, payload: &PAYLOAD, links: &links };
         while !matches!(open.log.append(&[draft], number), Answer::Stored(_)) {
-            write(&mut open, &maker, directory)?;
+            write(&mut open, &maker, directory, &mut snapshots)?;
         }
         if number % 4_096 == 0 {
-            write(&mut open, &maker, directory)?;
+            write(&mut open, &maker, directory, &mut snapshots)?;
         }
     }
-    write(&mut open, &maker, directory)?;
+    write(&mut open, &maker, directory, &mut snapshots)?;
     println!(
         "filled with {records} records in {:.1} s; memory is measured by the next run",
         begun.elapsed().as_secs_f64()
+    );
+    println!(
+        "the snapshot was made {} times in {:.1} s: {:.0} bytes written a record, for {:.0} of index files",
+        snapshots.count,
+        snapshots.time.as_secs_f64(),
+        snapshots.bytes as f64 / records as f64,
+        snapshots.index_bytes as f64 / records as f64
     );
     Ok(())
 }
 
 /// Does what the log wants done.
-fn write(open: &mut OpenLog, maker: &SegmentMaker, directory: &Path) -> io::Result<()> {
+fn write(
+    open: &mut OpenLog,
+    maker: &SegmentMaker,
+    directory: &Path,
+    snapshots: &mut Snapshots,
+) -> io::Result<()> {
     while let Some(work) = open.log.poll_spare() {
         match work {
             SpareWork::Make(base) => {
@@ -132,7 +155,13 @@ fn write(open: &mut OpenLog, maker: &SegmentMaker, directory: &Path) -> io::Resu
         open.log.handle_indexed(Some(sealed));
         let segment = open.segments.iter_mut().find(|(base, _)| *base == job.base());
         segment.expect("it was made").1.index = Some(file);
-        snapshots::renew_if_due(&directory, job.config(), job.base())?;
+        snapshots.index_bytes += fs::metadata(directory.join(index_file_name(job.base())))?.len();
+        let begun = Instant::now();
+        if snapshots::renew_if_due(&directory, job.config(), job.base())? {
+            snapshots.count += 1;
+            snapshots.bytes += fs::metadata(directory.join(SNAPSHOT_FILE_NAME))?.len();
+            snapshots.time += begun.elapsed();
+        }
     }
     Ok(())
 }
@@ -143,7 +172,8 @@ fn measure(directory: &Path, streams: u64) -> anyhow::Result<()> {
     let (before, read_before, begun) = (resident_bytes()?, read_bytes()?, Instant::now());
     let (_store, open) = open(directory, NOW)?;
     let (time, after, read) = (begun.elapsed(), resident_bytes()?, read_bytes()? - read_before);
-    let snapshot = fs::metadata(log_directory(directory, 0).join("index.snap")).map_or(0, |file| file.len());
+    let snapshot =
+        fs::metadata(log_directory(directory, 0).join(SNAPSHOT_FILE_NAME)).map_or(0, |file| file.len());
     let (conversations, users) = open.log.ids_count();
     let ids = (conversations + users) as u64;
     println!(
@@ -153,10 +183,11 @@ fn measure(directory: &Path, streams: u64) -> anyhow::Result<()> {
         open.log.durable().position(),
         open.segments.len()
     );
+    let since = index_bytes_since(&log_directory(directory, 0), &open)?;
     println!(
-        "read {:.0} MB for it, {:.2} times the snapshot of {:.0} MB: that, the tails of index files, and the open segment",
+        "read {:.0} MB for it: {:.2} times the snapshot of {:.0} MB, which is that and the index files since, and the open segment",
         read as f64 / 1e6,
-        read as f64 / snapshot as f64,
+        (snapshot + since) as f64 / snapshot as f64,
         snapshot as f64 / 1e6
     );
     println!(
@@ -167,6 +198,17 @@ fn measure(directory: &Path, streams: u64) -> anyhow::Result<()> {
     pages(&open, streams)?;
     let bases = open.segments.iter().map(|(base, _)| *base);
     replay::measure(&log_directory(directory, 0), open.log.config(), bases)
+}
+
+/// Bytes of the index files that the snapshot does not cover.
+fn index_bytes_since(directory: &Path, open: &OpenLog) -> anyhow::Result<u64> {
+    let snapshot = fs::read(directory.join(SNAPSHOT_FILE_NAME))?;
+    let footer = snapshot.len().checked_sub(INDEX_FOOTER_BYTES).context("no snapshot")?;
+    let footer =
+        SnapshotFooter::parse(&snapshot[footer..], open.log.config()).context("a damaged snapshot")?;
+    let bases = open.segments.iter().skip(footer.segments as usize).map(|(base, _)| *base);
+    let bytes = |base| fs::metadata(directory.join(index_file_name(base))).map_or(0, |file| file.len());
+    Ok(bases.map(bytes).sum())
 }
 
 /// Pages of 50 from the beginning of conversations: all of them cold.

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{Write as _, stderr},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
 };
 
 use rustix::{
@@ -63,8 +63,16 @@ impl Disk {
     /// The power fails: what was not synced is gone, and every write from now on is an error (`FS_IOC_SHUTDOWN` without
     /// flushing the journal; Perl is in every Debian, and makes the call without unsafe code of ours).
     pub(crate) fn cut_power(&self) {
-        let call = "open(my $f, '<', $ARGV[0]) or die $!; my $how = pack('L', 2); ioctl($f, 0x8004587d, $how) or die $!";
-        run("perl", &["-e", call], &[&self.root]).expect("ext4 can be shut down");
+        self.power_switch().cut();
+    }
+
+    /// What cuts the power at once when it is told to: nothing has to be started then.
+    pub(crate) fn power_switch(&self) -> PowerSwitch {
+        let call = "open(my $f, '<', $ARGV[0]) or die $!; my $how = pack('L', 2); <STDIN>; \
+                    ioctl($f, 0x8004587d, $how) or die $!";
+        let mut command = Command::new("perl");
+        command.args(["-e", call]).arg(&self.root).stdin(Stdio::piped());
+        PowerSwitch(command.spawn().expect("Perl is in every Debian"))
     }
 
     /// The file system takes no more writes, as after an error that it found in itself. Not as `mount` makes it read-only: that
@@ -92,6 +100,25 @@ impl Disk {
     pub(crate) fn free_bytes(&self) -> u64 {
         let stat = statvfs(&self.root).expect("it is mounted");
         stat.f_bavail * stat.f_frsize
+    }
+}
+
+/// The switch of a disk's power; dropped, it was not used.
+pub(crate) struct PowerSwitch(Child);
+
+impl PowerSwitch {
+    /// The power fails.
+    pub(crate) fn cut(mut self) {
+        writeln!(self.0.stdin.take().expect("it is piped")).expect("it waits for a line");
+        assert!(self.0.wait().expect("it is ours").success(), "ext4 can be shut down");
+    }
+}
+
+impl Drop for PowerSwitch {
+    fn drop(&mut self) {
+        // Fails when it has ended before.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

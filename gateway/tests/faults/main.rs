@@ -35,6 +35,7 @@ mod retention;
 mod revoke;
 mod room;
 mod scrub;
+mod snapshot;
 mod stall;
 mod storage;
 mod tokens;

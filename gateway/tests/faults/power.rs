@@ -18,10 +18,10 @@ use crate::{
 const WINDOW: u64 = 16;
 
 /// Letters of the longest kind, so that segments fill.
-const LONG: usize = 15 << 10;
+pub(crate) const LONG: usize = 15 << 10;
 
 /// Cuts before a disk is replaced: it fills, and all that it holds is read after each.
-const CUTS_PER_DISK: usize = 8;
+pub(crate) const CUTS_PER_DISK: usize = 8;
 
 /// A number from the environment.
 fn number(name: &str) -> Option<u64> {
@@ -29,10 +29,10 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Where the faults come, from `GATEHOUSE_TEST_SEED` or a seed of its own. How many, from `GATEHOUSE_TEST_CUTS`.
-struct Moments(u64);
+pub(crate) struct Moments(u64);
 
 impl Moments {
-    fn new() -> (Self, usize) {
+    pub(crate) fn new() -> (Self, usize) {
         let mut random = [0; 8];
         getrandom::fill(&mut random).expect("randomness");
         let seed = number("GATEHOUSE_TEST_SEED").unwrap_or(u64::from_le_bytes(random));
@@ -43,7 +43,7 @@ impl Moments {
     }
 
     /// Behind so many acknowledgements: from 1 to `most`. SplitMix64.
-    fn next(&mut self, most: u64) -> usize {
+    pub(crate) fn next(&mut self, most: u64) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -53,7 +53,7 @@ impl Moments {
 
 /// What alice was told of her letters to somebody, or they were shown: by sequence, the message's id.
 #[derive(Default)]
-struct Kept {
+pub(crate) struct Kept {
     conversation: Value,
     letters: BTreeMap<u64, Value>,
 }
@@ -71,7 +71,12 @@ impl Kept {
 
     /// Sends letters without waiting for each answer until the connection ends, and calls `fault` behind each
     /// acknowledgement with their number, while others are under way.
-    fn send_until_the_end(&mut self, alice: &mut Chat, bytes: usize, mut fault: impl FnMut(usize)) {
+    pub(crate) fn send_until_the_end(
+        &mut self,
+        alice: &mut Chat,
+        bytes: usize,
+        mut fault: impl FnMut(usize),
+    ) {
         let (now, body) = (alice.welcome["now"].clone(), "x".repeat(bytes));
         let send = |alice: &mut Chat| {
             let letter = json!({ "to": "bob", "kind": "text", "text": body, "message_id": message_id(&now) });
@@ -102,7 +107,7 @@ impl Kept {
 
     /// The other one finds all of it, dense from 1, each under its sequence and once; what else is shown is kept from now on too.
     #[track_caller]
-    fn check(&mut self, node: &Node, reader: &str) {
+    pub(crate) fn check(&mut self, node: &Node, reader: &str) {
         let history = Chat::connect(node, reader, "b").history(&self.conversation);
         let stored: BTreeMap<u64, Value> = history
             .iter()
@@ -120,7 +125,7 @@ impl Kept {
 
 /// A node whose disk has failed: it says so, drains and exits with 1; then the power is back.
 #[track_caller]
-fn check_stopped(mut node: Node, disk: &Disk) {
+pub(crate) fn check_stopped(mut node: Node, disk: &Disk) {
     node.log_line(&["log stopped", "log=0"]);
     assert_eq!(node.ended().code(), Some(1));
     drop(node);
