@@ -14,6 +14,7 @@ mod disk;
 mod node;
 mod peer;
 mod raw;
+mod trace;
 
 mod amendments;
 mod application;
@@ -26,6 +27,7 @@ mod frames;
 mod groups;
 mod handshake;
 mod logtool;
+mod order;
 mod power;
 mod presence;
 mod process;

@@ -16,6 +16,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::trace::{CALLS, TraceFile};
+
 /// After this long something will not happen any more. Also what a drain may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -122,9 +124,28 @@ impl Node {
         Ok(node)
     }
 
+    /// The same as [`Node::start`], under strace.
+    #[track_caller]
+    pub(crate) fn start_traced(data: &Path, settings: &[(&str, &str)]) -> (Self, TraceFile) {
+        let file = data.with_extension("trace");
+        let mut command = Command::new("strace");
+        // Not as our child, which the node is.
+        command.args(["-D", "-f", "-y", "-s", "0", "-e", CALLS, "-o"]).arg(&file);
+        command.arg(env!("CARGO_BIN_EXE_gatehouse"));
+        let traced = Self::begin_as(command, data, settings).and_then(|mut node| {
+            node.wait_until_it_serves()?;
+            Ok(node)
+        });
+        (traced.unwrap_or_else(|log| panic!("it does not serve: {log:#?}")), TraceFile(file))
+    }
+
     /// The same, which has yet to read its logs back: of its addresses it has that of the admin.
     pub(crate) fn begin(data: &Path, settings: &[(&str, &str)]) -> Result<Self, Vec<String>> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gatehouse"))
+        Self::begin_as(Command::new(env!("CARGO_BIN_EXE_gatehouse")), data, settings)
+    }
+
+    fn begin_as(mut command: Command, data: &Path, settings: &[(&str, &str)]) -> Result<Self, Vec<String>> {
+        let mut child = command
             .args([
                 "--listen",
                 "127.0.0.1:0",
