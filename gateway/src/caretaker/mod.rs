@@ -193,8 +193,7 @@ impl Caretaker {
     /// Counts what the scrubber read, and rests for as long as that may take.
     fn pace(&self, bytes: u64) -> io::Result<()> {
         self.metrics.scrub_bytes_total.add(bytes);
-        let nanos = bytes.saturating_mul(1_000_000_000) / self.scrub_bytes_per_second.max(1);
-        self.rest(Duration::from_nanos(nanos))
+        self.rest(scrub::rest_of(bytes, self.scrub_bytes_per_second))
     }
 
     /// Takes what is asked.

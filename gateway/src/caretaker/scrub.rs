@@ -8,6 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use storage_log::{
     DamagedRange, INDEX_BLOCK_BYTES, IndexFooter, IndexJob, LogConfig, LogFile, LogFiles, Met, ScrubProgress,
@@ -192,7 +193,78 @@ impl LogFiles for Paced<'_> {
     }
 }
 
+/// How long the disk is left alone behind so many bytes, so that no more than `bytes_per_second` are read however fast it is.
+pub(super) fn rest_of(bytes: u64, bytes_per_second: u64) -> Duration {
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(bytes_per_second.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
 /// The node ends.
 pub(super) fn ended() -> io::Error {
     ErrorKind::Interrupted.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: u64 = 4 << 20;
+
+    /// Looks at whatever is next until nothing is due; `false` from `look` stops it, as a kill does, before it is remembered.
+    fn pass(progress: &mut ScrubProgress, bases: &[u64], now: u64, mut look: impl FnMut(u64) -> bool) {
+        for _ in 0..=bases.len() {
+            let mut begun = *progress;
+            let base = next(&mut begun, bases, now);
+            if base.is_some_and(|base| !look(base)) {
+                return;
+            }
+            *progress = begun;
+            let Some(base) = base else {
+                return;
+            };
+            progress.next_base = base + SEGMENT;
+        }
+        panic!("it comes to an end");
+    }
+
+    #[test]
+    fn a_pass_goes_on_where_it_was_remembered_and_the_next_is_due_a_day_after_it_began() {
+        let bases: Vec<u64> = (0..5).map(|number| number * SEGMENT).collect();
+        let (mut progress, mut looked) = (ScrubProgress::default(), Vec::new());
+        let at = |progress: &mut ScrubProgress, now, stop: Option<u64>| {
+            let mut looked = Vec::new();
+            pass(progress, &bases, now, |base| {
+                looked.push(base / SEGMENT);
+                stop != Some(base / SEGMENT)
+            });
+            looked
+        };
+        looked.extend(at(&mut progress, 1_000, Some(2)));
+        assert_eq!((progress.next_base, progress.ended), (2 * SEGMENT, 0));
+        looked.extend(at(&mut progress, 9_000, None));
+        // The one that it was stopped in is looked at from its front.
+        assert_eq!(looked, [0, 1, 2, 2, 3, 4]);
+        assert_eq!((progress.begun, progress.ended), (1_000, 9_000));
+        assert!(at(&mut progress, 999 + PASS_MILLIS, None).is_empty());
+        assert_eq!(at(&mut progress, 1_000 + PASS_MILLIS, None), [0, 1, 2, 3, 4]);
+        assert_eq!(progress.begun, 1_000 + PASS_MILLIS);
+    }
+
+    #[test]
+    fn what_is_read_is_rested_for_by_the_rate() {
+        for (bytes, rate, millis) in [
+            (PIECE_BYTES as u64, 4 << 20, 62),
+            (4 << 20, 4 << 20, 1_000),
+            (0, 4 << 20, 0),
+            (1, 1, 1_000),
+            (1 << 20, 1, (1 << 20) * 1_000),
+            (5, 0, 5_000),
+        ] {
+            assert_eq!(rest_of(bytes, rate).as_millis(), u128::from(millis as u64), "{bytes} at {rate}");
+        }
+        // Nothing is lost by pieces: a gibibyte of them takes what it takes at once.
+        let pieces: Duration = (0..4_096).map(|_| rest_of(PIECE_BYTES as u64, 7_777_777)).sum();
+        let whole = rest_of(1 << 30, 7_777_777);
+        assert!(whole - pieces < Duration::from_millis(1), "{pieces:?} of {whole:?}");
+    }
 }

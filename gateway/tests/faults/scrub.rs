@@ -4,14 +4,16 @@ use std::{
     fs::{self, File},
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::Path,
+    time::Instant,
 };
 
 use serde_json::json;
-use storage_log::format::INDEX_FOOTER_BYTES;
+use storage_log::{ScrubProgress, format::INDEX_FOOTER_BYTES};
 
 use crate::{
     chat::{Chat, verdict},
-    node::{Node, directory},
+    node::{Node, PATIENCE, directory},
+    snapshot::config_of,
     storage::{SMALL_SEGMENTS, check_whole, file_name, files_of, fill_segments, rot},
 };
 
@@ -133,4 +135,50 @@ fn an_index_file_that_cannot_be_made_again_is_told_to_who_asks_and_stops_nothing
     fs::write(first, whole).expect("room");
     let page = bob.ask("history", oldest);
     assert_eq!(page["messages"].as_array().map(Vec::len), Some(2));
+}
+
+/// How far the scrubber is, as a start finds it.
+fn progress(data: &Path) -> ScrubProgress {
+    let bytes = fs::read(data.join("log-00/scrub.state")).unwrap_or_default();
+    ScrubProgress::parse(&bytes, &config_of(data)).unwrap_or_default()
+}
+
+/// A pass that was interrupted is not begun anew: what it has been through is not read again, and it comes to its end. Nor is
+/// it faster than it may be.
+#[test]
+fn a_pass_goes_on_after_a_kill_where_it_was_and_keeps_to_its_rate() {
+    let data = directory();
+    let mut node = start(data.path(), "0");
+    fill_segments(&node, data.path());
+    node.kill();
+    // Four seconds a segment, so that it is in the middle when it is killed.
+    let (rate, begun) = (1 << 20, Instant::now());
+    let mut node = start(data.path(), &rate.to_string());
+    while progress(data.path()).next_base == 0 {
+        let read = node.metric("scrub_bytes_total");
+        // It rests behind each piece: the clock of whoever asks is ahead of what it may have read, on any machine.
+        let may = (begun.elapsed().as_secs_f64() * f64::from(rate)) as u64 + (256 << 10);
+        assert!(read <= may, "{read} bytes, and {may} are allowed");
+        assert!(begun.elapsed() < PATIENCE, "{read} bytes are read");
+    }
+    node.kill();
+    let at = progress(data.path());
+    let segments = files_of(data.path(), ".log");
+    let next = (at.next_base >> 22) as usize;
+    assert!((1..4).contains(&next) && at.ended == 0, "{at:?}");
+    let [behind, ahead] = [0, next].map(|number| &segments[number]);
+    for segment in [behind, ahead] {
+        let file = File::options().write(true).open(segment).expect("a segment");
+        file.write_all_at(b"?", 2 << 20).expect("room");
+    }
+    let mut node = start(data.path(), FAST);
+    node.log_line(&["came to the end of the log's sealed segments", "log=0"]);
+    node.log_line(&["not what was written", &file_name(ahead)]);
+    assert_eq!(node.metric("scrub_damaged_records_total"), 1, "{}", node.log_text());
+    assert_eq!(progress(data.path()).begun, at.begun);
+    // A pass that is begun anew finds the other too.
+    node.kill();
+    fs::remove_file(data.path().join("log-00/scrub.state")).expect("it was written");
+    let node = start(data.path(), FAST);
+    node.wait_for_metric("scrub_damaged_records_total", 2);
 }

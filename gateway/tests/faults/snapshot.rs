@@ -51,15 +51,21 @@ fn cut_at_snapshot(disk: &Disk, data: &Path, nth: usize, moment: SnapshotMoment)
     true
 }
 
+/// What log 0 of a store is opened with.
+#[track_caller]
+pub(crate) fn config_of(data: &Path) -> LogConfig {
+    let StoreFacts { id: store, geometry, .. } = StoreFacts::read(data).expect("a store");
+    let (number, kinds) = (0, router::places::KINDS);
+    LogConfig { store, number, geometry, tail_bytes_max: 0, kinds, segment_ms_max: None }
+}
+
 /// Whether there is a snapshot of log 0; if there is, it is one from its first byte to its last.
 #[track_caller]
 fn has_whole_snapshot(data: &Path) -> bool {
     let Ok(bytes) = fs::read(data.join("log-00/index.snap")) else {
         return false;
     };
-    let StoreFacts { id: store, geometry, .. } = StoreFacts::read(data).expect("a store");
-    let (number, kinds) = (0, router::places::KINDS);
-    let config = LogConfig { store, number, geometry, tail_bytes_max: 0, kinds, segment_ms_max: None };
+    let config = config_of(data);
     let blocks_bytes = bytes.len().saturating_sub(INDEX_FOOTER_BYTES);
     let footer = SnapshotFooter::parse(&bytes[blocks_bytes..], &config);
     let blocks = footer.expect("it ends in a footer").blocks as usize;
