@@ -6,6 +6,7 @@ use std::{
     fs,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -321,4 +322,33 @@ fn a_directory_that_is_none_is_refused_in_words() {
     log(&["verify", "--data", text(data.path())]).check(2, &["is no data directory"]);
     log(&["stat", "--data", text(data.path())]).check(2, &["is no data directory", "store.toml"]);
     assert_eq!(fs::read_dir(data.path()).expect("a directory").count(), 0, "nothing is made");
+}
+
+/// `script` gives it a terminal; what goes there goes to our pipe.
+#[test]
+fn a_bar_is_shown_on_a_terminal_and_taken_away_again() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &SMALL);
+    fill(&mut Chat::connect(&node, "alice", "a"), 300, 15 << 10);
+    node.kill();
+    let verify = format!("{} log verify --data {}", env!("CARGO_BIN_EXE_gatehouse"), text(data.path()));
+    let mut script = Command::new("script");
+    script.args(["-qec", &verify, "/dev/null"]).stdin(Stdio::null());
+    let said = script.output().expect("script is in every Debian");
+    let said = String::from_utf8(said.stdout).expect("it says text");
+    let (shown, rest) =
+        said.rsplit_once("\r\x1b[K").unwrap_or_else(|| panic!("nothing is taken away: {said:?}"));
+    let bars: Vec<&str> = shown.split("\x1b[K").filter(|bar| !bar.is_empty()).collect();
+    assert!(!bars.is_empty(), "{said:?}");
+    for bar in bars {
+        let parts = bar.strip_prefix("\rlog 0: ").and_then(|bar| bar.split_once(" segments ["));
+        let (bar, percent) = parts.and_then(|(_, bar)| bar.split_once("] ")).expect("a bar");
+        assert!(bar.len() == 24 && bar.trim_start_matches('#').trim_end_matches('.').is_empty(), "{bar}");
+        assert!(percent.contains(" %, "), "{percent}");
+    }
+    assert!(rest.starts_with("log 0: sound"), "{rest:?}");
+    // Elsewhere it is plain lines.
+    let plain = log(&["verify", "--data", text(data.path())]);
+    plain.check(0, &["log 0: sound", " segments: ", " %\n"]);
+    assert!(!plain.err.contains(['\r', '\x1b', '#']), "{}", plain.err);
 }
