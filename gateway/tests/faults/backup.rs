@@ -18,36 +18,47 @@ use serde_json::{Value, json};
 use crate::{
     chat::Chat,
     disk::Disk,
-    logtool::{SMALL, fill, flip, log, text},
+    logtool::{SMALL, fill, fill_to, flip, letter_text, log, text},
     node::{Node, PATIENCE, directory},
+    power::log_of,
 };
 
 /// Left on a disk that is full: what the file system keeps its own lists in, and less than a segment has.
 const LEFT_BYTES: u64 = 256 << 10;
 
-/// What is acknowledged while a backup is taken, as it comes.
+/// What alice was told is stored of a conversation: its letters by sequence, by their ids, and which it is.
+type Letters = (BTreeMap<u64, String>, Value);
+
+/// What is acknowledged while a backup is taken, as it comes: with whom, in two logs.
 #[derive(Default)]
 struct Acked {
-    letters: Mutex<(BTreeMap<u64, String>, Value)>,
+    letters: Mutex<BTreeMap<String, Letters>>,
     more: Condvar,
 }
 
 impl Acked {
-    /// Sends until `enough`.
-    fn keep_sending(&self, alice: &mut Chat, enough: &AtomicBool) {
-        while !enough.load(Ordering::Relaxed) {
-            let (acked, conversation) = fill(alice, 64, 4 << 10);
+    /// Sends to each in turn until `enough`.
+    fn keep_sending(&self, alice: &mut Chat, peers: &[String; 2], enough: &AtomicBool) {
+        for peer in peers.iter().cycle() {
+            if enough.load(Ordering::Relaxed) {
+                return;
+            }
+            let (acked, conversation) = fill_to(alice, peer, 64, 4 << 10);
             let mut letters = self.letters.lock().expect("no sender panics");
-            letters.0.extend(acked);
-            letters.1 = conversation;
+            let with_peer = letters.entry(peer.clone()).or_default();
+            with_peer.0.extend(acked);
+            with_peer.1 = conversation;
             self.more.notify_all();
         }
     }
 
-    /// All so far, when there are `count`.
-    fn when(&self, count: usize) -> (BTreeMap<u64, String>, Value) {
+    /// All so far, when there are `count` of each.
+    fn when(&self, count: usize) -> BTreeMap<String, Letters> {
+        let is_missing = |letters: &mut BTreeMap<String, Letters>| {
+            letters.len() < 2 || letters.values().any(|(acked, _)| acked.len() < count)
+        };
         let letters = self.letters.lock().expect("no sender panics");
-        let waited = self.more.wait_timeout_while(letters, PATIENCE, |letters| letters.0.len() < count);
+        let waited = self.more.wait_timeout_while(letters, PATIENCE, is_missing);
         let (letters, timeout) = waited.expect("no sender panics");
         assert!(!timeout.timed_out(), "it does not acknowledge");
         letters.clone()
@@ -59,18 +70,39 @@ pub(crate) fn restore(from: &Path, data: &Path) {
     log(&["restore", "--from", text(from), "--data", text(data)]).check(0, &["restored as it was at"]);
 }
 
-/// Every letter is in the conversation, under its sequence.
+/// Every letter is in the conversation with bob, under its sequence, with its text.
 #[track_caller]
 pub(crate) fn check_letters(node: &Node, acked: &BTreeMap<u64, String>, conversation: &Value) {
-    let history = Chat::connect(node, "bob", "b").history(conversation);
-    let stored: BTreeMap<u64, &str> = history
-        .iter()
-        .map(|item| (item["seq"].as_u64().expect("a sequence"), item["message_id"].as_str().expect("an id")))
-        .collect();
+    check_letters_to(node, "bob", acked, conversation);
+}
+
+#[track_caller]
+fn check_letters_to(node: &Node, reader: &str, acked: &BTreeMap<u64, String>, conversation: &Value) {
+    let history = Chat::connect(node, reader, "b").history(conversation);
+    let stored: BTreeMap<u64, &Value> =
+        history.iter().map(|item| (item["seq"].as_u64().expect("a sequence"), item)).collect();
     assert!(stored.keys().copied().eq(1..=stored.len() as u64), "dense");
     for (seq, id) in acked {
-        assert_eq!(stored.get(seq), Some(&id.as_str()), "acknowledged as {seq} of {}", stored.len());
+        let item = stored.get(seq).unwrap_or_else(|| panic!("acknowledged as {seq} of {}", stored.len()));
+        let text = item["text"].as_str().unwrap_or_default();
+        assert_eq!(item["message_id"].as_str(), Some(id.as_str()), "{seq}");
+        assert!(!text.is_empty() && text == letter_text(id, text.len()), "{seq} of {id} is {text:?}");
     }
+}
+
+/// Two that alice writes to, one in each of two logs.
+#[track_caller]
+fn peers(alice: &mut Chat, data: &Path) -> [String; 2] {
+    let mut found = [None, None];
+    for number in 0..64 {
+        let name = format!("peer-{number}");
+        let (_, conversation) = fill_to(alice, &name, 1, 100);
+        found[usize::from(log_of(data, &conversation))] = Some(name);
+        if let [Some(first), Some(second)] = &found {
+            return [first.clone(), second.clone()];
+        }
+    }
+    panic!("of 64 conversations all are in one log");
 }
 
 fn cursor(chat: &mut Chat) -> Value {
@@ -85,48 +117,61 @@ fn a_backup_under_load_has_everything_that_was_acknowledged_before() {
     fs::create_dir(&data).expect("a new directory");
     let revoked = "{\"version\":1,\"revocations\":[\n{\"user\":\"mallory\",\"issued_before\":1}\n]}";
     fs::write(data.join("revocations.json"), revoked).expect("a file");
-    let mut node = Node::start(&data, &SMALL);
+    let two_logs = [("GATEHOUSE_LOGS", "2"), ("GATEHOUSE_SEGMENT_MIB", "4")];
+    let mut node = Node::start(&data, &two_logs);
     let mut alice = Chat::connect(&node, "alice", "a");
+    let peers = peers(&mut alice, &data);
     let (acked, enough) = (Acked::default(), AtomicBool::new(false));
     let backup = || {
         let said = log(&["backup", "--data", text(&data), "--to", text(&to)]);
         said.check(0, &["a backup of"]);
         said.out
     };
-    let (before_first, before_second, conversation, of_later) = thread::scope(|scope| {
-        let sender = scope.spawn(|| acked.keep_sending(&mut alice, &enough));
-        let (before_first, _) = acked.when(2_000);
+    let (before_first, before_second, of_later) = thread::scope(|scope| {
+        let sender = scope.spawn(|| acked.keep_sending(&mut alice, &peers, &enough));
+        let before_first = acked.when(1_500);
         let said = backup();
         assert!(said.contains(" linked, 0 there before") && !said.contains(" 0 linked"), "{said}");
         restore(&to, &first);
-        let (before_second, conversation) = acked.when(before_first.len() + 2_000);
+        let most = |letters: &BTreeMap<String, Letters>| {
+            letters.values().map(|(acked, _)| acked.len()).max().expect("two")
+        };
+        let before_second = acked.when(most(&before_first) + 1_500);
         let said = backup();
         assert!(!said.contains(" 0 there before"), "{said}");
-        acked.when(before_second.len() + 200);
-        let of_later = cursor(&mut Chat::connect(&node, "bob", "later"));
+        acked.when(most(&before_second) + 200);
+        let of_later = cursor(&mut Chat::connect(&node, &peers[0], "later"));
         enough.store(true, Ordering::Relaxed);
         sender.join().expect("it sends");
-        (before_first, before_second, conversation, of_later)
+        (before_first, before_second, of_later)
     });
     restore(&to, &second);
+    let check_all = |node: &Node, letters: &BTreeMap<String, Letters>| {
+        for (peer, (acked, conversation)) in letters {
+            check_letters_to(node, peer, acked, conversation);
+        }
+    };
     for (copy, letters) in [(&first, &before_first), (&second, &before_second)] {
-        log(&["verify", "--data", text(copy)]).check(0, &["log 0: sound"]);
-        for secret in ["store.toml", "revocations.json", "log-00/seg-0000000000000000.log"] {
+        log(&["verify", "--data", text(copy)]).check(0, &["log 0: sound", "log 1: sound"]);
+        let segments = [0, 1].map(|log| format!("log-0{log}/seg-0000000000000000.log"));
+        for secret in ["store.toml", "revocations.json", &segments[0], &segments[1]] {
             let mode = fs::metadata(copy.join(secret)).expect("it was restored").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{secret}");
         }
         assert_eq!(fs::read_to_string(copy.join("revocations.json")).expect("a file"), revoked);
-        let restored = Node::start(copy, &SMALL);
-        check_letters(&restored, letters, &conversation);
+        let restored = Node::start(copy, &two_logs);
+        check_all(&restored, letters);
         // A run that the copy knows, and a position that it has not: told, and not passed over in silence.
         let lost = json!({ "device": "later", "cursor": of_later });
-        let bob = Chat::connect_with(&restored, &restored.token("bob"), lost);
-        assert_eq!(bob.welcome["reset"], true);
-        fill(&mut Chat::connect(&restored, "alice", "a"), 64, 4 << 10);
+        let peer = Chat::connect_with(&restored, &restored.token(&peers[0]), lost);
+        assert_eq!(peer.welcome["reset"], true);
+        for peer in &peers {
+            fill_to(&mut Chat::connect(&restored, "alice", "a"), peer, 64, 4 << 10);
+        }
     }
     // Neither the copies nor their nodes touched the original, which shares files with the backup.
     node.restart();
-    check_letters(&node, &before_second, &conversation);
+    check_all(&node, &before_second);
     log(&["verify", "--data", text(&data)]).check(0, &[]);
 }
 

@@ -65,11 +65,31 @@ pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("temporary paths are text")
 }
 
+/// The text of the letter with this id: no other has it, nor does a part of it.
+pub(crate) fn letter_text(id: &str, bytes: usize) -> String {
+    let mut text = id.repeat(bytes.div_ceil(id.len()));
+    text.truncate(bytes - 1);
+    text.push('.');
+    text
+}
+
 /// Sends `count` texts of `bytes` to bob; sequence and id of each, and the conversation.
 #[track_caller]
 pub(crate) fn fill(alice: &mut Chat, count: usize, bytes: usize) -> (BTreeMap<u64, String>, Value) {
-    let (now, body) = (alice.welcome["now"].clone(), "x".repeat(bytes));
-    let letter = |id: &str| json!({ "to": "bob", "kind": "text", "text": body, "message_id": id });
+    fill_to(alice, "bob", count, bytes)
+}
+
+/// The same to somebody else.
+#[track_caller]
+pub(crate) fn fill_to(
+    alice: &mut Chat,
+    to: &str,
+    count: usize,
+    bytes: usize,
+) -> (BTreeMap<u64, String>, Value) {
+    let now = alice.welcome["now"].clone();
+    let letter =
+        |id: &str| json!({ "to": to, "kind": "text", "text": letter_text(id, bytes), "message_id": id });
     let (mut acked, mut conversation) = (BTreeMap::new(), Value::Null);
     while acked.len() < count {
         let window = WINDOW.min(count - acked.len());

@@ -287,6 +287,14 @@ fn a_file_system_that_becomes_read_only_stops_its_log_and_refuses_a_start() {
     head(3);
 }
 
+/// The log that a conversation is in.
+#[track_caller]
+pub(crate) fn log_of(data: &Path, conversation: &Value) -> u16 {
+    let facts = StoreFacts::read(data).expect("a store");
+    let places = Places::new(facts.id, facts.key, facts.logs, 1);
+    places.log_of(conversation.as_str().and_then(|text| text.parse().ok()).expect("an id"))
+}
+
 /// One of alice's conversations: with whom, in which of two logs, and what was acknowledged of it.
 struct Peer {
     name: String,
@@ -298,13 +306,10 @@ impl Peer {
     /// Sixteen, some in each log.
     #[track_caller]
     fn all(alice: &mut Chat, data: &Path) -> Vec<Self> {
-        let facts = StoreFacts::read(data).expect("a store");
-        let places = Places::new(facts.id, facts.key, facts.logs, 1);
         let peer = |number| {
             let name = format!("peer-{number}");
             let ok = alice.tell(&name, "before");
-            let conversation = ok["conversation"].as_str().and_then(|text| text.parse().ok());
-            let log = places.log_of(conversation.expect("an id"));
+            let log = log_of(data, &ok["conversation"]);
             let mut kept = Kept::default();
             kept.take(&ok);
             Self { name, log, kept }
