@@ -24,6 +24,8 @@ pub(crate) struct Disk {
     image: PathBuf,
     /// Where it is mounted.
     pub(crate) root: PathBuf,
+    /// It takes nothing smaller than blocks of this size.
+    block_bytes: u32,
 }
 
 impl Disk {
@@ -51,13 +53,14 @@ impl Disk {
         let made = File::create(&image).and_then(|file| file.set_len(DISK_BYTES));
         made.and_then(|()| fs::create_dir(&root)).map_err(|error| error.to_string())?;
         run("mkfs.ext4", &["-q", "-F", "-m", "0"], &[&image])?;
-        let block_bytes = block_bytes.to_string();
-        let device = run("losetup", &["--find", "--show", "--sector-size", &block_bytes], &[&image])?;
-        let mounted = run("mount", &[], &[Path::new(&device), &root]);
-        // While it is mounted it stays; then it goes by itself.
-        run("losetup", &["--detach"], &[Path::new(&device)])?;
-        mounted?;
-        Ok(Self { _directory: directory, image, root })
+        mount_image(&image, &root, block_bytes, "rw")?;
+        Ok(Self { _directory: directory, image, root, block_bytes })
+    }
+
+    /// All of it is on another disk now, which takes nothing smaller than blocks of this size. Nothing may have a file open.
+    pub(crate) fn move_to_blocks_of(&mut self, block_bytes: u32) {
+        self.block_bytes = block_bytes;
+        self.mount_again("rw");
     }
 
     /// The power fails: what was not synced is gone, and every write from now on is an error (`FS_IOC_SHUTDOWN` without
@@ -83,17 +86,17 @@ impl Disk {
 
     /// The power is back, and the machine has started again. Nothing may have a file open.
     pub(crate) fn restore_power(&self) {
-        self.mount_again("loop");
+        self.mount_again("rw");
     }
 
     /// The same, after an orderly stop, for reading alone.
     pub(crate) fn mount_for_reading(&self) {
-        self.mount_again("loop,ro");
+        self.mount_again("ro");
     }
 
     fn mount_again(&self, options: &str) {
         run("umount", &[], &[&self.root]).expect("nobody uses it");
-        run("mount", &["-o", options], &[&self.image, &self.root]).expect("its journal is sound");
+        mount_image(&self.image, &self.root, self.block_bytes, options).expect("its journal is sound");
     }
 
     /// Bytes that a file may take.
@@ -101,6 +104,15 @@ impl Disk {
         let stat = statvfs(&self.root).expect("it is mounted");
         stat.f_bavail * stat.f_frsize
     }
+}
+
+fn mount_image(image: &Path, root: &Path, block_bytes: u32, options: &str) -> Result<(), String> {
+    let block_bytes = block_bytes.to_string();
+    let device = run("losetup", &["--find", "--show", "--sector-size", &block_bytes], &[image])?;
+    let mounted = run("mount", &["-o", options], &[Path::new(&device), root]);
+    // While it is mounted it stays; then it goes by itself.
+    run("losetup", &["--detach"], &[Path::new(&device)])?;
+    mounted.map(drop)
 }
 
 /// The switch of a disk's power; dropped, it was not used.

@@ -20,6 +20,7 @@ mod amendments;
 mod application;
 mod autobahn;
 mod backup;
+mod buffered;
 mod compaction;
 mod deadlines;
 mod erasure;

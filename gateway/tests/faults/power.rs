@@ -69,6 +69,22 @@ impl Kept {
         self.conversation = reply["conversation"].clone();
     }
 
+    /// Sends so many letters, and waits until they are stored.
+    #[track_caller]
+    pub(crate) fn send(&mut self, alice: &mut Chat, bytes: usize, count: usize) {
+        let (now, body) = (alice.welcome["now"].clone(), "x".repeat(bytes));
+        for _ in 0..count {
+            let letter = json!({ "to": "bob", "kind": "text", "text": body, "message_id": message_id(&now) });
+            let mut reply = alice.ask("send", letter.clone());
+            while verdict(&reply) == "3002 busy" {
+                // A segment takes a moment to be made.
+                reply = alice.ask("send", letter.clone());
+            }
+            self.take(&reply);
+        }
+        alice.take_events();
+    }
+
     /// Sends letters without waiting for each answer until the connection ends, and calls `fault` behind each
     /// acknowledgement with their number, while others are under way.
     pub(crate) fn send_until_the_end(

@@ -1,0 +1,62 @@
+//! A store on a disk that does not take its batches past the page cache: one made with blocks of 512 bytes, moved to a disk that
+//! takes nothing smaller than 4096.
+
+use crate::{
+    chat::Chat,
+    compaction::{EAGER, wait_for_cold},
+    disk::Disk,
+    logtool::{log, text},
+    node::Node,
+    power::{Kept, LONG, check_stopped},
+};
+
+const SAID: [&str; 3] =
+    ["batches are written through the page cache", "block_bytes=512", "does not take such blocks"];
+
+/// Segments are gone through, compacted and read as elsewhere; the power is cut in the middle of it, and what was acknowledged is there.
+#[test]
+fn a_store_that_is_written_through_the_page_cache_loses_nothing_by_power_cuts() {
+    let Some(mut disk) = Disk::mount() else {
+        return;
+    };
+    let data = disk.root.join("data");
+    let settings = [&EAGER[..], &[("GATEHOUSE_DRAIN_SECONDS", "0")]].concat();
+    let mut kept = Kept::default();
+    let mut node = Node::start(&data, &settings);
+    node.log_line(&["batches are written past the page cache", "block_bytes=512"]);
+    kept.send(&mut Chat::connect(&node, "alice", "a"), LONG, 100);
+    node.kill();
+    drop(node);
+    disk.move_to_blocks_of(4096);
+
+    // The first in the segment that was written past the cache before, the others behind roll-overs.
+    for cut in [7, 350, 600] {
+        let node = Node::start(&data, &settings);
+        node.log_line(&SAID);
+        kept.check(&node, "bob");
+        let mut alice = Chat::connect(&node, "alice", "a");
+        kept.send_until_the_end(&mut alice, LONG, |count| {
+            if count == cut {
+                disk.cut_power();
+            }
+        });
+        drop(alice);
+        check_stopped(node, &disk);
+    }
+    let mut node = Node::start(&data, &settings);
+    node.log_line(&SAID);
+    wait_for_cold(&data, 3);
+    kept.check(&node, "bob");
+    kept.send(&mut Chat::connect(&node, "alice", "a"), LONG, 20);
+    node.terminate();
+    assert_eq!(node.ended().code(), Some(0));
+    log(&["verify", "--data", text(&data)]).check(0, &["log 0: sound"]);
+
+    // Back on the first disk it goes past the cache again.
+    disk.move_to_blocks_of(512);
+    let node = Node::start(&data, &settings);
+    node.log_line(&["batches are written past the page cache"]);
+    kept.check(&node, "bob");
+    drop(node);
+    drop(disk);
+}
