@@ -103,6 +103,7 @@ pub(crate) fn request(request: &Request) -> Result<(), Fault> {
         Command::Members(members) => check_members(members),
         Command::Ping { cursor } => cursor.as_deref().map_or(Ok(()), check_cursor),
         Command::React(react) => check_react(react),
+        Command::Read { seq, .. } => check_seq("seq", *seq, 1),
         Command::Send(send) => check_send(send),
         Command::Title { title, message_id, .. } => {
             check_title(title)?;

@@ -73,6 +73,13 @@ pub enum Command {
     },
     /// Adds a reaction to a message, or takes it back.
     React(React),
+    /// "Read up to here", told to the others who view the conversation.
+    Read {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// The newest message that was read, from 1. Never goes back.
+        seq: Seq,
+    },
     /// Replaces the token of a live session.
     Refresh {
         /// The new token, of the same user.
@@ -122,6 +129,7 @@ impl Command {
             Self::ListMembers { .. } | Self::Members(_) => "members",
             Self::Ping { .. } => "ping",
             Self::React(_) => "react",
+            Self::Read { .. } => "read",
             Self::Refresh { .. } => "refresh",
             Self::Send(_) => "send",
             Self::Title { .. } => "title",
@@ -152,6 +160,7 @@ impl Command {
             | Self::History { .. }
             | Self::ListMembers { .. }
             | Self::Ping { .. }
+            | Self::Read { .. }
             | Self::Refresh { .. }
             | Self::Typing { .. }
             | Self::Unview { .. }
@@ -177,6 +186,7 @@ impl Command {
             | Self::History { .. }
             | Self::ListMembers { .. }
             | Self::Ping { .. }
+            | Self::Read { .. }
             | Self::Refresh { .. }
             | Self::Typing { .. }
             | Self::Unview { .. }

@@ -89,12 +89,23 @@ pub enum ServerFrame {
         /// Whether. On ends after 6 s, unless it is said again.
         on: bool,
     },
+    /// Somebody has read a conversation up to a sequence: one that is viewed, or one's own reading on another device.
+    Receipt {
+        /// Where.
+        conversation: ConversationId,
+        /// Who.
+        user: UserId,
+        /// The newest message that was read.
+        read: Seq,
+    },
     /// Reply to `view`.
     Viewed {
         /// The command answered.
         id: RequestId,
         /// All members, at most 500.
         presence: Vec<Presence>,
+        /// How far those have read that have read anything.
+        read: Vec<(UserId, Seq)>,
     },
     /// Reply to `connect`.
     Welcome(Box<Welcome>),

@@ -67,7 +67,7 @@ fn not_a_command() {
 #[test]
 fn operations_of_other_versions() {
     let unknown = "5 unknown_op `op` is not one this server knows";
-    check(r#"{"op":"read","id":5,"conversation":"$C","seq":1}"#, unknown);
+    check(r#"{"op":"unread","id":5,"conversation":"$C"}"#, unknown);
     check(r#"{"op":"conversations","id":5,"after":"opaque","limit":10}"#, unknown);
     check(r#"{"op":"block","id":5,"user":"bob","on":true}"#, unknown);
     check(r#"{"op":"mute","id":5,"conversation":"$C","until":1}"#, unknown);

@@ -133,6 +133,17 @@ pub enum Request {
         /// What.
         conversation: ConversationId,
     },
+    /// A member has read a conversation up to a sequence.
+    Read {
+        /// Who to answer.
+        asker: Asker,
+        /// Who has read.
+        user: UserId,
+        /// Where.
+        conversation: ConversationId,
+        /// Up to here.
+        seq: Seq,
+    },
     /// What a user's home has to say of presence: one mail at a time, answered with [`Reply::SignalsTaken`].
     Signals {
         /// Which log,
@@ -190,7 +201,7 @@ impl Request {
     /// Whether it counts as a page (its answer may be large) or as a command.
     #[must_use]
     pub fn is_page(&self) -> bool {
-        !matches!(self, Self::Store(_) | Self::Signals { .. })
+        !matches!(self, Self::Read { .. } | Self::Store(_) | Self::Signals { .. })
     }
 }
 
@@ -387,6 +398,18 @@ pub enum Reply {
         /// Of which log.
         log: u16,
     },
+    /// A command took effect of which there is no more to say.
+    Done {
+        /// Who asked.
+        asker: Asker,
+    },
+    /// News for all sessions of a user of that shard, likewise.
+    TellUser {
+        /// Whom.
+        user: UserId,
+        /// What: how far that user has read.
+        event: Arc<ServerFrame>,
+    },
     /// News for sessions at that shard: nobody's reply, sent where there is room.
     Tell {
         /// Whom.
@@ -402,6 +425,8 @@ pub enum Reply {
         conversation: ConversationId,
         /// Of the members that are known.
         presence: Arc<[Presence]>,
+        /// How far members have read, where they have read anything.
+        read: Arc<[(UserId, Seq)]>,
     },
     /// From now on say how these users of that shard stand, and of those nothing more: nobody's reply, sent where there is room.
     Watch {
@@ -455,6 +480,7 @@ impl Request {
         };
         match self {
             Self::Store(store) => refused(store.asker, false),
+            Self::Read { asker, .. } => refused(asker, false),
             Self::History { asker, .. } | Self::ListMembers { asker, .. } | Self::View { asker, .. } => {
                 refused(asker, true)
             }

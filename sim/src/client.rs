@@ -7,7 +7,7 @@ use protocol::command::{
     Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, React, Request, Send,
     Target, Token,
 };
-use protocol::event::{CloseCode, ErrorReply, Gap, Head, OkReply, PageItem, ServerFrame};
+use protocol::event::{CloseCode, ErrorReply, Gap, Head, MessageEvent, OkReply, PageItem, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::session::{Input, Session, SessionLimits};
 use protocol::upgrade::{Form, UpgradePolicy};
@@ -227,7 +227,7 @@ impl Client {
         if calm || self.pending.len() >= PENDING_MAX {
             return;
         }
-        if self.amend(oracle, now) || self.look() {
+        if self.amend(oracle, now) || self.look(oracle) {
             return;
         }
         let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
@@ -267,12 +267,14 @@ impl Client {
         }
     }
 
-    /// Views something, ends that, or is typing, as its dice have it.
-    fn look(&mut self) -> bool {
-        let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
-        let Some(command) = self.viewing.act(&conversations) else {
+    /// Views something, ends that, is typing or has read, as its dice have it.
+    fn look(&mut self, oracle: &mut Oracle) -> bool {
+        let Some(command) = self.viewing.act(&self.seen) else {
             return false;
         };
+        if let Command::Read { conversation, seq } = command {
+            oracle.may_have_read(conversation, &self.user, seq);
+        }
         let id = command.has_reply().then(|| self.id());
         if let (Some(id), Command::View { conversation }) = (id, &command) {
             self.viewing.asked(id, *conversation);
@@ -480,11 +482,7 @@ impl Client {
                 oracle.told_amended(&event, self.since());
                 self.receive((event.conversation, event.seq.0), false);
             }
-            ServerFrame::Message(message) => {
-                oracle.check_not_erased((message.conversation, message.seq.0), now);
-                oracle.told_message(&message, self.since());
-                self.receive((message.conversation, message.seq.0), false);
-            }
+            ServerFrame::Message(message) => self.handle_message(&message, oracle, now),
             ServerFrame::Member(event) => {
                 let place = (event.conversation, event.seq.0);
                 oracle.delivered(place, event.message_id, None);
@@ -503,9 +501,19 @@ impl Client {
             ServerFrame::Typing { conversation, user, .. } => {
                 self.viewing.told_typing(&self.user, conversation, &user);
             }
-            ServerFrame::Viewed { id, presence } => self.viewing.viewed(id, presence),
+            ServerFrame::Receipt { conversation, user, read } => {
+                self.viewing.told_read(conversation, user, read, oracle);
+            }
+            ServerFrame::Viewed { id, presence, read } => self.viewing.viewed(id, presence, read, oracle),
             ServerFrame::Gap(gap) => self.handle_gap(&gap, oracle, now),
         }
+    }
+
+    fn handle_message(&mut self, message: &MessageEvent, oracle: &mut Oracle, now: UnixMillis) {
+        let place = (message.conversation, message.seq.0);
+        oracle.check_not_erased(place, now);
+        oracle.told_message(message, self.since());
+        self.receive(place, false);
     }
 
     fn handle_page(&mut self, id: RequestId, items: &[PageItem], oracle: &mut Oracle, now: UnixMillis) {

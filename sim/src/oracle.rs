@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::event::{AmendedEvent, Gap, MessageEvent};
-use protocol::ids::{ConversationId, MessageId, UserId};
+use protocol::ids::{ConversationId, MessageId, Seq, UserId};
 use protocol::record::{Portable, Stored, StoredBody, StreamKind as Kind};
 use storage_log::Record;
 
@@ -40,6 +40,8 @@ pub(crate) struct Oracle {
     /// Log and position of what was seen to become durable.
     pub(crate) positions: BTreeMap<(ConversationId, u64), (u16, u64)>,
     pub(crate) erasures: Erasures,
+    /// How far each has said to have read, at most.
+    read: BTreeMap<(ConversationId, UserId), Seq>,
     /// Times that somebody was told that something was erased.
     pub(crate) erased: u64,
 }
@@ -66,6 +68,17 @@ impl Oracle {
             let truth = self.durable.get(&(gap.conversation, seq)).expect("a gap where something was");
             assert!(self.may_be_gone(truth.at, now), "{gap:?} at {now}: {seq} is of {}", truth.at);
         }
+    }
+
+    pub(crate) fn may_have_read(&mut self, conversation: ConversationId, user: &UserId, seq: Seq) {
+        let newest = self.read.entry((conversation, user.clone())).or_default();
+        *newest = seq.max(*newest);
+    }
+
+    /// Somebody was told how far another has read: that one has said so.
+    pub(crate) fn told_read(&self, conversation: ConversationId, user: &UserId, read: Seq) {
+        let said = self.read.get(&(conversation, user.clone()));
+        assert!(said.is_some_and(|said| read <= *said), "receipt: {user} has read {read}, and said {said:?}");
     }
 
     /// `acked_is_durable`: nobody learns of a head that a crash could undo.
@@ -238,7 +251,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             added: body.added.iter().map(|member| user(&member.user)).collect(),
             removed: body.removed.iter().map(|name| user(&name.name)).collect(),
         },
-        StoredBody::Folded(_) | StoredBody::State(_) | StoredBody::Unknown => {
+        StoredBody::Folded(_) | StoredBody::Positions(_) | StoredBody::State(_) | StoredBody::Unknown => {
             panic!("a stream of messages holds messages, amendments and memberships")
         }
     }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::command::Command;
 use protocol::event::Presence;
-use protocol::ids::{ConversationId, RequestId, UserId};
+use protocol::ids::{ConversationId, RequestId, Seq, UserId};
 
 use crate::Rng;
+use crate::oracle::Oracle;
 
 /// Everything of one client. What it looks at ends with its connection.
 #[derive(Default)]
@@ -18,22 +19,31 @@ pub(crate) struct Viewing {
     /// Asked for on this connection at any time: what is on its way when a view ends still comes.
     ever: BTreeSet<ConversationId>,
     online: BTreeMap<UserId, bool>,
+    /// How far others have read: it never goes back, over all connections.
+    read: BTreeMap<(ConversationId, UserId), Seq>,
+    receipts: u64,
     told: u64,
     told_gone: u64,
 }
 
 impl Viewing {
     /// What to do, if anything.
-    pub(crate) fn act(&mut self, conversations: &[ConversationId]) -> Option<Command> {
+    pub(crate) fn act(&mut self, seen: &BTreeMap<ConversationId, u64>) -> Option<Command> {
         let rng = self.dice.as_mut()?;
-        if conversations.is_empty() || !rng.one_in(4) {
+        if seen.is_empty() || !rng.one_in(4) {
             return None;
         }
-        let conversation = *rng.pick(conversations);
-        Some(match rng.below(10) {
+        let conversations: Vec<ConversationId> = seen.keys().copied().collect();
+        let conversation = *rng.pick(&conversations);
+        Some(match rng.below(14) {
             0 => {
                 self.end(conversation);
                 Command::Unview { conversation }
+            }
+            10.. => {
+                // Not always the newest, so that it could go back.
+                let newest = seen[&conversation].max(1);
+                Command::Read { conversation, seq: Seq(rng.between(newest.div_ceil(2), newest + 1)) }
             }
             1..=3 => Command::Typing { conversation, on: rng.one_in(2) },
             _ => Command::View { conversation },
@@ -47,8 +57,9 @@ impl Viewing {
 
     /// A connection begins, with nothing to look at.
     pub(crate) fn begin(&mut self) {
-        let dice = self.dice.take();
-        *self = Self { dice, told: self.told, told_gone: self.told_gone, ..Self::default() };
+        let (dice, read) = (self.dice.take(), std::mem::take(&mut self.read));
+        let Self { told, told_gone, receipts, .. } = *self;
+        *self = Self { dice, read, told, told_gone, receipts, ..Self::default() };
     }
 
     fn end(&mut self, conversation: ConversationId) {
@@ -66,9 +77,16 @@ impl Viewing {
         id.and_then(|id| self.asked.remove(&id));
     }
 
-    pub(crate) fn viewed(&mut self, id: RequestId, presence: Vec<Presence>) {
+    pub(crate) fn viewed(
+        &mut self,
+        id: RequestId,
+        presence: Vec<Presence>,
+        read: Vec<(UserId, Seq)>,
+        oracle: &Oracle,
+    ) {
         if let Some(conversation) = self.asked.remove(&id) {
             self.views.insert(conversation);
+            read.into_iter().for_each(|(user, seq)| self.told_read(conversation, user, seq, oracle));
         }
         self.online.extend(presence.into_iter().map(|one| (one.user, one.online)));
     }
@@ -91,6 +109,22 @@ impl Viewing {
         assert_ne!(me, user, "presence: told of itself");
     }
 
+    pub(crate) fn told_read(
+        &mut self,
+        conversation: ConversationId,
+        user: UserId,
+        read: Seq,
+        oracle: &Oracle,
+    ) {
+        oracle.told_read(conversation, &user, read);
+        self.receipts += 1;
+        let before = self.read.insert((conversation, user), read);
+        assert!(
+            before.is_none_or(|before| before <= read),
+            "receipt: it goes back from {before:?} to {read}"
+        );
+    }
+
     pub(crate) fn views(&self) -> impl Iterator<Item = &ConversationId> {
         self.views.iter()
     }
@@ -102,5 +136,10 @@ impl Viewing {
     /// Times that it was told who came or went, and of those, who went.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.told, self.told_gone)
+    }
+
+    /// Times that it was told who has read.
+    pub(crate) fn receipts(&self) -> u64 {
+        self.receipts
     }
 }

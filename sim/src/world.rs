@@ -82,6 +82,8 @@ pub struct Outcome {
     pub heads: u64,
     /// Times that clients were told who came or went, and of those, who went.
     pub presence: (u64, u64),
+    /// Times that clients were told how far somebody has read.
+    pub receipts: u64,
     /// Orderly stops.
     pub drains: u32,
     /// Crashes.
@@ -671,6 +673,7 @@ impl World {
             stored: log.len(),
             received: self.oracle.received,
             heads: self.oracle.heads,
+            receipts: self.clients.iter().map(|client| client.viewing.receipts()).sum(),
             presence: self
                 .clients
                 .iter()

@@ -9,7 +9,8 @@ use clap::{ArgGroup, Args};
 use protocol::command::{HistoryPolicy, Role};
 use protocol::ids::{ConversationId, UserId};
 use protocol::record::{
-    ArchivedConversationStateV1, SCHEMA_ERASED, SCHEMA_GONE, Stored, StoredBody, StreamKind, render_json,
+    ArchivedConversationStateV1, ArchivedPositionsV1, SCHEMA_ERASED, SCHEMA_GONE, Stored, StoredBody,
+    StreamKind, render_json,
 };
 use router::conversation::Erased;
 use router::places::{Places, conversation_stream};
@@ -219,6 +220,7 @@ fn body(stored: &Stored<'_>) -> Map<String, Value> {
         | StoredBody::Folded(_)
         | StoredBody::Membership(_)
         | StoredBody::Message(_) => serde_json::from_slice(&render_json(stored)).unwrap_or(Value::Null),
+        StoredBody::Positions(positions) => positions_body(positions),
         StoredBody::State(state) => state_body(state),
         StoredBody::Unknown if [SCHEMA_ERASED, SCHEMA_GONE].contains(&stored.portable.schema) => {
             serde_json::from_slice(&render_json(stored)).unwrap_or(Value::Null)
@@ -229,6 +231,14 @@ fn body(stored: &Stored<'_>) -> Map<String, Value> {
         Value::Object(fields) => fields,
         _ => Map::new(),
     }
+}
+
+fn positions_body(positions: &ArchivedPositionsV1) -> Value {
+    let read = positions.positions.iter().map(|position| {
+        let user = String::from_utf8_lossy(&position.user).into_owned();
+        (user, json!(position.read.to_native()))
+    });
+    json!({ "op": "positions", "read": read.collect::<Map<_, _>>() })
 }
 
 fn state_body(state: &ArchivedConversationStateV1) -> Value {

@@ -137,6 +137,7 @@ impl Shard {
             Request::Store(store) => self.places.log_of(store.conversation),
             Request::History { conversation, .. }
             | Request::ListMembers { conversation, .. }
+            | Request::Read { conversation, .. }
             | Request::View { conversation, .. } => self.places.log_of(*conversation),
             Request::CatchUp { log, .. }
             | Request::Feed { log, .. }
@@ -362,9 +363,10 @@ impl Shard {
     /// Starts what the disk is to do: at most one batch per log, whatever has gathered since the last one.
     pub(super) fn poll_logs(&mut self) {
         self.poll_rebuilds();
-        let (clock, second) = (self.clock, self.second());
+        let (clock, second, leaving) = (self.clock, self.second(), self.drain.is_some());
         for owned in &mut self.logs {
             let log = owned.log.number();
+            owned.side.write_positions(clock.micros, clock.unix, leaving, &mut owned.log);
             if second >= owned.segment_not_before
                 && let Some(work) = owned.log.poll_spare()
             {

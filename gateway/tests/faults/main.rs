@@ -32,6 +32,7 @@ mod order;
 mod power;
 mod presence;
 mod process;
+mod receipts;
 mod repair;
 mod resume;
 mod retention;

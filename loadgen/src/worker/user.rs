@@ -398,6 +398,7 @@ impl User {
             // Asked for by nobody here.
             ServerFrame::MembersPage { .. }
             | ServerFrame::Presence(_)
+            | ServerFrame::Receipt { .. }
             | ServerFrame::Typing { .. }
             | ServerFrame::Viewed { .. } => {}
         }

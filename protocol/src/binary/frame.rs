@@ -4,7 +4,7 @@ use super::{
     op,
     payload::{
         CaughtUpV1, CursorV1, DrainV1, ErrorV1, GapV1, HeadV1, HeadsV1, IsTypingV1, LimitsV1, MembersPageV1,
-        OkV1, PageV1, PongV1, PresenceV1, ViewedV1, WelcomeV1,
+        OkV1, PageV1, PongV1, PresenceV1, ReadByV1, ReceiptV1, ViewedV1, WelcomeV1,
     },
     read, read_header,
     records::{amended_record, member_record, message_record, read_records},
@@ -65,18 +65,7 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             };
             write(op::OK, ok.id.0, &payload, out);
         }
-        ServerFrame::Page { id, messages, more } => {
-            let mut page = PageV1 { records: Vec::new(), gaps: Vec::new(), more: u8::from(*more) };
-            for item in messages {
-                match item {
-                    PageItem::Amended(event) => page.records.extend_from_slice(&amended_record(event)),
-                    PageItem::Gap(gap) => page.gaps.push(gap_payload(gap)),
-                    PageItem::Member(event) => page.records.extend_from_slice(&member_record(event)),
-                    PageItem::Message(event) => page.records.extend_from_slice(&message_record(event)),
-                }
-            }
-            write(op::PAGE, id.0, &page, out);
-        }
+        ServerFrame::Page { id, messages, more } => write_page(*id, messages, *more, out),
         ServerFrame::Pong { id, now, cursor } => {
             let payload = PongV1 { now: now.0, cursor: bytes(cursor.as_deref().unwrap_or_default()) };
             write(op::PONG, id.0, &payload, out);
@@ -86,12 +75,31 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             let (user, on) = (bytes(user.as_str()), u8::from(*on));
             write(op::IS_TYPING, 0, &IsTypingV1 { conversation: conversation.0, user, on }, out);
         }
-        ServerFrame::Viewed { id, presence } => {
+        ServerFrame::Receipt { conversation, user, read } => {
+            let (conversation, user) = (conversation.0, bytes(user.as_str()));
+            write(op::RECEIPT, 0, &ReceiptV1 { conversation, user, read: read.0 }, out);
+        }
+        ServerFrame::Viewed { id, presence, read } => {
             let presence = presence.iter().map(presence_payload).collect();
-            write(op::VIEWED, id.0, &ViewedV1 { presence }, out);
+            let read =
+                read.iter().map(|(user, seq)| ReadByV1 { user: bytes(user.as_str()), seq: seq.0 }).collect();
+            write(op::VIEWED, id.0, &ViewedV1 { presence, read }, out);
         }
         ServerFrame::Welcome(welcome) => write_welcome(welcome, out),
     }
+}
+
+fn write_page(id: RequestId, messages: &[PageItem], more: bool, out: &mut Vec<u8>) {
+    let mut page = PageV1 { records: Vec::new(), gaps: Vec::new(), more: u8::from(more) };
+    for item in messages {
+        match item {
+            PageItem::Amended(event) => page.records.extend_from_slice(&amended_record(event)),
+            PageItem::Gap(gap) => page.gaps.push(gap_payload(gap)),
+            PageItem::Member(event) => page.records.extend_from_slice(&member_record(event)),
+            PageItem::Message(event) => page.records.extend_from_slice(&message_record(event)),
+        }
+    }
+    write(op::PAGE, id.0, &page, out);
 }
 
 /// Appends the reply to `history` made from records as they are stored.
@@ -252,11 +260,12 @@ fn decode_frame(op: u8, id: Option<RequestId>, payload: &[u8]) -> Result<Option<
             let conversation = ConversationId(raw.conversation);
             ServerFrame::Typing { conversation, user: user(&raw.user)?, on: raw.on != 0 }
         }
-        op::VIEWED => {
-            let ViewedV1 { presence } = shape(read(payload))?;
-            let presence = presence.iter().map(read_presence).collect::<Result<_, _>>()?;
-            ServerFrame::Viewed { id: answered?, presence }
+        op::RECEIPT => {
+            let raw: ReceiptV1 = shape(read(payload))?;
+            let conversation = ConversationId(raw.conversation);
+            ServerFrame::Receipt { conversation, user: user(&raw.user)?, read: Seq(raw.read) }
         }
+        op::VIEWED => read_viewed(answered?, &shape(read(payload))?)?,
         op::WELCOME => ServerFrame::Welcome(Box::new(read_welcome(answered?, shape(read(payload))?)?)),
         _ => return Ok(None),
     };
@@ -284,6 +293,12 @@ pub(super) fn user(bytes: &[u8]) -> Result<UserId, FrameFault> {
 fn read_gap(raw: GapV1) -> Result<Gap, FrameFault> {
     let reason = text(raw.reason)?;
     Ok(Gap { conversation: ConversationId(raw.conversation), from: Seq(raw.from), to: Seq(raw.to), reason })
+}
+
+fn read_viewed(id: RequestId, raw: &ViewedV1) -> Result<ServerFrame, FrameFault> {
+    let presence = raw.presence.iter().map(read_presence).collect::<Result<_, _>>()?;
+    let read = raw.read.iter().map(|by| Ok((user(&by.user)?, Seq(by.seq)))).collect::<Result<_, _>>()?;
+    Ok(ServerFrame::Viewed { id, presence, read })
 }
 
 fn read_presence(raw: &PresenceV1) -> Result<Presence, FrameFault> {

@@ -70,6 +70,7 @@ mod op {
     pub(super) const VIEW: u8 = 15;
     pub(super) const UNVIEW: u8 = 16;
     pub(super) const TYPING: u8 = 17;
+    pub(super) const READ: u8 = 18;
 
     pub(super) const WELCOME: u8 = 128;
     pub(super) const OK: u8 = 129;
@@ -85,6 +86,7 @@ mod op {
     pub(super) const VIEWED: u8 = 139;
     pub(super) const PRESENCE: u8 = 140;
     pub(super) const IS_TYPING: u8 = 141;
+    pub(super) const RECEIPT: u8 = 142;
 }
 
 /// A header that was read: operation, id as it stands there, and the payload.

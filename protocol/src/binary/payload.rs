@@ -200,6 +200,21 @@ pub(super) struct MembersPageV1 {
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct ViewedV1 {
     pub(super) presence: Vec<PresenceV1>,
+    pub(super) read: Vec<ReadByV1>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ReadByV1 {
+    pub(super) user: Vec<u8>,
+    pub(super) seq: u64,
+}
+
+/// `receipt`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ReceiptV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) user: Vec<u8>,
+    pub(super) read: u64,
 }
 
 /// `presence`
@@ -263,6 +278,13 @@ pub(super) struct ViewV1 {
     pub(super) conversation: [u8; 16],
 }
 
+/// `read`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ReadV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) seq: u64,
+}
+
 /// `typing`
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct TypingV1 {
@@ -291,6 +313,8 @@ const _: () = {
     assert!(size_of::<ArchivedCaughtUpV1>() == 9 && size_of::<ArchivedGapV1>() == 40);
     assert!(size_of::<ArchivedDrainV1>() == 16);
     assert!(size_of::<ArchivedViewV1>() == 16 && size_of::<ArchivedTypingV1>() == 17);
-    assert!(size_of::<ArchivedViewedV1>() == 8 && size_of::<ArchivedPresenceV1>() == 17);
+    assert!(size_of::<ArchivedReadV1>() == 24 && size_of::<ArchivedReadByV1>() == 16);
+    assert!(size_of::<ArchivedReceiptV1>() == 32);
+    assert!(size_of::<ArchivedViewedV1>() == 16 && size_of::<ArchivedPresenceV1>() == 17);
     assert!(size_of::<ArchivedIsTypingV1>() == 25);
 };

@@ -4,7 +4,7 @@ use super::{
     HeaderError, op,
     payload::{
         ConnectV1, CreateV1, CursorV1, DeleteV1, EditV1, HistoryV1, LeaveV1, ListMembersV1, MembersV1,
-        PositionV1, ReactV1, RefreshV1, RoleV1, SendV1, TitleV1, TypingV1, ViewV1,
+        PositionV1, ReactV1, ReadV1, RefreshV1, RoleV1, SendV1, TitleV1, TypingV1, ViewV1,
     },
     read, read_header, write,
 };
@@ -72,6 +72,10 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
             Ok(Command::Ping { cursor: text_if("cursor", cursor)? })
         }
         op::REACT => read_react(shape(read(payload))?),
+        op::READ => {
+            let ReadV1 { conversation, seq } = shape(read(payload))?;
+            Ok(Command::Read { conversation: self::conversation(conversation)?, seq: Seq(seq) })
+        }
         op::REFRESH => {
             let RefreshV1 { token } = shape(read(payload))?;
             Ok(Command::Refresh { token: self::token(token)? })
@@ -272,6 +276,9 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Command::Members(members) => write_members(id, members, out),
         Command::Ping { cursor } => write(op::PING, id, &cursor_payload(cursor.as_deref()), out),
         Command::React(react) => write_react(id, react, out),
+        Command::Read { conversation, seq } => {
+            write(op::READ, id, &ReadV1 { conversation: conversation.0, seq: seq.0 }, out);
+        }
         Command::Refresh { token } => {
             write(op::REFRESH, id, &RefreshV1 { token: token.as_str().as_bytes().to_vec() }, out);
         }

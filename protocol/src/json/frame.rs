@@ -76,7 +76,12 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             object.uuid("conversation", &conversation.0).text("user", user.as_str()).boolean("on", *on);
             object.end();
         }
-        ServerFrame::Viewed { id, presence } => write_viewed(*id, presence, out),
+        ServerFrame::Receipt { conversation, user, read } => {
+            let mut object = Object::op(out, "receipt");
+            object.uuid("conversation", &conversation.0).text("user", user.as_str()).number("read", read.0);
+            object.end();
+        }
+        ServerFrame::Viewed { id, presence, read } => write_viewed(*id, presence, read, out),
         ServerFrame::Welcome(welcome) => write_welcome(welcome, out),
     }
 }
@@ -94,11 +99,16 @@ fn write_members_page(id: RequestId, members: &[MemberEntry], out: &mut Vec<u8>)
     object.end();
 }
 
-fn write_viewed(id: RequestId, presence: &[Presence], out: &mut Vec<u8>) {
+fn write_viewed(id: RequestId, presence: &[Presence], read: &[(UserId, Seq)], out: &mut Vec<u8>) {
     let mut object = reply(out, "ok", id);
     object.list("presence", presence, |presence, out| {
         let mut object = Object::new(out);
         write_presence(presence, &mut object);
+        object.end();
+    });
+    object.list("receipts", read, |(user, seq), out| {
+        let mut object = Object::new(out);
+        object.text("user", user.as_str()).number("read", seq.0);
         object.end();
     });
     object.end();
@@ -138,7 +148,9 @@ pub fn write_json(stored: &Stored<'_>, out: &mut Vec<u8>) {
         StoredBody::Folded(form) => write_stored_form(&stored.portable, form, out),
         StoredBody::Membership(body) => write_stored_membership(&stored.portable, body, out),
         StoredBody::Message(body) => write_stored_message(&stored.portable, body, out),
-        StoredBody::State(_) | StoredBody::Unknown => write_gap(&unknown_gap(&stored.portable), out),
+        StoredBody::Positions(_) | StoredBody::State(_) | StoredBody::Unknown => {
+            write_gap(&unknown_gap(&stored.portable), out)
+        }
     }
 }
 

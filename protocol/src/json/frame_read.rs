@@ -51,6 +51,8 @@ struct Raw<'a> {
     online: Option<bool>,
     partial: bool,
     presence: Option<Vec<RawPresence>>,
+    read: Option<u64>,
+    receipts: Vec<RawReceipt>,
     reactions: Vec<RawReaction>,
     reason: String,
     reconnect_in_ms: Option<u64>,
@@ -74,6 +76,12 @@ struct Raw<'a> {
 struct RawReaction {
     emoji: String,
     users: Vec<Parsed<UserId>>,
+}
+
+#[derive(Deserialize)]
+struct RawReceipt {
+    user: Parsed<UserId>,
+    read: u64,
 }
 
 #[derive(Deserialize)]
@@ -136,6 +144,11 @@ pub fn decode_frame(text: &str) -> Result<Option<ServerFrame>, FrameFault> {
             online: need(raw.online)?,
             last_seen: raw.last_seen.map(UnixMillis),
         }),
+        "receipt" => ServerFrame::Receipt {
+            conversation: need(raw.conversation)?.0,
+            user: need(raw.user)?.0,
+            read: Seq(need(raw.read)?),
+        },
         "typing" => ServerFrame::Typing {
             conversation: need(raw.conversation)?.0,
             user: need(raw.user)?.0,
@@ -282,7 +295,8 @@ fn read_viewed(raw: Raw<'_>) -> Result<ServerFrame, FrameFault> {
         let RawPresence { user, online, last_seen } = raw;
         Presence { user: user.0, online, last_seen: last_seen.map(UnixMillis) }
     };
-    Ok(ServerFrame::Viewed { id, presence: need(raw.presence)?.into_iter().map(one).collect() })
+    let read = raw.receipts.into_iter().map(|receipt| (receipt.user.0, Seq(receipt.read))).collect();
+    Ok(ServerFrame::Viewed { id, presence: need(raw.presence)?.into_iter().map(one).collect(), read })
 }
 
 fn read_welcome(raw: Raw<'_>) -> Result<Welcome, FrameFault> {

@@ -26,7 +26,7 @@ struct Operation {
     build: fn(&mut Fields<'_>) -> Result<Command, Fault>,
 }
 
-const OPS: [Operation; 16] = {
+const OPS: [Operation; 17] = {
     use Field::*;
     [
         Operation { name: "ack", fields: &[Cursor], build: build_ack },
@@ -51,6 +51,7 @@ const OPS: [Operation; 16] = {
             fields: &[Id, Conversation, Seq, Emoji, On, MessageId],
             build: build_react,
         },
+        Operation { name: "read", fields: &[Id, Conversation, Seq], build: build_read },
         Operation { name: "refresh", fields: &[Id, Token], build: build_refresh },
         Operation {
             name: "send",
@@ -226,6 +227,13 @@ fn build_react(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     }))
 }
 
+fn build_read(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Read {
+        conversation: required("conversation", fields.conversation)?,
+        seq: Seq(required("seq", fields.seq)?),
+    })
+}
+
 fn build_refresh(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     Ok(Command::Refresh { token: read_token(&required("token", fields.token.take())?)? })
 }
@@ -300,7 +308,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
                 .texts("members", create.members.iter().map(UserId::as_str))
                 .text("history", create.history.name());
         }
-        Command::Delete { conversation, seq, .. } => {
+        Command::Delete { conversation, seq, .. } | Command::Read { conversation, seq } => {
             object.uuid("conversation", &conversation.0).number("seq", seq.0);
         }
         Command::Edit(edit) => {

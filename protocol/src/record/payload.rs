@@ -27,6 +27,8 @@ pub enum Schema {
     State = 3,
     /// [`AmendmentV1`], in a stream of messages; at the sequence of its target, the target in its folded form.
     Amendment = 4,
+    /// [`PositionsV1`], in a stream of positions.
+    Positions = 5,
 }
 
 /// A message as it is stored.
@@ -177,6 +179,26 @@ pub struct ConversationStateV1 {
     pub ext: Vec<u8>,
 }
 
+/// How far the members of a conversation have read it: all of them in each record. Never leaves the node as it is.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct PositionsV1 {
+    /// Of those who have read anything.
+    pub positions: Vec<PositionV1>,
+    /// Tagged additions; unknown tags are kept.
+    pub ext: Vec<u8>,
+}
+
+/// How far one member has read.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct PositionV1 {
+    /// A user id.
+    pub user: Vec<u8>,
+    /// The newest sequence that was read.
+    pub read: u64,
+    /// The newest sequence that a device has stored; 0 while nothing says that.
+    pub delivered: u64,
+}
+
 /// A member inside a stored list.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberV1 {
@@ -218,6 +240,8 @@ pub enum Body {
     Membership(MembershipV1),
     /// Schema 1.
     Message(MessageV1),
+    /// Schema 5.
+    Positions(PositionsV1),
     /// Schema 3.
     State(ConversationStateV1),
 }
@@ -229,6 +253,7 @@ impl Body {
             Self::Amendment(_) => Schema::Amendment,
             Self::Membership(_) => Schema::Membership,
             Self::Message(_) => Schema::Message,
+            Self::Positions(_) => Schema::Positions,
             Self::State(_) => Schema::State,
         }
     }
@@ -237,6 +262,7 @@ impl Body {
     pub const fn stream_kind(&self) -> StreamKind {
         match self {
             Self::Amendment(_) | Self::Membership(_) | Self::Message(_) => StreamKind::Messages,
+            Self::Positions(_) => StreamKind::Positions,
             Self::State(_) => StreamKind::State,
         }
     }
@@ -247,6 +273,7 @@ impl Body {
             Self::Amendment(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::Membership(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::Message(body) => rkyv::to_bytes::<rancor::Error>(body),
+            Self::Positions(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::State(body) => rkyv::to_bytes::<rancor::Error>(body),
         };
         bytes.expect("flat types far below 2 GiB always serialise").into_vec()
@@ -290,5 +317,7 @@ const _: () = {
     assert!(size_of::<ArchivedFormV1>() == 90 && align_of::<ArchivedFormV1>() == 1);
     assert!(size_of::<ArchivedAmendmentV1>() == 139 && align_of::<ArchivedAmendmentV1>() == 1);
     assert!(size_of::<ArchivedMembershipV1>() == 74 && align_of::<ArchivedMembershipV1>() == 1);
+    assert!(size_of::<ArchivedPositionV1>() == 24 && align_of::<ArchivedPositionV1>() == 1);
+    assert!(size_of::<ArchivedPositionsV1>() == 16 && align_of::<ArchivedPositionsV1>() == 1);
     assert!(size_of::<ArchivedConversationStateV1>() == 34 && align_of::<ArchivedConversationStateV1>() == 1);
 };

@@ -10,7 +10,7 @@ use rkyv::rancor::Failure;
 
 use super::{
     ArchivedAmendmentV1, ArchivedConversationStateV1, ArchivedFormV1, ArchivedMembershipV1,
-    ArchivedMessageV1, PORTABLE_BYTES, Portable, RecordError, Schema, StreamKind,
+    ArchivedMessageV1, ArchivedPositionsV1, PORTABLE_BYTES, Portable, RecordError, Schema, StreamKind,
 };
 use crate::event::Gap;
 
@@ -36,6 +36,8 @@ pub enum StoredBody<'a> {
     Membership(&'a ArchivedMembershipV1),
     /// Schema 1 in a stream of messages.
     Message(&'a ArchivedMessageV1),
+    /// Schema 5 in a stream of positions.
+    Positions(&'a ArchivedPositionsV1),
     /// Schema 3 in a stream of state.
     State(&'a ArchivedConversationStateV1),
     /// A schema this program does not know: delivered as a gap, kept as it is.
@@ -85,6 +87,10 @@ impl<'a> Stored<'a> {
             StreamKind::Messages if known(Schema::Membership) => {
                 let body = rkyv::access::<ArchivedMembershipV1, Failure>(payload);
                 StoredBody::Membership(body.map_err(|_| RecordError::Damaged)?)
+            }
+            StreamKind::Positions if known(Schema::Positions) => {
+                let body = rkyv::access::<ArchivedPositionsV1, Failure>(payload);
+                StoredBody::Positions(body.map_err(|_| RecordError::Damaged)?)
             }
             StreamKind::State if known(Schema::State) => {
                 let body = rkyv::access::<ArchivedConversationStateV1, Failure>(payload);

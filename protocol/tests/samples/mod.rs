@@ -13,7 +13,7 @@ use protocol::{
     ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId},
     record::{
         AmendmentKind, AmendmentV1, Body, ConversationStateV1, FormV1, MemberV1, MembershipV1, MessageV1,
-        NameV1, ReactionV1,
+        NameV1, PositionV1, PositionsV1, ReactionV1,
     },
 };
 
@@ -119,6 +119,7 @@ pub(crate) fn commands() -> Vec<(&'static str, Request)> {
         ("typing", Command::Typing { conversation, on: true }),
         ("unview", Command::Unview { conversation }),
         ("view", Command::View { conversation }),
+        ("read", Command::Read { conversation, seq: Seq(42) }),
     ];
     let numbered = commands.into_iter().zip(1..).map(|((name, command), number)| {
         let id = RequestId::new(number).filter(|_| command.has_reply());
@@ -282,11 +283,16 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
 }
 
 fn presence_frames(id: RequestId) -> Vec<(&'static str, ServerFrame)> {
+    let receipt = ServerFrame::Receipt { conversation: CONVERSATION, user: user("bob"), read: Seq(42) };
     vec![
         ("presence", ServerFrame::Presence(online())),
         ("presence_gone", ServerFrame::Presence(gone())),
         ("typing_event", ServerFrame::Typing { conversation: CONVERSATION, user: user("bob"), on: true }),
-        ("viewed", ServerFrame::Viewed { id, presence: vec![online(), gone()] }),
+        ("receipt", receipt),
+        (
+            "viewed",
+            ServerFrame::Viewed { id, presence: vec![online(), gone()], read: vec![(user("bob"), Seq(41))] },
+        ),
     ]
 }
 
@@ -381,6 +387,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("message", Body::Message(message)),
         ("membership", Body::Membership(membership)),
         ("state", Body::State(state)),
+        ("positions", Body::Positions(positions())),
         // These are written at sequence 43: what amends that is what is served in its place.
         ("amendment", Body::Amendment(amendment(AmendmentKind::React, 41, form()))),
         ("amendment_deleted", Body::Amendment(amendment(AmendmentKind::Delete, 41, form().deleted()))),
@@ -388,4 +395,12 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("folded", Body::Amendment(amendment(AmendmentKind::Edit, 43, form()))),
         ("folded_deleted", Body::Amendment(amendment(AmendmentKind::Delete, 43, form().deleted()))),
     ]
+}
+
+fn positions() -> PositionsV1 {
+    let position = |user: &[u8], read| PositionV1 { user: user.to_vec(), read, delivered: 0 };
+    PositionsV1 {
+        positions: vec![position(b"bob", 41), position("žofie".as_bytes(), 42)],
+        ext: vec![1, 0, 2, 3],
+    }
 }

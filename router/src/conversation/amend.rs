@@ -47,9 +47,11 @@ pub(super) fn form_of(record: Option<&Linked>) -> Result<FormV1, Refusal> {
     match stored.body {
         StoredBody::Message(message) => Ok(FormV1::of_message(message, stored.portable.at)),
         StoredBody::Folded(form) => Ok(FormV1::from_archived(form)),
-        StoredBody::Amendment(_) | StoredBody::Membership(_) | StoredBody::State(_) | StoredBody::Unknown => {
-            Err(NO_MESSAGE)
-        }
+        StoredBody::Amendment(_)
+        | StoredBody::Membership(_)
+        | StoredBody::Positions(_)
+        | StoredBody::State(_)
+        | StoredBody::Unknown => Err(NO_MESSAGE),
     }
 }
 
@@ -166,7 +168,7 @@ impl Plan {
                     u32::try_from(seq - event.target).expect("its target was looked up, and is not so far");
                 Some(Link { stream: StreamId { kind: KINDS.amended, ..home }, note })
             }
-            Body::Membership(_) | Body::Message(_) | Body::State(_) => None,
+            Body::Membership(_) | Body::Message(_) | Body::Positions(_) | Body::State(_) => None,
         };
         seen.chain(hidden).chain(amends).collect()
     }

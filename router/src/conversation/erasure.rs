@@ -136,7 +136,13 @@ impl Erased {
                 is_of_user(&amendment.form.sender)
                     || reach.is_some_and(|reach| reach.has_front(target, position))
             }
-            Ok(StoredBody::Membership(_) | StoredBody::State(_) | StoredBody::Unknown) | Err(_) => false,
+            Ok(
+                StoredBody::Membership(_)
+                | StoredBody::Positions(_)
+                | StoredBody::State(_)
+                | StoredBody::Unknown,
+            )
+            | Err(_) => false,
         }
     }
 

@@ -190,9 +190,11 @@ fn target_of(linked: &Linked) -> Option<Target> {
     match shown.body {
         StoredBody::Message(_) => Some((home, linked.seq.0)),
         StoredBody::Amendment(body) => (!is_hidden(body)).then_some((home, body.target.to_native())),
-        StoredBody::Folded(_) | StoredBody::Membership(_) | StoredBody::State(_) | StoredBody::Unknown => {
-            None
-        }
+        StoredBody::Folded(_)
+        | StoredBody::Membership(_)
+        | StoredBody::Positions(_)
+        | StoredBody::State(_)
+        | StoredBody::Unknown => None,
     }
 }
 

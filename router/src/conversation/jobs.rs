@@ -75,6 +75,10 @@ pub(super) enum Purpose {
         store: Box<Store>,
         clock: u64,
     },
+    /// How far the members of a conversation have read it.
+    Positions {
+        conversation: ConversationId,
+    },
     Verify {
         store: Box<Store>,
         now: UnixMillis,
@@ -96,6 +100,7 @@ impl Job {
             | Purpose::History { .. }
             | Purpose::Load { .. }
             | Purpose::LookUp { .. }
+            | Purpose::Positions { .. }
             | Purpose::Verify { .. } => true,
             Purpose::CatchUp { .. }
             | Purpose::Enlist { .. }
@@ -115,6 +120,7 @@ impl Purpose {
             | Self::ListLarge
             | Self::Load { .. }
             | Self::LookUp { .. }
+            | Self::Positions { .. }
             | Self::Survey { .. }
             | Self::Verify { .. } => false,
         }
@@ -223,7 +229,9 @@ impl ConversationSide {
             Request::History { .. } | Request::ListMembers { .. } | Request::View { .. } => {
                 self.start_members_page(request, log);
             }
-            Request::Signals { .. } | Request::Store(_) => unreachable!("nothing is read for these"),
+            Request::Read { .. } | Request::Signals { .. } | Request::Store(_) => {
+                unreachable!("nothing is read for these")
+            }
         }
     }
 
@@ -256,10 +264,13 @@ impl ConversationSide {
                     members.map(|member| (member.user.clone(), member.role, member.visible_from)).collect();
                 self.outputs.push_back((asker.shard, Reply::Members { asker, members }));
             }
-            Request::View { asker, user, .. } => match self.viewers.view(asker, user, conversation, state) {
-                Ok(()) => self.answer_views(),
-                Err(refusal) => self.push_refusal(asker, true, refusal),
-            },
+            Request::View { asker, user, .. } => {
+                let read = slot.positions.as_ref().map(|positions| positions.durable()).unwrap_or_default();
+                match self.viewers.view(asker, user, conversation, state, read) {
+                    Ok(()) => self.answer_views(),
+                    Err(refusal) => self.push_refusal(asker, true, refusal),
+                }
+            }
             Request::History { asker, range, limit, .. } => {
                 self.start_history(asker, conversation, range, limit, visible_from, log);
             }
@@ -350,6 +361,7 @@ impl ConversationSide {
             Purpose::Enlist { conversation } => self.finish_enlist(conversation, &records, log),
             Purpose::ListLarge => self.finish_list(&records, more, log),
             Purpose::Load { conversation } => self.finish_load(conversation, &records, log),
+            Purpose::Positions { conversation } => self.finish_positions(conversation, &records),
             Purpose::LookUp { store, clock } => self.finish_look_up(store, clock, &records, log),
             Purpose::Verify { store, now } => self.finish_verify(store, &records, now, log),
             Purpose::Survey { session, shard, user, memberships, after } => {
@@ -372,6 +384,7 @@ impl ConversationSide {
         match job.purpose {
             Purpose::History { asker, .. } => self.push_refusal(asker, true, refusal),
             Purpose::Load { conversation } => self.finish_load(conversation, &[], log),
+            Purpose::Positions { conversation } => self.give_up_positions(conversation, refusal),
             Purpose::Amend { store, .. } | Purpose::LookUp { store, .. } | Purpose::Verify { store, .. } => {
                 self.end_look_up(&store);
                 self.refuse(store.asker, refusal);

@@ -13,6 +13,7 @@ mod folding;
 mod jobs;
 mod large;
 mod membership;
+mod positions;
 mod recent;
 mod retention;
 mod runs;
@@ -36,6 +37,7 @@ use damage::Damages;
 use folding::hide;
 use jobs::Job;
 use large::{LargeGroups, Roster};
+use positions::{Gathering, Positions};
 use state::{Audience, Conversation, Plan};
 use viewers::Viewers;
 
@@ -64,6 +66,8 @@ enum Loaded {
 
 struct Slot {
     state: Loaded,
+    /// How far its members have read, once somebody wants to know.
+    positions: Option<Box<Positions>>,
     /// A job for this conversation runs: everything waits in `pending`.
     busy: bool,
     pending: VecDeque<Request>,
@@ -107,6 +111,7 @@ pub struct ConversationSide {
     waiting: VecDeque<Waiting>,
     large: LargeGroups,
     viewers: Viewers,
+    gathering: Gathering,
     /// Pages by a membership that is not durable yet, and the position that makes it so. Bounded by the page credits.
     early: VecDeque<(u64, Request)>,
     jobs: Slab<Job>,
@@ -133,6 +138,7 @@ impl ConversationSide {
     pub fn new(places: Arc<Places>, log: u16, recent: Recent) -> Self {
         Self {
             viewers: Viewers::new(places.clone(), log),
+            gathering: Gathering::default(),
             places,
             log,
             slots: HashMap::default(),
@@ -229,6 +235,7 @@ impl ConversationSide {
                 self.deliver(&mut delivery, log);
             }
         }
+        self.tell_receipts(|position| durable.covers(position));
         while self.early.front().is_some_and(|(position, _)| durable.covers(*position)) {
             let (_, request) = self.early.pop_front().expect("looked at");
             self.handle_request(request, now, log);
@@ -309,7 +316,7 @@ impl ConversationSide {
     /// Whether something waits for durability.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty() || !self.early.is_empty()
+        !self.waiting.is_empty() || !self.early.is_empty() || !self.gathering.is_empty()
     }
 
     fn deliver(&mut self, delivery: &mut Delivery, log: &Log) {
@@ -374,8 +381,16 @@ impl ConversationSide {
             slot.pending.push_front(request);
             return self.start_load(conversation, log);
         }
+        let slot = self.slots.get_mut(&conversation).expect("entered");
+        if matches!(request, Request::Read { .. } | Request::View { .. }) && slot.positions.is_none() {
+            slot.pending.push_front(request);
+            return self.start_positions(conversation, log);
+        }
         match request {
             Request::Store(store) => self.store(store, now, log, false),
+            Request::Read { asker, user, conversation, seq } => {
+                self.read_up_to(asker, &user, conversation, seq, log);
+            }
             other => self.start_page(other, log),
         }
     }
@@ -523,6 +538,7 @@ impl ConversationSide {
     fn refuse_request(&mut self, request: &Request, refusal: state::Refusal) {
         match request {
             Request::Store(store) => self.refuse(store.asker, refusal),
+            Request::Read { asker, .. } => self.refuse(*asker, refusal),
             Request::History { asker, .. }
             | Request::ListMembers { asker, .. }
             | Request::View { asker, .. } => {
@@ -548,14 +564,26 @@ impl ConversationSide {
         let (_, median, _) = touched.select_nth_unstable(middle);
         let (median, durable) = (*median, log.durable());
         self.slots.retain(|_, slot| {
-            slot.touched > median || slot.busy || !slot.pending.is_empty() || !durable.covers(slot.position)
+            let is_settled = slot.positions.as_ref().is_none_or(|positions| positions.is_settled());
+            !is_settled
+                || slot.touched > median
+                || slot.busy
+                || !slot.pending.is_empty()
+                || !durable.covers(slot.position)
         });
     }
 }
 
 impl Slot {
     fn new() -> Self {
-        Self { state: Loaded::No, busy: false, pending: VecDeque::new(), position: 0, touched: 0 }
+        Self {
+            state: Loaded::No,
+            positions: None,
+            busy: false,
+            pending: VecDeque::new(),
+            position: 0,
+            touched: 0,
+        }
     }
 }
 
@@ -564,6 +592,7 @@ fn conversation_of(request: &Request) -> Option<ConversationId> {
         Request::Store(store) => Some(store.conversation),
         Request::History { conversation, .. }
         | Request::ListMembers { conversation, .. }
+        | Request::Read { conversation, .. }
         | Request::View { conversation, .. } => Some(*conversation),
         Request::CatchUp { .. } | Request::Feed { .. } | Request::Signals { .. } | Request::Survey { .. } => {
             None

@@ -1,4 +1,4 @@
-//! Who looks at which conversation, and what they are told: who of its members is online, who is typing.
+//! Who looks at which conversation, and what they are told: who of its members is online, who is typing, who has read how far.
 //!
 //! A conversation that nobody views costs nothing. While one is viewed, its members are watched: each one's home says once how
 //! that user stands, and from then on when it changes. Nothing here is stored, and nothing is a queue: what has not left yet
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use protocol::event::{Presence, ServerFrame};
-use protocol::ids::{ConversationId, UserId};
+use protocol::ids::{ConversationId, Seq, UserId};
 use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody};
 
 use super::state::{Conversation, Refusal};
@@ -35,6 +35,8 @@ struct Viewer {
 
 struct Viewed {
     members: Vec<UserId>,
+    /// How far those have read that have read anything, as it is on disk.
+    read: BTreeMap<UserId, Seq>,
     viewers: Vec<Viewer>,
 }
 
@@ -50,6 +52,10 @@ struct Watched {
 #[derive(Default)]
 struct News {
     presence: BTreeSet<UserId>,
+    /// For viewers: whom of what is in `Viewed::read`.
+    receipts: BTreeSet<(ConversationId, UserId)>,
+    /// For the sessions of who has read, whatever they view.
+    own: BTreeMap<(ConversationId, UserId), Seq>,
     typing: BTreeMap<(ConversationId, UserId), bool>,
 }
 
@@ -87,6 +93,7 @@ impl Viewers {
         user: UserId,
         conversation: ConversationId,
         state: &Conversation,
+        read: BTreeMap<UserId, Seq>,
     ) -> Result<(), Refusal> {
         if !self.viewed.contains_key(&conversation) {
             if self.members_count + state.members().len() > VIEWED_MEMBERS_MAX {
@@ -95,7 +102,7 @@ impl Viewers {
             let members: Vec<UserId> = state.members().iter().map(|member| member.user.clone()).collect();
             self.members_count += members.len();
             members.iter().for_each(|member| self.watch(member, conversation));
-            self.viewed.insert(conversation, Viewed { members, viewers: Vec::new() });
+            self.viewed.insert(conversation, Viewed { members, read, viewers: Vec::new() });
         }
         let viewers = &mut self.viewed.get_mut(&conversation).expect("it is viewed").viewers;
         // It asks again: one page of a session is under way at a time, so it has its answer to the first.
@@ -143,6 +150,7 @@ impl Viewers {
             let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
             let before = viewed.members.len();
             viewed.members.retain(|member| *member != gone);
+            viewed.read.remove(&gone);
             self.members_count -= before - viewed.members.len();
             self.unwatch(&gone, conversation);
             // Who may not read it any more is told nothing of it either.
@@ -167,6 +175,17 @@ impl Viewers {
         }
     }
 
+    /// Somebody has read a conversation up to a sequence, durably.
+    pub(super) fn note_read(&mut self, conversation: ConversationId, user: &UserId, read: Seq) {
+        let home = self.places.home_of(user);
+        self.news[home.index()].own.insert((conversation, user.clone()), read);
+        let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
+        viewed.read.insert(user.clone(), read);
+        for viewer in viewed.viewers.iter().filter(|viewer| viewer.waits.is_none() && viewer.user != *user) {
+            self.news[viewer.shard.index()].receipts.insert((conversation, user.clone()));
+        }
+    }
+
     fn handle_typing(&mut self, conversation: ConversationId, user: &UserId, on: bool) {
         let Some(viewed) = self.viewed.get(&conversation).filter(|viewed| viewed.members.contains(user))
         else {
@@ -188,10 +207,11 @@ impl Viewers {
         let Some(standings) = standings.collect::<Option<Vec<_>>>() else { return };
         let presence: Arc<[Presence]> =
             standings.iter().filter_map(|(user, standing)| standing.told((*user).clone())).collect();
+        let read: Arc<[(UserId, Seq)]> = viewed.read.iter().map(|(user, seq)| (user.clone(), *seq)).collect();
         for viewer in &mut viewed.viewers {
             if let Some(asker) = viewer.waits.take() {
-                let presence = presence.clone();
-                self.answers.push((asker.shard, Reply::Viewed { asker, conversation, presence }));
+                let (presence, read) = (presence.clone(), read.clone());
+                self.answers.push((asker.shard, Reply::Viewed { asker, conversation, presence, read }));
             }
         }
     }
@@ -200,8 +220,8 @@ impl Viewers {
         let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
         for viewer in viewed.viewers.extract_if(.., |viewer| leaves(viewer)) {
             if let Some(asker) = viewer.waits {
-                let presence = Arc::from([]);
-                self.answers.push((asker.shard, Reply::Viewed { asker, conversation, presence }));
+                let (presence, read) = (Arc::from([]), Arc::from([]));
+                self.answers.push((asker.shard, Reply::Viewed { asker, conversation, presence, read }));
             }
         }
         if viewed.viewers.is_empty() {
@@ -258,9 +278,18 @@ impl Viewers {
     fn poll_telling(&mut self, shard: ShardId) -> Option<Reply> {
         loop {
             let news = &mut self.news[shard.index()];
+            if let Some(((conversation, user), read)) = news.own.pop_first() {
+                let event = ServerFrame::Receipt { conversation, user: user.clone(), read };
+                return Some(Reply::TellUser { user, event: Arc::new(event) });
+            }
             let (sessions, event) = if let Some(((conversation, user), on)) = news.typing.pop_first() {
                 let sessions = self.viewers_at(shard, [&conversation], &user);
                 (sessions, ServerFrame::Typing { conversation, user, on })
+            } else if let Some((conversation, user)) = news.receipts.pop_first() {
+                let read = self.viewed.get(&conversation).and_then(|viewed| viewed.read.get(&user).copied());
+                let Some(read) = read else { continue };
+                let sessions = self.viewers_at(shard, [&conversation], &user);
+                (sessions, ServerFrame::Receipt { conversation, user, read })
             } else {
                 let user = news.presence.pop_first()?;
                 // Nobody watches any more: then nobody is told either.

@@ -57,8 +57,10 @@ impl UserSide {
             }
             Reply::SignalsTaken { log } => self.handle_signals_taken(log),
             Reply::Tell { sessions, event } => self.handle_telling(&sessions, &event),
-            Reply::Viewed { asker, conversation, presence } => {
-                self.handle_viewed(asker.session, asker.id, conversation, &presence);
+            Reply::TellUser { user, event } => self.handle_telling(&self.sessions_of(&user), &event),
+            Reply::Done { asker } => self.push_done(asker.session, asker.id),
+            Reply::Viewed { asker, conversation, presence, read } => {
+                self.handle_viewed(asker.session, asker.id, conversation, &presence, &read);
             }
             Reply::Watch { log, watched, unwatched } => self.handle_watch(log, watched, &unwatched),
             Reply::Surveyed { session, log, conversations, more_after, position, partial } => {
@@ -93,8 +95,11 @@ impl UserSide {
             | Reply::Overrun { .. }
             | Reply::SignalsTaken { .. }
             | Reply::Tell { .. }
+            | Reply::TellUser { .. }
             | Reply::Watch { .. } => {}
-            Reply::Stored { .. } | Reply::Refused { is_page: false, .. } => credits.commands += 1,
+            Reply::Done { .. } | Reply::Stored { .. } | Reply::Refused { is_page: false, .. } => {
+                credits.commands += 1;
+            }
             Reply::CaughtUp { .. }
             | Reply::Fed { .. }
             | Reply::Forgotten { .. }

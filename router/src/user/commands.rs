@@ -2,7 +2,7 @@
 
 use protocol::command::{Command, Send, Target};
 use protocol::event::{CloseCode, ErrorCode, ErrorReply, OkReply, Refusal, ServerFrame};
-use protocol::ids::{ConversationId, MessageId, RequestId, UnixMillis, UserId};
+use protocol::ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::limits::COMMANDS_IN_FLIGHT_MAX;
 
 use super::UserSide;
@@ -35,6 +35,7 @@ impl UserSide {
         self.count_command(id)?;
         match request.command {
             Command::Ack { .. } | Command::Refresh { .. } | Command::Typing { .. } => {}
+            Command::Read { conversation, seq } => self.read(id, number, conversation, seq, clock),
             Command::View { conversation } => self.view(id, number, conversation, clock),
             Command::Unview { conversation } => self.unview(id, number, conversation),
             Command::Connect(_) => {
@@ -80,9 +81,14 @@ impl UserSide {
     /// The close code, when the session has more commands under way than it may have.
     pub fn handle_refresh(&mut self, id: SessionId, number: RequestId) -> Result<(), CloseCode> {
         self.count_command(id)?;
+        self.push_done(id, number);
+        Ok(())
+    }
+
+    /// A command took effect of which there is no more to say.
+    pub(super) fn push_done(&mut self, id: SessionId, number: RequestId) {
         let ok = OkReply { id: number, conversation: None, seq: None, message_id: None, at: None };
         self.push_reply(id, &ServerFrame::Ok(ok));
-        Ok(())
     }
 
     fn count_command(&mut self, id: SessionId) -> Result<(), CloseCode> {
@@ -136,16 +142,35 @@ impl UserSide {
             Ok(change) => change,
             Err(message) => return self.refuse(id, number, ErrorCode::NotAllowed, message),
         };
+        let idempotent = idempotent.is_some();
+        let store = Store { asker, user, conversation, message_id, idempotent, content_hash, change };
+        self.mail_command(asker, conversation, Request::Store(Box::new(store)));
+    }
+
+    fn read(
+        &mut self,
+        id: SessionId,
+        number: RequestId,
+        conversation: ConversationId,
+        seq: Seq,
+        clock: Clock,
+    ) {
+        if let Some((asker, user)) = self.asker(id, number, clock) {
+            self.mail_command(asker, conversation, Request::Read { asker, user, conversation, seq });
+        }
+    }
+
+    /// Mails a command to the owner of the conversation's log, if it has a credit.
+    fn mail_command(&mut self, asker: Asker, conversation: ConversationId, request: Request) {
         let owner = self.places.owner_of(self.places.log_of(conversation));
         let credits = &mut self.credits[owner.index()];
         if credits.commands == 0 {
             self.counters.busy += 1;
-            return self.refuse(id, number, ErrorCode::Busy, "too many commands are under way");
+            let words = "too many commands are under way";
+            return self.refuse(asker.session, asker.id, ErrorCode::Busy, words);
         }
         credits.commands -= 1;
-        let idempotent = idempotent.is_some();
-        let store = Store { asker, user, conversation, message_id, idempotent, content_hash, change };
-        self.mail.push_back((owner, Request::Store(Box::new(store))));
+        self.mail.push_back((owner, request));
     }
 
     /// For a command without an id: unique, not repeatable.

@@ -17,8 +17,9 @@ const CURSOR_DELIVERIES: u32 = 64;
 /// or this old.
 const CURSOR_AGE_MS: u64 = 1_000;
 
-/// What a node does beside what every one does: `edit`, `delete` and `react`; `view`, `unview` and `typing`.
-const FEATURES: [&str; 2] = ["amend", "presence"];
+/// What a node does beside what every one does: `edit`, `delete` and `react`; `view`, `unview` and
+/// `typing`; `read`.
+const FEATURES: [&str; 3] = ["amend", "presence", "receipts"];
 
 /// A page of catching up.
 pub(super) struct Page<'a> {

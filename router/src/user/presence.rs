@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashMap;
-use protocol::event::{ErrorCode, OkReply, Presence, ServerFrame};
-use protocol::ids::{ConversationId, RequestId, UserId};
+use protocol::event::{ErrorCode, Presence, ServerFrame};
+use protocol::ids::{ConversationId, RequestId, Seq, UserId};
 use protocol::limits::VIEWS_MAX;
 
 use super::UserSide;
@@ -261,8 +261,7 @@ impl UserSide {
         {
             self.end_view(id, conversation);
         }
-        let ok = OkReply { id: number, conversation: None, seq: None, message_id: None, at: None };
-        self.push_reply(id, &ServerFrame::Ok(ok));
+        self.push_done(id, number);
     }
 
     pub(super) fn end_view(&mut self, id: SessionId, conversation: ConversationId) {
@@ -285,6 +284,7 @@ impl UserSide {
         number: RequestId,
         conversation: ConversationId,
         presence: &[Presence],
+        read: &[(UserId, Seq)],
     ) {
         self.page_arrived(id);
         let viewing = self.session(id).and_then(|session| session.viewing.as_mut());
@@ -293,7 +293,10 @@ impl UserSide {
             Some(view) => view.asked = view.asked.filter(|asked| *asked != number),
             None => self.end_view(id, conversation),
         }
-        self.push_reply(id, &ServerFrame::Viewed { id: number, presence: presence.to_vec() });
+        self.push_reply(
+            id,
+            &ServerFrame::Viewed { id: number, presence: presence.to_vec(), read: read.to_vec() },
+        );
     }
 
     /// Something was refused that may have been a `view`.
@@ -303,19 +306,26 @@ impl UserSide {
         }
     }
 
-    /// News of somebody. A session that does not read is told the newest of it once it does, and of typing nothing.
+    pub(super) fn sessions_of(&self, user: &UserId) -> Vec<SessionId> {
+        let slots = self.users.get(user).into_iter().flatten();
+        let session =
+            |slot: &u32| SessionId { slot: *slot, generation: self.sessions[*slot as usize].generation };
+        slots.map(session).collect()
+    }
+
+    /// News of somebody. A session that does not read is told the newest presence once it does, and of all else nothing.
     pub(super) fn handle_telling(&mut self, sessions: &[SessionId], event: &ServerFrame) {
         for id in sessions {
             let outbox_bytes_max = self.limits.outbox_bytes_max;
             let Some(session) = self.session(*id) else { continue };
-            // What was on its way when it ended its last view.
-            let Some(viewing) = session.viewing.as_mut() else { continue };
+            let has_late = session.viewing.as_ref().is_some_and(|viewing| !viewing.late.is_empty());
             match event {
-                _ if viewing.late.is_empty() && session.outbox.has_room(outbox_bytes_max) => {
+                _ if !has_late && session.outbox.has_room(outbox_bytes_max) => {
                     self.counters.presence += 1;
                     self.push_event(*id, event);
                 }
                 ServerFrame::Presence(presence) => {
+                    let viewing = session.viewing.get_or_insert_default();
                     viewing.late.retain(|late| late.user != presence.user);
                     viewing.late.push(presence.clone());
                 }

@@ -103,18 +103,29 @@ impl Chat {
             }
             quiet &= !self.carry_replies();
             while let Some((id, _)) = self.users.poll_sendable() {
-                while let Some(bytes) = self.users.take_send(id, &mut Vec::new()) {
-                    if id == session {
-                        wire.extend_from_slice(&bytes);
-                    }
-                    let sent = bytes.len();
-                    self.users.handle_sent(id, bytes, sent);
-                }
+                self.send_all(id, if id == session { Some(&mut wire) } else { None });
                 quiet = false;
             }
             if quiet {
                 return frames(&mut wire);
             }
+        }
+    }
+
+    /// What waits in the outbox of a session.
+    pub(crate) fn take(&mut self, session: SessionId) -> Vec<ServerFrame> {
+        let mut wire = Vec::new();
+        self.send_all(session, Some(&mut wire));
+        frames(&mut wire)
+    }
+
+    fn send_all(&mut self, id: SessionId, mut wire: Option<&mut Vec<u8>>) {
+        while let Some(bytes) = self.users.take_send(id, &mut Vec::new()) {
+            if let Some(wire) = &mut wire {
+                wire.extend_from_slice(&bytes);
+            }
+            let sent = bytes.len();
+            self.users.handle_sent(id, bytes, sent);
         }
     }
 
@@ -148,6 +159,7 @@ impl Chat {
     /// Writes what is due; whether that was anything.
     pub(crate) fn write(&mut self) -> bool {
         let mut any = false;
+        self.side.write_positions(self.clock.micros, self.clock.unix, false, &mut self.log);
         while let Some(batch) = self.log.poll_write(0) {
             self.written.resize(batch.offset as usize, 0);
             self.written.extend_from_slice(batch.buffer.bytes());

@@ -1,0 +1,128 @@
+//! How far somebody has read: answered at once, written once a second, told once it is on disk, never back.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use protocol::command::{Command, Create, HistoryPolicy, Members};
+use protocol::event::{ErrorCode, ServerFrame};
+use protocol::ids::{ConversationId, Seq, UserId};
+use router::mail::SessionId;
+use router::places::{created_conversation, direct_conversation};
+
+use support::{Chat, NOW, answer, id_of, send, user};
+
+/// How long positions are gathered, in milliseconds.
+const GATHERED: u64 = 1_000;
+
+/// Alice has sent five messages to bob, and both are here.
+fn talked() -> (Chat, SessionId, SessionId, ConversationId) {
+    let mut chat = Chat::new();
+    chat.wait(0);
+    let (alice, _) = chat.connect("alice", None);
+    let (bob, _) = chat.connect("bob", None);
+    for number in 1..=5 {
+        answer(&chat.command(alice, send("bob", "hello", id_of(NOW.0, number)))).expect("stored");
+    }
+    (chat, alice, bob, direct_conversation(&user("alice"), &user("bob")))
+}
+
+fn read(conversation: ConversationId, seq: u64) -> Command {
+    Command::Read { conversation, seq: Seq(seq) }
+}
+
+/// Who has read up to where, as `frames` tell it.
+fn receipts(frames: &[ServerFrame]) -> Vec<(UserId, u64)> {
+    let receipts = frames.iter().filter_map(|frame| match frame {
+        ServerFrame::Receipt { user, read, .. } => Some((user.clone(), read.0)),
+        _ => None,
+    });
+    receipts.collect()
+}
+
+/// What the answer to a `view` says of who has read how far.
+fn viewed(frames: &[ServerFrame]) -> Vec<(UserId, u64)> {
+    let answer = frames.iter().find_map(|frame| match frame {
+        ServerFrame::Viewed { read, .. } => Some(read),
+        _ => None,
+    });
+    let answer = answer.unwrap_or_else(|| panic!("no view: {frames:?}"));
+    answer.iter().map(|(user, seq)| (user.clone(), seq.0)).collect()
+}
+
+/// That a command was answered with a bare `ok`.
+#[track_caller]
+fn assert_done(frames: &[ServerFrame]) {
+    let is_done = |frame: &ServerFrame| matches!(frame, ServerFrame::Ok(ok) if ok.seq.is_none());
+    assert_eq!(frames.iter().filter(|frame| is_done(frame)).count(), 1, "{frames:?}");
+}
+
+#[test]
+fn a_receipt_is_told_to_viewers_and_to_ones_own_sessions_once_it_is_durable() {
+    let (mut chat, alice, bob, conversation) = talked();
+    let (carol, _) = chat.connect("carol", None);
+    assert_eq!(viewed(&chat.command(alice, Command::View { conversation })), []);
+    let before = chat.log.durable().position();
+    // Three in a second are one record and one receipt.
+    for seq in [2, 3, 5] {
+        assert_done(&chat.command(bob, read(conversation, seq)));
+    }
+    chat.wait(GATHERED - 1);
+    assert!(receipts(&chat.exchange(alice)).is_empty(), "it is not on disk");
+    assert_eq!(chat.log.durable().position(), before);
+    chat.wait(1);
+    while chat.carry_mail() | chat.write() | chat.carry_replies() {}
+    assert_eq!(chat.log.durable().position(), before + 1);
+    assert_eq!(receipts(&chat.take(alice)), [(user("bob"), 5)]);
+    assert_eq!(receipts(&chat.take(bob)), [(user("bob"), 5)]);
+    assert_eq!(receipts(&chat.take(carol)), []);
+}
+
+#[test]
+fn reading_goes_forward_only_and_no_further_than_there_is_something() {
+    let (mut chat, alice, bob, conversation) = talked();
+    chat.command(alice, Command::View { conversation });
+    let settle = |chat: &mut Chat| {
+        chat.exchange(alice);
+        chat.wait(GATHERED);
+        receipts(&chat.exchange(alice))
+    };
+    assert_done(&chat.command(bob, read(conversation, 4)));
+    assert_eq!(settle(&mut chat), [(user("bob"), 4)]);
+    assert_done(&chat.command(bob, read(conversation, 3)));
+    assert_eq!(settle(&mut chat), [], "read before");
+    assert_eq!(answer(&chat.command(bob, read(conversation, 6))), Err(ErrorCode::BadField));
+    let (eve, _) = chat.connect("eve", None);
+    assert_eq!(answer(&chat.command(eve, read(conversation, 1))), Err(ErrorCode::NotAMember));
+    assert_eq!(answer(&chat.command(eve, read(ConversationId([9; 16]), 1))), Err(ErrorCode::NotFound));
+    assert_done(&chat.command(bob, read(conversation, 5)));
+    assert_eq!(settle(&mut chat), [(user("bob"), 5)]);
+}
+
+#[test]
+fn who_joins_late_reads_from_there_and_a_restart_forgets_nothing() {
+    let (mut chat, alice, _, _) = talked();
+    let id = id_of(NOW.0, 50);
+    let (title, history) = ("a group".to_owned(), HistoryPolicy::Joined);
+    let create = Create { title, members: vec![user("bob")], history, message_id: id };
+    answer(&chat.command(alice, Command::Create(create))).expect("stored");
+    let conversation = created_conversation(&user("alice"), id.expect("an id"));
+    let (add, remove, roles) = (vec![user("carol")], vec![], vec![]);
+    let join = Command::Members(Members { conversation, add, remove, roles, message_id: None });
+    assert_eq!(answer(&chat.command(alice, join)), Ok(2));
+    let (carol, _) = chat.connect("carol", None);
+    assert_eq!(answer(&chat.command(carol, read(conversation, 1))), Err(ErrorCode::BadField));
+    assert_done(&chat.command(carol, read(conversation, 2)));
+    assert_done(&chat.command(alice, read(conversation, 1)));
+    chat.wait(GATHERED);
+    chat.exchange(alice);
+    let expected = [(user("alice"), 1), (user("carol"), 2)];
+    assert_eq!(viewed(&chat.command(alice, Command::View { conversation })), expected);
+    chat.forget();
+    assert_eq!(viewed(&chat.command(carol, Command::View { conversation })), expected);
+    // And goes on from there.
+    assert_done(&chat.command(alice, read(conversation, 2)));
+    chat.exchange(carol);
+    chat.wait(GATHERED);
+    assert_eq!(receipts(&chat.exchange(carol)), [(user("alice"), 2)]);
+}
