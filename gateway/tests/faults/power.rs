@@ -85,6 +85,16 @@ impl Kept {
         alice.take_events();
     }
 
+    /// The newest sequence that she was told of, or shown.
+    pub(crate) fn head(&self) -> u64 {
+        self.letters.last_key_value().map_or(0, |(head, _)| *head)
+    }
+
+    /// What she was told of the letters behind this one does not count.
+    pub(crate) fn forget_behind(&mut self, seq: u64) {
+        self.letters.retain(|letter, _| *letter <= seq);
+    }
+
     /// Sends letters without waiting for each answer until the connection ends, and calls `fault` behind each
     /// acknowledgement with their number, while others are under way.
     pub(crate) fn send_until_the_end(
