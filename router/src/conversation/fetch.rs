@@ -214,6 +214,11 @@ impl Fetch {
         self.await_reads(vec![(place, ReadPlace::Index(block))])
     }
 
+    /// The block that it waits for, if it is one.
+    pub(super) fn block(&self) -> Option<BlockPlace> {
+        self.block
+    }
+
     /// Takes the answer to one read: `None` when it failed.
     pub(super) fn feed(&mut self, place: u32, bytes: Option<Vec<u8>>, log: &Log, damages: &mut Damages) {
         self.missing -= 1;

@@ -143,7 +143,12 @@ impl ConversationSide {
             Step::Done => self.finish(job, log),
             Step::Read(asked) => {
                 let id = self.jobs.insert(job) as u32;
-                self.reads.extend(asked.into_iter().map(|(place, what)| Read { job: id, place, what }));
+                for (place, what) in asked {
+                    let read = Read { job: id, place, what };
+                    if self.blocks.is_to_be_read(read) {
+                        self.reads.push_back(read);
+                    }
+                }
             }
             Step::IndexDamaged(place) => self.stalled.push_back((place.base, job)),
         }

@@ -5,6 +5,7 @@
 //! durable.
 
 mod amend;
+mod blocks;
 mod damage;
 mod enlisting;
 mod erasure;
@@ -33,6 +34,7 @@ use storage_log::{Answer, Draft, Durable, Location, Log, Stored};
 
 use crate::mail::{Asker, Deliver, Reply, Request, Store};
 use crate::places::{Places, ShardId, conversation_stream};
+use blocks::Blocks;
 use damage::Damages;
 use folding::hide;
 use jobs::Job;
@@ -121,6 +123,7 @@ pub struct ConversationSide {
     resumed: VecDeque<ConversationId>,
     outputs: VecDeque<(ShardId, Reply)>,
     reads: VecDeque<Read>,
+    blocks: Blocks,
     damages: Damages,
     /// Shared with whoever writes segments anew.
     erased: Arc<Erased>,
@@ -153,6 +156,7 @@ impl ConversationSide {
             resumed: VecDeque::new(),
             outputs: VecDeque::new(),
             reads: VecDeque::new(),
+            blocks: Blocks::default(),
             damages: Damages::default(),
             erased: Arc::default(),
             stalled: VecDeque::new(),
@@ -178,7 +182,7 @@ impl ConversationSide {
         }
     }
 
-    /// Takes the disk's answer to a [`Read`]: `None` when it failed.
+    /// Takes the disk's answer to a [`Read`]: `None` when it failed. A block answers all who have asked for it meanwhile.
     pub fn handle_read(
         &mut self,
         job: u32,
@@ -187,6 +191,16 @@ impl ConversationSide {
         now: UnixMillis,
         log: &mut Log,
     ) {
+        let others =
+            self.jobs[job as usize].fetch.block().map_or_else(Vec::new, |block| self.blocks.end(block));
+        // Each goes on as far as the block leads before the next is given it: there are never many copies.
+        for (job, place) in others {
+            self.feed(job, place, bytes.clone(), now, log);
+        }
+        self.feed(job, place, bytes, now, log);
+    }
+
+    fn feed(&mut self, job: u32, place: u32, bytes: Option<Vec<u8>>, now: UnixMillis, log: &mut Log) {
         let fetch = &mut self.jobs[job as usize].fetch;
         fetch.feed(place, bytes, log, &mut self.damages);
         if fetch.is_fed() {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use protocol::command::{Command, Connect, MessageKind, Request, Send, Target};
@@ -16,7 +18,9 @@ use router::places::KINDS;
 use router::user::UserLimits;
 use router::{ConversationSide, Places, ShardId, UserSide};
 use storage_log::format::BLOCK_BYTES_MIN;
-use storage_log::{Geometry, Log, LogConfig, Scan, SegmentHeader};
+use storage_log::{
+    BlockPlace, Geometry, INDEX_BLOCK_BYTES, IndexJob, Log, LogConfig, Scan, SegmentHeader, SpareWork,
+};
 
 /// A time far from 0, so that ids can be older than memory reaches.
 pub(crate) const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -32,8 +36,12 @@ pub(crate) struct Chat {
     pub(crate) disk_reads: bool,
     /// A byte that the disk cannot read, nor anything together with it.
     pub(crate) bad_byte: Option<usize>,
-    /// What was asked of the disk: how many bytes each time.
+    /// What was asked of the disk in segments: how many bytes each time.
     pub(crate) reads: Vec<usize>,
+    /// What was asked of it in index files.
+    pub(crate) blocks_read: Vec<BlockPlace>,
+    /// Index files of sealed segments, by base, and what they were made by.
+    indexes: BTreeMap<u64, (IndexJob, Vec<u8>)>,
 }
 
 impl Chat {
@@ -43,8 +51,12 @@ impl Chat {
 
     /// With so many bytes of the newest batches in memory, on a disk that reads nothing.
     pub(crate) fn with_tail(tail_bytes_max: usize) -> Self {
+        Self::with_geometry(tail_bytes_max, Geometry::of_blocks(BLOCK_BYTES_MIN))
+    }
+
+    /// The same, in segments that are cut so.
+    pub(crate) fn with_geometry(tail_bytes_max: usize, geometry: Geometry) -> Self {
         let places = Arc::new(Places::new([1; 16], [2; 32], 1, 1));
-        let geometry = Geometry::of_blocks(BLOCK_BYTES_MIN);
         let Geometry { block_bytes, segment_bytes, .. } = geometry;
         let config = LogConfig {
             store: [1; 16],
@@ -67,8 +79,19 @@ impl Chat {
         let users = UserSide::new(places.clone(), starts, ShardId(0), UserLimits::default(), 1);
         let side = ConversationSide::new(places, 0, Recent::new(1));
         let clock = Clock { unix: NOW, micros: 1 };
-        let (written, bad_byte, reads) = (Vec::new(), None, Vec::new());
-        Self { users, side, log, clock, next_id: 1, written, disk_reads: false, bad_byte, reads }
+        Self {
+            users,
+            side,
+            log,
+            clock,
+            next_id: 1,
+            written: Vec::new(),
+            disk_reads: false,
+            bad_byte: None,
+            reads: Vec::new(),
+            blocks_read: Vec::new(),
+            indexes: BTreeMap::new(),
+        }
     }
 
     /// A conversation side that has nothing in memory.
@@ -160,26 +183,59 @@ impl Chat {
     pub(crate) fn write(&mut self) -> bool {
         let mut any = false;
         self.side.write_positions(self.clock.micros, self.clock.unix, false, &mut self.log);
+        while let Some(work) = self.log.poll_spare() {
+            match work {
+                SpareWork::Make(_) => self.log.handle_spare(Ok(())),
+                SpareWork::Zero(_) => self.log.handle_spare_zeroed(),
+                SpareWork::Hurry => {}
+            }
+        }
         while let Some(batch) = self.log.poll_write(0) {
-            self.written.resize(batch.offset as usize, 0);
+            self.written.resize((batch.segment + batch.offset) as usize, 0);
             self.written.extend_from_slice(batch.buffer.bytes());
             let durable = self.log.handle_written(batch.buffer, true).expect("written");
             self.side.handle_durable(&durable, self.clock.unix, &mut self.log);
             any = true;
         }
+        while let Some(job) = self.log.poll_index() {
+            let mut file = Vec::new();
+            let Ok(sealed) = job.write(|bytes| {
+                file.extend_from_slice(bytes);
+                Ok::<(), Infallible>(())
+            });
+            self.log.handle_indexed(Some(sealed));
+            self.indexes.insert(job.base(), (job, file));
+        }
         any
+    }
+
+    /// Makes the index file of the first segment again, as it was.
+    pub(crate) fn rebuild_index(&mut self) {
+        let (base, (job, _)) = self.indexes.first_key_value().expect("a segment is sealed");
+        let Ok(sealed) = job.write(|_| Ok::<(), Infallible>(()));
+        self.log.handle_rebuilt(sealed);
+        self.side.handle_index(*base, self.clock.unix, &mut self.log);
     }
 
     /// Reads from the disk what was asked for, if that reads at all.
     pub(crate) fn answer_read(&mut self, read: Read) {
-        let ReadPlace::Records(location) = read.what else {
-            panic!("no segment is sealed");
+        let location = match read.what {
+            ReadPlace::Records(location) => location,
+            ReadPlace::Index(block) => return self.answer_block(read, block),
         };
         let (place, bytes) = (location.lsn() as usize, location.bytes());
         self.reads.push(bytes);
         let range = place..place + bytes;
         let reads = self.disk_reads && self.bad_byte.is_none_or(|bad| !range.contains(&bad));
         let bytes = reads.then(|| self.written[range].to_vec());
+        self.side.handle_read(read.job, read.place, bytes, self.clock.unix, &mut self.log);
+    }
+
+    fn answer_block(&mut self, read: Read, block: BlockPlace) {
+        self.blocks_read.push(block);
+        let (_, file) = &self.indexes[&block.base];
+        let range = block.offset() as usize..block.offset() as usize + INDEX_BLOCK_BYTES;
+        let bytes = self.disk_reads.then(|| file[range].to_vec());
         self.side.handle_read(read.job, read.place, bytes, self.clock.unix, &mut self.log);
     }
 

@@ -154,7 +154,7 @@ impl AmendedSearch {
             Step::Head(number) | Step::Take(number) => number,
             Step::Seek { first, end } => first + (end - first) / 2,
         };
-        let place = BlockPlace { base: sealed.base, number, blocks_at: sealed.blocks_at };
+        let place = sealed.block_place(number);
         let block = match self.held.take() {
             Some((held, block)) if held == place => block,
             _ => return Some(Progress::Read(place)),

@@ -16,6 +16,7 @@ use crate::segment::{as_appended, is_cold, segment_file_name};
 
 use super::Role;
 use super::block::{BlockWriter, INDEX_BLOCK_BYTES, Pieces, fence};
+use super::lookup::BlockPlace;
 use super::postings::{SegmentPostings, StreamPostings};
 
 const RUN_BYTES: usize = 24;
@@ -385,6 +386,10 @@ impl SealedSegment {
 
     pub(crate) fn blocks(&self) -> u32 {
         self.fences.len() as u32
+    }
+
+    pub(crate) fn block_place(&self, number: u32) -> BlockPlace {
+        BlockPlace { base: self.base, number, blocks_at: self.blocks_at, made: self.made }
     }
 
     pub(crate) fn bytes(&self) -> usize {

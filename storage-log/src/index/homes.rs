@@ -5,7 +5,7 @@ use crate::log::Log;
 use crate::record::StreamId;
 
 use super::Role;
-use super::lookup::{BlockPlace, Progress};
+use super::lookup::Progress;
 use super::postings::SegmentPostings;
 
 /// A search for the home stream and sequence of a record that is known by a link. Looks through its whole segment.
@@ -38,10 +38,9 @@ impl HomeSearch {
         if self.made != Some(sealed.made) {
             (self.made, self.next, self.block) = (Some(sealed.made), 0, None);
         }
-        let place = |number| BlockPlace { base: sealed.base, number, blocks_at: sealed.blocks_at };
         if let Some(block) = self.block.take() {
             let Some(mut pieces) = sealed.pieces(&block, self.next) else {
-                return Progress::Damaged(place(self.next));
+                return Progress::Damaged(sealed.block_place(self.next));
             };
             self.found = pieces.find_map(|piece| {
                 let position = |at| sealed.first_position + piece.posting(at).position();
@@ -53,7 +52,7 @@ impl HomeSearch {
         if self.found.is_some() || self.next == sealed.blocks() {
             return Progress::Done;
         }
-        Progress::Read(place(self.next))
+        Progress::Read(sealed.block_place(self.next))
     }
 
     /// Takes the block that was asked for.

@@ -15,10 +15,8 @@ impl Log {
 
     /// The blocks of the indexes of all sealed segments, in their order.
     pub fn sealed_blocks(&self) -> impl Iterator<Item = BlockPlace> + '_ {
-        self.index.all_sealed().iter().flat_map(|sealed| {
-            let place = |number| BlockPlace { base: sealed.base, number, blocks_at: sealed.blocks_at };
-            (0..sealed.blocks()).map(place)
-        })
+        let all = self.index.all_sealed().iter();
+        all.flat_map(|sealed| (0..sealed.blocks()).map(|number| sealed.block_place(number)))
     }
 
     /// Bytes of the records that such a block says stand in home streams, and of the newest ones of streams that keep the last. `None`

@@ -13,8 +13,8 @@ use super::file::SealedSegment;
 use super::postings::{Keys, List, entry_of};
 use super::resident::Chain;
 
-/// A block of an index file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A block of an index file. Of a file that was made again it is another one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BlockPlace {
     /// Base of its segment, with its generation.
     pub base: u64,
@@ -22,6 +22,8 @@ pub struct BlockPlace {
     pub number: u32,
     /// Where in the file the blocks begin.
     pub(crate) blocks_at: u64,
+    /// In which making of the file.
+    pub(crate) made: u32,
 }
 
 impl BlockPlace {
@@ -235,7 +237,7 @@ impl Lookup {
             At::Within { first, end } => first + (end - first) / 2,
             At::Block(number) => number,
         };
-        let place = BlockPlace { base: sealed.base, number, blocks_at: sealed.blocks_at };
+        let place = sealed.block_place(number);
         let block = match self.held.take() {
             Some((held, block)) if held == place => block,
             _ => return Some(Progress::Read(place)),
