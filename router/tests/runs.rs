@@ -95,10 +95,23 @@ fn a_flip_in_one_of_a_run_costs_that_one() {
     for seq in [2, 30, COUNT + 1] {
         let place = place_of(&chat, seq);
         chat.written[place] ^= 1;
-        check(&mut chat, sessions[0], 1, |shown| (shown != seq).then(|| text_of(shown)));
+        check(&mut chat, sessions[0], 2, |shown| (shown != seq).then(|| text_of(shown)));
         assert!(chat.side.poll_damage().is_some() && chat.side.poll_damage().is_none(), "told once");
         chat.written[place] ^= 1;
     }
+}
+
+/// A run from a wrong place says nothing of its records: all of them were gaps once, and one damaged record among them is one gap.
+#[test]
+fn a_run_that_comes_from_a_wrong_place_is_read_record_by_record() {
+    let (mut chat, sessions) = begun();
+    chat.misread_above = 1024;
+    check(&mut chat, sessions[0], 1 + COUNT as usize, |seq| Some(text_of(seq)));
+    assert_eq!(chat.side.poll_damage(), None, "nothing is damaged");
+    let place = place_of(&chat, 30);
+    chat.written[place] ^= 1;
+    check(&mut chat, sessions[0], 1 + COUNT as usize, |seq| (seq != 30).then(|| text_of(seq)));
+    assert!(chat.side.poll_damage().is_some() && chat.side.poll_damage().is_none(), "told once");
 }
 
 #[test]
@@ -130,4 +143,7 @@ fn a_page_of_edited_messages_is_two_reads() {
     let text = b"edited 30";
     chat.bad_byte = chat.written.windows(text.len()).position(|bytes| bytes == text);
     check(&mut chat, sessions[0], 2 + COUNT as usize, |seq| edited(seq).filter(|_| seq != 30));
+    chat.bad_byte = None;
+    chat.misread_above = 1024;
+    check(&mut chat, sessions[0], 2 + 2 * COUNT as usize, edited);
 }

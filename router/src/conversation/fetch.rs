@@ -225,20 +225,36 @@ impl Fetch {
         if let Some(block) = self.block.take() {
             return self.feed_block(place, block, bytes);
         }
-        for (place, bytes) in self.runs.feed(place, bytes.as_deref()) {
-            self.feed_record(place, bytes, log, damages);
+        for part in self.runs.feed(place, bytes.as_deref()) {
+            let record = part.bytes.and_then(|bytes| self.verify(part.wanted_by, bytes, log));
+            if record.is_none() && !part.is_alone {
+                self.runs.set_apart(&part);
+            } else {
+                self.feed_record(part.wanted_by, record, damages);
+            }
         }
     }
 
-    fn feed_record(&mut self, place: u32, bytes: Option<&[u8]>, log: &Log, damages: &mut Damages) {
+    /// What was read for a place, if it is the record that stands there.
+    fn verify<'b>(&self, place: u32, bytes: &'b [u8], log: &Log) -> Option<Record<'b>> {
+        if let Some(folding) = self.folding.as_ref().filter(|folding| folding.is_begun()) {
+            return folding.verify(place, bytes, log);
+        }
+        let Slot::Asked(found) = &self.slots[place as usize] else {
+            unreachable!("each place is answered once");
+        };
+        log.verify_entry(found.stream, found.entry, bytes).ok()
+    }
+
+    /// Takes the record of a place: `None` when it is damaged or cannot be read.
+    fn feed_record(&mut self, place: u32, record: Option<Record<'_>>, damages: &mut Damages) {
         if let Some(folding) = self.folding.as_mut().filter(|folding| folding.is_begun()) {
-            return folding.feed(place, bytes, log, damages);
+            return folding.feed(place, record, damages);
         }
         let slot = &mut self.slots[place as usize];
         let Slot::Asked(found) = *slot else {
             unreachable!("each place is answered once");
         };
-        let record = bytes.and_then(|bytes| log.verify_entry(found.stream, found.entry, bytes).ok());
         *slot = match record {
             Some(record) => Slot::Filled(linked(&record, found.stream)),
             None => match damages.home_of(found.stream, found.entry) {

@@ -12,7 +12,7 @@ use protocol::limits::PAGE_BYTES_MAX;
 use protocol::record::{
     Amendment, AmendmentKind, ArchivedAmendmentV1, Portable, Stored, StoredBody, StreamKind as Kind,
 };
-use storage_log::{AmendedSearch, BlockPlace, Entry, Log, Progress, StreamId, Wanted};
+use storage_log::{AmendedSearch, BlockPlace, Entry, Log, Progress, Record, StreamId, Wanted};
 
 use super::damage::Damages;
 use crate::mail::Linked;
@@ -134,11 +134,16 @@ impl Folding {
         search.feed(place, block);
     }
 
-    /// Takes a record that was asked for, by its number: `None` when it cannot be read.
-    pub(super) fn feed(&mut self, place: u32, bytes: Option<&[u8]>, log: &Log, damages: &mut Damages) {
+    /// What was read of a record that was asked for, by its number, if it is that record.
+    pub(super) fn verify<'b>(&self, place: u32, bytes: &'b [u8], log: &Log) -> Option<Record<'b>> {
         let (target, stream) = self.asked[place as usize];
+        log.verify_entry(stream, self.found[&target].entry, bytes).ok()
+    }
+
+    /// Takes such a record: `None` when it is damaged or cannot be read.
+    pub(super) fn feed(&mut self, place: u32, record: Option<Record<'_>>, damages: &mut Damages) {
+        let (target, _) = self.asked[place as usize];
         let found = self.found.get_mut(&target).expect("it was found");
-        let record = bytes.and_then(|bytes| log.verify_entry(stream, found.entry, bytes).ok());
         found.record = record.map(|record| Bytes::copy_from_slice(record.portable()));
         if found.record.is_none() {
             damages.tell(found.entry.location);

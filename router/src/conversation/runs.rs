@@ -3,8 +3,9 @@
 //! In a segment that was written anew a conversation's records follow each other, so a page of it is one read, in whichever direction it
 //! goes; of one as it was appended, what was stored in a row is.
 //!
-//! **Invariant**: what one record costs is its own. Bytes that are read are judged record by record, elsewhere; a run that cannot be read
-//! as a whole is asked for once more, each record alone.
+//! **Invariant**: what one record costs is its own. Bytes that are read are judged record by record, elsewhere. What of a run of several
+//! could not be read, or is not sound, is asked for once more, each record alone: one bad sector must not cost all of them, nor one read
+//! that came from a wrong place.
 
 use std::ops::Range;
 
@@ -24,13 +25,23 @@ struct Run {
     records: Range<usize>,
 }
 
+/// What a read brought of one record.
+pub(super) struct Part<'b> {
+    pub(super) wanted_by: u32,
+    location: Location,
+    /// `None` when the read failed.
+    pub(super) bytes: Option<&'b [u8]>,
+    /// It was read alone: what is wrong with it is its own.
+    pub(super) is_alone: bool,
+}
+
 /// The reads of one step of a fetch, numbered from 0.
 #[derive(Default)]
 pub(super) struct Runs {
     /// All that was asked for: who wants it, and where it stands. What is of one run is neighbours here.
     records: Vec<(u32, Location)>,
     runs: Vec<Run>,
-    /// Records of runs that could not be read.
+    /// Records that a run did not bring.
     apart: Vec<(u32, Location)>,
 }
 
@@ -50,7 +61,7 @@ impl Runs {
         self.reads()
     }
 
-    /// The reads that bring what could not be read as part of a run, each record alone; none where all runs could be read.
+    /// The reads that bring what was [set apart](Runs::set_apart), each record alone; none where nothing was.
     pub(super) fn ask_apart(&mut self) -> Vec<(u32, ReadPlace)> {
         self.records = std::mem::take(&mut self.apart);
         let alone = |(place, (_, location)): (usize, &(u32, Location))| Run {
@@ -65,19 +76,20 @@ impl Runs {
         (0..).zip(self.runs.iter().map(|run| ReadPlace::Records(run.location))).collect()
     }
 
-    /// Takes the answer to one read: what it brought to each who wants a part of it, `None` when it failed. A failed run of several
-    /// records says nothing of any of them: one bad sector must not cost all.
-    pub(super) fn feed<'b>(&mut self, read: u32, bytes: Option<&'b [u8]>) -> Vec<(u32, Option<&'b [u8]>)> {
+    /// Takes the answer to one read, `None` when it failed: what it brought of each record.
+    pub(super) fn feed<'b>(&self, read: u32, bytes: Option<&'b [u8]>) -> Vec<Part<'b>> {
         let run = &self.runs[read as usize];
-        let records = &self.records[run.records.clone()];
-        if bytes.is_none() && records.len() > 1 {
-            self.apart.extend_from_slice(records);
-            return Vec::new();
-        }
-        let part = |location: Location| {
+        let is_alone = run.records.len() == 1;
+        let part = |(wanted_by, location): &(u32, Location)| {
             let start = (location.lsn() - run.location.lsn()) as usize;
-            bytes?.get(start..start + location.bytes())
+            let bytes = bytes.and_then(|bytes| bytes.get(start..start + location.bytes()));
+            Part { wanted_by: *wanted_by, location: *location, bytes, is_alone }
         };
-        records.iter().map(|(wanted_by, location)| (*wanted_by, part(*location))).collect()
+        self.records[run.records.clone()].iter().map(part).collect()
+    }
+
+    /// Notes a record that came with others and is not sound so.
+    pub(super) fn set_apart(&mut self, part: &Part<'_>) {
+        self.apart.push((part.wanted_by, part.location));
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Chat {
     pub(crate) disk_reads: bool,
     /// A byte that the disk cannot read, nor anything together with it.
     pub(crate) bad_byte: Option<usize>,
+    /// Reads of more bytes than these come from another place.
+    pub(crate) misread_above: usize,
     /// What was asked of the disk in segments: how many bytes each time.
     pub(crate) reads: Vec<usize>,
     /// What was asked of it in index files.
@@ -88,6 +90,7 @@ impl Chat {
             written: Vec::new(),
             disk_reads: false,
             bad_byte: None,
+            misread_above: usize::MAX,
             reads: Vec::new(),
             blocks_read: Vec::new(),
             indexes: BTreeMap::new(),
@@ -225,6 +228,7 @@ impl Chat {
         };
         let (place, bytes) = (location.lsn() as usize, location.bytes());
         self.reads.push(bytes);
+        let place = if bytes > self.misread_above { place - 512 } else { place };
         let range = place..place + bytes;
         let reads = self.disk_reads && self.bad_byte.is_none_or(|bad| !range.contains(&bad));
         let bytes = reads.then(|| self.written[range].to_vec());
