@@ -81,16 +81,13 @@ impl IndexJob {
     /// The first of `out`.
     pub fn write<E>(&self, mut out: impl FnMut(&[u8]) -> Result<(), E>) -> Result<SealedSegment, E> {
         let mut writer = BlockWriter::new(self.postings.base);
-        for streams in &self.postings.streams {
-            let mut sorted: Vec<(&StreamId, &StreamPostings)> = streams.iter().collect();
-            sorted.sort_unstable_by_key(|(stream, _)| (stream.id, stream.kind));
-            for (stream, postings) in sorted {
-                if self.config.kinds.role(stream.kind) == Some(Role::Amended) {
-                    let StreamPostings { list, entries, .. } = postings.newest_amendments();
-                    writer.push_pairs(*stream, &list, &entries, &mut out)?;
-                } else {
-                    writer.push(*stream, &postings.list, &postings.entries, &mut out)?;
-                }
+        for postings in self.postings.streams.sorted() {
+            let StreamPostings { stream, list, entries, .. } = postings;
+            if self.config.kinds.role(stream.kind) == Some(Role::Amended) {
+                let (list, entries) = postings.newest_amendments();
+                writer.push_pairs(*stream, &list, &entries, &mut out)?;
+            } else {
+                writer.push(*stream, list, entries, &mut out)?;
             }
         }
         writer.flush(&mut out)?;

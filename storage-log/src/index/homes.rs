@@ -6,7 +6,7 @@ use crate::record::StreamId;
 
 use super::Role;
 use super::lookup::Progress;
-use super::postings::SegmentPostings;
+use super::postings::{SegmentPostings, StreamPostings};
 
 /// A search for the home stream and sequence of a record that is known by a link. Looks through its whole segment.
 #[derive(Clone, Debug)]
@@ -67,10 +67,10 @@ impl HomeSearch {
     }
 
     fn find_in(&self, postings: &SegmentPostings, log: &Log) -> Option<(StreamId, u64)> {
-        postings.streams.iter().flatten().find_map(|(stream, list)| {
-            let position = |at: usize| postings.first_position + list.entries[at].position();
-            let at = self.home_place(*stream, log, list.entries.len(), position)?;
-            Some((*stream, list.list.first_key + at))
+        postings.streams.iter().find_map(|StreamPostings { stream, list, entries, .. }| {
+            let position = |at: usize| postings.first_position + entries[at].position();
+            let at = self.home_place(*stream, log, entries.len(), position)?;
+            Some((*stream, list.first_key + at))
         })
     }
 

@@ -20,6 +20,7 @@ pub(crate) mod postings;
 mod rebuild;
 pub(crate) mod resident;
 mod snapshot;
+mod streams;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -2,8 +2,6 @@
 //!
 //! Kept while the segment takes records and until its index file is written; bounded by what one segment holds.
 
-use hashbrown::HashMap;
-
 use crate::format::RECORD_ALIGN;
 use crate::location::{Entry, Location};
 use crate::record::StreamId;
@@ -12,6 +10,7 @@ use super::NUMBER_BITS;
 use super::file::ColdFacts;
 use super::lowest::Lowest;
 use super::resident::{Chain, read_uint};
+use super::streams::Streams;
 
 /// Where a record stands in its segment, and its position counted from the segment's first: 24 bits each, and 16 bits of
 /// length. Places and lengths are in units of 16 bytes.
@@ -75,27 +74,34 @@ pub(crate) enum Keys {
 
 /// The postings of one stream in one segment, but for the postings themselves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
 pub(crate) struct List {
+    /// Messages in the stream up to the last record here.
+    pub(crate) message_count: u64,
     /// The segments that hold the stream before this one: the newest of them, and the newest of an earlier epoch.
     pub(crate) before: Chain,
     /// Newest key in those; 0 if there is none.
     pub(crate) key_before: u64,
     /// First key here.
     pub(crate) first_key: u64,
-    /// Messages in the stream up to the last record here.
-    pub(crate) message_count: u64,
     /// Of a home stream: what its amendments reach back to, those here and in the segments of this epoch before.
     pub(crate) amended: Lowest,
 }
 
-#[derive(Debug, Default)]
+/// What an append looks at and changes is at the front, in one line of a cache: up to the count in `list`.
+#[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct StreamPostings {
+    pub(crate) stream: StreamId,
     /// Place of its id's resident entry: whoever appends again need not look for it.
     pub(crate) resident: u32,
-    pub(crate) list: List,
     /// In a stream of amendments: pairs of what is amended and where the amendment stands.
     pub(crate) entries: Vec<Posting>,
+    pub(crate) list: List,
 }
+
+const _: () =
+    assert!(std::mem::offset_of!(StreamPostings, list) + 8 <= 64 && size_of::<StreamPostings>() == 128);
 
 impl StreamPostings {
     /// Bytes from the newest record but one to the newest; 0 if there is only one.
@@ -107,7 +113,7 @@ impl StreamPostings {
     }
 
     /// Of a stream of amendments, only the newest of each record: what its file says.
-    pub(crate) fn newest_amendments(&self) -> Self {
+    pub(crate) fn newest_amendments(&self) -> (List, Vec<Posting>) {
         let mut entries: Vec<Posting> = Vec::with_capacity(self.entries.len());
         for pair in self.entries.chunks_exact(2) {
             if entries.len() >= 2 && entries[entries.len() - 2] == pair[0] {
@@ -116,7 +122,7 @@ impl StreamPostings {
             entries.extend_from_slice(pair);
         }
         let first_key = entries.first().map_or(0, |target| target.target());
-        Self { resident: 0, list: List { first_key, ..List::default() }, entries }
+        (List { first_key, ..List::default() }, entries)
     }
 }
 
@@ -131,23 +137,26 @@ pub struct SegmentPostings {
     pub(crate) next_position: u64,
     /// Nothing, unless it is cold.
     pub(crate) cold: ColdFacts,
-    /// By the first byte of the id, so that no append pays for the growth of the whole.
-    pub(crate) streams: Vec<HashMap<StreamId, StreamPostings, foldhash::fast::RandomState>>,
+    pub(crate) streams: Streams,
 }
 
 impl SegmentPostings {
     pub(crate) fn new(number: u32, base: u64, first_position: u64) -> Self {
-        let streams = (0..256).map(|_| HashMap::default()).collect();
-        let cold = ColdFacts::default();
+        let (cold, streams) = (ColdFacts::default(), Streams::new());
         Self { number, base, first_position, next_position: first_position, cold, streams }
     }
 
     pub(crate) fn get(&self, stream: StreamId) -> Option<&StreamPostings> {
-        self.streams[usize::from(stream.id[0])].get(&stream)
+        self.streams.find(stream).map(|place| self.streams.at(place))
     }
 
     pub(crate) fn get_mut(&mut self, stream: StreamId) -> Option<&mut StreamPostings> {
-        self.streams[usize::from(stream.id[0])].get_mut(&stream)
+        self.streams.find(stream).map(|place| self.streams.at_mut(place))
+    }
+
+    /// What stands for the record at `location`.
+    pub(crate) fn posting(&self, location: Location, position: u64) -> Posting {
+        Posting::new(location.lsn() - self.base, location.bytes(), position - self.first_position)
     }
 
     /// Enters a record at `location` into `stream`; `begin` says where its resident entry is and what came before, if it is
@@ -159,13 +168,9 @@ impl SegmentPostings {
         position: u64,
         begin: impl FnOnce() -> (u32, List),
     ) -> &mut StreamPostings {
-        let posting =
-            Posting::new(location.lsn() - self.base, location.bytes(), position - self.first_position);
-        let streams = &mut self.streams[usize::from(stream.id[0])];
-        let postings = streams.entry(stream).or_insert_with(|| {
-            let (resident, list) = begin();
-            StreamPostings { resident, list, entries: Vec::new() }
-        });
+        let posting = self.posting(location, position);
+        let place = self.streams.place_of(stream, begin);
+        let postings = self.streams.at_mut(place);
         postings.entries.push(posting);
         postings
     }
@@ -180,10 +185,9 @@ impl SegmentPostings {
         location: Location,
         position: u64,
     ) -> Option<u32> {
-        let posting =
-            Posting::new(location.lsn() - self.base, location.bytes(), position - self.first_position);
-        let streams = &mut self.streams[usize::from(amended.id[0])];
-        let entries = &mut streams.entry(amended).or_default().entries;
+        let posting = self.posting(location, position);
+        let place = self.streams.place_of(amended, || (0, List::default()));
+        let entries = &mut self.streams.at_mut(place).entries;
         // Most are of what was said a moment ago.
         let later = entries.chunks_exact(2).rev().take_while(|pair| pair[0].target() > target).count();
         let at = entries.len() - 2 * later;

@@ -153,8 +153,9 @@ impl RebuildJob {
                 if piece.goes_on {
                     list = Some((piece.stream, entries));
                 } else {
-                    let kept = StreamPostings { resident: 0, list: piece.list, entries };
-                    postings.streams[usize::from(piece.stream.id[0])].insert(piece.stream, kept);
+                    let place = postings.streams.place_of(piece.stream, || (0, piece.list));
+                    let kept = postings.streams.at_mut(place);
+                    (kept.list, kept.entries) = (piece.list, entries);
                 }
             }
         });
@@ -163,8 +164,7 @@ impl RebuildJob {
     /// Gives every list what the old file says came before it. Those of which it does not say so are left, in order.
     fn restore_lists(&self, postings: &mut SegmentPostings, old: &Old) -> Vec<StreamId> {
         let mut unknown = Vec::new();
-        for (stream, postings) in postings.streams.iter_mut().flatten() {
-            let list = &mut postings.list;
+        for StreamPostings { stream, list, .. } in postings.streams.iter_mut() {
             match old.lists.get(stream) {
                 Some(known) => {
                     (list.before, list.key_before, list.amended) =
@@ -231,13 +231,12 @@ impl RebuildJob {
 
     /// Keeps the places of damaged records that were the first of their stream here.
     fn keep_first_places(&self, postings: &mut SegmentPostings, spots: &mut Spots) {
-        for (stream, postings) in postings.streams.iter_mut().flatten() {
-            let list = &mut postings.list;
+        for StreamPostings { stream, list, entries, .. } in postings.streams.iter_mut() {
             let is_home = self.config.kinds.role(stream.kind) == Some(Role::Home);
             let holes = list.first_key.saturating_sub(list.key_before + 1);
             if is_home && (1..=self.next_position - self.first_position).contains(&holes) {
                 let kept: Vec<Posting> = (0..holes).map(|_| spots.take(u64::MAX)).collect();
-                postings.entries.splice(0..0, kept);
+                entries.splice(0..0, kept);
                 list.first_key -= holes;
             }
         }
@@ -307,11 +306,11 @@ impl<'j> Rescan<'j> {
     /// Records of a cold segment stand in the order of their home streams: links are in that of positions.
     fn restore_order(&mut self) {
         if is_cold(self.job.base) {
-            for (stream, postings) in self.postings.streams.iter_mut().flatten() {
+            for StreamPostings { stream, list, entries, .. } in self.postings.streams.iter_mut() {
                 if matches!(self.job.config.kinds.role(stream.kind), Some(Role::Linked(_))) {
-                    postings.entries.sort_unstable_by_key(|posting| posting.position());
-                    let first = postings.entries.first().map_or(0, |posting| posting.position());
-                    postings.list.first_key = self.job.first_position + first;
+                    entries.sort_unstable_by_key(|posting| posting.position());
+                    let first = entries.first().map_or(0, |posting| posting.position());
+                    list.first_key = self.job.first_position + first;
                 }
             }
         }
