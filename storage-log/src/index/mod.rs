@@ -255,7 +255,9 @@ impl Index {
         match role {
             _ if !is_at_home => {}
             Role::Home => {
+                let mut is_first = false;
                 let postings = postings.push(stream, location, position, || {
+                    is_first = true;
                     let place = self.homes.place_of(&stream.id);
                     let before = self.homes.at(place);
                     let list = list_of(before.chain, before.head.seq, number, head.seq);
@@ -263,10 +265,10 @@ impl Index {
                 });
                 distance = postings.newest_distance();
                 postings.list.message_count = head.message_count;
-                self.homes.update_at(postings.resident, |home| {
-                    home.enter(number);
-                    home.head = head;
-                });
+                if is_first {
+                    self.homes.update_at(postings.resident, |home| home.enter(number));
+                }
+                self.homes.set_head(postings.resident, head);
             }
             Role::Last(place) => {
                 let begin = || (self.homes.place_of(&stream.id), List::default());
@@ -297,15 +299,17 @@ impl Index {
                 Role::Home | Role::Last(_) | Role::Runs => return None,
             };
             let link = link.stream;
+            let mut is_first = false;
             let postings = postings.push(link, location, position, || {
+                is_first = true;
                 let user = self.users.place_of(&link.id);
                 let before = self.users.at(user).streams[place];
                 (user, list_of(before.chain, before.newest, number, position))
             });
-            self.users.update_at(postings.resident, |links| {
-                let linked = &mut links.streams[place];
-                (linked.chain, linked.newest) = (linked.chain.with(number), position);
-            });
+            if is_first {
+                self.users.update_at(postings.resident, |links| links.streams[place].enter(number));
+            }
+            self.users.set_newest(postings.resident, place, position);
         }
         Some(distance)
     }

@@ -128,12 +128,29 @@ pub(crate) struct Linked {
     pub(crate) chain: Chain,
 }
 
+impl Linked {
+    const BYTES: usize = 12;
+
+    /// It stands in `segment` too from now on.
+    pub(crate) fn enter(&mut self, segment: u32) {
+        self.chain = self.chain.with(segment);
+    }
+}
+
 /// An entry that packs into bytes of its own behind the id.
 pub(crate) trait Packed: Copy + Default {
     /// Without the id.
     const BYTES: usize;
     fn read(bytes: &[u8]) -> Self;
     fn put(&self, bytes: &mut [u8]);
+}
+
+impl Head {
+    /// At the front of an entry.
+    fn put(self, bytes: &mut [u8]) {
+        put_uint::<6>(bytes, 0, self.seq);
+        put_uint::<6>(bytes, 6, self.message_count);
+    }
 }
 
 impl Packed for Home {
@@ -151,8 +168,7 @@ impl Packed for Home {
     }
 
     fn put(&self, bytes: &mut [u8]) {
-        put_uint::<6>(bytes, 0, self.head.seq);
-        put_uint::<6>(bytes, 6, self.head.message_count);
+        self.head.put(bytes);
         self.chain.put(bytes, 12);
         put_uint::<8>(bytes, 18, Location::pack(self.last[0]));
         put_uint::<8>(bytes, 26, Location::pack(self.last[1]));
@@ -161,15 +177,15 @@ impl Packed for Home {
 }
 
 impl Packed for Links {
-    const BYTES: usize = 24;
+    const BYTES: usize = 2 * Linked::BYTES;
 
     fn read(bytes: &[u8]) -> Self {
         let stream = |at| Linked { newest: read_uint::<6>(bytes, at), chain: Chain::read(bytes, at + 6) };
-        Self { streams: [stream(0), stream(12)] }
+        Self { streams: [stream(0), stream(Linked::BYTES)] }
     }
 
     fn put(&self, bytes: &mut [u8]) {
-        for (stream, at) in self.streams.iter().zip([0, 12]) {
+        for (stream, at) in self.streams.iter().zip([0, Linked::BYTES]) {
             put_uint::<6>(bytes, at, stream.newest);
             stream.chain.put(bytes, at + 6);
         }
@@ -220,12 +236,16 @@ impl<E: Packed> Table<E> {
     }
 
     pub(crate) fn update_at<T>(&mut self, place: u32, change: impl FnOnce(&mut E) -> T) -> T {
-        let at = place as usize % CHUNK_ENTRIES * entry_bytes::<E>();
-        let bytes = &mut self.chunks[place as usize / CHUNK_ENTRIES][at + ID_BYTES..][..E::BYTES];
+        let bytes = self.bytes_at(place);
         let mut entry = E::read(bytes);
         let answer = change(&mut entry);
         entry.put(bytes);
         answer
+    }
+
+    fn bytes_at(&mut self, place: u32) -> &mut [u8] {
+        let at = place as usize % CHUNK_ENTRIES * entry_bytes::<E>();
+        &mut self.chunks[place as usize / CHUNK_ENTRIES][at + ID_BYTES..][..E::BYTES]
     }
 
     fn place(&self, id: &[u8; ID_BYTES]) -> Option<u32> {
@@ -253,6 +273,21 @@ impl<E: Packed> Table<E> {
         let chunks = self.chunks.len() * CHUNK_ENTRIES * entry_bytes::<E>();
         let slots: usize = self.places.iter().map(HashTable::allocation_size).sum();
         chunks + slots + self.places.len() * size_of::<HashTable<u32>>()
+    }
+}
+
+// What changes with every record is only written: an append does not wait for an entry that is in no cache.
+
+impl Table<Home> {
+    pub(crate) fn set_head(&mut self, place: u32, head: Head) {
+        head.put(self.bytes_at(place));
+    }
+}
+
+impl Table<Links> {
+    /// Sets the position of the newest link into stream `which` of the user.
+    pub(crate) fn set_newest(&mut self, place: u32, which: usize, position: u64) {
+        put_uint::<6>(self.bytes_at(place), which * Linked::BYTES, position);
     }
 }
 
