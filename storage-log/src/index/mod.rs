@@ -143,7 +143,12 @@ impl Index {
     /// Newest record of a home stream.
     pub(crate) fn head(&self, stream: StreamId) -> Head {
         match self.role(stream.kind) {
-            Some(Role::Home) => self.homes.get(&stream.id).unwrap_or_default().head,
+            Some(Role::Home) => {
+                // Who appends needs the list anyway, and most append again where they did.
+                let list = self.open.back().and_then(|open| open.postings.get(stream));
+                let head = list.map(StreamPostings::head);
+                head.unwrap_or_else(|| self.homes.get(&stream.id).unwrap_or_default().head)
+            }
             Some(Role::Runs) => Head { seq: self.runs, message_count: 0 },
             _ => Head::default(),
         }
@@ -264,7 +269,7 @@ impl Index {
                     (place, List { amended: before.amended_at(number), ..list })
                 });
                 distance = postings.newest_distance();
-                postings.list.message_count = head.message_count;
+                (postings.newest_seq, postings.list.message_count) = (head.seq, head.message_count);
                 if is_first {
                     self.homes.update_at(postings.resident, |home| home.enter(number));
                 }

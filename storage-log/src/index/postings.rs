@@ -3,7 +3,7 @@
 //! Kept while the segment takes records and until its index file is written; bounded by what one segment holds.
 
 use crate::format::RECORD_ALIGN;
-use crate::location::{Entry, Location};
+use crate::location::{Entry, Head, Location};
 use crate::record::StreamId;
 
 use super::NUMBER_BITS;
@@ -97,6 +97,8 @@ pub(crate) struct StreamPostings {
     pub(crate) resident: u32,
     /// In a stream of amendments: pairs of what is amended and where the amendment stands.
     pub(crate) entries: Vec<Posting>,
+    /// Of a home stream.
+    pub(crate) newest_seq: u64,
     pub(crate) list: List,
 }
 
@@ -104,6 +106,11 @@ const _: () =
     assert!(std::mem::offset_of!(StreamPostings, list) + 8 <= 64 && size_of::<StreamPostings>() == 128);
 
 impl StreamPostings {
+    /// The newest record of a home stream.
+    pub(crate) fn head(&self) -> Head {
+        Head { seq: self.newest_seq, message_count: self.list.message_count }
+    }
+
     /// Bytes from the newest record but one to the newest; 0 if there is only one.
     pub(crate) fn newest_distance(&self) -> u64 {
         match self.entries.as_slice() {

@@ -39,7 +39,7 @@ impl Streams {
     pub(crate) fn place_of(&mut self, stream: StreamId, begin: impl FnOnce() -> (u32, List)) -> u32 {
         self.find(stream).unwrap_or_else(|| {
             let (resident, list) = begin();
-            self.add(StreamPostings { stream, resident, entries: Vec::new(), list })
+            self.add(StreamPostings { stream, resident, entries: Vec::new(), newest_seq: 0, list })
         })
     }
 
