@@ -7,9 +7,14 @@ use std::path::Path;
 
 use benches::{append, empty_log, sync};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group};
+use mimalloc::MiMalloc;
 use router::places::KINDS;
 use storage_log::format::{BLOCK_BYTES_MIN, SEGMENT_BYTES};
 use storage_log::{Answer, Draft, Geometry, Link, LogConfig, Scan, SegmentHeader, StreamId, StreamKind};
+
+/// That of the node.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Appends of one batch.
 const APPENDS: usize = 100;
@@ -32,8 +37,10 @@ fn conversation(number: u64) -> StreamId {
 fn append_in_memory(c: &mut Criterion) {
     let mut group = c.benchmark_group("append");
     group.throughput(Throughput::Elements(APPENDS as u64));
-    for (links_count, conversations) in [(0, 1), (2, 1), (99, 1), (0, 10_000)] {
-        let links: Vec<Link> = (0..links_count).map(|user| inbox(user).into()).collect();
+    for (links_count, conversations) in [(0, 1), (2, 1), (99, 1), (0, 10_000), (2, 10_000)] {
+        // Each conversation has members of its own beside those of its neighbours.
+        let all = conversations as usize + links_count;
+        let users: Vec<Link> = (0..all).map(|user| inbox(user).into()).collect();
         let (mut log, mut number) = (empty_log(1 << 20), 0_u64);
         let name = match conversations {
             1 => format!("{links_count}_links"),
@@ -45,9 +52,8 @@ fn append_in_memory(c: &mut Criterion) {
                     number = (number + 7_919) % conversations;
                     let stream = conversation(number);
                     let expected_head = log.head(stream).seq;
-                    let payload = &[9; 256];
-                    let draft =
-                        Draft { stream, expected_head, messages: 1, schema: 1, payload, links: &links };
+                    let (payload, links) = (&[9; 256], &users[number as usize..][..links_count]);
+                    let draft = Draft { stream, expected_head, messages: 1, schema: 1, payload, links };
                     let answer = log.append(&[draft], 1);
                     assert!(matches!(answer, Answer::Stored(_)));
                 }

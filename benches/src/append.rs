@@ -4,15 +4,17 @@
 //! next. Beside each depth stands the disk alone, in batches of the size that the log made, in turn with it, and an embedded store.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::sync::Barrier;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ring::FileBuffer;
 use storage_log::format::{BATCH_BYTES_MAX, SEGMENT_BYTES};
-use storage_log::{Answer, Buffer, Draft, Log, StreamId, StreamKind};
+use storage_log::{Answer, Buffer, Draft, IndexJob, Log, Postings, SealedSegment, StreamId, StreamKind};
 
 use crate::disk::{Blocks, Caching, Figures, Scratch, Way, Writer, write};
 use crate::embedded::Embedded;
@@ -154,9 +156,50 @@ struct Waiting {
 /// Records that share an entry: reading the clock for each would cost more than appending it.
 const TOGETHER_MAX: usize = 64;
 
+/// What a node has another thread do for a log: index files, which are given to nobody here, and letting go of what they were made from.
+struct Files {
+    work: Sender<Work>,
+    sealed: Receiver<SealedSegment>,
+}
+
+enum Work {
+    Seal(Box<IndexJob>),
+    Discard(Postings),
+}
+
+impl Files {
+    /// With a thread that ends when this is dropped.
+    fn new() -> Self {
+        let (work, works) = channel();
+        let (done, sealed) = channel();
+        thread::spawn(move || {
+            for work in works {
+                match work {
+                    Work::Discard(postings) => drop(postings),
+                    Work::Seal(job) => {
+                        let Ok(sealed) = job.write(|_| Ok::<(), Infallible>(()));
+                        // Nobody waits for it when the measurement is over.
+                        _ = done.send(sealed);
+                    }
+                }
+            }
+        });
+        Self { work, sealed }
+    }
+
+    fn turn(&self, log: &mut Log) {
+        let job = log.poll_index().map(|job| Work::Seal(Box::new(job)));
+        let discarded = self.sealed.try_recv().ok().and_then(|sealed| log.handle_indexed(Some(sealed)));
+        for work in job.into_iter().chain(discarded.map(Work::Discard)) {
+            self.work.send(work).expect("the thread ends after this");
+        }
+    }
+}
+
 /// A log, its disk, and those who wait for an acknowledgement.
 struct Loop {
     log: Log,
+    files: Files,
     writer: Writer,
     depth: usize,
     links: u64,
@@ -179,6 +222,7 @@ impl Loop {
         let (waiting, acks) = (VecDeque::new(), Figures::default());
         Ok(Self {
             log,
+            files: Files::new(),
             writer: Writer::new(files, Way::Through)?,
             depth,
             links,
@@ -192,27 +236,29 @@ impl Loop {
         })
     }
 
+    /// In the order of a node's turn: what waits is handed to the disk, then who was acknowledged is told so and sends the next.
     fn run(&mut self, time: Duration) -> io::Result<()> {
         let begun = Instant::now();
         loop {
             let goes_on = begun.elapsed() < time;
-            if goes_on {
-                self.fill();
-            }
-            if let Some(batch) = self.log.poll_write(0) {
+            let batch = self.log.poll_write(0);
+            let is_writing = batch.is_some();
+            if let Some(batch) = batch {
                 self.batches += 1;
                 self.bytes += batch.buffer.bytes().len() as u64;
                 let (vec, range) = batch.buffer.into_parts();
                 let file = (batch.segment / SEGMENT_BYTES) as usize % FILES;
                 self.writer.begin(file, batch.offset, FileBuffer::new(vec, range));
                 self.writer.submit()?;
-                // What comes meanwhile is the next batch.
-                if goes_on {
-                    self.fill();
-                }
-            } else if self.waiting.is_empty() {
+            } else if self.waiting.is_empty() && !goes_on {
                 self.acks.ran(begun.elapsed());
                 return Ok(());
+            }
+            if goes_on {
+                self.fill();
+            }
+            if !is_writing {
+                continue;
             }
             for (_, buffer) in self.writer.wait()? {
                 let (vec, range) = buffer.into_parts();
@@ -227,6 +273,7 @@ impl Loop {
                 }
             }
             keep_spare(&mut self.log);
+            self.files.turn(&mut self.log);
         }
     }
 

@@ -5,6 +5,11 @@
 use std::process::ExitCode;
 
 use benches::{append, disk};
+use mimalloc::MiMalloc;
+
+/// That of the node.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const USAGE: &str = "\
 Measures a log over the disk under DIR, and beside it the disk alone and an embedded store.
