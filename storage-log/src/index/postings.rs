@@ -2,6 +2,8 @@
 //!
 //! Kept while the segment takes records and until its index file is written; bounded by what one segment holds.
 
+use smallvec::SmallVec;
+
 use crate::format::RECORD_ALIGN;
 use crate::location::{Entry, Head, Location};
 use crate::record::StreamId;
@@ -88,6 +90,9 @@ pub(crate) struct List {
     pub(crate) amended: Lowest,
 }
 
+/// Most streams have a posting or two in a segment: they stand in the list itself, and nothing is allocated for them.
+pub(crate) type Entries = SmallVec<[Posting; 2]>;
+
 /// What an append looks at and changes is at the front, in one line of a cache: up to the count in `list`.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -96,7 +101,7 @@ pub(crate) struct StreamPostings {
     /// Place of its id's resident entry: whoever appends again need not look for it.
     pub(crate) resident: u32,
     /// In a stream of amendments: pairs of what is amended and where the amendment stands.
-    pub(crate) entries: Vec<Posting>,
+    pub(crate) entries: Entries,
     /// Of a home stream.
     pub(crate) newest_seq: u64,
     pub(crate) list: List,
@@ -198,7 +203,7 @@ impl SegmentPostings {
         // Most are of what was said a moment ago.
         let later = entries.chunks_exact(2).rev().take_while(|pair| pair[0].target() > target).count();
         let at = entries.len() - 2 * later;
-        entries.splice(at..at, [Posting::of_target(target), posting]);
+        entries.insert_from_slice(at, &[Posting::of_target(target), posting]);
         let home = self.get_mut(home)?;
         home.list.amended = home.list.amended.min(Lowest::of(target));
         Some(home.resident)

@@ -155,7 +155,7 @@ impl RebuildJob {
                 } else {
                     let place = postings.streams.place_of(piece.stream, || (0, piece.list));
                     let kept = postings.streams.at_mut(place);
-                    (kept.list, kept.entries) = (piece.list, entries);
+                    (kept.list, kept.entries) = (piece.list, entries.into());
                 }
             }
         });
@@ -236,7 +236,7 @@ impl RebuildJob {
             let holes = list.first_key.saturating_sub(list.key_before + 1);
             if is_home && (1..=self.next_position - self.first_position).contains(&holes) {
                 let kept: Vec<Posting> = (0..holes).map(|_| spots.take(u64::MAX)).collect();
-                entries.splice(0..0, kept);
+                entries.insert_many(0, kept);
                 list.first_key -= holes;
             }
         }

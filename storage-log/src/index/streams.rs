@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 
 use crate::record::StreamId;
 
-use super::postings::{List, StreamPostings};
+use super::postings::{Entries, List, StreamPostings};
 
 /// Lists of one chunk: what the last one wastes is some tens of KiB.
 const CHUNK_LISTS: usize = 512;
@@ -39,7 +39,7 @@ impl Streams {
     pub(crate) fn place_of(&mut self, stream: StreamId, begin: impl FnOnce() -> (u32, List)) -> u32 {
         self.find(stream).unwrap_or_else(|| {
             let (resident, list) = begin();
-            self.add(StreamPostings { stream, resident, entries: Vec::new(), newest_seq: 0, list })
+            self.add(StreamPostings { stream, resident, entries: Entries::new(), newest_seq: 0, list })
         })
     }
 
