@@ -106,6 +106,8 @@ impl Folding {
             Some((home, AmendedSearch::new(log, home, wanted)?))
         });
         self.searches = searches.collect();
+        // One order for one page: which blocks are read, and when, is the same each time.
+        self.searches.sort_unstable_by_key(|(home, _)| *home);
     }
 
     /// Takes from memory what is there; what is not is to be read, in the order in which it is asked.
