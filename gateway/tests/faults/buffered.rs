@@ -5,17 +5,41 @@
 //! cache, that it succeeded where the shutdown overtakes it: to any program, and of that one write alone. After a real power cut nobody
 //! hears it. Past the page cache the write fails, and `power.rs` counts all that was told.
 
+use std::{
+    fs::{self, File},
+    path::Path,
+    time::Instant,
+};
+
+use rustix::fs::{SeekFrom, seek};
+
 use crate::{
     chat::Chat,
     compaction::{EAGER, wait_for_cold},
     disk::Disk,
     logtool::{log, text},
-    node::Node,
+    node::{Node, PATIENCE},
     power::{Kept, LONG, check_stopped},
 };
 
 const SAID: [&str; 3] =
     ["batches are written through the page cache", "block_bytes=512", "does not take such blocks"];
+
+/// The next segment is filled with zeros ahead of time, which go past the cache here too: nothing of it is a hole any more.
+fn wait_for_zeros(log: &Path) {
+    let begun = Instant::now();
+    loop {
+        let names = fs::read_dir(log).expect("a log").map(|entry| entry.expect("a file").path());
+        let newest = names.filter(|path| path.extension().is_some_and(|ending| ending == "log")).max();
+        let file = File::open(newest.expect("a segment")).expect("it is there");
+        let length = file.metadata().expect("it is open").len();
+        if seek(&file, SeekFrom::Hole(0)) == Ok(length) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the next segment is not filled with zeros");
+        std::thread::yield_now();
+    }
+}
 
 /// Segments are gone through, compacted and read as elsewhere; the power is cut in the middle of it, and what was acknowledged is there.
 #[test]
@@ -52,6 +76,7 @@ fn a_store_that_is_written_through_the_page_cache_loses_nothing_by_power_cuts() 
     let mut node = Node::start(&data, &settings);
     node.log_line(&SAID);
     wait_for_cold(&data, 3);
+    wait_for_zeros(&data.join("log-00"));
     kept.check(&node, "bob");
     kept.send(&mut Chat::connect(&node, "alice", "a"), LONG, 20);
     node.terminate();
