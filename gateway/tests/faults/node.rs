@@ -97,8 +97,12 @@ impl Log {
             if lines.1 {
                 return None;
             }
-            let left = PATIENCE.checked_sub(begun.elapsed());
-            let left = left.unwrap_or_else(|| panic!("no line with {words:?} in {:#?}", lines.0));
+            let Some(left) = PATIENCE.checked_sub(begun.elapsed()) else {
+                // Let go of first: whoever shows the log after this has to read it.
+                let said = lines.0.clone();
+                drop(lines);
+                panic!("no line with {words:?} in {said:#?}");
+            };
             lines = self.changed.wait_timeout(lines, left).expect("no reader panics").0;
         }
     }
