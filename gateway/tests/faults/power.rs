@@ -28,18 +28,28 @@ fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number: {text}")))
 }
 
-/// Where the faults come, from `GATEHOUSE_TEST_SEED` or a seed of its own. How many, from `GATEHOUSE_TEST_CUTS`.
+/// Where the faults come, from `GATEHOUSE_TEST_SEED` or a seed of its own.
 pub(crate) struct Moments(u64);
 
 impl Moments {
-    pub(crate) fn new() -> (Self, usize) {
+    /// And how many power cuts: `GATEHOUSE_TEST_CUTS`, or a few.
+    pub(crate) fn of_cuts() -> (Self, usize) {
+        Self::of("GATEHOUSE_TEST_CUTS", 4)
+    }
+
+    /// And how many kills: `GATEHOUSE_TEST_KILLS`, or a few.
+    pub(crate) fn of_kills() -> (Self, usize) {
+        Self::of("GATEHOUSE_TEST_KILLS", 5)
+    }
+
+    fn of(variable: &str, few: u64) -> (Self, usize) {
         let mut random = [0; 8];
         getrandom::fill(&mut random).expect("randomness");
         let seed = number("GATEHOUSE_TEST_SEED").unwrap_or(u64::from_le_bytes(random));
-        let cuts = number("GATEHOUSE_TEST_CUTS").unwrap_or(4) as usize;
+        let faults = number(variable).unwrap_or(few) as usize;
         // Shown when the test fails.
-        eprintln!("GATEHOUSE_TEST_SEED={seed} GATEHOUSE_TEST_CUTS={cuts}");
-        (Self(seed), cuts)
+        eprintln!("GATEHOUSE_TEST_SEED={seed} {variable}={faults}");
+        (Self(seed), faults)
     }
 
     /// Behind so many acknowledgements: from 1 to `most`. SplitMix64.
@@ -191,11 +201,14 @@ fn is_compacting(data: &Path) -> bool {
     files.any(|file| file.file_name().to_string_lossy().ends_with(".cold.new"))
 }
 
+/// Letters after which a cut comes although no compaction was seen: it may be over between two looks, and the disk has an end.
+const UNSEEN_MAX: usize = 600;
+
 /// Every second cut comes while a segment is being written anew, the others wherever the seed says: while the next segment is
 /// made or zeroed, an index file is written, or what a compaction has superseded is removed.
 #[test]
 fn power_cuts_while_segments_are_made_and_compacted_lose_nothing() {
-    let (mut moments, cuts) = Moments::new();
+    let (mut moments, cuts) = Moments::of_cuts();
     let settings = [&EAGER[..], &[("GATEHOUSE_DRAIN_SECONDS", "0")]].concat();
     for begun in (0..cuts).step_by(CUTS_PER_DISK) {
         let Some(disk) = Disk::mount() else {
@@ -208,7 +221,8 @@ fn power_cuts_while_segments_are_made_and_compacted_lose_nothing() {
             let mut alice = Chat::connect(&node, "alice", "a");
             let (behind, mut is_cut) = (moments.next(600), false);
             kept.send_until_the_end(&mut alice, LONG, |count| {
-                if !is_cut && count >= behind && (cut % 2 == 0 || is_compacting(&data)) {
+                let is_moment = cut % 2 == 0 || count >= behind + UNSEEN_MAX || is_compacting(&data);
+                if !is_cut && count >= behind && is_moment {
                     disk.cut_power();
                     is_cut = true;
                 }
@@ -229,7 +243,7 @@ fn power_cuts_while_segments_are_made_and_compacted_lose_nothing() {
 /// What was only in the page cache when a node was killed reads back fine: the start brings it to the disk before it shows it.
 #[test]
 fn what_a_start_after_a_kill_shows_survives_a_power_cut() {
-    let (mut moments, cuts) = Moments::new();
+    let (mut moments, cuts) = Moments::of_cuts();
     for begun in (0..cuts).step_by(CUTS_PER_DISK) {
         let Some(disk) = Disk::mount() else {
             return;

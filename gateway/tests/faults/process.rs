@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     chat::{Chat, Received, message_id, verdict},
     node::{Node, PATIENCE, check_refused, directory, field_of},
+    power::Moments,
 };
 
 /// Where the first batch of a segment begins.
@@ -199,7 +200,7 @@ impl Letters {
     }
 }
 
-/// Killed five times in the middle of its work: what was acknowledged is there, once, under the same sequence.
+/// Killed again and again in the middle of its work: what was acknowledged is there, once, under the same sequence.
 #[test]
 fn kills_lose_and_double_nothing() {
     let data = directory();
@@ -212,7 +213,9 @@ fn kills_lose_and_double_nothing() {
             acked: BTreeMap::new(),
         })
         .into();
-    for round in 0..5 {
+    let (mut moments, kills) = Moments::of_kills();
+    for _ in 0..kills {
+        let moment = moments.next(600);
         let (progress, acks) = channel();
         let pid = node.id();
         // All are connected before anybody sends: the kill comes after so many acknowledgements, whoever's they are.
@@ -222,7 +225,7 @@ fn kills_lose_and_double_nothing() {
                 let progress = progress.clone();
                 scope.spawn(move || letters.send_until_gone(chat, &progress));
             }
-            for _ in 0..100 + 77 * round {
+            for _ in 0..moment {
                 acks.recv_timeout(PATIENCE).expect("it acknowledges");
             }
             crate::node::kill(pid);

@@ -76,7 +76,7 @@ fn has_whole_snapshot(data: &Path) -> bool {
 /// The snapshot is derived: whatever a cut leaves of it, the start believes one that is whole or none, and nothing is lost.
 #[test]
 fn power_cuts_while_a_snapshot_is_written_lose_nothing_and_leave_it_whole() {
-    let (mut moments, cuts) = Moments::new();
+    let (mut moments, cuts) = Moments::of_cuts();
     let settings = [&EAGER[..], &[("GATEHOUSE_DRAIN_SECONDS", "0")]].concat();
     for begun in (0..cuts).step_by(CUTS_PER_DISK) {
         let Some(disk) = Disk::mount() else {
