@@ -216,3 +216,33 @@ fn a_view_that_ended_before_it_was_answered_is_none() {
     chat.wait(PRESENCE_GRACE_MILLIS);
     assert_eq!(news(&chat.exchange(alice)).len(), 1);
 }
+
+/// Alice has made a group with these, under a message id of this number.
+fn group(chat: &mut Chat, alice: SessionId, number: u8, names: &[&str]) -> ConversationId {
+    let id = id_of(NOW.0, number);
+    let (title, history) = ("a group".to_owned(), HistoryPolicy::All);
+    let members = names.iter().map(|name| user(name)).collect();
+    let create = Create { title, members, history, message_id: id };
+    answer(&chat.command(alice, Command::Create(create))).expect("stored");
+    created_conversation(&user("alice"), id.expect("an id"))
+}
+
+/// Nobody says how one stands who was taken out: who waits for that would wait for ever, and hold a credit.
+#[test]
+fn a_view_that_waits_for_a_member_who_is_taken_out_is_answered() {
+    let (mut chat, alice, direct) = talked();
+    let conversation = group(&mut chat, alice, 50, &["bob", "carol"]);
+    // How alice and bob stand is known already.
+    chat.command(alice, Command::View { conversation: direct });
+    chat.request(alice, Command::View { conversation });
+    // Carol's home has not been asked yet when she is taken out.
+    chat.carry_mail();
+    let remove = vec![user("carol")];
+    let change = Members { conversation, add: vec![], remove, roles: vec![], message_id: None };
+    chat.request(alice, Command::Members(change));
+    chat.carry_mail();
+    while chat.write() {}
+    let frames = chat.exchange(alice);
+    assert_eq!(viewed(&frames), [online("alice"), gone("bob", None)]);
+    assert_eq!(chat.users.requests_under_way(), 0);
+}

@@ -156,6 +156,8 @@ impl Viewers {
             // Who may not read it any more is told nothing of it either.
             self.leave(conversation, |viewer| viewer.user == gone);
         }
+        // Those who have gone may be all that an answer has waited for.
+        self.answer(conversation);
     }
 
     fn handle_standing(&mut self, user: &UserId, standing: Standing) {
