@@ -8,7 +8,7 @@ use protocol::command::{Command, Create, HistoryPolicy, Members};
 use protocol::event::{ErrorCode, Presence, ServerFrame};
 use protocol::ids::{ConversationId, UnixMillis, UserId};
 use protocol::limits::VIEWS_MAX;
-use router::mail::SessionId;
+use router::mail::{Reply, Request, SessionId};
 use router::places::{created_conversation, direct_conversation};
 use router::user::PRESENCE_GRACE_MILLIS;
 
@@ -245,4 +245,24 @@ fn a_view_that_waits_for_a_member_who_is_taken_out_is_answered() {
     let frames = chat.exchange(alice);
     assert_eq!(viewed(&frames), [online("alice"), gone("bob", None)]);
     assert_eq!(chat.users.requests_under_way(), 0);
+}
+
+/// A session that views something and asks again views nothing if that is refused, here and there: or nobody would ever end it.
+#[test]
+fn a_view_that_is_refused_when_asked_again_leaves_nothing_behind() {
+    let (mut chat, alice, _) = talked();
+    let conversation = group(&mut chat, alice, 50, &["bob", "carol"]);
+    assert_eq!(viewed(&chat.command(alice, Command::View { conversation })).len(), 3);
+    chat.request(alice, Command::View { conversation });
+    let Some((owner, Request::View { asker, .. })) = chat.users.poll_mail() else {
+        panic!("it is asked again");
+    };
+    let (code, message) = (ErrorCode::Busy, "this conversation is loading");
+    let refused = Reply::Refused { asker, is_page: true, code, message, retry_after_ms: None };
+    chat.users.handle_reply(owner, refused, chat.clock);
+    assert_eq!(answer(&chat.exchange(alice)), Err(ErrorCode::Busy));
+    let counted = chat.users.counters.presence;
+    chat.begin("bob", None);
+    chat.exchange(alice);
+    assert_eq!(chat.users.counters.presence, counted, "nobody views it");
 }

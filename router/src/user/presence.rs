@@ -299,10 +299,13 @@ impl UserSide {
         );
     }
 
-    /// Something was refused that may have been a `view`.
+    /// Something was refused that may have been a `view`. An earlier one of the same may have been granted: the log is told that it has
+    /// ended, or nobody would.
     pub(super) fn forget_view(&mut self, id: SessionId, number: RequestId) {
-        if let Some(viewing) = self.session(id).and_then(|session| session.viewing.as_mut()) {
-            viewing.views.retain(|view| view.asked != Some(number));
+        let Some(viewing) = self.session(id).and_then(|session| session.viewing.as_mut()) else { return };
+        let refused: Vec<View> = viewing.views.extract_if(.., |view| view.asked == Some(number)).collect();
+        for view in refused {
+            self.end_view(id, view.conversation);
         }
     }
 
