@@ -9,6 +9,8 @@ use protocol::event::{ErrorCode, ServerFrame};
 use protocol::ids::{ConversationId, Seq, UserId};
 use router::mail::SessionId;
 use router::places::{created_conversation, direct_conversation};
+use storage_log::Geometry;
+use storage_log::format::BLOCK_BYTES_MIN;
 
 use support::{Chat, NOW, answer, id_of, send, user};
 
@@ -17,7 +19,10 @@ const GATHERED: u64 = 1_000;
 
 /// Alice has sent five messages to bob, and both are here.
 fn talked() -> (Chat, SessionId, SessionId, ConversationId) {
-    let mut chat = Chat::new();
+    talked_in(Chat::new())
+}
+
+fn talked_in(mut chat: Chat) -> (Chat, SessionId, SessionId, ConversationId) {
     chat.wait(0);
     let (alice, _) = chat.connect("alice", None);
     let (bob, _) = chat.connect("bob", None);
@@ -125,4 +130,36 @@ fn who_joins_late_reads_from_there_and_a_restart_forgets_nothing() {
     chat.exchange(carol);
     chat.wait(GATHERED);
     assert_eq!(receipts(&chat.exchange(carol)), [(user("alice"), 2)]);
+}
+
+/// Nobody was promised that it is kept, and a node on a full disk has to be able to stop.
+#[test]
+fn what_was_read_on_a_full_disk_does_not_hold_a_node_that_goes_away() {
+    let geometry =
+        Geometry { segment_bytes: 32 << 10, batch_bytes_max: 16 << 10, block_bytes: BLOCK_BYTES_MIN };
+    let (mut chat, alice, bob, conversation) = talked_in(Chat::with_geometry(64 << 20, geometry));
+    chat.disk_is_full = true;
+    let mut message = 10;
+    while answer(&chat.command(alice, send("bob", &"x".repeat(2_000), id_of(NOW.0, message)))).is_ok() {
+        message += 1;
+    }
+    // What is left of the segment takes some.
+    for seq in 1..=12 {
+        assert_done(&chat.command(bob, read(conversation, seq)));
+        chat.wait(GATHERED);
+        chat.exchange(bob);
+    }
+    assert!(chat.side.is_waiting(), "there is no room for the newest");
+    for _ in 0..2 {
+        chat.side.write_positions(chat.clock.micros, chat.clock.unix, true, &mut chat.log);
+        chat.exchange(bob);
+    }
+    assert!(!chat.side.is_waiting());
+    // And once there is room again, what is read is written again.
+    chat.disk_is_full = false;
+    chat.exchange(bob);
+    assert_done(&chat.command(bob, read(conversation, 13)));
+    chat.exchange(bob);
+    chat.wait(GATHERED);
+    assert_eq!(receipts(&chat.exchange(bob)), [(user("bob"), 13)]);
 }

@@ -200,21 +200,33 @@ impl ConversationSide {
         }
     }
 
-    /// Writes the positions that have waited long enough; all of them, where the node goes away.
+    /// Writes the positions that have waited long enough; all of them, where the node goes away: but those that a full disk does
+    /// not take are given up then, since nobody was promised them and the node has to end.
     pub fn write_positions(&mut self, micros: u64, now: UnixMillis, all: bool, log: &mut Log) {
         for _ in 0..self.gathering.due.len() {
             let Some((due, conversation)) = self.gathering.due.pop_front() else { return };
             let due = due.unwrap_or(micros + GATHER_MICROS);
             if due > micros && !all {
                 self.gathering.due.push_back((Some(due), conversation));
-            } else if !self.append_positions(conversation, now, log) && log.is_healthy() {
-                self.gathering.due.push_back((Some(micros + GATHER_MICROS), conversation));
+                continue;
+            }
+            match self.append_positions(conversation, now, log) {
+                Answer::Stored(_) => {}
+                Answer::Full if all => self.give_up_new(conversation),
+                _ if log.is_healthy() => {
+                    self.gathering.due.push_back((Some(micros + GATHER_MICROS), conversation));
+                }
+                _ => {}
             }
         }
     }
 
-    /// Whether they were taken.
-    fn append_positions(&mut self, conversation: ConversationId, now: UnixMillis, log: &mut Log) -> bool {
+    fn give_up_new(&mut self, conversation: ConversationId) {
+        let slot = self.slots.get_mut(&conversation).expect("kept while it has something to write");
+        slot.positions.as_mut().expect("likewise").is_new = false;
+    }
+
+    fn append_positions(&mut self, conversation: ConversationId, now: UnixMillis, log: &mut Log) -> Answer {
         let slot = self.slots.get_mut(&conversation).expect("kept while it has something to write");
         let positions = slot.positions.as_mut().expect("likewise");
         // Who leaves and comes back has read what was read; but they are not kept for ever.
@@ -232,13 +244,14 @@ impl ConversationSide {
             payload: &body.payload(),
             links: &[],
         };
-        let Answer::Stored(stored) = log.append(&[draft], now.0) else { return false };
+        let answer = log.append(&[draft], now.0);
+        let Answer::Stored(stored) = answer else { return answer };
         (positions.number, positions.is_new) = (positions.number + 1, false);
         positions.under_way += 1;
         let new = positions.by_user.iter().filter(|(_, position)| position.read > position.durable);
         let new = new.map(|(user, position)| (user.clone(), position.read)).collect();
         self.gathering.written.push_back(Written { position: stored.last_position, conversation, new });
-        true
+        answer
     }
 
     /// Tells what has become durable.

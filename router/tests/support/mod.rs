@@ -19,7 +19,8 @@ use router::user::UserLimits;
 use router::{ConversationSide, Places, ShardId, UserSide};
 use storage_log::format::BLOCK_BYTES_MIN;
 use storage_log::{
-    BlockPlace, Geometry, INDEX_BLOCK_BYTES, IndexJob, Log, LogConfig, Scan, SegmentHeader, SpareWork,
+    BlockPlace, Geometry, INDEX_BLOCK_BYTES, IndexJob, Log, LogConfig, NotMade, Scan, SegmentHeader,
+    SpareWork,
 };
 
 /// A time far from 0, so that ids can be older than memory reaches.
@@ -34,6 +35,8 @@ pub(crate) struct Chat {
     /// Everything written, by its place; what the disk answers if it reads at all.
     pub(crate) written: Vec<u8>,
     pub(crate) disk_reads: bool,
+    /// There is no room for another segment.
+    pub(crate) disk_is_full: bool,
     /// A byte that the disk cannot read, nor anything together with it.
     pub(crate) bad_byte: Option<usize>,
     /// Reads of more bytes than these come from another place.
@@ -89,6 +92,7 @@ impl Chat {
             next_id: 1,
             written: Vec::new(),
             disk_reads: false,
+            disk_is_full: false,
             bad_byte: None,
             misread_above: usize::MAX,
             reads: Vec::new(),
@@ -188,6 +192,10 @@ impl Chat {
         self.side.write_positions(self.clock.micros, self.clock.unix, false, &mut self.log);
         while let Some(work) = self.log.poll_spare() {
             match work {
+                SpareWork::Make(_) if self.disk_is_full => {
+                    self.log.handle_spare(Err(NotMade::NoRoom));
+                    break;
+                }
                 SpareWork::Make(_) => self.log.handle_spare(Ok(())),
                 SpareWork::Zero(_) => self.log.handle_spare_zeroed(),
                 SpareWork::Hurry => {}
