@@ -163,3 +163,32 @@ fn what_was_read_on_a_full_disk_does_not_hold_a_node_that_goes_away() {
     chat.wait(GATHERED);
     assert_eq!(receipts(&chat.exchange(bob)), [(user("bob"), 13)]);
 }
+
+/// What somebody does who has left, or did before, is nothing to those who look now.
+#[test]
+fn nothing_is_told_of_who_is_no_member_any_more() {
+    let (mut chat, alice, bob, _) = talked();
+    let id = id_of(NOW.0, 50);
+    let (title, history) = ("a group".to_owned(), HistoryPolicy::All);
+    let members = vec![user("bob"), user("carol")];
+    let create = Create { title, members, history, message_id: id };
+    answer(&chat.command(alice, Command::Create(create))).expect("stored");
+    let conversation = created_conversation(&user("alice"), id.expect("an id"));
+    chat.command(alice, Command::View { conversation });
+    // It is not written yet when he leaves.
+    assert_done(&chat.command(bob, read(conversation, 1)));
+    answer(&chat.command(bob, Command::Leave { conversation, message_id: None })).expect("left");
+    chat.exchange(alice);
+    chat.wait(GATHERED);
+    assert_eq!(receipts(&chat.exchange(alice)), [], "he had gone before it was on disk");
+    assert_eq!(viewed(&chat.command(alice, Command::View { conversation })), []);
+    // Nor who begins to look.
+    chat.command(alice, Command::Unview { conversation });
+    assert_eq!(viewed(&chat.command(alice, Command::View { conversation })), []);
+    // He had read it all the same: whoever takes him back sees that.
+    let (add, remove, roles) = (vec![user("bob")], vec![], vec![]);
+    let join = Command::Members(Members { conversation, add, remove, roles, message_id: None });
+    answer(&chat.command(alice, join)).expect("stored");
+    chat.command(alice, Command::Unview { conversation });
+    assert_eq!(viewed(&chat.command(alice, Command::View { conversation })), [(user("bob"), 1)]);
+}

@@ -93,7 +93,7 @@ impl Viewers {
         user: UserId,
         conversation: ConversationId,
         state: &Conversation,
-        read: BTreeMap<UserId, Seq>,
+        mut read: BTreeMap<UserId, Seq>,
     ) -> Result<(), Refusal> {
         if !self.viewed.contains_key(&conversation) {
             if self.members_count + state.members().len() > VIEWED_MEMBERS_MAX {
@@ -102,6 +102,8 @@ impl Viewers {
             let members: Vec<UserId> = state.members().iter().map(|member| member.user.clone()).collect();
             self.members_count += members.len();
             members.iter().for_each(|member| self.watch(member, conversation));
+            // Those who left have read too, and that is kept.
+            read.retain(|user, _| self.is_member(user, conversation));
             self.viewed.insert(conversation, Viewed { members, read, viewers: Vec::new() });
         }
         let viewers = &mut self.viewed.get_mut(&conversation).expect("it is viewed").viewers;
@@ -181,11 +183,19 @@ impl Viewers {
     pub(super) fn note_read(&mut self, conversation: ConversationId, user: &UserId, read: Seq) {
         let home = self.places.home_of(user);
         self.news[home.index()].own.insert((conversation, user.clone()), read);
+        if !self.is_member(user, conversation) {
+            return;
+        }
         let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
         viewed.read.insert(user.clone(), read);
         for viewer in viewed.viewers.iter().filter(|viewer| viewer.waits.is_none() && viewer.user != *user) {
             self.news[viewer.shard.index()].receipts.insert((conversation, user.clone()));
         }
+    }
+
+    /// Of a conversation that is viewed: of those the members are watched.
+    fn is_member(&self, user: &UserId, conversation: ConversationId) -> bool {
+        self.watched.get(user).is_some_and(|watched| watched.conversations.contains(&conversation))
     }
 
     fn handle_typing(&mut self, conversation: ConversationId, user: &UserId, on: bool) {
