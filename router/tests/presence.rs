@@ -266,3 +266,23 @@ fn a_view_that_is_refused_when_asked_again_leaves_nothing_behind() {
     chat.exchange(alice);
     assert_eq!(chat.users.counters.presence, counted, "nobody views it");
 }
+
+/// A membership that will never be durable is waited for by nobody.
+#[test]
+fn a_view_by_what_a_stopped_log_has_not_stored_is_refused() {
+    let (mut chat, alice, _) = talked();
+    let id = id_of(NOW.0, 60);
+    let (title, history) = ("a group".to_owned(), HistoryPolicy::All);
+    let create = Create { title, members: vec![user("bob")], history, message_id: id };
+    chat.request(alice, Command::Create(create));
+    chat.carry_mail();
+    let batch = chat.log.poll_write(0).expect("something to write");
+    chat.log.handle_written(batch.buffer, false).expect_err("it failed");
+    chat.side.handle_failed();
+    assert_eq!(answer(&chat.exchange(alice)), Err(ErrorCode::Unavailable));
+    let conversation = created_conversation(&user("alice"), id.expect("an id"));
+    for command in [Command::View { conversation }, Command::ListMembers { conversation }] {
+        assert_eq!(answer(&chat.command(alice, command)), Err(ErrorCode::Unavailable));
+    }
+    assert_eq!(chat.users.requests_under_way(), 0);
+}

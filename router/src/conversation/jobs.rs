@@ -250,6 +250,10 @@ impl ConversationSide {
         };
         let slot = &self.slots[&conversation];
         if !log.durable().covers(slot.position) {
+            if !log.is_healthy() {
+                let words = "the log stopped: what this would be read by may not be stored";
+                return self.refuse_request(&request, (ErrorCode::Unavailable, words));
+            }
             // Who reads by a membership that a crash may undo reads what is not theirs.
             let place = self.early.partition_point(|(position, _)| *position <= slot.position);
             return self.early.insert(place, (slot.position, request));
