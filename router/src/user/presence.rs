@@ -3,7 +3,7 @@
 //! A user is online with a session, and for [`UserLimits::presence_grace_millis`] after the last one: who changes the network is not
 //! told to have left. What has to be told is kept by whom it is of, so it is the newest, and goes one mail at a time to each log.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
 use protocol::event::{ErrorCode, Presence, ServerFrame};
@@ -55,8 +55,8 @@ pub(super) struct PresenceBoard {
     last_seen: HashMap<UserId, Clock, foldhash::fast::RandomState>,
     /// The same in the order of the ends, with those that have come back.
     ends: VecDeque<(u64, UserId)>,
-    /// Who is watched, not here, and still held to be, and until when.
-    graces: VecDeque<(u64, UserId)>,
+    /// Who is watched, not here, and still held to be, and until when: each once, however often they are watched anew.
+    graces: BTreeSet<(u64, UserId)>,
     untold: Vec<Untold>,
     /// The node goes away: nobody is told that its users do.
     leaving: bool,
@@ -72,7 +72,7 @@ impl PresenceBoard {
             watchers: HashMap::default(),
             last_seen: HashMap::default(),
             ends: VecDeque::new(),
-            graces: VecDeque::new(),
+            graces: BTreeSet::new(),
             untold: (0..logs).map(|_| Untold::default()).collect(),
             leaving: false,
         }
@@ -127,8 +127,8 @@ impl UserSide {
         let board = &mut self.presence;
         board.clock = clock;
         board.begun.get_or_insert(clock.micros);
-        while self.presence.graces.front().is_some_and(|(until, _)| *until <= clock.micros) {
-            let (_, user) = self.presence.graces.pop_front().expect("looked at");
+        while self.presence.graces.first().is_some_and(|(until, _)| *until <= clock.micros) {
+            let (_, user) = self.presence.graces.pop_first().expect("looked at");
             let has_left = self.presence.grace_until(&user) <= clock.micros;
             if has_left && !self.users.contains_key(&user) {
                 self.presence.tell(&user);
@@ -162,7 +162,7 @@ impl UserSide {
         board.ends.push_back((clock.micros, user.clone()));
         board.forget_oldest();
         if board.watchers.contains_key(user) {
-            board.graces.push_back((clock.micros + board.grace_micros, user.clone()));
+            board.graces.insert((clock.micros + board.grace_micros, user.clone()));
         }
     }
 
@@ -179,8 +179,7 @@ impl UserSide {
         for user in watched {
             let until = self.presence.grace_until(&user);
             if !self.users.contains_key(&user) && self.presence.clock.micros < until {
-                let place = self.presence.graces.partition_point(|(other, _)| *other <= until);
-                self.presence.graces.insert(place, (until, user.clone()));
+                self.presence.graces.insert((until, user.clone()));
             }
             self.presence.untold[usize::from(log)].standings.insert(user.clone(), ());
             *self.presence.watchers.entry(user).or_default() |= 1 << log;
