@@ -51,8 +51,10 @@ pub(super) struct Positions {
 /// What is to be written when, and what waits to be durable.
 #[derive(Default)]
 pub(super) struct Gathering {
-    /// In microseconds; `None` until the next turn says the time.
-    due: VecDeque<(Option<u64>, ConversationId)>,
+    /// Those that are new since the last turn, which said the time.
+    fresh: Vec<ConversationId>,
+    /// Until when they wait, in microseconds; in this order, so that a turn in which none is due looks at one.
+    due: VecDeque<(u64, ConversationId)>,
     written: VecDeque<Written>,
 }
 
@@ -67,7 +69,7 @@ struct Written {
 impl Gathering {
     /// Whether something has to be written, or to become durable.
     pub(super) fn is_empty(&self) -> bool {
-        self.due.is_empty() && self.written.is_empty()
+        self.fresh.is_empty() && self.due.is_empty() && self.written.is_empty()
     }
 }
 
@@ -196,25 +198,25 @@ impl ConversationSide {
         }
         position.read = seq;
         if !std::mem::replace(&mut positions.is_new, true) {
-            self.gathering.due.push_back((None, conversation));
+            self.gathering.fresh.push(conversation);
         }
     }
 
     /// Writes the positions that have waited long enough; all of them, where the node goes away: but those that a full disk does
     /// not take are given up then, since nobody was promised them and the node has to end.
     pub fn write_positions(&mut self, micros: u64, now: UnixMillis, all: bool, log: &mut Log) {
-        for _ in 0..self.gathering.due.len() {
-            let Some((due, conversation)) = self.gathering.due.pop_front() else { return };
-            let due = due.unwrap_or(micros + GATHER_MICROS);
-            if due > micros && !all {
-                self.gathering.due.push_back((Some(due), conversation));
-                continue;
-            }
+        let next = micros + GATHER_MICROS;
+        let Gathering { fresh, due, .. } = &mut self.gathering;
+        due.extend(fresh.drain(..).map(|conversation| (next, conversation)));
+        for _ in 0..due.len() {
+            let is_due = |due: &&(u64, ConversationId)| all || due.0 <= micros;
+            let Some((_, conversation)) = self.gathering.due.front().filter(is_due).copied() else { return };
+            self.gathering.due.pop_front();
             match self.append_positions(conversation, now, log) {
                 Answer::Stored(_) => {}
                 Answer::Full if all => self.give_up_new(conversation),
                 _ if log.is_healthy() => {
-                    self.gathering.due.push_back((Some(micros + GATHER_MICROS), conversation));
+                    self.gathering.due.push_back((next, conversation));
                 }
                 _ => {}
             }
