@@ -25,7 +25,10 @@ struct Group {
 
 impl Group {
     fn of(members: usize) -> Self {
-        let mut chat = Chat::new();
+        Self::in_chat(Chat::new(), members)
+    }
+
+    fn in_chat(mut chat: Chat, members: usize) -> Self {
         let (alice, _) = chat.connect("alice", None);
         let id = message_id(0);
         let create = Create {
@@ -170,6 +173,28 @@ fn after_a_restart_the_log_says_which_groups_are_large_and_who_is_in_them() {
     assert_eq!(group.told("member-4", of_leaver.clone()), [(2, "head"), (3, "member")]);
     group.send("5").expect("stored");
     assert_eq!(group.told("member-4", of_leaver), [(2, "head"), (3, "member")], "nothing after it left");
+}
+
+/// A new title is no change of members, and the state that it makes was not durable yet when the list of groups came to it.
+#[test]
+fn a_group_that_is_given_a_title_while_groups_are_read_at_start_is_known_afterwards() {
+    let mut chat = Chat::with_tail(1);
+    chat.disk_reads = true;
+    let mut group = Group::in_chat(chat, 150);
+    let cursor = group.cursor_of("member-3");
+    group.send("2").expect("stored");
+    group.chat.forget();
+    let (conversation, message_id) = (group.conversation, group.id());
+    group.chat.request(group.alice, Command::Title { conversation, title: "another".to_owned(), message_id });
+    group.chat.carry_mail();
+    // The disk is slow with the list, and the title is stored before it has come.
+    let list = group.chat.side.poll_read().expect("the list is read first");
+    while let Some(read) = group.chat.side.poll_read() {
+        group.chat.answer_read(read);
+    }
+    group.chat.answer_read(list);
+    assert_eq!(answer(&group.chat.exchange(group.alice)), Ok(3));
+    assert_eq!(group.told("member-3", cursor), [(3, "head")]);
 }
 
 #[test]

@@ -120,7 +120,7 @@ pub(crate) fn plan(
                 _ if before.kind == ConversationKind::Direct => Err(GROUPS_ONLY),
                 Change::Leave => before.plan_leave(places, store, seq),
                 _ if member.role == Role::Member => Err(ADMINS_ONLY),
-                Change::Title(title) => Ok(before.plan_title(store, title)),
+                Change::Title(title) => Ok(before.plan_title(places, store, title)),
                 Change::Members(members) => before.plan_members(places, store, member.role, members, seq),
                 Change::Create(_) => unreachable!("matched above"),
                 Change::Delete { .. } | Change::Edit(_) | Change::React(_) => {
@@ -248,9 +248,11 @@ impl Conversation {
         }
     }
 
-    fn plan_title(&self, store: &Store, title: &str) -> Plan {
+    fn plan_title(&self, places: &Places, store: &Store, title: &str) -> Plan {
         let event = MembershipV1 { title_set: 1, title: title.as_bytes().to_vec(), ..membership(store) };
         let after = Self { title: title.to_owned(), ..self.clone() };
+        // As with every new state of a large group: where they are being listed, the one before it is passed over.
+        let roster = self.is_large().then(|| Roster::of(places, &after));
         Plan {
             event: Body::Membership(event),
             messages: 0,
@@ -258,7 +260,7 @@ impl Conversation {
             audience: self.audience.clone(),
             hidden_from: None,
             memberships: Vec::new(),
-            roster: None,
+            roster,
         }
     }
 }
