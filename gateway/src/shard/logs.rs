@@ -106,6 +106,10 @@ impl OwnedLog {
         job
     }
 
+    pub(super) fn has_news(&self) -> bool {
+        self.side.has_news()
+    }
+
     pub(super) fn newest_position(&self) -> u64 {
         self.log.newest_position()
     }

@@ -550,10 +550,10 @@ impl Shard {
     /// How long the driver may wait, in microseconds, if nothing happens.
     #[must_use]
     pub fn wait_micros(&self) -> u64 {
-        // Notes wait for room in a ring that nobody rings for; a drain goes by tenths of a second.
+        // Notes and news wait for room in a ring that nobody rings for; a drain goes by tenths of a second.
         let wait = if !self.sweeps.is_empty() {
             0
-        } else if self.mail.has_notes() {
+        } else if self.mail.has_notes() || self.logs.iter().any(OwnedLog::has_news) {
             1_000
         } else if self.drain.is_some() {
             20_000

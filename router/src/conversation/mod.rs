@@ -284,6 +284,12 @@ impl ConversationSide {
         self.viewers.poll_news(has_room)
     }
 
+    /// Whether news wait for room at some shard: then look again soon.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.viewers.has_any_news()
+    }
+
     /// What to read next from the disk.
     pub fn poll_read(&mut self) -> Option<Read> {
         self.reads.pop_front()

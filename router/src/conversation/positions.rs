@@ -17,13 +17,18 @@ use storage_log::{Answer, Draft, Log};
 use super::fetch::Fetch;
 use super::jobs::Purpose;
 use super::state::Refusal;
-use super::{ConversationSide, Loaded};
+use super::{ConversationSide, LOADED_MAX, Loaded};
 use crate::mail::{Asker, Linked, Reply};
 use crate::places::conversation_stream;
 
 /// How long what is new waits for more of the same conversation, in microseconds: its viewers are told at most once a second.
 const GATHER_MICROS: u64 = 1_000_000;
 
+/// Conversations in which something was read that is not written yet: they cannot be forgotten meanwhile, and while the disk is full
+/// they only become more. Half of what is kept loaded.
+const GATHERED_MAX: usize = LOADED_MAX / 2;
+
+const BUSY: Refusal = (ErrorCode::Busy, "what was read elsewhere is being written");
 const NOT_YET: Refusal = (ErrorCode::BadField, "seq is beyond the newest message");
 const TOO_EARLY: Refusal = (ErrorCode::BadField, "seq is before the first message that you may read");
 
@@ -183,6 +188,7 @@ impl ConversationSide {
         let member = state.member(user).ok_or(super::state::NOT_A_MEMBER)?;
         let head = log.durable_head(conversation_stream(conversation, Kind::Messages)).seq;
         match seq {
+            _ if self.gathering.due.len() >= GATHERED_MAX => Err(BUSY),
             Seq(seq) if seq > head => Err(NOT_YET),
             seq if seq < member.visible_from => Err(TOO_EARLY),
             _ => Ok(()),

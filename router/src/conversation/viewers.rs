@@ -284,6 +284,10 @@ impl Viewers {
         })
     }
 
+    pub(super) fn has_any_news(&self) -> bool {
+        (0..self.places.shards).map(ShardId).any(|shard| self.has_news(shard))
+    }
+
     fn has_news(&self, shard: ShardId) -> bool {
         !self.watches[shard.index()].is_empty() || !self.news[shard.index()].is_empty()
     }
