@@ -18,7 +18,8 @@ use std::{
 };
 
 use axum::{
-    Json, Router, body,
+    Json, Router,
+    body::{self, Bytes},
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
@@ -209,11 +210,9 @@ async fn render_metrics(State(context): State<AdminContext>) -> Response {
 }
 
 async fn drain(State(context): State<AdminContext>, headers: HeaderMap) -> Response {
-    if !is_operator(&context, &headers) {
-        return unauthorised("a drain");
-    }
-    let Some(commands) = context.commands.get() else {
-        return too_early();
+    let commands = match context.commands_for(&headers, "a drain") {
+        Ok(commands) => commands,
+        Err(refusal) => return *refusal,
     };
     tracing::info!("an operator asked for a drain");
     (commands.drain)();
@@ -229,21 +228,14 @@ struct RevokedAnswer {
 }
 
 async fn revoke(State(context): State<AdminContext>, request: Request) -> Response {
-    if !is_operator(&context, request.headers()) {
-        return unauthorised("a revocation");
-    }
-    let Some(commands) = context.commands.get() else {
-        return too_early();
-    };
-    let refuse = |status, reason: String| text(status, format!("{reason}\n"));
-    let Ok(body) = body::to_bytes(request.into_body(), BODY_BYTES_MAX).await else {
-        let reason = format!("the body is larger than {BODY_BYTES_MAX} bytes, or did not come whole");
-        return refuse(StatusCode::BAD_REQUEST, reason);
+    let (commands, body) = match context.asked(request, "a revocation").await {
+        Ok(asked) => asked,
+        Err(refusal) => return *refusal,
     };
     let now = cli::now().0 / 1000;
     let asked = match Revocation::asked(&body, now) {
         Ok(asked) => asked,
-        Err(reason) => return refuse(StatusCode::BAD_REQUEST, reason),
+        Err(reason) => return refuse(StatusCode::BAD_REQUEST, &reason),
     };
     match commands.revocations.revoke(asked, now).await {
         Ok(Revoked { revocation, sessions_closed }) => {
@@ -255,7 +247,7 @@ async fn revoke(State(context): State<AdminContext>, request: Request) -> Respon
                 RevokeError::NotDurable(_) => StatusCode::INTERNAL_SERVER_ERROR,
                 RevokeError::Stopping | RevokeError::Untold => StatusCode::SERVICE_UNAVAILABLE,
             };
-            refuse(status, error.to_string())
+            refuse(status, &error.to_string())
         }
     }
 }
@@ -268,20 +260,13 @@ struct ErasedAnswer {
 }
 
 async fn erase(State(context): State<AdminContext>, request: Request) -> Response {
-    if !is_operator(&context, request.headers()) {
-        return unauthorised("an erasure");
-    }
-    let Some(commands) = context.commands.get() else {
-        return too_early();
-    };
-    let refuse = |status, reason: String| text(status, format!("{reason}\n"));
-    let Ok(body) = body::to_bytes(request.into_body(), BODY_BYTES_MAX).await else {
-        let reason = format!("the body is larger than {BODY_BYTES_MAX} bytes, or did not come whole");
-        return refuse(StatusCode::BAD_REQUEST, reason);
+    let (commands, body) = match context.asked(request, "an erasure").await {
+        Ok(asked) => asked,
+        Err(refusal) => return *refusal,
     };
     let subject = match Asked::read(&body) {
         Ok(subject) => subject,
-        Err(reason) => return refuse(StatusCode::BAD_REQUEST, reason),
+        Err(reason) => return refuse(StatusCode::BAD_REQUEST, &reason),
     };
     match commands.erasures.erase(subject).await {
         Ok(Erasure { asked_at, subject, .. }) => {
@@ -293,25 +278,42 @@ async fn erase(State(context): State<AdminContext>, request: Request) -> Respons
                 EraseError::NotDurable(_) => StatusCode::INTERNAL_SERVER_ERROR,
                 EraseError::Stopping | EraseError::Untold => StatusCode::SERVICE_UNAVAILABLE,
             };
-            refuse(status, error.to_string())
+            refuse(status, &error.to_string())
         }
     }
 }
 
 /// Whom and what was erased is not for everybody to read.
 async fn report_erasures(State(context): State<AdminContext>, headers: HeaderMap) -> Response {
-    if !is_operator(&context, &headers) {
-        return unauthorised("the report of erasures");
-    }
-    match context.commands.get() {
-        Some(commands) => Json(commands.erasures.report().await).into_response(),
-        None => too_early(),
+    match context.commands_for(&headers, "the report of erasures") {
+        Ok(commands) => Json(commands.erasures.report().await).into_response(),
+        Err(refusal) => *refusal,
     }
 }
 
-fn is_operator(context: &AdminContext, headers: &HeaderMap) -> bool {
-    let offered = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-    offered.is_some_and(|offered| context.admin_token.matches(offered))
+impl AdminContext {
+    /// What operators can have done, for who shows that it is one; or why not.
+    fn commands_for(&self, headers: &HeaderMap, what: &str) -> Result<&Commands, Box<Response>> {
+        let offered = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+        if !offered.is_some_and(|offered| self.admin_token.matches(offered)) {
+            return Err(Box::new(unauthorised(what)));
+        }
+        self.commands.get().ok_or_else(|| Box::new(too_early()))
+    }
+
+    /// The same, and what is asked for, which is read only then.
+    async fn asked(&self, request: Request, what: &str) -> Result<(&Commands, Bytes), Box<Response>> {
+        let commands = self.commands_for(request.headers(), what)?;
+        let body = body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(|_| {
+            let reason = format!("the body is larger than {BODY_BYTES_MAX} bytes, or did not come whole");
+            Box::new(refuse(StatusCode::BAD_REQUEST, &reason))
+        })?;
+        Ok((commands, body))
+    }
+}
+
+fn refuse(status: StatusCode, reason: &str) -> Response {
+    text(status, format!("{reason}\n"))
 }
 
 fn unauthorised(what: &str) -> Response {
