@@ -42,9 +42,7 @@ impl Run {
     }
 
     fn below(&mut self, limit: u64) -> u64 {
-        self.random =
-            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.random >> 33) % limit
+        support::roll(&mut self.random) % limit
     }
 
     /// A record into a conversation, linked to some users. Few conversations are busy, most are not.

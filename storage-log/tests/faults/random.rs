@@ -6,6 +6,7 @@ use super::crashes::TINY;
 use super::disk::Fault;
 use super::node::{Node, OPS, Op, Outcome};
 use super::rot::SMALL;
+use crate::support::roll;
 
 const SEEDS: u64 = 60;
 
@@ -20,8 +21,7 @@ struct Rng(u64);
 
 impl Rng {
     fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % limit
+        roll(&mut self.0) as usize % limit
     }
 }
 

@@ -20,6 +20,12 @@ pub(crate) const STATE: StreamKind = StreamKind(2);
 pub(crate) const INBOX: StreamKind = StreamKind(4);
 pub(crate) const AMENDED: StreamKind = StreamKind(8);
 
+/// The next number from a seed (Knuth's MMIX, its upper half).
+pub(crate) fn roll(random: &mut u64) -> u64 {
+    *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *random >> 33
+}
+
 const KINDS: Kinds = Kinds {
     home: MESSAGES,
     last: [STATE, StreamKind(3)],
