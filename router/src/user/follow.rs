@@ -179,15 +179,15 @@ impl UserSide {
         let Some(user) = self.session(id).map(|session| session.user.clone()) else {
             return;
         };
-        let mut rest = records;
-        while let Some(place) = rest.iter().position(|linked| heads::before(linked, &user).is_some()) {
-            let (before, behind) = rest.split_at(place);
-            self.push_records(id, before);
-            self.push_heads(id, heads::before(&behind[0], &user).into_iter().collect());
-            self.push_records(id, &behind[..1]);
-            rest = &behind[1..];
+        let mut from = 0;
+        for (place, linked) in records.iter().enumerate() {
+            if let Some(head) = heads::before(linked, &user) {
+                self.push_records(id, &records[from..place]);
+                self.push_heads(id, vec![head]);
+                from = place;
+            }
         }
-        self.push_records(id, rest);
+        self.push_records(id, &records[from..]);
     }
 
     pub(super) fn push_records(&mut self, id: SessionId, records: &[Linked]) {
