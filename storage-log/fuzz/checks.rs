@@ -17,8 +17,8 @@ use std::path::Path;
 use storage_log::format::segment_at::END as SEGMENT_END;
 use storage_log::format::{INDEX_FOOTER_BYTES, SEGMENT_HEADER_BYTES};
 use storage_log::{
-    AmendedSearch, Geometry, HomeSearch, INDEX_BLOCK_BYTES, Log, Lookup, Progress, Retention, SegmentHeader,
-    StreamId, StreamKind, Wanted, compact,
+    AmendedSearch, Geometry, HomeSearch, INDEX_BLOCK_BYTES, Log, Lookup, Progress, Retention, ScrubProgress,
+    SegmentHeader, StreamId, StreamKind, Wanted, compact, decode_marks, encode_marks,
 };
 
 use support::{Disk, INBOX, MESSAGES, PAGE, STATE, stream};
@@ -85,6 +85,28 @@ fn edit_segments(disk: &mut Disk, edits: &[u8]) {
             mend_batch(bytes, &batch);
             previous.copy_from_slice(&bytes[batch.start..batch.start + 4]);
         }
+    }
+}
+
+/// The two files that say how far something has got, of any length: what they are understood to say is what would be written.
+pub(crate) fn states(edits: &[u8]) {
+    let config = support::config(GEOMETRY);
+    let mut marks = encode_marks(&[(0, 7), (0x4000, 812)].into(), &config);
+    let progress = ScrubProgress { next_base: 0x4000, begun: 5, ended: 2 };
+    let mut scrub = progress.encode(&config).to_vec();
+    edit(&mut [&mut marks, &mut scrub], edits);
+    for file in [&mut marks, &mut scrub] {
+        let cut = edits.last().map_or(0, |last| usize::from(last % 64));
+        file.truncate(file.len().saturating_sub(cut));
+        if file.len() > 4 {
+            mend_footer(file);
+        }
+    }
+    if let Some(said) = decode_marks(&marks, &config) {
+        assert_eq!(decode_marks(&encode_marks(&said, &config), &config), Some(said));
+    }
+    if let Some(said) = ScrubProgress::parse(&scrub, &config) {
+        assert_eq!(ScrubProgress::parse(&said.encode(&config), &config), Some(said));
     }
 }
 

@@ -10,12 +10,13 @@ const TRIES: u64 = 600;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 6] = [
     ("cold", checks::cold),
     ("segments", checks::segments),
     ("indexes", checks::indexes),
     ("rebuilt", checks::rebuilt),
     ("snapshot", checks::snapshot),
+    ("states", checks::states),
 ];
 
 /// An index file whose last position came before its first was subtracted from.
