@@ -1,14 +1,16 @@
 //! The manifest of a backup: `backup.json`, which names every file of it, and is written last.
 //!
 //! A backup is what its manifest says; files that it does not name are none of it. Every name in it is checked before it is used:
-//! a manifest never leads out of its directory.
+//! a manifest never leads out of its directory, whatever it says.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
+use storage_log::format::SEGMENT_BYTES;
 
 use super::data::segment_of;
 use crate::erasures::ERASURES_FILE;
@@ -24,10 +26,13 @@ pub(super) const STORE_FILE: &str = "store.toml";
 
 const VERSION: u16 = 1;
 
+/// Bytes of all files of a backup: more than any file system holds, so that no sum of them overflows.
+const BYTES_MAX: u64 = 1 << 60;
+
 /// What a backup is.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Manifest {
+pub struct Manifest {
     version: u16,
     /// The installation, 32 hex digits.
     pub(super) store: String,
@@ -39,15 +44,15 @@ pub(super) struct Manifest {
 }
 
 /// One file.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Entry {
+pub struct Entry {
     /// What it is in a data directory.
-    pub(super) path: String,
+    pub path: String,
     /// Its name in the backup.
-    pub(super) file: String,
+    pub file: String,
     /// Of a segment, up to where it was read; zeros follow.
-    pub(super) bytes: u64,
+    pub bytes: u64,
     /// BLAKE3 of these bytes, 64 hex digits.
     pub(super) blake3: String,
 }
@@ -65,27 +70,61 @@ impl Manifest {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             read => read.with_context(|| format!("cannot read {}", path.display()))?,
         };
-        let said = |reason: String| anyhow!("{} {reason}", path.display());
-        let manifest: Self = serde_json::from_str(&text).map_err(|error| {
-            said(format!("cannot be understood, so this is no backup that can be used: {error}"))
-        })?;
+        Self::parse(&text)
+            .map(Some)
+            .with_context(|| format!("{} is no backup that can be used", path.display()))
+    }
+
+    /// What a manifest says. Every name in it is one that a backup gives, and no two stand for the same file.
+    ///
+    /// # Errors
+    /// In words for an operator.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let manifest: Self = serde_json::from_str(text).context("it cannot be understood")?;
         ensure!(
             manifest.version == VERSION,
-            said(format!("has version {}, this program knows {VERSION}", manifest.version))
+            "it has version {}, this program knows {VERSION}",
+            manifest.version
         );
+        ensure!(
+            manifest.segment_bytes <= SEGMENT_BYTES,
+            "its segments have {} bytes, and no store has any beyond {SEGMENT_BYTES}",
+            manifest.segment_bytes
+        );
+        let (mut paths, mut bytes) = (BTreeSet::new(), 0_u64);
         for entry in &manifest.files {
+            let Entry { path, file, .. } = entry;
             ensure!(
                 entry.is_sound(manifest.segment_bytes),
-                said(format!("names {:?} as {:?}, which no backup has", entry.file, entry.path))
+                "it names {file:?} as {path:?}, which no backup has"
             );
+            ensure!(paths.insert(path), "it names two files as {path:?}");
+            bytes = bytes.saturating_add(entry.bytes);
         }
-        Ok(Some(manifest))
+        if bytes > BYTES_MAX {
+            bail!("its files have {bytes} bytes together, which no disk holds");
+        }
+        Ok(manifest)
+    }
+
+    /// Its files.
+    #[must_use]
+    pub fn files(&self) -> &[Entry] {
+        &self.files
+    }
+
+    /// As [`Manifest::parse`] understands it.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn to_text(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self)
     }
 
     /// Puts it into `directory`: from then on the backup is this.
     pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
         let new = directory.join("backup.json.new");
-        write_new(&new, &serde_json::to_string_pretty(self).map_err(io::Error::other)?)?;
+        write_new(&new, &self.to_text().map_err(io::Error::other)?)?;
         fs::rename(&new, directory.join(MANIFEST_FILE))?;
         sync_directory(directory)
     }

@@ -10,7 +10,7 @@
 mod backup;
 mod data;
 mod dump;
-mod manifest;
+pub mod manifest;
 mod progress;
 mod repair;
 mod restore;
