@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use crate::{empty_log, keep_spare};
 pub(crate) const PAYLOAD: [u8; 256] = [9; 256];
 
 /// Records under way at a time: one sender, a busy node, all that fits into batches of 1 MiB.
-const DEPTHS: [usize; 5] = [1, 64, 512, 4_096, 16_384];
+const DEPTHS: [usize; 7] = [1, 64, 512, 1_024, 2_048, 4_096, 16_384];
 
 /// Conversations that the records are spread over.
 pub(crate) const STREAMS: u64 = 10_000;
@@ -76,7 +77,7 @@ pub fn measure(directory: &Path) -> io::Result<()> {
             for _ in 0..ROUNDS {
                 log.run(SLICE)?;
                 let mut writer = Writer::new(&files[..1], Way::Through)?;
-                write(&mut writer, &mut disk, log.batch_bytes(), SLICE, &mut 0)?;
+                write(&mut writer, &mut disk, log.came_to.batch_bytes(), SLICE, &mut 0)?;
             }
             // Behind them and not in turn: it works on in the background for a while, on the core that the log is measured on.
             let mut store = Embedded::new(directory, depth, links)?;
@@ -84,28 +85,33 @@ pub fn measure(directory: &Path) -> io::Result<()> {
             log.print(&disk, &store);
         }
     }
-    println!("\nlogs, each on a thread of its own, {TOGETHER_DEPTH} records under way in each:");
+    println!("\nlogs, each on a thread of its own, so many records under way in each:");
     for links in [0, 2] {
         for logs in [1, 2, 4] {
-            together(directory, logs, links, files[0])?;
+            for depth in TOGETHER_DEPTHS {
+                together(directory, logs, depth, links, files[0])?;
+            }
         }
     }
     Ok(())
 }
 
-/// Records under way in each of several logs: batches of 1 MiB.
-const TOGETHER_DEPTH: usize = 4_096;
+/// Records under way in each of several logs.
+const TOGETHER_DEPTHS: [usize; 2] = [1_024, 2_048];
 
-/// What several logs on one device come to, in turn with the disk alone: written in sequence, without a sync.
-fn together(directory: &Path, logs: usize, links: u64, alone: &Scratch) -> io::Result<()> {
+/// What several logs on one device come to, in turn with the disk alone: written in sequence, without a sync; and one batch of the
+/// size that the logs made after the other, each synced.
+fn together(directory: &Path, logs: usize, depth: usize, links: u64, alone: &Scratch) -> io::Result<()> {
     let turn = Barrier::new(logs + 1);
-    let mut sequential = Figures::default();
+    let batch_bytes = AtomicUsize::new(0);
+    let (mut sequential, mut synced) = (Figures::default(), Figures::default());
     let logs_came_to = thread::scope(|scope| {
         let begin = |log| {
             // Named, so that a profile tells them from the rest.
             let thread = thread::Builder::new().name(format!("log-{log}"));
-            let turn = &turn;
-            thread.spawn_scoped(scope, move || one_of_several(directory, log, links, turn))
+            let (turn, batch_bytes) = (&turn, &batch_bytes);
+            thread
+                .spawn_scoped(scope, move || one_of_several(directory, log, depth, links, turn, batch_bytes))
         };
         let threads = (0..logs).map(begin).collect::<io::Result<Vec<_>>>()?;
         for _ in 0..ROUNDS {
@@ -113,48 +119,61 @@ fn together(directory: &Path, logs: usize, links: u64, alone: &Scratch) -> io::R
             turn.wait();
             let mut writer = Writer::new(&[alone], Way::Unsynced)?;
             write(&mut writer, &mut sequential, BATCH_BYTES_MAX, SLICE, &mut 0)?;
+            let mut writer = Writer::new(&[alone], Way::Through)?;
+            write(&mut writer, &mut synced, batch_bytes.load(Ordering::Relaxed), SLICE, &mut 0)?;
         }
         threads
             .into_iter()
             .map(|thread| thread.join().expect("a log's thread"))
             .collect::<io::Result<Vec<_>>>()
     })?;
-    let records: f64 = logs_came_to.iter().map(|(records, _)| records).sum();
-    let megabytes: f64 = logs_came_to.iter().map(|(_, megabytes)| megabytes).sum();
+    let records: f64 = logs_came_to.iter().map(|log| log.records_a_second()).sum();
+    let megabytes: f64 = logs_came_to.iter().map(|log| log.megabytes_a_second()).sum();
+    let slowest = logs_came_to.iter().map(|log| log.acks.millis_at(99)).fold(0.0, f64::max);
     println!(
-        "{links} links, {logs} logs: {records:.0} records/s, {megabytes:.0} MB/s, {:.2} of the disk in sequence, {:.0} MB/s",
+        "{links} links, {logs} logs, {depth} records: {records:.0} records/s, {megabytes:.0} MB/s, {:.2} of the disk in sequence, {:.0} MB/s; \
+         p99 {slowest:.3} ms, {:.1} times the disk's, {:.3} ms",
         megabytes / sequential.megabytes(),
-        sequential.megabytes()
+        sequential.megabytes(),
+        slowest / synced.millis_at(99),
+        synced.millis_at(99),
     );
     Ok(())
 }
 
-/// Records and megabytes a second of one log beside others, which all begin together.
-fn one_of_several(directory: &Path, log: usize, links: u64, turn: &Barrier) -> io::Result<(f64, f64)> {
+/// One log beside others, which all begin together.
+fn one_of_several(
+    directory: &Path,
+    log: usize,
+    depth: usize,
+    links: u64,
+    turn: &Barrier,
+    batch_bytes: &AtomicUsize,
+) -> io::Result<CameTo> {
     let file = |place| {
         let name = format!("append-{log}-{place}.measured");
         Scratch::new(directory, &name, Blocks::Zeroed, Caching::Direct)
     };
     let files = (0..FILES).map(file).collect::<io::Result<Vec<_>>>()?;
-    let mut log = Loop::new(&files.iter().collect::<Vec<_>>(), TOGETHER_DEPTH, links)?;
+    let mut log = Loop::new(&files.iter().collect::<Vec<_>>(), depth, links)?;
     for _ in 0..ROUNDS {
         turn.wait();
         log.run(SLICE)?;
+        batch_bytes.store(log.came_to.batch_bytes(), Ordering::Relaxed);
         turn.wait();
     }
-    let seconds = log.acks.elapsed().as_secs_f64();
-    Ok((log.records as f64 / seconds, log.bytes as f64 / 1e6 / seconds))
+    Ok(log.came_to)
 }
 
-/// Records that were appended one right after the other, at most [`TOGETHER_MAX`].
+/// Records that were appended in one turn, at most [`TURN_RECORDS`].
 struct Waiting {
     last_position: u64,
     since: Instant,
     records: usize,
 }
 
-/// Records that share an entry: reading the clock for each would cost more than appending it.
-const TOGETHER_MAX: usize = 64;
+/// What a turn appends at most: short beside a write, so that what waits is handed out as soon as the disk is free.
+const TURN_RECORDS: usize = 64;
 
 /// What a node has another thread do for a log: index files, which are given to nobody here, and letting go of what they were made from.
 struct Files {
@@ -207,19 +226,39 @@ struct Loop {
     /// Oldest first.
     waiting: VecDeque<Waiting>,
     under_way: usize,
+    came_to: CameTo,
+}
+
+/// What a log acknowledged.
+#[derive(Default)]
+struct CameTo {
     records: u64,
     /// One latency for each [`Waiting`].
     acks: Figures,
-    /// By batch.
     batches: u64,
+    /// Of batches.
     bytes: u64,
+}
+
+impl CameTo {
+    fn records_a_second(&self) -> f64 {
+        self.records as f64 / self.acks.elapsed().as_secs_f64()
+    }
+
+    fn megabytes_a_second(&self) -> f64 {
+        self.bytes as f64 / 1e6 / self.acks.elapsed().as_secs_f64()
+    }
+
+    /// Of a batch on average, whole blocks.
+    fn batch_bytes(&self) -> usize {
+        ((self.bytes / self.batches) as usize).next_multiple_of(512)
+    }
 }
 
 impl Loop {
     fn new(files: &[&Scratch], depth: usize, links: u64) -> io::Result<Self> {
         let mut log = empty_log(TAIL_BYTES);
         keep_spare(&mut log);
-        let (waiting, acks) = (VecDeque::new(), Figures::default());
         Ok(Self {
             log,
             files: Files::new(),
@@ -227,69 +266,58 @@ impl Loop {
             depth,
             links,
             next: 0,
-            waiting,
+            waiting: VecDeque::new(),
             under_way: 0,
-            records: 0,
-            acks,
-            batches: 0,
-            bytes: 0,
+            came_to: CameTo::default(),
         })
     }
 
-    /// In the order of a node's turn: what waits is handed to the disk, then who was acknowledged is told so and sends the next.
+    /// In the order of a node's turn: some are appended, what waits is handed to the disk if that is free, and one enter of the ring brings what
+    /// has ended; it waits only where there is nothing to append.
     fn run(&mut self, time: Duration) -> io::Result<()> {
         let begun = Instant::now();
         loop {
             let goes_on = begun.elapsed() < time;
-            let batch = self.log.poll_write(0);
-            let is_writing = batch.is_some();
-            if let Some(batch) = batch {
-                self.batches += 1;
-                self.bytes += batch.buffer.bytes().len() as u64;
+            let has_more = goes_on && self.append_some();
+            if let Some(batch) = self.log.poll_write(0) {
+                self.came_to.batches += 1;
+                self.came_to.bytes += batch.buffer.bytes().len() as u64;
                 let (vec, range) = batch.buffer.into_parts();
                 let file = (batch.segment / SEGMENT_BYTES) as usize % FILES;
                 self.writer.begin(file, batch.offset, FileBuffer::new(vec, range));
-                self.writer.submit()?;
             } else if self.waiting.is_empty() && !goes_on {
-                self.acks.ran(begun.elapsed());
+                self.came_to.acks.ran(begun.elapsed());
                 return Ok(());
             }
-            if goes_on {
-                self.fill();
+            let ended = if has_more { self.writer.poll()? } else { self.writer.wait()? };
+            for (_, buffer) in ended {
+                self.handle_written(buffer);
             }
-            if !is_writing {
-                continue;
-            }
-            for (_, buffer) in self.writer.wait()? {
-                let (vec, range) = buffer.into_parts();
-                let durable = self.log.handle_written(Buffer::from_parts(vec, range), true).expect("written");
-                let now = Instant::now();
-                while let Some(acked) =
-                    self.waiting.pop_front_if(|waiting| durable.covers(waiting.last_position))
-                {
-                    self.acks.enter(now - acked.since, acked.records * PAYLOAD.len());
-                    self.under_way -= acked.records;
-                    self.records += acked.records as u64;
-                }
-            }
-            keep_spare(&mut self.log);
-            self.files.turn(&mut self.log);
         }
     }
 
-    /// Appends until as many are under way as may be.
-    fn fill(&mut self) {
-        while self.under_way < self.depth {
-            let (since, before) = (Instant::now(), self.next);
-            let together = TOGETHER_MAX.min(self.depth - self.under_way);
-            let last_position = (0..together).map_while(|_| self.append()).last();
-            let records = (self.next - before) as usize;
-            self.under_way += records;
-            self.waiting.extend(last_position.map(|last_position| Waiting { last_position, since, records }));
-            if records < together {
-                return;
-            }
+    fn handle_written(&mut self, buffer: FileBuffer) {
+        let (vec, range) = buffer.into_parts();
+        let durable = self.log.handle_written(Buffer::from_parts(vec, range), true).expect("written");
+        let now = Instant::now();
+        while let Some(acked) = self.waiting.pop_front_if(|waiting| durable.covers(waiting.last_position)) {
+            self.came_to.acks.enter(now - acked.since, acked.records * PAYLOAD.len());
+            self.under_way -= acked.records;
+            self.came_to.records += acked.records as u64;
         }
+        keep_spare(&mut self.log);
+        self.files.turn(&mut self.log);
+    }
+
+    /// Appends what one turn brings, and no more than may be under way; says whether the next turn has some to append.
+    fn append_some(&mut self) -> bool {
+        let (since, before) = (Instant::now(), self.next);
+        let together = TURN_RECORDS.min(self.depth - self.under_way);
+        let last_position = (0..together).map_while(|_| self.append()).last();
+        let records = (self.next - before) as usize;
+        self.under_way += records;
+        self.waiting.extend(last_position.map(|last_position| Waiting { last_position, since, records }));
+        records == together && self.under_way < self.depth
     }
 
     /// Appends the next record; `None` when enough waits for the disk.
@@ -306,28 +334,24 @@ impl Loop {
         Some(stored.last_position)
     }
 
-    /// Bytes of a batch on average, whole blocks.
-    fn batch_bytes(&self) -> usize {
-        ((self.bytes / self.batches) as usize).next_multiple_of(512)
-    }
-
     fn print(&self, disk: &Figures, store: &Embedded) {
-        let a_second = self.records as f64 / self.acks.elapsed().as_secs_f64();
+        let CameTo { acks, .. } = &self.came_to;
+        let a_second = self.came_to.records_a_second();
         let stored_a_second = store.acked as f64 / store.acks.elapsed().as_secs_f64();
-        let megabytes = self.bytes as f64 / 1e6 / self.acks.elapsed().as_secs_f64();
+        let megabytes = self.came_to.megabytes_a_second();
         println!(
             "{:>5} {:>7} {:>10.0} {:>9} {megabytes:>8.1} {:>8.3} {:>8.3}   {:>9.1} {:>8.3} {:>8.3}   {:>6.2} {:>6.2}   {stored_a_second:>10.0} {:>8.3} {:>8.3} {:>9.1}",
             self.links,
             self.depth,
             a_second,
-            self.batch_bytes(),
-            self.acks.millis_at(50),
-            self.acks.millis_at(99),
+            self.came_to.batch_bytes(),
+            acks.millis_at(50),
+            acks.millis_at(99),
             disk.megabytes(),
             disk.millis_at(50),
             disk.millis_at(99),
             megabytes / disk.megabytes(),
-            self.acks.millis_at(99) / disk.millis_at(99),
+            acks.millis_at(99) / disk.millis_at(99),
             store.acks.millis_at(50),
             store.acks.millis_at(99),
             a_second / stored_a_second,

@@ -182,35 +182,40 @@ impl Writer {
         }
     }
 
-    /// Hands what was begun to the kernel, without waiting for it.
-    ///
-    /// # Errors
-    /// When the ring breaks.
-    pub fn submit(&mut self) -> io::Result<()> {
-        self.ring.turn(Some(Duration::ZERO), &mut self.completions)
-    }
-
-    /// Waits for writes to end: which, and their buffers.
+    /// Hands what was begun to the kernel and waits for writes to end: which, and their buffers.
     ///
     /// # Errors
     /// That of the first write that failed.
     pub fn wait(&mut self) -> io::Result<Vec<(usize, FileBuffer)>> {
+        loop {
+            let ended = self.enter(None)?;
+            if !ended.is_empty() {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Hands what was begun to the kernel and takes what has ended, without waiting for it.
+    ///
+    /// # Errors
+    /// As [`Writer::wait`].
+    pub fn poll(&mut self) -> io::Result<Vec<(usize, FileBuffer)>> {
+        self.enter(Some(Duration::ZERO))
+    }
+
+    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<Vec<(usize, FileBuffer)>> {
         let mut ended = Vec::new();
-        while ended.is_empty() {
-            if self.completions.is_empty() {
-                self.ring.turn(None, &mut self.completions)?;
-            }
-            for completion in self.completions.drain(..) {
-                if let Completion::Written { token, buffer, result } = completion {
-                    result?;
-                    ended.push((token.value() as usize, buffer));
-                }
-            }
-            let answers = self.thread.iter().flat_map(|helper| helper.done.try_iter());
-            for (place, buffer, result) in answers {
+        self.ring.turn(timeout, &mut self.completions)?;
+        for completion in self.completions.drain(..) {
+            if let Completion::Written { token, buffer, result } = completion {
                 result?;
-                ended.push((place, buffer));
+                ended.push((token.value() as usize, buffer));
             }
+        }
+        let answers = self.thread.iter().flat_map(|helper| helper.done.try_iter());
+        for (place, buffer, result) in answers {
+            result?;
+            ended.push((place, buffer));
         }
         Ok(ended)
     }
