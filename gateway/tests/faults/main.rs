@@ -39,6 +39,7 @@ mod retention;
 mod revoke;
 mod room;
 mod scrub;
+mod slow;
 mod snapshot;
 mod stall;
 mod storage;

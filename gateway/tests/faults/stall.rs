@@ -52,7 +52,8 @@ fn texts(chat: &mut Chat, conversation: &Value) -> Vec<String> {
 #[test]
 fn a_disk_that_answers_nobody_acknowledges_nothing_and_stops_nobody_else() {
     let Some(disk) = Disk::mount() else { return };
-    let node = Node::start(&disk.root.join("data"), &[("segment_mib", "16"), ("logs", "1"), ("shards", "2")]);
+    let node =
+        Node::start(&disk.root.join("data"), &[("GATEHOUSE_SEGMENT_MIB", "16"), ("GATEHOUSE_LOGS", "1")]);
     let mut alice = Chat::connect(&node, "alice", "a");
     let conversation = alice.tell("bob", "before")["conversation"].take();
     let mut others: Vec<Chat> =

@@ -1,0 +1,150 @@
+//! A disk that takes a megabyte a second: who sends waits for it or is told to come back, everybody else goes on, memory stays bounded,
+//! and everything is stored once.
+
+use std::{
+    fs,
+    io::{Write as _, stderr},
+    os::linux::fs::MetadataExt as _,
+    time::{Duration, Instant},
+};
+
+use rustix::fs::{major, minor};
+use serde_json::{Value, json};
+use storage_log::format::PENDING_BYTES_MAX;
+
+use crate::{
+    chat::{Chat, message_id, verdict},
+    disk::Disk,
+    node::Node,
+};
+
+/// What the disk takes.
+const BYTES_A_SECOND: u64 = 1 << 20;
+
+/// Who sends at the same time, how many letters each without waiting, and how long each is: somewhat more than the 16 MiB that may
+/// wait for the disk.
+const SENDERS: usize = 76;
+const LETTERS: usize = 16;
+const LETTER_BYTES: usize = 15 << 10;
+
+/// What the process may grow by: what waits for the disk, as much of the newest batches for readers, and half of that for all else.
+const GROWTH_BYTES_MAX: u64 = (2 * PENDING_BYTES_MAX + PENDING_BYTES_MAX / 2) as u64;
+
+/// Where the system lets writes to a device be held back.
+const THROTTLE: &str = "/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device";
+
+/// A disk that is slow until this is dropped.
+struct Slow(String);
+
+impl Slow {
+    /// `None`, said aloud, where the system cannot.
+    fn make(disk: &Disk) -> Option<Self> {
+        let device = fs::metadata(&disk.root).expect("it is mounted").st_dev();
+        let device = format!("{}:{}", major(device), minor(device));
+        match fs::write(THROTTLE, format!("{device} {BYTES_A_SECOND}\n")) {
+            Ok(()) => Some(Self(device)),
+            Err(error) => {
+                let _ = writeln!(stderr(), "not run: a slow disk needs {THROTTLE} ({error})");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let _ = fs::write(THROTTLE, format!("{} 0\n", self.0));
+    }
+}
+
+/// One who sends letters to somebody, and asks again for those that found no room.
+struct Sender {
+    chat: Chat,
+    to: String,
+    ids: Vec<String>,
+    asked: Vec<(u64, usize)>,
+    conversation: Value,
+    was_busy: usize,
+}
+
+impl Sender {
+    fn begin(node: &Node, number: usize) -> Self {
+        let chat = Chat::connect(node, &format!("sender-{number}"), "d");
+        let now = chat.welcome["now"].clone();
+        let ids = (0..LETTERS).map(|_| message_id(&now)).collect();
+        let to = format!("reader-{number}");
+        let mut sender = Self { chat, to, ids, asked: Vec::new(), conversation: Value::Null, was_busy: 0 };
+        (0..LETTERS).for_each(|letter| sender.send(letter));
+        sender
+    }
+
+    fn send(&mut self, letter: usize) {
+        let id = &self.ids[letter];
+        let text = format!("{letter:02}{}", "x".repeat(LETTER_BYTES));
+        let asked =
+            self.chat.send("send", json!({ "to": self.to, "kind": "text", "text": text, "message_id": id }));
+        self.asked.push((asked, letter));
+    }
+
+    /// Takes every answer, and asks again for what found no room; whether all is stored.
+    fn take_answers(&mut self) -> bool {
+        for (asked, letter) in std::mem::take(&mut self.asked) {
+            let reply = self.chat.reply(asked);
+            match verdict(&reply).as_str() {
+                "ok" => self.conversation = reply["conversation"].clone(),
+                "3002 busy" => {
+                    assert!(reply["retry_after_ms"].as_u64().is_some_and(|millis| millis > 0), "{reply}");
+                    self.was_busy += 1;
+                    self.send(letter);
+                }
+                other => panic!("{other}: {reply}"),
+            }
+        }
+        self.asked.is_empty()
+    }
+
+    /// Each letter is there once.
+    fn check(&mut self) {
+        let mut stored: Vec<String> = self
+            .chat
+            .history(&self.conversation)
+            .iter()
+            .map(|item| item["message_id"].as_str().expect("an id").to_owned())
+            .collect();
+        stored.sort_unstable();
+        self.ids.sort_unstable();
+        assert_eq!(stored, self.ids);
+    }
+}
+
+#[test]
+fn a_disk_of_a_megabyte_a_second_holds_back_who_sends_and_nobody_else() {
+    let Some(disk) = Disk::mount() else { return };
+    let node =
+        Node::start(&disk.root.join("data"), &[("GATEHOUSE_SEGMENT_MIB", "64"), ("GATEHOUSE_LOGS", "1")]);
+    let mut others: Vec<Chat> =
+        (0..8).map(|number| Chat::connect(&node, &format!("other-{number}"), "d")).collect();
+    let before = node.resident_bytes();
+    let Some(slow) = Slow::make(&disk) else { return };
+
+    let begun = Instant::now();
+    let mut senders: Vec<Sender> = (0..SENDERS).map(|number| Sender::begin(&node, number)).collect();
+    // Those of both shards are answered while the disk has seconds of work.
+    for _ in 0..20 {
+        others.iter_mut().for_each(Chat::is_fine);
+    }
+    let (mut most, mut waiting) = (0, SENDERS);
+    while waiting > 0 {
+        waiting = senders.iter_mut().map(Sender::take_answers).filter(|is_done| !is_done).count();
+        most = most.max(node.resident_bytes());
+        others.iter_mut().for_each(Chat::is_fine);
+    }
+    let took = begun.elapsed();
+    drop(slow);
+
+    let stored = (SENDERS * LETTERS * LETTER_BYTES) as u64;
+    assert!(took > Duration::from_secs(stored / BYTES_A_SECOND / 2), "the disk was slow: {took:?}");
+    assert!(most.saturating_sub(before) < GROWTH_BYTES_MAX, "from {before} to {most}");
+    assert!(senders.iter().any(|sender| sender.was_busy > 0), "more was sent than may wait");
+    senders.iter_mut().for_each(Sender::check);
+}
