@@ -135,8 +135,13 @@ async fn open(worker: &Rc<Worker>, kinds: &[RoomKind]) -> usize {
 /// A heartbeat of everybody, so that nobody's cursor is older than now. Those who know no room yet wait for it first.
 async fn mark(worker: &Rc<Worker>) -> usize {
     let count = worker.with(|state| state.users.len());
-    let unopened =
-        |state: &State, place: usize| state.users[place].reader.stands().iter().any(|stand| stand.seen == 0);
+    let unopened = |state: &State, place: usize| {
+        let State { users, desk, .. } = state;
+        // A room that this worker has still to make is none to wait for.
+        let is_to_come =
+            |room| desk.rooms.id(room).is_none() && desk.config.owns(desk.plan.room(room).members[0]);
+        users[place].reader.stands().iter().any(|stand| stand.seen == 0 && !is_to_come(stand.room))
+    };
     let deadline = Moment::now().after(OPEN_WAIT_MAX);
     for place in 0..count {
         while worker.with(|state| unopened(state, place)) {
