@@ -41,6 +41,12 @@ Good: all in the times asked for, nothing lost or doubled, p99 below 200 ms.
 Example:     loadgen storm --url ws://127.0.0.1:7100 --data ./data --users 20000
 Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
 
+const SLOW_NOTES: &str = "\
+It reads all, nothing, slowly, and all again, while others chat. Good: none is
+closed, nothing lost, 64 KiB for each at most, p99 of the others below 200 ms.
+Example:     loadgen slow --url ws://127.0.0.1:7100 --data ./data --users 1000
+Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
+
 /// Load for a chat gateway, and a verdict.
 #[derive(Debug, Parser)]
 #[command(
@@ -70,6 +76,9 @@ pub(crate) enum Command {
     /// Have a crowd come, fall behind, come back and leave
     #[command(after_help = STORM_NOTES)]
     Storm(StormFlags),
+    /// Have a crowd read slowly, or not at all
+    #[command(after_help = SLOW_NOTES)]
+    Slow(SlowFlags),
     /// A node that ends when we do: the program and its arguments
     #[command(hide = true)]
     Node {
@@ -150,8 +159,9 @@ pub(crate) struct IdleFlags {
     pub(crate) json: Option<PathBuf>,
 }
 
+/// A crowd beside users who chat.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct StormFlags {
+pub(crate) struct CrowdFlags {
     #[command(flatten)]
     pub(crate) node: NodeFlags,
     /// Users of the crowd
@@ -163,12 +173,6 @@ pub(crate) struct StormFlags {
     /// Messages of theirs a second
     #[arg(long, value_name = "R", default_value_t = 1000, value_parser = rate())]
     pub(crate) rate: u32,
-    /// Of the crowd, on their way at the same time
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = rate())]
-    pub(crate) at_once: u32,
-    /// Messages missed in each of five conversations
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) backlog: u32,
     /// Judge correctness alone
     #[arg(long)]
     pub(crate) no_timing: bool,
@@ -178,6 +182,33 @@ pub(crate) struct StormFlags {
     /// Everything measured, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StormFlags {
+    #[command(flatten)]
+    pub(crate) crowd: CrowdFlags,
+    /// Of the crowd, on their way at the same time
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = rate())]
+    pub(crate) at_once: u32,
+    /// Messages missed in each of five conversations
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) backlog: u32,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SlowFlags {
+    #[command(flatten)]
+    pub(crate) crowd: CrowdFlags,
+    /// Of each part, less than 30
+    #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=25))]
+    pub(crate) seconds: u32,
+    /// Messages a second for the crowd
+    #[arg(long, value_name = "R", default_value_t = 300, value_parser = rate())]
+    pub(crate) crowd_rate: u32,
+    /// What a slow reader reads, in kbit/s
+    #[arg(long, value_name = "K", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) kbit: u32,
 }
 
 /// Which node, and whose users.
@@ -260,7 +291,7 @@ mod tests {
         const LINES: usize = 24;
         const COLUMNS: usize = 80;
         Cli::command().debug_assert();
-        for name in ["check", "run", "idle", "storm"] {
+        for name in ["check", "run", "idle", "storm", "slow"] {
             let cli = Cli::command().term_width(COLUMNS);
             let asked = cli.try_get_matches_from(["loadgen", name, "--help"]);
             let help = asked.expect_err("help is told as an error").to_string();

@@ -234,10 +234,27 @@ pub(crate) enum Step {
     Mark,
     /// So many messages into each room of the crowd.
     Backlog { each: u32 },
+    /// Messages into the rooms of the crowd, in turns, until the schedule ends.
+    Chatter { per_second: u32 },
+    /// All users of the crowd read like this from now on.
+    Pace(Pace),
     /// All users leave at once.
     Part(Parting),
     /// End the schedule.
     Stop,
+}
+
+/// How users read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Pace {
+    /// As fast as they can.
+    #[default]
+    Full,
+    /// Not at all.
+    Stalled,
+    /// So many bytes a second.
+    Slow { bytes_per_second: u32 },
 }
 
 /// How users leave.

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Run(flags) => controller::run(&flags),
         Command::Idle(flags) => controller::idle(&flags),
         Command::Storm(flags) => controller::storm(&flags),
+        Command::Slow(flags) => controller::slow(&flags),
         Command::Node { command } => controller::become_node(&command),
         Command::Worker => worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };

@@ -36,6 +36,8 @@ pub(crate) struct Endpoint {
     pub(crate) source: Option<IpAddr>,
     /// Of each connection's codec: most messages should fit.
     pub(crate) read_buffer_bytes: usize,
+    /// Of each socket; `None` leaves it to the system, which takes some megabytes for who does not read.
+    pub(crate) receive_buffer_bytes: Option<usize>,
 }
 
 /// An open WebSocket.
@@ -51,9 +53,9 @@ pub(crate) async fn dial(endpoint: &Endpoint, form: Form, nonce: [u8; 16]) -> io
 }
 
 async fn open(endpoint: &Endpoint, form: Form, nonce: [u8; 16]) -> io::Result<Connection> {
-    let stream = match endpoint.source {
-        None => TcpStream::connect_addr(endpoint.address).await?,
-        Some(source) => connect_from(source, endpoint.address).await?,
+    let stream = match (endpoint.source, endpoint.receive_buffer_bytes) {
+        (None, None) => TcpStream::connect_addr(endpoint.address).await?,
+        _ => connect_as_told(endpoint).await?,
     };
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.into_split();
@@ -78,12 +80,19 @@ async fn open(endpoint: &Endpoint, form: Form, nonce: [u8; 16]) -> io::Result<Co
     Ok(Connection { reader, writer, codec })
 }
 
-/// The runtime cannot bind before it connects. So the system is told to connect, which ends when the socket is writable.
-async fn connect_from(source: IpAddr, target: SocketAddr) -> io::Result<TcpStream> {
+/// The runtime can neither bind nor set a buffer before it connects. So the system is told to connect, which ends when the socket is
+/// writable.
+async fn connect_as_told(endpoint: &Endpoint) -> io::Result<TcpStream> {
+    let target = endpoint.address;
     let flags = net::SocketFlags::NONBLOCK | net::SocketFlags::CLOEXEC;
     let family = if target.is_ipv4() { net::AddressFamily::INET } else { net::AddressFamily::INET6 };
     let socket = net::socket_with(family, net::SocketType::STREAM, flags, None)?;
-    net::bind(&socket, &SocketAddr::from((source, 0)))?;
+    if let Some(bytes) = endpoint.receive_buffer_bytes {
+        net::sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
+    }
+    if let Some(source) = endpoint.source {
+        net::bind(&socket, &SocketAddr::from((source, 0)))?;
+    }
     match net::connect(&socket, &target) {
         Ok(()) | Err(Errno::INPROGRESS) => {}
         Err(error) => return Err(error.into()),

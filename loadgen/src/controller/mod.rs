@@ -11,6 +11,8 @@ mod history;
 mod idle;
 mod node;
 mod progress;
+mod scene;
+mod slow;
 mod storm;
 
 use std::{io::Write, net::ToSocketAddrs, path::PathBuf, process::ExitCode, rc::Rc, time::Duration};
@@ -20,6 +22,8 @@ use anyhow::{Context, ensure};
 pub(crate) use board::{Board, Measured};
 pub(crate) use idle::idle;
 pub(crate) use node::become_node;
+pub(crate) use scene::Played;
+pub(crate) use slow::slow;
 pub(crate) use storm::storm;
 
 use crate::{
@@ -114,7 +118,8 @@ fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
     let mut addresses = host.to_socket_addrs().with_context(|| format!("{host}: no such host and port"))?;
     let address = addresses.next().with_context(|| format!("{host} has no address"))?;
     let (host, path) = (host.to_owned(), path.to_owned());
-    Ok(Endpoint { address, host, path, source: None, read_buffer_bytes: READ_BUFFER_BYTES })
+    let (source, receive_buffer_bytes) = (None, None);
+    Ok(Endpoint { address, host, path, source, read_buffer_bytes: READ_BUFFER_BYTES, receive_buffer_bytes })
 }
 
 impl Plot<'_> {

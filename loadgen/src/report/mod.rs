@@ -1,8 +1,10 @@
 //! What a run came to: the verdict with its reasons, as text, as JSON, and as one HTML file.
 
+mod crowd;
 mod html;
 mod idle;
 mod machine;
+mod slow;
 mod storm;
 mod svg;
 
@@ -18,9 +20,11 @@ use crate::{
     link::{Counts, Load},
     verify::Violations,
 };
+pub(crate) use crowd::{Footprint, PhaseReport, StepReport};
 pub(crate) use idle::{IdleReport, IdleRound};
 use machine::Machine;
-pub(crate) use storm::{Footprint, PhaseReport, StepReport, StormReport};
+pub(crate) use slow::SlowReport;
+pub(crate) use storm::StormReport;
 
 /// What users are promised outside an outage, in milliseconds.
 pub(crate) const P99_MAX_MS: f64 = 200.0;

@@ -17,8 +17,11 @@ use super::{
 use crate::{
     client::{Connection, Endpoint, dial},
     clock::Moment,
+    link::Pace,
 };
 
+/// How often who does not read looks whether it may.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Silence after which a node is given up: it answers a ping well before.
 const SILENCE_MAX: Duration = Duration::from_millis(IDLE_MILLIS_MAX + 5000);
 
@@ -84,6 +87,8 @@ async fn read(
     let mut ended = handle(worker, place, &[]);
     let mut buffer = Vec::with_capacity(buffer_bytes);
     while ended.is_none() {
+        keep_pace(worker, buffer.len()).await;
+        buffer.clear();
         let Ok((result, filled)) = timeout(SILENCE_MAX, reader.read(buffer)).await else {
             return CloseCode::ABNORMAL;
         };
@@ -92,9 +97,21 @@ async fn read(
             return CloseCode::ABNORMAL;
         }
         ended = handle(worker, place, &buffer);
-        buffer.clear();
     }
     ended.unwrap_or(CloseCode::ABNORMAL)
+}
+
+/// Waits, behind `bytes` that were read, until more may be.
+async fn keep_pace(worker: &Rc<Worker>, bytes: usize) {
+    loop {
+        match worker.with(|state| state.desk.pace) {
+            Pace::Full => return,
+            Pace::Stalled => sleep(LOOK_EVERY).await,
+            Pace::Slow { bytes_per_second } => {
+                return sleep(Duration::from_secs(1) * bytes as u32 / bytes_per_second).await;
+            }
+        }
+    }
 }
 
 fn handle(worker: &Rc<Worker>, place: usize, bytes: &[u8]) -> Option<CloseCode> {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock::Moment,
     latency::Latencies,
-    link::WorkerConfig,
+    link::{Pace, WorkerConfig},
     plan::{Plan, RoomIndex, RoomKind},
     random::Random,
     verify::{Book, Kind},
@@ -38,6 +38,8 @@ pub(super) struct Desk {
     pub(super) messages_due: u64,
     /// Who is on the way, and how far a step of a storm is.
     pub(super) muster: Muster,
+    /// How everybody reads.
+    pub(super) pace: Pace,
     /// How far everybody has to read, once told.
     pub(super) heads: Option<Vec<(RoomIndex, u64)>>,
     pub(super) finishing: bool,
@@ -65,6 +67,7 @@ impl Desk {
             start: None,
             messages_due,
             muster: Muster::default(),
+            pace: Pace::Full,
             heads: None,
             finishing: false,
             last_fault: None,

@@ -1,4 +1,4 @@
-//! The worker of a storm: does one step after another as it is told, the first one beside its schedule.
+//! The worker of a crowd, of a storm or of slow readers: does one step after another as it is told, the first one beside its schedule.
 //!
 //! Users are those of a run, with their cursors and their readers. A crowd is large, so nothing here looks at all of it
 //! more often than once a second; who has come and who has gone is counted as it happens.
@@ -21,7 +21,7 @@ use crate::{
     client::Signer,
     clock::Moment,
     link::{FromWorker, Parting, Step, ToWorker, WorkerConfig},
-    plan::RoomKind,
+    plan::{RoomIndex, RoomKind},
 };
 
 /// How often it is looked whether a step has ended.
@@ -89,6 +89,14 @@ async fn take(worker: &Rc<Worker>, step: Step) -> usize {
         }
         Step::Mark => mark(worker).await,
         Step::Backlog { each } => fill(worker, each).await,
+        Step::Chatter { per_second } => {
+            monoio::spawn(chat(worker.clone(), per_second));
+            0
+        }
+        Step::Pace(pace) => worker.with(|state| {
+            state.desk.pace = pace;
+            0
+        }),
         Step::Part(parting) => part(worker, parting).await,
         Step::Stop => {
             worker.with(|state| state.desk.messages_due = 0);
@@ -177,17 +185,31 @@ async fn fill(worker: &Rc<Worker>, each: u32) -> usize {
     let rounds = (0..each).flat_map(|_| halls.iter());
     for (number, hall) in rounds.enumerate() {
         sleep_until(start.after(pause * number as u32)).await;
-        worker.with(|state| {
-            let Some(conversation) = state.desk.rooms.id(*hall) else { return };
-            let writer = state.desk.plan.room(*hall).members[0];
-            let place = state.desk.config.place_of(writer);
-            let target = Target::Conversation(conversation);
-            state.users[place].offer_message(&mut state.desk, *hall, None, target);
-            state.dirty.push(place);
-        });
+        worker.with(|state| write_to(state, *hall));
     }
     worker.wait_until(DRAIN_WAIT_MAX, |state| state.unanswered() == 0).await;
     0
+}
+
+/// Messages for a crowd while other things happen, until the schedule ends. They are no part of it.
+async fn chat(worker: Rc<Worker>, per_second: u32) {
+    let halls = worker.with(|state| state.desk.own_rooms(&[RoomKind::Hall]));
+    let (start, pause) = (Moment::now(), Duration::from_secs(1) / per_second);
+    for (number, hall) in halls.iter().cycle().enumerate() {
+        sleep_until(start.after(pause * number as u32)).await;
+        if worker.with(|state| state.desk.messages_due) == 0 {
+            return;
+        }
+        worker.with(|state| write_to(state, *hall));
+    }
+}
+
+fn write_to(state: &mut State, hall: RoomIndex) {
+    let Some(conversation) = state.desk.rooms.id(hall) else { return };
+    let writer = state.desk.plan.room(hall).members[0];
+    let place = state.desk.config.place_of(writer);
+    state.users[place].offer_message(&mut state.desk, hall, None, Target::Conversation(conversation));
+    state.dirty.push(place);
 }
 
 /// Everybody leaves at once.

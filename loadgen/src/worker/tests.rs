@@ -63,6 +63,7 @@ impl Pair {
                 path: "/".to_owned(),
                 source: None,
                 read_buffer_bytes: 4096,
+                receive_buffer_bytes: None,
             },
             secret: "0".repeat(64),
             tag: "test".to_owned(),

@@ -1,0 +1,93 @@
+//! A node for the program's tests, and the program against it.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+/// A node on a directory of its own. Dropping it kills it and removes the directory.
+pub(crate) struct Node {
+    child: Child,
+    pub(crate) directory: PathBuf,
+    url: String,
+    admin: String,
+}
+
+impl Node {
+    /// Starts a node with these settings, and waits until it serves.
+    pub(crate) fn start(name: &str, settings: &[(&str, &str)]) -> Self {
+        let directory = env::temp_dir().join(format!("loadgen-test-{name}-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory");
+        let (listen, admin) = (free_address(), free_address());
+        let mut child = Command::new(program())
+            .arg("serve")
+            .arg("--data")
+            .arg(&directory)
+            .args(["--listen", &listen, "--admin", &admin])
+            .env("GATEHOUSE_LOGS", "1")
+            .envs(settings.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the node starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+        let node = Self { child, directory, url: format!("ws://{listen}"), admin };
+        assert!(lines.any(|line| line.contains("serving")), "the node serves");
+        // It must be able to write on.
+        std::thread::spawn(move || lines.for_each(drop));
+        node
+    }
+
+    /// Runs `loadgen` with this command: how it ended, and what it printed.
+    pub(crate) fn load(&self, command: &str, arguments: &[&str]) -> (ExitStatus, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+            .args([command, "--url", &self.url, "--data"])
+            .arg(&self.directory)
+            .args(["--pid", &self.child.id().to_string()])
+            .args(arguments)
+            .output()
+            .expect("it runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status, String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// A counter of the node.
+    #[allow(dead_code, reason = "not each of the tests asks")]
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let mut stream = TcpStream::connect(&self.admin).expect("the admin answers");
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
+        stream.write_all(request.as_bytes()).expect("the admin answers");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("the admin answers");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").to_string()
+}
+
+/// The node's program: the one that is built with this one, else it is built now.
+fn program() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("gatehouse");
+    if !program.is_file() {
+        let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+        let build = ["build", "--package", "gateway", "--bin", "gatehouse", "--profile", profile];
+        let status = Command::new(env!("CARGO")).args(build).status();
+        assert!(status.is_ok_and(|status| status.success()), "the node is built");
+    }
+    program
+}
