@@ -12,7 +12,7 @@ use std::{
 pub(crate) struct Node {
     child: Child,
     pub(crate) directory: PathBuf,
-    url: String,
+    pub(crate) url: String,
     admin: String,
 }
 
@@ -42,11 +42,17 @@ impl Node {
     }
 
     /// Runs `loadgen` with this command: how it ended, and what it printed.
+    #[allow(dead_code, reason = "not each of the tests asks")]
     pub(crate) fn load(&self, command: &str, arguments: &[&str]) -> (ExitStatus, String) {
+        let id = self.child.id().to_string();
+        self.load_at(&self.url, command, &[arguments, &["--pid", &id]].concat())
+    }
+
+    /// The same at another address than the node's, which is not measured.
+    pub(crate) fn load_at(&self, url: &str, command: &str, arguments: &[&str]) -> (ExitStatus, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
-            .args([command, "--url", &self.url, "--data"])
+            .args([command, "--url", url, "--data"])
             .arg(&self.directory)
-            .args(["--pid", &self.child.id().to_string()])
             .args(arguments)
             .output()
             .expect("it runs");

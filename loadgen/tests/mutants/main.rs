@@ -1,0 +1,100 @@
+//! The verdict of `loadgen run` against servers that are wrong once, in one of several hundred messages, and against one that is not.
+
+#![forbid(unsafe_code)]
+
+mod proxy;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{fs, time::Duration};
+
+use proxy::{Mutant, Proxy};
+use serde_json::Value;
+use support::Node;
+
+/// Runs against a server that is not wrong: none may be called bad.
+const CLEAN_RUNS: usize = 3;
+
+struct Outcome {
+    code: Option<i32>,
+    text: String,
+    report: Value,
+    done: usize,
+}
+
+/// A run through a mutant. Times count only where they are what is wrong.
+fn run(name: &str, node: &Node, mutant: Mutant) -> Outcome {
+    let proxy = Proxy::start(mutant, &node.url);
+    let json = node.directory.join(format!("{name}.json"));
+    let mut arguments = vec!["--users", "24", "--rate", "200", "--seconds", "4", "--form", "json"];
+    arguments.extend(["--mix", "direct=80,group10=20", "--json", json.to_str().expect("a plain path")]);
+    if !matches!(mutant, Mutant::Delay(_)) {
+        arguments.push("--no-timing");
+    }
+    let (status, text) = node.load_at(&proxy.url, "run", &arguments);
+    let report = serde_json::from_slice(&fs::read(&json).unwrap_or_else(|_| panic!("no report: {text}")));
+    Outcome { code: status.code(), text, report: report.expect("JSON"), done: proxy.done() }
+}
+
+/// It was wrong once, and the verdict is bad because of one of these. What follows from it may be told as well.
+#[track_caller]
+fn is_found(mutant: Mutant, kinds: &[&str]) {
+    let name = format!("mutant-{mutant:?}").to_lowercase();
+    let node = Node::start(&name, &[]);
+    let Outcome { code, text, report, done } = run(&name, &node, mutant);
+    assert_eq!(done, 1, "it was wrong once: {text}");
+    assert_eq!(code, Some(1), "{text}");
+    let counts = report["violations"]["counts"].as_object().expect("violations");
+    assert!(kinds.iter().any(|kind| counts.contains_key(*kind)), "{text}");
+}
+
+#[test]
+fn a_server_that_is_not_wrong_is_never_called_so() {
+    let node = Node::start("mutant-none", &[]);
+    for round in 0..CLEAN_RUNS {
+        let Outcome { code, text, .. } = run(&format!("none-{round}"), &node, Mutant::None);
+        assert_eq!(code, Some(0), "{text}");
+    }
+}
+
+#[test]
+fn a_message_that_does_not_come_is_found() {
+    is_found(Mutant::Lose, &["hole"]);
+}
+
+#[test]
+fn a_message_that_comes_twice_is_found() {
+    is_found(Mutant::Double, &["order"]);
+}
+
+#[test]
+fn two_messages_that_change_places_are_found() {
+    is_found(Mutant::Swap, &["order"]);
+}
+
+#[test]
+fn a_message_that_comes_to_a_stranger_is_found() {
+    is_found(Mutant::Leak, &["recipient"]);
+}
+
+#[test]
+fn a_message_with_another_text_is_found() {
+    is_found(Mutant::Alter, &["content"]);
+}
+
+#[test]
+fn a_message_that_is_acknowledged_and_not_stored_is_found() {
+    // Another message may have had that sequence by then.
+    is_found(Mutant::Forge, &["acked_lost", "doubled"]);
+}
+
+#[test]
+fn messages_that_come_late_are_found() {
+    let node = Node::start("mutant-delay", &[]);
+    let late = Duration::from_millis(40);
+    let Outcome { code, text, report, .. } = run("delay", &node, Mutant::Delay(late));
+    // On a machine on which the generator was late as well the run proves nothing, which is not good either.
+    assert!(matches!(code, Some(1 | 2)), "{text}");
+    let p99 = report["delivery"]["outside"]["p99_ms"].as_f64().expect("it was measured");
+    assert!(p99 >= 200.0, "{text}");
+}

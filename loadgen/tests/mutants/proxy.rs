@@ -1,0 +1,289 @@
+//! A server that is wrong in one way: everything goes to a real node and back, but for one thing.
+//!
+//! It understands as much of WebSocket as that takes: where frames begin and end, and what the JSON in them says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, BufReader, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{Arc, Mutex, MutexGuard},
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+/// What is wrong with the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mutant {
+    /// Another text in a message.
+    Alter,
+    /// Each frame comes after so much.
+    Delay(Duration),
+    /// A message comes twice.
+    Double,
+    /// A message is acknowledged and stored nowhere.
+    Forge,
+    /// A message also comes to somebody who is not in its conversation.
+    Leak,
+    /// A message does not come.
+    Lose,
+    /// Nothing.
+    None,
+    /// A message comes behind the next one of its conversation.
+    Swap,
+}
+
+/// Deliveries of a conversation before the one that it is done to: so many are only those of a group, in which more will come.
+const BEFORE: usize = 40;
+
+/// What the connections share.
+struct Shared {
+    mutant: Mutant,
+    /// The newest sequence of each conversation,
+    heads: BTreeMap<String, u64>,
+    /// and its deliveries.
+    messages: BTreeMap<String, usize>,
+    /// How often it was done.
+    done: usize,
+    /// What each connection was sent messages of.
+    seen: BTreeMap<usize, BTreeSet<String>>,
+    clients: BTreeMap<usize, Arc<Mutex<TcpStream>>>,
+}
+
+impl Shared {
+    /// Whether it is to be done to a message of this conversation, once.
+    fn is_time(&self, conversation: &str) -> bool {
+        self.messages.get(conversation).is_some_and(|count| *count > BEFORE) && self.done == 0
+    }
+}
+
+/// A mutant before a node. Its threads end with their connections.
+pub(crate) struct Proxy {
+    pub(crate) url: String,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl Proxy {
+    pub(crate) fn start(mutant: Mutant, node: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("ws://{}", listener.local_addr().expect("bound"));
+        let (heads, messages, seen, clients) = Default::default();
+        let shared = Arc::new(Mutex::new(Shared { mutant, heads, messages, done: 0, seen, clients }));
+        let (node, ours) = (node.trim_start_matches("ws://").to_owned(), shared.clone());
+        thread::spawn(move || {
+            for (number, client) in listener.incoming().flatten().enumerate() {
+                let (node, shared) = (node.clone(), ours.clone());
+                thread::spawn(move || serve(number, client, &node, &shared));
+            }
+        });
+        Self { url, shared }
+    }
+
+    /// How often it was wrong.
+    pub(crate) fn done(&self) -> usize {
+        lock(&self.shared).done
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics with it")
+}
+
+/// One connection: its other direction has a thread of its own.
+fn serve(number: usize, client: TcpStream, node: &str, shared: &Arc<Mutex<Shared>>) {
+    let node = TcpStream::connect(node).expect("the node listens");
+    node.set_nodelay(true).expect("a socket");
+    client.set_nodelay(true).expect("a socket");
+    let to_client = Arc::new(Mutex::new(client.try_clone().expect("a socket")));
+    lock(shared).clients.insert(number, to_client.clone());
+    let back = {
+        let (shared, to_client) = (shared.clone(), to_client.clone());
+        let node = node.try_clone().expect("a socket");
+        thread::spawn(move || {
+            let mut way = Back { number, shared: &shared, to_client: &to_client, held: None };
+            // It ends with the connection, whichever side that ended from.
+            let _ = way.run(BufReader::new(node));
+            let _ = lock(&to_client).shutdown(Shutdown::Both);
+        })
+    };
+    let _ = forth(BufReader::new(client), &node, shared, &to_client);
+    let _ = node.shutdown(Shutdown::Both);
+    let _ = back.join();
+    lock(shared).clients.remove(&number);
+}
+
+/// From the client to the node.
+fn forth(
+    mut client: impl Read,
+    mut node: &TcpStream,
+    shared: &Mutex<Shared>,
+    to_client: &Mutex<TcpStream>,
+) -> io::Result<()> {
+    node.write_all(&read_head(&mut client)?)?;
+    loop {
+        let frame = Frame::read(&mut client)?;
+        if let Some(forged) = forged(&frame, shared) {
+            lock(to_client).write_all(&forged)?;
+            continue;
+        }
+        node.write_all(&frame.bytes)?;
+    }
+}
+
+/// The acknowledgement of a message that goes nowhere.
+fn forged(frame: &Frame, shared: &Mutex<Shared>) -> Option<Vec<u8>> {
+    let mut shared = lock(shared);
+    let said = frame.json().filter(|said| shared.mutant == Mutant::Forge && said["op"] == "send")?;
+    let conversation = said["conversation"].as_str().filter(|conversation| shared.is_time(conversation))?;
+    let seq = shared.heads.get(conversation)? + 1;
+    shared.done += 1;
+    let ok = json!({
+        "op": "ok", "id": said["id"], "conversation": said["conversation"], "seq": seq,
+        "message_id": said["message_id"], "at": 1,
+    });
+    Some(text_frame(&ok.to_string()))
+}
+
+/// From the node to the client.
+struct Back<'a> {
+    number: usize,
+    shared: &'a Mutex<Shared>,
+    to_client: &'a Mutex<TcpStream>,
+    /// What is to come behind the next of its conversation.
+    held: Option<(String, Vec<u8>)>,
+}
+
+impl Back<'_> {
+    fn run(&mut self, mut node: impl Read) -> io::Result<()> {
+        lock(self.to_client).write_all(&read_head(&mut node)?)?;
+        loop {
+            let frame = Frame::read(&mut node)?;
+            let mutant = lock(self.shared).mutant;
+            if let Mutant::Delay(delay) = mutant {
+                thread::sleep(delay);
+            }
+            for bytes in self.pass(frame) {
+                lock(self.to_client).write_all(&bytes)?;
+            }
+        }
+    }
+
+    /// What the client gets in the place of `frame`.
+    fn pass(&mut self, frame: Frame) -> Vec<Vec<u8>> {
+        let Some(said) = frame.json() else { return vec![frame.bytes] };
+        let conversation = said["conversation"].as_str().unwrap_or_default().to_owned();
+        if said["op"] != "message" {
+            return vec![frame.bytes];
+        }
+        if let Some((_, held)) = self.held.take_if(|(of, _)| *of == conversation) {
+            return vec![frame.bytes, held];
+        }
+        let mut shared = lock(self.shared);
+        let head = shared.heads.entry(conversation.clone()).or_default();
+        *head = said["seq"].as_u64().unwrap_or_default().max(*head);
+        *shared.messages.entry(conversation.clone()).or_default() += 1;
+        shared.seen.entry(self.number).or_default().insert(conversation.clone());
+        if !shared.is_time(&conversation) {
+            return vec![frame.bytes];
+        }
+        shared.done += 1;
+        match shared.mutant {
+            Mutant::Alter => {
+                let mut said = said;
+                said["text"] = format!("{}?", said["text"].as_str().unwrap_or_default()).into();
+                vec![text_frame(&said.to_string())]
+            }
+            Mutant::Double => vec![frame.bytes.clone(), frame.bytes],
+            Mutant::Leak => {
+                let is_stranger = |number: &&usize| {
+                    shared.seen.get(number).is_some_and(|seen| !seen.contains(&conversation))
+                };
+                let stranger =
+                    shared.clients.keys().find(is_stranger).expect("nobody is in every conversation");
+                lock(&shared.clients[stranger]).write_all(&frame.bytes).expect("it is there");
+                vec![frame.bytes]
+            }
+            Mutant::Lose => Vec::new(),
+            Mutant::Swap => {
+                self.held = Some((conversation, frame.bytes));
+                Vec::new()
+            }
+            Mutant::Forge | Mutant::None | Mutant::Delay(_) => {
+                shared.done -= 1;
+                vec![frame.bytes]
+            }
+        }
+    }
+}
+
+/// A frame as it came.
+struct Frame {
+    bytes: Vec<u8>,
+    payload_at: usize,
+    mask: Option<[u8; 4]>,
+}
+
+impl Frame {
+    fn read(from: &mut impl Read) -> io::Result<Self> {
+        let mut bytes = vec![0; 2];
+        from.read_exact(&mut bytes)?;
+        let mut more = |bytes: &mut Vec<u8>, count: usize| {
+            let at = bytes.len();
+            bytes.resize(at + count, 0);
+            from.read_exact(&mut bytes[at..]).map(|()| at)
+        };
+        let length = match bytes[1] & 0x7f {
+            126 => {
+                let at = more(&mut bytes, 2)?;
+                usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]))
+            }
+            127 => {
+                let at = more(&mut bytes, 8)?;
+                u64::from_be_bytes(bytes[at..].try_into().expect("eight")) as usize
+            }
+            short => usize::from(short),
+        };
+        let mask = match bytes[1] & 0x80 {
+            0 => None,
+            _ => {
+                let at = more(&mut bytes, 4)?;
+                Some(bytes[at..].try_into().expect("four"))
+            }
+        };
+        let payload_at = more(&mut bytes, length)?;
+        Ok(Self { bytes, payload_at, mask })
+    }
+
+    /// What a text says.
+    fn json(&self) -> Option<Value> {
+        let mask = self.mask.unwrap_or_default();
+        let payload =
+            self.bytes[self.payload_at..].iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+        (self.bytes[0] & 0x0f == 1).then(|| serde_json::from_slice(&payload.collect::<Vec<_>>()).ok())?
+    }
+}
+
+fn text_frame(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).expect("a short text");
+    let mut bytes = vec![0x81];
+    match length {
+        ..126 => bytes.push(length as u8),
+        _ => {
+            bytes.push(126);
+            bytes.extend(length.to_be_bytes());
+        }
+    }
+    bytes.extend(text.as_bytes());
+    bytes
+}
+
+/// A request or a response, up to the empty line.
+fn read_head(from: &mut impl Read) -> io::Result<Vec<u8>> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        from.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(head)
+}
