@@ -13,3 +13,4 @@ mod revoke;
 mod state;
 mod store;
 mod supervisor;
+mod tuning;
