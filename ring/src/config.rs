@@ -71,7 +71,8 @@ impl RingConfig {
 pub struct Counters {
     /// Calls of `io_uring_enter`, all of them: what to show as the number of system calls.
     pub enters: u64,
-    /// The part of `enters` that happened because the submission queue was full; never to be added to it.
+    /// The part of `enters` that happened because the submission queue was full, or because one did not bring all that had
+    /// happened; never to be added to it.
     pub enters_extra: u64,
     /// Operations handed to the kernel.
     pub submitted: u64,

@@ -31,6 +31,7 @@ impl Shard {
         if let Some(bytes) = bytes {
             connection.sending = true;
             connection.sent = second;
+            self.crowd.sends += 1;
             let socket = connection.socket;
             self.actions.push(Action::Send(id, socket, bytes));
         } else {
@@ -60,15 +61,13 @@ impl Shard {
             Stage::Live { session, .. } => self.users.handle_sent(session, bytes, sent),
             _ => connection.own_outbox().handle_sent(bytes, sent),
         }
-        self.flush(id);
+        self.send_on(id);
         self.close_if_quiet(id);
     }
 
-    /// Sends for every session that has something.
+    /// Sends for sessions that have something.
     pub(super) fn poll_sends(&mut self) {
-        while let Some((_, connection)) = self.users.poll_sendable() {
-            self.flush(ConnectionId::unpack(connection));
-        }
+        self.send_some();
         // A send that ended may have asked for a page.
         self.exchange_local();
     }

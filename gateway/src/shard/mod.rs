@@ -5,6 +5,7 @@
 //! no lock and no shared map here.
 
 mod connection;
+mod crowd;
 mod drain;
 mod echo;
 mod erase;
@@ -40,6 +41,7 @@ use crate::metrics::ShardMetrics;
 use crate::state::NodeState;
 use crate::wheel::Wheel;
 use connection::Connections;
+use crowd::Crowd;
 use drain::Drain;
 use moving::Moves;
 use revoke::Sweep;
@@ -375,6 +377,7 @@ pub struct Shard {
     /// Revocations whose sessions are being closed: as many as were sent, which are few.
     sweeps: VecDeque<Sweep>,
     moves: Moves,
+    crowd: Crowd,
     metrics: Arc<ShardMetrics>,
     state: Arc<NodeState>,
     clock: Clock,
@@ -410,6 +413,7 @@ impl Shard {
             denied: parts.denied,
             sweeps: VecDeque::new(),
             moves: Moves::new(parts.id),
+            crowd: Crowd::default(),
             metrics: parts.metrics,
             state: parts.state,
             clock: Clock::default(),
@@ -424,14 +428,16 @@ impl Shard {
     }
 
     /// One turn. The order is the contract: all that arrived is handled before anything is written or sent, so a turn is
-    /// one batch for each log, one pass over the readers and one system call.
+    /// one batch for each log, one pass over the readers and one system call. Of crowds it does a part: see `crowd.rs`.
     pub fn turn(&mut self, clock: Clock, events: &mut Vec<Event>, actions: &mut Vec<Action>) {
         self.clock = clock;
         self.users.begin_turn(clock);
+        self.crowd.sends = 0;
         for event in events.drain(..) {
             self.handle(event);
         }
         self.take_mail();
+        self.continue_crowd();
         self.check_timers();
         self.continue_sweeps();
         self.continue_drain();
@@ -456,8 +462,8 @@ impl Shard {
             Event::Compacted { log, base, compacted } => self.handle_compacted(log, base, compacted),
             Event::IndexDamaged { log, base } => self.handle_index_damaged(log, base),
             Event::IndexRebuilt { log, base, sealed } => self.handle_rebuilt(log, base, sealed),
-            Event::Received { connection, buffer, armed } => self.handle_received(connection, buffer, armed),
-            Event::ReceiveEnded { connection, end } => self.handle_receive_ended(connection, end),
+            Event::Received { connection, buffer, armed } => self.take_received(connection, buffer, armed),
+            Event::ReceiveEnded { connection, end } => self.take_receive_ended(connection, end),
             Event::Revoke(revocation) => self.handle_revoke(revocation),
             Event::SegmentPrepared { log, made } => self.handle_segment(log, made),
             Event::SegmentZeroed { log } => self.handle_zeroed(log),
@@ -498,7 +504,7 @@ impl Shard {
             match self.mail.take_reply(source) {
                 None => return,
                 Some(Back::Reply(reply)) => self.users.handle_reply(source, reply, self.clock),
-                Some(Back::Moved) => self.moves.return_credit(source),
+                Some(Back::Moved) => self.handle_moved(source),
             }
         }
     }
@@ -551,7 +557,7 @@ impl Shard {
     #[must_use]
     pub fn wait_micros(&self) -> u64 {
         // Notes and news wait for room in a ring that nobody rings for; a drain goes by tenths of a second.
-        let wait = if !self.sweeps.is_empty() {
+        let wait = if !self.sweeps.is_empty() || self.crowd.is_waiting() || self.users.has_sendable() {
             0
         } else if self.mail.has_notes() || self.logs.iter().any(OwnedLog::has_news) {
             1_000

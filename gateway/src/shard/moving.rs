@@ -4,9 +4,8 @@
 //! order; the target acts when it has both. The mail takes a credit that comes back when the move has ended, so the
 //! number of moves under way is bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
-use protocol::event::CloseCode;
 use protocol::session::Session;
 use ring::Socket;
 use router::ShardId;
@@ -15,7 +14,6 @@ use super::connection::{Connection, Stage};
 use super::{Action, ConnectionId, Shard};
 use crate::auth::TokenError;
 use crate::mailbox::{Back, Forward, MOVE_CREDITS, Move};
-use crate::metrics::RefusedReason;
 
 /// How long the target waits for the other half, in seconds.
 const HALF_SECONDS: u64 = 10;
@@ -35,12 +33,14 @@ pub(super) struct Moves {
     shard: ShardId,
     next: u64,
     credits: HashMap<ShardId, u32>,
+    /// Who waits for one, by where to: at most the handshakes in progress.
+    waiting: HashMap<ShardId, VecDeque<ConnectionId>>,
     halves: HashMap<u64, (u64, Half)>,
 }
 
 impl Moves {
     pub(super) fn new(shard: ShardId) -> Self {
-        Self { shard, next: 0, credits: HashMap::new(), halves: HashMap::new() }
+        Self { shard, next: 0, credits: HashMap::new(), waiting: HashMap::new(), halves: HashMap::new() }
     }
 
     /// The name of the next move: this shard in the top 16 of 56 bits, so that no two shards make the same.
@@ -56,25 +56,28 @@ impl Moves {
         granted
     }
 
-    pub(super) fn return_credit(&mut self, target: ShardId) {
+    fn return_credit(&mut self, target: ShardId) -> Option<ConnectionId> {
         *self.credits.entry(target).or_insert(0) += 1;
+        self.waiting.get_mut(&target)?.pop_front()
     }
 }
 
 impl Shard {
-    /// Everything is sent: the descriptor goes. The mail goes first, so that it cannot be late for long.
+    /// Everything is sent: the descriptor goes. The mail goes first, so that it cannot be late for long. Without a credit
+    /// it waits for one, as long as a handshake may take.
     pub(super) fn depart(&mut self, id: ConnectionId) {
-        let connection = self.connections.find(id).expect("the caller found it");
-        let stage = std::mem::replace(&mut connection.stage, Stage::Ending);
-        let Stage::Leaving(mut moved) = stage else {
+        let Some(Connection { stage: Stage::Leaving(moved), .. }) = self.connections.find(id) else {
             unreachable!("the caller looked");
         };
-        let socket = connection.socket;
         let target = self.places.home_of(&moved.verified.user);
         if !self.moves.take_credit(target) {
-            self.metrics.refused_total(RefusedReason::NoCredit).increment();
-            return self.end(id, CloseCode::OVERLOAD, "too many connections are moving");
+            return self.moves.waiting.entry(target).or_default().push_back(id);
         }
+        let connection = self.connections.find(id).expect("found above");
+        let socket = connection.socket;
+        let Stage::Leaving(mut moved) = std::mem::replace(&mut connection.stage, Stage::Ending) else {
+            unreachable!("looked at above");
+        };
         let migration = self.moves.name();
         moved.migration = migration;
         let connection = self.connections.find(id).expect("the caller found it");
@@ -83,6 +86,18 @@ impl Shard {
         connection.stage = Stage::Moving { target, migration };
         self.mail.post(target, Forward::Move(moved));
         self.actions.push(Action::SendSocket { connection: id, socket, target, migration });
+    }
+
+    /// A move to `target` has ended: its credit goes to whoever has waited longest.
+    pub(super) fn handle_moved(&mut self, target: ShardId) {
+        let mut next = self.moves.return_credit(target);
+        while let Some(id) = next {
+            // Others among them have given up, or were told to go.
+            if matches!(self.connections.find(id), Some(Connection { stage: Stage::Leaving(_), .. })) {
+                return self.depart(id);
+            }
+            next = self.moves.waiting.get_mut(&target).and_then(VecDeque::pop_front);
+        }
     }
 
     /// The descriptor is at its new home, or stays here and is shut down.
@@ -108,7 +123,7 @@ impl Shard {
     pub(super) fn handle_move(&mut self, source: ShardId, moved: Box<Move>) {
         let migration = moved.migration;
         match self.moves.halves.remove(&migration) {
-            Some((_, Half::Socket(socket))) => self.arrive(source, moved, socket),
+            Some((_, Half::Socket(socket))) => self.take_arrived(source, moved, socket),
             _ => {
                 let half = Half::Mail { source, moved };
                 self.moves.halves.insert(migration, (self.second() + HALF_SECONDS, half));
@@ -118,7 +133,7 @@ impl Shard {
 
     pub(super) fn handle_adopted(&mut self, migration: u64, socket: Socket) {
         match self.moves.halves.remove(&migration) {
-            Some((_, Half::Mail { source, moved })) => self.arrive(source, moved, socket),
+            Some((_, Half::Mail { source, moved })) => self.take_arrived(source, moved, socket),
             Some((_, Half::Cancelled)) => self.close_stray(socket),
             Some((_, Half::Socket(earlier))) => {
                 self.close_stray(earlier);
@@ -163,7 +178,7 @@ impl Shard {
     }
 
     /// Both halves are here: the connection goes on as if it had been accepted here.
-    fn arrive(&mut self, source: ShardId, moved: Box<Move>, socket: Socket) {
+    pub(super) fn arrive(&mut self, source: ShardId, moved: Box<Move>, socket: Socket) {
         self.mail.reply(source, Back::Moved);
         let Move { codec, verified, id, connect, mut leftover, .. } = *moved;
         let second = self.second() as u32;

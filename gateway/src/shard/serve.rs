@@ -76,7 +76,9 @@ impl Shard {
 
     pub(super) fn handle_received(&mut self, id: ConnectionId, mut buffer: RecvBuffer, armed: bool) {
         let second = self.second() as u32;
+        let mut was_live = false;
         if let Some(connection) = self.connections.find(id) {
+            was_live = matches!(connection.stage, Stage::Live { .. });
             connection.receiving = armed;
             connection.heard = second;
             if !connection.shutting {
@@ -85,8 +87,15 @@ impl Shard {
         }
         self.actions.push(Action::Recycle(buffer));
         self.rearm(id);
-        self.flush(id);
-        self.close_if_quiet(id);
+        match self.connections.find(id) {
+            Some(connection) if was_live && matches!(connection.stage, Stage::Ending) => {
+                self.take_goodbye(id);
+            }
+            _ => {
+                self.flush(id);
+                self.close_if_quiet(id);
+            }
+        }
     }
 
     pub(super) fn handle_receive_ended(&mut self, id: ConnectionId, end: ReceiveEnd) {

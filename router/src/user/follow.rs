@@ -17,6 +17,9 @@ const CURSOR_DELIVERIES: u32 = 64;
 /// or this old.
 const CURSOR_AGE_MS: u64 = 1_000;
 
+/// A record that more users of a shard are given is for many: most conversations are of fewer people.
+const FEW_USERS: usize = 16;
+
 /// What a node does beside what every one does: `edit`, `delete` and `react`; `view`, `unview` and
 /// `typing`; `read`.
 const FEATURES: [&str; 3] = ["amend", "presence", "receipts"];
@@ -64,7 +67,7 @@ impl UserSide {
         self.counters.deliveries += 1;
         self.latencies.deliveries.push(clock.micros.saturating_sub(deliver.asked_micros));
         self.push_cursor_if_due(id, clock.unix);
-        self.list(id);
+        if deliver.users.len() > FEW_USERS { self.list_later(id) } else { self.list(id) }
     }
 
     fn push_cursor_if_due(&mut self, id: SessionId, now: UnixMillis) {
@@ -73,8 +76,13 @@ impl UserSide {
         };
         let old = now.0.saturating_sub(session.cursor_at) >= CURSOR_AGE_MS;
         let due = session.since_cursor >= CURSOR_DELIVERIES || (session.since_cursor > 0 && old);
-        if due && let Some(cursor) = self.cursor_of(id, now) {
-            self.push_event(id, &ServerFrame::Cursor { cursor });
+        if due
+            && let Some(cursor) = self.cursor_of(id, now)
+            && let Some(session) = self.session(id)
+        {
+            session.outbox.push(server_frame(session.form, &ServerFrame::Cursor { cursor }), false);
+            // It rides with what it is behind, and makes that no more urgent.
+            self.list_later(id);
         }
     }
 
@@ -204,7 +212,7 @@ impl UserSide {
         session.since_cursor += records.len() as u32;
         self.counters.replays += records.len() as u64;
         if !records.is_empty() {
-            self.list(id);
+            self.list_later(id);
         }
     }
 

@@ -31,7 +31,7 @@ use crate::cursor::{self, Starts};
 use crate::mail::{Request, SessionId};
 use crate::places::{Places, ShardId};
 use presence::PresenceBoard;
-use session::{Greeting, LogState, Phase, Session, Survey};
+use session::{Greeting, Listed, LogState, Phase, Session, Survey};
 
 pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
 
@@ -109,6 +109,9 @@ struct Credits {
     pages: u32,
 }
 
+/// Sessions that go ahead of one that has what is for many: so that one gets its turn as well.
+const AHEAD_MAX: u32 = 4;
+
 /// All sessions of one shard.
 pub struct UserSide {
     places: Arc<Places>,
@@ -124,7 +127,12 @@ pub struct UserSide {
     /// Sessions that wait for a page credit, by whose.
     starved: Vec<VecDeque<SessionId>>,
     mail: VecDeque<(ShardId, Request)>,
+    /// Sessions with something to send.
     sendable: VecDeque<SessionId>,
+    /// Those that have only what is for many, or pages: they are many at a time, and let the others go ahead.
+    sendable_later: VecDeque<SessionId>,
+    /// Sessions that went ahead of those since the last of them.
+    went_ahead: u32,
     ended: VecDeque<Ended>,
     /// Taken and cleared by whoever keeps the histograms, once a turn.
     pub latencies: Latencies,
@@ -180,6 +188,8 @@ impl UserSide {
             starved,
             mail: VecDeque::new(),
             sendable: VecDeque::new(),
+            sendable_later: VecDeque::new(),
+            went_ahead: 0,
             ended: VecDeque::new(),
             latencies: Latencies::default(),
             counters: UserCounters::default(),
@@ -295,7 +305,7 @@ impl UserSide {
             cursor_at: 0,
             turn: 0,
             starved: false,
-            listed: false,
+            listed: Listed::No,
         };
         (session, starts_live)
     }
@@ -370,14 +380,31 @@ impl UserSide {
     }
 
     /// The next connection that has something to send. Each comes once, until [`UserSide::take_send`] is called for it.
+    ///
+    /// What is for few goes ahead of what is for many: one message to a large conversation, or a page for each of a crowd,
+    /// is thousands of sends, and nobody is to wait for all of them.
     pub fn poll_sendable(&mut self) -> Option<(SessionId, u64)> {
-        while let Some(id) = self.sendable.pop_front() {
-            if let Some(session) = self.session(id) {
-                session.listed = false;
+        loop {
+            let is_their_turn = self.went_ahead >= AHEAD_MAX || self.sendable.is_empty();
+            let later = if is_their_turn { self.sendable_later.pop_front() } else { None };
+            let (id, listed) = match later {
+                Some(id) => (id, Listed::Later),
+                None => (self.sendable.pop_front()?, Listed::Soon),
+            };
+            self.went_ahead = if listed == Listed::Later { 0 } else { self.went_ahead + 1 };
+            if let Some(session) = self.session(id)
+                && session.listed == listed
+            {
+                session.listed = Listed::No;
                 return Some((id, session.connection));
             }
         }
-        None
+    }
+
+    /// Whether [`UserSide::poll_sendable`] may have more.
+    #[must_use]
+    pub fn has_sendable(&self) -> bool {
+        !self.sendable.is_empty() || !self.sendable_later.is_empty()
     }
 
     /// The next send of a session, control bytes first; `None` while one is in flight or there is nothing.
@@ -422,13 +449,23 @@ impl UserSide {
         );
     }
 
+    /// A session has something to send.
     fn list(&mut self, id: SessionId) {
-        let Some(session) = self.session(id) else {
-            return;
-        };
-        if !session.listed {
-            session.listed = true;
+        if let Some(session) = self.session(id)
+            && session.listed != Listed::Soon
+        {
+            session.listed = Listed::Soon;
             self.sendable.push_back(id);
+        }
+    }
+
+    /// The same of what is for many, or is a page.
+    fn list_later(&mut self, id: SessionId) {
+        if let Some(session) = self.session(id)
+            && session.listed == Listed::No
+        {
+            session.listed = Listed::Later;
+            self.sendable_later.push_back(id);
         }
     }
 

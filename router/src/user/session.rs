@@ -12,6 +12,16 @@ use super::outbox::Outbox;
 use crate::cursor::Positions;
 use crate::mail::{Request, Surveyed};
 
+/// Whether a session stands in a list of those with something to send, and in which.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Listed {
+    No,
+    /// What is for few, a reply or news of its own.
+    Soon,
+    /// What is for many at a time.
+    Later,
+}
+
 /// How a session gets the records of one log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Phase {
@@ -105,7 +115,7 @@ pub(super) struct Session {
     /// Stands in the list of sessions that wait for a page credit.
     pub(super) starved: bool,
     /// Stands in the list of sessions with something to send.
-    pub(super) listed: bool,
+    pub(super) listed: Listed,
 }
 
 impl Session {
