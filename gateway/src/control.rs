@@ -14,6 +14,8 @@ use tokio::sync::oneshot;
 use crate::admin::{self, AdminContext, Commands};
 use crate::erasures::Erasures;
 use crate::files::{Command, Inbox};
+use crate::gatekeeper::{Gatekeeper, LOOK_EVERY};
+use crate::memory::Gauge;
 use crate::metrics::ShardMetrics;
 use crate::revocations::Revocations;
 use crate::state::NodeState;
@@ -101,6 +103,7 @@ impl ControlPlane {
         self,
         revocations: Arc<Revocations>,
         erasures: Arc<Erasures>,
+        gauge: Gauge,
         inboxes: Vec<Inbox>,
         threads: Vec<JoinHandle<anyhow::Result<()>>>,
     ) -> anyhow::Result<bool> {
@@ -110,6 +113,7 @@ impl ControlPlane {
         commands.get_or_init(|| Commands { revocations, erasures, drain: drain.clone() });
         runtime.block_on(async {
             let ended = reap(threads)?;
+            let keeping = tokio::spawn(keep(Gatekeeper::new(state.clone(), metrics.clone(), gauge)));
             let supervisor = Supervisor::new(manager_of_environment(), metrics);
             supervisor.ready();
             let signals = tokio::spawn(watch(state, supervisor, signals, drain));
@@ -117,6 +121,7 @@ impl ControlPlane {
             let well = ended.await.unwrap_or(false);
             signals.abort();
             noting.abort();
+            keeping.abort();
             finish(admin).await;
             Ok(well)
         })
@@ -163,6 +168,15 @@ fn reap(threads: Vec<JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<oneshot:
         let _ = done.send(well);
     })?;
     Ok(ended)
+}
+
+/// Looks after who is let in, for as long as the node runs.
+async fn keep(mut gatekeeper: Gatekeeper) {
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    loop {
+        tick.tick().await;
+        gatekeeper.look();
+    }
 }
 
 /// Drains on SIGTERM or SIGINT, and when a log has failed; keeps the service manager informed.

@@ -144,7 +144,10 @@ impl Driver {
 
     /// Takes connections from `listener`.
     pub fn listen(&mut self, listener: std::net::TcpListener, kind: Listener) {
-        let id = self.ring.listen(listener);
+        let id = match kind {
+            Listener::Chat => self.ring.listen_within(listener, self.shard.admits()),
+            Listener::Echo => self.ring.listen(listener),
+        };
         self.listeners.push((id, kind));
     }
 
@@ -263,10 +266,14 @@ impl Driver {
         Some(match completion {
             Completion::Accepted { listener, result } => {
                 let (_, listener) = *self.listeners.iter().find(|(id, _)| *id == listener)?;
-                let (socket, peer) = result
-                    .inspect_err(|error| tracing::warn!(%error, "a connection could not be accepted"))
-                    .ok()?;
-                Event::Accepted { listener, socket, peer }
+                match result {
+                    Ok((socket, peer)) => Event::Accepted { listener, socket, peer },
+                    Err(errno) if errno.is_out_of_something() => Event::NotAccepted,
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        return None;
+                    }
+                }
             }
             Completion::Adopted { tag, socket } => Event::Adopted { migration: tag, socket },
             Completion::Closed { token, .. } => Event::Closed(connection(token)),
@@ -300,14 +307,12 @@ impl Driver {
 
     fn execute(&mut self, action: Action) {
         match action {
-            Action::Accepting(accepting) => {
-                for (listener, _) in &self.listeners {
-                    if accepting {
-                        self.ring.resume_accepts(*listener);
-                    } else {
-                        self.ring.close_listener(*listener);
-                    }
-                }
+            Action::Admit { room } => {
+                let chat = self.listeners.iter().filter(|(_, kind)| *kind == Listener::Chat);
+                chat.for_each(|(listener, _)| self.ring.admit(*listener, room));
+            }
+            Action::CloseListeners => {
+                self.listeners.iter().for_each(|(listener, _)| self.ring.close_listener(*listener));
             }
             Action::Close(connection, socket) => self.ring.close(socket, token(connection)),
             Action::Doorbell(shard) => self.ring.doorbell(self.addresses[shard.index()]),

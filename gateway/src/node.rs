@@ -21,13 +21,14 @@ use crate::admin::AdminContext;
 use crate::auth::{AdminToken, DenyList, Keys, Verifier, development_banner};
 use crate::caretaker::{self, Care, CareParts};
 use crate::compaction::{self, Compactor};
-use crate::config::Config;
+use crate::config::{CONNECTS_PER_SECOND_EACH, Config, HANDSHAKES_EACH};
 use crate::control::ControlPlane;
 use crate::driver::{Driver, DriverParts};
 use crate::erasures::{self, Erasure, Erasures, ErasuresFile, ErasuresParts};
 use crate::files::{self, Inbox, Job};
 use crate::layout::{self, Layout};
 use crate::mailbox::{Mailboxes, Mesh, deliver_places};
+use crate::memory::Gauge;
 use crate::metrics::{CareMetrics, ShardMetrics};
 use crate::retention;
 use crate::revocations::{Revocations, RevocationsFile};
@@ -106,7 +107,7 @@ impl Helpers {
 /// Why it could not start.
 pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     ring::probe().map_err(|missing| anyhow::anyhow!("{missing}"))?;
-    let layout = layout_of(&config)?;
+    let (layout, gauge) = (layout_of(&config)?, Gauge::of_this_process(config.memory_reserve_bytes));
     let shards = layout.shards;
     let (store, compaction) = open_store(&config, shards)?;
     let store = Arc::new(store);
@@ -164,7 +165,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     }
     let revocations = Revocations::new(revocations_file, revoked, inboxes.clone());
     let erasures = Erasures::new(ErasuresParts { shards: inboxes.clone(), ..parts });
-    let ended = plane.run(revocations, erasures, inboxes, threads)?;
+    let ended = plane.run(revocations, erasures, gauge, inboxes, threads)?;
     helpers.join()?;
     if ended && !state.exit_failed() {
         tracing::info!("drained");
@@ -381,8 +382,12 @@ fn start_shards(common: &Common, starting: Vec<ShardStart>) -> anyhow::Result<St
 }
 
 fn shard_config(common: &Common) -> ShardConfig {
+    let shards = u32::from(common.layout.shards);
+    let share = |of_node: Option<u32>, each: u32| of_node.map_or(each, |of_node| of_node.div_ceil(shards));
     ShardConfig {
         connections_max: common.layout.connections_each,
+        handshakes_max: share(common.config.handshakes_max, HANDSHAKES_EACH),
+        connects_per_second_max: share(common.config.connects_per_second_max, CONNECTS_PER_SECOND_EACH),
         policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: common.config.origins.clone() },
         mail_per_turn: MAIL_PER_TURN,
         drain_seconds: common.config.drain.as_secs(),

@@ -3,7 +3,7 @@
 //! All threads share one [`NodeState`]; it is atomics only, so a shard that reports never waits for a
 //! scrape that reads. Times and counts are `metrics`, not here.
 //!
-//! Invariant: what can only happen once stays: recovered, draining and a failed log are never taken back.
+//! Invariant: what can only happen once stays: recovered, draining and a failed log are never taken back. A shortage of memory is.
 
 use std::{
     fmt::Write as _,
@@ -51,6 +51,8 @@ impl LogHealth {
 pub struct NodeState {
     recovered: AtomicBool,
     draining: AtomicBool,
+    /// The system, or the node's control group, has too little memory left for more connections.
+    memory_short: AtomicBool,
     /// One number of [`LogHealth`] per log.
     logs: Box<[AtomicU8]>,
 }
@@ -61,6 +63,7 @@ impl NodeState {
         Self {
             recovered: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            memory_short: AtomicBool::new(false),
             logs: (0..logs).map(|_| AtomicU8::new(LogHealth::Starting.number())).collect(),
         }
     }
@@ -73,6 +76,16 @@ impl NodeState {
     /// The node is going away. Asked for by a signal, by an operator, or by a log that failed.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether there is too little memory for more connections. Unlike the rest, this is taken back.
+    pub fn set_short_of_memory(&self, short: bool) {
+        self.memory_short.store(short, Ordering::Relaxed);
+    }
+
+    /// Whether new connections are refused for want of memory.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.memory_short.load(Ordering::Relaxed)
     }
 
     /// Reports a log, by its index. What is reported after [`LogHealth::Failed`] is not kept.
@@ -109,6 +122,12 @@ impl NodeState {
         }
         if self.is_draining() {
             reasons.push_str("draining: the node is going away and takes no new connections\n");
+        }
+        if self.is_short_of_memory() {
+            reasons.push_str(
+                "short of memory: new connections are refused until there is more than `memory_reserve_mib`; those \
+                 that are there are served\n",
+            );
         }
         for log in self.with(LogHealth::Failed) {
             let _ = writeln!(

@@ -66,6 +66,11 @@ impl Ring {
         {
             self.listeners.pause(listener);
         }
+        match accepted {
+            Ok(_) => self.listeners.accepted(listener),
+            Err(errno) if errno.is_out_of_something() => self.listeners.ran_out(listener),
+            Err(_) => (),
+        }
         let goes_on = self.listeners.is_accepting(listener) && !self.closing;
         self.listeners.accept_ended(listener, slot as u32);
         if goes_on {

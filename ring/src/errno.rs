@@ -32,6 +32,11 @@ impl Errno {
         self.0
     }
 
+    /// Whether the system had no descriptor or no memory left. Another try helps only once somebody has given some back.
+    pub const fn is_out_of_something(self) -> bool {
+        matches!(self.0, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
+    }
+
     /// Splits the result of a completion: what is not negative is a count or an index.
     pub(crate) fn split(result: i32) -> Result<u32, Errno> {
         u32::try_from(result).map_err(|_| Errno(result.saturating_neg()))

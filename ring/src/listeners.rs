@@ -21,6 +21,8 @@ struct Listener {
     /// The posted accepts, by their slots in `InFlight`.
     posted: Vec<u32>,
     mode: Mode,
+    /// Connections that may still come; `None` is no limit.
+    room: Option<u32>,
 }
 
 #[derive(Default)]
@@ -29,8 +31,8 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    pub(crate) fn insert(&mut self, socket: TcpListener) -> ListenerId {
-        let listener = Some(Listener { socket, posted: Vec::new(), mode: Mode::Accepting });
+    pub(crate) fn insert(&mut self, socket: TcpListener, room: Option<u32>) -> ListenerId {
+        let listener = Some(Listener { socket, posted: Vec::new(), mode: Mode::Accepting, room });
         let vacant = self.listeners.iter().position(Option::is_none);
         let index = vacant.unwrap_or(self.listeners.len());
         match vacant {
@@ -47,6 +49,30 @@ impl Listeners {
     /// The accepts posted now.
     pub(crate) fn posted(&self, id: ListenerId) -> &[u32] {
         &self.get(id).posted
+    }
+
+    /// How many accepts may be posted at a time, of at most `accepts`.
+    pub(crate) fn postable(&self, id: ListenerId, accepts: u32) -> usize {
+        self.get(id).room.map_or(accepts, |room| room.min(accepts)) as usize
+    }
+
+    /// So many more connections may come.
+    pub(crate) fn set_room(&mut self, id: ListenerId, room: u32) {
+        self.get_mut(id).room = Some(room);
+    }
+
+    /// A connection came.
+    pub(crate) fn accepted(&mut self, id: ListenerId) {
+        if let Some(room) = &mut self.get_mut(id).room {
+            *room = room.saturating_sub(1);
+        }
+    }
+
+    /// The system had nothing left for a connection: none is taken until there is room again, where room is given.
+    pub(crate) fn ran_out(&mut self, id: ListenerId) {
+        if let Some(room) = &mut self.get_mut(id).room {
+            *room = 0;
+        }
     }
 
     /// Whether accepts are to be posted.

@@ -33,9 +33,29 @@ impl Ring {
     /// Takes over a listening socket and keeps `RingConfig::accepts` accepts posted on it. Options set on the
     /// listener (`TCP_NODELAY` and the like) are inherited by what it accepts.
     pub fn listen(&mut self, listener: TcpListener) -> ListenerId {
+        self.listen_with(listener, None)
+    }
+
+    /// As [`Ring::listen`], for at most `room` connections; [`Ring::admit`] says when more may come. What the peers have
+    /// begun meanwhile waits in the listener's backlog.
+    pub fn listen_within(&mut self, listener: TcpListener, room: u32) -> ListenerId {
+        self.listen_with(listener, Some(room))
+    }
+
+    /// From now on `room` more connections are accepted. Each that comes takes one from it, so room is taken back by not
+    /// giving it again; accepts that are posted are not cancelled. It becomes 0 by itself when the system has no
+    /// descriptor or memory left for a connection ([`Errno::is_out_of_something`](crate::Errno::is_out_of_something)).
+    pub fn admit(&mut self, listener: ListenerId, room: u32) {
+        if self.listeners.is_accepting(listener) {
+            self.listeners.set_room(listener, room);
+            self.post_accepts(listener);
+        }
+    }
+
+    fn listen_with(&mut self, listener: TcpListener, room: Option<u32>) -> ListenerId {
         // On a non-blocking descriptor a posted accept would fail instead of waiting.
         listener.set_nonblocking(false).expect("an open socket can be switched");
-        let id = self.listeners.insert(listener);
+        let id = self.listeners.insert(listener, room);
         self.post_accepts(id);
         id
     }
@@ -171,9 +191,9 @@ impl Ring {
         self.receives.parked() > 0 && self.pool.available() > 0
     }
 
-    /// Posts accepts until there are as many as configured.
+    /// Posts accepts until there are as many as configured, or as there is room for.
     pub(crate) fn post_accepts(&mut self, listener: ListenerId) {
-        while self.listeners.posted(listener).len() < self.accepts as usize {
+        while self.listeners.posted(listener).len() < self.listeners.postable(listener, self.accepts) {
             self.post_accept(listener);
         }
     }

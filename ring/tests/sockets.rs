@@ -163,6 +163,51 @@ fn a_resume_right_after_a_pause_keeps_all_accepts_posted() {
 }
 
 #[test]
+fn a_listener_with_room_takes_so_many_and_the_others_wait() {
+    let mut driver = ring(SMALL);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let listener = driver.ring.listen_within(listener, 2);
+    let clients: Vec<_> =
+        (0..5).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
+    let mut peers: Vec<_> = (0..2).map(|_| driver.accepted().1).collect();
+    driver.ring.turn(Some(std::time::Duration::ZERO), &mut driver.waiting).expect("a turn");
+    assert!(driver.waiting.is_empty(), "{:?}", driver.waiting);
+    assert_eq!(driver.ring.counters().in_flight, 1, "the waker: no accept is posted");
+    driver.ring.admit(listener, 1);
+    driver.ring.admit(listener, 3);
+    peers.extend((0..3).map(|_| driver.accepted().1));
+    peers.sort_unstable();
+    let mut expected: Vec<_> =
+        clients.iter().map(|client| client.local_addr().expect("an address")).collect();
+    expected.sort_unstable();
+    assert_eq!(peers, expected);
+    assert_eq!(driver.ring.counters().in_flight, 1);
+}
+
+#[test]
+fn a_listener_that_finds_the_table_full_takes_nobody_until_there_is_room_again() {
+    let mut driver = ring(RingConfig { sockets_max: 2, accepts: 1, ..SMALL });
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let listener = driver.ring.listen_within(listener, 100);
+    let _clients: Vec<_> =
+        (0..5).map(|_| TcpStream::connect(address).expect("the backlog takes it")).collect();
+    let (socket, _) = driver.accepted();
+    driver.accepted();
+    match driver.next() {
+        Completion::Accepted { result: Err(errno), .. } => assert_eq!(errno, Errno::TABLE_FULL),
+        other => panic!("an error expected, got {other:?}"),
+    }
+    driver.ring.turn(Some(std::time::Duration::ZERO), &mut driver.waiting).expect("a turn");
+    assert!(driver.waiting.is_empty(), "one was lost, and no more are: {:?}", driver.waiting);
+    driver.ring.close(socket, token(1));
+    assert!(matches!(driver.next(), Completion::Closed { .. }));
+    driver.ring.admit(listener, 1);
+    driver.accepted();
+}
+
+#[test]
 fn a_closed_listener_refuses() {
     let mut driver = ring(SMALL);
     let (listener, address) = driver.listen();

@@ -120,6 +120,8 @@ impl Node {
                 starts: starts.clone(),
                 config: ShardConfig {
                     connections_max: 1_000,
+                    handshakes_max: 1_000,
+                    connects_per_second_max: 1_000_000,
                     policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: Origins::Unset },
                     mail_per_turn: rng.between(1, 6) as usize,
                     drain_seconds: 1,

@@ -20,7 +20,7 @@ impl World {
         let here = ShardId(shard as u16);
         let run = self.run;
         match action {
-            Action::Accepting(_) | Action::Recycle(_) | Action::Revoked { .. } => {}
+            Action::Admit { .. } | Action::CloseListeners | Action::Recycle(_) | Action::Revoked { .. } => {}
             Action::Erased(left) => self.note_erased(&left),
             Action::Close(connection, socket) => {
                 self.net.remove(here, socket.index());

@@ -48,6 +48,19 @@ pub const SCRUB_BYTES_PER_SECOND_MAX: u64 = 1 << 30;
 /// Most connections of a node.
 pub const CONNECTIONS_MAX: u32 = 1 << 20;
 
+/// Most handshakes that may be in progress, of a node: each takes 10 KB here and in the kernel.
+pub const HANDSHAKES_MAX: u32 = 1 << 17;
+/// Handshakes in progress of a shard, where nobody says how many of the node: at 8,000 a second each has an eighth of a
+/// second, and their first bytes fit the receive buffers.
+pub const HANDSHAKES_EACH: u32 = 1_024;
+/// Most new connections a second that can be asked for, of a node.
+pub const CONNECTS_PER_SECOND_MAX: u32 = 1_000_000;
+/// New connections a second of a shard, where nobody says how many of the node: as many as it can bring to a session if it
+/// does little else.
+pub const CONNECTS_PER_SECOND_EACH: u32 = 8_000;
+/// Largest `memory_reserve_mib`: a pebibyte.
+const MEMORY_RESERVE_MIB_MAX: u64 = 1 << 30;
+
 /// Everything a node is told at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -84,6 +97,15 @@ pub struct Config {
     /// Connections of the node; further ones are refused with 503. Each shard takes its share, and up to a sixteenth
     /// and 64 more, because users fall on shards by their names. `None` means 16,000 a shard, or what the file limit allows.
     pub connections_max: Option<u32>,
+    /// Connections without a session that the node has taken, at most; further ones wait in the system's queue. Each shard
+    /// takes its share. `None` means [`HANDSHAKES_EACH`] a shard.
+    pub handshakes_max: Option<u32>,
+    /// New connections that the node takes in a second, at most; further ones wait there too. Each shard takes its share.
+    /// `None` means [`CONNECTS_PER_SECOND_EACH`] a shard.
+    pub connects_per_second_max: Option<u32>,
+    /// New connections are refused with 503 while the system, or the node's control group, has fewer bytes of memory left
+    /// than that; 0 does not look. `None` leaves it to the node: see `memory`.
+    pub memory_reserve_bytes: Option<u64>,
     /// Holds the bearer token of admin commands; `None` means `admin.token` in `data`, made once.
     pub admin_token_file: Option<PathBuf>,
     /// What `iss` of a token must be; `None` does not look.
@@ -131,6 +153,9 @@ impl Default for Config {
             keys: KeyConfig::Development,
             drain: Duration::from_secs(5),
             connections_max: None,
+            handshakes_max: None,
+            connects_per_second_max: None,
+            memory_reserve_bytes: None,
             admin_token_file: None,
             issuer: None,
             audience: None,

@@ -8,8 +8,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use protocol::upgrade::Origins;
 
 use super::{
-    COMPACT_AFTER_SECONDS_MAX, CONNECTIONS_MAX, Config, ConfigError, DRAIN_MAX, KEEP_DAYS_MAX, KEEP_MIB_MAX,
-    LOGS_MAX, Place, SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
+    COMPACT_AFTER_SECONDS_MAX, CONNECTIONS_MAX, CONNECTS_PER_SECOND_MAX, Config, ConfigError, DRAIN_MAX,
+    HANDSHAKES_MAX, KEEP_DAYS_MAX, KEEP_MIB_MAX, LOGS_MAX, MEMORY_RESERVE_MIB_MAX, Place,
+    SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
 };
 
 /// What the name of every variable of ours begins with.
@@ -69,6 +70,26 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "connections_max",
         read: |draft, value| {
             set(&mut draft.config.connections_max, integer(value, 1, CONNECTIONS_MAX).map(Some))
+        },
+    },
+    Setting {
+        key: "handshakes_max",
+        read: |draft, value| {
+            set(&mut draft.config.handshakes_max, integer(value, 1, HANDSHAKES_MAX).map(Some))
+        },
+    },
+    Setting {
+        key: "connects_per_second_max",
+        read: |draft, value| {
+            let connects = integer(value, 1, CONNECTS_PER_SECOND_MAX);
+            set(&mut draft.config.connects_per_second_max, connects.map(Some))
+        },
+    },
+    Setting {
+        key: "memory_reserve_mib",
+        read: |draft, value| {
+            let mib = integer(value, 0, MEMORY_RESERVE_MIB_MAX);
+            set(&mut draft.config.memory_reserve_bytes, mib.map(|mib| Some(mib << 20)))
         },
     },
     Setting {

@@ -80,14 +80,20 @@ impl Gauge {
 pub enum RefusedReason {
     /// No such request: malformed, wrong path, wrong method, no upgrade.
     BadRequest,
+    /// It took longer than those who waited for its place were to wait.
+    Displaced,
     /// The shard is at its limit of connections.
     Full,
+    /// The system, or the node's control group, has too little memory left.
+    Memory,
     /// The pool for peers without a token is empty.
     NoBuffer,
-    /// The mailbox to the home shard has no credit.
+    /// There was no right to move to the home shard within the time of a handshake.
     NoCredit,
     /// A web page that is not on the list.
     Origin,
+    /// The system had no descriptor or no memory for it: reset, without a word.
+    System,
     /// Not done in time.
     Timeout,
     /// A token that is not valid.
@@ -96,12 +102,15 @@ pub enum RefusedReason {
 
 impl RefusedReason {
     /// All of them, in the order of [`ShardMetrics`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::BadRequest,
+        Self::Displaced,
         Self::Full,
+        Self::Memory,
         Self::NoBuffer,
         Self::NoCredit,
         Self::Origin,
+        Self::System,
         Self::Timeout,
         Self::Token,
     ];
@@ -110,12 +119,43 @@ impl RefusedReason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::Displaced => "displaced",
             Self::Full => "full",
+            Self::Memory => "memory",
             Self::NoBuffer => "no_buffer",
             Self::NoCredit => "no_credit",
             Self::Origin => "origin",
+            Self::System => "system",
             Self::Timeout => "timeout",
             Self::Token => "token",
+        }
+    }
+}
+
+/// Why no connection was taken for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PauseReason {
+    /// As many handshakes as may be are in progress.
+    Handshakes,
+    /// As many connections came in this second as may.
+    Rate,
+    /// The table of sockets is needed for those who are connected.
+    Sockets,
+    /// The system had nothing left for another.
+    System,
+}
+
+impl PauseReason {
+    /// All of them, in the order of [`ShardMetrics`].
+    pub const ALL: [Self; 4] = [Self::Handshakes, Self::Rate, Self::Sockets, Self::System];
+
+    /// The value of the label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Handshakes => "handshakes",
+            Self::Rate => "rate",
+            Self::Sockets => "sockets",
+            Self::System => "system",
         }
     }
 }
@@ -149,6 +189,8 @@ pub(crate) const CLOSE_CODES: [CloseCode; 18] = [
 pub struct ShardMetrics {
     /// Open sockets, sessions or not.
     pub connections: Gauge,
+    /// Connections that were accepted here and have not shown a token yet.
+    pub handshakes: Gauge,
     /// Connections that showed a token.
     pub sessions: Gauge,
     /// Connections accepted here.
@@ -205,6 +247,7 @@ pub struct ShardMetrics {
     pub batch_bytes: Histogram,
     /// Records of a batch.
     pub batch_records: Histogram,
+    accept_pauses_total: [Counter; PauseReason::ALL.len()],
     refused_total: [Counter; RefusedReason::ALL.len()],
     errors_total: [Counter; ErrorCode::ALL.len()],
     /// One more than there are codes: the last counts the others.
@@ -215,6 +258,11 @@ impl ShardMetrics {
     /// Connections refused for this reason.
     pub fn refused_total(&self, reason: RefusedReason) -> &Counter {
         &self.refused_total[reason as usize]
+    }
+
+    /// Times that no connection was taken, for this reason.
+    pub fn accept_pauses_total(&self, reason: PauseReason) -> &Counter {
+        &self.accept_pauses_total[reason as usize]
     }
 
     /// Error replies with this code.

@@ -4,7 +4,9 @@ use std::{fmt::Write as _, sync::Arc};
 
 use protocol::event::ErrorCode;
 
-use super::{CLOSE_CODES, Counter, Gauge, Histogram, RefusedReason, ShardMetrics, histogram::Snapshot};
+use super::{
+    CLOSE_CODES, Counter, Gauge, Histogram, PauseReason, RefusedReason, ShardMetrics, histogram::Snapshot,
+};
 
 /// Bounds of time histograms: 100 µs to 100 s. Each ends a bucket of the histogram, so counts are exact.
 const TIME_BOUNDS: [(u64, &str); 19] = [
@@ -93,7 +95,8 @@ const COUNTERS: [CounterRow; 19] = [
 ];
 
 /// Gauges that are added up over all shards.
-const GAUGES: [GaugeRow; 3] = [
+const GAUGES: [GaugeRow; 4] = [
+    ("handshakes", "Connections that have not shown a token yet.", |m| &m.handshakes),
     ("sessions", "Connections that showed a valid token.", |m| &m.sessions),
     ("mail_requests", "Requests waiting between shards.", |m| &m.mail_requests),
     ("mail_replies", "Replies and deliveries waiting between shards.", |m| &m.mail_replies),
@@ -177,6 +180,11 @@ impl Page<'_> {
         for reason in RefusedReason::ALL {
             let total = self.sum(|shard| shard.refused_total(reason).value());
             self.line("refused_total", &format!("{{reason=\"{}\"}}", reason.name()), total);
+        }
+        self.head("accept_pauses_total", "Times that connections had to wait to be accepted.", "counter");
+        for reason in PauseReason::ALL {
+            let total = self.sum(|shard| shard.accept_pauses_total(reason).value());
+            self.line("accept_pauses_total", &format!("{{reason=\"{}\"}}", reason.name()), total);
         }
         self.head("errors_total", "Error replies, by the code of the protocol.", "counter");
         for code in ErrorCode::ALL {

@@ -78,6 +78,8 @@ pub(super) struct Connection {
     pub(super) counted: u32,
     /// What it adds to the sum held by the echo service, in bytes.
     pub(super) echoed: u32,
+    /// It was accepted here and is counted as a handshake in progress.
+    pub(super) is_handshake: bool,
     /// A receive is armed.
     pub(super) receiving: bool,
     /// A send is in flight.
@@ -112,6 +114,7 @@ impl Connection {
             outbox: None,
             counted: 0,
             echoed: 0,
+            is_handshake: false,
             receiving: false,
             sending: false,
             shutting: false,

@@ -56,6 +56,11 @@ pub(super) struct Crowd {
 }
 
 impl Crowd {
+    /// Connections, or parts of them, that are on their way in.
+    pub(super) fn arrivals(&self) -> usize {
+        self.arrivals.len()
+    }
+
     /// Whether the next turn has something to do, whatever happens.
     pub(super) fn is_waiting(&self) -> bool {
         !self.arrivals.is_empty() || !self.partings.is_empty() || !self.unsent.is_empty()

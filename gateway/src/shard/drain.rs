@@ -32,7 +32,7 @@ impl Shard {
         }
         self.users.leave();
         let order = self.connections.ids();
-        self.actions.push(Action::Accepting(false));
+        self.actions.push(Action::CloseListeners);
         self.drain = Some(Drain { begun: self.clock.micros, order, told: 0, closing: VecDeque::new() });
     }
 

@@ -4,6 +4,7 @@
 //! ring, the simulator with a dice. Everything that belongs to one user happens on one shard, in one thread, so there is
 //! no lock and no shared map here.
 
+mod admission;
 mod connection;
 mod crowd;
 mod drain;
@@ -40,6 +41,7 @@ use crate::mailbox::{Back, Forward, Mailboxes};
 use crate::metrics::ShardMetrics;
 use crate::state::NodeState;
 use crate::wheel::Wheel;
+use admission::Admission;
 use connection::Connections;
 use crowd::Crowd;
 use drain::Drain;
@@ -79,6 +81,8 @@ pub enum Event {
         /// Who.
         peer: SocketAddr,
     },
+    /// The system had no descriptor or no memory for a connection.
+    NotAccepted,
     /// A descriptor came from another shard.
     Adopted {
         /// Of which move.
@@ -301,8 +305,13 @@ pub enum Action {
     },
     /// Shut both directions: [`Event::ShutDown`] follows.
     Shutdown(ConnectionId, Socket),
-    /// Stop or go on taking connections.
-    Accepting(bool),
+    /// Take so many connections from clients, until it is said again.
+    Admit {
+        /// How many.
+        room: u32,
+    },
+    /// Take no connections any more.
+    CloseListeners,
     /// Write and sync a batch: [`Event::Written`] follows.
     Write {
         /// Of which log.
@@ -320,6 +329,10 @@ pub const MAIL_PER_TURN: usize = 2_048;
 pub struct ShardConfig {
     /// Connections served; a few more are accepted to be refused in words.
     pub connections_max: u32,
+    /// Accepted connections without a session, at most: further ones wait in the listener's backlog.
+    pub handshakes_max: u32,
+    /// Connections accepted in a second, at most: further ones wait there too.
+    pub connects_per_second_max: u32,
     /// Which web pages may connect.
     pub policy: UpgradePolicy,
     /// Mail taken from one ring in one turn: [`MAIL_PER_TURN`], unless a test wants turns split.
@@ -377,6 +390,7 @@ pub struct Shard {
     /// Revocations whose sessions are being closed: as many as were sent, which are few.
     sweeps: VecDeque<Sweep>,
     moves: Moves,
+    admission: Admission,
     crowd: Crowd,
     metrics: Arc<ShardMetrics>,
     state: Arc<NodeState>,
@@ -397,6 +411,7 @@ impl Shard {
     #[must_use]
     pub fn new(parts: ShardParts) -> Self {
         let (places, starts) = (parts.places.clone(), parts.starts.clone());
+        let admission = Admission::new(parts.config.handshakes_max, parts.config.connects_per_second_max);
         let users = UserSide::new(places, starts, parts.id, parts.config.users, parts.random | 1);
         Self {
             id: parts.id,
@@ -413,6 +428,7 @@ impl Shard {
             denied: parts.denied,
             sweeps: VecDeque::new(),
             moves: Moves::new(parts.id),
+            admission,
             crowd: Crowd::default(),
             metrics: parts.metrics,
             state: parts.state,
@@ -441,6 +457,7 @@ impl Shard {
         self.check_timers();
         self.continue_sweeps();
         self.continue_drain();
+        self.continue_admission();
         self.exchange_local();
         self.poll_logs();
         self.poll_sends();
@@ -453,6 +470,7 @@ impl Shard {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Accepted { listener, socket, peer } => self.handle_accepted(listener, socket, peer),
+            Event::NotAccepted => self.handle_not_accepted(),
             Event::Adopted { migration, socket } => self.handle_adopted(migration, socket),
             Event::Closed(connection) => self.handle_closed(connection),
             Event::Drain => self.begin_drain(),
@@ -566,7 +584,8 @@ impl Shard {
         } else {
             1_000_000 - self.clock.micros % 1_000_000
         };
-        self.mark_in_micros().map_or(wait, |mark| wait.min(mark))
+        let next = self.admission.wait_micros().into_iter().chain(self.mark_in_micros());
+        next.fold(wait, u64::min)
     }
 
     fn count(&mut self) {
@@ -589,6 +608,7 @@ impl Shard {
         let stored = self.logs.iter().map(OwnedLog::messages_stored).sum();
         self.metrics.messages_stored_total.set_total(stored);
         self.metrics.connections.set(self.connections.count() as u64);
+        self.metrics.handshakes.set(u64::from(self.admission.handshakes()));
         self.metrics.sessions.set(self.users.sessions_count() as u64);
         self.metrics.turns_total.increment();
     }

@@ -88,6 +88,11 @@ impl Shard {
         self.actions.push(Action::SendSocket { connection: id, socket, target, migration });
     }
 
+    /// Sockets that may be here beside those of connections: no more than that.
+    pub(super) fn arriving(&self) -> u32 {
+        (self.moves.halves.len() + self.crowd.arrivals()) as u32
+    }
+
     /// A move to `target` has ended: its credit goes to whoever has waited longest.
     pub(super) fn handle_moved(&mut self, target: ShardId) {
         let mut next = self.moves.return_credit(target);

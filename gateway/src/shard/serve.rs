@@ -39,18 +39,35 @@ impl Shard {
             Listener::Chat => (Stage::Arriving { bearer: None }, Session::server(&SessionLimits::CONNECT)),
             Listener::Echo => (Stage::Echo, Session::server(&echo::LIMITS)),
         };
-        let full = self.connections.count() >= self.config.connections_max as usize || self.drain.is_some();
-        let id = self.connections.insert(Connection::new(socket, stage, codec, second));
+        let refused = self.refuses();
+        let mut connection = Connection::new(socket, stage, codec, second);
+        if listener == Listener::Chat {
+            self.note_accepted();
+            connection.is_handshake = refused.is_none();
+            if connection.is_handshake {
+                self.admission.begin();
+            }
+        }
+        let id = self.connections.insert(connection);
         self.schedule(id);
-        if full {
+        if let Some((counted, reason)) = refused {
             let connection = self.connections.find(id).expect("just inserted");
-            connection
-                .codec
-                .refuse(HttpRefusal { status: 503, reason: "this node takes no more connections" });
-            self.metrics.refused_total(RefusedReason::Full).increment();
+            connection.codec.refuse(HttpRefusal { status: 503, reason });
+            self.metrics.refused_total(counted).increment();
             self.flush(id);
         } else {
             self.rearm(id);
+        }
+    }
+
+    /// Why no connection is served now, and what its peer is told.
+    fn refuses(&self) -> Option<(RefusedReason, &'static str)> {
+        if self.connections.count() >= self.config.connections_max as usize || self.drain.is_some() {
+            Some((RefusedReason::Full, "this node takes no more connections"))
+        } else if self.state.is_short_of_memory() {
+            Some((RefusedReason::Memory, "this node has no memory for more connections"))
+        } else {
+            None
         }
     }
 
@@ -312,6 +329,7 @@ impl Shard {
 
     /// Keeps the sums of what is held for peers without a session and by the echo service.
     pub(super) fn recount(&mut self, id: ConnectionId) {
+        self.note_handshake(id);
         let Some(connection) = self.connections.find(id) else {
             return;
         };

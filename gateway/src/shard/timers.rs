@@ -4,6 +4,7 @@ use protocol::event::CloseCode;
 use protocol::limits::{CLOSE_MILLIS_MAX, HANDSHAKE_MILLIS_MAX, IDLE_MILLIS_MAX, MESSAGE_MILLIS_MAX};
 use protocol::upgrade::HttpRefusal;
 
+use super::admission::{PATIENCE_SECONDS, is_too_slow};
 use super::connection::{Connection, Stage};
 use super::{ConnectionId, Shard};
 use crate::metrics::RefusedReason;
@@ -23,10 +24,14 @@ enum Overdue {
     Close,
     /// The token has ended.
     Expired,
+    /// Others wait for its place.
+    Displaced,
     /// Nothing was heard.
     Idle,
     /// A message began and does not end.
     Message,
+    /// It was to move to another shard and could not.
+    Stuck,
     /// Nothing is taken from us.
     Stalled,
 }
@@ -37,7 +42,11 @@ impl Shard {
         let now_ms = self.clock.unix.0;
         let second = self.second();
         if let Some(connection) = self.connections.find(id) {
-            let (deadline, _) = next_deadline(connection, second, now_ms);
+            let (mut deadline, _) = next_deadline(connection, second, now_ms);
+            if connection.is_handshake && connection.is_stranger() {
+                // Somebody may wait for its place before that.
+                deadline = deadline.min((u64::from(connection.since) + PATIENCE_SECONDS).max(second + 1));
+            }
             connection.timer = self.wheel.put(id.slot, deadline);
         }
     }
@@ -77,6 +86,8 @@ impl Shard {
         let (deadline, overdue) = next_deadline(connection, now, now_ms);
         if deadline <= now {
             self.handle_overdue(id, overdue);
+        } else if is_too_slow(connection, &self.admission, now) {
+            self.handle_overdue(id, Overdue::Displaced);
         }
         self.schedule(id);
     }
@@ -92,6 +103,23 @@ impl Shard {
                 } else {
                     self.end(id, CloseCode::IDLE, "no connect within 10 s");
                 }
+            }
+            Overdue::Displaced => {
+                self.metrics.refused_total(RefusedReason::Displaced).increment();
+                let connection = self.connections.find(id).expect("the caller found it");
+                if connection.codec.is_upgrading() {
+                    connection.codec.refuse(HttpRefusal {
+                        status: 408,
+                        reason: "no request within 2 s, and others wait",
+                    });
+                    self.flush(id);
+                } else {
+                    self.end(id, CloseCode::IDLE, "no connect within 2 s, and others wait");
+                }
+            }
+            Overdue::Stuck => {
+                self.metrics.refused_total(RefusedReason::NoCredit).increment();
+                self.end(id, CloseCode::OVERLOAD, "too many connections are moving");
             }
             Overdue::Close => self.begin_shutdown(id),
             Overdue::Expired => self.end(id, CloseCode::EXPIRED, "the token has expired"),
@@ -137,7 +165,8 @@ fn next_deadline(connection: &Connection, now: u64, now_ms: u64) -> (u64, Overdu
             consider(now + expires_at.saturating_sub(now_ms).div_ceil(1000), Overdue::Expired);
         }
         Stage::Ending => consider(seconds(connection.since, CLOSE_MILLIS_MAX), Overdue::Close),
-        Stage::Echo | Stage::Leaving(_) | Stage::Moving { .. } => {}
+        Stage::Leaving(_) => consider(seconds(connection.since, HANDSHAKE_MILLIS_MAX), Overdue::Stuck),
+        Stage::Echo | Stage::Moving { .. } => {}
     }
     if matches!(connection.stage, Stage::Live { .. } | Stage::Echo) {
         consider(seconds(connection.heard, IDLE_MILLIS_MAX), Overdue::Idle);

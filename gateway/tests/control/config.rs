@@ -72,6 +72,9 @@ fn every_setting_arrives() {
         keep_mib = 4096
         scrub_bytes_per_second = 65
         connections_max = 6
+        handshakes_max = 8
+        connects_per_second_max = 9
+        memory_reserve_mib = 10
         drain_seconds = 7
         origins = ["https://a.example", "http://localhost:8080"]
         eddsa_public_key_file = "pub"
@@ -96,6 +99,9 @@ fn every_setting_arrives() {
         keep_bytes: Some(4 << 30),
         scrub_bytes_per_second: 65,
         connections_max: Some(6),
+        handshakes_max: Some(8),
+        connects_per_second_max: Some(9),
+        memory_reserve_bytes: Some(10 << 20),
         drain: Duration::from_secs(7),
         origins: Origins::List(vec!["https://a.example".into(), "http://localhost:8080".into()]),
         keys,

@@ -16,6 +16,7 @@ mod peer;
 mod raw;
 mod trace;
 
+mod admission;
 mod amendments;
 mod application;
 mod autobahn;

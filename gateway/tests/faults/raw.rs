@@ -170,6 +170,6 @@ pub(crate) fn connect(token: &str) -> String {
 }
 
 /// The same from a device of this name.
-fn connect_of(token: &str, device: &str) -> String {
+pub(crate) fn connect_of(token: &str, device: &str) -> String {
     format!(r#"{{"op":"connect","id":1,"device":"{device}","token":"{token}"}}"#)
 }
