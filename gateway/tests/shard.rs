@@ -1,0 +1,255 @@
+//! A shard without I/O, before a crowd: how much of it a turn does, who is let in, and who has to go.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use gateway::auth::{DenyList, Keys};
+use gateway::mailbox::{Mailboxes, Mesh};
+use gateway::metrics::{PauseReason, RefusedReason, ShardMetrics};
+use gateway::shard::{
+    Action, ConnectionId, Event, Listener, MAIL_PER_TURN, ReceiveEnd, Shard, ShardConfig, ShardParts,
+};
+use gateway::state::NodeState;
+use protocol::ids::UnixMillis;
+use protocol::upgrade::{Origins, UpgradePolicy};
+use ring::{RecvBuffer, Socket};
+use router::mail::Clock;
+use router::user::UserLimits;
+use router::{Places, ShardId, Starts};
+use storage_log::CompactionPolicy;
+
+const REQUEST: &[u8] =
+    b"GET /v1/connect HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// `hi`, masked with zeros.
+const FRAME: &[u8] = &[0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
+
+struct Bench {
+    shard: Shard,
+    metrics: Arc<ShardMetrics>,
+    state: Arc<NodeState>,
+    sockets: u32,
+    micros: u64,
+}
+
+impl Bench {
+    fn new(connections_max: u32, handshakes_max: u32, connects_per_second_max: u32) -> Self {
+        let places = Arc::new(Places::new([1; 16], [2; 32], 1, 1));
+        let (metrics, state) = (Arc::<ShardMetrics>::default(), Arc::new(NodeState::new(1)));
+        let config = ShardConfig {
+            connections_max,
+            handshakes_max,
+            connects_per_second_max,
+            policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: Origins::Unset },
+            mail_per_turn: MAIL_PER_TURN,
+            drain_seconds: 0,
+            users: UserLimits::default(),
+            compaction: CompactionPolicy::default(),
+        };
+        let shard = Shard::new(ShardParts {
+            id: ShardId(0),
+            places,
+            starts: Arc::new(Starts::new(vec![Vec::new()])),
+            config,
+            mail: Mailboxes::new(Mesh::new(1, 1), ShardId(0)),
+            logs: Vec::new(),
+            verifier: Keys::from_secret(&[9; 32]).expect("a long secret").verifier,
+            cache_key: [3; 32],
+            denied: DenyList::default(),
+            metrics: metrics.clone(),
+            state: state.clone(),
+            random: 7,
+        });
+        Self { shard, metrics, state, sockets: 0, micros: 1_000_000 }
+    }
+
+    fn turn(&mut self, mut events: Vec<Event>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let clock = Clock { unix: UnixMillis(self.micros / 1_000), micros: self.micros };
+        self.shard.turn(clock, &mut events, &mut actions);
+        actions
+    }
+
+    /// So many connections come, and are asked for bytes or told something.
+    fn accept(&mut self, listener: Listener, count: u32) -> Vec<Action> {
+        let peer = "127.0.0.1:9".parse().expect("an address");
+        let from = self.sockets;
+        self.sockets += count;
+        let accepted = |index| Event::Accepted { listener, socket: Socket::from_index(index), peer };
+        self.turn((from..self.sockets).map(accepted).collect())
+    }
+
+    fn end(&mut self, connection: ConnectionId) -> Vec<Action> {
+        self.turn(vec![Event::ReceiveEnded { connection, end: ReceiveEnd::Gone }]);
+        self.turn(vec![Event::ShutDown(connection)]);
+        self.turn(vec![Event::Closed(connection)])
+    }
+}
+
+fn asked(actions: &[Action]) -> Vec<ConnectionId> {
+    let receives = actions.iter().filter_map(|action| match action {
+        Action::Receive { connection, .. } => Some(*connection),
+        _ => None,
+    });
+    receives.collect()
+}
+
+fn sent(actions: &[Action]) -> Vec<(ConnectionId, String)> {
+    let sends = actions.iter().filter_map(|action| match action {
+        Action::Send(connection, _, bytes) => {
+            Some((*connection, String::from_utf8_lossy(bytes).into_owned()))
+        }
+        _ => None,
+    });
+    sends.collect()
+}
+
+fn room(actions: &[Action]) -> Option<u32> {
+    actions.iter().find_map(|action| match action {
+        Action::Admit { room } => Some(*room),
+        _ => None,
+    })
+}
+
+fn came(connection: ConnectionId, bytes: &[u8]) -> Event {
+    Event::Received { connection, buffer: RecvBuffer::from_vec(bytes.to_vec()), armed: false }
+}
+
+#[test]
+fn a_turn_does_a_part_of_a_crowd_in_its_order_and_the_next_follows_at_once() {
+    let mut bench = Bench::new(1_000, 1_000, 1_000_000);
+    let crowd = asked(&bench.accept(Listener::Chat, 300));
+    assert_eq!(crowd.len(), 300);
+    let mut answered = Vec::new();
+    let mut events: Vec<Event> = crowd.iter().map(|connection| came(*connection, REQUEST)).collect();
+    while answered.len() < crowd.len() {
+        let sends = sent(&bench.turn(std::mem::take(&mut events)));
+        assert!((1..=64).contains(&sends.len()), "{} in one turn", sends.len());
+        assert!(sends.iter().all(|(_, head)| head.starts_with("HTTP/1.1 101 ")));
+        answered.extend(sends.into_iter().map(|(connection, _)| connection));
+        let waits = bench.shard.wait_micros() > 0;
+        assert_eq!(waits, answered.len() == crowd.len(), "{} are answered", answered.len());
+    }
+    assert_eq!(answered, crowd);
+}
+
+#[test]
+fn who_is_in_already_does_not_wait_behind_a_crowd() {
+    let mut bench = Bench::new(1_000, 1_000, 1_000_000);
+    let echo = asked(&bench.accept(Listener::Echo, 1))[0];
+    let upgraded = sent(&bench.turn(vec![came(echo, REQUEST)]));
+    assert_eq!(upgraded.len(), 1);
+    bench.turn(vec![Event::Sent {
+        connection: echo,
+        bytes: upgraded[0].1.clone().into(),
+        sent: Some(upgraded[0].1.len()),
+    }]);
+    let crowd = asked(&bench.accept(Listener::Chat, 300));
+    let mut events: Vec<Event> = crowd.iter().map(|connection| came(*connection, REQUEST)).collect();
+    events.push(came(echo, FRAME));
+    let sends = sent(&bench.turn(events));
+    assert!(
+        sends.iter().any(|(connection, frame)| *connection == echo && frame.ends_with("hi")),
+        "{sends:?}"
+    );
+    assert!(sends.len() < crowd.len());
+}
+
+#[test]
+fn buffers_do_not_wait_without_a_bound() {
+    let mut bench = Bench::new(2_000, 2_000, 1_000_000);
+    let crowd = asked(&bench.accept(Listener::Chat, 2_000));
+    let actions = bench.turn(crowd.iter().map(|connection| came(*connection, REQUEST)).collect());
+    let recycled = actions.iter().filter(|action| matches!(action, Action::Recycle(_))).count();
+    assert!(recycled >= 2_000 - 512, "{recycled} of 2000 went back");
+}
+
+#[test]
+fn connections_are_let_in_while_there_is_room_for_their_handshakes() {
+    let mut bench = Bench::new(1_000, 4, 1_000_000);
+    assert_eq!(bench.shard.admits(), 4);
+    assert_eq!(room(&bench.accept(Listener::Chat, 3)), None, "one may still come");
+    let crowd = asked(&bench.accept(Listener::Chat, 1));
+    assert_eq!(bench.metrics.accept_pauses_total(PauseReason::Handshakes).value(), 1);
+    assert_eq!(bench.metrics.handshakes.value(), 4);
+    bench.turn(Vec::new());
+    assert_eq!(bench.metrics.accept_pauses_total(PauseReason::Handshakes).value(), 1, "it goes on");
+    assert_eq!(room(&bench.end(crowd[0])), None, "told as soon as it was over");
+    assert_eq!(bench.shard.admits(), 1);
+    assert_eq!(bench.metrics.handshakes.value(), 3);
+}
+
+#[test]
+fn connections_are_let_in_as_fast_as_they_may_come() {
+    // Two at once, then one every 50 ms.
+    let mut bench = Bench::new(1_000, 1_000, 20);
+    assert_eq!(bench.shard.admits(), 2);
+    bench.turn(Vec::new());
+    assert_eq!(room(&bench.accept(Listener::Chat, 2)), None);
+    assert_eq!(bench.shard.wait_micros(), 50_000);
+    bench.micros += 49_999;
+    assert_eq!(room(&bench.turn(Vec::new())), None);
+    bench.micros += 1;
+    assert_eq!(room(&bench.turn(Vec::new())), Some(1));
+    assert_eq!(bench.metrics.accept_pauses_total(PauseReason::Rate).value(), 1);
+}
+
+#[test]
+fn those_who_are_refused_leave_sockets_for_those_who_move() {
+    let mut bench = Bench::new(10, 1_000, 1_000_000);
+    assert_eq!(bench.shard.admits(), 128, "what a turn takes");
+    let sends = sent(&bench.accept(Listener::Chat, 128));
+    assert_eq!(sends.len(), 118, "ten are served");
+    assert!(
+        sends.iter().all(|(_, head)| head.starts_with("HTTP/1.1 503 ") && head.contains("Retry-After: "))
+    );
+    assert_eq!(bench.shard.admits(), 10, "half of the spare 256 are left");
+    bench.accept(Listener::Chat, 10);
+    assert_eq!(bench.shard.admits(), 0);
+    assert_eq!(bench.metrics.accept_pauses_total(PauseReason::Sockets).value(), 1);
+    bench.end(sends[0].0);
+    assert_eq!(bench.shard.admits(), 1);
+}
+
+#[test]
+fn a_handshake_has_ten_seconds_or_two_while_others_wait_for_its_place() {
+    for (handshakes_max, seconds) in [(4, 2), (5, 10)] {
+        let mut bench = Bench::new(1_000, handshakes_max, 1_000_000);
+        let silent = asked(&bench.accept(Listener::Chat, 4));
+        for second in 1..=seconds {
+            assert_eq!(sent(&bench.turn(Vec::new())), [], "{second}");
+            bench.micros += 1_000_000;
+        }
+        let told = sent(&bench.turn(Vec::new()));
+        assert_eq!(told.len(), silent.len(), "after {seconds} s");
+        assert!(told.iter().all(|(_, head)| head.starts_with("HTTP/1.1 408 ")), "{told:?}");
+        let refused = |reason| bench.metrics.refused_total(reason).value();
+        let counts = [refused(RefusedReason::Displaced), refused(RefusedReason::Timeout)];
+        assert_eq!(counts, if seconds == 2 { [4, 0] } else { [0, 4] });
+    }
+}
+
+#[test]
+fn a_shortage_of_memory_is_told_while_it_lasts() {
+    let mut bench = Bench::new(1_000, 1_000, 1_000_000);
+    bench.state.set_short_of_memory(true);
+    let told = sent(&bench.accept(Listener::Chat, 3));
+    assert!(told.len() == 3 && told.iter().all(|(_, head)| head.starts_with("HTTP/1.1 503 ")), "{told:?}");
+    assert_eq!(bench.metrics.refused_total(RefusedReason::Memory).value(), 3);
+    assert_eq!(bench.metrics.handshakes.value(), 0);
+    bench.state.set_short_of_memory(false);
+    assert_eq!(asked(&bench.accept(Listener::Chat, 3)).len(), 3);
+}
+
+#[test]
+fn a_system_that_ran_out_is_asked_again_after_a_second() {
+    let mut bench = Bench::new(1_000, 1_000, 1_000_000);
+    assert_eq!(bench.shard.admits(), 128);
+    assert_eq!(room(&bench.turn(vec![Event::NotAccepted, Event::NotAccepted])), None);
+    assert_eq!(bench.metrics.refused_total(RefusedReason::System).value(), 2);
+    bench.micros += 1_000_000;
+    assert_eq!(room(&bench.turn(Vec::new())), None);
+    bench.micros += 1_000_000;
+    assert_eq!(room(&bench.turn(Vec::new())), Some(128));
+}
