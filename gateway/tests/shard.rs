@@ -3,15 +3,16 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gateway::auth::{DenyList, Keys};
-use gateway::mailbox::{Mailboxes, Mesh};
+use gateway::mailbox::{Back, MOVE_CREDITS, Mailboxes, Mesh};
 use gateway::metrics::{PauseReason, RefusedReason, ShardMetrics};
 use gateway::shard::{
     Action, ConnectionId, Event, Listener, MAIL_PER_TURN, ReceiveEnd, Shard, ShardConfig, ShardParts,
 };
 use gateway::state::NodeState;
-use protocol::ids::UnixMillis;
+use protocol::ids::{UnixMillis, UserId};
 use protocol::upgrade::{Origins, UpgradePolicy};
 use ring::{RecvBuffer, Socket};
 use router::mail::Clock;
@@ -27,6 +28,9 @@ const FRAME: &[u8] = &[0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
 
 struct Bench {
     shard: Shard,
+    places: Arc<Places>,
+    mesh: Arc<Mesh>,
+    keys: Keys,
     metrics: Arc<ShardMetrics>,
     state: Arc<NodeState>,
     sockets: u32,
@@ -35,7 +39,18 @@ struct Bench {
 
 impl Bench {
     fn new(connections_max: u32, handshakes_max: u32, connects_per_second_max: u32) -> Self {
-        let places = Arc::new(Places::new([1; 16], [2; 32], 1, 1));
+        Self::of_shards(1, connections_max, handshakes_max, connects_per_second_max)
+    }
+
+    /// The first of so many shards.
+    fn of_shards(
+        shards: u16,
+        connections_max: u32,
+        handshakes_max: u32,
+        connects_per_second_max: u32,
+    ) -> Self {
+        let places = Arc::new(Places::new([1; 16], [2; 32], 1, shards));
+        let (mesh, keys) = (Mesh::new(shards, 1), Keys::from_secret(&[9; 32]).expect("a long secret"));
         let (metrics, state) = (Arc::<ShardMetrics>::default(), Arc::new(NodeState::new(1)));
         let config = ShardConfig {
             connections_max,
@@ -49,19 +64,19 @@ impl Bench {
         };
         let shard = Shard::new(ShardParts {
             id: ShardId(0),
-            places,
+            places: places.clone(),
             starts: Arc::new(Starts::new(vec![Vec::new()])),
             config,
-            mail: Mailboxes::new(Mesh::new(1, 1), ShardId(0)),
+            mail: Mailboxes::new(mesh.clone(), ShardId(0)),
             logs: Vec::new(),
-            verifier: Keys::from_secret(&[9; 32]).expect("a long secret").verifier,
+            verifier: keys.verifier.clone(),
             cache_key: [3; 32],
             denied: DenyList::default(),
             metrics: metrics.clone(),
             state: state.clone(),
             random: 7,
         });
-        Self { shard, metrics, state, sockets: 0, micros: 1_000_000 }
+        Self { shard, places, mesh, keys, metrics, state, sockets: 0, micros: 1_000_000 }
     }
 
     fn turn(&mut self, mut events: Vec<Event>) -> Vec<Action> {
@@ -252,4 +267,49 @@ fn a_system_that_ran_out_is_asked_again_after_a_second() {
     assert_eq!(room(&bench.turn(Vec::new())), None);
     bench.micros += 1_000_000;
     assert_eq!(room(&bench.turn(Vec::new())), Some(128));
+}
+
+/// Those of `connections` whose descriptors go to another shard.
+fn moved(actions: &[Action]) -> usize {
+    actions.iter().filter(|action| matches!(action, Action::SendSocket { .. })).count()
+}
+
+#[test]
+fn a_connection_that_cannot_move_at_once_waits_until_another_has_moved() {
+    const MORE: usize = 3;
+    let crowd_count = MOVE_CREDITS as usize + MORE;
+    let mut bench = Bench::of_shards(2, 1_000, 1_000, 1_000_000);
+    let name = (0..).map(|number| format!("user{number}"));
+    let mut names = name.map(|name| UserId::new(&name).expect("a name"));
+    let user = names.find(|user| bench.places.home_of(user) == ShardId(1)).expect("some live there");
+    let now = UnixMillis(bench.micros / 1_000);
+    let token = bench.keys.issuer.as_ref().expect("it signs").issue(&user, Duration::from_secs(60), now);
+    let connect = format!(r#"{{"op":"connect","id":1,"device":"d","token":"{token}"}}"#);
+    let length = u16::try_from(connect.len()).expect("short").to_be_bytes();
+    let frame = [&[0x81, 0x80 | 126], &length[..], &[0; 4], connect.as_bytes()].concat();
+    let handshake = [REQUEST, &frame].concat();
+
+    let crowd = asked(&bench.accept(Listener::Chat, crowd_count as u32));
+    let (mut events, mut gone) = (crowd.iter().map(|id| came(*id, &handshake)).collect(), 0);
+    for _ in 0..20 {
+        let actions = bench.turn(std::mem::take(&mut events));
+        gone += moved(&actions);
+        let went_out = |(connection, text): (ConnectionId, String)| Event::Sent {
+            connection,
+            sent: Some(text.len()),
+            bytes: text.into(),
+        };
+        // The answer to the upgrade has gone out.
+        events = sent(&actions).into_iter().map(went_out).collect();
+    }
+    assert_eq!(gone, MOVE_CREDITS as usize);
+    assert_eq!(bench.metrics.handshakes.value(), MORE as u64, "they wait, and are handshakes meanwhile");
+
+    let mut target = Mailboxes::new(bench.mesh.clone(), ShardId(1));
+    for waiting in (0..MORE).rev() {
+        target.reply(ShardId(0), Back::Moved);
+        assert_eq!(moved(&bench.turn(Vec::new())), 1);
+        assert_eq!(bench.metrics.handshakes.value(), waiting as u64);
+    }
+    assert_eq!(bench.metrics.refused_total(RefusedReason::NoCredit).value(), 0);
 }

@@ -99,7 +99,8 @@ impl Shard {
         while let Some(id) = next {
             // Others among them have given up, or were told to go.
             if matches!(self.connections.find(id), Some(Connection { stage: Stage::Leaving(_), .. })) {
-                return self.depart(id);
+                self.depart(id);
+                return self.recount(id);
             }
             next = self.moves.waiting.get_mut(&target).and_then(VecDeque::pop_front);
         }
