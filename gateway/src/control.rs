@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::admin::{self, AdminContext, Commands};
+use crate::auth::{self, Rereading};
 use crate::erasures::Erasures;
 use crate::files::{Command, Inbox};
 use crate::gatekeeper::{Gatekeeper, LOOK_EVERY};
@@ -41,6 +42,8 @@ impl Signals {
 pub struct ControlPlane {
     runtime: Runtime,
     signals: Signals,
+    /// Asks for the keys to be read again; without keys that can change, for nothing.
+    hangup: Signal,
     state: Arc<NodeState>,
     metrics: Vec<Arc<ShardMetrics>>,
     commands: Arc<OnceLock<Commands>>,
@@ -61,6 +64,7 @@ impl ControlPlane {
             terminate: watch(SignalKind::terminate())?,
             interrupt: watch(SignalKind::interrupt())?,
         };
+        let hangup = watch(SignalKind::hangup())?;
         let listener = tokio::net::TcpListener::from_std(admin)?;
         let AdminContext { state, metrics, commands, .. } = context.clone();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -69,7 +73,7 @@ impl ControlPlane {
         });
         let admin = (runtime.spawn(serve), stop);
         drop(inside);
-        Ok(Self { runtime, signals, state, metrics, commands, admin })
+        Ok(Self { runtime, signals, hangup, state, metrics, commands, admin })
     }
 
     /// Has `work` done on a thread of its own while the admin answers. `None` when the process was asked to end before
@@ -104,16 +108,19 @@ impl ControlPlane {
         revocations: Arc<Revocations>,
         erasures: Arc<Erasures>,
         gauge: Gauge,
+        rereading: Option<Rereading>,
         inboxes: Vec<Inbox>,
         threads: Vec<JoinHandle<anyhow::Result<()>>>,
     ) -> anyhow::Result<bool> {
-        let Self { runtime, signals, state, metrics, commands, admin } = self;
+        let Self { runtime, signals, hangup, state, metrics, commands, admin } = self;
+        let rereading = rereading.map(|rereading| reread(rereading, hangup, inboxes.clone()));
         let drain = drain_of(state.clone(), inboxes);
         let noting = erasures.clone().watch();
         commands.get_or_init(|| Commands { revocations, erasures, drain: drain.clone() });
         runtime.block_on(async {
             let ended = reap(threads)?;
             let keeping = tokio::spawn(keep(Gatekeeper::new(state.clone(), metrics.clone(), gauge)));
+            let rereading = rereading.map(tokio::spawn);
             let supervisor = Supervisor::new(manager_of_environment(), metrics);
             supervisor.ready();
             let signals = tokio::spawn(watch(state, supervisor, signals, drain));
@@ -122,6 +129,7 @@ impl ControlPlane {
             signals.abort();
             noting.abort();
             keeping.abort();
+            rereading.inspect(tokio::task::JoinHandle::abort);
             finish(admin).await;
             Ok(well)
         })
@@ -168,6 +176,38 @@ fn reap(threads: Vec<JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<oneshot:
         let _ = done.send(well);
     })?;
     Ok(ended)
+}
+
+/// Reads the keys of tokens again where their file has changed, and when SIGHUP asks for it; then every shard has them.
+async fn reread(mut rereading: Rereading, mut hangup: Signal, inboxes: Vec<Inbox>) {
+    let mut tick = tokio::time::interval(auth::LOOK_EVERY);
+    loop {
+        let anyway = tokio::select! {
+            _ = tick.tick() => false,
+            _ = hangup.recv() => true,
+        };
+        // A file system that does not answer holds up nothing else.
+        let looked = tokio::task::spawn_blocking(move || (rereading.look(anyway), rereading)).await;
+        let Ok((found, given_back)) = looked else { return };
+        rereading = given_back;
+        match found {
+            None => {}
+            Some(Err(error)) => tracing::error!(
+                "the keys that tokens are judged by could not be read again; those of before stay in force: {error}"
+            ),
+            Some(Ok(verifier)) => {
+                let told = inboxes.iter().filter(|inbox| inbox.offer(Command::Keys(verifier.clone())));
+                if told.count() < inboxes.len() {
+                    rereading.again();
+                } else {
+                    tracing::info!(
+                        keys = verifier.keys(),
+                        "the keys that tokens are judged by were read again"
+                    );
+                }
+            }
+        }
+    }
 }
 
 /// Looks after who is let in, for as long as the node runs.

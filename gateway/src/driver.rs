@@ -198,6 +198,7 @@ impl Driver {
         while let Some(command) = self.inbox.take() {
             match command {
                 Command::Drain => events.push(Event::Drain),
+                Command::Keys(verifier) => events.push(Event::Keys(verifier)),
                 Command::Revoke { revocation, closed } => {
                     self.revoking.push_back(closed);
                     events.push(Event::Revoke(revocation));

@@ -13,7 +13,7 @@ use ring::Waker;
 use storage_log::{IndexJob, NotMade, Postings, SealedSegment, as_appended, index_file_name};
 use tokio::sync::oneshot;
 
-use crate::auth::Revocation;
+use crate::auth::{Revocation, Verifier};
 use crate::compaction::Written;
 use crate::erasures::{ErasureAsk, LogLeft};
 use crate::indexes;
@@ -38,6 +38,8 @@ pub enum Command {
         /// Hears what is left to do.
         answer: oneshot::Sender<Vec<LogLeft>>,
     },
+    /// Tokens are judged by these keys from now on.
+    Keys(Verifier),
     /// A segment that was asked for, or why there is none.
     Segment {
         /// Of which log.

@@ -165,7 +165,7 @@ pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
     }
     let revocations = Revocations::new(revocations_file, revoked, inboxes.clone());
     let erasures = Erasures::new(ErasuresParts { shards: inboxes.clone(), ..parts });
-    let ended = plane.run(revocations, erasures, gauge, inboxes, threads)?;
+    let ended = plane.run(revocations, erasures, gauge, keys.rereading, inboxes, threads)?;
     helpers.join()?;
     if ended && !state.exit_failed() {
         tracing::info!("drained");

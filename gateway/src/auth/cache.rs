@@ -51,6 +51,12 @@ impl TokenCache {
         Ok(verified)
     }
 
+    /// Forgets all of them: the keys are other ones.
+    pub fn forget(&mut self) {
+        self.verified.clear();
+        self.order.clear();
+    }
+
     /// How many tokens are remembered.
     pub fn entries(&self) -> usize {
         self.verified.len()

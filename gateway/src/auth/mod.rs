@@ -1,13 +1,15 @@
 //! Who may come in: keys, the tokens they sign, and the files both are kept in.
 //!
-//! Tokens are JSON Web Tokens (RFC 7519) under one key of the operator's. Nothing here fetches anything:
-//! no header of a token can make this process open a file or a connection.
+//! Tokens are JSON Web Tokens (RFC 7519) under one key of the operator's, or a set of them in a file. Nothing here fetches
+//! anything: no header of a token can make this process open a file or a connection.
 //!
 //! Invariant: no key and no token is ever shown by `Debug`, `Display` or a log line of this module.
 
 mod cache;
 mod deny_list;
 mod development;
+mod jwks;
+mod rereading;
 mod revocation;
 mod secret_file;
 mod token;
@@ -20,6 +22,7 @@ use std::{
 pub use cache::TokenCache;
 pub use deny_list::{DenyList, TokenId};
 pub use development::banner as development_banner;
+pub use rereading::{LOOK_EVERY, Rereading};
 pub(crate) use revocation::Entry;
 pub use revocation::{FOR_EVER, JTI_BYTES_MAX, Revocation, Span, Subject};
 pub use token::{Issued, Issuer, TokenError, Verified, Verifier};
@@ -39,6 +42,8 @@ pub struct Keys {
     pub issuer: Option<Issuer>,
     /// Nothing was configured: the key is `dev.key` of the data directory.
     pub is_development: bool,
+    /// How they are read again, where they may change while a node runs.
+    pub rereading: Option<Rereading>,
 }
 
 impl Keys {
@@ -50,7 +55,9 @@ impl Keys {
                 let secret = secret_file::read_or_create(&path)?;
                 Self::hs256(&path, &secret, config, true)
             }
-            KeyConfig::Hs256 { .. } | KeyConfig::Eddsa { .. } => Self::load_configured(config),
+            KeyConfig::Hs256 { .. } | KeyConfig::Eddsa { .. } | KeyConfig::Jwks { .. } => {
+                Self::load_configured(config)
+            }
         }
     }
 
@@ -68,6 +75,7 @@ impl Keys {
             KeyConfig::Eddsa { public_key_file, private_key_file } => {
                 Self::eddsa(public_key_file, private_key_file.as_deref(), config)
             }
+            KeyConfig::Jwks { file } => Self::jwks(file, config),
             KeyConfig::Development => unreachable!("asked only for configured keys"),
         }
     }
@@ -81,7 +89,17 @@ impl Keys {
             verifier: Verifier::hs256(secret, claims.clone()),
             issuer: Some(Issuer::hs256(secret, claims)),
             is_development,
+            rereading: None,
         })
+    }
+
+    fn jwks(path: &Path, config: &Config) -> Result<Self, KeyError> {
+        // Before it is read: what changes meanwhile is found the next time.
+        let rereading = Some(Rereading::of(path, config));
+        let keys = jwks::read(&secret_file::read_public(path)?)
+            .map_err(|reason| KeyError::NoSet { path: path.to_owned(), reason })?;
+        let verifier = Verifier::of_keys(keys, token::Claims::of(config));
+        Ok(Self { verifier, issuer: None, is_development: false, rereading })
     }
 
     fn eddsa(public: &Path, private: Option<&Path>, config: &Config) -> Result<Self, KeyError> {
@@ -101,7 +119,7 @@ impl Keys {
                 Some(issuer)
             }
         };
-        Ok(Self { verifier, issuer, is_development: false })
+        Ok(Self { verifier, issuer, is_development: false, rereading: None })
     }
 }
 
@@ -113,6 +131,7 @@ pub fn check(config: &Config) -> Vec<(&'static str, KeyError)> {
     match &config.keys {
         KeyConfig::Development => add("data", existing(&config.data.join(DEVELOPMENT_KEY_FILE)).err()),
         KeyConfig::Hs256 { .. } => add("hs256_key_file", Keys::load_configured(config).err()),
+        KeyConfig::Jwks { .. } => add("jwks_file", Keys::load_configured(config).err()),
         KeyConfig::Eddsa { public_key_file, private_key_file } => {
             let of_public = Keys::eddsa(public_key_file, None, config).err();
             // Whether the two belong together can only be asked of a public one that is good.
@@ -213,6 +232,13 @@ pub enum KeyError {
         /// The private half of another.
         private: PathBuf,
     },
+    /// Not a set of keys that tokens can be judged by.
+    NoSet {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Belongs to neither this process's user nor root.
     Owner {
         /// The file.
@@ -258,6 +284,11 @@ impl fmt::Display for KeyError {
                 public.display(),
                 private.display(),
                 private.display()
+            ),
+            Self::NoSet { path, reason } => write!(
+                f,
+                "{}: this file {reason}; put the keys there that your identity provider publishes as its JWKS",
+                path.display()
             ),
             Self::Owner { path, owner, process } => {
                 let path = path.display();

@@ -86,14 +86,39 @@ impl Claims {
     }
 }
 
-/// Judges tokens under one key. Cloning counts a reference.
+/// Judges tokens under one key, or a set of keys of which each token names one. Cloning counts a reference.
 #[derive(Clone)]
 pub struct Verifier(Arc<VerifierParts>);
 
 struct VerifierParts {
+    /// At least one.
+    keys: Vec<VerifyingKey>,
+    claims: Claims,
+}
+
+/// A key, and the algorithm that it is for.
+pub(super) struct VerifyingKey {
+    /// `kid`: what tokens call it, if they have to.
+    id: Option<String>,
     key: DecodingKey,
     validation: Validation,
-    claims: Claims,
+}
+
+impl VerifyingKey {
+    pub(super) fn new(id: Option<String>, key: DecodingKey, algorithm: Algorithm) -> Self {
+        let mut validation = Validation::new(algorithm);
+        // Claims are judged below, by the caller's clock; the library would ask the system's.
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        validation.validate_aud = false;
+        Self { id, key, validation }
+    }
+
+    /// What tokens call it.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
 }
 
 impl Verifier {
@@ -109,29 +134,50 @@ impl Verifier {
     }
 
     fn new(key: DecodingKey, algorithm: Algorithm, claims: Claims) -> Self {
+        Self::of_keys(vec![VerifyingKey::new(None, key, algorithm)], claims)
+    }
+
+    /// Of at least one key.
+    pub(super) fn of_keys(keys: Vec<VerifyingKey>, claims: Claims) -> Self {
         choose_cryptography();
-        let mut validation = Validation::new(algorithm);
-        // Claims are judged below, by the caller's clock; the library would ask the system's.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        Self(Arc::new(VerifierParts { key, validation, claims }))
+        assert!(!keys.is_empty(), "whoever reads keys refuses to have none");
+        Self(Arc::new(VerifierParts { keys, claims }))
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.0.keys.len()
+    }
+
+    /// The key that a token is judged by: the one that it names (RFC 7515, section 4.1.4), or the only one there is.
+    fn key_of(&self, token: &str) -> Option<&VerifyingKey> {
+        match self.0.keys.as_slice() {
+            [only] if only.id.is_none() => Some(only),
+            keys => {
+                let named = jsonwebtoken::decode_header(token).ok()?.kid;
+                match named {
+                    Some(named) => keys.iter().find(|key| key.id.as_ref() == Some(&named)),
+                    None if keys.len() == 1 => keys.first(),
+                    None => None,
+                }
+            }
+        }
     }
 
     /// Whose token it is, and until when.
     pub fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified, TokenError> {
-        let VerifierParts { key, validation, claims } = &*self.0;
         // Before any work: what is too long is not even looked at.
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Bad);
         }
+        let VerifyingKey { key, validation, .. } = self.key_of(token).ok_or(TokenError::Bad)?;
         let data = jsonwebtoken::decode::<Payload>(token, key, validation).map_err(|_| TokenError::Bad)?;
         // Extensions that must be understood (RFC 7515, section 4.1.11): we understand none.
         if data.header.crit.is_some() {
             return Err(TokenError::Bad);
         }
-        judge(&data.claims, claims, now)
+        judge(&data.claims, &self.0.claims, now)
     }
 }
 

@@ -9,12 +9,16 @@ pub(super) fn apply(draft: &Draft, errors: &mut Vec<ConfigError>) {
     let mut refuse = |place: Place, message: String| errors.push(ConfigError { place, message });
     let config = &draft.config;
 
-    if draft.hs256_key_file.is_some() && draft.eddsa_public_key_file.is_some() {
-        let other = draft.place("eddsa_public_key_file");
-        refuse(
-            draft.place("hs256_key_file"),
-            format!("`hs256_key_file` and `eddsa_public_key_file` ({other}) are both set; keep one of them"),
-        );
+    let key_files = [
+        ("hs256_key_file", draft.hs256_key_file.is_some()),
+        ("eddsa_public_key_file", draft.eddsa_public_key_file.is_some()),
+        ("jwks_file", draft.jwks_file.is_some()),
+    ];
+    let mut set = key_files.iter().filter(|(_, is_set)| *is_set).map(|(key, _)| *key);
+    if let (Some(first), Some(second)) = (set.next(), set.next()) {
+        let other = draft.place(second);
+        let message = format!("`{first}` and `{second}` ({other}) are both set; keep one of them");
+        refuse(draft.place(first), message);
     }
     if draft.eddsa_private_key_file.is_some() && draft.eddsa_public_key_file.is_none() {
         refuse(
@@ -28,8 +32,8 @@ pub(super) fn apply(draft: &Draft, errors: &mut Vec<ConfigError>) {
                 draft.place(key),
                 format!(
                     "`{key}` is {address}, which other machines can reach, and no key is configured: with \
-                     the development key only loopback addresses are allowed; set `hs256_key_file` or \
-                     `eddsa_public_key_file`, or use 127.0.0.1:{}",
+                     the development key only loopback addresses are allowed; set `hs256_key_file`, \
+                     `eddsa_public_key_file` or `jwks_file`, or use 127.0.0.1:{}",
                     address.port()
                 ),
             );

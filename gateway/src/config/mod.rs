@@ -126,6 +126,11 @@ pub enum KeyConfig {
         /// Signs, for `gatehouse token`; a node does not need it.
         private_key_file: Option<PathBuf>,
     },
+    /// A set of public keys (JWKS), which may change while a node runs.
+    Jwks {
+        /// Verifies.
+        file: PathBuf,
+    },
     /// HMAC with SHA-256: the file's content, without the line end, is the secret.
     Hs256 {
         /// Verifies and signs.

@@ -112,6 +112,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "eddsa_private_key_file",
         read: |draft, value| set(&mut draft.eddsa_private_key_file, path(value).map(Some)),
     },
+    Setting { key: "jwks_file", read: |draft, value| set(&mut draft.jwks_file, path(value).map(Some)) },
     Setting { key: "issuer", read: |draft, value| set(&mut draft.config.issuer, text(value).map(Some)) },
     Setting { key: "audience", read: |draft, value| set(&mut draft.config.audience, text(value).map(Some)) },
     Setting {
@@ -149,6 +150,7 @@ pub(super) struct Draft {
     pub(super) hs256_key_file: Option<PathBuf>,
     pub(super) eddsa_public_key_file: Option<PathBuf>,
     pub(super) eddsa_private_key_file: Option<PathBuf>,
+    pub(super) jwks_file: Option<PathBuf>,
     places: BTreeMap<&'static str, Place>,
 }
 
@@ -177,16 +179,17 @@ impl Draft {
         self.places.get(key).cloned().unwrap_or(Place::Default)
     }
 
-    /// Three files make one key configuration; contradictions among them are found by `check`.
+    /// Four files make one key configuration; contradictions among them are found by `check`.
     fn follow_keys(&mut self) {
-        use super::KeyConfig::{Development, Eddsa, Hs256};
+        use super::KeyConfig::{Development, Eddsa, Hs256, Jwks};
         let public_key_file = self.eddsa_public_key_file.clone();
-        self.config.keys = match (self.hs256_key_file.clone(), public_key_file) {
-            (Some(key_file), _) => Hs256 { key_file },
-            (None, Some(public_key_file)) => {
+        self.config.keys = match (self.hs256_key_file.clone(), public_key_file, self.jwks_file.clone()) {
+            (Some(key_file), ..) => Hs256 { key_file },
+            (None, Some(public_key_file), _) => {
                 Eddsa { public_key_file, private_key_file: self.eddsa_private_key_file.clone() }
             }
-            (None, None) => Development,
+            (None, None, Some(file)) => Jwks { file },
+            (None, None, None) => Development,
         };
     }
 }

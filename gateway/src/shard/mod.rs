@@ -123,6 +123,8 @@ pub enum Event {
         /// How.
         end: ReceiveEnd,
     },
+    /// Tokens that are shown from now on are judged by these keys. Who is in stays in until its token ends.
+    Keys(Verifier),
     /// An operator took tokens back: [`Action::Revoked`] answers, in the order of these.
     Revoke(Revocation),
     /// The next segment of a log exists, or could not be made.
@@ -482,6 +484,7 @@ impl Shard {
             Event::IndexRebuilt { log, base, sealed } => self.handle_rebuilt(log, base, sealed),
             Event::Received { connection, buffer, armed } => self.take_received(connection, buffer, armed),
             Event::ReceiveEnded { connection, end } => self.take_receive_ended(connection, end),
+            Event::Keys(verifier) => self.handle_keys(verifier),
             Event::Revoke(revocation) => self.handle_revoke(revocation),
             Event::SegmentPrepared { log, made } => self.handle_segment(log, made),
             Event::SegmentZeroed { log } => self.handle_zeroed(log),

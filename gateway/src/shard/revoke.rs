@@ -10,7 +10,7 @@ use router::user::refusal;
 
 use super::connection::{Connection, Stage};
 use super::{Action, ConnectionId, Shard};
-use crate::auth::{Revocation, Subject, TokenError, TokenId, Verified};
+use crate::auth::{Revocation, Subject, TokenError, TokenId, Verified, Verifier};
 use crate::metrics::RefusedReason;
 
 /// Sessions closed in one turn, the rest in the next ones. A goodbye is a frame and a send, so a turn with 256 of them is
@@ -39,6 +39,12 @@ impl Shard {
         self.denied.insert(&revocation);
         self.denied.prune(self.clock.unix);
         self.sweeps.push_back(Sweep { revocation, next: 0, closed: 0 });
+    }
+
+    /// Tokens that were good under the keys of before are judged again when they are shown.
+    pub(super) fn handle_keys(&mut self, verifier: Verifier) {
+        self.verifier = verifier;
+        self.tokens.forget();
     }
 
     /// Closes what revocations concern, oldest first, and says how many there were.

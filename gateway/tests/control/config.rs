@@ -181,7 +181,10 @@ fn the_development_key_never_meets_the_network() {
             let text = format!("{key} = {address:?}");
             let port = if key == "admin" { "listen = \"127.0.0.1:1\"\n" } else { "" };
             let mistakes = parse(&format!("{port}{text}")).expect_err("reachable without a key");
-            assert!(mistakes.contains("set `hs256_key_file` or `eddsa_public_key_file`"), "{mistakes}");
+            assert!(
+                mistakes.contains("set `hs256_key_file`, `eddsa_public_key_file` or `jwks_file`"),
+                "{mistakes}"
+            );
             parse(&format!("{port}{text}\nhs256_key_file = \"k\"")).expect("a key is configured");
         }
     }

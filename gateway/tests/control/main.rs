@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod doctor;
 mod erase;
+mod jwks;
 mod metrics;
 mod revoke;
 mod state;

@@ -28,6 +28,7 @@ mod erasure;
 mod frames;
 mod groups;
 mod handshake;
+mod keys;
 mod logtool;
 mod order;
 mod power;
