@@ -176,6 +176,19 @@ fn who_joins_is_seen_and_who_is_taken_out_sees_nothing_more() {
     assert!(news(&chat.exchange(bob)).is_empty());
 }
 
+/// Nothing new is said of one who is watched already: so what is known has to be told where it joins.
+#[test]
+fn who_joins_and_was_seen_elsewhere_before_is_seen_there_too() {
+    let (mut chat, alice, direct) = talked();
+    chat.connect("bob", None);
+    let conversation = group(&mut chat, alice, 50, &["carol"]);
+    chat.command(alice, Command::View { conversation: direct });
+    chat.command(alice, Command::View { conversation });
+    let (add, remove, roles) = (vec![user("bob")], Vec::new(), Vec::new());
+    chat.request(alice, Command::Members(Members { conversation, add, remove, roles, message_id: None }));
+    assert_eq!(news(&chat.exchange(alice)), [&ServerFrame::Presence(online("bob"))]);
+}
+
 #[test]
 fn a_session_that_does_not_read_is_told_the_newest_when_it_does() {
     let (mut chat, alice, conversation) = talked();

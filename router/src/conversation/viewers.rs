@@ -153,6 +153,7 @@ impl Viewers {
                 members.push(member.clone());
                 self.members_count += 1;
                 self.watch(&member, conversation);
+                self.tell_standing(&member, conversation);
             }
         }
         for gone in event.removed.iter().filter_map(|name| user(&name.name)) {
@@ -167,6 +168,18 @@ impl Viewers {
         }
         // Those who have gone may be all that an answer has waited for.
         self.answer(conversation);
+    }
+
+    /// Who joins and was watched before, for another conversation, does not say anew how it stands: that is known.
+    fn tell_standing(&mut self, user: &UserId, conversation: ConversationId) {
+        let standing = self.watched.get(user).and_then(|watched| watched.standing);
+        if standing.and_then(Standing::is_online).is_none() {
+            return;
+        }
+        let viewers = self.viewed.get(&conversation).into_iter().flat_map(|viewed| &viewed.viewers);
+        for viewer in viewers.filter(|viewer| viewer.waits.is_none() && viewer.user != *user) {
+            self.news[viewer.shard.index()].presence.insert(user.clone());
+        }
     }
 
     fn handle_standing(&mut self, user: &UserId, standing: Standing) {
