@@ -106,7 +106,9 @@ pub enum Request {
         shard: ShardId,
         /// Which log.
         log: u16,
-        /// The user's inbox in that log.
+        /// The user,
+        user: UserId,
+        /// and its inbox in that log.
         inbox: StreamId,
         /// Everything up to here was given. `None`: start at the head.
         after: Option<u64>,
@@ -143,6 +145,19 @@ pub enum Request {
         conversation: ConversationId,
         /// Up to here.
         seq: Seq,
+    },
+    /// How far a user has read conversations of which a session is to be told the heads.
+    Reads {
+        /// The session.
+        session: SessionId,
+        /// Its home.
+        shard: ShardId,
+        /// Which log.
+        log: u16,
+        /// Who.
+        user: UserId,
+        /// At most as many as one `heads` names.
+        conversations: Vec<ConversationId>,
     },
     /// What a user's home has to say of presence: one mail at a time, answered with [`Reply::SignalsTaken`].
     Signals {
@@ -282,6 +297,21 @@ pub struct MovedHead {
     pub message_count: u64,
 }
 
+/// How far a user has read a conversation, and how much there is in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadState {
+    /// Which.
+    pub conversation: ConversationId,
+    /// Its newest durable sequence,
+    pub head: Seq,
+    /// and the messages up to and including that.
+    pub message_count: u64,
+    /// Everything up to here has been read,
+    pub read: Seq,
+    /// which is so many messages.
+    pub read_count: u64,
+}
+
 /// What one record of a user's memberships says about a conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Surveyed {
@@ -311,6 +341,8 @@ pub enum Reply {
         /// The user's large groups whose newest record stands behind where the session asked from, and not behind `end`: after the
         /// records, and before any cursor beyond them.
         heads: Vec<MovedHead>,
+        /// How far the user has read those, and what else a head is told of with these records; where it is not known, nothing.
+        reads: Vec<ReadState>,
         /// Everything of the user up to and including this position is in this page or before it.
         end: u64,
         /// `end` was the durable head when this was put in the queue: live from here on.
@@ -392,6 +424,15 @@ pub enum Reply {
         message_id: MessageId,
         /// When.
         at: UnixMillis,
+    },
+    /// How far a user has read conversations; of those that are not here that is not known.
+    Reads {
+        /// The session.
+        session: SessionId,
+        /// Which log.
+        log: u16,
+        /// In the order of the request.
+        states: Vec<ReadState>,
     },
     /// The signals before have been read.
     SignalsTaken {
@@ -488,8 +529,12 @@ impl Request {
             Self::CatchUp { session, shard, log, after, .. } => {
                 // Without a position: from the beginning once it is served again, as nobody can say where it stands.
                 let end = after.unwrap_or(0);
-                let (records, heads, at_head, partial) = (Vec::new(), Vec::new(), true, true);
-                (shard, Reply::CaughtUp { session, log, records, heads, end, at_head, partial })
+                let (records, heads, reads) = (Vec::new(), Vec::new(), Vec::new());
+                let (at_head, partial) = (true, true);
+                (shard, Reply::CaughtUp { session, log, records, heads, reads, end, at_head, partial })
+            }
+            Self::Reads { session, shard, log, .. } => {
+                (shard, Reply::Reads { session, log, states: Vec::new() })
             }
             Self::Survey { session, shard, log, .. } => {
                 let conversations = Vec::new();

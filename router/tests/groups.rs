@@ -131,7 +131,7 @@ fn who_comes_back_to_a_large_group_learns_its_head_once() {
             conversation: group.conversation,
             from: None,
             head: Seq(4),
-            read: Seq(0),
+            read: Seq(1),
             unread: 3,
         }],
         more: false,

@@ -15,6 +15,7 @@ use router::mail::Clock;
 
 use crate::Rng;
 use crate::oracle::Oracle;
+use crate::unread::Told;
 use crate::viewing::Viewing;
 
 /// Commands without an answer at one time, below what closes a session.
@@ -273,7 +274,7 @@ impl Client {
             return false;
         };
         if let Command::Read { conversation, seq } = command {
-            oracle.may_have_read(conversation, &self.user, seq);
+            oracle.reads.said(conversation, &self.user, seq);
         }
         let id = command.has_reply().then(|| self.id());
         if let (Some(id), Command::View { conversation }) = (id, &command) {
@@ -523,6 +524,8 @@ impl Client {
 
     fn handle_head(&mut self, head: &Head, oracle: &mut Oracle) {
         oracle.told_head(head.conversation, head.head.0);
+        let Head { conversation, head: newest, read, unread, .. } = *head;
+        oracle.told_unread(&self.user, Told { conversation, head: newest, read, unread });
         // From an older cursor on, what ends a time of which nothing is sent may be known already.
         for known in [&mut self.seen, &mut self.headed] {
             let known = known.entry(head.conversation).or_default();

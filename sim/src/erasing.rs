@@ -37,6 +37,10 @@ pub(crate) struct Erased {
 pub(crate) struct Erasures(Vec<Erased>);
 
 impl Erasures {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// As a start does: a log is erased no further than it goes, and what was not promised is forgotten.
     pub(crate) fn put_in_force(&mut self, begun: u64, owned: &mut OwnedLog) {
         for erased in self.0.iter_mut().filter(|erased| erased.promised.is_some()) {

@@ -17,6 +17,7 @@ mod net;
 mod node;
 mod oracle;
 mod rng;
+mod unread;
 mod viewing;
 mod wires;
 mod world;

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::event::{AmendedEvent, Gap, MessageEvent};
-use protocol::ids::{ConversationId, MessageId, Seq, UserId};
+use protocol::ids::{ConversationId, MessageId, UserId};
 use protocol::record::{Portable, Stored, StoredBody, StreamKind as Kind};
 use storage_log::Record;
 
 use crate::erasing::Erasures;
 use crate::forms::{Form, Forms};
+use crate::unread::ReadBounds;
 
 /// One record of a conversation.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,8 +41,8 @@ pub(crate) struct Oracle {
     /// Log and position of what was seen to become durable.
     pub(crate) positions: BTreeMap<(ConversationId, u64), (u16, u64)>,
     pub(crate) erasures: Erasures,
-    /// How far each has said to have read, at most.
-    read: BTreeMap<(ConversationId, UserId), Seq>,
+    /// How far each has read.
+    pub(crate) reads: ReadBounds,
     /// Times that somebody was told that something was erased.
     pub(crate) erased: u64,
 }
@@ -70,17 +71,6 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn may_have_read(&mut self, conversation: ConversationId, user: &UserId, seq: Seq) {
-        let newest = self.read.entry((conversation, user.clone())).or_default();
-        *newest = seq.max(*newest);
-    }
-
-    /// Somebody was told how far another has read: that one has said so.
-    pub(crate) fn told_read(&self, conversation: ConversationId, user: &UserId, read: Seq) {
-        let said = self.read.get(&(conversation, user.clone()));
-        assert!(said.is_some_and(|said| read <= *said), "receipt: {user} has read {read}, and said {said:?}");
-    }
-
     /// `acked_is_durable`: nobody learns of a head that a crash could undo.
     pub(crate) fn told_head(&mut self, conversation: ConversationId, head: u64) {
         let place = (conversation, head);
@@ -97,6 +87,7 @@ impl Oracle {
         self.positions.insert(key, (log, record.position()));
         let truth = truth_of(record.portable());
         self.enter_form(key, &truth);
+        self.reads.enter(key, &truth);
         let earlier = self.durable.insert(key, truth);
         assert!(earlier.is_none(), "one_seq_one_message: {key:?} was written twice");
     }
@@ -104,6 +95,7 @@ impl Oracle {
     /// A record that a start has found.
     pub(crate) fn survived(&mut self, place: (ConversationId, u64), truth: Truth) {
         self.enter_form(place, &truth);
+        self.reads.enter(place, &truth);
         self.durable.entry(place).or_insert(truth);
     }
 

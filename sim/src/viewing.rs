@@ -82,7 +82,7 @@ impl Viewing {
         id: RequestId,
         presence: Vec<Presence>,
         read: Vec<(UserId, Seq)>,
-        oracle: &Oracle,
+        oracle: &mut Oracle,
     ) {
         if let Some(conversation) = self.asked.remove(&id) {
             self.views.insert(conversation);
@@ -114,9 +114,9 @@ impl Viewing {
         conversation: ConversationId,
         user: UserId,
         read: Seq,
-        oracle: &Oracle,
+        oracle: &mut Oracle,
     ) {
-        oracle.told_read(conversation, &user, read);
+        oracle.reads.told_read(conversation, &user, read);
         self.receipts += 1;
         let before = self.read.insert((conversation, user), read);
         assert!(

@@ -182,7 +182,11 @@ pub struct ConversationStateV1 {
 /// How far the members of a conversation have read it: all of them in each record. Never leaves the node as it is.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct PositionsV1 {
-    /// Of those who have read anything.
+    /// What the conversation's own records say up to this sequence is in here: who has sent what, and who has joined.
+    pub folded_to: u64,
+    /// Messages in the conversation up to and including that one.
+    pub message_count: u64,
+    /// Of those who have read, sent or joined.
     pub positions: Vec<PositionV1>,
     /// Tagged additions; unknown tags are kept.
     pub ext: Vec<u8>,
@@ -193,8 +197,12 @@ pub struct PositionsV1 {
 pub struct PositionV1 {
     /// A user id.
     pub user: Vec<u8>,
-    /// The newest sequence that was read.
+    /// The newest sequence that was read: it was said so, or it is a message of this member, or the one by which it joined.
     pub read: u64,
+    /// Messages in the conversation up to and including that one.
+    pub message_count: u64,
+    /// How far others are told that it has read: as `read`, but for joining. 0 while that is nothing.
+    pub receipt: u64,
     /// The newest sequence that a device has stored; 0 while nothing says that.
     pub delivered: u64,
 }
@@ -317,7 +325,7 @@ const _: () = {
     assert!(size_of::<ArchivedFormV1>() == 90 && align_of::<ArchivedFormV1>() == 1);
     assert!(size_of::<ArchivedAmendmentV1>() == 139 && align_of::<ArchivedAmendmentV1>() == 1);
     assert!(size_of::<ArchivedMembershipV1>() == 74 && align_of::<ArchivedMembershipV1>() == 1);
-    assert!(size_of::<ArchivedPositionV1>() == 24 && align_of::<ArchivedPositionV1>() == 1);
-    assert!(size_of::<ArchivedPositionsV1>() == 16 && align_of::<ArchivedPositionsV1>() == 1);
+    assert!(size_of::<ArchivedPositionV1>() == 40 && align_of::<ArchivedPositionV1>() == 1);
+    assert!(size_of::<ArchivedPositionsV1>() == 32 && align_of::<ArchivedPositionsV1>() == 1);
     assert!(size_of::<ArchivedConversationStateV1>() == 34 && align_of::<ArchivedConversationStateV1>() == 1);
 };

@@ -398,9 +398,14 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
 }
 
 fn positions() -> PositionsV1 {
-    let position = |user: &[u8], read| PositionV1 { user: user.to_vec(), read, delivered: 0 };
+    let position = |user: &[u8], read, receipt| {
+        let (user, message_count) = (user.to_vec(), read - 30);
+        PositionV1 { user, read, message_count, receipt, delivered: 0 }
+    };
     PositionsV1 {
-        positions: vec![position(b"bob", 41), position("žofie".as_bytes(), 42)],
+        folded_to: 42,
+        message_count: 12,
+        positions: vec![position(b"bob", 41, 0), position("žofie".as_bytes(), 42, 40)],
         ext: vec![1, 0, 2, 3],
     }
 }

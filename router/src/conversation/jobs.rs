@@ -4,15 +4,17 @@
 
 use protocol::command::HistoryRange;
 use protocol::event::ErrorCode;
-use protocol::ids::{ConversationId, Seq, UnixMillis};
+use protocol::ids::{ConversationId, Seq, UnixMillis, UserId};
 use protocol::limits::PAGE_BYTES_MAX;
 use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody, StreamKind as Kind};
 use storage_log::{Log, Lookup, Page, StreamId};
 
 use super::amend::form_of;
+use super::catching_up::CatchUp;
 use super::fetch::{Fetch, Read, Step};
 use super::folding::hide_amendments;
 use super::large::Roster;
+use super::pages::Tried;
 use super::recent::{AHEAD_MAX, FORGOTTEN_AGE, Known, command_of};
 use super::retention::{is_stub, take_gone};
 use super::state::Conversation;
@@ -39,11 +41,13 @@ pub(super) enum Purpose {
         store: Box<Store>,
         now: UnixMillis,
     },
-    CatchUp {
-        session: SessionId,
-        shard: ShardId,
-        inbox: StreamId,
-        after: Option<u64>,
+    CatchUp(Box<CatchUp>),
+    /// How many messages a conversation has up to a sequence that was read.
+    Count {
+        asker: Asker,
+        user: UserId,
+        conversation: ConversationId,
+        seq: Seq,
     },
     /// Who is in a group, after a start.
     Enlist {
@@ -56,6 +60,11 @@ pub(super) enum Purpose {
         after: Seq,
         until: u64,
         visible_from: Seq,
+    },
+    /// What follows the positions that were read.
+    Fold {
+        conversation: ConversationId,
+        until: Seq,
     },
     /// Sequences from `lowest` to below `below`, as far as a page holds them.
     History {
@@ -97,6 +106,8 @@ impl Job {
     pub(super) fn is_refusable(&self) -> bool {
         match self.purpose {
             Purpose::Amend { .. }
+            | Purpose::Count { .. }
+            | Purpose::Fold { .. }
             | Purpose::History { .. }
             | Purpose::Load { .. }
             | Purpose::LookUp { .. }
@@ -116,7 +127,9 @@ impl Purpose {
     fn is_shown(&self) -> bool {
         match self {
             Self::Amend { .. } | Self::CatchUp { .. } | Self::Feed { .. } | Self::History { .. } => true,
-            Self::Enlist { .. }
+            Self::Count { .. }
+            | Self::Enlist { .. }
+            | Self::Fold { .. }
             | Self::ListLarge
             | Self::Load { .. }
             | Self::LookUp { .. }
@@ -211,14 +224,15 @@ impl ConversationSide {
 
     /// Starts a page, whichever it is; a conversation that it needs is loaded.
     pub(super) fn start_page(&mut self, request: Request, log: &mut Log) {
+        self.begin_page(request, Tried::default(), log);
+    }
+
+    /// The same, of one that may have been begun before.
+    pub(super) fn begin_page(&mut self, request: Request, tried: Tried, log: &mut Log) {
         match request {
             Request::CatchUp { .. } if self.large.loading.is_some() => self.large.wait(request),
-            Request::CatchUp { session, shard, inbox, after, .. } => {
-                // A session that starts at the head is given nothing and told where that is.
-                let lookup = after.map(|after| Lookup::after(log, inbox, after, PAGE));
-                let purpose = Purpose::CatchUp { session, shard, inbox, after };
-                self.start(purpose, lookup.into_iter().collect(), log);
-            }
+            Request::CatchUp { .. } => self.begin_catching_up(request, tried, log),
+            Request::Reads { .. } => self.answer_reads(request, &tried),
             Request::Survey { session, shard, user, memberships, after, .. } => {
                 let lookup = Lookup::after(log, memberships, after, PAGE);
                 let user = user.as_bytes().to_vec();
@@ -274,7 +288,8 @@ impl ConversationSide {
                 self.outputs.push_back((asker.shard, Reply::Members { asker, members }));
             }
             Request::View { asker, user, .. } => {
-                let read = slot.positions.as_ref().map(|positions| positions.durable()).unwrap_or_default();
+                let positions = slot.positions.as_ref();
+                let read = positions.map(|positions| positions.durable_receipts()).unwrap_or_default();
                 match self.viewers.view(asker, user, conversation, state, read) {
                     Ok(()) => self.answer_views(),
                     Err(refusal) => self.push_refusal(asker, true, refusal),
@@ -319,25 +334,11 @@ impl ConversationSide {
     pub(super) fn finish(&mut self, job: Job, log: &mut Log) {
         let (mut records, more) = job.fetch.finish();
         match job.purpose {
-            Purpose::CatchUp { session, shard, after: Some(after), .. }
-                if after + 1 < log.links_kept_from() =>
-            {
-                // It went while this session was on its way.
-                self.outputs.push_back((shard, Reply::Forgotten { session }));
+            Purpose::CatchUp(page) => self.finish_catching_up(*page, records, log),
+            Purpose::Count { asker, user, conversation, seq } => {
+                self.finish_count(asker, &user, conversation, seq, &records);
             }
-            Purpose::CatchUp { session, shard, inbox, after } => {
-                // The durable head is read now, when the answer is put behind every Deliver at or below it: that is what
-                // makes the switch to live exact.
-                let last = records.last().map(|last| last.position).or(after);
-                let at_head = last.is_none_or(|last| !log.has_after(inbox, last));
-                let end = last.filter(|_| !at_head).unwrap_or(log.durable().position());
-                let heads =
-                    after.map(|after| self.large.moved(inbox.id, after, end, log)).unwrap_or_default();
-                let (log, partial) = (self.log, self.large.is_partial());
-                self.erased.conceal_links(&mut records);
-                let reply = Reply::CaughtUp { session, log, records, heads, end, at_head, partial };
-                self.outputs.push_back((shard, reply));
-            }
+            Purpose::Fold { conversation, until } => self.finish_fold(conversation, until, &records),
             Purpose::Amend { store, now } => {
                 self.erased.conceal(&mut records);
                 self.finish_amend(store, records.first(), now, log);
@@ -378,7 +379,7 @@ impl ConversationSide {
                 let last = records.last().map_or(after, |last| last.position);
                 let more_after = log.has_after(memberships, last).then_some(last);
                 let conversations =
-                    records.iter().filter_map(|record| surveyed(record, &user, log)).collect();
+                    records.iter().filter_map(|record| self.surveyed(record, &user, log)).collect();
                 let partial = records.iter().any(|record| record.record.is_none());
                 let (position, log) = (log.durable().position(), self.log);
                 let reply = Reply::Surveyed { session, log, conversations, more_after, position, partial };
@@ -391,9 +392,12 @@ impl ConversationSide {
     pub(super) fn give_up(&mut self, job: Job, log: &Log) {
         let refusal = (ErrorCode::Unavailable, "the disk does not say now: ask again in a minute");
         match job.purpose {
+            Purpose::Count { asker, conversation, .. } => self.give_up_count(asker, conversation, refusal),
             Purpose::History { asker, .. } => self.push_refusal(asker, true, refusal),
             Purpose::Load { conversation } => self.finish_load(conversation, &[], log),
-            Purpose::Positions { conversation } => self.give_up_positions(conversation, refusal),
+            Purpose::Fold { conversation, .. } | Purpose::Positions { conversation } => {
+                self.give_up_positions(conversation, refusal);
+            }
             Purpose::Amend { store, .. } | Purpose::LookUp { store, .. } | Purpose::Verify { store, .. } => {
                 self.end_look_up(&store);
                 self.refuse(store.asker, refusal);
@@ -421,9 +425,9 @@ impl ConversationSide {
             return self.resumed.push_back(conversation);
         }
         // One failed read is no verdict: what waits is told, and who asks next has it read again.
-        for request in std::mem::take(&mut slot.pending) {
+        for entrant in std::mem::take(&mut slot.pending) {
             let refusal = (ErrorCode::Unavailable, "this conversation's state cannot be read from the disk");
-            self.refuse_request(&request, refusal);
+            self.refuse_entrant(&entrant, refusal);
         }
     }
 
@@ -494,6 +498,25 @@ impl ConversationSide {
         }
     }
 
+    /// What a record in a user's stream of memberships says about one conversation.
+    fn surveyed(&self, linked: &Linked, user: &[u8], log: &Log) -> Option<Surveyed> {
+        let bytes = linked.record.as_ref()?;
+        let portable = Portable::parse(bytes).ok()?;
+        let visible_from = match Stored::with_checked_sum(portable, bytes).ok()?.body {
+            StoredBody::Membership(body) => joined_from(body, user),
+            _ => Some(Seq(1)),
+        };
+        let head = self.durable_head(portable.conversation, log);
+        let (position, conversation) = (linked.position, portable.conversation);
+        Some(Surveyed {
+            position,
+            conversation,
+            head: Seq(head.seq),
+            message_count: head.message_count,
+            visible_from,
+        })
+    }
+
     fn end_look_up(&mut self, store: &Store) {
         self.slots.get_mut(&store.conversation).expect("a busy conversation is kept").busy = false;
         self.resumed.push_back(store.conversation);
@@ -512,26 +535,6 @@ pub(super) fn state_of(places: &Places, records: &[Linked]) -> Option<Conversati
 
 fn at_of(record: &[u8]) -> Option<u64> {
     Portable::parse(record).ok().map(|portable| portable.at.0)
-}
-
-/// What a record in a user's stream of memberships says about one conversation.
-fn surveyed(linked: &Linked, user: &[u8], log: &Log) -> Option<Surveyed> {
-    let bytes = linked.record.as_ref()?;
-    let portable = Portable::parse(bytes).ok()?;
-    let visible_from = match Stored::with_checked_sum(portable, bytes).ok()?.body {
-        StoredBody::Membership(body) => joined_from(body, user),
-        _ => Some(Seq(1)),
-    };
-    let stream = conversation_stream(portable.conversation, Kind::Messages);
-    let head = log.durable_head(stream);
-    let (position, conversation) = (linked.position, portable.conversation);
-    Some(Surveyed {
-        position,
-        conversation,
-        head: Seq(head.seq),
-        message_count: head.message_count,
-        visible_from,
-    })
 }
 
 /// A record in the stream of memberships either adds the user, and says from where, or takes it out.

@@ -8,15 +8,14 @@ use std::collections::{HashSet, VecDeque};
 
 use hashbrown::HashMap;
 use protocol::event::ErrorCode;
-use protocol::ids::{ConversationId, Seq};
+use protocol::ids::ConversationId;
 use protocol::record::StreamKind as Kind;
 use slab::Slab;
 use smallvec::SmallVec;
-use storage_log::Log;
 
 use super::state::{Conversation, Refusal};
-use crate::mail::{MovedHead, Request};
-use crate::places::{Places, conversation_stream};
+use crate::mail::Request;
+use crate::places::Places;
 
 /// Large groups of one log. All of 500 members: 80 MB.
 const GROUPS_MAX: usize = 8_192;
@@ -142,17 +141,12 @@ impl LargeGroups {
         }
     }
 
-    /// The heads of a user's large groups that stand behind `after` and not behind `end`.
-    pub(super) fn moved(&self, inbox: Inbox, after: u64, end: u64, log: &Log) -> Vec<MovedHead> {
+    /// A user's large groups whose heads stand behind `after` and not behind `end`.
+    pub(super) fn moved(&self, inbox: Inbox, after: u64, end: u64) -> Vec<ConversationId> {
         let groups = self.by_member.get(&inbox).into_iter().flatten();
         let groups = groups.map(|group| &self.groups[*group as usize]);
         let moved = groups.filter(|group| after < group.head_position && group.head_position <= end);
-        let head = |group: &Group| {
-            let head = log.durable_head(conversation_stream(group.conversation, Kind::Messages));
-            let (conversation, message_count) = (group.conversation, head.message_count);
-            MovedHead { conversation, head: Seq(head.seq), message_count }
-        };
-        moved.map(head).collect()
+        moved.map(|group| group.conversation).collect()
     }
 
     fn set(&mut self, conversation: ConversationId, roster: Roster, position: u64) {

@@ -6,18 +6,23 @@
 
 mod amend;
 mod blocks;
+mod catching_up;
 mod damage;
 mod enlisting;
 mod erasure;
 mod fetch;
 mod folding;
+mod gathering;
 mod jobs;
 mod large;
 mod membership;
+mod pages;
 mod positions;
+mod reading;
 mod recent;
 mod retention;
 mod runs;
+mod slots;
 mod state;
 mod viewers;
 
@@ -30,26 +35,24 @@ use protocol::event::ErrorCode;
 use protocol::ids::{ConversationId, Seq, UnixMillis};
 use protocol::record::{FormV1, StreamKind as Kind};
 use slab::Slab;
-use storage_log::{Answer, Draft, Durable, Location, Log, Stored};
+use storage_log::{Answer, Draft, Durable, Head, Location, Log, Stored};
 
 use crate::mail::{Asker, Deliver, Reply, Request, Store};
 use crate::places::{Places, ShardId, conversation_stream};
 use blocks::Blocks;
 use damage::Damages;
 use folding::hide;
+use gathering::Gathering;
 use jobs::Job;
 use large::{LargeGroups, Roster};
-use positions::{Gathering, Positions};
-use state::{Audience, Conversation, Plan};
+use pages::WaitingPages;
+use slots::{Entrant, Loaded, Slot};
+use state::{Audience, Plan};
 use viewers::Viewers;
 
 pub use erasure::{Erased, Subject};
 pub use fetch::{Read, ReadPlace};
 pub use recent::Recent;
-
-/// Requests that one conversation holds back while its state loads. A room of 99 that all speak at once after a
-/// restart, and again; the next are told `busy`.
-const PENDING_MAX: usize = 256;
 
 /// Conversations whose state is kept in memory per log. About 100 bytes a member; older ones load again from the log.
 const LOADED_MAX: usize = 100_000;
@@ -59,24 +62,6 @@ const BUSY_RETRY_MS: u64 = 100;
 
 /// When to try again while the disk is full.
 const FULL_RETRY_MS: u64 = 2_000;
-
-enum Loaded {
-    No,
-    Absent,
-    Yes(Conversation),
-}
-
-struct Slot {
-    state: Loaded,
-    /// How far its members have read, once somebody wants to know.
-    positions: Option<Box<Positions>>,
-    /// A job for this conversation runs: everything waits in `pending`.
-    busy: bool,
-    pending: VecDeque<Request>,
-    /// The newest position that its state depends on: not forgotten before it is durable.
-    position: u64,
-    touched: u64,
-}
 
 /// An answer that waits for its record to be durable.
 struct Waiting {
@@ -96,6 +81,8 @@ struct Delivery {
     hidden_from: Option<Arc<Audience>>,
     amended: Option<(ConversationId, Seq)>,
     conversation: ConversationId,
+    /// 1 for a message.
+    messages: u64,
     /// Who has to learn of the head when coming back, where that changes.
     roster: Option<Roster>,
 }
@@ -111,6 +98,8 @@ pub struct ConversationSide {
     /// What is being amended, as it will be, and the position with which that is durable. Bounded as the above.
     amended: HashMap<(ConversationId, Seq), (u64, FormV1), foldhash::fast::RandomState>,
     waiting: VecDeque<Waiting>,
+    /// Messages that were appended and will not become durable, as the log has stopped.
+    lost: Vec<(ConversationId, u64)>,
     large: LargeGroups,
     viewers: Viewers,
     gathering: Gathering,
@@ -121,6 +110,9 @@ pub struct ConversationSide {
     moved: u64,
     /// Conversations whose job has ended and that have something pending.
     resumed: VecDeque<ConversationId>,
+    /// Conversations whose positions were read, and into which what follows is to be folded.
+    unfolded: VecDeque<ConversationId>,
+    pages: WaitingPages,
     outputs: VecDeque<(ShardId, Reply)>,
     reads: VecDeque<Read>,
     blocks: Blocks,
@@ -149,11 +141,14 @@ impl ConversationSide {
             undurable: HashMap::default(),
             amended: HashMap::default(),
             waiting: VecDeque::new(),
+            lost: Vec::new(),
             large: LargeGroups::new(),
             early: VecDeque::new(),
             jobs: Slab::new(),
             moved: 0,
             resumed: VecDeque::new(),
+            unfolded: VecDeque::new(),
+            pages: WaitingPages::default(),
             outputs: VecDeque::new(),
             reads: VecDeque::new(),
             blocks: Blocks::default(),
@@ -176,10 +171,10 @@ impl ConversationSide {
         match conversation_of(&request) {
             None => self.start_page(request, log),
             Some(conversation) => {
-                self.enter(conversation, request, now, log);
-                self.resume(now, log);
+                self.enter(conversation, Entrant::Request(Box::new(request)), now, log);
             }
         }
+        self.resume(now, log);
     }
 
     /// Takes the disk's answer to a [`Read`]: `None` when it failed. A block answers all who have asked for it meanwhile.
@@ -260,6 +255,8 @@ impl ConversationSide {
     pub fn handle_failed(&mut self) {
         let refusal = (ErrorCode::Unavailable, "the log stopped: send again with the same message_id");
         for waiting in std::mem::take(&mut self.waiting) {
+            self.lost
+                .extend(waiting.delivery.as_ref().map(|delivery| (delivery.conversation, delivery.messages)));
             if let Reply::Stored { asker, .. } = waiting.reply {
                 self.refuse(asker, refusal);
             }
@@ -333,6 +330,20 @@ impl ConversationSide {
         taken
     }
 
+    /// The newest durable record of a conversation, and the messages up to it: exactly, also while newer ones are being written.
+    pub(super) fn durable_head(&self, conversation: ConversationId, log: &Log) -> Head {
+        let stream = conversation_stream(conversation, Kind::Messages);
+        let (head, durable) = (log.head(stream), log.durable_head(stream));
+        if durable.seq == head.seq {
+            return head;
+        }
+        let deliveries = self.waiting.iter().filter_map(|waiting| waiting.delivery.as_ref());
+        let coming = deliveries.map(|delivery| (delivery.conversation, delivery.messages));
+        let coming = coming.chain(self.lost.iter().copied()).filter(|(of, _)| *of == conversation);
+        let coming: u64 = coming.map(|(_, messages)| messages).sum();
+        Head { seq: durable.seq, message_count: head.message_count - coming }
+    }
+
     /// Whether something waits for durability.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
@@ -348,6 +359,7 @@ impl ConversationSide {
         }
         self.viewers.note_members(delivery.conversation, record.portable());
         self.outputs.extend(self.viewers.take_answers());
+        self.fold_durable(delivery.conversation, record.seq(), record.portable());
         let bytes = self.erased.delivered(position, record.portable());
         self.deliver_to(&delivery.audience, position, &bytes, delivery.asked_micros);
         if let Some(hidden_from) = &delivery.hidden_from {
@@ -360,58 +372,6 @@ impl ConversationSide {
             let (record, users) = (record.clone(), users.clone());
             let deliver = Deliver { log: self.log, position, record, users, asked_micros };
             self.outputs.push_back((*shard, Reply::Deliver(deliver)));
-        }
-    }
-
-    /// Handles a request of a conversation, or queues it there.
-    fn enter(&mut self, conversation: ConversationId, request: Request, now: UnixMillis, log: &mut Log) {
-        self.forget_idle(log);
-        self.clock += 1;
-        let slot = self.slots.entry(conversation).or_insert_with(Slot::new);
-        slot.touched = self.clock;
-        if slot.busy || !slot.pending.is_empty() {
-            if slot.pending.len() == PENDING_MAX {
-                return self.refuse_request(&request, (ErrorCode::Busy, "this conversation is loading"));
-            }
-            slot.pending.push_back(request);
-            return;
-        }
-        self.execute(conversation, request, now, log);
-    }
-
-    /// Goes on with conversations whose job has ended.
-    fn resume(&mut self, now: UnixMillis, log: &mut Log) {
-        while let Some(conversation) = self.resumed.pop_front() {
-            while let Some(slot) = self.slots.get_mut(&conversation) {
-                if slot.busy {
-                    break;
-                }
-                let Some(request) = slot.pending.pop_front() else {
-                    break;
-                };
-                self.execute(conversation, request, now, log);
-            }
-        }
-    }
-
-    /// Handles one request whose turn it is; loads the conversation first if need be.
-    fn execute(&mut self, conversation: ConversationId, request: Request, now: UnixMillis, log: &mut Log) {
-        let slot = self.slots.get_mut(&conversation).expect("entered");
-        if matches!(slot.state, Loaded::No) {
-            slot.pending.push_front(request);
-            return self.start_load(conversation, log);
-        }
-        let slot = self.slots.get_mut(&conversation).expect("entered");
-        if matches!(request, Request::Read { .. } | Request::View { .. }) && slot.positions.is_none() {
-            slot.pending.push_front(request);
-            return self.start_positions(conversation, log);
-        }
-        match request {
-            Request::Store(store) => self.store(store, now, log, false),
-            Request::Read { asker, user, conversation, seq } => {
-                self.read_up_to(asker, &user, conversation, seq, log);
-            }
-            other => self.start_page(other, log),
         }
     }
 
@@ -444,13 +404,6 @@ impl ConversationSide {
         }
     }
 
-    fn loaded(&self, conversation: ConversationId) -> Option<&Conversation> {
-        match &self.slots[&conversation].state {
-            Loaded::Yes(conversation) => Some(conversation),
-            Loaded::Absent | Loaded::No => None,
-        }
-    }
-
     fn judge_roster(&self, store: &Store, plan: &Plan) -> Result<(), state::Refusal> {
         plan.roster.as_ref().map_or(Ok(()), |roster| self.large.judge(store.conversation, roster))
     }
@@ -461,6 +414,7 @@ impl ConversationSide {
         let refusal = match append(log, store.conversation, head, &plan, now) {
             Answer::Stored(stored) => {
                 self.stored(store, plan, head + 1, stored);
+                self.keep_positions_near(store.conversation, head + 1, log);
                 return Some(stored.last_position);
             }
             Answer::Busy => (ErrorCode::Busy, "the disk is behind"),
@@ -497,10 +451,10 @@ impl ConversationSide {
         let known = recent::Known { seq, at: stored.at, position, content_hash: store.content_hash };
         self.recent.insert(key, seq, stored.at);
         self.undurable.insert(key, known);
-        self.messages_stored += plan.messages;
         let reply = stored_reply(store, known);
         let (asked_micros, location) = (store.asker.asked_micros, stored.location);
-        let Plan { audience, hidden_from, roster, .. } = plan;
+        let Plan { after, audience, hidden_from, messages, roster, .. } = plan;
+        self.messages_stored += messages;
         let conversation = store.conversation;
         let amended = store.change.target().map(|target| (conversation, target));
         let delivery = Some(Delivery {
@@ -511,11 +465,12 @@ impl ConversationSide {
             hidden_from,
             amended,
             conversation,
+            messages,
             roster,
         });
         self.waiting.push_back(Waiting { position, shard: store.asker.shard, reply, delivery });
         let slot = self.slots.get_mut(&store.conversation).expect("entered");
-        if let Some(after) = plan.after {
+        if let Some(after) = after {
             slot.state = Loaded::Yes(after);
             slot.position = position;
         }
@@ -566,43 +521,11 @@ impl ConversationSide {
             }
             Request::CatchUp { .. }
             | Request::Feed { .. }
+            | Request::Reads { .. }
             | Request::Signals { .. }
             | Request::Survey { .. } => {
                 unreachable!("no conversation holds these back")
             }
-        }
-    }
-
-    /// Keeps the number of loaded conversations bounded: the half that was touched longest ago goes, what is busy or not
-    /// yet durable stays.
-    fn forget_idle(&mut self, log: &Log) {
-        if self.slots.len() < LOADED_MAX {
-            return;
-        }
-        let mut touched: Vec<u64> = self.slots.values().map(|slot| slot.touched).collect();
-        let middle = touched.len() / 2;
-        let (_, median, _) = touched.select_nth_unstable(middle);
-        let (median, durable) = (*median, log.durable());
-        self.slots.retain(|_, slot| {
-            let is_settled = slot.positions.as_ref().is_none_or(|positions| positions.is_settled());
-            !is_settled
-                || slot.touched > median
-                || slot.busy
-                || !slot.pending.is_empty()
-                || !durable.covers(slot.position)
-        });
-    }
-}
-
-impl Slot {
-    fn new() -> Self {
-        Self {
-            state: Loaded::No,
-            positions: None,
-            busy: false,
-            pending: VecDeque::new(),
-            position: 0,
-            touched: 0,
         }
     }
 }
@@ -614,9 +537,11 @@ fn conversation_of(request: &Request) -> Option<ConversationId> {
         | Request::ListMembers { conversation, .. }
         | Request::Read { conversation, .. }
         | Request::View { conversation, .. } => Some(*conversation),
-        Request::CatchUp { .. } | Request::Feed { .. } | Request::Signals { .. } | Request::Survey { .. } => {
-            None
-        }
+        Request::CatchUp { .. }
+        | Request::Feed { .. }
+        | Request::Reads { .. }
+        | Request::Signals { .. }
+        | Request::Survey { .. } => None,
     }
 }
 

@@ -112,6 +112,8 @@ impl Viewers {
             // Those who left have read too, and that is kept.
             read.retain(|user, _| self.is_member(user, conversation));
             self.viewed.insert(conversation, Viewed { members, read, viewers: Vec::new() });
+        } else {
+            self.know_further(conversation, read);
         }
         let viewers = &mut self.viewed.get_mut(&conversation).expect("it is viewed").viewers;
         // It asks again: one page of a session is under way at a time, so it has its answer to the first.
@@ -119,6 +121,17 @@ impl Viewers {
         viewers.push(Viewer { shard: asker.shard, session: asker.session, user, waits: Some(asker) });
         self.answer(conversation);
         Ok(())
+    }
+
+    /// Messages of one's own say how far one has read, and no receipt is told of those: who begins to look learns it.
+    fn know_further(&mut self, conversation: ConversationId, read: BTreeMap<UserId, Seq>) {
+        let read: Vec<(UserId, Seq)> =
+            read.into_iter().filter(|(user, _)| self.is_member(user, conversation)).collect();
+        let known = &mut self.viewed.get_mut(&conversation).expect("it is viewed").read;
+        for (user, seq) in read {
+            let known = known.entry(user).or_default();
+            *known = seq.max(*known);
+        }
     }
 
     /// Takes what a home has to say.

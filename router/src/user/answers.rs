@@ -14,11 +14,11 @@ impl UserSide {
         self.return_credit(from, &reply);
         match reply {
             Reply::Deliver(deliver) => self.deliver(&deliver, clock),
-            Reply::CaughtUp { session, log, records, heads, end, at_head, partial } => {
+            Reply::CaughtUp { session, log, records, heads, reads, end, at_head, partial } => {
                 if let Some(session) = self.session(session) {
                     session.partial |= partial;
                 }
-                let page = Page { records: &records, heads: &heads, end, at_head };
+                let page = Page { records: &records, heads: &heads, reads: &reads, end, at_head };
                 self.handle_page(session, log, &page, now);
             }
             Reply::Forgotten { session } => {
@@ -55,6 +55,7 @@ impl UserSide {
                 let members = members.into_iter().map(entry).collect();
                 self.push_reply(asker.session, &ServerFrame::MembersPage { id: asker.id, members });
             }
+            Reply::Reads { session, log, states } => self.handle_reads(session, log, &states),
             Reply::SignalsTaken { log } => self.handle_signals_taken(log),
             Reply::Tell { sessions, event } => self.handle_telling(&sessions, &event),
             Reply::TellUser { user, event } => self.handle_telling(&self.sessions_of(&user), &event),
@@ -105,6 +106,7 @@ impl UserSide {
             | Reply::Forgotten { .. }
             | Reply::History { .. }
             | Reply::Members { .. }
+            | Reply::Reads { .. }
             | Reply::Refused { is_page: true, .. }
             | Reply::Surveyed { .. }
             | Reply::Viewed { .. } => {

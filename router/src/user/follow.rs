@@ -7,7 +7,7 @@ use protocol::limits::HEARTBEAT_MILLIS;
 use super::frames::{Rendered, gap, record_frame, server_frame};
 use super::session::{Greeting, Phase};
 use super::{UserSide, heads};
-use crate::mail::{Clock, Deliver, Linked, MovedHead, Request, SessionId};
+use crate::mail::{Clock, Deliver, Linked, MovedHead, ReadState, Request, SessionId};
 use crate::places::ShardId;
 use protocol::record::StreamKind as Kind;
 
@@ -28,6 +28,7 @@ const FEATURES: [&str; 3] = ["amend", "presence", "receipts"];
 pub(super) struct Page<'a> {
     pub(super) records: &'a [Linked],
     pub(super) heads: &'a [MovedHead],
+    pub(super) reads: &'a [ReadState],
     /// Everything up to here is in it or before it.
     pub(super) end: u64,
     /// That is all there is.
@@ -145,6 +146,7 @@ impl UserSide {
             session: id,
             shard: self.shard,
             log: log as u16,
+            user: session.user.clone(),
             inbox: self.places.user_stream(&session.user, Kind::Inbox),
             after: (state.phase == Phase::Behind).then_some(state.position),
         };
@@ -174,8 +176,8 @@ impl UserSide {
         let state = &mut session.logs[usize::from(log)];
         state.position = page.end;
         state.phase = if page.at_head { Phase::Live } else { Phase::Behind };
-        self.push_links(id, page.records);
-        self.push_heads(id, heads::of_moved(page.heads, page.records));
+        self.push_links(id, page.records, page.reads);
+        self.push_heads(id, heads::of_moved(page.heads, page.records, page.reads));
         self.greet_if_placed(id, now);
         self.push_caught_up_if_live(id, now);
         self.push_cursor_if_due(id, now);
@@ -183,13 +185,13 @@ impl UserSide {
     }
 
     /// Records of several conversations, each of which may stand behind some that are not linked.
-    fn push_links(&mut self, id: SessionId, records: &[Linked]) {
+    fn push_links(&mut self, id: SessionId, records: &[Linked], reads: &[ReadState]) {
         let Some(user) = self.session(id).map(|session| session.user.clone()) else {
             return;
         };
         let mut from = 0;
         for (place, linked) in records.iter().enumerate() {
-            if let Some(head) = heads::before(linked, &user) {
+            if let Some(head) = heads::before(linked, &user, reads) {
                 self.push_records(id, &records[from..place]);
                 self.push_heads(id, vec![head]);
                 from = place;

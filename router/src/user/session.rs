@@ -68,6 +68,8 @@ pub(super) struct Survey {
     pub(super) found: HashMap<ConversationId, Surveyed, foldhash::fast::RandomState>,
     /// Per log: where the survey goes on, until it has ended.
     pub(super) next: SmallVec<[Option<u64>; 4]>,
+    /// Conversations to name, by log, once it is known how far they were read.
+    pub(super) unnamed: VecDeque<(u16, Surveyed)>,
     /// Conversations to feed.
     pub(super) missing: VecDeque<Missing>,
 }

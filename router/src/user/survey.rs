@@ -4,13 +4,22 @@
 //! session will follow it. Then each conversation that the client knows is fed up to that position, the others are named
 //! in `heads`, and the session goes on like one that came with a cursor.
 
-use protocol::event::Head;
 use protocol::ids::{ConversationId, Seq};
 use protocol::record::StreamKind as Kind;
 
-use super::UserSide;
+use super::heads::{Followed, HEADS_PER_FRAME};
 use super::session::{Missing, Phase, Session, Survey};
-use crate::mail::{Linked, Request, SessionId, Surveyed};
+use super::{UserSide, heads};
+use crate::mail::{Linked, ReadState, Request, SessionId, Surveyed};
+
+impl Survey {
+    /// Those that are to be named next: of one log, as many as one frame names.
+    fn next_unnamed(&self) -> Option<(u16, Vec<ConversationId>)> {
+        let (log, _) = self.unnamed.front()?;
+        let of_log = self.unnamed.iter().take_while(|(of, _)| of == log).take(HEADS_PER_FRAME);
+        Some((*log, of_log.map(|(_, found)| found.conversation).collect()))
+    }
+}
 
 impl UserSide {
     /// The next step of a survey; `None` when it has none left.
@@ -29,6 +38,10 @@ impl UserSide {
                 log,
                 Request::Survey { session: id, shard: self.shard, log, user, memberships, after },
             ));
+        }
+        if let Some((log, conversations)) = survey.next_unnamed() {
+            let user = session.user.clone();
+            return Some((log, Request::Reads { session: id, shard: self.shard, log, user, conversations }));
         }
         let Missing { log, conversation, after, visible_from } = *survey.missing.front()?;
         let request = Request::Feed {
@@ -100,19 +113,32 @@ impl UserSide {
                 survey.missing.push_back(Missing { log, conversation, after, visible_from });
             }
         }
-        let heads = newest
-            .values()
-            .filter(|found| found.visible_from.is_some() && found.head > Seq(0))
-            .map(|found| Head {
-                conversation: found.conversation,
-                from: None,
-                head: found.head,
-                read: Seq(0),
-                unread: found.message_count,
-            })
-            .collect();
-        self.push_heads(id, heads);
+        let unnamed = newest.values().filter(|found| found.visible_from.is_some() && found.head > Seq(0));
+        let mut unnamed: Vec<(u16, Surveyed)> =
+            unnamed.map(|found| (places.log_of(found.conversation), *found)).collect();
+        unnamed.sort_unstable_by_key(|(log, found)| (*log, found.conversation));
+        survey.unnamed = unnamed.into();
         self.follow_if_fed(id);
+    }
+
+    /// How far those were read that are to be named next.
+    pub(super) fn handle_reads(&mut self, id: SessionId, log: u16, states: &[ReadState]) {
+        self.page_arrived(id);
+        let Some(survey) = self.session(id).and_then(|session| session.survey.as_mut()) else {
+            return;
+        };
+        let count = survey.next_unnamed().map_or(0, |(of, conversations)| {
+            assert_eq!(of, log, "one page at a time, in order");
+            conversations.len()
+        });
+        let named = survey.unnamed.drain(..count);
+        let heads =
+            named.map(|(_, found)| heads::head(found.conversation, found.head, found.message_count, states));
+        let heads = heads.collect();
+        let followed = if survey.unnamed.is_empty() { Followed::ByNone } else { Followed::ByMore };
+        self.push_heads_before(id, heads, followed);
+        self.follow_if_fed(id);
+        self.ask_pages(id);
     }
 
     pub(super) fn handle_fed(
@@ -145,7 +171,8 @@ impl UserSide {
         let Some(session) = self.session(id) else {
             return;
         };
-        if session.survey.as_ref().is_some_and(|survey| survey.missing.is_empty()) {
+        let is_fed = |survey: &Survey| survey.unnamed.is_empty() && survey.missing.is_empty();
+        if session.survey.as_deref().is_some_and(is_fed) {
             for log in &mut session.logs {
                 log.phase = Phase::Behind;
             }

@@ -115,7 +115,11 @@ impl Chat {
     /// A session of which nothing is sent yet.
     pub(crate) fn begin(&mut self, name: &str, cursor: Option<String>) -> SessionId {
         let device = DeviceId::new("phone").expect("a name");
-        let connect = Connect { token: None, device, cursor, positions: None };
+        self.begin_with(name, Connect { token: None, device, cursor, positions: None })
+    }
+
+    /// The same, of a device that knows its conversations only so far.
+    pub(crate) fn begin_with(&mut self, name: &str, connect: Connect) -> SessionId {
         let session = self.users.connect(0, user(name), Form::Json, RequestId(1), connect, self.clock.unix);
         session.expect("a first session")
     }

@@ -1,0 +1,121 @@
+//! Writing positions: what is new of a conversation once a second, all of it in one record.
+//!
+//! A `read` is answered at once and promises no durability. Only what is durable is told to others: so there are as many receipts as
+//! there are records, and a crash takes none back.
+
+use std::collections::VecDeque;
+
+use protocol::ids::{ConversationId, Seq, UnixMillis, UserId};
+use protocol::record::StreamKind as Kind;
+use storage_log::{Answer, Draft, Log};
+
+use super::{ConversationSide, LOADED_MAX, Loaded};
+use crate::places::conversation_stream;
+
+/// How long what is new waits for more of the same conversation, in microseconds: its viewers are told at most once a second.
+const GATHER_MICROS: u64 = 1_000_000;
+
+/// Conversations in which something was read that is not written yet: they cannot be forgotten meanwhile, and while the disk is full
+/// they only become more. Half of what is kept loaded.
+const GATHERED_MAX: usize = LOADED_MAX / 2;
+
+/// What is to be written when, and what waits to be durable.
+#[derive(Default)]
+pub(super) struct Gathering {
+    /// Those that are new since the last turn, which said the time.
+    fresh: Vec<ConversationId>,
+    /// Until when they wait, in microseconds; in this order, so that a turn in which none is due looks at one.
+    due: VecDeque<(u64, ConversationId)>,
+    written: VecDeque<Written>,
+}
+
+/// A record that is not durable yet.
+struct Written {
+    position: u64,
+    conversation: ConversationId,
+    /// Who has read further than the record before said.
+    new: Vec<(UserId, Seq)>,
+}
+
+impl Gathering {
+    /// Whether something has to be written, or to become durable.
+    pub(super) fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.due.is_empty() && self.written.is_empty()
+    }
+
+    /// Whether it takes no more conversations.
+    pub(super) fn is_full(&self) -> bool {
+        self.due.len() >= GATHERED_MAX
+    }
+
+    /// The positions of a conversation are new, and were not before.
+    pub(super) fn add(&mut self, conversation: ConversationId) {
+        self.fresh.push(conversation);
+    }
+}
+
+impl ConversationSide {
+    /// Writes the positions that have waited long enough; all of them, where the node goes away: but those that a full disk does
+    /// not take are given up then, since nobody was promised them and the node has to end.
+    pub fn write_positions(&mut self, micros: u64, now: UnixMillis, all: bool, log: &mut Log) {
+        let next = micros + GATHER_MICROS;
+        let Gathering { fresh, due, .. } = &mut self.gathering;
+        due.extend(fresh.drain(..).map(|conversation| (next, conversation)));
+        for _ in 0..due.len() {
+            let is_due = |due: &&(u64, ConversationId)| all || due.0 <= micros;
+            let Some((_, conversation)) = self.gathering.due.front().filter(is_due).copied() else { return };
+            self.gathering.due.pop_front();
+            match self.append_positions(conversation, now, log) {
+                Answer::Stored(_) => {}
+                Answer::Full if all => self.give_up_new(conversation),
+                _ if log.is_healthy() => {
+                    self.gathering.due.push_back((next, conversation));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn give_up_new(&mut self, conversation: ConversationId) {
+        let slot = self.slots.get_mut(&conversation).expect("kept while it has something to write");
+        slot.positions.as_mut().expect("likewise").give_up_new();
+    }
+
+    fn append_positions(&mut self, conversation: ConversationId, now: UnixMillis, log: &mut Log) -> Answer {
+        let slot = self.slots.get_mut(&conversation).expect("kept while it has something to write");
+        let positions = slot.positions.as_mut().expect("likewise");
+        if let Loaded::Yes(state) = &slot.state {
+            positions.trim(state);
+        }
+        let body = positions.body();
+        let draft = Draft {
+            stream: conversation_stream(conversation, Kind::Positions),
+            expected_head: positions.number(),
+            messages: 0,
+            schema: body.schema() as u16,
+            payload: &body.payload(),
+            links: &[],
+        };
+        let answer = log.append(&[draft], now.0);
+        let Answer::Stored(stored) = answer else { return answer };
+        positions.note_appended();
+        let (position, new) = (stored.last_position, positions.new_receipts());
+        self.gathering.written.push_back(Written { position, conversation, new });
+        answer
+    }
+
+    /// Tells what has become durable.
+    pub(super) fn tell_receipts(&mut self, covers: impl Fn(u64) -> bool) {
+        while self.gathering.written.front().is_some_and(|written| covers(written.position)) {
+            let Written { conversation, new, .. } = self.gathering.written.pop_front().expect("looked at");
+            let slot = self.slots.get_mut(&conversation).expect("kept while it has something to write");
+            let positions = slot.positions.as_mut().expect("likewise");
+            positions.note_record_durable();
+            for (user, read) in new {
+                if positions.note_durable(&user, read) {
+                    self.viewers.note_read(conversation, &user, read);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What is in memory of one conversation, and what waits for its turn there.
+//!
+//! What comes for a conversation is handled strictly one after the other: while its state or its positions are being read, it waits in
+//! a bounded queue.
+
+use std::collections::VecDeque;
+
+use protocol::event::ErrorCode;
+use protocol::ids::{ConversationId, UnixMillis};
+use storage_log::Log;
+
+use super::positions::Positions;
+use super::state::{Conversation, Refusal};
+use super::{ConversationSide, LOADED_MAX};
+use crate::mail::Request;
+
+/// Requests that one conversation holds back while its state loads. A room of 99 that all speak at once after a
+/// restart, and again; the next are told `busy`.
+const PENDING_MAX: usize = 256;
+
+pub(super) enum Loaded {
+    No,
+    Absent,
+    Yes(Conversation),
+}
+
+pub(super) struct Slot {
+    pub(super) state: Loaded,
+    /// How far its members have read, once somebody wants to know; while it is busy perhaps not all of that.
+    pub(super) positions: Option<Box<Positions>>,
+    /// A job for this conversation runs: everything waits in `pending`.
+    pub(super) busy: bool,
+    pub(super) pending: VecDeque<Entrant>,
+    /// The newest position that its state depends on: not forgotten before it is durable.
+    pub(super) position: u64,
+    touched: u64,
+}
+
+/// What has its turn at a conversation.
+pub(super) enum Entrant {
+    Request(Box<Request>),
+    /// A page of several conversations, by its number, that waits for state and positions of this one.
+    Page(u32, ConversationId),
+}
+
+impl Entrant {
+    pub(super) fn needs_positions(&self) -> bool {
+        match self {
+            Self::Request(request) => matches!(**request, Request::Read { .. } | Request::View { .. }),
+            Self::Page(..) => true,
+        }
+    }
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            state: Loaded::No,
+            positions: None,
+            busy: false,
+            pending: VecDeque::new(),
+            position: 0,
+            touched: 0,
+        }
+    }
+}
+
+impl ConversationSide {
+    /// Handles what comes for a conversation, or queues it there.
+    pub(super) fn enter(
+        &mut self,
+        conversation: ConversationId,
+        entrant: Entrant,
+        now: UnixMillis,
+        log: &mut Log,
+    ) {
+        self.forget_idle(log);
+        self.clock += 1;
+        let slot = self.slots.entry(conversation).or_insert_with(Slot::new);
+        slot.touched = self.clock;
+        if slot.busy || !slot.pending.is_empty() {
+            if slot.pending.len() == PENDING_MAX {
+                return self.refuse_entrant(&entrant, (ErrorCode::Busy, "this conversation is loading"));
+            }
+            slot.pending.push_back(entrant);
+            return;
+        }
+        self.execute(conversation, entrant, now, log);
+    }
+
+    /// Goes on with conversations whose job has ended, and with pages that waited for some.
+    pub(super) fn resume(&mut self, now: UnixMillis, log: &mut Log) {
+        loop {
+            if let Some(conversation) = self.unfolded.pop_front() {
+                self.go_on_folding(conversation, log);
+            } else if let Some(conversation) = self.resumed.pop_front() {
+                self.go_on_with(conversation, now, log);
+            } else if !self.begin_next_page(now, log) {
+                return;
+            }
+        }
+    }
+
+    fn go_on_with(&mut self, conversation: ConversationId, now: UnixMillis, log: &mut Log) {
+        while let Some(slot) = self.slots.get_mut(&conversation) {
+            if slot.busy {
+                return;
+            }
+            let Some(entrant) = slot.pending.pop_front() else {
+                return;
+            };
+            self.execute(conversation, entrant, now, log);
+        }
+    }
+
+    /// Handles one whose turn it is; loads the conversation first if need be.
+    fn execute(&mut self, conversation: ConversationId, entrant: Entrant, now: UnixMillis, log: &mut Log) {
+        let slot = self.slots.get_mut(&conversation).expect("entered");
+        if matches!(slot.state, Loaded::No) {
+            slot.pending.push_front(entrant);
+            return self.start_load(conversation, log);
+        }
+        if entrant.needs_positions() && slot.positions.is_none() {
+            slot.pending.push_front(entrant);
+            return self.start_positions(conversation, log);
+        }
+        match entrant {
+            Entrant::Page(page, _) => self.note_read_for(page),
+            Entrant::Request(request) => match *request {
+                Request::Store(store) => self.store(store, now, log, false),
+                Request::Read { asker, user, conversation, seq } => {
+                    self.read_up_to(asker, user, conversation, seq, log);
+                }
+                other => self.start_page(other, log),
+            },
+        }
+    }
+
+    pub(super) fn loaded(&self, conversation: ConversationId) -> Option<&Conversation> {
+        match &self.slots[&conversation].state {
+            Loaded::Yes(conversation) => Some(conversation),
+            Loaded::Absent | Loaded::No => None,
+        }
+    }
+
+    pub(super) fn refuse_entrant(&mut self, entrant: &Entrant, refusal: Refusal) {
+        match entrant {
+            Entrant::Request(request) => self.refuse_request(request, refusal),
+            Entrant::Page(page, conversation) => self.note_unreadable_for(*page, *conversation),
+        }
+    }
+
+    /// Keeps the number of loaded conversations bounded: the half that was touched longest ago goes, what is busy or not
+    /// yet durable stays.
+    fn forget_idle(&mut self, log: &Log) {
+        if self.slots.len() < LOADED_MAX {
+            return;
+        }
+        let mut touched: Vec<u64> = self.slots.values().map(|slot| slot.touched).collect();
+        let middle = touched.len() / 2;
+        let (_, median, _) = touched.select_nth_unstable(middle);
+        let (median, durable) = (*median, log.durable());
+        self.slots.retain(|_, slot| {
+            let is_settled = slot.positions.as_ref().is_none_or(|positions| positions.is_settled());
+            !is_settled
+                || slot.touched > median
+                || slot.busy
+                || !slot.pending.is_empty()
+                || !durable.covers(slot.position)
+        });
+    }
+}

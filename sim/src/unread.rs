@@ -1,0 +1,96 @@
+//! How far users have read, and how much that leaves, held against a recount.
+//!
+//! A message and a join move one's own position once they are durable, for ever. An explicit `read` does when it is said, and may be lost by a
+//! crash until others were told of it. So of a position it is known between what it lies, and what is unread beyond it is counted,
+//! message by message.
+
+use std::collections::BTreeMap;
+
+use protocol::ids::{ConversationId, Seq, UserId};
+
+use crate::oracle::{Oracle, Truth};
+
+/// Of one user in one conversation.
+#[derive(Clone, Copy, Default)]
+struct Bounds {
+    /// Durable: its newest message or join, and what others were told.
+    least: Seq,
+    /// What it has ever said.
+    most: Seq,
+}
+
+#[derive(Default)]
+pub(crate) struct ReadBounds {
+    bounds: BTreeMap<(ConversationId, UserId), Bounds>,
+    /// Times that somebody was told what is unread, and of those, that something was.
+    pub(crate) told: (u64, u64),
+}
+
+/// What somebody was told of a conversation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    pub(crate) conversation: ConversationId,
+    pub(crate) head: Seq,
+    pub(crate) read: Seq,
+    pub(crate) unread: u64,
+}
+
+impl ReadBounds {
+    fn of(&mut self, conversation: ConversationId, user: &UserId) -> &mut Bounds {
+        self.bounds.entry((conversation, user.clone())).or_default()
+    }
+
+    /// A user says that it has read.
+    pub(crate) fn said(&mut self, conversation: ConversationId, user: &UserId, seq: Seq) {
+        let bounds = self.of(conversation, user);
+        bounds.most = bounds.most.max(seq);
+    }
+
+    /// A record is durable.
+    pub(crate) fn enter(&mut self, (conversation, seq): (ConversationId, u64), truth: &Truth) {
+        let sender = truth.text.is_some().then_some(&truth.sender);
+        for user in truth.added.iter().chain(sender) {
+            let bounds = self.of(conversation, user);
+            bounds.least = bounds.least.max(Seq(seq));
+            bounds.most = bounds.most.max(Seq(seq));
+        }
+    }
+
+    /// Others were told how far a user has read: that is on disk.
+    pub(crate) fn told_read(&mut self, conversation: ConversationId, user: &UserId, read: Seq) {
+        let bounds = self.of(conversation, user);
+        assert!(read <= bounds.most, "receipt: {user} has read {read}, and said {}", bounds.most);
+        bounds.least = bounds.least.max(read);
+    }
+}
+
+impl Oracle {
+    /// `unread_is_exact`: somebody was told how far it has read, and what is beyond that.
+    pub(crate) fn told_unread(&mut self, user: &UserId, told: Told) {
+        let Told { conversation, head, read, unread } = told;
+        let Bounds { least, most } = *self.reads.of(conversation, user);
+        assert!(read <= most, "unread_is_exact: {user} said {most}: {told:?}");
+        let beyond = (conversation, read.0 + 1)..=(conversation, head.0.max(read.0 + 1));
+        let beyond = self.durable.range(beyond).filter(|(place, _)| place.1 <= head.0);
+        let counted = beyond.filter(|(_, truth)| truth.text.is_some()).count() as u64;
+        self.reads.told.0 += 1;
+        self.reads.told.1 += u64::from(unread > 0);
+        if self.keep_ms.is_some() || !self.erasures.is_empty() {
+            // Who sent what is gone is not known any more, nor how many of them were messages.
+            assert!(unread >= counted, "unread_is_exact: {user} has {counted}: {told:?}");
+            return;
+        }
+        // All up to that head was durable when it was told; whether what others were told was, only who comes to rest can say.
+        let own = self.own_before(conversation, user, head);
+        assert!(read >= own, "unread_is_exact: {user} has read {own}, and at last {least}: {told:?}");
+        assert_eq!(unread, counted, "unread_is_exact: {user}: {told:?}");
+    }
+
+    /// The newest message or join of a user up to a sequence.
+    fn own_before(&self, conversation: ConversationId, user: &UserId, head: Seq) -> Seq {
+        let mut up_to_head = self.durable.range((conversation, 0)..=(conversation, head.0)).rev();
+        let is_own =
+            |truth: &Truth| truth.added.contains(user) || (truth.text.is_some() && truth.sender == *user);
+        up_to_head.find(|(_, truth)| is_own(truth)).map_or(Seq(0), |((_, seq), _)| Seq(*seq))
+    }
+}
