@@ -251,7 +251,7 @@ impl Log {
         self.index.ids_count()
     }
 
-    /// Bytes of memory that grow with what is known and not with what is being written: at most 64 for each id, and 4 for
+    /// Bytes of memory that grow with what is known and not with what is being written: at most 68 for each id, and 4 for
     /// each block of an index file.
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
@@ -578,6 +578,14 @@ impl Log {
             seq,
             message_count: counted.unwrap_or(head.message_count.saturating_sub(head.seq.saturating_sub(seq))),
         }
+    }
+
+    /// Position of the newest record of a home stream, durable or not; 0 when it has none. By it the streams of a log are in the order in
+    /// which something last happened in them. Of a stream of which an index that was made again beside damage does not say it, or a
+    /// snapshot of an older program, it is that of the first record of the segment.
+    #[must_use]
+    pub fn head_position(&self, stream: StreamId) -> u64 {
+        self.index.head_position(stream)
     }
 
     /// Where the record of a stream that keeps only the last one was written, if that one is durable; if it [may have

@@ -23,6 +23,7 @@ const MEMBERSHIPS: StreamKind = StreamKind(5);
 /// A record as it was put.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Put {
+    position: u64,
     at: u64,
     payload: Vec<u8>,
 }
@@ -75,7 +76,7 @@ impl Run {
         let Answer::Stored(stored) = self.log.append(&group, self.now) else {
             panic!("there is room");
         };
-        let put = Put { at: self.now, payload: payload.clone() };
+        let put = Put { position: stored.first_position, at: self.now, payload: payload.clone() };
         if amends {
             self.amended.insert((home, target), (stored.first_position, put.clone()));
         }
@@ -121,8 +122,17 @@ impl Run {
                 assert!(keys(&down) == wanted, "{stream:?} before {}", from + 1);
             }
         }
+        self.check_head_positions();
         self.check_amendments(0);
         self.check_states();
+    }
+
+    /// Where the newest record of every conversation stands among all others, whatever was written anew or read back since.
+    fn check_head_positions(&self) {
+        for (stream, expected) in self.model.iter().filter(|(stream, _)| stream.kind == MESSAGES) {
+            let newest = expected.last_key_value().expect("an entry").1;
+            assert_eq!(self.log.head_position(*stream), newest.position, "{stream:?}");
+        }
     }
 
     /// The newest amendment of every record, if it was stored at `cut` or later.
@@ -223,6 +233,7 @@ fn check_cut(run: &Run, cut: u64) {
         assert!(down == found, "{stream:?} down {down:?} up {found:?}");
         check_payloads(run, &up, expected, cut);
     }
+    run.check_head_positions();
     run.check_amendments(cut);
     run.check_states();
 }

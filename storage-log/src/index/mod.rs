@@ -35,7 +35,7 @@ pub(crate) use file::{ColdFacts, SegmentEnd};
 pub use file::{IndexFooter, IndexJob, SealedSegment, index_file_name};
 pub use homes::HomeSearch;
 pub use lookup::{BlockPlace, Lookup, Page, Progress};
-use postings::{Keys, List, SegmentPostings, StreamPostings};
+use postings::{Keys, List, Posting, SegmentPostings, StreamPostings};
 pub use rebuild::{RebuildJob, Rebuilt};
 pub use snapshot::{Blocks, SnapshotFooter, merge};
 use snapshot::{Resident, Update};
@@ -154,6 +154,14 @@ impl Index {
         }
     }
 
+    /// Position of the newest record of a home stream; 0 is none. Where that is not known, it is the first of its segment.
+    pub(crate) fn head_position(&self, stream: StreamId) -> u64 {
+        let home = self.homes.get(&stream.id).filter(|_| self.role(stream.kind) == Some(Role::Home));
+        let placed = home.and_then(|home| Some((self.first_position(home.chain.newest)?, home.offset)));
+        let offset = |offset| if offset == Posting::POSITION_UNKNOWN { 0 } else { offset };
+        placed.map_or(0, |(first, from_first)| first + offset(u64::from(from_first)))
+    }
+
     /// Place of the newest record of a stream that keeps the last.
     pub(crate) fn last(&self, stream: StreamId) -> Option<Location> {
         match self.role(stream.kind)? {
@@ -256,6 +264,7 @@ impl Index {
         }
         let postings = Self::writable(self.open.back_mut().expect("a segment was begun"));
         let number = postings.number;
+        let offset = position - postings.first_position;
         let mut distance = 0;
         match role {
             _ if !is_at_home => {}
@@ -273,7 +282,7 @@ impl Index {
                 if is_first {
                     self.homes.update_at(postings.resident, |home| home.enter(number));
                 }
-                self.homes.set_head(postings.resident, head);
+                self.homes.set_head(postings.resident, head, offset);
             }
             Role::Last(place) => {
                 let begin = || (self.homes.place_of(&stream.id), List::default());

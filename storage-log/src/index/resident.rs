@@ -8,12 +8,14 @@
 //! in 256 by the first byte of the id, so that no append pays for the growth of the whole.
 
 use std::hash::BuildHasher as _;
+use std::ops::Range;
 
 use hashbrown::HashTable;
 
 use crate::location::{Head, Location};
 
 use super::lowest::Lowest;
+use super::postings::Posting;
 
 /// The epoch of a segment, both counted from their first.
 pub(crate) fn epoch(segment: u32) -> u32 {
@@ -24,6 +26,9 @@ pub(crate) fn epoch(segment: u32) -> u32 {
 const CHUNK_ENTRIES: usize = 1024;
 
 const ID_BYTES: usize = 16;
+
+/// Where in a packed [`Home`] its `offset` stands.
+pub(crate) const OFFSET: Range<usize> = 18..21;
 
 /// Segments of one epoch. A jump leads over the rest of an epoch, so the way to the oldest of `n` segments has at most
 /// `n / 64 + 64` steps.
@@ -73,11 +78,13 @@ impl Chain {
     }
 }
 
-/// Of a conversation: 52 bytes with its id.
+/// Of a conversation: 55 bytes with its id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Home {
     pub(crate) head: Head,
     pub(crate) chain: Chain,
+    /// Position of the head, counted from the first of its newest segment; [`Posting::POSITION_UNKNOWN`] where nothing says it.
+    pub(crate) offset: u32,
     pub(crate) last: [Option<Location>; 2],
     /// What its amendments reach back to: those in the epoch of its newest segment,
     pub(crate) amended: Lowest,
@@ -98,11 +105,18 @@ impl Home {
     /// Packed, of one that has no amendments.
     pub(crate) const UNAMENDED_BYTES: usize = Self::BYTES - 2;
 
-    /// Reads [`Home::UNAMENDED_BYTES`].
-    pub(crate) fn read_unamended(bytes: &[u8]) -> Self {
+    /// Reads [`Home::UNAMENDED_BYTES`], or all of it.
+    pub(crate) fn read_front(bytes: &[u8]) -> Self {
         let mut whole = [0; Self::BYTES];
-        whole[..Self::UNAMENDED_BYTES].copy_from_slice(bytes);
+        whole[..bytes.len()].copy_from_slice(bytes);
         Self::read(&whole)
+    }
+
+    /// Reads what was packed before there was an `offset`: so much less.
+    pub(crate) fn read_unplaced(bytes: &[u8]) -> Self {
+        let (front, back) = bytes.split_at(OFFSET.start);
+        let unknown = &(Posting::POSITION_UNKNOWN as u32).to_le_bytes()[..OFFSET.len()];
+        Self::read_front(&[front, unknown, back].concat())
     }
 
     pub(crate) fn is_amended(&self) -> bool {
@@ -154,25 +168,27 @@ impl Head {
 }
 
 impl Packed for Home {
-    const BYTES: usize = 36;
+    const BYTES: usize = OFFSET.end + 18;
 
     fn read(bytes: &[u8]) -> Self {
         let last = |at| Location::unpack(read_uint::<8>(bytes, at));
         Self {
             head: Head { seq: read_uint::<6>(bytes, 0), message_count: read_uint::<6>(bytes, 6) },
             chain: Chain::read(bytes, 12),
-            last: [last(18), last(26)],
-            amended: Lowest::read(bytes[34]),
-            amended_before: Lowest::read(bytes[35]),
+            offset: read_uint::<3>(bytes, OFFSET.start) as u32,
+            last: [last(21), last(29)],
+            amended: Lowest::read(bytes[37]),
+            amended_before: Lowest::read(bytes[38]),
         }
     }
 
     fn put(&self, bytes: &mut [u8]) {
         self.head.put(bytes);
         self.chain.put(bytes, 12);
-        put_uint::<8>(bytes, 18, Location::pack(self.last[0]));
-        put_uint::<8>(bytes, 26, Location::pack(self.last[1]));
-        (bytes[34], bytes[35]) = (self.amended.byte(), self.amended_before.byte());
+        put_uint::<3>(bytes, OFFSET.start, u64::from(self.offset));
+        put_uint::<8>(bytes, 21, Location::pack(self.last[0]));
+        put_uint::<8>(bytes, 29, Location::pack(self.last[1]));
+        (bytes[37], bytes[38]) = (self.amended.byte(), self.amended_before.byte());
     }
 }
 
@@ -279,8 +295,11 @@ impl<E: Packed> Table<E> {
 // What changes with every record is only written: an append does not wait for an entry that is in no cache.
 
 impl Table<Home> {
-    pub(crate) fn set_head(&mut self, place: u32, head: Head) {
-        head.put(self.bytes_at(place));
+    /// The newest record is that of `head` now, and stands so far from the first of its segment.
+    pub(crate) fn set_head(&mut self, place: u32, head: Head, offset: u64) {
+        let bytes = self.bytes_at(place);
+        head.put(bytes);
+        put_uint::<3>(bytes, OFFSET.start, offset);
     }
 }
 
@@ -329,13 +348,13 @@ mod tests {
 
     /// The budget of the index: conversations and users, at the worst moment of the tables' growth.
     #[test]
-    fn an_entry_takes_at_most_64_bytes() {
+    fn an_entry_takes_at_most_68_bytes() {
         let (mut homes, mut links) = (Table::<Home>::new(), Table::<Links>::new());
         for number in 0..250_000 {
             homes.update(&id(number), |home| home.head.seq = number);
             links.update(&id(number), |links| links.streams[1].newest = number);
             if number > 100_000 && number % 1_000 == 0 {
-                assert!(homes.bytes() <= 64 * homes.len(), "{} for {}", homes.bytes(), homes.len());
+                assert!(homes.bytes() <= 68 * homes.len(), "{} for {}", homes.bytes(), homes.len());
                 assert!(links.bytes() <= 64 * links.len(), "{} for {}", links.bytes(), links.len());
             }
         }
@@ -352,6 +371,7 @@ mod tests {
         let home = Home {
             head: Head { seq: (1 << 48) - 1, message_count: (1 << 48) - 2 },
             chain: Chain { newest: (1 << 24) - 1, jump: 77 },
+            offset: (1 << 24) - 2,
             last: [None, Some(location)],
             amended: Lowest::of(1 << 40),
             amended_before: Lowest::of(3),
@@ -359,6 +379,9 @@ mod tests {
         let mut bytes = [0; Home::BYTES];
         home.put(&mut bytes);
         assert_eq!(Home::read(&bytes), home);
+        let unplaced = [&bytes[..OFFSET.start], &bytes[OFFSET.end..]].concat();
+        let unknown = Home { offset: Posting::POSITION_UNKNOWN as u32, ..home };
+        assert_eq!(Home::read_unplaced(&unplaced), unknown, "as it was packed before");
         let linked = Linked { newest: 1 << 47, chain: Chain { newest: 9, jump: 8 } };
         let links = Links { streams: [Linked::default(), linked] };
         let mut bytes = [0; Links::BYTES];

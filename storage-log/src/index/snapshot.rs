@@ -14,22 +14,28 @@ use super::block::{INDEX_BLOCK_BYTES, Piece};
 use super::file::SealedSegment;
 use super::lowest::Lowest;
 use super::postings::{Keys, List, entry_of};
-use super::resident::{Chain, Home, Links, Packed};
+use super::resident::{Chain, Home, Links, OFFSET, Packed};
 use super::{Kinds, Role};
 
 const HEAD_BYTES: usize = 16;
 
-/// A conversation of which nothing was ever amended.
-const TAG_CONVERSATION: u8 = 1;
+/// A conversation of which nothing was ever amended, without the position of its head: written no more.
+const TAG_UNPLACED: u8 = 1;
 const TAG_USER: u8 = 2;
+/// The same, and what its amendments reach back to: written no more.
+const TAG_UNPLACED_AMENDED: u8 = 3;
+/// A conversation of which nothing was ever amended.
+const TAG_CONVERSATION: u8 = 4;
 /// A conversation, and what its amendments reach back to.
-const TAG_AMENDED: u8 = 3;
+const TAG_AMENDED: u8 = 5;
 
 /// What a segment says of one stream: its newest record there.
 pub(super) struct Update {
     id: [u8; 16],
     role: Role,
     newest: Entry,
+    /// Its position, counted from the first of the segment.
+    offset: u32,
     message_count: u64,
     amended: Lowest,
 }
@@ -49,9 +55,10 @@ impl Update {
             let keys = if matches!(role, Role::Linked(_)) { Keys::Positions } else { Keys::Sequences };
             let (first_key, newest) = (piece.list.first_key, piece.len() - 1);
             let (place, posting) = (piece.place as usize + newest, piece.posting(newest));
+            let offset = posting.position() as u32;
             let newest = entry_of(keys, first_key, place, posting, sealed.base, sealed.first_position);
             let List { message_count, amended, .. } = piece.list;
-            Some(Self { id: piece.stream.id, role, newest, message_count, amended })
+            Some(Self { id: piece.stream.id, role, newest, offset, message_count, amended })
         });
         updates.collect()
     }
@@ -118,6 +125,7 @@ impl Update {
                 home.enter(segment);
                 home.amended = home.amended.min(self.amended);
                 (home.head.seq, home.head.message_count) = (self.newest.key, self.message_count);
+                home.offset = self.offset;
             }
         }
     }
@@ -198,12 +206,16 @@ pub(super) fn entries_of_block(block: &[u8], number: u32) -> Option<Vec<([u8; 16
         let (tag, rest) = block.get(at..)?.split_first()?;
         let (id, rest) = rest.split_first_chunk::<16>()?;
         let (resident, bytes) = match *tag {
-            TAG_CONVERSATION => {
-                let (entry, bytes) = (rest.get(..Home::UNAMENDED_BYTES)?, Home::UNAMENDED_BYTES);
-                (Resident::Conversation(Home::read_unamended(entry)), bytes)
+            TAG_CONVERSATION | TAG_AMENDED => {
+                let bytes = if *tag == TAG_AMENDED { Home::BYTES } else { Home::UNAMENDED_BYTES };
+                (Resident::Conversation(Home::read_front(rest.get(..bytes)?)), bytes)
+            }
+            TAG_UNPLACED | TAG_UNPLACED_AMENDED => {
+                let bytes = if *tag == TAG_UNPLACED { Home::UNAMENDED_BYTES } else { Home::BYTES };
+                let bytes = bytes - OFFSET.len();
+                (Resident::Conversation(Home::read_unplaced(rest.get(..bytes)?)), bytes)
             }
             TAG_USER => (Resident::User(Links::read(rest.get(..Links::BYTES)?)), Links::BYTES),
-            TAG_AMENDED => (Resident::Conversation(Home::read(rest.get(..Home::BYTES)?)), Home::BYTES),
             _ => return None,
         };
         at += 1 + id.len() + bytes;
