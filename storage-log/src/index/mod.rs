@@ -263,8 +263,7 @@ impl Index {
             return None;
         }
         let postings = Self::writable(self.open.back_mut().expect("a segment was begun"));
-        let number = postings.number;
-        let offset = position - postings.first_position;
+        let (number, offset) = (postings.number, position - postings.first_position);
         let mut distance = 0;
         match role {
             _ if !is_at_home => {}
