@@ -87,6 +87,10 @@ pub(crate) fn request(request: &Request) -> Result<(), Fault> {
     match &request.command {
         Command::Ack { cursor } => check_cursor(cursor),
         Command::Connect(connect) => check_connect(connect),
+        Command::Conversations { after, limit } => {
+            after.as_deref().map_or(Ok(()), |after| check_opaque("after", after))?;
+            check_limit(*limit, limits::CONVERSATIONS_MAX)
+        }
         Command::Create(create) => check_create(create),
         Command::Delete { seq, message_id, .. } => {
             check_seq("seq", *seq, 1)?;
@@ -198,11 +202,11 @@ fn check_history(range: HistoryRange, limit: u32) -> Result<(), Fault> {
         HistoryRange::Before(seq) => check_seq("before", seq, 1)?,
         HistoryRange::Latest => {}
     }
-    if (1..=limits::HISTORY_ITEMS_MAX).contains(&limit) {
-        Ok(())
-    } else {
-        Err(Fault::field("limit", "is out of range"))
-    }
+    check_limit(limit, limits::HISTORY_ITEMS_MAX)
+}
+
+fn check_limit(limit: u32, items_max: u32) -> Result<(), Fault> {
+    if (1..=items_max).contains(&limit) { Ok(()) } else { Err(Fault::field("limit", "is out of range")) }
 }
 
 fn check_users<'a>(
@@ -241,11 +245,16 @@ fn check_title(title: &str) -> Result<(), Fault> {
 }
 
 fn check_cursor(cursor: &str) -> Result<(), Fault> {
-    check_line("cursor", cursor, limits::CURSOR_BYTES_MAX)?;
-    if cursor.bytes().all(|byte| byte.is_ascii_graphic()) {
+    check_opaque("cursor", cursor)
+}
+
+/// Something that only this server understands.
+fn check_opaque(field: &'static str, text: &str) -> Result<(), Fault> {
+    check_line(field, text, limits::CURSOR_BYTES_MAX)?;
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(())
     } else {
-        Err(Fault::field("cursor", "is malformed"))
+        Err(Fault::field(field, "is malformed"))
     }
 }
 

@@ -30,6 +30,13 @@ pub enum Command {
     },
     /// The first command of every session.
     Connect(Connect),
+    /// One page of the user's conversations, newest activity first.
+    Conversations {
+        /// Where the page before ended, as it said; the first one without.
+        after: Option<String>,
+        /// Items, 1..=50.
+        limit: u32,
+    },
     /// Makes a group; its creator becomes the owner.
     Create(Create),
     /// Takes a message back: its content is not served any more.
@@ -121,6 +128,7 @@ impl Command {
         match self {
             Self::Ack { .. } => "ack",
             Self::Connect(_) => "connect",
+            Self::Conversations { .. } => "conversations",
             Self::Create(_) => "create",
             Self::Delete { .. } => "delete",
             Self::Edit(_) => "edit",
@@ -157,6 +165,7 @@ impl Command {
             Self::Send(send) => send.message_id,
             Self::Ack { .. }
             | Self::Connect(_)
+            | Self::Conversations { .. }
             | Self::History { .. }
             | Self::ListMembers { .. }
             | Self::Ping { .. }
@@ -183,6 +192,7 @@ impl Command {
             Self::Title { title, .. } => ContentHash::new("title").bytes(title.as_bytes()).finish(),
             Self::Ack { .. }
             | Self::Connect(_)
+            | Self::Conversations { .. }
             | Self::History { .. }
             | Self::ListMembers { .. }
             | Self::Ping { .. }

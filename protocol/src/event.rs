@@ -17,6 +17,15 @@ use crate::{
 pub enum ServerFrame {
     /// An edit, a deletion or a reaction took a sequence.
     Amended(AmendedEvent),
+    /// Reply to `conversations`.
+    Conversations {
+        /// The command answered.
+        id: RequestId,
+        /// Newest activity first.
+        conversations: Vec<ListedConversation>,
+        /// What follows.
+        end: ListEnd,
+    },
     /// The stream of missed messages has ended.
     CaughtUp {
         /// Where the client stands now.
@@ -168,11 +177,13 @@ pub struct WireLimits {
     pub positions: u32,
     /// Mentions of one message.
     pub mentions: u32,
+    /// `limit` of `conversations`.
+    pub conversations: u32,
 }
 
 impl WireLimits {
     /// Names and values in the order of the wire.
-    pub const fn named(&self) -> [(&'static str, u32); 9] {
+    pub const fn named(&self) -> [(&'static str, u32); 10] {
         [
             ("frame_bytes", self.frame_bytes),
             ("text_bytes", self.text_bytes),
@@ -183,6 +194,7 @@ impl WireLimits {
             ("commands_in_flight", self.commands_in_flight),
             ("positions", self.positions),
             ("mentions", self.mentions),
+            ("conversations", self.conversations),
         ]
     }
 
@@ -198,6 +210,7 @@ impl WireLimits {
             "commands_in_flight" => &mut self.commands_in_flight,
             "positions" => &mut self.positions,
             "mentions" => &mut self.mentions,
+            "conversations" => &mut self.conversations,
             _ => return None,
         })
     }
@@ -216,6 +229,7 @@ impl Default for WireLimits {
             commands_in_flight: limits::COMMANDS_IN_FLIGHT_MAX as u32,
             positions: limits::POSITIONS_MAX as u32,
             mentions: limits::MENTIONS_MAX as u32,
+            conversations: limits::CONVERSATIONS_MAX,
         }
     }
 }
@@ -385,6 +399,64 @@ pub struct Head {
     pub read: Seq,
     /// Messages above it.
     pub unread: u64,
+}
+
+/// One conversation in the list of a user's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedConversation {
+    /// Which.
+    pub conversation: ConversationId,
+    /// What it is, and how it is called.
+    pub kind: ListedKind,
+    /// Members, at most 500.
+    pub members_count: u32,
+    /// The newest sequence.
+    pub head: Seq,
+    /// The user's own read position.
+    pub read: Seq,
+    /// Messages beyond it, up to `head`.
+    pub unread: u64,
+    /// What stands at `head`, as `history` shows it; absent where that cannot be shown.
+    pub last: Option<PageItem>,
+}
+
+/// What a listed conversation is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListedKind {
+    /// Of two users.
+    Direct {
+        /// The other one.
+        peer: UserId,
+    },
+    /// Of many.
+    Group {
+        /// At most 256 bytes.
+        title: String,
+    },
+}
+
+impl ListedKind {
+    pub(crate) const DIRECT: &str = "direct";
+    pub(crate) const GROUP: &str = "group";
+
+    /// The name in JSON.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Direct { .. } => Self::DIRECT,
+            Self::Group { .. } => Self::GROUP,
+        }
+    }
+}
+
+/// How a list of conversations ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListEnd {
+    /// There are older ones.
+    pub more: bool,
+    /// Where those begin: for the next `conversations`. Given with `more`.
+    pub after: Option<String>,
+    /// Some could not be read now.
+    pub partial: bool,
 }
 
 /// The fields of `gap`.

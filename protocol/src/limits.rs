@@ -58,6 +58,9 @@ pub const PAGE_BYTES_MAX: usize = 48 * KIB;
 /// Largest `limit` of `history`, in items.
 pub const HISTORY_ITEMS_MAX: u32 = 200;
 
+/// Largest `limit` of `conversations`, in items: what a screen shows, and some more to scroll. A page ends at [`PAGE_BYTES_MAX`] too.
+pub const CONVERSATIONS_MAX: u32 = 50;
+
 /// Fewest members of a group that is being created, its creator included.
 pub const MEMBERS_MIN: usize = 2;
 
@@ -166,6 +169,9 @@ const _: () = {
     // All positions in JSON ({"conversation":"<36>","seq":<16>},) and a token and a cursor fit `connect`.
     assert!(POSITIONS_MAX * (36 + 16 + 26) + TOKEN_BYTES_MAX + CURSOR_BYTES_MAX <= CONNECT_BYTES_MAX);
     assert!(CONNECT_BYTES_MAX <= FRAME_BYTES_MAX);
+    // What a list of conversations says of them, without the newest message of each, fits a page: a title that grows sixfold is one of a
+    // few. Ids, numbers and names of fields take about 300 bytes.
+    assert!(CONVERSATIONS_MAX as usize * (TITLE_BYTES_MAX * 2 + 300) <= PAGE_BYTES_MAX);
     // A title of nothing but escapes still fits a control-plane line and a page.
     assert!(TITLE_BYTES_MAX * JSON_ESCAPE_BYTES <= PAGE_BYTES_MAX);
     assert!(SMALL_GROUP_MEMBERS_MAX <= MEMBERS_MAX && MEMBERS_MIN <= SMALL_GROUP_MEMBERS_MAX);

@@ -3,10 +3,10 @@
 use crate::{
     binary,
     command::Request,
-    event::{FrameFault, Refusal, ServerFrame},
+    event::{FrameFault, ListEnd, Refusal, ServerFrame},
     ids::RequestId,
     json,
-    record::{Stored, StoredItem},
+    record::{Stored, StoredItem, StoredListed},
     session::Input,
     upgrade::Form,
 };
@@ -57,6 +57,20 @@ impl ServerFrame {
         match form {
             Form::Binary => binary::encode_page(id, items, more, out),
             Form::Json => json::encode_page(id, items, more, out),
+        }
+    }
+
+    /// Appends a `page` of conversations made from records as they are stored.
+    pub fn encode_list(
+        form: Form,
+        id: RequestId,
+        conversations: &[StoredListed<'_>],
+        end: &ListEnd,
+        out: &mut Vec<u8>,
+    ) {
+        match form {
+            Form::Binary => binary::encode_list(id, conversations, end, out),
+            Form::Json => json::encode_list(id, conversations, end, out),
         }
     }
 }

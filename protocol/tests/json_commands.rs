@@ -35,6 +35,8 @@ fn taken() {
         (r#"{"op":"send","id":1,"to":"bob","kind":"image","text":"","media":"m"}"#, "send"),
         (r#"{"op":"send","id":1,"to":"bob","kind":"text","text":"hi","message_id":"$V7"}"#, "send"),
         (r#"{"op":"history","id":1,"conversation":"$C","limit":200,"after":0}"#, "history"),
+        (r#"{"op":"conversations","id":1,"limit":50}"#, "conversations"),
+        (r#"{"op":"conversations","id":1,"limit":1,"after":"v1.x"}"#, "conversations"),
         (r#"{"op":"members","id":1,"conversation":"$C","list":true}"#, "members"),
         (r#"{"op":"members","id":1,"conversation":"$C","roles":{"bob":"admin"}}"#, "members"),
         (r#"{"op":"connect","id":1,"device":"d","positions":[]}"#, "connect"),
@@ -68,7 +70,6 @@ fn not_a_command() {
 fn operations_of_other_versions() {
     let unknown = "5 unknown_op `op` is not one this server knows";
     check(r#"{"op":"unread","id":5,"conversation":"$C"}"#, unknown);
-    check(r#"{"op":"conversations","id":5,"after":"opaque","limit":10}"#, unknown);
     check(r#"{"op":"block","id":5,"user":"bob","on":true}"#, unknown);
     check(r#"{"op":"mute","id":5,"conversation":"$C","until":1}"#, unknown);
     check(r#"{"op":"search","id":5,"query":"x","limit":1}"#, unknown);
@@ -149,6 +150,17 @@ fn values_out_of_range() {
     let many = vec![r#""u""#; limits::MENTIONS_MAX + 1].join(",");
     check(&send(&format!(r#""text":"x","mentions":[{many}]"#)), "1 too_large `mentions` is too long");
     check(r#"{"op":"history","id":1,"conversation":"$C","limit":0}"#, "1 bad_field `limit` is out of range");
+    check(r#"{"op":"conversations","id":1,"limit":51}"#, "1 bad_field `limit` is out of range");
+    check(r#"{"op":"conversations","id":1,"limit":1,"after":""}"#, "1 bad_field `after` is empty");
+    check(r#"{"op":"conversations","id":1,"limit":1,"after":"ß"}"#, "1 bad_field `after` is malformed");
+    check(
+        r#"{"op":"conversations","id":1,"limit":1,"after":7}"#,
+        "1 bad_field `after` has the wrong type or form",
+    );
+    check(
+        r#"{"op":"history","id":1,"conversation":"$C","limit":1,"after":"7"}"#,
+        "1 bad_field `after` has the wrong type or form",
+    );
     check(
         r#"{"op":"history","id":1,"conversation":"$C","limit":201}"#,
         "1 bad_field `limit` is out of range",

@@ -17,7 +17,10 @@ use crate::places::Places;
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 2 + 16;
-const TAG_BYTES: usize = 16;
+pub(crate) const TAG_BYTES: usize = 16;
+
+/// Sets its tags apart from others.
+const DOMAIN: &[u8] = b"cursor";
 
 /// One position per log, in the order of the logs.
 pub type Positions = SmallVec<[u64; 4]>;
@@ -105,7 +108,7 @@ pub fn encode(places: &Places, starts: &Starts, user: &UserId, positions: &[u64]
     for position in positions {
         bytes.extend_from_slice(&position.to_le_bytes());
     }
-    let tag = tag(places, user, &bytes);
+    let tag = tag(places, user, DOMAIN, &bytes);
     bytes.extend_from_slice(&tag);
     URL_SAFE_NO_PAD.encode(bytes)
 }
@@ -124,7 +127,7 @@ pub fn decode(places: &Places, starts: &Starts, user: &UserId, text: &str) -> Re
         return Err(CursorError::Foreign);
     }
     let (signed, given) = bytes.split_at(bytes.len() - TAG_BYTES);
-    if tag(places, user, signed) != given {
+    if tag(places, user, DOMAIN, signed) != given {
         return Err(CursorError::Foreign);
     }
     let run: [u8; 16] = signed[2..HEAD_BYTES].try_into().expect("16 bytes");
@@ -144,9 +147,10 @@ pub fn decode(places: &Places, starts: &Starts, user: &UserId, text: &str) -> Re
     Ok(Cursor { positions })
 }
 
-fn tag(places: &Places, user: &UserId, signed: &[u8]) -> [u8; TAG_BYTES] {
+/// The tag of something that only this store makes, of a user, as what it is.
+pub(crate) fn tag(places: &Places, user: &UserId, domain: &[u8], signed: &[u8]) -> [u8; TAG_BYTES] {
     let mut hasher = blake3::Hasher::new_keyed(&places.key);
-    hasher.update(b"cursor").update(&places.store);
+    hasher.update(domain).update(&places.store);
     hasher.update(&(signed.len() as u64).to_le_bytes()).update(signed).update(user.as_bytes());
     let mut tag = [0; TAG_BYTES];
     tag.copy_from_slice(&hasher.finalize().as_bytes()[..TAG_BYTES]);

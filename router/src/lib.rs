@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bookmark;
 pub mod conversation;
 pub mod cursor;
 pub mod mail;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use protocol::command::{Create, Edit, HistoryRange, Members, React, Send};
-use protocol::event::{ErrorCode, Presence, ServerFrame};
+use protocol::event::{ErrorCode, ListedConversation, Presence, ServerFrame};
 use protocol::ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use storage_log::StreamId;
 
@@ -134,6 +134,34 @@ pub enum Request {
         user: UserId,
         /// What.
         conversation: ConversationId,
+    },
+    /// What is shown of conversations in a user's list.
+    List {
+        /// The session that asks.
+        session: SessionId,
+        /// Its home.
+        shard: ShardId,
+        /// Which log.
+        log: u16,
+        /// Whose list.
+        user: UserId,
+        /// At most as many as a page shows, those that come first first.
+        conversations: Vec<ConversationId>,
+    },
+    /// Which conversations a user is in, and where each stands: a page of its memberships.
+    Memberships {
+        /// The session that asks.
+        session: SessionId,
+        /// Its home.
+        shard: ShardId,
+        /// Which log.
+        log: u16,
+        /// The user, to tell joins from leaves.
+        user: UserId,
+        /// The user's memberships in that log.
+        memberships: StreamId,
+        /// Go on after this position.
+        after: u64,
     },
     /// A member has read a conversation up to a sequence.
     Read {
@@ -297,6 +325,28 @@ pub struct MovedHead {
     pub message_count: u64,
 }
 
+/// What one record of a user's memberships says for the list of its conversations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Membership {
+    /// Which.
+    pub conversation: ConversationId,
+    /// Whether the user is in it from then on.
+    pub is_member: bool,
+    /// Where its newest record stands in the log.
+    pub head_position: u64,
+}
+
+/// One conversation of a list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedItem {
+    /// What is known of it; without `last`.
+    pub listed: ListedConversation,
+    /// When its newest record was stored, if that can be read.
+    pub at: Option<UnixMillis>,
+    /// That record, if it can be shown.
+    pub last: Option<Bytes>,
+}
+
 /// How far a user has read a conversation, and how much there is in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReadState {
@@ -385,12 +435,37 @@ pub enum Reply {
         /// The conversation goes on in the direction asked for.
         more: bool,
     },
+    /// What is shown of conversations in a list.
+    Listed {
+        /// The session.
+        session: SessionId,
+        /// Which log.
+        log: u16,
+        /// In the order of the request: `None` for one that cannot be shown. Those that are not there any more at the end have not
+        /// fitted.
+        items: Vec<Option<ListedItem>>,
+        /// Some could not be read.
+        partial: bool,
+    },
     /// The members of a conversation.
     Members {
         /// Who asked.
         asker: Asker,
         /// User, role number, first visible sequence.
         members: Vec<(UserId, protocol::command::Role, Seq)>,
+    },
+    /// A part of what a user is in.
+    Memberships {
+        /// The session.
+        session: SessionId,
+        /// Which log.
+        log: u16,
+        /// In the order of the memberships; a later one of a conversation replaces an earlier one.
+        found: Vec<Membership>,
+        /// Go on after this position, if there is more.
+        more_after: Option<u64>,
+        /// Some could not be read.
+        partial: bool,
     },
     /// Delivers were dropped for want of room: these users' sessions catch up from the log.
     Overrun {
@@ -532,6 +607,14 @@ impl Request {
                 let (records, heads, reads) = (Vec::new(), Vec::new(), Vec::new());
                 let (at_head, partial) = (true, true);
                 (shard, Reply::CaughtUp { session, log, records, heads, reads, end, at_head, partial })
+            }
+            Self::List { session, shard, log, conversations, .. } => {
+                let items = vec![None; conversations.len()];
+                (shard, Reply::Listed { session, log, items, partial: true })
+            }
+            Self::Memberships { session, shard, log, .. } => {
+                let (found, more_after) = (Vec::new(), None);
+                (shard, Reply::Memberships { session, log, found, more_after, partial: true })
             }
             Self::Reads { session, shard, log, .. } => {
                 (shard, Reply::Reads { session, log, states: Vec::new() })

@@ -7,13 +7,17 @@ use protocol::command::{
     Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, React, Request, Send,
     Target, Token,
 };
-use protocol::event::{CloseCode, ErrorReply, Gap, Head, MessageEvent, OkReply, PageItem, ServerFrame};
+use protocol::event::{
+    CloseCode, ErrorReply, Gap, Head, ListEnd, ListedConversation, MessageEvent, OkReply, PageItem,
+    ServerFrame,
+};
 use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::session::{Input, Session, SessionLimits};
 use protocol::upgrade::{Form, UpgradePolicy};
 use router::mail::Clock;
 
 use crate::Rng;
+use crate::listing::{self, Listing};
 use crate::oracle::Oracle;
 use crate::unread::Told;
 use crate::viewing::Viewing;
@@ -88,6 +92,8 @@ pub(crate) struct Client {
     retry_at: u64,
     /// Repeats what was refused and not all that is under way: more at once than a session may have would close it, again and again.
     pub(crate) is_patient: bool,
+    /// What it is in.
+    pub(crate) listing: Listing,
     /// What it looks at, where anybody does.
     pub(crate) viewing: Viewing,
     /// Dice of its own, where messages are amended.
@@ -117,6 +123,7 @@ impl Client {
             stalled_until: 0,
             retry_at: 0,
             is_patient: false,
+            listing: Listing::default(),
             viewing: Viewing::default(),
             amending: None,
             skew_ms,
@@ -170,6 +177,7 @@ impl Client {
         // Numbers of an earlier connection mean nothing on this one.
         self.pending.iter_mut().for_each(|pending| pending.id = RequestId(0));
         self.viewing.begin();
+        self.listing.begin();
         // The first frame is pipelined behind the upgrade request: a server must take it as a frame.
         let mut payload = Vec::new();
         request.encode(self.form, &mut payload);
@@ -225,6 +233,7 @@ impl Client {
             return;
         }
         self.retry(micros);
+        self.ask_list(oracle, calm);
         if calm || self.pending.len() >= PENDING_MAX {
             return;
         }
@@ -265,6 +274,17 @@ impl Client {
                 self.pending.push(Pending { id, command: command.clone(), message_id });
                 self.write(&Request { id: Some(id), command });
             }
+        }
+    }
+
+    /// Asks what it is in: at rest for all of it.
+    fn ask_list(&mut self, oracle: &Oracle, calm: bool) {
+        let id = RequestId(self.next_id + 1);
+        let now = oracle.forms.now();
+        let command = if calm { self.listing.next_page(id) } else { self.listing.act(id, now) };
+        if let Some(command) = command {
+            self.next_id += 1;
+            self.write(&Request { id: Some(id), command });
         }
     }
 
@@ -496,6 +516,9 @@ impl Client {
             ServerFrame::Heads { conversations, .. } => {
                 conversations.iter().for_each(|head| self.handle_head(head, oracle));
             }
+            ServerFrame::Conversations { id, conversations, end } => {
+                self.handle_list(id, conversations, end, oracle, now);
+            }
             ServerFrame::Page { id, messages, .. } => self.handle_page(id, &messages, oracle, now),
             ServerFrame::MembersPage { .. } | ServerFrame::Drain { .. } => {}
             ServerFrame::Presence(presence) => self.viewing.told(&self.user, presence),
@@ -515,6 +538,20 @@ impl Client {
         oracle.check_not_erased(place, now);
         oracle.told_message(message, self.since());
         self.receive(place, false);
+    }
+
+    fn handle_list(
+        &mut self,
+        id: RequestId,
+        conversations: Vec<ListedConversation>,
+        end: ListEnd,
+        oracle: &mut Oracle,
+        now: UnixMillis,
+    ) {
+        listing::check_page(&self.user, &conversations, oracle);
+        let last: Vec<PageItem> = conversations.iter().filter_map(|listed| listed.last.clone()).collect();
+        let since = self.listing.told(id, conversations, end);
+        last.iter().for_each(|last| check_page(std::slice::from_ref(last), since, oracle, now));
     }
 
     fn handle_page(&mut self, id: RequestId, items: &[PageItem], oracle: &mut Oracle, now: UnixMillis) {
@@ -563,6 +600,7 @@ impl Client {
 
     fn handle_error(&mut self, error: &ErrorReply, oracle: &mut Oracle, now: UnixMillis, micros: u64) {
         self.viewing.refused(error.id);
+        self.listing.refused(error.id);
         let Some(place) = self.pending.iter().position(|pending| Some(pending.id) == error.id) else {
             return;
         };

@@ -13,6 +13,7 @@ mod client;
 mod disk;
 mod erasing;
 mod forms;
+mod listing;
 mod net;
 mod node;
 mod oracle;

@@ -86,6 +86,13 @@ impl Oracle {
         assert_eq!(unread, counted, "unread_is_exact: {user}: {told:?}");
     }
 
+    /// At rest nobody has read less than others were told, whatever crashed.
+    pub(crate) fn check_not_forgotten(&self, user: &UserId, conversation: ConversationId, read: Seq) {
+        let bounds = self.reads.bounds.get(&(conversation, user.clone())).copied().unwrap_or_default();
+        let is_lost = self.keep_ms.is_some() || !self.erasures.is_empty();
+        assert!(is_lost || read >= bounds.least, "unread_is_exact: {user} had read {}: {read}", bounds.least);
+    }
+
     /// The newest message or join of a user up to a sequence.
     fn own_before(&self, conversation: ConversationId, user: &UserId, head: Seq) -> Seq {
         let mut up_to_head = self.durable.range((conversation, 0)..=(conversation, head.0)).rev();

@@ -21,6 +21,7 @@ use storage_log::{Compacted, CompactionJob, Log, WriteBatch};
 use crate::Rng;
 use crate::client::{Client, Pass, Times};
 use crate::disk::{Disk, geometry};
+use crate::listing::check_lists;
 use crate::net::Net;
 use crate::node::{Bounds, Node, log_config};
 use crate::oracle::{Oracle, Truth, audiences, members_of, truth_of};
@@ -56,6 +57,9 @@ const ERASING: u64 = 0x0065_7261_7365;
 /// And those of who looks at what, each client's its own.
 const VIEWING: u64 = 0x0076_6965_7769_6e67;
 
+/// And those of who asks for its list, each client's its own.
+const LISTING: u64 = 0x006c_6973_7469_6e67;
+
 /// And those of how large a group is that fans out on read.
 const GROWING: u64 = 0x6772_6f77;
 
@@ -80,6 +84,8 @@ pub struct Outcome {
     pub received: u64,
     /// Times that clients were told of a head instead of records.
     pub heads: u64,
+    /// Times that clients were told what is unread, and of those, that something was.
+    pub counted: (u64, u64),
     /// Times that clients were told who came or went, and of those, who went.
     pub presence: (u64, u64),
     /// Times that clients were told how far somebody has read.
@@ -240,7 +246,7 @@ pub fn run(seed: u64) -> Outcome {
     while let Some(Reverse(Queued(at, _, item))) = world.queue.pop() {
         world.now = at;
         world.handle(item);
-        if world.is_at_rest() {
+        if world.is_at_rest() && world.has_told_lists() {
             break;
         }
         assert!(world.now < REST_MICROS, "the world does not come to rest: something waits for ever");
@@ -299,6 +305,10 @@ impl World {
         if matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15) {
             let dice = (0..).map(|client| Rng::new(seed ^ VIEWING ^ client));
             clients.iter_mut().zip(dice).for_each(|(client, rng)| client.viewing.dice = Some(rng));
+        }
+        if matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15) {
+            let dice = (0..).map(|client| Rng::new(seed ^ LISTING ^ client));
+            clients.iter_mut().zip(dice).for_each(|(client, rng)| client.listing.dice = Some(rng));
         }
         let deaf = matches!(seed % 16, 8 | 15).then(|| {
             let mut rng = Rng::new(seed ^ DEAFNESS);
@@ -661,6 +671,8 @@ impl World {
             }
         }
         let audiences = audiences(&log, &direct);
+        let clients = self.listening().map(|(_, client)| (&client.user, &client.listing));
+        check_lists(clients, &log, &direct, &self.oracle);
         let unread = self.check_slow_is_alone();
         for (_, client) in self.listening() {
             if let Some(link) = &client.link {
@@ -673,6 +685,7 @@ impl World {
             stored: log.len(),
             received: self.oracle.received,
             heads: self.oracle.heads,
+            counted: self.oracle.reads.told,
             receipts: self.clients.iter().map(|client| client.viewing.receipts()).sum(),
             presence: self
                 .clients

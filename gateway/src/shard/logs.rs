@@ -145,6 +145,8 @@ impl Shard {
             | Request::View { conversation, .. } => self.places.log_of(*conversation),
             Request::CatchUp { log, .. }
             | Request::Feed { log, .. }
+            | Request::List { log, .. }
+            | Request::Memberships { log, .. }
             | Request::Reads { log, .. }
             | Request::Signals { log, .. }
             | Request::Survey { log, .. } => *log,

@@ -396,7 +396,8 @@ impl User {
                 }
             }
             // Asked for by nobody here.
-            ServerFrame::MembersPage { .. }
+            ServerFrame::Conversations { .. }
+            | ServerFrame::MembersPage { .. }
             | ServerFrame::Presence(_)
             | ServerFrame::Receipt { .. }
             | ServerFrame::Typing { .. }

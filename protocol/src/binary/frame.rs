@@ -1,13 +1,14 @@
 //! What a server sends in the binary form, both ways.
 
 use super::{
+    conversations::{read_list, write_list},
     op,
     payload::{
         CaughtUpV1, CursorV1, DrainV1, ErrorV1, GapV1, HeadV1, HeadsV1, IsTypingV1, LimitsV1, MembersPageV1,
         OkV1, PageV1, PongV1, PresenceV1, ReadByV1, ReceiptV1, ViewedV1, WelcomeV1,
     },
     read, read_header,
-    records::{amended_record, member_record, message_record, read_records},
+    records::{amended_record, item_record, member_record, message_record, read_records},
     write,
 };
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
 pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
     match frame {
         ServerFrame::Amended(event) => out.extend_from_slice(&amended_record(event)),
+        ServerFrame::Conversations { id, conversations, end } => write_list(*id, conversations, end, out),
         ServerFrame::CaughtUp { cursor, partial } => {
             let payload = CaughtUpV1 { cursor: bytes(cursor), partial: u8::from(*partial) };
             write(op::CAUGHT_UP, 0, &payload, out);
@@ -93,10 +95,8 @@ fn write_page(id: RequestId, messages: &[PageItem], more: bool, out: &mut Vec<u8
     let mut page = PageV1 { records: Vec::new(), gaps: Vec::new(), more: u8::from(more) };
     for item in messages {
         match item {
-            PageItem::Amended(event) => page.records.extend_from_slice(&amended_record(event)),
             PageItem::Gap(gap) => page.gaps.push(gap_payload(gap)),
-            PageItem::Member(event) => page.records.extend_from_slice(&member_record(event)),
-            PageItem::Message(event) => page.records.extend_from_slice(&message_record(event)),
+            record => page.records.extend(item_record(record).into_iter().flatten()),
         }
     }
     write(op::PAGE, id.0, &page, out);
@@ -155,6 +155,7 @@ fn write_welcome(welcome: &Welcome, out: &mut Vec<u8>) {
         commands_in_flight,
         positions,
         mentions,
+        conversations,
     } = welcome.limits;
     let payload = WelcomeV1 {
         user: welcome.user.as_bytes().to_vec(),
@@ -173,6 +174,7 @@ fn write_welcome(welcome: &Welcome, out: &mut Vec<u8>) {
             commands_in_flight,
             positions,
             mentions,
+            conversations,
         },
         features: welcome.features.iter().map(|feature| NameV1 { name: bytes(feature) }).collect(),
         reset: u8::from(welcome.reset),
@@ -234,6 +236,7 @@ fn decode_frame(op: u8, id: Option<RequestId>, payload: &[u8]) -> Result<Option<
                 more: more != 0,
             }
         }
+        op::LIST_PAGE => read_list(answered?, shape(read(payload))?)?,
         op::MEMBERS_PAGE => {
             let MembersPageV1 { members } = shape(read(payload))?;
             let members = members.iter().map(read_entry).collect::<Result<_, _>>()?;
@@ -357,6 +360,7 @@ fn read_welcome(id: RequestId, raw: WelcomeV1) -> Result<Welcome, FrameFault> {
             commands_in_flight: limits.commands_in_flight,
             positions: limits.positions,
             mentions: limits.mentions,
+            conversations: limits.conversations,
         },
         features: features.collect::<Result<_, _>>()?,
         reset: raw.reset != 0,

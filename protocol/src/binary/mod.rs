@@ -16,6 +16,7 @@
 //!
 //! Invariant: a payload is checked for its shape by `rkyv::access` and then by the same rules as JSON.
 
+mod conversations;
 mod frame;
 mod payload;
 mod records;
@@ -32,6 +33,7 @@ use rkyv::{
     util::AlignedVec,
 };
 
+pub use conversations::encode_list;
 pub use frame::{decode_frames, encode_frame, encode_page};
 pub use request::{decode_request, encode_request};
 
@@ -71,6 +73,7 @@ mod op {
     pub(super) const UNVIEW: u8 = 16;
     pub(super) const TYPING: u8 = 17;
     pub(super) const READ: u8 = 18;
+    pub(super) const CONVERSATIONS: u8 = 19;
 
     pub(super) const WELCOME: u8 = 128;
     pub(super) const OK: u8 = 129;
@@ -87,6 +90,7 @@ mod op {
     pub(super) const PRESENCE: u8 = 140;
     pub(super) const IS_TYPING: u8 = 141;
     pub(super) const RECEIPT: u8 = 142;
+    pub(super) const LIST_PAGE: u8 = 143;
 }
 
 /// A header that was read: operation, id as it stands there, and the payload.

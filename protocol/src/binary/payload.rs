@@ -57,6 +57,13 @@ pub(super) struct HistoryV1 {
     pub(super) limit: u32,
 }
 
+/// `conversations`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ListV1 {
+    pub(super) after: Vec<u8>,
+    pub(super) limit: u32,
+}
+
 /// `create`
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct CreateV1 {
@@ -156,6 +163,7 @@ pub(super) struct LimitsV1 {
     pub(super) commands_in_flight: u32,
     pub(super) positions: u32,
     pub(super) mentions: u32,
+    pub(super) conversations: u32,
 }
 
 /// `ok`
@@ -194,6 +202,31 @@ pub(super) struct PageV1 {
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct MembersPageV1 {
     pub(super) members: Vec<MemberV1>,
+}
+
+/// `page` of `conversations`: the newest records of those that have one, each padded to 16, in the order of the conversations.
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ListPageV1 {
+    pub(super) conversations: Vec<ListedV1>,
+    pub(super) records: Vec<u8>,
+    pub(super) more: u8,
+    pub(super) after: Vec<u8>,
+    pub(super) partial: u8,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ListedV1 {
+    pub(super) conversation: [u8; 16],
+    /// 1 direct, 2 group.
+    pub(super) kind: u8,
+    /// The other user, or the title.
+    pub(super) name: Vec<u8>,
+    pub(super) members_count: u32,
+    pub(super) head: u64,
+    pub(super) read: u64,
+    pub(super) unread: u64,
+    /// 1 when one of the records is its newest.
+    pub(super) has_last: u8,
 }
 
 /// `ok` to `view`
@@ -305,7 +338,9 @@ const _: () = {
     assert!(size_of::<ArchivedTitleV1>() == 40);
     assert!(size_of::<ArchivedEditV1>() == 48 && size_of::<ArchivedDeleteV1>() == 40);
     assert!(size_of::<ArchivedReactV1>() == 49);
-    assert!(size_of::<ArchivedWelcomeV1>() == 93 && size_of::<ArchivedLimitsV1>() == 36);
+    assert!(size_of::<ArchivedWelcomeV1>() == 97 && size_of::<ArchivedLimitsV1>() == 40);
+    assert!(size_of::<ArchivedListV1>() == 12 && size_of::<ArchivedListPageV1>() == 26);
+    assert!(size_of::<ArchivedListedV1>() == 54);
     assert!(size_of::<ArchivedOkV1>() == 48 && size_of::<ArchivedErrorV1>() == 18);
     assert!(size_of::<ArchivedPongV1>() == 16 && size_of::<ArchivedPageV1>() == 17);
     assert!(size_of::<ArchivedMembersPageV1>() == 8);

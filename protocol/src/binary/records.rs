@@ -105,6 +105,16 @@ pub(super) fn member_record(event: &MemberEvent) -> Vec<u8> {
     Body::Membership(body).record(event.conversation, event.seq, event.at, 0)
 }
 
+/// The record that an item of a page is; none of a gap.
+pub(super) fn item_record(item: &PageItem) -> Option<Vec<u8>> {
+    match item {
+        PageItem::Amended(event) => Some(amended_record(event)),
+        PageItem::Gap(_) => None,
+        PageItem::Member(event) => Some(member_record(event)),
+        PageItem::Message(event) => Some(message_record(event)),
+    }
+}
+
 /// Records one after the other, each padded to 16 bytes; the last one's padding may be missing.
 pub(super) fn read_records(mut bytes: &[u8]) -> Result<Vec<PageItem>, FrameFault> {
     let mut items = Vec::new();

@@ -3,8 +3,8 @@
 use super::{
     HeaderError, op,
     payload::{
-        ConnectV1, CreateV1, CursorV1, DeleteV1, EditV1, HistoryV1, LeaveV1, ListMembersV1, MembersV1,
-        PositionV1, ReactV1, ReadV1, RefreshV1, RoleV1, SendV1, TitleV1, TypingV1, ViewV1,
+        ConnectV1, CreateV1, CursorV1, DeleteV1, EditV1, HistoryV1, LeaveV1, ListMembersV1, ListV1,
+        MembersV1, PositionV1, ReactV1, ReadV1, RefreshV1, RoleV1, SendV1, TitleV1, TypingV1, ViewV1,
     },
     read, read_header, write,
 };
@@ -49,6 +49,10 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
             Ok(Command::Ack { cursor: text("cursor", cursor)? })
         }
         op::CONNECT => read_connect(shape(read(payload))?),
+        op::CONVERSATIONS => {
+            let ListV1 { after, limit } = shape(read(payload))?;
+            Ok(Command::Conversations { after: text_if("after", after)?, limit })
+        }
         op::CREATE => read_create(shape(read(payload))?),
         op::DELETE => {
             let DeleteV1 { conversation, seq, message_id } = shape(read(payload))?;
@@ -243,6 +247,10 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
     match &request.command {
         Command::Ack { cursor } => write(op::ACK, id, &cursor_payload(Some(cursor)), out),
         Command::Connect(connect) => write_connect(id, connect, out),
+        Command::Conversations { after, limit } => {
+            let after = cursor_payload(after.as_deref()).cursor;
+            write(op::CONVERSATIONS, id, &ListV1 { after, limit: *limit }, out);
+        }
         Command::Create(create) => {
             let payload = CreateV1 {
                 title: create.title.as_bytes().to_vec(),

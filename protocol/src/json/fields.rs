@@ -119,7 +119,8 @@ pub(super) struct Fields<'a> {
     /// The first unknown or repeated field. Reading goes on, because an unknown `op` explains it better.
     pub(super) fault: Option<Fault>,
     pub(super) add: Vec<UserId>,
-    pub(super) after: Option<u64>,
+    /// A number or an opaque text: the operation says which.
+    pub(super) after: Option<Lenient<'a>>,
     pub(super) before: Option<u64>,
     pub(super) conversation: Option<ConversationId>,
     pub(super) cursor: Option<Cow<'a, str>>,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{object::Object, request::write_roles};
+use super::{conversations::write_list, object::Object, request::write_roles};
 use crate::{
     command::{MessageKind, Role},
     event::{
@@ -21,6 +21,7 @@ use crate::{
 pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
     match frame {
         ServerFrame::Amended(event) => write_amended(event, out),
+        ServerFrame::Conversations { id, conversations, end } => write_list(*id, conversations, end, out),
         ServerFrame::CaughtUp { cursor, partial } => {
             let mut object = Object::op(out, "caught_up");
             object.text("cursor", cursor);
@@ -52,12 +53,7 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
         ServerFrame::Ok(ok) => write_ok(ok, out),
         ServerFrame::Page { id, messages, more } => {
             let mut object = reply(out, "page", *id);
-            object.list("messages", messages, |item, out| match item {
-                PageItem::Amended(event) => write_amended(event, out),
-                PageItem::Gap(gap) => write_gap(gap, out),
-                PageItem::Member(event) => write_member(event, out),
-                PageItem::Message(event) => write_message(event, out),
-            });
+            object.list("messages", messages, write_item);
             object.boolean("more", *more);
             object.end();
         }
@@ -83,6 +79,15 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
         }
         ServerFrame::Viewed { id, presence, read } => write_viewed(*id, presence, read, out),
         ServerFrame::Welcome(welcome) => write_welcome(welcome, out),
+    }
+}
+
+pub(super) fn write_item(item: &PageItem, out: &mut Vec<u8>) {
+    match item {
+        PageItem::Amended(event) => write_amended(event, out),
+        PageItem::Gap(gap) => write_gap(gap, out),
+        PageItem::Member(event) => write_member(event, out),
+        PageItem::Message(event) => write_message(event, out),
     }
 }
 
@@ -286,7 +291,7 @@ fn text(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
 
-fn reply<'o>(out: &'o mut Vec<u8>, op: &'static str, id: RequestId) -> Object<'o> {
+pub(super) fn reply<'o>(out: &'o mut Vec<u8>, op: &'static str, id: RequestId) -> Object<'o> {
     let mut object = Object::op(out, op);
     object.number("id", u64::from(id.0));
     object

@@ -4,12 +4,13 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Deserialize;
 
+use super::conversations::{RawListed, read_list};
 use super::value::Parsed;
 use crate::{
     command::{MessageKind, Role},
     event::{
-        AmendedEvent, AmendedForm, ErrorCode, ErrorReply, FrameFault, Gap, Head, MemberEntry, MemberEvent,
-        MessageEvent, OkReply, PageItem, Presence, Reaction, ServerFrame, Welcome, WireLimits,
+        AmendedEvent, AmendedForm, ErrorCode, ErrorReply, FrameFault, Gap, Head, ListEnd, MemberEntry,
+        MemberEvent, MessageEvent, OkReply, PageItem, Presence, Reaction, ServerFrame, Welcome, WireLimits,
     },
     ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId},
 };
@@ -17,7 +18,7 @@ use crate::{
 /// All fields any frame may have.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Raw<'a> {
+pub(super) struct Raw<'a> {
     #[serde(borrow)]
     op: Cow<'a, str>,
     added: Vec<Parsed<UserId>>,
@@ -25,7 +26,9 @@ struct Raw<'a> {
     by: Option<Parsed<UserId>>,
     code: Option<u16>,
     conversation: Option<Parsed<ConversationId>>,
-    conversations: Option<Vec<RawHead>>,
+    #[serde(borrow)]
+    conversations: Option<Vec<RawListed<'a>>>,
+    after: Option<String>,
     #[serde(borrow)]
     cursor: Option<Cow<'a, str>>,
     deleted: bool,
@@ -92,15 +95,6 @@ struct RawPresence {
 }
 
 #[derive(Deserialize)]
-struct RawHead {
-    conversation: Parsed<ConversationId>,
-    from: Option<u64>,
-    head: u64,
-    read: u64,
-    unread: u64,
-}
-
-#[derive(Deserialize)]
 struct RawMember<'a> {
     user: Parsed<UserId>,
     #[serde(borrow)]
@@ -161,7 +155,7 @@ pub fn decode_frame(text: &str) -> Result<Option<ServerFrame>, FrameFault> {
     Ok(Some(frame))
 }
 
-fn need<T>(value: Option<T>) -> Result<T, FrameFault> {
+pub(super) fn need<T>(value: Option<T>) -> Result<T, FrameFault> {
     value.ok_or(FrameFault { reason: "the frame lacks a field" })
 }
 
@@ -278,15 +272,21 @@ fn read_page(raw: Raw<'_>) -> Result<ServerFrame, FrameFault> {
         return Ok(ServerFrame::MembersPage { id, members });
     }
     let more = raw.more;
-    let item = |raw: Raw<'_>| match &*raw.op {
+    if let Some(conversations) = raw.conversations {
+        return read_list(id, conversations, ListEnd { more, after: raw.after, partial: raw.partial });
+    }
+    let messages = need(raw.messages)?.into_iter().map(read_item).collect::<Result<_, FrameFault>>()?;
+    Ok(ServerFrame::Page { id, messages, more })
+}
+
+pub(super) fn read_item(raw: Raw<'_>) -> Result<PageItem, FrameFault> {
+    match &*raw.op {
         "amended" => Ok(PageItem::Amended(read_amended(raw)?)),
         "gap" => Ok(PageItem::Gap(read_gap(&raw)?)),
         "member" => Ok(PageItem::Member(read_member(raw)?)),
         "message" => Ok(PageItem::Message(read_message(raw)?)),
         _ => Err(FrameFault { reason: "the page holds an unknown item" }),
-    };
-    let messages = need(raw.messages)?.into_iter().map(item).collect::<Result<_, FrameFault>>()?;
-    Ok(ServerFrame::Page { id, messages, more })
+    }
 }
 
 fn read_viewed(raw: Raw<'_>) -> Result<ServerFrame, FrameFault> {

@@ -6,6 +6,7 @@
 //!
 //! Invariant: no error carries anything that stood in the input.
 
+mod conversations;
 mod fields;
 mod frame;
 mod frame_read;
@@ -13,6 +14,7 @@ mod object;
 mod request;
 mod value;
 
+pub use conversations::encode_list;
 pub(crate) use frame::unknown_gap;
 pub use frame::{encode_frame, encode_page, render_json, write_json};
 pub use frame_read::decode_frame;

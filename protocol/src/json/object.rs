@@ -135,6 +135,13 @@ impl<'o> Object<'o> {
         self
     }
 
+    /// A field whose value is what `write` appends.
+    pub(super) fn value(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+        self.name(name);
+        write(self.out);
+        self
+    }
+
     pub(super) fn object(&mut self, name: &str) -> Object<'_> {
         self.name(name);
         Object::new(self.out)

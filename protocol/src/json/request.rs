@@ -7,6 +7,7 @@ use serde::de::DeserializeSeed;
 use super::{
     fields::{Field, Fields, FieldsSeed, Glimpse, GlimpseSeed},
     object::Object,
+    value::Lenient,
 };
 use crate::{
     check::{self, Fault},
@@ -26,11 +27,12 @@ struct Operation {
     build: fn(&mut Fields<'_>) -> Result<Command, Fault>,
 }
 
-const OPS: [Operation; 17] = {
+const OPS: [Operation; 18] = {
     use Field::*;
     [
         Operation { name: "ack", fields: &[Cursor], build: build_ack },
         Operation { name: "connect", fields: &[Id, Token, Device, Cursor, Positions], build: build_connect },
+        Operation { name: "conversations", fields: &[Id, After, Limit], build: build_conversations },
         Operation { name: "create", fields: &[Id, Title, Members, History, MessageId], build: build_create },
         Operation { name: "delete", fields: &[Id, Conversation, Seq, MessageId], build: build_delete },
         Operation { name: "edit", fields: &[Id, Conversation, Seq, Text, MessageId], build: build_edit },
@@ -143,6 +145,15 @@ fn build_connect(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     }))
 }
 
+fn build_conversations(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    let after = match fields.after.take() {
+        None => None,
+        Some(Lenient::Text(after)) => Some(after.into_owned()),
+        Some(_) => return Err(Fault::field("after", "has the wrong type or form")),
+    };
+    Ok(Command::Conversations { after, limit: read_limit(fields)? })
+}
+
 fn build_create(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     let history = required("history", fields.history.take())?;
     Ok(Command::Create(Create {
@@ -172,7 +183,12 @@ fn build_edit(fields: &mut Fields<'_>) -> Result<Command, Fault> {
 }
 
 fn build_history(fields: &mut Fields<'_>) -> Result<Command, Fault> {
-    let range = match (fields.before, fields.after) {
+    let after = match fields.after.take() {
+        None => None,
+        Some(Lenient::Number(after)) => Some(after),
+        Some(_) => return Err(Fault::field("after", "has the wrong type or form")),
+    };
+    let range = match (fields.before, after) {
         (Some(_), Some(_)) => return Err(Fault::field("before", "cannot stand beside `after`")),
         (Some(before), None) => HistoryRange::Before(Seq(before)),
         (None, Some(after)) => HistoryRange::After(Seq(after)),
@@ -181,8 +197,7 @@ fn build_history(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     Ok(Command::History {
         conversation: required("conversation", fields.conversation)?,
         range,
-        // A number that does not fit is above the limit, and refused as such.
-        limit: u32::try_from(required("limit", fields.limit)?).unwrap_or(u32::MAX),
+        limit: read_limit(fields)?,
     })
 }
 
@@ -280,6 +295,11 @@ fn build_view(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     Ok(Command::View { conversation: required("conversation", fields.conversation)? })
 }
 
+/// A number that does not fit is above the limit, and refused as such.
+fn read_limit(fields: &Fields<'_>) -> Result<u32, Fault> {
+    Ok(u32::try_from(required("limit", fields.limit)?).unwrap_or(u32::MAX))
+}
+
 fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Fault> {
     value.ok_or(Fault::field(field, "is missing"))
 }
@@ -302,6 +322,9 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             object.text("cursor", cursor);
         }
         Command::Connect(connect) => write_connect(connect, &mut object),
+        Command::Conversations { after, limit } => {
+            object.text_if("after", after.as_deref()).number("limit", u64::from(*limit));
+        }
         Command::Create(create) => {
             object
                 .text("title", &create.title)

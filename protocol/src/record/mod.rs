@@ -35,7 +35,7 @@ pub use payload::{
     ArchivedReactionV1, Body, ConversationStateV1, FormV1, MemberV1, MembershipV1, MessageV1, NameV1,
     PositionV1, PositionsV1, ReactionV1, Schema,
 };
-pub use stored::{Stored, StoredBody, StoredItem};
+pub use stored::{Stored, StoredBody, StoredItem, StoredListed};
 
 pub use crate::json::{render_json, write_json};
 

@@ -12,7 +12,7 @@ use super::{
     ArchivedAmendmentV1, ArchivedConversationStateV1, ArchivedFormV1, ArchivedMembershipV1,
     ArchivedMessageV1, ArchivedPositionsV1, PORTABLE_BYTES, Portable, RecordError, Schema, StreamKind,
 };
-use crate::event::Gap;
+use crate::event::{Gap, ListedConversation};
 
 /// A checked view of `[portable | payload]`.
 #[derive(Clone, Copy)]
@@ -51,6 +51,15 @@ pub enum StoredItem<'a> {
     Gap(&'a Gap),
     /// A record as it is stored.
     Record(Stored<'a>),
+}
+
+/// One conversation of a list that a server makes.
+#[derive(Clone, Copy)]
+pub struct StoredListed<'a> {
+    /// What is known of it; its `last` does not count.
+    pub listed: &'a ListedConversation,
+    /// What stands at its head.
+    pub last: Option<Stored<'a>>,
 }
 
 impl<'a> Stored<'a> {

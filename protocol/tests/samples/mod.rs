@@ -7,8 +7,9 @@ use protocol::{
         Role, Send, Target, Token,
     },
     event::{
-        AmendedEvent, AmendedForm, ErrorCode, ErrorReply, Gap, Head, MemberEntry, MemberEvent, MessageEvent,
-        OkReply, PageItem, Presence, Reaction, ServerFrame, Welcome, WireLimits,
+        AmendedEvent, AmendedForm, ErrorCode, ErrorReply, Gap, Head, ListEnd, ListedConversation, ListedKind,
+        MemberEntry, MemberEvent, MessageEvent, OkReply, PageItem, Presence, Reaction, ServerFrame, Welcome,
+        WireLimits,
     },
     ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId},
     record::{
@@ -120,6 +121,8 @@ pub(crate) fn commands() -> Vec<(&'static str, Request)> {
         ("unview", Command::Unview { conversation }),
         ("view", Command::View { conversation }),
         ("read", Command::Read { conversation, seq: Seq(42) }),
+        ("conversations", Command::Conversations { after: None, limit: 50 }),
+        ("conversations_after", Command::Conversations { after: Some(cursor()), limit: 1 }),
     ];
     let numbered = commands.into_iter().zip(1..).map(|((name, command), number)| {
         let id = RequestId::new(number).filter(|_| command.has_reply());
@@ -278,7 +281,7 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
             })),
         ),
     ];
-    frames.extend(presence_frames(id));
+    frames.extend(presence_frames(id).into_iter().chain(list_frames(id)));
     frames
 }
 
@@ -292,6 +295,33 @@ fn presence_frames(id: RequestId) -> Vec<(&'static str, ServerFrame)> {
         (
             "viewed",
             ServerFrame::Viewed { id, presence: vec![online(), gone()], read: vec![(user("bob"), Seq(41))] },
+        ),
+    ]
+}
+
+fn list_frames(id: RequestId) -> Vec<(&'static str, ServerFrame)> {
+    let group = ListedConversation {
+        conversation: CONVERSATION,
+        kind: ListedKind::Group { title: "Fish & \"Chips\"".to_owned() },
+        members_count: 500,
+        head: Seq(42),
+        read: Seq(40),
+        unread: 1,
+        last: Some(PageItem::Message(folded_event())),
+    };
+    let kind = ListedKind::Direct { peer: user("žofie") };
+    let direct = ListedConversation { kind, members_count: 2, last: None, ..group.clone() };
+    let changed = ListedConversation { last: Some(PageItem::Member(member_event())), ..group.clone() };
+    let end = ListEnd { more: true, after: Some(cursor()), partial: false };
+    let partial = ListEnd { more: false, after: None, partial: true };
+    vec![
+        (
+            "conversations_page",
+            ServerFrame::Conversations { id, conversations: vec![group, direct, changed], end },
+        ),
+        (
+            "conversations_page_partial",
+            ServerFrame::Conversations { id, conversations: Vec::new(), end: partial },
         ),
     ]
 }

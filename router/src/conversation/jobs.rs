@@ -14,6 +14,7 @@ use super::catching_up::CatchUp;
 use super::fetch::{Fetch, Read, Step};
 use super::folding::hide_amendments;
 use super::large::Roster;
+use super::listing::{ListPage, Memberships};
 use super::pages::Tried;
 use super::recent::{AHEAD_MAX, FORGOTTEN_AGE, Known, command_of};
 use super::retention::{is_stub, take_gone};
@@ -75,8 +76,10 @@ pub(super) enum Purpose {
         below: u64,
         visible_from: Seq,
     },
+    List(Box<ListPage>),
     /// Which groups may be large, after a start.
     ListLarge,
+    Memberships(Box<Memberships>),
     Load {
         conversation: ConversationId,
     },
@@ -109,7 +112,9 @@ impl Job {
             | Purpose::Count { .. }
             | Purpose::Fold { .. }
             | Purpose::History { .. }
+            | Purpose::List(_)
             | Purpose::Load { .. }
+            | Purpose::Memberships(_)
             | Purpose::LookUp { .. }
             | Purpose::Positions { .. }
             | Purpose::Verify { .. } => true,
@@ -126,12 +131,17 @@ impl Purpose {
     /// Whether somebody is shown what is found, or amends it: then it has to be in its present form.
     fn is_shown(&self) -> bool {
         match self {
-            Self::Amend { .. } | Self::CatchUp { .. } | Self::Feed { .. } | Self::History { .. } => true,
+            Self::Amend { .. }
+            | Self::CatchUp(_)
+            | Self::Feed { .. }
+            | Self::History { .. }
+            | Self::List(_) => true,
             Self::Count { .. }
             | Self::Enlist { .. }
             | Self::Fold { .. }
             | Self::ListLarge
             | Self::Load { .. }
+            | Self::Memberships(_)
             | Self::LookUp { .. }
             | Self::Positions { .. }
             | Self::Survey { .. }
@@ -232,6 +242,8 @@ impl ConversationSide {
         match request {
             Request::CatchUp { .. } if self.large.loading.is_some() => self.large.wait(request),
             Request::CatchUp { .. } => self.begin_catching_up(request, tried, log),
+            Request::List { .. } => self.begin_list(request, tried, log),
+            Request::Memberships { .. } => self.begin_memberships(request, log),
             Request::Reads { .. } => self.answer_reads(request, &tried),
             Request::Survey { session, shard, user, memberships, after, .. } => {
                 let lookup = Lookup::after(log, memberships, after, PAGE);
@@ -269,8 +281,7 @@ impl ConversationSide {
                 return self.refuse_request(&request, (ErrorCode::Unavailable, words));
             }
             // Who reads by a membership that a crash may undo reads what is not theirs.
-            let place = self.early.partition_point(|(position, _)| *position <= slot.position);
-            return self.early.insert(place, (slot.position, request));
+            return self.wait_until_durable(slot.position, request);
         }
         let Loaded::Yes(state) = &slot.state else {
             return self.refuse_request(&request, (ErrorCode::NotFound, "there is no such conversation"));
@@ -300,6 +311,12 @@ impl ConversationSide {
             }
             _ => unreachable!("the caller matched"),
         }
+    }
+
+    /// A page that cannot be made before a position is durable.
+    pub(super) fn wait_until_durable(&mut self, position: u64, request: Request) {
+        let place = self.early.partition_point(|(before, _)| *before <= position);
+        self.early.insert(place, (position, request));
     }
 
     fn start_history(
@@ -369,7 +386,9 @@ impl ConversationSide {
                 self.outputs.push_back((asker.shard, history));
             }
             Purpose::Enlist { conversation } => self.finish_enlist(conversation, &records, log),
+            Purpose::List(page) => self.finish_list_page(&page, records, more, log),
             Purpose::ListLarge => self.finish_list(&records, more, log),
+            Purpose::Memberships(page) => self.finish_memberships(&page, &records, log),
             Purpose::Load { conversation } => self.finish_load(conversation, &records, log),
             Purpose::Positions { conversation } => self.finish_positions(conversation, &records),
             Purpose::LookUp { store, clock } => self.finish_look_up(store, clock, &records, log),
@@ -394,6 +413,8 @@ impl ConversationSide {
         match job.purpose {
             Purpose::Count { asker, conversation, .. } => self.give_up_count(asker, conversation, refusal),
             Purpose::History { asker, .. } => self.push_refusal(asker, true, refusal),
+            Purpose::List(page) => self.give_up_list_page(&page),
+            Purpose::Memberships(page) => self.give_up_memberships(&page),
             Purpose::Load { conversation } => self.finish_load(conversation, &[], log),
             Purpose::Fold { conversation, .. } | Purpose::Positions { conversation } => {
                 self.give_up_positions(conversation, refusal);
@@ -500,14 +521,9 @@ impl ConversationSide {
 
     /// What a record in a user's stream of memberships says about one conversation.
     fn surveyed(&self, linked: &Linked, user: &[u8], log: &Log) -> Option<Surveyed> {
-        let bytes = linked.record.as_ref()?;
-        let portable = Portable::parse(bytes).ok()?;
-        let visible_from = match Stored::with_checked_sum(portable, bytes).ok()?.body {
-            StoredBody::Membership(body) => joined_from(body, user),
-            _ => Some(Seq(1)),
-        };
-        let head = self.durable_head(portable.conversation, log);
-        let (position, conversation) = (linked.position, portable.conversation);
+        let (conversation, visible_from) = membership_of(linked, user)?;
+        let head = self.durable_head(conversation, log);
+        let position = linked.position;
         Some(Surveyed {
             position,
             conversation,
@@ -535,6 +551,17 @@ pub(super) fn state_of(places: &Places, records: &[Linked]) -> Option<Conversati
 
 fn at_of(record: &[u8]) -> Option<u64> {
     Portable::parse(record).ok().map(|portable| portable.at.0)
+}
+
+/// Of which conversation a record in a user's stream of memberships is, and from where on the user is in it then.
+pub(super) fn membership_of(linked: &Linked, user: &[u8]) -> Option<(ConversationId, Option<Seq>)> {
+    let bytes = linked.record.as_ref()?;
+    let portable = Portable::parse(bytes).ok()?;
+    let visible_from = match Stored::with_checked_sum(portable, bytes).ok()?.body {
+        StoredBody::Membership(body) => joined_from(body, user),
+        _ => Some(Seq(1)),
+    };
+    Some((portable.conversation, visible_from))
 }
 
 /// A record in the stream of memberships either adds the user, and says from where, or takes it out.

@@ -15,6 +15,7 @@ mod folding;
 mod gathering;
 mod jobs;
 mod large;
+mod listing;
 mod membership;
 mod pages;
 mod positions;
@@ -514,6 +515,10 @@ impl ConversationSide {
         match request {
             Request::Store(store) => self.refuse(store.asker, refusal),
             Request::Read { asker, .. } => self.refuse(*asker, refusal),
+            Request::List { session, shard, log, conversations, .. } => {
+                let (session, log, items) = (*session, *log, vec![None; conversations.len()]);
+                self.outputs.push_back((*shard, Reply::Listed { session, log, items, partial: true }));
+            }
             Request::History { asker, .. }
             | Request::ListMembers { asker, .. }
             | Request::View { asker, .. } => {
@@ -521,6 +526,7 @@ impl ConversationSide {
             }
             Request::CatchUp { .. }
             | Request::Feed { .. }
+            | Request::Memberships { .. }
             | Request::Reads { .. }
             | Request::Signals { .. }
             | Request::Survey { .. } => {
@@ -539,6 +545,8 @@ fn conversation_of(request: &Request) -> Option<ConversationId> {
         | Request::View { conversation, .. } => Some(*conversation),
         Request::CatchUp { .. }
         | Request::Feed { .. }
+        | Request::List { .. }
+        | Request::Memberships { .. }
         | Request::Reads { .. }
         | Request::Signals { .. }
         | Request::Survey { .. } => None,

@@ -4,7 +4,7 @@ use protocol::event::{CloseCode, ErrorReply, MemberEntry, OkReply, ServerFrame};
 
 use super::follow::Page;
 use super::{UserSide, frames};
-use crate::mail::{Clock, Linked, Reply, SessionId};
+use crate::mail::{Asker, Clock, Linked, Reply, SessionId};
 use crate::places::ShardId;
 
 impl UserSide {
@@ -26,15 +26,9 @@ impl UserSide {
             }
             Reply::Overrun { log, users } => self.handle_overrun(log, users.as_deref()),
             Reply::Stored { asker, conversation, seq, message_id, at } => {
-                self.latencies.acks.push(clock.micros.saturating_sub(asker.asked_micros));
-                let ok = OkReply {
-                    id: asker.id,
-                    conversation: Some(conversation),
-                    seq: Some(seq),
-                    message_id: Some(message_id),
-                    at: Some(at),
-                };
-                self.push_reply(asker.session, &ServerFrame::Ok(ok));
+                let (id, conversation, seq) = (asker.id, Some(conversation), Some(seq));
+                let ok = OkReply { id, conversation, seq, message_id: Some(message_id), at: Some(at) };
+                self.push_stored(&asker, ok, clock);
             }
             Reply::Refused { asker, is_page, code, message, retry_after_ms } => {
                 if is_page {
@@ -48,6 +42,10 @@ impl UserSide {
             Reply::History { asker, gone, records, newest_first, more } => {
                 let page = frames::Page { id: asker.id, newest_first, gone };
                 self.handle_history(asker.session, &page, &records, more);
+            }
+            Reply::Listed { session, items, partial, .. } => self.handle_listed(session, items, partial),
+            Reply::Memberships { session, log, found, more_after, partial } => {
+                self.handle_memberships(session, log, found, more_after, partial);
             }
             Reply::Members { asker, members } => {
                 self.page_arrived(asker.session);
@@ -79,6 +77,11 @@ impl UserSide {
         }
     }
 
+    fn push_stored(&mut self, asker: &Asker, ok: OkReply, clock: Clock) {
+        self.latencies.acks.push(clock.micros.saturating_sub(asker.asked_micros));
+        self.push_reply(asker.session, &ServerFrame::Ok(ok));
+    }
+
     fn handle_history(&mut self, id: SessionId, page: &frames::Page, records: &[Linked], more: bool) {
         self.page_arrived(id);
         if let Some(session) = self.session(id) {
@@ -105,7 +108,9 @@ impl UserSide {
             | Reply::Fed { .. }
             | Reply::Forgotten { .. }
             | Reply::History { .. }
+            | Reply::Listed { .. }
             | Reply::Members { .. }
+            | Reply::Memberships { .. }
             | Reply::Reads { .. }
             | Reply::Refused { is_page: true, .. }
             | Reply::Surveyed { .. }

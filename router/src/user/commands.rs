@@ -6,6 +6,7 @@ use protocol::ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserI
 use protocol::limits::COMMANDS_IN_FLIGHT_MAX;
 
 use super::UserSide;
+use super::session::Held;
 use crate::cursor;
 use crate::mail::{Asker, Change, Clock, Request, SessionId, Store};
 use crate::places::{created_conversation, direct_conversation};
@@ -47,11 +48,14 @@ impl UserSide {
             }
             Command::History { conversation, range, limit } => {
                 let Some((asker, user)) = self.asker(id, number, clock) else { return Ok(()) };
-                self.hold(id, Request::History { asker, user, conversation, range, limit });
+                self.hold(id, Held::Page(Request::History { asker, user, conversation, range, limit }));
             }
             Command::ListMembers { conversation } => {
                 let Some((asker, user)) = self.asker(id, number, clock) else { return Ok(()) };
-                self.hold(id, Request::ListMembers { asker, user, conversation });
+                self.hold(id, Held::Page(Request::ListMembers { asker, user, conversation }));
+            }
+            Command::Conversations { after, limit } => {
+                self.list_conversations(id, number, after.as_deref(), limit);
             }
             command @ (Command::Create(_)
             | Command::Delete { .. }
@@ -121,9 +125,9 @@ impl UserSide {
     }
 
     /// History and lists are large: one at a time, made when the outbox is empty.
-    pub(super) fn hold(&mut self, id: SessionId, request: Request) {
+    pub(super) fn hold(&mut self, id: SessionId, held: Held) {
         if let Some(session) = self.session(id) {
-            session.held.push_back(request);
+            session.held.push_back(held);
             self.ask_pages(id);
         }
     }

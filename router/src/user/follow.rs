@@ -5,7 +5,7 @@ use protocol::ids::UnixMillis;
 use protocol::limits::HEARTBEAT_MILLIS;
 
 use super::frames::{Rendered, gap, record_frame, server_frame};
-use super::session::{Greeting, Phase};
+use super::session::{Greeting, Held, Phase};
 use super::{UserSide, heads};
 use crate::mail::{Clock, Deliver, Linked, MovedHead, ReadState, Request, SessionId};
 use crate::places::ShardId;
@@ -21,8 +21,8 @@ const CURSOR_AGE_MS: u64 = 1_000;
 const FEW_USERS: usize = 16;
 
 /// What a node does beside what every one does: `edit`, `delete` and `react`; `view`, `unview` and
-/// `typing`; `read`.
-const FEATURES: [&str; 3] = ["amend", "presence", "receipts"];
+/// `typing`; `read`; `conversations`.
+const FEATURES: [&str; 4] = ["amend", "presence", "receipts", "conversations"];
 
 /// A page of catching up.
 pub(super) struct Page<'a> {
@@ -124,14 +124,18 @@ impl UserSide {
     /// What a session asks for next, and of which log.
     fn next_page(&self, id: SessionId) -> Option<(u16, Request)> {
         let session = &self.sessions[id.slot as usize];
-        if let Some(held) = session.held.front() {
-            let (Request::History { conversation, .. }
-            | Request::ListMembers { conversation, .. }
-            | Request::View { conversation, .. }) = held
-            else {
-                unreachable!("only history and lists are held");
-            };
-            return Some((self.places.log_of(*conversation), held.clone()));
+        match session.held.front() {
+            Some(Held::Listing(listing)) => return Some(self.next_of_list(id, session, listing)),
+            Some(Held::Page(request)) => {
+                let (Request::History { conversation, .. }
+                | Request::ListMembers { conversation, .. }
+                | Request::View { conversation, .. }) = request
+                else {
+                    unreachable!("only pages of one conversation are held");
+                };
+                return Some((self.places.log_of(*conversation), request.clone()));
+            }
+            None => {}
         }
         if let Some(survey) = &session.survey
             && let Some(next) = self.next_survey(id, session, survey)

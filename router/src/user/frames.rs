@@ -89,13 +89,15 @@ pub(super) fn page_frame(form: Form, page: &Page, records: &[Linked], more: bool
     }
 }
 
-fn stored(record: &[u8]) -> Stored<'_> {
+/// A record that this node has sent itself.
+pub(super) fn stored(record: &[u8]) -> Stored<'_> {
     // The log has checked every sum when it read these bytes.
     let portable = Portable::parse(record).expect("a record that the log vouches for");
     Stored::with_checked_sum(portable, record).expect("a payload that this store wrote")
 }
 
-fn frame(form: Form, payload: &[u8]) -> Bytes {
+/// A payload behind its header.
+pub(super) fn frame(form: Form, payload: &[u8]) -> Bytes {
     let opcode = match form {
         Form::Json => Opcode::Text,
         Form::Binary => Opcode::Binary,

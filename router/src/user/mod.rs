@@ -9,6 +9,7 @@ mod commands;
 mod follow;
 mod frames;
 mod heads;
+mod listing;
 mod outbox;
 mod presence;
 mod session;

@@ -11,7 +11,7 @@ use protocol::ids::{ConversationId, RequestId, Seq, UserId};
 use protocol::limits::VIEWS_MAX;
 
 use super::UserSide;
-use super::session::View;
+use super::session::{Held, View};
 use crate::mail::{Clock, Request, SessionId, Signal, Standing};
 
 /// Logs of a store, at most: each has a bit in what is known of a watched user.
@@ -251,7 +251,7 @@ impl UserSide {
         // The end of an earlier view that has not left yet would end this one.
         let log = usize::from(self.places.log_of(conversation));
         self.presence.untold[log].unviewed.retain(|unviewed| *unviewed != (conversation, id));
-        self.hold(id, Request::View { asker, user, conversation });
+        self.hold(id, Held::Page(Request::View { asker, user, conversation }));
     }
 
     pub(super) fn unview(&mut self, id: SessionId, number: RequestId, conversation: ConversationId) {

@@ -8,6 +8,7 @@ use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UserId};
 use protocol::upgrade::Form;
 use smallvec::SmallVec;
 
+use super::listing::Listing;
 use super::outbox::Outbox;
 use crate::cursor::Positions;
 use crate::mail::{Request, Surveyed};
@@ -89,6 +90,15 @@ pub(super) struct Viewing {
     pub(super) late: Vec<Presence>,
 }
 
+/// What waits for its turn to be made when the outbox is empty.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// A list of conversations, which takes several requests.
+    Listing(Box<Listing>),
+    /// What one request answers.
+    Page(Request),
+}
+
 pub(super) struct Session {
     pub(super) generation: u32,
     /// The gateway's name for the connection.
@@ -101,7 +111,7 @@ pub(super) struct Session {
     /// Commands whose reply has not left the outbox.
     pub(super) commands: u32,
     /// History and lists that wait until the outbox is empty: at most `commands`.
-    pub(super) held: VecDeque<Request>,
+    pub(super) held: VecDeque<Held>,
     pub(super) page_in_flight: bool,
     pub(super) greeting: Option<Greeting>,
     /// `caught_up` is owed.
