@@ -13,7 +13,7 @@ use crate::{
     clock::Moment,
     latency::Buckets,
     plan::{Mix, RoomIndex, UserIndex},
-    verify::{Amendment, Overtaken, RoomBook, Shown, Stand, Violations},
+    verify::{Amendment, Overtaken, RoomBook, Shown, Stand, UserList, Violations},
 };
 
 /// Connections of one address: less than half of its 28,000 ports, because the kernel tries every second port first and
@@ -294,7 +294,16 @@ pub(crate) enum FromWorker {
     /// Amendments that were promised.
     Amended(Vec<Amendment>),
     /// One conversation as a fresh reader sees it: sequences and message ids, and what is shown of amendments.
-    Log { room: RoomIndex, conversation: String, items: Vec<(u64, String)>, shown: Shown },
+    Log {
+        room: RoomIndex,
+        conversation: String,
+        items: Vec<(u64, String)>,
+        /// Of the items, the messages, and who sent them.
+        senders: Vec<(u64, UserIndex)>,
+        shown: Shown,
+    },
+    /// What a user is told that it is in.
+    Listed(UserList),
     /// Where a user stood that was online at the end.
     End { user: UserIndex, stands: Vec<Stand> },
     /// The last line.
@@ -371,6 +380,8 @@ pub(crate) struct Counts {
     pub(crate) heads: u64,
     /// Records that were read of those.
     pub(crate) opened: u64,
+    /// Conversations of which somebody was told what is unread, after the run.
+    pub(crate) listed: u64,
     pub(crate) connections: u64,
     pub(crate) dial_failures: u64,
     /// Goodbyes of a node that goes away in order.
@@ -397,6 +408,7 @@ impl Counts {
         self.replayed += other.replayed;
         self.heads += other.heads;
         self.opened += other.opened;
+        self.listed += other.listed;
         self.connections += other.connections;
         self.dial_failures += other.dial_failures;
         self.drains += other.drains;

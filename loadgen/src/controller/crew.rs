@@ -126,8 +126,10 @@ impl Crew {
             FromWorker::Tick(tick) => board.handle_tick(&tick),
             FromWorker::Book(book) => board.evidence.books.push(book),
             FromWorker::Amended(amendments) => board.evidence.amendments.extend(amendments),
-            FromWorker::Log { room, conversation, items, shown } => {
+            FromWorker::Listed(list) => board.evidence.lists.push(list),
+            FromWorker::Log { room, conversation, items, senders, shown } => {
                 board.evidence.shown.insert(room, shown);
+                board.evidence.senders.insert(room, senders);
                 board.handle_log(room, conversation, &items)?;
             }
             FromWorker::End { user, stands } => board.handle_end(user, &stands),

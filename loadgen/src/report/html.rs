@@ -211,6 +211,7 @@ fn write_counts(page: &mut String, report: &Report) {
         ("Of those, seen before a reconnect", counts.replayed),
         ("Heads of large groups", counts.heads),
         ("Records read behind them", counts.opened),
+        ("Conversations whose unread messages were counted", counts.listed),
         ("Connections", counts.connections),
     ];
     page.push_str("<h2>Counts</h2><table>");

@@ -18,7 +18,7 @@ use crate::{
     controller::{Board, Measured},
     latency::{Latencies, Summary},
     link::{Counts, Load},
-    verify::Violations,
+    verify::{Kind, Violations},
 };
 pub(crate) use crowd::{Footprint, PhaseReport, StepReport};
 pub(crate) use idle::{IdleReport, IdleRound};
@@ -322,7 +322,11 @@ impl fmt::Display for Report {
             f,
             "again      {resent} sent again, {retried} retried, {replayed} replayed, {connections} connections"
         )?;
-        let Counts { amended, overtaken, heads, opened, .. } = self.counts;
+        let Counts { amended, overtaken, heads, opened, listed, .. } = self.counts;
+        if listed > 0 {
+            let wrong = self.violations.counts.get(&Kind::Unread).copied().unwrap_or(0);
+            writeln!(f, "unread     {listed} conversations counted, {wrong} wrong")?;
+        }
         if heads > 0 {
             writeln!(
                 f,

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use protocol::ids::MessageId;
 
-use super::{Amendment, Kind, Overtaken, RoomBook, Shown, Violations, forms};
-use crate::plan::RoomIndex;
+use super::{Amendment, Kind, Overtaken, RoomBook, Shown, UserList, Violations, forms, unread};
+use crate::plan::{RoomIndex, UserIndex};
 
 /// One item of a log.
 pub(crate) type LogItem = (u64, MessageId);
@@ -25,6 +25,10 @@ pub(crate) struct Evidence {
     pub(crate) amendments: Vec<Amendment>,
     /// Amendments whose target was not found.
     pub(crate) overtaken: Vec<Overtaken>,
+    /// Of each conversation, the sequences of messages and who sent them, ascending.
+    pub(crate) senders: HashMap<RoomIndex, Vec<(u64, UserIndex)>>,
+    /// What some users were told that they are in.
+    pub(crate) lists: Vec<UserList>,
     /// What each conversation shows of amendments.
     pub(crate) shown: HashMap<RoomIndex, Shown>,
 }
@@ -53,6 +57,7 @@ pub(crate) fn judge(evidence: &Evidence) -> anyhow::Result<Violations> {
         }
     }
     forms::judge(evidence, &mut violations);
+    unread::judge(evidence, &mut violations);
     Ok(violations)
 }
 

@@ -10,6 +10,7 @@ mod book;
 mod forms;
 mod judge;
 mod reader;
+mod unread;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -22,6 +23,7 @@ pub(crate) use forms::{
 };
 pub(crate) use judge::{Evidence, judge};
 pub(crate) use reader::{Reader, Receipt, Stand};
+pub(crate) use unread::{ListedRoom, UserList};
 
 /// Violations told in full; the rest is counted.
 pub(crate) const DETAILS_MAX: usize = 20;
@@ -60,6 +62,8 @@ pub(crate) enum Kind {
     Reset,
     /// An amendment in a history that says what its target was once, not what it is.
     Unfolded,
+    /// A conversation that a user is in and is not listed once, or not with what a recount says.
+    Unread,
 }
 
 impl fmt::Display for Kind {
@@ -80,6 +84,7 @@ impl fmt::Display for Kind {
             Self::Refused => "refused-but-stored",
             Self::Reset => "cursor-reset",
             Self::Unfolded => "unfolded",
+            Self::Unread => "unread",
         })
     }
 }

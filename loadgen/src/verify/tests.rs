@@ -44,6 +44,9 @@ struct Script {
     amendments: Vec<Amendment>,
     overtaken: Vec<Overtaken>,
     shown: Shown,
+    senders: Vec<(u64, UserIndex)>,
+    /// What one member was told that it is in, if it was asked.
+    list: Option<UserList>,
 }
 
 impl Script {
@@ -65,6 +68,9 @@ impl Script {
                 messages: [(2, edited()), (3, deleted())].into(),
                 amendments: vec![shown(7, 2, edited()), shown(8, 2, edited()), shown(9, 3, deleted())],
             },
+            // 1 makes the group.
+            senders: vec![(2, AUTHOR), (3, AUTHOR), (4, OTHER), (5, AUTHOR), (6, AUTHOR)],
+            list: None,
         }
     }
 
@@ -93,6 +99,8 @@ impl Script {
             amendments: self.amendments.clone(),
             overtaken: self.overtaken.clone(),
             shown: [(ROOM, self.shown.clone())].into(),
+            senders: [(ROOM, self.senders.clone())].into(),
+            lists: self.list.iter().cloned().collect(),
         };
         live.merge(judge(&evidence).expect("the book was not cut"));
         live.counts.into_keys().collect()
@@ -109,6 +117,32 @@ fn check(mutate: impl FnOnce(&mut Script), expected: &[Kind]) {
 #[test]
 fn a_sound_history_has_no_violation() {
     check(|_| {}, &[]);
+}
+
+/// The one who has sent 4 is asked; elsewhere nothing was said.
+#[test]
+fn a_list_that_a_recount_does_not_confirm_is_wrong() {
+    #[track_caller]
+    fn check_list(mutate: impl FnOnce(&mut UserList), expected: &[Kind]) {
+        let sound = ListedRoom { room: ROOM, head: 9, read: 4, unread: 2 };
+        let mut list = UserList { user: OTHER, rooms: vec![ROOM, ELSEWHERE], listed: vec![sound] };
+        mutate(&mut list);
+        check(|script| script.list = Some(list), expected);
+    }
+    let wrong = [Kind::Unread];
+    check_list(|_| {}, &[]);
+    check_list(|list| list.listed[0].unread = 3, &wrong);
+    check_list(|list| list.listed[0].unread = 1, &wrong);
+    check_list(|list| list.listed[0].read = 5, &wrong);
+    check_list(|list| list.listed[0].head = 8, &wrong);
+    check_list(|list| list.listed.clear(), &wrong);
+    check_list(|list| list.listed.push(list.listed[0]), &wrong);
+    // Who has sent nothing has read the record by which it joined, and no message.
+    check_list(|list| list.user = UserIndex(77), &wrong);
+    let unspoken = ListedRoom { room: ROOM, head: 9, read: 1, unread: 5 };
+    check_list(|list| (list.user, list.listed[0]) = (UserIndex(77), unspoken), &[]);
+    let strange = ListedRoom { room: RoomIndex(77), ..unspoken };
+    check_list(|list| list.listed.push(strange), &[Kind::Recipient]);
 }
 
 #[test]

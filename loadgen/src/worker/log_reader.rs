@@ -69,53 +69,54 @@ pub(super) async fn read_all(worker: &Rc<Worker>) -> anyhow::Result<()> {
 }
 
 async fn read_rooms(worker: &Rc<Worker>, task: &Task) -> anyhow::Result<()> {
-    let (endpoint, plan, nonce) = worker.with(|state| {
-        let nonce = u128::from(state.desk.random.next()) << 64 | u128::from(task.user.0);
-        (state.desk.config.endpoint.clone(), state.desk.plan.clone(), nonce)
-    });
-    let connection = dial(&endpoint, Form::Binary, nonce.to_be_bytes()).await?;
-    let mut session = Session { connection, frames: Vec::new(), next_request: 1 };
-    let connect = Connect {
-        token: Some(worker.signer.sign(plan.name(task.user))?),
-        device: DeviceId::new("loadgen-reader").expect("short words are an id"),
-        cursor: None,
-        positions: None,
-    };
-    session.ask(Command::Connect(connect)).await?;
-    for (room, conversation) in &task.rooms {
-        let (items, shown) = read_room(&mut session, *conversation, &plan).await?;
-        say(&FromWorker::Log { room: *room, conversation: conversation.to_string(), items, shown })?;
+    let mut session = Session::open(worker, task.user).await?;
+    let plan = worker.with(|state| state.desk.plan.clone());
+    for (room, id) in &task.rooms {
+        let Found { items, senders, shown } = read_room(&mut session, *id, &plan).await?;
+        let (room, conversation) = (*room, id.to_string());
+        say(&FromWorker::Log { room, conversation, items, senders, shown })?;
     }
-    session.connection.codec.close();
-    let farewell = session.connection.codec.take_output();
-    session.connection.writer.write_all(farewell).await.0?;
-    Ok(())
+    session.close().await
+}
+
+/// What stands in one conversation.
+#[derive(Default)]
+struct Found {
+    items: Vec<(u64, String)>,
+    senders: Vec<(u64, UserIndex)>,
+    shown: Shown,
 }
 
 async fn read_room(
     session: &mut Session,
     conversation: ConversationId,
     plan: &Plan,
-) -> anyhow::Result<(Vec<(u64, String)>, Shown)> {
-    let (mut items, mut shown, mut after) = (Vec::new(), Shown::default(), Seq(0));
+) -> anyhow::Result<Found> {
+    let (mut found, mut after) = (Found::default(), Seq(0));
     for _ in 0..PAGES_MAX {
         let range = HistoryRange::After(after);
         let command = Command::History { conversation, range, limit: HISTORY_ITEMS_MAX };
         let ServerFrame::Page { messages, more, .. } = session.ask(command).await? else {
             bail!("history was answered with something else than a page");
         };
-        let before = items.len();
-        messages.iter().for_each(|item| note_forms(item, plan, &mut shown));
-        items.extend(messages.into_iter().filter_map(|item| match item {
+        let before = found.items.len();
+        messages.iter().for_each(|item| note_forms(item, plan, &mut found.shown));
+        found.senders.extend(messages.iter().filter_map(|item| match item {
+            PageItem::Message(event) => {
+                Some((event.seq.0, plan.user_of_name(&event.sender).unwrap_or(NOBODY)))
+            }
+            PageItem::Amended(_) | PageItem::Gap(_) | PageItem::Member(_) => None,
+        }));
+        found.items.extend(messages.into_iter().filter_map(|item| match item {
             PageItem::Amended(event) => Some((event.seq.0, event.message_id.to_string())),
             PageItem::Gap(_) => None,
             PageItem::Member(event) => Some((event.seq.0, event.message_id.to_string())),
             PageItem::Message(event) => Some((event.seq.0, event.message_id.to_string())),
         }));
         if !more {
-            return Ok((items, shown));
+            return Ok(found);
         }
-        let last = items.get(before..).and_then(<[_]>::last);
+        let last = found.items.get(before..).and_then(<[_]>::last);
         after = Seq(last.context("a page with more to come was empty")?.0);
     }
     bail!("the history of {conversation} does not end")
@@ -162,15 +163,41 @@ fn text_of(text: &str) -> Option<CommandId> {
 }
 
 /// A session that asks one thing at a time.
-struct Session {
+pub(super) struct Session {
     connection: Connection,
     frames: Vec<ServerFrame>,
     next_request: u32,
 }
 
 impl Session {
+    /// Of a device that was never there before.
+    pub(super) async fn open(worker: &Rc<Worker>, user: UserIndex) -> anyhow::Result<Self> {
+        let (endpoint, plan, nonce) = worker.with(|state| {
+            let nonce = u128::from(state.desk.random.next()) << 64 | u128::from(user.0);
+            (state.desk.config.endpoint.clone(), state.desk.plan.clone(), nonce)
+        });
+        let connection = dial(&endpoint, Form::Binary, nonce.to_be_bytes()).await?;
+        let mut session = Self { connection, frames: Vec::new(), next_request: 1 };
+        let connect = Connect {
+            token: Some(worker.signer.sign(plan.name(user))?),
+            device: DeviceId::new("loadgen-reader").expect("short words are an id"),
+            cursor: None,
+            positions: None,
+        };
+        session.ask(Command::Connect(connect)).await?;
+        Ok(session)
+    }
+
+    /// Says goodbye.
+    pub(super) async fn close(mut self) -> anyhow::Result<()> {
+        self.connection.codec.close();
+        let farewell = self.connection.codec.take_output();
+        self.connection.writer.write_all(farewell).await.0?;
+        Ok(())
+    }
+
     /// Sends a command and waits for its reply. Events that come in between are let go.
-    async fn ask(&mut self, command: Command) -> anyhow::Result<ServerFrame> {
+    pub(super) async fn ask(&mut self, command: Command) -> anyhow::Result<ServerFrame> {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let mut payload = Vec::new();
@@ -182,7 +209,11 @@ impl Session {
             let frame = self.next_frame().await?;
             match &frame {
                 ServerFrame::Welcome(welcome) if welcome.id == id => return Ok(frame),
-                ServerFrame::Page { id: answered, .. } if *answered == id => return Ok(frame),
+                ServerFrame::Conversations { id: answered, .. } | ServerFrame::Page { id: answered, .. }
+                    if *answered == id =>
+                {
+                    return Ok(frame);
+                }
                 ServerFrame::Error(error) if error.id == Some(id) => {
                     bail!("{}: {}", error.code.name(), error.message)
                 }

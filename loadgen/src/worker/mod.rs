@@ -9,6 +9,7 @@ mod desk;
 mod history;
 mod idle;
 mod inbox;
+mod list_reader;
 mod log_reader;
 mod opening;
 mod receipts;
@@ -230,6 +231,7 @@ fn tell_ends(worker: &Rc<Worker>) -> io::Result<()> {
 /// Reads the logs and hands over everything.
 async fn hand_over(worker: &Rc<Worker>) -> anyhow::Result<()> {
     log_reader::read_all(worker).await?;
+    list_reader::read_lists(worker).await?;
     worker.with(|state| state.desk.close_history())?;
     let book = worker.with(|state| std::mem::take(&mut state.desk.book));
     let promised = worker.with(|state| std::mem::take(&mut state.desk.amending.promised));
