@@ -22,7 +22,9 @@ fn what_was_told_to_be_read_is_read_after_a_kill_and_never_less() {
     (0..9).for_each(|_| drop(alice.tell("bob", "more")));
     let mut bob = Chat::connect(&node, "bob", "phone");
     let mut tablet = Chat::connect(&node, "bob", "tablet");
-    assert_eq!(view(&mut alice, &conversation), json!([]));
+    // Who has written the newest has read it.
+    let wrote = json!({ "user": "alice", "read": 10 });
+    assert_eq!(view(&mut alice, &conversation), json!([wrote]));
     for seq in [3, 7, 5] {
         let ok = bob.ask("read", json!({ "conversation": conversation, "seq": seq }));
         assert_eq!(ok["op"], "ok", "{ok}");
@@ -33,7 +35,7 @@ fn what_was_told_to_be_read_is_read_after_a_kill_and_never_less() {
 
     node.restart();
     let mut alice = Chat::connect(&node, "alice", "a");
-    assert_eq!(view(&mut alice, &conversation), json!([{ "user": "bob", "read": 7 }]));
+    assert_eq!(view(&mut alice, &conversation), json!([wrote, { "user": "bob", "read": 7 }]));
     let mut bob = Chat::connect(&node, "bob", "phone");
     bob.ask("read", json!({ "conversation": conversation, "seq": 2 }));
     bob.ask("read", json!({ "conversation": conversation, "seq": 10 }));
@@ -54,5 +56,64 @@ fn an_orderly_stop_keeps_what_was_read_a_moment_ago() {
     assert_eq!(node.ended().code(), Some(0));
     let node = Node::start(data.path(), &[]);
     let mut alice = Chat::connect(&node, "alice", "a");
-    assert_eq!(view(&mut alice, &conversation), json!([{ "user": "bob", "read": 1 }]));
+    let expected = json!([{ "user": "alice", "read": 1 }, { "user": "bob", "read": 1 }]);
+    assert_eq!(view(&mut alice, &conversation), expected);
+}
+
+/// What is unread of each conversation that a page lists, by its place in the list.
+fn unread(page: &Value) -> Vec<(Value, u64, u64)> {
+    let listed = page["conversations"].as_array().unwrap_or_else(|| panic!("{page}")).iter();
+    let number = |listed: &Value, name: &str| listed[name].as_u64().expect("a number");
+    let facts =
+        |listed: &Value| (listed["conversation"].clone(), number(listed, "read"), number(listed, "unread"));
+    listed.map(facts).collect()
+}
+
+#[test]
+fn a_list_says_the_same_before_and_after_a_kill_on_every_device() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[("shards", "2")]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let mut bob = Chat::connect(&node, "bob", "phone");
+    let mut expected = Vec::new();
+    // In both logs, by their ids, and more than one page of them.
+    for number in 0..60_u64 {
+        let fields = json!({ "title": format!("group {number}"), "members": ["bob"], "history": "all" });
+        let group = alice.ask("create", fields)["conversation"].take();
+        let said = number % 4;
+        for _ in 0..said {
+            let fields = json!({ "conversation": group, "kind": "text", "text": "word" });
+            assert_eq!(alice.ask("send", fields)["op"], "ok");
+        }
+        let read = number % 3;
+        if read > 0 && read <= said {
+            bob.ask("read", json!({ "conversation": group, "seq": 1 + read }));
+            expected.push((group, 1 + read, said - read));
+        } else {
+            expected.push((group, 1, said));
+        }
+    }
+    // What is told to have been read is on disk.
+    (0..expected.iter().filter(|(_, read, _)| *read > 1).count()).for_each(|_| drop(bob.event("receipt")));
+    expected.sort_by_key(|(group, ..)| group.to_string());
+    for restarted in [false, true] {
+        if restarted {
+            node.restart();
+        }
+        let mut tablet = Chat::connect(&node, "bob", "tablet");
+        let page = tablet.ask("conversations", json!({ "limit": 50 }));
+        let rest = tablet.ask("conversations", json!({ "limit": 50, "after": page["after"] }));
+        let mut told = [unread(&page), unread(&rest)].concat();
+        told.sort_by_key(|(group, ..)| group.to_string());
+        assert_eq!(told, expected, "restarted: {restarted}");
+        let pages =
+            [&page, &rest].into_iter().flat_map(|page| page["conversations"].as_array().expect("a list"));
+        let times: Vec<u64> = pages.map(|listed| listed["last"]["at"].as_u64().expect("a time")).collect();
+        assert!(times.is_sorted_by(|one, next| one >= next), "{times:?}");
+        assert_eq!((&page["more"], &rest["more"]), (&json!(true), &json!(false)));
+        let mut carol = Chat::connect(&node, "carol", "c");
+        assert_eq!(unread(&carol.ask("conversations", json!({ "limit": 50 }))), []);
+        let refusal = carol.ask("conversations", json!({ "limit": 50, "after": page["after"] }));
+        assert_eq!(refusal["code"], 1003, "{refusal}");
+    }
 }
