@@ -210,6 +210,25 @@ fn where_to_go_on_is_for_one_user_only() {
     assert_eq!(page(&mut chat, alice, Some(after), 1).0.len(), 1);
 }
 
+/// The node serves what it has, and says that it is not all.
+#[test]
+fn a_log_that_is_not_served_makes_a_list_partial() {
+    let mut chat = Chat::new();
+    chat.wait(0);
+    let (alice, _) = chat.connect("alice", None);
+    create(&mut chat, alice, "alice", 1, &["bob"]);
+    chat.request(alice, Command::Conversations { after: None, limit: 50 });
+    while let Some((_, request)) = chat.users.poll_mail() {
+        let (shard, reply) = request.into_unavailable();
+        chat.users.handle_reply(shard, reply, chat.clock);
+    }
+    let frames = chat.take(alice);
+    let [ServerFrame::Conversations { conversations, end, .. }] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!((conversations.len(), end), (0, &ListEnd { partial: true, ..ListEnd::default() }));
+    assert_eq!(chat.users.requests_under_way(), 0, "its credit is back");
+    assert_eq!(list(&mut chat, alice, 50).len(), 1);
+}
+
 /// What is left of a newest record that was erased, or is damaged, is not shown, and holds up nothing.
 #[test]
 fn what_cannot_be_shown_is_left_out_and_the_conversation_is_not() {
