@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use protocol::ids::UnixMillis;
 use protocol::upgrade::UpgradePolicy;
 use ring::{ListenOptions, Ring, RingAddress, RingConfig};
-use router::user::UserLimits;
+use router::user::{Rate, UserLimits};
 use router::{ConversationSide, Places, ShardId, Starts};
 use storage_log::format::FORMAT_VERSION;
 use storage_log::{CompactionPolicy, Damage, DamageKind, Geometry, Run};
@@ -391,7 +391,11 @@ fn shard_config(common: &Common) -> ShardConfig {
         policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: common.config.origins.clone() },
         mail_per_turn: MAIL_PER_TURN,
         drain_seconds: common.config.drain.as_secs(),
-        users: UserLimits::default(),
+        users: UserLimits {
+            session_commands: Rate::per_second(common.config.session_commands_per_second),
+            user_messages: Rate::per_second(common.config.user_messages_per_second),
+            ..UserLimits::default()
+        },
         compaction: common.compaction,
     }
 }

@@ -58,6 +58,8 @@ pub const CONNECTS_PER_SECOND_MAX: u32 = 1_000_000;
 /// New connections a second of a shard, where nobody says how many of the node: as many as it can bring to a session if it
 /// does little else.
 pub const CONNECTS_PER_SECOND_EACH: u32 = 8_000;
+/// Most commands a second that a session or a user can be allowed: more is no limit.
+pub const COMMANDS_PER_SECOND_MAX: u32 = 1_000_000;
 /// Largest `memory_reserve_mib`: a pebibyte.
 const MEMORY_RESERVE_MIB_MAX: u64 = 1 << 30;
 
@@ -106,6 +108,10 @@ pub struct Config {
     /// New connections are refused with 503 while the system, or the node's control group, has fewer bytes of memory left
     /// than that; 0 does not look. `None` leaves it to the node: see `memory`.
     pub memory_reserve_bytes: Option<u64>,
+    /// Commands a second of one session, in bursts of four times that; 0 is no limit.
+    pub session_commands_per_second: u32,
+    /// Commands a second that store something, of all sessions of a user together, in bursts of four times that; 0 is no limit.
+    pub user_messages_per_second: u32,
     /// Holds the bearer token of admin commands; `None` means `admin.token` in `data`, made once.
     pub admin_token_file: Option<PathBuf>,
     /// What `iss` of a token must be; `None` does not look.
@@ -161,6 +167,9 @@ impl Default for Config {
             handshakes_max: None,
             connects_per_second_max: None,
             memory_reserve_bytes: None,
+            // A client that opens a hundred conversations at once, and somebody who types: both many times over.
+            session_commands_per_second: 200,
+            user_messages_per_second: 50,
             admin_token_file: None,
             issuer: None,
             audience: None,

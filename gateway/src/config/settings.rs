@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use protocol::upgrade::Origins;
 
 use super::{
-    COMPACT_AFTER_SECONDS_MAX, CONNECTIONS_MAX, CONNECTS_PER_SECOND_MAX, Config, ConfigError, DRAIN_MAX,
-    HANDSHAKES_MAX, KEEP_DAYS_MAX, KEEP_MIB_MAX, LOGS_MAX, MEMORY_RESERVE_MIB_MAX, Place,
-    SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
+    COMMANDS_PER_SECOND_MAX, COMPACT_AFTER_SECONDS_MAX, CONNECTIONS_MAX, CONNECTS_PER_SECOND_MAX, Config,
+    ConfigError, DRAIN_MAX, HANDSHAKES_MAX, KEEP_DAYS_MAX, KEEP_MIB_MAX, LOGS_MAX, MEMORY_RESERVE_MIB_MAX,
+    Place, SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
 };
 
 /// What the name of every variable of ours begins with.
@@ -83,6 +83,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         read: |draft, value| {
             let connects = integer(value, 1, CONNECTS_PER_SECOND_MAX);
             set(&mut draft.config.connects_per_second_max, connects.map(Some))
+        },
+    },
+    Setting {
+        key: "session_commands_per_second",
+        read: |draft, value| {
+            set(&mut draft.config.session_commands_per_second, integer(value, 0, COMMANDS_PER_SECOND_MAX))
+        },
+    },
+    Setting {
+        key: "user_messages_per_second",
+        read: |draft, value| {
+            set(&mut draft.config.user_messages_per_second, integer(value, 0, COMMANDS_PER_SECOND_MAX))
         },
     },
     Setting {

@@ -82,6 +82,8 @@ fn every_setting_arrives() {
         issuer = "i"
         audience = "a"
         admin_token_file = "t"
+        session_commands_per_second = 11
+        user_messages_per_second = 0
         "#,
     );
     let keys = KeyConfig::Eddsa { public_key_file: "pub".into(), private_key_file: Some("priv".into()) };
@@ -102,6 +104,8 @@ fn every_setting_arrives() {
         handshakes_max: Some(8),
         connects_per_second_max: Some(9),
         memory_reserve_bytes: Some(10 << 20),
+        session_commands_per_second: 11,
+        user_messages_per_second: 0,
         drain: Duration::from_secs(7),
         origins: Origins::List(vec!["https://a.example".into(), "http://localhost:8080".into()]),
         keys,

@@ -13,6 +13,7 @@ mod chat;
 mod disk;
 mod node;
 mod peer;
+mod rates;
 mod raw;
 mod trace;
 

@@ -162,6 +162,11 @@ impl Node {
             ])
             .args([OsStr::new("--data"), data.as_os_str()])
             .env_clear()
+            // Tests send as fast as they can.
+            .envs([
+                ("GATEHOUSE_USER_MESSAGES_PER_SECOND", "0"),
+                ("GATEHOUSE_SESSION_COMMANDS_PER_SECOND", "0"),
+            ])
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

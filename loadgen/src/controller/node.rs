@@ -151,6 +151,8 @@ fn spawn(program: &Path, directory: &Path, listen: SocketAddr, admin: SocketAddr
         .arg("--data")
         .arg(data_of(directory))
         .args(["--listen", &listen.to_string(), "--admin", &admin.to_string()])
+        // Few users may be asked to send as much as many: what is measured is the node, and not what it allows one of them.
+        .envs([("GATEHOUSE_USER_MESSAGES_PER_SECOND", "0"), ("GATEHOUSE_SESSION_COMMANDS_PER_SECOND", "0")])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

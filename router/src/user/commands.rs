@@ -26,6 +26,12 @@ impl UserSide {
         clock: Clock,
     ) -> Result<(), CloseCode> {
         let now = clock.unix;
+        if request.id.is_some() {
+            self.count_command(id)?;
+        }
+        if !self.is_in_time(id, request.id, is_storing(&request.command), clock.micros) {
+            return Ok(());
+        }
         if let Command::Typing { conversation, on } = request.command {
             self.type_in(id, conversation, on);
             return Ok(());
@@ -33,7 +39,6 @@ impl UserSide {
         let Some(number) = request.id else {
             return Ok(());
         };
-        self.count_command(id)?;
         match request.command {
             Command::Ack { .. } | Command::Refresh { .. } | Command::Typing { .. } => {}
             Command::Read { conversation, seq } => self.read(id, number, conversation, seq, clock),
@@ -197,6 +202,31 @@ impl UserSide {
         session.since_cursor = 0;
         session.cursor_at = now.0;
         Some(cursor::encode(&places, &starts, &session.user, &positions))
+    }
+}
+
+/// Whether a command stores something that others are told of.
+const fn is_storing(command: &Command) -> bool {
+    match command {
+        Command::Create(_)
+        | Command::Delete { .. }
+        | Command::Edit(_)
+        | Command::Leave { .. }
+        | Command::Members(_)
+        | Command::React(_)
+        | Command::Send(_)
+        | Command::Title { .. } => true,
+        Command::Ack { .. }
+        | Command::Connect(_)
+        | Command::Conversations { .. }
+        | Command::History { .. }
+        | Command::ListMembers { .. }
+        | Command::Ping { .. }
+        | Command::Read { .. }
+        | Command::Refresh { .. }
+        | Command::Typing { .. }
+        | Command::Unview { .. }
+        | Command::View { .. } => false,
     }
 }
 

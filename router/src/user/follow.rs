@@ -40,10 +40,10 @@ impl UserSide {
     pub(super) fn deliver(&mut self, deliver: &Deliver, clock: Clock) {
         let mut rendered = Rendered::default();
         for user in deliver.users.iter() {
-            let Some(slots) = self.users.get(user) else {
+            let Some(present) = self.users.get(user) else {
                 continue;
             };
-            for slot in slots.clone() {
+            for slot in present.slots.clone() {
                 self.deliver_to(slot, deliver, &mut rendered, clock);
             }
         }
@@ -278,7 +278,7 @@ impl UserSide {
             Some(users) => users
                 .iter()
                 .filter_map(|user| self.users.get(user))
-                .flat_map(|slots| slots.iter().copied())
+                .flat_map(|present| present.slots.iter().copied())
                 .collect(),
         };
         self.counters.overruns += 1;

@@ -12,6 +12,7 @@ mod heads;
 mod listing;
 mod outbox;
 mod presence;
+mod rates;
 mod session;
 mod survey;
 
@@ -32,9 +33,11 @@ use crate::cursor::{self, Starts};
 use crate::mail::{Request, SessionId};
 use crate::places::{Places, ShardId};
 use presence::PresenceBoard;
+use rates::{Meter, Present};
 use session::{Greeting, Listed, LogState, Phase, Session, Survey};
 
 pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
+pub use rates::Rate;
 
 /// Sessions of one user at the same time: phones, tablets, a few browsers.
 pub const SESSIONS_PER_USER_MAX: usize = 8;
@@ -66,13 +69,25 @@ pub struct UserLimits {
     pub page_credits: u32,
     /// How long a user is held to be online without a session, in milliseconds.
     pub presence_grace_millis: u64,
+    /// Commands of one session.
+    pub session_commands: Rate,
+    /// Commands that store something, of all sessions of a user together.
+    pub user_messages: Rate,
 }
 
 impl Default for UserLimits {
     fn default() -> Self {
         let (command_credits, page_credits) = (COMMAND_CREDITS, PAGE_CREDITS);
         let (outbox_bytes_max, presence_grace_millis) = (OUTBOX_BYTES_MAX, PRESENCE_GRACE_MILLIS);
-        Self { outbox_bytes_max, command_credits, page_credits, presence_grace_millis }
+        let (session_commands, user_messages) = (Rate::UNLIMITED, Rate::UNLIMITED);
+        Self {
+            outbox_bytes_max,
+            command_credits,
+            page_credits,
+            presence_grace_millis,
+            session_commands,
+            user_messages,
+        }
     }
 }
 
@@ -120,7 +135,7 @@ pub struct UserSide {
     shard: ShardId,
     limits: UserLimits,
     sessions: Slab<Session>,
-    users: HashMap<UserId, SmallVec<[u32; 1]>, foldhash::fast::RandomState>,
+    users: HashMap<UserId, Present, foldhash::fast::RandomState>,
     generation: u32,
     random: u64,
     presence: PresenceBoard,
@@ -237,7 +252,7 @@ impl UserSide {
         now: UnixMillis,
     ) -> Result<SessionId, ConnectRefusal> {
         self.replace(&user, &connect);
-        if self.users.get(&user).is_some_and(|sessions| sessions.len() >= SESSIONS_PER_USER_MAX) {
+        if self.users.get(&user).is_some_and(|present| present.slots.len() >= SESSIONS_PER_USER_MAX) {
             self.counters.errors[error_index(ErrorCode::Limit)] += 1;
             let frame = refusal(form, id, ErrorCode::Limit, "this user has 8 sessions");
             return Err(ConnectRefusal { frame, close: CloseCode::POLICY });
@@ -246,9 +261,9 @@ impl UserSide {
         let greeting = session.greeting;
         self.generation = self.generation.wrapping_add(1);
         let slot = self.sessions.insert(session) as u32;
-        let sessions = self.users.entry(user.clone()).or_default();
-        sessions.push(slot);
-        if sessions.len() == 1 {
+        let present = self.users.entry(user.clone()).or_default();
+        present.slots.push(slot);
+        if present.slots.len() == 1 {
             self.note_come(&user);
         }
         let session = SessionId { slot, generation: self.generation };
@@ -295,6 +310,7 @@ impl UserSide {
             logs: states,
             outbox: Outbox::default(),
             commands: 1,
+            asked: Meter::default(),
             held: VecDeque::new(),
             page_in_flight: false,
             greeting: Some(Greeting { id, reset }),
@@ -313,9 +329,8 @@ impl UserSide {
 
     /// The newest session of a device wins.
     fn replace(&mut self, user: &UserId, connect: &Connect) {
-        let sessions = self.users.get(user);
-        let older = sessions.and_then(|sessions| {
-            sessions.iter().copied().find(|slot| self.sessions[*slot as usize].device == connect.device)
+        let older = self.users.get(user).and_then(|present| {
+            present.slots.iter().copied().find(|slot| self.sessions[*slot as usize].device == connect.device)
         });
         if let Some(slot) = older {
             let session = SessionId { slot, generation: self.sessions[slot as usize].generation };
@@ -337,9 +352,9 @@ impl UserSide {
             return Outbox::default();
         }
         let ended = self.sessions.remove(session.slot as usize);
-        if let Some(sessions) = self.users.get_mut(&ended.user) {
-            sessions.retain(|slot| *slot != session.slot);
-            if sessions.is_empty() {
+        if let Some(Present { slots, .. }) = self.users.get_mut(&ended.user) {
+            slots.retain(|slot| *slot != session.slot);
+            if slots.is_empty() {
                 self.users.remove(&ended.user);
                 self.note_gone(&ended.user);
             }
@@ -363,7 +378,7 @@ impl UserSide {
 
     /// The connections of a user's sessions, as [`UserSide::connect`] was told them.
     pub fn connections_of(&self, user: &UserId) -> impl Iterator<Item = u64> + '_ {
-        let slots = self.users.get(user).into_iter().flatten();
+        let slots = self.users.get(user).into_iter().flat_map(|present| &present.slots);
         slots.map(|slot| self.sessions[*slot as usize].connection)
     }
 

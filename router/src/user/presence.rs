@@ -309,7 +309,7 @@ impl UserSide {
     }
 
     pub(super) fn sessions_of(&self, user: &UserId) -> Vec<SessionId> {
-        let slots = self.users.get(user).into_iter().flatten();
+        let slots = self.users.get(user).into_iter().flat_map(|present| &present.slots);
         let session =
             |slot: &u32| SessionId { slot: *slot, generation: self.sessions[*slot as usize].generation };
         slots.map(session).collect()

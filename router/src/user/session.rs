@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::listing::Listing;
 use super::outbox::Outbox;
+use super::rates::Meter;
 use crate::cursor::Positions;
 use crate::mail::{Request, Surveyed};
 
@@ -108,6 +109,8 @@ pub(super) struct Session {
     pub(super) form: Form,
     pub(super) logs: SmallVec<[LogState; 4]>,
     pub(super) outbox: Outbox,
+    /// What it has asked for lately.
+    pub(super) asked: Meter,
     /// Commands whose reply has not left the outbox.
     pub(super) commands: u32,
     /// History and lists that wait until the outbox is empty: at most `commands`.

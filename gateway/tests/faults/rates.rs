@@ -1,0 +1,75 @@
+//! Who asks for more than is allowed is told when to come back; nothing is lost by it, and nobody else is disturbed.
+
+use serde_json::{Value, json};
+
+use crate::{
+    chat::{Chat, message_id, verdict},
+    node::{Node, directory},
+};
+
+/// Allowed a second, and four times that at once.
+const RATE: &str = "3";
+const BURST: usize = 12;
+
+/// Fewer than a session may have under way.
+const SENDS: usize = 30;
+
+#[track_caller]
+fn is_limited(reply: &Value) -> bool {
+    let is_limited = verdict(reply) == "3001 rate_limited";
+    assert!(is_limited || verdict(reply) == "ok", "{reply}");
+    assert_eq!(is_limited, reply["retry_after_ms"].as_u64().is_some_and(|millis| millis > 0), "{reply}");
+    is_limited
+}
+
+#[test]
+fn a_user_who_sends_too_much_is_told_when_to_go_on_and_loses_nothing() {
+    let data = directory();
+    let node = Node::start(data.path(), &[("GATEHOUSE_USER_MESSAGES_PER_SECOND", RATE)]);
+    let (mut phone, mut tablet) =
+        (Chat::connect(&node, "alice", "phone"), Chat::connect(&node, "alice", "tablet"));
+    let now = phone.welcome["now"].clone();
+    let letters: Vec<Value> = (0..SENDS)
+        .map(|_| json!({ "to": "bob", "kind": "text", "text": "x", "message_id": message_id(&now) }))
+        .collect();
+
+    let asked: Vec<u64> = letters.iter().map(|letter| phone.send("send", letter.clone())).collect();
+    let replies: Vec<Value> = asked.into_iter().map(|id| phone.reply(id)).collect();
+    let limited = replies.iter().filter(|reply| is_limited(reply)).count();
+    assert!(limited > 0, "all of {SENDS} were taken at once");
+    assert!(SENDS - limited >= BURST, "{limited} of {SENDS} were refused");
+    // All devices of a user have one allowance; others, and what stores nothing, have theirs.
+    let letter = || json!({ "to": "bob", "kind": "text", "text": "x" });
+    assert!((0..SENDS).any(|_| is_limited(&tablet.ask("send", letter()))), "the tablet has one of its own");
+    let conversation = replies[0]["conversation"].clone();
+    assert!(Chat::connect(&node, "carol", "phone").tell("bob", "x")["seq"].is_u64());
+    phone.is_fine();
+
+    for letter in &letters {
+        while is_limited(&phone.ask("send", letter.clone())) {}
+    }
+    let stored = phone.history(&conversation);
+    for letter in &letters {
+        let times = stored.iter().filter(|item| item["message_id"] == letter["message_id"]).count();
+        assert_eq!(times, 1, "{letter}");
+    }
+}
+
+#[test]
+fn a_session_that_asks_too_much_is_told_when_to_go_on() {
+    let data = directory();
+    let node = Node::start(data.path(), &[("GATEHOUSE_SESSION_COMMANDS_PER_SECOND", RATE)]);
+    let (mut phone, mut tablet) =
+        (Chat::connect(&node, "alice", "phone"), Chat::connect(&node, "alice", "tablet"));
+    let conversation = phone.tell("bob", "x")["conversation"].take();
+    let ask = |chat: &mut Chat| chat.ask("members", json!({ "conversation": conversation, "list": true }));
+    let refused = (0..100).find_map(|asked| {
+        let reply = ask(&mut phone);
+        (reply["op"] == "error").then_some((asked, reply))
+    });
+    let (asked, reply) = refused.expect("a hundred were taken in a moment");
+    assert!(is_limited(&reply) && asked >= BURST - 1, "after {asked}: {reply}");
+    // Another session has its own, of the same user too.
+    assert_eq!(ask(&mut tablet)["op"], "page");
+    while ask(&mut phone)["op"] == "error" {}
+}

@@ -1,0 +1,119 @@
+//! How fast a session and its user may ask for things.
+//!
+//! A meter is a token bucket in eight bytes (the virtual scheduling form of ITU-T I.371, annex A): the moment at which all that was used
+//! will have been earned again. It is read and moved by the clock of the turn, so a command costs a comparison. What a user has used is
+//! forgotten with its last session.
+
+use protocol::event::{ErrorCode, ErrorReply, ServerFrame};
+use protocol::ids::RequestId;
+use smallvec::SmallVec;
+
+use super::UserSide;
+use crate::mail::SessionId;
+
+/// Seconds of a rate that may be used at once, by who was quiet before: a client that comes back asks for many things.
+const BURST_SECONDS: u64 = 4;
+
+/// Things a second, over some seconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rate(Option<u32>);
+
+impl Rate {
+    /// As many as somebody likes.
+    pub const UNLIMITED: Self = Self(None);
+
+    /// At most a million; 0 is no limit.
+    #[must_use]
+    pub const fn per_second(count: u32) -> Self {
+        if count == 0 {
+            return Self::UNLIMITED;
+        }
+        Self(Some(if count > 1_000_000 { 1_000_000 } else { count }))
+    }
+}
+
+/// What was used of a rate.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Meter {
+    /// When all of it will have been earned again, in microseconds of [`crate::mail::Clock::micros`].
+    earned_at: u64,
+}
+
+impl Meter {
+    /// Uses one, or says in how many microseconds there will be one.
+    fn take(&mut self, rate: Rate, micros: u64) -> Result<(), u64> {
+        let Rate(Some(per_second)) = rate else { return Ok(()) };
+        let earned_at = self.earned_at.max(micros) + 1_000_000 / u64::from(per_second);
+        match (earned_at - micros).saturating_sub(BURST_SECONDS * 1_000_000) {
+            0 => {
+                self.earned_at = earned_at;
+                Ok(())
+            }
+            early => Err(early),
+        }
+    }
+}
+
+/// A user with a session here.
+#[derive(Default)]
+pub(super) struct Present {
+    /// Its sessions, by their slots.
+    pub(super) slots: SmallVec<[u32; 1]>,
+    /// What all of them together have stored.
+    stored: Meter,
+}
+
+impl UserSide {
+    /// Whether a session may ask for something now, which is stored or not. Where it may not, and gave a number, it is told when.
+    pub(super) fn is_in_time(
+        &mut self,
+        id: SessionId,
+        number: Option<RequestId>,
+        is_stored: bool,
+        micros: u64,
+    ) -> bool {
+        let limits = self.limits;
+        let Some(session) = self.session(id) else { return true };
+        let mut taken = session.asked.take(limits.session_commands, micros);
+        let user = session.user.clone();
+        if is_stored
+            && taken.is_ok()
+            && let Some(present) = self.users.get_mut(&user)
+        {
+            taken = present.stored.take(limits.user_messages, micros);
+        }
+        let Err(early) = taken else { return true };
+        if let Some(number) = number {
+            let message =
+                "more than this node takes of one session, or of one user, in so short a time".to_owned();
+            let retry_after_ms = Some(early.div_ceil(1_000));
+            let error =
+                ErrorReply { id: Some(number), code: ErrorCode::RateLimited, message, retry_after_ms };
+            self.push_reply(id, &ServerFrame::Error(error));
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meter_gives_a_burst_and_then_its_rate_and_says_when() {
+        let (rate, mut meter, mut now) = (Rate::per_second(10), Meter::default(), 5_000_000);
+        assert_eq!((0..100).filter(|_| meter.take(rate, now).is_ok()).count(), 40);
+        assert_eq!(meter.take(rate, now), Err(100_000));
+        assert_eq!(meter.take(rate, now + 99_999), Err(1));
+        let mut taken = 0;
+        for _ in 0..10_000 {
+            now += 1_000;
+            taken += usize::from(meter.take(rate, now).is_ok());
+        }
+        assert_eq!(taken, 100, "ten seconds at ten a second");
+        // Who was quiet for a day has no more than a burst.
+        now += 86_400_000_000;
+        assert_eq!((0..1_000).filter(|_| meter.take(rate, now).is_ok()).count(), 40);
+        assert!((0..1_000_000).all(|_| meter.take(Rate::UNLIMITED, now).is_ok()));
+    }
+}
