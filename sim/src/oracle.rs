@@ -41,6 +41,8 @@ pub(crate) struct Oracle {
     /// Log and position of what was seen to become durable.
     pub(crate) positions: BTreeMap<(ConversationId, u64), (u16, u64)>,
     pub(crate) erasures: Erasures,
+    /// An index file rotted while a node served: what could not be read for it is not known.
+    pub(crate) has_rotted: bool,
     /// How far each has read.
     pub(crate) reads: ReadBounds,
     /// Times that somebody was told that something was erased.

@@ -97,6 +97,7 @@ impl World {
                         self.index_reads += 1;
                         if self.now < BUSY_MICROS && self.rng.one_in(200) {
                             self.disk.rot_index(log, block.base, &mut self.rng);
+                            self.oracle.has_rotted = true;
                         }
                         self.disk.read_index(log, block)
                     }

@@ -50,6 +50,8 @@ pub(super) struct Positions {
     folded_to: Seq,
     /// Messages up to and including that.
     message_count: u64,
+    /// All that was durable when they were read is folded in; what becomes durable since is, as it does.
+    is_whole: bool,
     /// `folded_to` of the newest record of positions,
     written_to: Seq,
     /// and its number.
@@ -80,6 +82,7 @@ impl Positions {
             by_user: entries.collect(),
             folded_to,
             message_count: stored.message_count.to_native(),
+            is_whole: false,
             written_to: folded_to,
             number,
             ext: stored.ext.to_vec(),
@@ -137,6 +140,11 @@ impl Positions {
         (self.folded_to, self.message_count)
     }
 
+    /// Whether nothing durable is missing in them.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
     /// Whether memory is ahead of the disk.
     pub(super) fn is_settled(&self) -> bool {
         !self.is_new && self.under_way == 0
@@ -186,6 +194,12 @@ impl Positions {
     }
 
     /// All of the conversation is folded in, which has so many messages at its head.
+    pub(super) fn complete(&mut self, head: Seq, message_count: u64) {
+        self.end_at(head, message_count);
+        self.is_whole = true;
+    }
+
+    /// There is no more to read up to `head`.
     pub(super) fn end_at(&mut self, head: Seq, message_count: u64) {
         self.folded_to = self.folded_to.max(head);
         if self.folded_to == head {

@@ -88,7 +88,7 @@ impl ConversationSide {
             let purpose = Purpose::Fold { conversation, until: Seq(head.seq) };
             return self.start(purpose, vec![lookup], log);
         }
-        positions.end_at(Seq(head.seq), head.message_count);
+        positions.complete(Seq(head.seq), head.message_count);
         slot.busy = false;
         self.renew_if_far(conversation);
         self.resumed.push_back(conversation);
@@ -225,8 +225,9 @@ impl ConversationSide {
 
     /// How far a user has read a conversation, if its positions are in memory and whole.
     pub(super) fn read_state(&self, user: &UserId, conversation: ConversationId) -> Option<ReadState> {
-        let slot = self.slots.get(&conversation).filter(|slot| !slot.busy)?;
-        let positions = slot.positions.as_ref()?;
+        let positions = self.slots.get(&conversation)?.positions.as_ref();
+        // Whatever else the conversation is busy with: one that always is would never be known.
+        let positions = positions.filter(|positions| positions.is_whole())?;
         let ((head, message_count), (read, read_count)) = (positions.folded(), positions.of(user));
         Some(ReadState { conversation, head, message_count, read, read_count })
     }
