@@ -251,7 +251,7 @@ impl Log {
         self.index.ids_count()
     }
 
-    /// Bytes of memory that grow with what is known and not with what is being written: at most 68 for each id, and 4 for
+    /// Bytes of memory that grow with what is known and not with what is being written: at most 64 for each id, and 4 for
     /// each block of an index file.
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
