@@ -29,7 +29,7 @@ impl UserSide {
         if request.id.is_some() {
             self.count_command(id)?;
         }
-        if !self.is_in_time(id, request.id, is_storing(&request.command), clock.micros) {
+        if !self.may_ask(id, request.id, clock.micros) {
             return Ok(());
         }
         if let Command::Typing { conversation, on } = request.command {
@@ -141,6 +141,9 @@ impl UserSide {
         let Some((asker, user)) = self.asker(id, number, clock) else {
             return;
         };
+        if !self.may_store(id, number, &user, clock.micros) {
+            return;
+        }
         let idempotent = command.message_id();
         if idempotent.is_some_and(|message_id| !message_id.is_v7()) {
             return self.refuse(id, number, ErrorCode::BadField, "message_id is not a UUIDv7");
@@ -202,31 +205,6 @@ impl UserSide {
         session.since_cursor = 0;
         session.cursor_at = now.0;
         Some(cursor::encode(&places, &starts, &session.user, &positions))
-    }
-}
-
-/// Whether a command stores something that others are told of.
-const fn is_storing(command: &Command) -> bool {
-    match command {
-        Command::Create(_)
-        | Command::Delete { .. }
-        | Command::Edit(_)
-        | Command::Leave { .. }
-        | Command::Members(_)
-        | Command::React(_)
-        | Command::Send(_)
-        | Command::Title { .. } => true,
-        Command::Ack { .. }
-        | Command::Connect(_)
-        | Command::Conversations { .. }
-        | Command::History { .. }
-        | Command::ListMembers { .. }
-        | Command::Ping { .. }
-        | Command::Read { .. }
-        | Command::Refresh { .. }
-        | Command::Typing { .. }
-        | Command::Unview { .. }
-        | Command::View { .. } => false,
     }
 }
 

@@ -5,7 +5,7 @@
 //! forgotten with its last session.
 
 use protocol::event::{ErrorCode, ErrorReply, ServerFrame};
-use protocol::ids::RequestId;
+use protocol::ids::{RequestId, UserId};
 use smallvec::SmallVec;
 
 use super::UserSide;
@@ -64,34 +64,31 @@ pub(super) struct Present {
 }
 
 impl UserSide {
-    /// Whether a session may ask for something now, which is stored or not. Where it may not, and gave a number, it is told when.
-    pub(super) fn is_in_time(
-        &mut self,
-        id: SessionId,
-        number: Option<RequestId>,
-        is_stored: bool,
-        micros: u64,
-    ) -> bool {
-        let limits = self.limits;
-        let Some(session) = self.session(id) else { return true };
-        let mut taken = session.asked.take(limits.session_commands, micros);
-        let user = session.user.clone();
-        if is_stored
-            && taken.is_ok()
-            && let Some(present) = self.users.get_mut(&user)
-        {
-            taken = present.stored.take(limits.user_messages, micros);
+    /// Whether a session may ask for something now. Where it may not, and gave a number, it is told when.
+    pub(super) fn may_ask(&mut self, id: SessionId, number: Option<RequestId>, micros: u64) -> bool {
+        let rate = self.limits.session_commands;
+        let taken = self.session(id).map_or(Ok(()), |session| session.asked.take(rate, micros));
+        if let (Err(early), Some(number)) = (taken, number) {
+            self.hold_back(id, number, early, "more than this node takes of one session in so short a time");
         }
-        let Err(early) = taken else { return true };
-        if let Some(number) = number {
-            let message =
-                "more than this node takes of one session, or of one user, in so short a time".to_owned();
-            let retry_after_ms = Some(early.div_ceil(1_000));
-            let error =
-                ErrorReply { id: Some(number), code: ErrorCode::RateLimited, message, retry_after_ms };
-            self.push_reply(id, &ServerFrame::Error(error));
+        taken.is_ok()
+    }
+
+    /// Whether a user may store something now. Where it may not, its session is told when.
+    pub(super) fn may_store(&mut self, id: SessionId, number: RequestId, user: &UserId, micros: u64) -> bool {
+        let rate = self.limits.user_messages;
+        let taken = self.users.get_mut(user).map_or(Ok(()), |present| present.stored.take(rate, micros));
+        if let Err(early) = taken {
+            self.hold_back(id, number, early, "more than this node takes of one user in so short a time");
         }
-        false
+        taken.is_ok()
+    }
+
+    /// `early`: by so many microseconds.
+    fn hold_back(&mut self, id: SessionId, number: RequestId, early: u64, message: &str) {
+        let (retry_after_ms, message) = (Some(early.div_ceil(1_000)), message.to_owned());
+        let error = ErrorReply { id: Some(number), code: ErrorCode::RateLimited, message, retry_after_ms };
+        self.push_reply(id, &ServerFrame::Error(error));
     }
 }
 
