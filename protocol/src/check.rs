@@ -88,7 +88,7 @@ pub(crate) fn request(request: &Request) -> Result<(), Fault> {
         Command::Ack { cursor } => check_cursor(cursor),
         Command::Connect(connect) => check_connect(connect),
         Command::Conversations { after, limit } => {
-            after.as_deref().map_or(Ok(()), |after| check_opaque("after", after))?;
+            after.as_deref().map_or(Ok(()), |after| check_opaque("after", after, limits::AFTER_BYTES_MAX))?;
             check_limit(*limit, limits::CONVERSATIONS_MAX)
         }
         Command::Create(create) => check_create(create),
@@ -245,12 +245,12 @@ fn check_title(title: &str) -> Result<(), Fault> {
 }
 
 fn check_cursor(cursor: &str) -> Result<(), Fault> {
-    check_opaque("cursor", cursor)
+    check_opaque("cursor", cursor, limits::CURSOR_BYTES_MAX)
 }
 
 /// Something that only this server understands.
-fn check_opaque(field: &'static str, text: &str) -> Result<(), Fault> {
-    check_line(field, text, limits::CURSOR_BYTES_MAX)?;
+fn check_opaque(field: &'static str, text: &str, bytes_max: usize) -> Result<(), Fault> {
+    check_line(field, text, bytes_max)?;
     if text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(())
     } else {

@@ -118,6 +118,9 @@ pub const TITLE_BYTES_MAX: usize = 256;
 /// Longest cursor, in bytes of visible ASCII.
 pub const CURSOR_BYTES_MAX: usize = 512;
 
+/// Longest `after` of `conversations`, in bytes of visible ASCII: a place in each of 64 logs.
+pub const AFTER_BYTES_MAX: usize = 2_560;
+
 /// Longest token, in bytes of visible ASCII. Longer ones are refused before any cryptography.
 pub const TOKEN_BYTES_MAX: usize = 8 * KIB;
 

@@ -17,8 +17,7 @@ use smallvec::SmallVec;
 
 use super::session::{Held, Session};
 use super::{UserSide, frames};
-use crate::bookmark;
-use crate::cursor::Positions;
+use crate::bookmark::{self, Place, PlaceOfEach};
 use crate::mail::{ListedItem, Membership, Request, SessionId};
 
 /// Conversations of one user that a list can name: about half a megabyte while it is made. Of one who is in more, those that were joined
@@ -36,27 +35,27 @@ pub(super) struct Listing {
     id: RequestId,
     limit: usize,
     /// Per log: only what stands below comes next.
-    below: Positions,
+    below: PlaceOfEach,
     /// Per log: where its memberships go on, until all are known.
     next: SmallVec<[Option<u64>; 4]>,
     /// What the user is in, by log, and where the newest record stands.
     found: HashMap<ConversationId, (u16, u64), foldhash::fast::RandomState>,
     looked_through: usize,
     /// To be asked for, newest first, of one log at a time.
-    unasked: VecDeque<(u16, Vec<(u64, ConversationId)>)>,
+    unasked: VecDeque<(u16, Vec<Place>)>,
     /// What came of each log, in that order, with where it stands.
-    listed: Vec<VecDeque<(u64, Option<ListedItem>)>>,
+    listed: Vec<VecDeque<(Place, Option<ListedItem>)>>,
     /// There are more than were asked for.
     left: bool,
     partial: bool,
 }
 
 impl Listing {
-    pub(super) fn new(id: RequestId, limit: u32, below: Option<Positions>, logs: usize) -> Self {
+    pub(super) fn new(id: RequestId, limit: u32, below: Option<PlaceOfEach>, logs: usize) -> Self {
         Self {
             id,
             limit: limit.min(CONVERSATIONS_MAX) as usize,
-            below: below.unwrap_or_else(|| SmallVec::from_elem(u64::MAX, logs)),
+            below: below.unwrap_or_else(|| SmallVec::from_elem(bookmark::TOP, logs)),
             next: SmallVec::from_elem(Some(0), logs),
             found: HashMap::default(),
             looked_through: 0,
@@ -89,9 +88,9 @@ impl Listing {
 
     /// All are known: those of each log that may be on this page are asked for.
     fn choose(&mut self) {
-        let mut by_log: Vec<Vec<(u64, ConversationId)>> = vec![Vec::new(); self.below.len()];
+        let mut by_log: Vec<Vec<Place>> = vec![Vec::new(); self.below.len()];
         for (conversation, (log, position)) in std::mem::take(&mut self.found) {
-            if position < self.below[usize::from(log)] {
+            if (position, conversation) < self.below[usize::from(log)] {
                 by_log[usize::from(log)].push((position, conversation));
             }
         }
@@ -110,8 +109,7 @@ impl Listing {
             return;
         };
         self.left |= items.len() < asked.len();
-        let positions = asked.into_iter().map(|(position, _)| position);
-        self.listed[usize::from(log)].extend(positions.zip(items));
+        self.listed[usize::from(log)].extend(asked.into_iter().zip(items));
     }
 
     fn is_done(&self) -> bool {
@@ -131,8 +129,8 @@ impl Listing {
                 break;
             }
             bytes += size;
-            let (position, item) = of_log.pop_front().expect("looked at");
-            self.below[log] = position;
+            let (place, item) = of_log.pop_front().expect("looked at");
+            self.below[log] = place;
             let item = item.expect("likewise");
             // One whose time cannot be read stays where it stands.
             before = item.at.unwrap_or(before);
@@ -146,8 +144,8 @@ impl Listing {
     /// The log whose next item is the newest; what cannot be shown is passed over.
     fn newest(&mut self) -> Option<usize> {
         for (of_log, below) in self.listed.iter_mut().zip(&mut self.below) {
-            while let Some((position, None)) = of_log.front() {
-                *below = *position;
+            while let Some((place, None)) = of_log.front() {
+                *below = *place;
                 of_log.pop_front();
             }
         }
@@ -269,4 +267,44 @@ fn list_payload(form: Form, id: RequestId, items: &[ListedItem], end: &ListEnd) 
 /// Bytes of a page that one takes: text that is all escapes grows sixfold in JSON.
 fn encoded_bytes(form: Form, item: &ListedItem) -> usize {
     list_payload(form, RequestId(1), std::slice::from_ref(item), &ListEnd::default()).len()
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::event::{ListedConversation, ListedKind};
+    use protocol::ids::Seq;
+
+    use super::*;
+
+    fn item(conversation: ConversationId) -> Option<ListedItem> {
+        let kind = ListedKind::Group { title: "a group".to_owned() };
+        let (members_count, head, read, unread, last) = (2, Seq(1), Seq(1), 0, None);
+        let listed = ListedConversation { conversation, kind, members_count, head, read, unread, last };
+        Some(ListedItem { listed, at: Some(UnixMillis(5)), last: None })
+    }
+
+    /// After a start from a snapshot of before, or on an index that was made again beside damage, all conversations of a segment
+    /// stand at its first position.
+    #[test]
+    fn conversations_that_stand_at_one_position_are_listed_over_pages() {
+        let all: Vec<ConversationId> = (0..5).map(|number| ConversationId([number; 16])).collect();
+        let (mut seen, mut below) = (Vec::new(), None);
+        for _ in &all {
+            let mut listing = Listing::new(RequestId(1), 2, below, 1);
+            let found =
+                all.iter().map(|id| Membership { conversation: *id, is_member: true, head_position: 7 });
+            listing.note_memberships(0, found.collect(), None);
+            let asked: Vec<Place> =
+                listing.unasked.front().map(|(_, asked)| asked.clone()).unwrap_or_default();
+            listing.note_listed(asked.iter().map(|(_, conversation)| item(*conversation)).collect());
+            assert!(listing.is_done());
+            seen.extend(listing.merge(Form::Json).into_iter().map(|item| item.listed.conversation));
+            if !listing.left {
+                break;
+            }
+            below = Some(listing.below);
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, all);
+    }
 }
