@@ -13,7 +13,7 @@
 //!
 //! Invariant: the ring never has more accepts posted than there is room for, so no limit is passed, not by one.
 
-use super::connection::Connection;
+use super::connection::{Connection, Stage};
 use super::{Action, ConnectionId, Shard};
 use crate::layout::SPARE_SOCKETS;
 use crate::metrics::{PauseReason, RefusedReason};
@@ -201,8 +201,9 @@ impl Shard {
 
 /// Whether a handshake has to go so that another can begin.
 pub(super) fn is_too_slow(connection: &Connection, admission: &Admission, second: u64) -> bool {
+    // Who has shown a token waits for this node.
     connection.is_handshake
-        && connection.is_stranger()
+        && matches!(connection.stage, Stage::Arriving { .. })
         && !connection.codec.is_closed()
         && admission.is_pressed(second)
         && u64::from(connection.since) + PATIENCE_SECONDS <= second
