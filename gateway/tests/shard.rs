@@ -95,6 +95,13 @@ impl Bench {
         self.turn((from..self.sockets).map(accepted).collect())
     }
 
+    /// The upgrade and the `connect` of a user.
+    fn handshake(&self, user: &UserId) -> Vec<u8> {
+        let now = UnixMillis(self.micros / 1_000);
+        let token = self.keys.issuer.as_ref().expect("it signs").issue(user, Duration::from_secs(60), now);
+        [REQUEST, &frame(&format!(r#"{{"op":"connect","id":1,"device":"d","token":"{token}"}}"#))].concat()
+    }
+
     fn end(&mut self, connection: ConnectionId) -> Vec<Action> {
         self.turn(vec![Event::ReceiveEnded { connection, end: ReceiveEnd::Gone }]);
         self.turn(vec![Event::ShutDown(connection)]);
@@ -125,6 +132,26 @@ fn room(actions: &[Action]) -> Option<u32> {
         Action::Admit { room } => Some(*room),
         _ => None,
     })
+}
+
+/// A text, masked with zeros.
+fn frame(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).expect("short");
+    let head = match length {
+        ..126 => vec![0x81, 0x80 | length as u8],
+        _ => [&[0x81, 0x80 | 126], &length.to_be_bytes()[..]].concat(),
+    };
+    [&head[..], &[0; 4], text.as_bytes()].concat()
+}
+
+/// What was sent has gone out.
+fn went_out(sends: Vec<(ConnectionId, String)>) -> Vec<Event> {
+    let went_out = |(connection, text): (ConnectionId, String)| Event::Sent {
+        connection,
+        sent: Some(text.len()),
+        bytes: text.into(),
+    };
+    sends.into_iter().map(went_out).collect()
 }
 
 fn came(connection: ConnectionId, bytes: &[u8]) -> Event {
@@ -169,6 +196,37 @@ fn who_is_in_already_does_not_wait_behind_a_crowd() {
         "{sends:?}"
     );
     assert!(sends.len() < crowd.len());
+}
+
+#[test]
+fn who_has_little_is_sent_it_beside_those_who_always_have_more() {
+    let mut bench = Bench::new(1_000, 1_000, 1_000_000);
+    let user = UserId::new("alice").expect("a name");
+    let alice = asked(&bench.accept(Listener::Chat, 1))[0];
+    let mut events = vec![came(alice, &bench.handshake(&user))];
+    while bench.metrics.handshakes.value() > 0 || !events.is_empty() {
+        events = went_out(sent(&bench.turn(events)));
+    }
+    let crowd = asked(&bench.accept(Listener::Echo, 600));
+    let mut sends = sent(&bench.turn(crowd.iter().map(|id| came(*id, REQUEST)).collect()));
+    while !sends.is_empty() {
+        sends = sent(&bench.turn(went_out(sends)));
+    }
+    // Of each a frame is under way, and more wait behind it.
+    let mut under_way = sent(&bench.turn(crowd.iter().map(|id| came(*id, FRAME)).collect()));
+    for _ in 0..4 {
+        bench.turn(crowd.iter().map(|id| came(*id, FRAME)).collect());
+    }
+    let conversation = "00000000-0000-8000-8000-000000000001";
+    for number in 2..4 {
+        let mut events = went_out(std::mem::take(&mut under_way));
+        let ask = format!(r#"{{"op":"members","id":{number},"conversation":"{conversation}","list":true}}"#);
+        events.push(came(alice, &frame(&ask)));
+        under_way = sent(&bench.turn(events));
+        assert!((2..=256).contains(&under_way.len()), "{} in one turn", under_way.len());
+        let is_answered = |(to, text): &(ConnectionId, String)| *to == alice && text.contains("unavailable");
+        assert!(under_way.iter().any(is_answered), "answer {number} waits behind the crowd");
+    }
 }
 
 #[test]
@@ -278,32 +336,28 @@ fn moved(actions: &[Action]) -> usize {
 fn a_connection_that_cannot_move_at_once_waits_until_another_has_moved() {
     const MORE: usize = 3;
     let crowd_count = MOVE_CREDITS as usize + MORE;
-    let mut bench = Bench::of_shards(2, 1_000, 1_000, 1_000_000);
+    // Others wait for the places of those who wait to move.
+    let mut bench = Bench::of_shards(2, 1_000, MORE as u32, 1_000_000);
     let name = (0..).map(|number| format!("user{number}"));
     let mut names = name.map(|name| UserId::new(&name).expect("a name"));
     let user = names.find(|user| bench.places.home_of(user) == ShardId(1)).expect("some live there");
-    let now = UnixMillis(bench.micros / 1_000);
-    let token = bench.keys.issuer.as_ref().expect("it signs").issue(&user, Duration::from_secs(60), now);
-    let connect = format!(r#"{{"op":"connect","id":1,"device":"d","token":"{token}"}}"#);
-    let length = u16::try_from(connect.len()).expect("short").to_be_bytes();
-    let frame = [&[0x81, 0x80 | 126], &length[..], &[0; 4], connect.as_bytes()].concat();
-    let handshake = [REQUEST, &frame].concat();
+    let handshake = bench.handshake(&user);
 
     let crowd = asked(&bench.accept(Listener::Chat, crowd_count as u32));
     let (mut events, mut gone) = (crowd.iter().map(|id| came(*id, &handshake)).collect(), 0);
     for _ in 0..20 {
         let actions = bench.turn(std::mem::take(&mut events));
         gone += moved(&actions);
-        let went_out = |(connection, text): (ConnectionId, String)| Event::Sent {
-            connection,
-            sent: Some(text.len()),
-            bytes: text.into(),
-        };
         // The answer to the upgrade has gone out.
-        events = sent(&actions).into_iter().map(went_out).collect();
+        events = went_out(sent(&actions));
     }
     assert_eq!(gone, MOVE_CREDITS as usize);
     assert_eq!(bench.metrics.handshakes.value(), MORE as u64, "they wait, and are handshakes meanwhile");
+
+    for _ in 0..3 {
+        bench.micros += 1_000_000;
+        assert_eq!(sent(&bench.turn(Vec::new())), [], "it is this node that they wait for");
+    }
 
     let mut target = Mailboxes::new(bench.mesh.clone(), ShardId(1));
     for waiting in (0..MORE).rev() {

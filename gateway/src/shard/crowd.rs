@@ -26,6 +26,10 @@ const PARTINGS_PER_TURN: usize = 64;
 /// to its reader where that is on the same machine.
 const SENDS_PER_TURN: usize = 256;
 
+/// Of these, sends of connections that go on because one has ended: who always has more, a room that many write to or a page of
+/// catching up, must not take the turns of who has little.
+const SENDS_ON_PER_TURN: usize = SENDS_PER_TURN / 2;
+
 /// Receive buffers that wait for their handshake's turn: half of what the ring has.
 const BUFFERS_HELD_MAX: usize = 512;
 
@@ -132,24 +136,36 @@ impl Shard {
 
     /// A send has ended: the next one of this connection follows, in this turn or in one of the next.
     pub(super) fn send_on(&mut self, id: ConnectionId) {
-        if self.crowd.sends < SENDS_PER_TURN {
+        if self.crowd.sends < SENDS_ON_PER_TURN {
             self.flush(id);
         } else {
             self.crowd.unsent.push_back(id);
         }
     }
 
-    /// Sends for those who have something, as many as a turn takes.
+    /// Sends for those who have something, as many as a turn takes: by turns for who has something new, and for who goes on.
     pub(super) fn send_some(&mut self) {
-        while self.crowd.sends < SENDS_PER_TURN {
-            if let Some(id) = self.crowd.unsent.pop_front() {
-                self.flush(id);
-                self.close_if_quiet(id);
-            } else if let Some((_, connection)) = self.users.poll_sendable() {
-                self.flush(ConnectionId::unpack(connection));
-            } else {
-                return;
-            }
+        let (mut has_new, mut goes_on) = (true, true);
+        while self.crowd.sends < SENDS_PER_TURN && (has_new || goes_on) {
+            has_new = self.send_new();
+            goes_on = self.send_waiting();
         }
+    }
+
+    fn send_new(&mut self) -> bool {
+        let next = self.users.poll_sendable();
+        if let Some((_, connection)) = next {
+            self.flush(ConnectionId::unpack(connection));
+        }
+        next.is_some()
+    }
+
+    fn send_waiting(&mut self) -> bool {
+        let next = self.crowd.unsent.pop_front();
+        if let Some(id) = next {
+            self.flush(id);
+            self.close_if_quiet(id);
+        }
+        next.is_some()
     }
 }
