@@ -147,6 +147,8 @@ pub enum Request {
         user: UserId,
         /// At most as many as a page shows, those that come first first.
         conversations: Vec<ConversationId>,
+        /// It waited for what was not durable when it came: what is not by now is left out.
+        has_waited: bool,
     },
     /// Which conversations a user is in, and where each stands: a page of its memberships.
     Memberships {

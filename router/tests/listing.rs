@@ -458,3 +458,33 @@ fn what_is_unread_is_what_a_recount_says() {
     }
     assert!(long.model.order.len() > 50, "{} conversations", long.model.order.len());
 }
+
+#[test]
+fn a_list_does_not_wait_for_a_conversation_that_changes_with_every_batch() {
+    let mut chat = Chat::new();
+    let (alice, _) = chat.connect("alice", None);
+    let (bob, _) = chat.connect("bob", None);
+    let restless = create(&mut chat, alice, "alice", 1, &["bob"]);
+    let quiet = create(&mut chat, alice, "alice", 2, &["bob"]);
+    let title = |number: u8| Command::Title {
+        conversation: restless,
+        title: format!("title {number}"),
+        message_id: id_of(NOW.0, 10 + number),
+    };
+    chat.request(alice, title(0));
+    chat.carry_mail();
+    chat.request(bob, Command::Conversations { after: None, limit: 50 });
+    for number in 1..6 {
+        // Each batch ends with another change on its way.
+        let batch = chat.log.poll_write(0).expect("a change waits for the disk");
+        chat.request(alice, title(number));
+        chat.carry_mail();
+        chat.handle_written(batch);
+        while chat.carry_mail() | chat.carry_replies() {}
+    }
+    let answer = chat.take(bob).into_iter().find_map(|frame| match frame {
+        ServerFrame::Conversations { conversations, end, .. } => Some((ids(&conversations), end.partial)),
+        _ => None,
+    });
+    assert_eq!(answer, Some((vec![quiet], true)), "what can be told is, and that it is not all");
+}

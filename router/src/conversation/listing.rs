@@ -71,16 +71,21 @@ impl ConversationSide {
     }
 
     pub(super) fn begin_list(&mut self, request: Request, tried: Tried, log: &mut Log) {
-        let Request::List { session, shard, user, conversations, .. } = &request else {
+        let Request::List { session, shard, user, conversations, has_waited, .. } = &request else {
             unreachable!("the caller matched");
         };
         let Some(states) = self.read_states(user, conversations, || request.clone(), &tried) else {
             return;
         };
-        // Who reads by a membership, or is told a title, that a crash may undo is told what is not.
+        // Who reads by a membership, or is told a title, that a crash may undo is told what is not. It is waited for once: where something
+        // changes with every batch, all of the list would wait as long as it does.
         let newest = conversations.iter().filter_map(|conversation| self.slots.get(conversation));
         let newest = newest.map(|slot| slot.position).max().unwrap_or(0);
-        if !log.durable().covers(newest) && log.is_healthy() {
+        if !log.durable().covers(newest) && log.is_healthy() && !has_waited {
+            let mut request = request;
+            if let Request::List { has_waited, .. } = &mut request {
+                *has_waited = true;
+            }
             return self.wait_until_durable(newest, request);
         }
         let states: Vec<ReadState> =

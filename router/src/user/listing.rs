@@ -189,7 +189,8 @@ impl UserSide {
         }
         let (log, asked) = listing.unasked.front().expect("a list that lacks nothing is answered");
         let conversations = asked.iter().map(|(_, conversation)| *conversation).collect();
-        (*log, Request::List { session: id, shard, log: *log, user, conversations })
+        let (log, has_waited) = (*log, false);
+        (log, Request::List { session: id, shard, log, user, conversations, has_waited })
     }
 
     fn listing(&mut self, id: SessionId) -> Option<&mut Listing> {

@@ -20,7 +20,7 @@ use router::{ConversationSide, Places, ShardId, UserSide};
 use storage_log::format::BLOCK_BYTES_MIN;
 use storage_log::{
     BlockPlace, Geometry, INDEX_BLOCK_BYTES, IndexJob, Log, LogConfig, NotMade, Scan, SegmentHeader,
-    SpareWork,
+    SpareWork, WriteBatch,
 };
 
 /// A time far from 0, so that ids can be older than memory reaches.
@@ -190,6 +190,14 @@ impl Chat {
         self.users.begin_turn(self.clock);
     }
 
+    /// A batch is on the disk.
+    pub(crate) fn handle_written(&mut self, batch: WriteBatch) {
+        self.written.resize((batch.segment + batch.offset) as usize, 0);
+        self.written.extend_from_slice(batch.buffer.bytes());
+        let durable = self.log.handle_written(batch.buffer, true).expect("written");
+        self.side.handle_durable(&durable, self.clock.unix, &mut self.log);
+    }
+
     /// Writes what is due; whether that was anything.
     pub(crate) fn write(&mut self) -> bool {
         let mut any = false;
@@ -206,10 +214,7 @@ impl Chat {
             }
         }
         while let Some(batch) = self.log.poll_write(0) {
-            self.written.resize((batch.segment + batch.offset) as usize, 0);
-            self.written.extend_from_slice(batch.buffer.bytes());
-            let durable = self.log.handle_written(batch.buffer, true).expect("written");
-            self.side.handle_durable(&durable, self.clock.unix, &mut self.log);
+            self.handle_written(batch);
             any = true;
         }
         while let Some(job) = self.log.poll_index() {
