@@ -62,6 +62,7 @@ impl Ring {
         });
         if let Err(errno) = accepted
             && !passes(errno)
+            && !errno.is_of_one_connection()
             && self.listeners.is_accepting(listener)
         {
             self.listeners.pause(listener);

@@ -37,6 +37,22 @@ impl Errno {
         matches!(self.0, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
     }
 
+    /// Whether an accept failed for the one connection that it took: what went wrong in the network meanwhile (accept(2), "Error
+    /// handling"), or a firewall that does not let it in (EPERM). The listener is as well as before.
+    pub(crate) const fn is_of_one_connection(self) -> bool {
+        matches!(
+            self.0,
+            libc::EPERM
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+        )
+    }
+
     /// Splits the result of a completion: what is not negative is a count or an index.
     pub(crate) fn split(result: i32) -> Result<u32, Errno> {
         u32::try_from(result).map_err(|_| Errno(result.saturating_neg()))
