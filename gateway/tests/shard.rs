@@ -269,6 +269,20 @@ fn connections_are_let_in_as_fast_as_they_may_come() {
 }
 
 #[test]
+fn a_drain_does_not_wake_up_for_those_whom_it_does_not_let_in() {
+    let mut bench = Bench::new(1_000, 1_000, 8_000);
+    bench.turn(Vec::new());
+    bench.accept(Listener::Chat, 800);
+    assert_eq!(bench.shard.wait_micros(), 1_000, "until the next may come");
+    bench.turn(vec![Event::Drain]);
+    // Goodbyes are a crowd of their own.
+    while bench.shard.wait_micros() == 0 {
+        bench.turn(Vec::new());
+    }
+    assert_eq!(bench.shard.wait_micros(), 20_000, "as in every drain");
+}
+
+#[test]
 fn those_who_are_refused_leave_sockets_for_those_who_move() {
     let mut bench = Bench::new(10, 1_000, 1_000_000);
     assert_eq!(bench.shard.admits(), 128, "what a turn takes");

@@ -150,6 +150,8 @@ impl Shard {
     /// Gives room for more, and counts when there is none.
     pub(super) fn continue_admission(&mut self) {
         if self.drain.is_some() {
+            // Nobody is let in any more, so nobody waits for that.
+            self.admission.paused = None;
             return;
         }
         self.admission.rate.pass(self.clock.micros);
