@@ -210,7 +210,7 @@ impl Shard {
             }
             (Stage::Live { session, .. }, Err(refusal)) if refusal.id.is_some() => {
                 let session = *session;
-                self.users.handle_refusal(session, refusal)
+                self.users.handle_refusal(session, refusal, self.clock)
             }
             (
                 Stage::Arriving { .. },
@@ -309,16 +309,18 @@ impl Shard {
         number: RequestId,
         token: &str,
     ) {
+        match self.users.begin_refresh(session, number, self.clock) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(code) => return self.end(id, code, "too many commands under way"),
+        }
         let error = match self.judge(token) {
             Ok(verified) if self.users.user_of(session) == Some(&verified.user) => {
                 let connection = self.connections.find(id).expect("the caller found it");
                 let (expires_at, issued) = (verified.expires_at.0, verified.issued);
                 connection.stage = Stage::Live { session, expires_at, issued };
                 self.schedule_sooner(id);
-                if let Err(code) = self.users.handle_refresh(session, number) {
-                    self.end(id, code, "too many commands under way");
-                }
-                return;
+                return self.users.finish_refresh(session, number);
             }
             Ok(_) => TokenError::Bad,
             Err(error) => error,

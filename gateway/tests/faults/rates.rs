@@ -72,4 +72,13 @@ fn a_session_that_asks_too_much_is_told_when_to_go_on() {
     // Another session has its own, of the same user too.
     assert_eq!(ask(&mut tablet)["op"], "page");
     while ask(&mut phone)["op"] == "error" {}
+
+    // What cannot be read, and new tokens, count as well.
+    let token = node.token("alice");
+    let others: [&dyn Fn(&mut Chat) -> Value; 2] =
+        [&|chat| chat.ask("no such op", json!({})), &|chat| chat.ask("refresh", json!({ "token": token }))];
+    for other in others {
+        assert!((0..100).any(|_| verdict(&other(&mut tablet)) == "3001 rate_limited"));
+        while verdict(&other(&mut tablet)) == "3001 rate_limited" {}
+    }
 }

@@ -78,20 +78,31 @@ impl UserSide {
     ///
     /// # Errors
     /// The close code, when the session has more commands under way than it may have.
-    pub fn handle_refusal(&mut self, id: SessionId, refusal: Refusal) -> Result<(), CloseCode> {
+    pub fn handle_refusal(&mut self, id: SessionId, refusal: Refusal, clock: Clock) -> Result<(), CloseCode> {
         self.count_command(id)?;
-        self.push_reply(id, &ServerFrame::Error(refusal.into_reply()));
+        if self.may_ask(id, refusal.id, clock.micros) {
+            self.push_reply(id, &ServerFrame::Error(refusal.into_reply()));
+        }
         Ok(())
     }
 
-    /// The gateway's judgement of a `refresh`.
+    /// A `refresh` came: whether its token is to be judged now. Where it is not, the session is told when to come again.
     ///
     /// # Errors
     /// The close code, when the session has more commands under way than it may have.
-    pub fn handle_refresh(&mut self, id: SessionId, number: RequestId) -> Result<(), CloseCode> {
+    pub fn begin_refresh(
+        &mut self,
+        id: SessionId,
+        number: RequestId,
+        clock: Clock,
+    ) -> Result<bool, CloseCode> {
         self.count_command(id)?;
+        Ok(self.may_ask(id, Some(number), clock.micros))
+    }
+
+    /// The token of a `refresh` that was begun is good.
+    pub fn finish_refresh(&mut self, id: SessionId, number: RequestId) {
         self.push_done(id, number);
-        Ok(())
     }
 
     /// A command took effect of which there is no more to say.
