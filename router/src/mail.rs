@@ -10,6 +10,7 @@ use bytes::Bytes;
 use protocol::command::{Create, Edit, HistoryRange, Members, React, Send};
 use protocol::event::{ErrorCode, ListedConversation, Presence, ServerFrame};
 use protocol::ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId};
+use protocol::record::{ArchivedMembershipV1, Ext, Portable, Schema, Stored, StoredBody};
 use storage_log::StreamId;
 
 use crate::places::ShardId;
@@ -303,6 +304,21 @@ pub struct Linked {
     pub seq: Seq,
     /// The bytes, or `None` when the disk no longer has them as they were: a gap.
     pub record: Option<Bytes>,
+}
+
+impl Linked {
+    /// The change of members that it is, if it stands behind some records that are not linked: its reader is told of a head before it.
+    pub(crate) fn standing_alone(&self) -> Option<(Portable, &ArchivedMembershipV1)> {
+        let bytes = self.record.as_ref()?;
+        let portable = Portable::parse(bytes).ok()?;
+        if portable.schema != Schema::Membership as u16 {
+            return None;
+        }
+        let StoredBody::Membership(event) = Stored::with_checked_sum(portable, bytes).ok()?.body else {
+            return None;
+        };
+        Ext::new(&event.ext).unlinked_from().map(|_| (portable, event))
+    }
 }
 
 /// Sequences of a conversation that are not kept any more: a gap.

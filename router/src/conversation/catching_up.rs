@@ -1,7 +1,6 @@
 //! One page of catching up: what is linked for a user beyond a position, and the heads of large groups that moved as far.
 
 use protocol::ids::{ConversationId, Seq, UserId};
-use protocol::record::{Ext, Portable, Schema, Stored, StoredBody};
 use storage_log::{Log, Lookup, StreamId};
 
 use super::ConversationSide;
@@ -54,7 +53,12 @@ impl ConversationSide {
         let moved = |end| after.map(|after| self.large.moved(inbox.id, after, end)).unwrap_or_default();
         // Those of the pages that follow are asked for as well, so that they need not begin anew.
         let mut told: Vec<ConversationId> = moved(durable);
-        told.extend(records.iter().filter_map(standing_alone));
+        told.extend(
+            records
+                .iter()
+                .filter(|linked| linked.standing_alone().is_some())
+                .map(|linked| linked.conversation),
+        );
         let heads = moved(end).into_iter().map(|conversation| {
             let head = self.durable_head(conversation, log);
             MovedHead { conversation, head: Seq(head.seq), message_count: head.message_count }
@@ -71,17 +75,4 @@ impl ConversationSide {
         let reply = Reply::CaughtUp { session, log: number, records, heads, reads, end, at_head, partial };
         self.outputs.push_back((shard, reply));
     }
-}
-
-/// The conversation of a record that stands behind some that are not linked: the reader is told of a head before it.
-fn standing_alone(linked: &Linked) -> Option<ConversationId> {
-    let bytes = linked.record.as_ref()?;
-    let portable = Portable::parse(bytes).ok()?;
-    if portable.schema != Schema::Membership as u16 {
-        return None;
-    }
-    let StoredBody::Membership(event) = Stored::with_checked_sum(portable, bytes).ok()?.body else {
-        return None;
-    };
-    Ext::new(&event.ext).unlinked_from().map(|_| portable.conversation)
 }

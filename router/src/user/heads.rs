@@ -2,7 +2,6 @@
 
 use protocol::event::{Head, ServerFrame};
 use protocol::ids::{ConversationId, Seq, UserId};
-use protocol::record::{Ext, Portable, Schema, Stored, StoredBody};
 
 use super::UserSide;
 use crate::mail::{Linked, MovedHead, ReadState, SessionId};
@@ -46,15 +45,7 @@ pub(super) fn of_moved(moved: &[MovedHead], records: &[Linked], reads: &[ReadSta
 /// What stands before a record that came by a link and is not linked itself: a large group's, up to the end of that, or to
 /// where `user` left. Who joins by it begins with it.
 pub(super) fn before(linked: &Linked, user: &UserId, reads: &[ReadState]) -> Option<Head> {
-    let bytes = linked.record.as_ref()?;
-    let portable = Portable::parse(bytes).ok()?;
-    if portable.schema != Schema::Membership as u16 {
-        return None;
-    }
-    let StoredBody::Membership(event) = Stored::with_checked_sum(portable, bytes).ok()?.body else {
-        return None;
-    };
-    Ext::new(&event.ext).unlinked_from()?;
+    let (portable, event) = linked.standing_alone()?;
     let joins = event.added.iter().any(|member| member.user.as_slice() == user.as_bytes());
     let last = Seq(portable.seq.0 - 1);
     (!joins).then(|| head(portable.conversation, last, portable.message_count, reads))
