@@ -65,35 +65,49 @@ pub(super) enum Stage {
     Ending,
 }
 
+/// How far the end of a socket has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum End {
+    /// It is in use.
+    No,
+    /// Shutdown was asked for; it ends when all operations have.
+    ShuttingDown,
+    ShutDown,
+    Closing,
+}
+
+/// What only a connection has that holds something up.
+#[derive(Default)]
+pub(super) struct Held {
+    /// Control bytes that a half-sent frame holds up.
+    pub(super) control: Vec<u8>,
+    /// What is sent while there is no session.
+    pub(super) outbox: Outbox,
+    /// What this connection adds to the sum held for strangers, in bytes.
+    pub(super) counted: u32,
+    /// What it adds to the sum held by the echo service, in bytes.
+    pub(super) echoed: u32,
+    /// A message began that has not ended.
+    pub(super) message_since: u32,
+}
+
 pub(super) struct Connection {
     generation: u32,
     pub(super) socket: Socket,
     pub(super) stage: Stage,
     pub(super) codec: Session,
-    /// Control bytes that a half-sent frame holds up.
-    pub(super) control: Vec<u8>,
-    /// What is sent while there is no session.
-    pub(super) outbox: Option<Box<Outbox>>,
-    /// What this connection adds to the sum held for strangers, in bytes.
-    pub(super) counted: u32,
-    /// What it adds to the sum held by the echo service, in bytes.
-    pub(super) echoed: u32,
+    held: Option<Box<Held>>,
     /// It was accepted here and is counted as a handshake in progress.
     pub(super) is_handshake: bool,
     /// A receive is armed.
     pub(super) receiving: bool,
     /// A send is in flight.
     pub(super) sending: bool,
-    /// Shutdown was asked for; it ends when all operations have.
-    pub(super) shutting: bool,
-    pub(super) shut_down: bool,
-    pub(super) closing: bool,
+    pub(super) end: End,
     /// Seconds of the wheel. Accepted, or the close frame was queued.
     pub(super) since: u32,
     /// A frame came, of any kind.
     pub(super) heard: u32,
-    /// A message began that has not ended.
-    pub(super) message_since: u32,
     /// A send made progress, or there was none in flight.
     pub(super) sent: u32,
     /// Where it stands in the wheel.
@@ -101,7 +115,7 @@ pub(super) struct Connection {
 }
 
 /// An idle connection is this record, its session at the router, and a slot of the ring: it is what a node holds most of.
-const _: () = assert!(size_of::<Connection>() <= 168);
+const _: () = assert!(size_of::<Connection>() <= 128);
 
 impl Connection {
     pub(super) fn new(socket: Socket, stage: Stage, codec: Session, second: u32) -> Self {
@@ -110,19 +124,13 @@ impl Connection {
             socket,
             stage,
             codec,
-            control: Vec::new(),
-            outbox: None,
-            counted: 0,
-            echoed: 0,
+            held: None,
             is_handshake: false,
             receiving: false,
             sending: false,
-            shutting: false,
-            shut_down: false,
-            closing: false,
+            end: End::No,
             since: second,
             heard: second,
-            message_since: second,
             sent: second,
             timer: 0,
         }
@@ -133,21 +141,43 @@ impl Connection {
         matches!(self.stage, Stage::Arriving { .. } | Stage::Leaving(_))
     }
 
-    pub(super) fn own_outbox(&mut self) -> &mut Outbox {
-        self.outbox.get_or_insert_default()
+    pub(super) fn is_ending(&self) -> bool {
+        self.end > End::No
+    }
+
+    /// What it holds up; nothing for most.
+    pub(super) fn held(&self) -> Option<&Held> {
+        self.held.as_deref()
+    }
+
+    pub(super) fn held_mut(&mut self) -> &mut Held {
+        self.held.get_or_insert_default()
+    }
+
+    /// Bytes of control frames that wait.
+    pub(super) fn take_control(&mut self) -> Vec<u8> {
+        self.held.as_mut().map(|held| std::mem::take(&mut held.control)).unwrap_or_default()
     }
 
     /// Queues a last frame ahead of the close frame.
     pub(super) fn push(&mut self, frame: Bytes) {
-        self.codec.poll_control(&mut self.control);
-        self.control.extend_from_slice(&frame);
+        self.poll_control();
+        self.held_mut().control.extend_from_slice(&frame);
     }
 
-    /// An empty outbox goes back to the heap.
-    pub(super) fn drop_empty_outbox(&mut self) {
-        if self.outbox.as_ref().is_some_and(|outbox| outbox.is_empty()) {
-            self.outbox = None;
-        }
+    /// What the codec has to say waits behind what is half sent.
+    pub(super) fn poll_control(&mut self) {
+        let held = self.held.get_or_insert_default();
+        self.codec.poll_control(&mut held.control);
+    }
+
+    /// Goes back to the heap when there is nothing in it.
+    pub(super) fn drop_held_if_empty(&mut self) {
+        let is_whole = !self.codec.is_mid_message();
+        self.held.take_if(|held| {
+            let is_counted = held.counted > 0 || held.echoed > 0;
+            is_whole && !is_counted && held.control.is_empty() && held.outbox.is_empty()
+        });
     }
 }
 

@@ -35,7 +35,7 @@ impl Shard {
         }
         let mut frame = Vec::with_capacity(payload.len() + 10);
         connection.codec.encode_message(opcode, payload, &mut frame);
-        connection.own_outbox().push(frame.into(), false);
+        connection.held_mut().outbox.push(frame.into(), false);
         self.recount(id);
     }
 
@@ -51,7 +51,7 @@ impl Shard {
         };
         let mut close = Vec::new();
         connection.codec.poll_control(&mut close);
-        connection.own_outbox().push(close.into(), false);
+        connection.held_mut().outbox.push(close.into(), false);
     }
 
     /// The echo service answers every ping, as its users count them; of a flood only the newest.
@@ -59,9 +59,10 @@ impl Shard {
         if let Some(connection) = self.connections.find(id)
             && matches!(connection.stage, Stage::Echo)
             && connection.codec.is_open()
-            && connection.control.len() < CONTROL_BYTES_MAX
+            && connection.codec.has_control()
+            && connection.held().is_none_or(|held| held.control.len() < CONTROL_BYTES_MAX)
         {
-            connection.codec.poll_control(&mut connection.control);
+            connection.poll_control();
         }
     }
 }

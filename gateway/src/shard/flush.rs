@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use protocol::event::CloseCode;
 
-use super::connection::{Connection, Stage};
+use super::connection::{Connection, End, Stage};
 use super::{Action, ConnectionId, Shard};
 
 impl Shard {
@@ -13,10 +13,10 @@ impl Shard {
         let Some(connection) = self.connections.find(id) else {
             return;
         };
-        if connection.sending || connection.shutting {
+        if connection.sending || connection.is_ending() {
             return;
         }
-        let mut control = std::mem::take(&mut connection.control);
+        let mut control = connection.take_control();
         // While a half-sent frame holds these up, newer pongs merge in the codec: a slow reader that pings costs one.
         if control.is_empty() {
             connection.codec.poll_control(&mut control);
@@ -24,10 +24,12 @@ impl Shard {
         let bytes = match connection.stage {
             Stage::Live { session, .. } => self.users.take_send(session, &mut control),
             Stage::Moving { .. } => None,
-            _ if control.is_empty() && connection.outbox.is_none() => None,
-            _ => connection.own_outbox().take_send(&mut control).map(|chunk| chunk.bytes),
+            _ if control.is_empty() && connection.held().is_none() => None,
+            _ => connection.held_mut().outbox.take_send(&mut control).map(|chunk| chunk.bytes),
         };
-        connection.control = control;
+        if !control.is_empty() {
+            connection.held_mut().control = control;
+        }
         if let Some(bytes) = bytes {
             connection.sending = true;
             connection.sent = second;
@@ -35,7 +37,6 @@ impl Shard {
             let socket = connection.socket;
             self.actions.push(Action::Send(id, socket, bytes));
         } else {
-            connection.drop_empty_outbox();
             if matches!(connection.stage, Stage::Leaving(_)) {
                 self.depart(id);
             } else if connection.codec.wants_shutdown() {
@@ -59,7 +60,7 @@ impl Shard {
         };
         match connection.stage {
             Stage::Live { session, .. } => self.users.handle_sent(session, bytes, sent),
-            _ => connection.own_outbox().handle_sent(bytes, sent),
+            _ => connection.held_mut().outbox.handle_sent(bytes, sent),
         }
         self.send_on(id);
         self.close_if_quiet(id);
@@ -77,7 +78,7 @@ impl Shard {
         while let Some(ended) = self.users.poll_ended() {
             let id = ConnectionId::unpack(ended.connection);
             if let Some(connection) = self.connections.find(id) {
-                *connection.own_outbox() = ended.outbox;
+                connection.held_mut().outbox = ended.outbox;
                 connection.stage = Stage::Ending;
                 self.end(id, ended.code, ended.reason);
             }
@@ -112,12 +113,12 @@ impl Shard {
                 if let Some(user) = self.users.user_of(session) {
                     tracing::debug!(shard = self.id.0, %user, "session ends");
                 }
-                *connection.own_outbox() = self.users.disconnect(session);
+                connection.held_mut().outbox = self.users.disconnect(session);
                 connection.stage = Stage::Ending;
             }
             Stage::Echo => {
-                let outbox = connection.outbox.take().unwrap_or_default();
-                connection.outbox = Some(Box::new(outbox.into_half_sent()));
+                let outbox = &mut connection.held_mut().outbox;
+                *outbox = std::mem::take(outbox).into_half_sent();
                 connection.stage = Stage::Ending;
             }
             Stage::Arriving { .. } | Stage::Leaving(_) => connection.stage = Stage::Ending,
@@ -130,8 +131,8 @@ impl Shard {
         let Some(connection) = self.connections.find(id) else {
             return;
         };
-        if !connection.shutting {
-            connection.shutting = true;
+        if !connection.is_ending() {
+            connection.end = End::ShuttingDown;
             let socket = connection.socket;
             self.actions.push(Action::Shutdown(id, socket));
         }
@@ -139,7 +140,7 @@ impl Shard {
 
     pub(super) fn handle_shut_down(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.find(id) {
-            connection.shut_down = true;
+            connection.end = connection.end.max(End::ShutDown);
             self.close_if_quiet(id);
         }
     }
@@ -149,8 +150,8 @@ impl Shard {
         let Some(connection) = self.connections.find(id) else {
             return;
         };
-        if connection.shut_down && !connection.receiving && !connection.sending && !connection.closing {
-            connection.closing = true;
+        if connection.end == End::ShutDown && !connection.receiving && !connection.sending {
+            connection.end = End::Closing;
             let socket = connection.socket;
             self.actions.push(Action::Close(id, socket));
         }

@@ -10,7 +10,7 @@ use protocol::session::Session;
 use ring::Socket;
 use router::ShardId;
 
-use super::connection::{Connection, Stage};
+use super::connection::{Connection, End, Stage};
 use super::{Action, ConnectionId, Shard};
 use crate::auth::TokenError;
 use crate::mailbox::{Back, Forward, MOVE_CREDITS, Move};
@@ -117,7 +117,7 @@ impl Shard {
         if installed {
             // Without a shutdown: the connection lives on at its new home.
             let socket = connection.socket;
-            connection.closing = true;
+            connection.end = End::Closing;
             self.actions.push(Action::Close(id, socket));
             self.metrics.moved_total.increment();
         } else {

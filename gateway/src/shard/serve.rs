@@ -82,7 +82,7 @@ impl Shard {
             }
             Stage::Leaving(_) | Stage::Moving { .. } => false,
         };
-        if read && !connection.receiving && !connection.shutting {
+        if read && !connection.receiving && !connection.is_ending() {
             connection.receiving = true;
             // Nothing may be armed when the descriptor moves.
             let once = matches!(connection.stage, Stage::Arriving { .. });
@@ -98,7 +98,7 @@ impl Shard {
             was_live = matches!(connection.stage, Stage::Live { .. });
             connection.receiving = armed;
             connection.heard = second;
-            if !connection.shutting {
+            if !connection.is_ending() {
                 self.handle_bytes(id, buffer.bytes_mut());
             }
         }
@@ -140,7 +140,7 @@ impl Shard {
             let whole = !connection.codec.is_mid_message();
             let (consumed, step) = next_step(connection, &self.config.policy, rest);
             if whole && connection.codec.is_mid_message() {
-                connection.message_since = (self.clock.micros / 1_000_000) as u32;
+                connection.held_mut().message_since = (self.clock.micros / 1_000_000) as u32;
                 self.schedule_sooner(id);
             }
             self.recount(id);
@@ -337,13 +337,18 @@ impl Shard {
         };
         let held = connection.codec.held_bytes();
         let counted = if connection.is_stranger() { held } else { 0 };
-        let echoed = match (&connection.stage, &connection.outbox) {
-            (Stage::Echo, outbox) => held + outbox.as_ref().map_or(0, |outbox| outbox.held_bytes()),
+        let echoed = match (&connection.stage, connection.held()) {
+            (Stage::Echo, sent) => held + sent.map_or(0, |sent| sent.outbox.held_bytes()),
             _ => 0,
         };
-        self.stranger_bytes = self.stranger_bytes + counted - connection.counted as usize;
-        self.echo_bytes = self.echo_bytes + echoed - connection.echoed as usize;
-        (connection.counted, connection.echoed) = (counted as u32, echoed as u32);
+        let before = connection.held().map_or((0, 0), |held| (held.counted as usize, held.echoed as usize));
+        if before != (counted, echoed) {
+            let held = connection.held_mut();
+            (held.counted, held.echoed) = (counted as u32, echoed as u32);
+        }
+        connection.drop_held_if_empty();
+        self.stranger_bytes = self.stranger_bytes + counted - before.0;
+        self.echo_bytes = self.echo_bytes + echoed - before.1;
     }
 
     /// Whether a sum is too large that this connection is part of. Sessions are part of none.

@@ -148,7 +148,7 @@ impl Shard {
 /// The earliest second at which something has to be decided, and what.
 fn next_deadline(connection: &Connection, now: u64, now_ms: u64) -> (u64, Overdue) {
     let far = (now + Wheel::AHEAD_MAX, Overdue::Idle);
-    if connection.shutting {
+    if connection.is_ending() {
         return far;
     }
     let seconds = |since: u32, millis: u64| u64::from(since) + millis.div_ceil(1000);
@@ -174,7 +174,8 @@ fn next_deadline(connection: &Connection, now: u64, now_ms: u64) -> (u64, Overdu
     // Once it is closing, what it has begun does not matter any more, or the close would be put off for ever.
     if connection.codec.is_open() && connection.codec.is_mid_message() {
         let within = if is_echo { ECHO_MESSAGE_SECONDS * 1000 } else { MESSAGE_MILLIS_MAX };
-        consider(seconds(connection.message_since, within), Overdue::Message);
+        let since = connection.held().map_or(connection.heard, |held| held.message_since);
+        consider(seconds(since, within), Overdue::Message);
     }
     if connection.sending {
         consider(u64::from(connection.sent) + STALL_SECONDS, Overdue::Stalled);
