@@ -105,6 +105,7 @@ pub(crate) fn request(request: &Request) -> Result<(), Fault> {
         | Command::Unview { .. }
         | Command::View { .. } => Ok(()),
         Command::Members(members) => check_members(members),
+        Command::Mute { until, .. } => check_until(until.0),
         Command::Ping { cursor } => cursor.as_deref().map_or(Ok(()), check_cursor),
         Command::React(react) => check_react(react),
         Command::Read { seq, .. } => check_seq("seq", *seq, 1),
@@ -114,6 +115,13 @@ pub(crate) fn request(request: &Request) -> Result<(), Fault> {
             check_message_id(*message_id)
         }
     }
+}
+
+fn check_until(until: u64) -> Result<(), Fault> {
+    if until > limits::INTEGER_MAX {
+        return Err(Fault::field("until", "is out of range"));
+    }
+    Ok(())
 }
 
 fn check_connect(connect: &Connect) -> Result<(), Fault> {

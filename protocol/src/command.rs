@@ -9,7 +9,7 @@ use std::fmt;
 
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UserId};
+use crate::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
 
 /// One command and the number its reply repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +73,13 @@ pub enum Command {
     },
     /// Changes who belongs to a group and in which role.
     Members(Members),
+    /// The user is not to be called by what comes in a conversation, on any device.
+    Mute {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// Until when; 0 or what has passed takes it back, [`crate::limits::MUTED_FOR_EVER`] does not end.
+        until: UnixMillis,
+    },
     /// Heartbeat.
     Ping {
         /// As in [`Command::Ack`].
@@ -135,6 +142,7 @@ impl Command {
             Self::History { .. } => "history",
             Self::Leave { .. } => "leave",
             Self::ListMembers { .. } | Self::Members(_) => "members",
+            Self::Mute { .. } => "mute",
             Self::Ping { .. } => "ping",
             Self::React(_) => "react",
             Self::Read { .. } => "read",
@@ -168,6 +176,7 @@ impl Command {
             | Self::Conversations { .. }
             | Self::History { .. }
             | Self::ListMembers { .. }
+            | Self::Mute { .. }
             | Self::Ping { .. }
             | Self::Read { .. }
             | Self::Refresh { .. }
@@ -195,6 +204,7 @@ impl Command {
             | Self::Conversations { .. }
             | Self::History { .. }
             | Self::ListMembers { .. }
+            | Self::Mute { .. }
             | Self::Ping { .. }
             | Self::Read { .. }
             | Self::Refresh { .. }

@@ -416,6 +416,8 @@ pub struct ListedConversation {
     pub read: Seq,
     /// Messages beyond it, up to `head`.
     pub unread: u64,
+    /// Until when the user has muted it, while that has not passed.
+    pub muted_until: Option<UnixMillis>,
     /// What stands at `head`, as `history` shows it; absent where that cannot be shown.
     pub last: Option<PageItem>,
 }

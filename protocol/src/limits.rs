@@ -81,6 +81,13 @@ pub const VIEWS_MAX: usize = 8;
 /// How long a `typing` lasts, unless it is said again or taken back, in milliseconds. For clients: nothing counts it for them.
 pub const TYPING_MILLIS: u64 = 6_000;
 
+/// Conversations that one user may have muted at a time. All of them are in each record of the user's settings, which is then no longer
+/// than that of the longest message.
+pub const MUTES_MAX: usize = 512;
+
+/// The `until` of a `mute` that does not end: the year 287,396.
+pub const MUTED_FOR_EVER: u64 = INTEGER_MAX;
+
 /// Conversations one `connect` may give positions for. A client with more uses a cursor.
 pub const POSITIONS_MAX: usize = 500;
 
@@ -167,6 +174,8 @@ const _: () = {
     assert!(MEMBERS_MAX * (ID_BYTES_MAX * 2 + 64) + KIB <= EVENT_BYTES_MAX);
     // The largest text plus all mentions and ids fits a binary frame, so `too_large` is about the text.
     assert!(TEXT_BYTES_MAX + MENTIONS_MAX * (ID_BYTES_MAX + 8) + 4 * KIB <= FRAME_BYTES_MAX);
+    // All mutes (16 bytes for the conversation, 8 for the time) fit what a longest text takes.
+    assert!(MUTES_MAX * 24 <= TEXT_BYTES_MAX);
     // All ids of the largest group fit one command.
     assert!(MEMBERS_MAX * (ID_BYTES_MAX + 8) + 4 * KIB <= FRAME_BYTES_MAX);
     // All positions in JSON ({"conversation":"<36>","seq":<16>},) and a token and a cursor fit `connect`.

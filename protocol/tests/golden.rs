@@ -95,10 +95,11 @@ fn records_are_as_they_were_and_come_back() {
             StoredBody::Message(message) => assert_eq!(&*message.sender, b"alice"),
             StoredBody::Membership(membership) => assert_eq!(membership.added.len(), 1),
             StoredBody::Positions(positions) => assert_eq!(&*positions.positions[0].user, b"bob"),
+            StoredBody::Settings(settings) => assert_eq!(settings.mutes[0].conversation, CONVERSATION.0),
             StoredBody::State(state) => assert_eq!(&*state.creator, b"alice"),
             StoredBody::Unknown => panic!("{name} has a schema of ours"),
         }
-        if !matches!(stored.body, StoredBody::Positions(_) | StoredBody::State(_)) {
+        if !matches!(stored.body, StoredBody::Positions(_) | StoredBody::Settings(_) | StoredBody::State(_)) {
             check_golden("records", name, "json", &json::render_json(&stored));
         }
     }

@@ -71,10 +71,20 @@ fn operations_of_other_versions() {
     let unknown = "5 unknown_op `op` is not one this server knows";
     check(r#"{"op":"unread","id":5,"conversation":"$C"}"#, unknown);
     check(r#"{"op":"block","id":5,"user":"bob","on":true}"#, unknown);
-    check(r#"{"op":"mute","id":5,"conversation":"$C","until":1}"#, unknown);
     check(r#"{"op":"search","id":5,"query":"x","limit":1}"#, unknown);
     check(r#"{"op":"wave","conversation":"$C","on":true}"#, &unknown.replace('5', "-"));
 }
+
+#[test]
+fn the_time_of_a_mute() {
+    check(r#"{"op":"mute","id":5,"conversation":"$C"}"#, "5 bad_field `until` is missing");
+    check(r#"{"op":"mute","id":5,"conversation":"$C","until":-1}"#, WRONG_UNTIL);
+    let beyond = r#"{"op":"mute","id":5,"conversation":"$C","until":9007199254740992}"#;
+    check(beyond, "5 bad_field `until` is out of range");
+    check(r#"{"op":"mute","id":5,"until":1}"#, "5 bad_field `conversation` is missing");
+}
+
+const WRONG_UNTIL: &str = "5 bad_field `until` has the wrong type or form";
 
 #[test]
 fn ids_of_commands() {

@@ -166,6 +166,17 @@ pub enum Request {
         /// Go on after this position.
         after: u64,
     },
+    /// Whether a user may mute a conversation: who is in it may. Answered with [`Reply::MayMute`].
+    Mute {
+        /// Who to answer.
+        asker: Asker,
+        /// Who mutes.
+        user: UserId,
+        /// What.
+        conversation: ConversationId,
+        /// Until when.
+        until: UnixMillis,
+    },
     /// A member has read a conversation up to a sequence.
     Read {
         /// Who to answer.
@@ -189,6 +200,24 @@ pub enum Request {
         user: UserId,
         /// At most as many as one `heads` names.
         conversations: Vec<ConversationId>,
+    },
+    /// Sets something of a user: stored in its settings.
+    Set {
+        /// Who to answer.
+        asker: Asker,
+        /// Whose.
+        user: UserId,
+        /// What.
+        setting: Setting,
+    },
+    /// What a user has set.
+    Settings {
+        /// The session that asks.
+        session: SessionId,
+        /// Its home.
+        shard: ShardId,
+        /// Whose.
+        user: UserId,
     },
     /// What a user's home has to say of presence: one mail at a time, answered with [`Reply::SignalsTaken`].
     Signals {
@@ -247,8 +276,23 @@ impl Request {
     /// Whether it counts as a page (its answer may be large) or as a command.
     #[must_use]
     pub fn is_page(&self) -> bool {
-        !matches!(self, Self::Read { .. } | Self::Store(_) | Self::Signals { .. })
+        !matches!(
+            self,
+            Self::Mute { .. } | Self::Read { .. } | Self::Set { .. } | Self::Store(_) | Self::Signals { .. }
+        )
     }
+}
+
+/// What a user sets, on all devices.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Setting {
+    /// A conversation is muted, or not any more.
+    Mute {
+        /// Which.
+        conversation: ConversationId,
+        /// Until when; what has passed is no mute.
+        until: UnixMillis,
+    },
 }
 
 /// How a user stands.
@@ -472,6 +516,17 @@ pub enum Reply {
         /// User, role number, first visible sequence.
         members: Vec<(UserId, protocol::command::Role, Seq)>,
     },
+    /// The user is in the conversation: it may be muted.
+    MayMute {
+        /// Who asked.
+        asker: Asker,
+        /// Who mutes.
+        user: UserId,
+        /// What.
+        conversation: ConversationId,
+        /// Until when.
+        until: UnixMillis,
+    },
     /// A part of what a user is in.
     Memberships {
         /// The session.
@@ -526,6 +581,13 @@ pub enum Reply {
         log: u16,
         /// In the order of the request.
         states: Vec<ReadState>,
+    },
+    /// What a user has set, as it is on disk.
+    Settings {
+        /// The session.
+        session: SessionId,
+        /// What is muted, and until when; some of that may have passed. `None` where it cannot be read.
+        mutes: Option<Vec<(ConversationId, UnixMillis)>>,
     },
     /// The signals before have been read.
     SignalsTaken {
@@ -614,7 +676,10 @@ impl Request {
         };
         match self {
             Self::Store(store) => refused(store.asker, false),
-            Self::Read { asker, .. } => refused(asker, false),
+            Self::Mute { asker, .. } | Self::Read { asker, .. } | Self::Set { asker, .. } => {
+                refused(asker, false)
+            }
+            Self::Settings { session, shard, .. } => (shard, Reply::Settings { session, mutes: None }),
             Self::History { asker, .. } | Self::ListMembers { asker, .. } | Self::View { asker, .. } => {
                 refused(asker, true)
             }

@@ -14,6 +14,7 @@ use storage_log::{Kinds, StreamId, StreamKind};
 pub const KINDS: Kinds = Kinds {
     home: StreamKind(Kind::Messages as u8),
     last: [StreamKind(Kind::State as u8), StreamKind(Kind::Positions as u8)],
+    alone: StreamKind(Kind::Settings as u8),
     linked: [StreamKind(Kind::Inbox as u8), StreamKind(Kind::Memberships as u8)],
     amended: StreamKind(Kind::Amendments as u8),
     content: Schema::Message as u16,
@@ -68,6 +69,13 @@ impl Places {
     #[must_use]
     pub fn log_of(&self, conversation: ConversationId) -> u16 {
         let hash = xxhash_rust::xxh3::xxh3_64(&conversation.0);
+        (hash % u64::from(self.logs)) as u16
+    }
+
+    /// The log that a user's settings stand in. Part of the format. Where there are as many shards as logs, its owner is the user's home.
+    #[must_use]
+    pub fn settings_log_of(&self, user: &UserId) -> u16 {
+        let hash = xxhash_rust::xxh3::xxh3_64(user.as_bytes());
         (hash % u64::from(self.logs)) as u16
     }
 

@@ -19,6 +19,7 @@ use router::mail::Clock;
 use crate::Rng;
 use crate::listing::{self, Listing};
 use crate::oracle::Oracle;
+use crate::settings::Setting;
 use crate::unread::Told;
 use crate::viewing::Viewing;
 
@@ -96,6 +97,8 @@ pub(crate) struct Client {
     pub(crate) listing: Listing,
     /// What it looks at, where anybody does.
     pub(crate) viewing: Viewing,
+    /// What it sets, where anybody does.
+    pub(crate) setting: Setting,
     /// Dice of its own, where messages are amended.
     pub(crate) amending: Option<Rng>,
     /// How far its own clock, by which it names its messages, is behind or ahead.
@@ -125,6 +128,7 @@ impl Client {
             is_patient: false,
             listing: Listing::default(),
             viewing: Viewing::default(),
+            setting: Setting::default(),
             amending: None,
             skew_ms,
             output: Vec::new(),
@@ -133,6 +137,7 @@ impl Client {
 
     pub(crate) fn is_settled(&self) -> bool {
         self.pending.is_empty()
+            && self.setting.is_settled()
             && self.older.is_empty()
             && self.link.as_ref().is_some_and(|link| link.welcomed && !link.replaying)
     }
@@ -177,6 +182,7 @@ impl Client {
         // Numbers of an earlier connection mean nothing on this one.
         self.pending.iter_mut().for_each(|pending| pending.id = RequestId(0));
         self.viewing.begin();
+        self.setting.begin();
         self.listing.begin();
         // The first frame is pipelined behind the upgrade request: a server must take it as a frame.
         let mut payload = Vec::new();
@@ -237,7 +243,7 @@ impl Client {
         if calm || self.pending.len() >= PENDING_MAX {
             return;
         }
-        if self.amend(oracle, now) || self.look(oracle) {
+        if self.amend(oracle, now) || self.look(oracle) || self.set(oracle, now) {
             return;
         }
         let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
@@ -301,6 +307,18 @@ impl Client {
             self.viewing.asked(id, *conversation);
         }
         self.write(&Request { id, command });
+        true
+    }
+
+    /// Sets something, as its dice have it.
+    fn set(&mut self, oracle: &mut Oracle, now: UnixMillis) -> bool {
+        let id = RequestId(self.next_id + 1);
+        let known = self.seen.keys().copied();
+        let Some(command) = self.setting.act(id, &self.user, known, now, &mut oracle.mutes) else {
+            return false;
+        };
+        self.next_id += 1;
+        self.write(&Request { id: Some(id), command });
         true
     }
 
@@ -579,6 +597,7 @@ impl Client {
         let link = self.link.as_mut().expect("a frame comes by a link");
         if let Some((_, times)) = link.refreshing.take_if(|(id, _)| *id == ok.id) {
             link.times = times;
+        } else if self.setting.done(ok.id, &self.user, &mut oracle.mutes) {
         } else if let Some(place) = self.pending.iter().position(|pending| pending.id == ok.id) {
             let pending = self.pending.remove(place);
             let conversation = ok.conversation.expect("a storing command");
@@ -601,6 +620,7 @@ impl Client {
     fn handle_error(&mut self, error: &ErrorReply, oracle: &mut Oracle, now: UnixMillis, micros: u64) {
         self.viewing.refused(error.id);
         self.listing.refused(error.id);
+        self.setting.refused(error.id, error.code, &self.user, &mut oracle.mutes);
         let Some(place) = self.pending.iter().position(|pending| Some(pending.id) == error.id) else {
             return;
         };

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod dice;
 mod disk;
 mod erasing;
 mod forms;
@@ -18,6 +19,7 @@ mod net;
 mod node;
 mod oracle;
 mod rng;
+mod settings;
 mod unread;
 mod viewing;
 mod wires;

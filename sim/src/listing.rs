@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use protocol::command::Command;
 use protocol::event::{ListEnd, ListedConversation, PageItem};
-use protocol::ids::{ConversationId, RequestId, UserId};
+use protocol::ids::{ConversationId, RequestId, UnixMillis, UserId};
 
 use crate::Rng;
 use crate::oracle::{Oracle, Truth, members_of};
@@ -182,20 +182,23 @@ pub(crate) fn check_lists<'c>(
     clients: impl Iterator<Item = (&'c UserId, &'c Listing)>,
     log: &BTreeMap<(ConversationId, u64), Truth>,
     direct: &BTreeMap<ConversationId, [UserId; 2]>,
-    oracle: &Oracle,
+    oracle: &mut Oracle,
+    now: UnixMillis,
 ) {
     // A direct conversation is there from its first message on.
     let there = |of: &ConversationId| log.range((*of, 0)..=(*of, u64::MAX)).next().is_some();
     let direct = direct.iter().filter(|(of, _)| there(of)).map(|(of, users)| (*of, users.clone())).collect();
     let members = members_of(log, &direct);
-    let mut known: BTreeMap<(&UserId, ConversationId), (u64, u64, u64)> = BTreeMap::new();
+    let mut known = BTreeMap::new();
     for (user, listing) in clients {
         listing.check(user, &members, oracle);
         for told in listing.at_rest() {
-            let (place, now) = ((user, told.conversation), (told.head.0, told.read.0, told.unread));
-            let other = *known.entry(place).or_insert(now);
-            assert_eq!(now, other, "unread_is_exact: the devices of {place:?} differ");
+            let place = (user, told.conversation);
+            let all = (told.head.0, told.read.0, told.unread, told.muted_until);
+            let other = *known.entry(place).or_insert(all);
+            assert_eq!(all, other, "unread_is_exact: the devices of {place:?} differ");
             oracle.check_not_forgotten(user, told.conversation, told.read);
+            oracle.mutes.check(user, told.conversation, told.muted_until, now);
         }
     }
 }

@@ -9,6 +9,7 @@ use storage_log::Record;
 
 use crate::erasing::Erasures;
 use crate::forms::{Form, Forms};
+use crate::settings::Mutes;
 use crate::unread::ReadBounds;
 
 /// One record of a conversation.
@@ -45,6 +46,7 @@ pub(crate) struct Oracle {
     pub(crate) has_rotted: bool,
     /// How far each has read.
     pub(crate) reads: ReadBounds,
+    pub(crate) mutes: Mutes,
     /// Times that somebody was told that something was erased.
     pub(crate) erased: u64,
 }
@@ -245,7 +247,11 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             added: body.added.iter().map(|member| user(&member.user)).collect(),
             removed: body.removed.iter().map(|name| user(&name.name)).collect(),
         },
-        StoredBody::Folded(_) | StoredBody::Positions(_) | StoredBody::State(_) | StoredBody::Unknown => {
+        StoredBody::Folded(_)
+        | StoredBody::Positions(_)
+        | StoredBody::Settings(_)
+        | StoredBody::State(_)
+        | StoredBody::Unknown => {
             panic!("a stream of messages holds messages, amendments and memberships")
         }
     }

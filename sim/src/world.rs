@@ -10,8 +10,7 @@ use gateway::shard::{Event, Shard};
 use protocol::command::Token;
 use protocol::event::CloseCode;
 use protocol::ids::{ConversationId, UnixMillis, UserId};
-use protocol::limits::{COMMANDS_IN_FLIGHT_MAX, FRAME_BYTES_MAX, SMALL_GROUP_MEMBERS_MAX};
-use protocol::upgrade::Form;
+use protocol::limits::{COMMANDS_IN_FLIGHT_MAX, FRAME_BYTES_MAX};
 use router::conversation::Erased;
 use router::mail::Clock;
 use router::places::direct_conversation;
@@ -20,6 +19,9 @@ use storage_log::{Compacted, CompactionJob, Log, WriteBatch};
 
 use crate::Rng;
 use crate::client::{Client, Pass, Times};
+use crate::dice::{
+    AMENDING, DEAFNESS, ERASING, FILLING, REVOKING, clients_of, give_dice, small_group_members_max,
+};
 use crate::disk::{Disk, geometry};
 use crate::listing::check_lists;
 use crate::net::Net;
@@ -45,30 +47,6 @@ const REST_MICROS: u64 = 240_000_000;
 /// By when what became durable has reached every client that reads, in microseconds: shards mail each other within a few milliseconds.
 const MAIL_MICROS: u64 = 100_000;
 
-/// Sets the dice of revocations apart from those of everything else.
-const REVOKING: u64 = 0x7265_766f_6b65;
-
-/// And those of amendments, each client's its own.
-const AMENDING: u64 = 0x616d_656e_6400;
-
-/// And those of erasures.
-const ERASING: u64 = 0x0065_7261_7365;
-
-/// And those of who looks at what, each client's its own.
-const VIEWING: u64 = 0x0076_6965_7769_6e67;
-
-/// And those of who asks for its list, each client's its own.
-const LISTING: u64 = 0x006c_6973_7469_6e67;
-
-/// And those of how large a group is that fans out on read.
-const GROWING: u64 = 0x6772_6f77;
-
-/// And those of a disk that is full.
-const FILLING: u64 = 0x6675_6c6c;
-
-/// And those of the one that stops reading.
-const DEAFNESS: u64 = 0x6465_6166;
-
 /// What an outbox may hold beyond its limit: one page as it is rendered, and the replies to all commands of a session.
 const OUTBOX_SLACK_BYTES: usize = FRAME_BYTES_MAX + 64 * COMMANDS_IN_FLIGHT_MAX * 16;
 
@@ -90,6 +68,8 @@ pub struct Outcome {
     pub presence: (u64, u64),
     /// Times that clients were told how far somebody has read.
     pub receipts: u64,
+    /// Times that clients were told at rest that something is muted.
+    pub muted: u64,
     /// Orderly stops.
     pub drains: u32,
     /// Crashes.
@@ -254,36 +234,6 @@ pub fn run(seed: u64) -> Outcome {
     world.finish()
 }
 
-/// In some worlds a group of a few fans out on read, and members come and go across that: in worlds none of which has failed
-/// once, as those are what they were.
-fn small_group_members_max(seed: u64) -> usize {
-    if matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15) {
-        Rng::new(seed ^ GROWING).between(2, 6) as usize
-    } else {
-        SMALL_GROUP_MEMBERS_MAX
-    }
-}
-
-/// One to two devices of each user.
-fn clients_of(users: &[UserId], are_patient: bool, amending: Option<u64>, rng: &mut Rng) -> Vec<Client> {
-    let mut clients = Vec::new();
-    for user in users {
-        for device in 0..rng.between(1, 3) {
-            // Some have to show a new token again and again.
-            let token_seconds = *rng.pick(&[86_400, 86_400, 86_400, 3, 2, 1]);
-            let form = if rng.one_in(2) { Form::Json } else { Form::Binary };
-            // Most name their messages by the server's time; some by a clock of their own that is an hour off.
-            let skew_ms = *rng.pick(&[0, 0, 0, 0, -3_600_000, 3_600_000]);
-            let device = format!("device-{device}");
-            let mut client = Client::new(user.clone(), &device, token_seconds, form, skew_ms);
-            client.is_patient = are_patient;
-            client.amending = amending.map(|seed| Rng::new(seed ^ clients.len() as u64));
-            clients.push(client);
-        }
-    }
-    clients
-}
-
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
@@ -302,14 +252,7 @@ impl World {
         let amends = matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15) || seed % 64 == 46;
         let amending = amends.then_some(seed ^ AMENDING);
         let mut clients = clients_of(&users, bounds.is_tight() || amends, amending, &mut rng);
-        if matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15) {
-            let dice = (0..).map(|client| Rng::new(seed ^ VIEWING ^ client));
-            clients.iter_mut().zip(dice).for_each(|(client, rng)| client.viewing.dice = Some(rng));
-        }
-        if matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15) {
-            let dice = (0..).map(|client| Rng::new(seed ^ LISTING ^ client));
-            clients.iter_mut().zip(dice).for_each(|(client, rng)| client.listing.dice = Some(rng));
-        }
+        give_dice(seed, &mut clients);
         let deaf = matches!(seed % 16, 8 | 15).then(|| {
             let mut rng = Rng::new(seed ^ DEAFNESS);
             (rng.below(clients.len() as u64) as usize, rng.below(BUSY_MICROS))
@@ -671,8 +614,10 @@ impl World {
             }
         }
         let audiences = audiences(&log, &direct);
+        let (now, mut oracle) = (self.unix(), std::mem::take(&mut self.oracle));
         let clients = self.listening().map(|(_, client)| (&client.user, &client.listing));
-        check_lists(clients, &log, &direct, &self.oracle);
+        check_lists(clients, &log, &direct, &mut oracle, now);
+        self.oracle = oracle;
         let unread = self.check_slow_is_alone();
         for (_, client) in self.listening() {
             if let Some(link) = &client.link {
@@ -687,6 +632,7 @@ impl World {
             heads: self.oracle.heads,
             counted: self.oracle.reads.told,
             receipts: self.clients.iter().map(|client| client.viewing.receipts()).sum(),
+            muted: self.oracle.mutes.told,
             presence: self
                 .clients
                 .iter()

@@ -221,6 +221,7 @@ fn body(stored: &Stored<'_>) -> Map<String, Value> {
         | StoredBody::Membership(_)
         | StoredBody::Message(_) => serde_json::from_slice(&render_json(stored)).unwrap_or(Value::Null),
         StoredBody::Positions(positions) => positions_body(positions),
+        StoredBody::Settings(settings) => json!({ "op": "settings", "mutes": settings.mutes.len() }),
         StoredBody::State(state) => state_body(state),
         StoredBody::Unknown if [SCHEMA_ERASED, SCHEMA_GONE].contains(&stored.portable.schema) => {
             serde_json::from_slice(&render_json(stored)).unwrap_or(Value::Null)

@@ -141,8 +141,10 @@ impl Shard {
             Request::Store(store) => self.places.log_of(store.conversation),
             Request::History { conversation, .. }
             | Request::ListMembers { conversation, .. }
+            | Request::Mute { conversation, .. }
             | Request::Read { conversation, .. }
             | Request::View { conversation, .. } => self.places.log_of(*conversation),
+            Request::Set { user, .. } | Request::Settings { user, .. } => self.places.settings_log_of(user),
             Request::CatchUp { log, .. }
             | Request::Feed { log, .. }
             | Request::List { log, .. }

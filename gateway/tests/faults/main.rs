@@ -42,6 +42,7 @@ mod retention;
 mod revoke;
 mod room;
 mod scrub;
+mod settings;
 mod slow;
 mod snapshot;
 mod stall;

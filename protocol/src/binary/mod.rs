@@ -74,6 +74,7 @@ mod op {
     pub(super) const TYPING: u8 = 17;
     pub(super) const READ: u8 = 18;
     pub(super) const CONVERSATIONS: u8 = 19;
+    pub(super) const MUTE: u8 = 20;
 
     pub(super) const WELCOME: u8 = 128;
     pub(super) const OK: u8 = 129;

@@ -4,7 +4,7 @@ use super::{
     HeaderError, op,
     payload::{
         ConnectV1, CreateV1, CursorV1, DeleteV1, EditV1, HistoryV1, LeaveV1, ListMembersV1, ListV1,
-        MembersV1, PositionV1, ReactV1, ReadV1, RefreshV1, RoleV1, SendV1, TitleV1, TypingV1, ViewV1,
+        MembersV1, MuteV1, PositionV1, ReactV1, ReadV1, RefreshV1, RoleV1, SendV1, TitleV1, TypingV1, ViewV1,
     },
     read, read_header, write,
 };
@@ -15,7 +15,7 @@ use crate::{
         Role, Send, Target, Token,
     },
     event::Refusal,
-    ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UserId},
+    ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId},
     limits,
     record::NameV1,
 };
@@ -71,6 +71,11 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
             Ok(Command::ListMembers { conversation: self::conversation(conversation)? })
         }
         op::MEMBERS => read_members(shape(read(payload))?),
+        op::MUTE => {
+            let MuteV1 { conversation, until } = shape(read(payload))?;
+            let conversation = self::conversation(conversation)?;
+            Ok(Command::Mute { conversation, until: UnixMillis(until) })
+        }
         op::PING => {
             let CursorV1 { cursor } = shape(read(payload))?;
             Ok(Command::Ping { cursor: text_if("cursor", cursor)? })
@@ -282,6 +287,9 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             write(op::LIST_MEMBERS, id, &ListMembersV1 { conversation: conversation.0 }, out);
         }
         Command::Members(members) => write_members(id, members, out),
+        Command::Mute { conversation, until } => {
+            write(op::MUTE, id, &MuteV1 { conversation: conversation.0, until: until.0 }, out);
+        }
         Command::Ping { cursor } => write(op::PING, id, &cursor_payload(cursor.as_deref()), out),
         Command::React(react) => write_react(id, react, out),
         Command::Read { conversation, seq } => {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     event::{FrameFault, ListEnd, ListedConversation, ListedKind, PageItem, ServerFrame},
-    ids::{ConversationId, RequestId, Seq, UserId},
+    ids::{ConversationId, RequestId, Seq, UnixMillis, UserId},
     record::StoredListed,
 };
 
@@ -29,6 +29,7 @@ pub(super) struct RawListed<'a> {
     title: Option<String>,
     peer: Option<Parsed<UserId>>,
     members_count: Option<u32>,
+    muted_until: Option<u64>,
     #[serde(borrow)]
     last: Option<Box<Raw<'a>>>,
 }
@@ -86,7 +87,8 @@ fn write_listed(listed: &ListedConversation, out: &mut Vec<u8>, last: impl FnOnc
         .number("members_count", u64::from(listed.members_count))
         .number("head", listed.head.0)
         .number("read", listed.read.0)
-        .number("unread", listed.unread);
+        .number("unread", listed.unread)
+        .number_if("muted_until", listed.muted_until.map(|until| until.0));
     last(&mut object);
     object.end();
 }
@@ -114,6 +116,7 @@ fn read_listed(raw: RawListed<'_>) -> Result<ListedConversation, FrameFault> {
         head: Seq(raw.head),
         read: Seq(raw.read),
         unread: raw.unread,
+        muted_until: raw.muted_until.map(UnixMillis),
         last,
     })
 }

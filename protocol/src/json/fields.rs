@@ -50,10 +50,11 @@ pub(super) enum Field {
     Title,
     To,
     Token,
+    Until,
 }
 
 impl Field {
-    const ALL: [(Self, &'static str); 27] = [
+    const ALL: [(Self, &'static str); 28] = [
         (Self::Add, "add"),
         (Self::After, "after"),
         (Self::Before, "before"),
@@ -81,6 +82,7 @@ impl Field {
         (Self::Title, "title"),
         (Self::To, "to"),
         (Self::Token, "token"),
+        (Self::Until, "until"),
     ];
 
     pub(super) const fn name(self) -> &'static str {
@@ -146,6 +148,7 @@ pub(super) struct Fields<'a> {
     pub(super) title: Option<Cow<'a, str>>,
     pub(super) to: Option<UserId>,
     pub(super) token: Option<Cow<'a, str>>,
+    pub(super) until: Option<u64>,
 }
 
 impl<'de> Fields<'de> {
@@ -178,6 +181,7 @@ impl<'de> Fields<'de> {
             Field::Title => self.title = Some(map.next_value::<Text<'_>>()?.0),
             Field::To => self.to = Some(map.next_value::<Parsed<_>>()?.0),
             Field::Token => self.token = Some(map.next_value::<Text<'_>>()?.0),
+            Field::Until => self.until = Some(map.next_value()?),
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::{
         Role, Send, Target, Token,
     },
     event::Refusal,
-    ids::{RequestId, Seq, UserId},
+    ids::{RequestId, Seq, UnixMillis, UserId},
     limits,
 };
 
@@ -27,7 +27,7 @@ struct Operation {
     build: fn(&mut Fields<'_>) -> Result<Command, Fault>,
 }
 
-const OPS: [Operation; 18] = {
+const OPS: [Operation; 19] = {
     use Field::*;
     [
         Operation { name: "ack", fields: &[Cursor], build: build_ack },
@@ -47,6 +47,7 @@ const OPS: [Operation; 18] = {
             fields: &[Id, Conversation, Add, Remove, Roles, List, MessageId],
             build: build_members,
         },
+        Operation { name: "mute", fields: &[Id, Conversation, Until], build: build_mute },
         Operation { name: "ping", fields: &[Id, Cursor], build: build_ping },
         Operation {
             name: "react",
@@ -228,6 +229,13 @@ fn build_members(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     }
 }
 
+fn build_mute(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Mute {
+        conversation: required("conversation", fields.conversation)?,
+        until: UnixMillis(required("until", fields.until)?),
+    })
+}
+
 fn build_ping(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     Ok(Command::Ping { cursor: owned(&mut fields.cursor) })
 }
@@ -334,12 +342,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Command::Delete { conversation, seq, .. } | Command::Read { conversation, seq } => {
             object.uuid("conversation", &conversation.0).number("seq", seq.0);
         }
-        Command::Edit(edit) => {
-            object
-                .uuid("conversation", &edit.conversation.0)
-                .number("seq", edit.seq.0)
-                .text("text", &edit.text);
-        }
+        Command::Edit(edit) => write_edit(edit, &mut object),
         Command::History { conversation, range, limit } => {
             object.uuid("conversation", &conversation.0);
             match range {
@@ -356,16 +359,13 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             object.uuid("conversation", &conversation.0).boolean("list", true);
         }
         Command::Members(members) => write_members(members, &mut object),
+        Command::Mute { conversation, until } => {
+            object.uuid("conversation", &conversation.0).number("until", until.0);
+        }
         Command::Ping { cursor } => {
             object.text_if("cursor", cursor.as_deref());
         }
-        Command::React(react) => {
-            object
-                .uuid("conversation", &react.conversation.0)
-                .number("seq", react.seq.0)
-                .text("emoji", &react.emoji)
-                .boolean("on", react.on);
-        }
+        Command::React(react) => write_react(react, &mut object),
         Command::Refresh { token } => {
             object.text("token", token.as_str());
         }
@@ -382,6 +382,18 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
     }
     object.uuid_if("message_id", request.command.message_id().as_ref().map(|id| &id.0));
     object.end();
+}
+
+fn write_edit(edit: &Edit, object: &mut Object<'_>) {
+    object.uuid("conversation", &edit.conversation.0).number("seq", edit.seq.0).text("text", &edit.text);
+}
+
+fn write_react(react: &React, object: &mut Object<'_>) {
+    object
+        .uuid("conversation", &react.conversation.0)
+        .number("seq", react.seq.0)
+        .text("emoji", &react.emoji)
+        .boolean("on", react.on);
 }
 
 fn write_connect(connect: &Connect, object: &mut Object<'_>) {

@@ -29,6 +29,8 @@ pub enum Schema {
     Amendment = 4,
     /// [`PositionsV1`], in a stream of positions.
     Positions = 5,
+    /// [`SettingsV1`], in a stream of settings.
+    Settings = 6,
 }
 
 /// A message as it is stored.
@@ -207,6 +209,24 @@ pub struct PositionV1 {
     pub delivered: u64,
 }
 
+/// What a user has set, on all devices: all of it in each record. Never leaves the node as it is.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct SettingsV1 {
+    /// At most [`crate::limits::MUTES_MAX`], each conversation once.
+    pub mutes: Vec<MuteV1>,
+    /// Tagged additions; unknown tags are kept.
+    pub ext: Vec<u8>,
+}
+
+/// A conversation that a user has muted.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct MuteV1 {
+    /// Which.
+    pub conversation: [u8; 16],
+    /// Until when, in milliseconds since 1970.
+    pub until: u64,
+}
+
 /// A member inside a stored list.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberV1 {
@@ -250,6 +270,8 @@ pub enum Body {
     Message(MessageV1),
     /// Schema 5.
     Positions(PositionsV1),
+    /// Schema 6.
+    Settings(SettingsV1),
     /// Schema 3.
     State(ConversationStateV1),
 }
@@ -262,6 +284,7 @@ impl Body {
             Self::Membership(_) => Schema::Membership,
             Self::Message(_) => Schema::Message,
             Self::Positions(_) => Schema::Positions,
+            Self::Settings(_) => Schema::Settings,
             Self::State(_) => Schema::State,
         }
     }
@@ -271,6 +294,7 @@ impl Body {
         match self {
             Self::Amendment(_) | Self::Membership(_) | Self::Message(_) => StreamKind::Messages,
             Self::Positions(_) => StreamKind::Positions,
+            Self::Settings(_) => StreamKind::Settings,
             Self::State(_) => StreamKind::State,
         }
     }
@@ -281,6 +305,7 @@ impl Body {
             Self::Amendment(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::Membership(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::Message(body) => rkyv::to_bytes::<rancor::Error>(body),
+            Self::Settings(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::Positions(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::State(body) => rkyv::to_bytes::<rancor::Error>(body),
         };
@@ -326,6 +351,8 @@ const _: () = {
     assert!(size_of::<ArchivedAmendmentV1>() == 139 && align_of::<ArchivedAmendmentV1>() == 1);
     assert!(size_of::<ArchivedMembershipV1>() == 74 && align_of::<ArchivedMembershipV1>() == 1);
     assert!(size_of::<ArchivedPositionV1>() == 40 && align_of::<ArchivedPositionV1>() == 1);
+    assert!(size_of::<ArchivedMuteV1>() == 24 && align_of::<ArchivedMuteV1>() == 1);
+    assert!(size_of::<ArchivedSettingsV1>() == 16 && align_of::<ArchivedSettingsV1>() == 1);
     assert!(size_of::<ArchivedPositionsV1>() == 32 && align_of::<ArchivedPositionsV1>() == 1);
     assert!(size_of::<ArchivedConversationStateV1>() == 34 && align_of::<ArchivedConversationStateV1>() == 1);
 };

@@ -10,7 +10,8 @@ use rkyv::rancor::Failure;
 
 use super::{
     ArchivedAmendmentV1, ArchivedConversationStateV1, ArchivedFormV1, ArchivedMembershipV1,
-    ArchivedMessageV1, ArchivedPositionsV1, PORTABLE_BYTES, Portable, RecordError, Schema, StreamKind,
+    ArchivedMessageV1, ArchivedPositionsV1, ArchivedSettingsV1, PORTABLE_BYTES, Portable, RecordError,
+    Schema, StreamKind,
 };
 use crate::event::{Gap, ListedConversation};
 
@@ -38,6 +39,8 @@ pub enum StoredBody<'a> {
     Message(&'a ArchivedMessageV1),
     /// Schema 5 in a stream of positions.
     Positions(&'a ArchivedPositionsV1),
+    /// Schema 6 in a stream of settings.
+    Settings(&'a ArchivedSettingsV1),
     /// Schema 3 in a stream of state.
     State(&'a ArchivedConversationStateV1),
     /// A schema this program does not know: delivered as a gap, kept as it is.
@@ -100,6 +103,10 @@ impl<'a> Stored<'a> {
             StreamKind::Positions if known(Schema::Positions) => {
                 let body = rkyv::access::<ArchivedPositionsV1, Failure>(payload);
                 StoredBody::Positions(body.map_err(|_| RecordError::Damaged)?)
+            }
+            StreamKind::Settings if known(Schema::Settings) => {
+                let body = rkyv::access::<ArchivedSettingsV1, Failure>(payload);
+                StoredBody::Settings(body.map_err(|_| RecordError::Damaged)?)
             }
             StreamKind::State if known(Schema::State) => {
                 let body = rkyv::access::<ArchivedConversationStateV1, Failure>(payload);

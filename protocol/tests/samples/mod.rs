@@ -12,9 +12,10 @@ use protocol::{
         WireLimits,
     },
     ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId},
+    limits,
     record::{
         AmendmentKind, AmendmentV1, Body, ConversationStateV1, FormV1, MemberV1, MembershipV1, MessageV1,
-        NameV1, PositionV1, PositionsV1, ReactionV1,
+        MuteV1, NameV1, PositionV1, PositionsV1, ReactionV1, SettingsV1,
     },
 };
 
@@ -123,6 +124,8 @@ pub(crate) fn commands() -> Vec<(&'static str, Request)> {
         ("read", Command::Read { conversation, seq: Seq(42) }),
         ("conversations", Command::Conversations { after: None, limit: 50 }),
         ("conversations_after", Command::Conversations { after: Some(cursor()), limit: 1 }),
+        ("mute", Command::Mute { conversation, until: NOW }),
+        ("mute_off", Command::Mute { conversation, until: UnixMillis(0) }),
     ];
     let numbered = commands.into_iter().zip(1..).map(|((name, command), number)| {
         let id = RequestId::new(number).filter(|_| command.has_reply());
@@ -307,10 +310,12 @@ fn list_frames(id: RequestId) -> Vec<(&'static str, ServerFrame)> {
         head: Seq(42),
         read: Seq(40),
         unread: 1,
+        muted_until: None,
         last: Some(PageItem::Message(folded_event())),
     };
     let kind = ListedKind::Direct { peer: user("žofie") };
-    let direct = ListedConversation { kind, members_count: 2, last: None, ..group.clone() };
+    let muted_until = Some(UnixMillis(limits::MUTED_FOR_EVER));
+    let direct = ListedConversation { kind, members_count: 2, muted_until, last: None, ..group.clone() };
     let changed = ListedConversation { last: Some(PageItem::Member(member_event())), ..group.clone() };
     let end = ListEnd { more: true, after: Some(cursor()), partial: false };
     let partial = ListEnd { more: false, after: None, partial: true };
@@ -418,6 +423,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("membership", Body::Membership(membership)),
         ("state", Body::State(state)),
         ("positions", Body::Positions(positions())),
+        ("settings", Body::Settings(settings())),
         // These are written at sequence 43: what amends that is what is served in its place.
         ("amendment", Body::Amendment(amendment(AmendmentKind::React, 41, form()))),
         ("amendment_deleted", Body::Amendment(amendment(AmendmentKind::Delete, 41, form().deleted()))),
@@ -425,6 +431,12 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("folded", Body::Amendment(amendment(AmendmentKind::Edit, 43, form()))),
         ("folded_deleted", Body::Amendment(amendment(AmendmentKind::Delete, 43, form().deleted()))),
     ]
+}
+
+fn settings() -> SettingsV1 {
+    let mute = |conversation: ConversationId, until| MuteV1 { conversation: conversation.0, until };
+    let mutes = vec![mute(CONVERSATION, NOW.0), mute(ConversationId([9; 16]), limits::MUTED_FOR_EVER)];
+    SettingsV1 { mutes, ext: vec![1, 0, 2, 3] }
 }
 
 fn positions() -> PositionsV1 {

@@ -50,6 +50,7 @@ pub(super) fn form_of(record: Option<&Linked>) -> Result<FormV1, Refusal> {
         StoredBody::Amendment(_)
         | StoredBody::Membership(_)
         | StoredBody::Positions(_)
+        | StoredBody::Settings(_)
         | StoredBody::State(_)
         | StoredBody::Unknown => Err(NO_MESSAGE),
     }
@@ -168,7 +169,11 @@ impl Plan {
                     u32::try_from(seq - event.target).expect("its target was looked up, and is not so far");
                 Some(Link { stream: StreamId { kind: KINDS.amended, ..home }, note })
             }
-            Body::Membership(_) | Body::Message(_) | Body::Positions(_) | Body::State(_) => None,
+            Body::Membership(_)
+            | Body::Message(_)
+            | Body::Positions(_)
+            | Body::Settings(_)
+            | Body::State(_) => None,
         };
         seen.chain(hidden).chain(amends).collect()
     }

@@ -139,6 +139,7 @@ impl Erased {
             Ok(
                 StoredBody::Membership(_)
                 | StoredBody::Positions(_)
+                | StoredBody::Settings(_)
                 | StoredBody::State(_)
                 | StoredBody::Unknown,
             )

@@ -200,6 +200,7 @@ fn target_of(linked: &Linked) -> Option<Target> {
         StoredBody::Folded(_)
         | StoredBody::Membership(_)
         | StoredBody::Positions(_)
+        | StoredBody::Settings(_)
         | StoredBody::State(_)
         | StoredBody::Unknown => None,
     }

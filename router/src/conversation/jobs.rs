@@ -91,6 +91,10 @@ pub(super) enum Purpose {
     Positions {
         conversation: ConversationId,
     },
+    /// What a user has set.
+    Settings {
+        user: UserId,
+    },
     Verify {
         store: Box<Store>,
         now: UnixMillis,
@@ -117,6 +121,7 @@ impl Job {
             | Purpose::Memberships(_)
             | Purpose::LookUp { .. }
             | Purpose::Positions { .. }
+            | Purpose::Settings { .. }
             | Purpose::Verify { .. } => true,
             Purpose::CatchUp { .. }
             | Purpose::Enlist { .. }
@@ -144,6 +149,7 @@ impl Purpose {
             | Self::Memberships(_)
             | Self::LookUp { .. }
             | Self::Positions { .. }
+            | Self::Settings { .. }
             | Self::Survey { .. }
             | Self::Verify { .. } => false,
         }
@@ -260,7 +266,12 @@ impl ConversationSide {
             Request::History { .. } | Request::ListMembers { .. } | Request::View { .. } => {
                 self.start_members_page(request, log);
             }
-            Request::Read { .. } | Request::Signals { .. } | Request::Store(_) => {
+            Request::Mute { .. }
+            | Request::Read { .. }
+            | Request::Set { .. }
+            | Request::Settings { .. }
+            | Request::Signals { .. }
+            | Request::Store(_) => {
                 unreachable!("nothing is read for these")
             }
         }
@@ -391,6 +402,7 @@ impl ConversationSide {
             Purpose::Memberships(page) => self.finish_memberships(&page, &records, log),
             Purpose::Load { conversation } => self.finish_load(conversation, &records, log),
             Purpose::Positions { conversation } => self.finish_positions(conversation, &records),
+            Purpose::Settings { user } => self.finish_settings(&user, &records),
             Purpose::LookUp { store, clock } => self.finish_look_up(store, clock, &records, log),
             Purpose::Verify { store, now } => self.finish_verify(store, &records, now, log),
             Purpose::Survey { session, shard, user, memberships, after } => {
@@ -419,6 +431,7 @@ impl ConversationSide {
             Purpose::Fold { conversation, .. } | Purpose::Positions { conversation } => {
                 self.give_up_positions(conversation, refusal);
             }
+            Purpose::Settings { user } => self.finish_settings(&user, &[]),
             Purpose::Amend { store, .. } | Purpose::LookUp { store, .. } | Purpose::Verify { store, .. } => {
                 self.end_look_up(&store);
                 self.refuse(store.asker, refusal);

@@ -171,6 +171,8 @@ impl ConversationSide {
             head: read.head,
             read: read.read,
             unread: read.unread(),
+            // That is the user's home to say.
+            muted_until: None,
             last: None,
         };
         let last = bytes.filter(|_| portable.is_some_and(|portable| !is_number(portable.schema)));

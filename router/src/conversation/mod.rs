@@ -23,6 +23,7 @@ mod reading;
 mod recent;
 mod retention;
 mod runs;
+mod settings;
 mod slots;
 mod state;
 mod viewers;
@@ -47,6 +48,7 @@ use gathering::Gathering;
 use jobs::Job;
 use large::{LargeGroups, Roster};
 use pages::WaitingPages;
+use settings::SettingsTable;
 use slots::{Entrant, Loaded, Slot};
 use state::{Audience, Plan};
 use viewers::Viewers;
@@ -104,6 +106,7 @@ pub struct ConversationSide {
     large: LargeGroups,
     viewers: Viewers,
     gathering: Gathering,
+    settings: SettingsTable,
     /// Pages by a membership that is not durable yet, and the position that makes it so. Bounded by the page credits.
     early: VecDeque<(u64, Request)>,
     jobs: Slab<Job>,
@@ -135,6 +138,7 @@ impl ConversationSide {
         Self {
             viewers: Viewers::new(places.clone(), log),
             gathering: Gathering::default(),
+            settings: SettingsTable::default(),
             places,
             log,
             slots: HashMap::default(),
@@ -168,6 +172,10 @@ impl ConversationSide {
             signals.into_iter().for_each(|signal| self.viewers.handle(shard, signal));
             self.answer_views();
             return self.outputs.push_back((shard, Reply::SignalsTaken { log }));
+        }
+        if matches!(request, Request::Set { .. } | Request::Settings { .. }) {
+            self.handle_settings(request, now, log);
+            return self.resume(now, log);
         }
         match conversation_of(&request) {
             None => self.start_page(request, log),
@@ -258,7 +266,7 @@ impl ConversationSide {
         for waiting in std::mem::take(&mut self.waiting) {
             self.lost
                 .extend(waiting.delivery.as_ref().map(|delivery| (delivery.conversation, delivery.messages)));
-            if let Reply::Stored { asker, .. } = waiting.reply {
+            if let Reply::Stored { asker, .. } | Reply::Done { asker } = waiting.reply {
                 self.refuse(asker, refusal);
             }
         }
@@ -514,7 +522,12 @@ impl ConversationSide {
     fn refuse_request(&mut self, request: &Request, refusal: state::Refusal) {
         match request {
             Request::Store(store) => self.refuse(store.asker, refusal),
-            Request::Read { asker, .. } => self.refuse(*asker, refusal),
+            Request::Mute { asker, .. } | Request::Read { asker, .. } | Request::Set { asker, .. } => {
+                self.refuse(*asker, refusal);
+            }
+            Request::Settings { session, shard, .. } => {
+                self.outputs.push_back((*shard, Reply::Settings { session: *session, mutes: None }));
+            }
             Request::List { session, shard, log, conversations, .. } => {
                 let (session, log, items) = (*session, *log, vec![None; conversations.len()]);
                 self.outputs.push_back((*shard, Reply::Listed { session, log, items, partial: true }));
@@ -541,6 +554,7 @@ fn conversation_of(request: &Request) -> Option<ConversationId> {
         Request::Store(store) => Some(store.conversation),
         Request::History { conversation, .. }
         | Request::ListMembers { conversation, .. }
+        | Request::Mute { conversation, .. }
         | Request::Read { conversation, .. }
         | Request::View { conversation, .. } => Some(*conversation),
         Request::CatchUp { .. }
@@ -548,6 +562,8 @@ fn conversation_of(request: &Request) -> Option<ConversationId> {
         | Request::List { .. }
         | Request::Memberships { .. }
         | Request::Reads { .. }
+        | Request::Set { .. }
+        | Request::Settings { .. }
         | Request::Signals { .. }
         | Request::Survey { .. } => None,
     }

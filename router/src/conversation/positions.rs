@@ -233,6 +233,7 @@ impl Positions {
             StoredBody::Amendment(_)
             | StoredBody::Folded(_)
             | StoredBody::Positions(_)
+            | StoredBody::Settings(_)
             | StoredBody::State(_)
             | StoredBody::Unknown => {}
         }

@@ -225,7 +225,11 @@ pub(crate) fn command_of(bytes: &[u8]) -> Option<(Vec<u8>, [u8; 16], u64)> {
             Some((body.by.to_vec(), body.message_id, body.content_hash.to_native()))
         }
         // A folded message is made to be served: no command stored it.
-        StoredBody::Folded(_) | StoredBody::Positions(_) | StoredBody::State(_) | StoredBody::Unknown => None,
+        StoredBody::Folded(_)
+        | StoredBody::Positions(_)
+        | StoredBody::Settings(_)
+        | StoredBody::State(_)
+        | StoredBody::Unknown => None,
     }
 }
 

@@ -95,7 +95,7 @@ impl ConversationSide {
                 self.go_on_folding(conversation, log);
             } else if let Some(conversation) = self.resumed.pop_front() {
                 self.go_on_with(conversation, now, log);
-            } else if !self.begin_next_page(now, log) {
+            } else if !self.go_on_with_settings(now, log) && !self.begin_next_page(now, log) {
                 return;
             }
         }
@@ -128,6 +128,9 @@ impl ConversationSide {
             Entrant::Page(page, _) => self.note_read_for(page),
             Entrant::Request(request) => match *request {
                 Request::Store(store) => self.store(store, now, log, false),
+                Request::Mute { asker, user, conversation, until } => {
+                    self.judge_mute(asker, user, conversation, until);
+                }
                 Request::Read { asker, user, conversation, seq } => {
                     self.read_up_to(asker, user, conversation, seq, log);
                 }

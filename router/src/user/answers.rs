@@ -4,7 +4,7 @@ use protocol::event::{CloseCode, ErrorReply, MemberEntry, OkReply, ServerFrame};
 
 use super::follow::Page;
 use super::{UserSide, frames};
-use crate::mail::{Asker, Clock, Linked, Reply, SessionId};
+use crate::mail::{Asker, Clock, Linked, Reply, SessionId, Setting};
 use crate::places::ShardId;
 
 impl UserSide {
@@ -31,13 +31,9 @@ impl UserSide {
                 self.push_stored(&asker, ok, clock);
             }
             Reply::Refused { asker, is_page, code, message, retry_after_ms } => {
-                if is_page {
-                    self.page_arrived(asker.session);
-                    self.forget_view(asker.session, asker.id);
-                }
                 let message = message.to_owned();
                 let error = ErrorReply { id: Some(asker.id), code, message, retry_after_ms };
-                self.push_reply(asker.session, &ServerFrame::Error(error));
+                self.handle_refused(&asker, is_page, error);
             }
             Reply::History { asker, gone, records, newest_first, more } => {
                 let page = frames::Page { id: asker.id, newest_first, gone };
@@ -58,6 +54,10 @@ impl UserSide {
             Reply::Tell { sessions, event } => self.handle_telling(&sessions, &event),
             Reply::TellUser { user, event } => self.handle_telling(&self.sessions_of(&user), &event),
             Reply::Done { asker } => self.push_done(asker.session, asker.id),
+            Reply::MayMute { asker, user, conversation, until } => {
+                self.set(asker, user, Setting::Mute { conversation, until });
+            }
+            Reply::Settings { session, mutes } => self.handle_settings(session, mutes, now),
             Reply::Viewed { asker, conversation, presence, read } => {
                 self.handle_viewed(asker.session, asker.id, conversation, &presence, &read);
             }
@@ -75,6 +75,14 @@ impl UserSide {
                 self.handle_fed(session, log, conversation, &records, more_after);
             }
         }
+    }
+
+    fn handle_refused(&mut self, asker: &Asker, is_page: bool, error: ErrorReply) {
+        if is_page {
+            self.page_arrived(asker.session);
+            self.forget_view(asker.session, asker.id);
+        }
+        self.push_reply(asker.session, &ServerFrame::Error(error));
     }
 
     fn push_stored(&mut self, asker: &Asker, ok: OkReply, clock: Clock) {
@@ -101,7 +109,10 @@ impl UserSide {
             | Reply::Tell { .. }
             | Reply::TellUser { .. }
             | Reply::Watch { .. } => {}
-            Reply::Done { .. } | Reply::Stored { .. } | Reply::Refused { is_page: false, .. } => {
+            Reply::Done { .. }
+            | Reply::MayMute { .. }
+            | Reply::Stored { .. }
+            | Reply::Refused { is_page: false, .. } => {
                 credits.commands += 1;
             }
             Reply::CaughtUp { .. }
@@ -113,6 +124,7 @@ impl UserSide {
             | Reply::Memberships { .. }
             | Reply::Reads { .. }
             | Reply::Refused { is_page: true, .. }
+            | Reply::Settings { .. }
             | Reply::Surveyed { .. }
             | Reply::Viewed { .. } => {
                 credits.pages += 1;

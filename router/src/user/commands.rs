@@ -8,7 +8,7 @@ use protocol::limits::COMMANDS_IN_FLIGHT_MAX;
 use super::UserSide;
 use super::session::Held;
 use crate::cursor;
-use crate::mail::{Asker, Change, Clock, Request, SessionId, Store};
+use crate::mail::{Asker, Change, Clock, Request, SessionId, Setting, Store};
 use crate::places::{created_conversation, direct_conversation};
 
 /// When to try again without a credit.
@@ -41,6 +41,7 @@ impl UserSide {
         };
         match request.command {
             Command::Ack { .. } | Command::Refresh { .. } | Command::Typing { .. } => {}
+            Command::Mute { conversation, until } => self.mute(id, number, conversation, until, clock),
             Command::Read { conversation, seq } => self.read(id, number, conversation, seq, clock),
             Command::View { conversation } => self.view(id, number, conversation, clock),
             Command::Unview { conversation } => self.unview(id, number, conversation),
@@ -170,6 +171,31 @@ impl UserSide {
         self.mail_command(asker, conversation, Request::Store(Box::new(store)));
     }
 
+    /// Muting is for who is in the conversation, which its owner says first; what was muted can be taken back also by who has left it.
+    fn mute(
+        &mut self,
+        id: SessionId,
+        number: RequestId,
+        conversation: ConversationId,
+        until: UnixMillis,
+        clock: Clock,
+    ) {
+        let Some((asker, user)) = self.asker(id, number, clock) else { return };
+        if !self.may_store(id, number, &user, clock.micros) {
+            return;
+        }
+        if until == UnixMillis(0) {
+            return self.set(asker, user, Setting::Mute { conversation, until });
+        }
+        self.mail_command(asker, conversation, Request::Mute { asker, user, conversation, until });
+    }
+
+    /// Mails a setting to the owner of the log that the user's settings stand in.
+    pub(super) fn set(&mut self, asker: Asker, user: UserId, setting: Setting) {
+        let log = self.places.settings_log_of(&user);
+        self.mail_to_log(asker, log, Request::Set { asker, user, setting });
+    }
+
     fn read(
         &mut self,
         id: SessionId,
@@ -185,7 +211,11 @@ impl UserSide {
 
     /// Mails a command to the owner of the conversation's log, if it has a credit.
     fn mail_command(&mut self, asker: Asker, conversation: ConversationId, request: Request) {
-        let owner = self.places.owner_of(self.places.log_of(conversation));
+        self.mail_to_log(asker, self.places.log_of(conversation), request);
+    }
+
+    fn mail_to_log(&mut self, asker: Asker, log: u16, request: Request) {
+        let owner = self.places.owner_of(log);
         let credits = &mut self.credits[owner.index()];
         if credits.commands == 0 {
             self.counters.busy += 1;

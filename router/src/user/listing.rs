@@ -45,6 +45,8 @@ pub(super) struct Listing {
     unasked: VecDeque<(u16, Vec<Place>)>,
     /// What came of each log, in that order, with where it stands.
     listed: Vec<VecDeque<(Place, Option<ListedItem>)>>,
+    /// Whether it is known what is muted.
+    has_mutes: bool,
     /// There are more than were asked for.
     left: bool,
     partial: bool,
@@ -61,6 +63,7 @@ impl Listing {
             looked_through: 0,
             unasked: VecDeque::new(),
             listed: vec![VecDeque::new(); logs],
+            has_mutes: false,
             left: false,
             partial: false,
         }
@@ -112,8 +115,22 @@ impl Listing {
         self.listed[usize::from(log)].extend(asked.into_iter().zip(items));
     }
 
+    /// What the user has muted, until when.
+    fn note_mutes(&mut self, mutes: Option<Vec<(ConversationId, UnixMillis)>>, now: UnixMillis) {
+        self.has_mutes = true;
+        self.partial |= mutes.is_none();
+        let mutes = mutes.into_iter().flatten().filter(|(_, until)| *until > now);
+        let mutes: HashMap<ConversationId, UnixMillis, foldhash::fast::RandomState> = mutes.collect();
+        for (_, item) in self.listed.iter_mut().flatten() {
+            if let Some(item) = item {
+                item.listed.muted_until = mutes.get(&item.listed.conversation).copied();
+            }
+        }
+    }
+
     fn is_done(&self) -> bool {
-        self.next.iter().all(Option::is_none) && self.unasked.is_empty()
+        let is_known = self.next.iter().all(Option::is_none) && self.unasked.is_empty();
+        is_known && (self.has_mutes || self.listed.iter().all(VecDeque::is_empty))
     }
 
     /// Merges what came, newest first, as far as the page holds it. What is taken of a log moves `below`.
@@ -187,7 +204,10 @@ impl UserSide {
             let memberships = self.places.user_stream(&user, Kind::Memberships);
             return (log, Request::Memberships { session: id, shard, log, user, memberships, after });
         }
-        let (log, asked) = listing.unasked.front().expect("a list that lacks nothing is answered");
+        let Some((log, asked)) = listing.unasked.front() else {
+            let log = self.places.settings_log_of(&user);
+            return (log, Request::Settings { session: id, shard, user });
+        };
         let conversations = asked.iter().map(|(_, conversation)| *conversation).collect();
         let (log, has_waited) = (*log, false);
         (log, Request::List { session: id, shard, log, user, conversations, has_waited })
@@ -221,6 +241,19 @@ impl UserSide {
         if let Some(listing) = self.listing(id) {
             listing.partial |= partial;
             listing.note_listed(items);
+        }
+        self.go_on_listing(id);
+    }
+
+    pub(super) fn handle_settings(
+        &mut self,
+        id: SessionId,
+        mutes: Option<Vec<(ConversationId, UnixMillis)>>,
+        now: UnixMillis,
+    ) {
+        self.page_arrived(id);
+        if let Some(listing) = self.listing(id) {
+            listing.note_mutes(mutes, now);
         }
         self.go_on_listing(id);
     }
@@ -280,7 +313,16 @@ mod tests {
     fn item(conversation: ConversationId) -> Option<ListedItem> {
         let kind = ListedKind::Group { title: "a group".to_owned() };
         let (members_count, head, read, unread, last) = (2, Seq(1), Seq(1), 0, None);
-        let listed = ListedConversation { conversation, kind, members_count, head, read, unread, last };
+        let listed = ListedConversation {
+            conversation,
+            kind,
+            members_count,
+            head,
+            read,
+            unread,
+            muted_until: None,
+            last,
+        };
         Some(ListedItem { listed, at: Some(UnixMillis(5)), last: None })
     }
 
@@ -298,6 +340,7 @@ mod tests {
             let asked: Vec<Place> =
                 listing.unasked.front().map(|(_, asked)| asked.clone()).unwrap_or_default();
             listing.note_listed(asked.iter().map(|(_, conversation)| item(*conversation)).collect());
+            listing.note_mutes(Some(Vec::new()), UnixMillis(5));
             assert!(listing.is_done());
             seen.extend(listing.merge(Form::Json).into_iter().map(|item| item.listed.conversation));
             if !listing.left {

@@ -57,6 +57,8 @@ pub struct Kinds {
     pub home: StreamKind,
     /// Of the same ids: only the newest record counts. It carries the number that its owner gives it, which must grow.
     pub last: [StreamKind; 2],
+    /// The same of other ids, which have no home stream.
+    pub alone: StreamKind,
     /// Of other ids: linked records, ordered by position.
     pub linked: [StreamKind; 2],
     /// Of the ids of home streams: links from records to the earlier ones that they amend. Found by what is amended.
@@ -84,7 +86,8 @@ impl Kinds {
         if kind == self.amended {
             return Some(Role::Amended);
         }
-        let last = number(&self.last).map(Role::Last);
+        // What stands alone has an entry to itself, and in that the place of the first of the others.
+        let last = number(&self.last).or((kind == self.alone).then_some(0)).map(Role::Last);
         let linked = || number(&self.linked).map(Role::Linked);
         last.or_else(linked).or_else(|| (kind == StreamKind::RUNS).then_some(Role::Runs))
     }

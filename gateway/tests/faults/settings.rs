@@ -1,0 +1,49 @@
+//! What a user has set, over real sockets, on more logs than one, and over kill -9.
+
+use serde_json::{Value, json};
+
+use crate::{
+    chat::Chat,
+    node::{Node, directory},
+};
+
+/// `muted_until` of a conversation in a list of one's own; null where it is not muted.
+#[track_caller]
+fn muted_until(chat: &mut Chat, conversation: &Value) -> Value {
+    let page = chat.ask("conversations", json!({ "limit": 50 }));
+    let listed = page["conversations"].as_array().expect("a list").iter();
+    let mut one = listed.filter(|listed| listed["conversation"] == *conversation);
+    one.next().expect("it is listed")["muted_until"].clone()
+}
+
+#[test]
+fn a_mute_is_known_on_all_devices_and_after_kill_9() {
+    const FOR_EVER: u64 = 9_007_199_254_740_991;
+    let data = directory();
+    let mut node = Node::start(data.path(), &[("shards", "3"), ("logs", "3")]);
+    let mut conversations = Vec::new();
+    // Several, so that settings and conversations stand in one log and in two.
+    for name in ["alice", "bob", "carol", "dave"] {
+        let mut chat = Chat::connect(&node, name, "phone");
+        let conversation = chat.tell("eve", "hello")["conversation"].take();
+        let ok = chat.ask("mute", json!({ "conversation": conversation, "until": FOR_EVER }));
+        assert_eq!(ok["op"], "ok", "{ok}");
+        conversations.push((name, conversation));
+    }
+    let mut eve = Chat::connect(&node, "eve", "phone");
+    for (_, conversation) in &conversations {
+        assert_eq!(muted_until(&mut eve, conversation), Value::Null, "it is the other's alone");
+    }
+    drop(eve);
+    node.restart();
+    for (name, conversation) in &conversations {
+        let mut tablet = Chat::connect(&node, name, "tablet");
+        assert_eq!(muted_until(&mut tablet, conversation), FOR_EVER);
+        let ok = tablet.ask("mute", json!({ "conversation": conversation, "until": 0 }));
+        assert_eq!(ok["op"], "ok", "{ok}");
+        assert_eq!(muted_until(&mut tablet, conversation), Value::Null);
+    }
+    let mut mallory = Chat::connect(&node, "mallory", "phone");
+    let refusal = mallory.ask("mute", json!({ "conversation": conversations[0].1, "until": FOR_EVER }));
+    assert_eq!(refusal["name"], "not_a_member", "{refusal}");
+}

@@ -1,0 +1,270 @@
+//! What users have set, those of whom it stands in this log: one stream a user, of which the newest record holds all.
+//!
+//! As with a conversation's state, what comes for one user is handled strictly one after the other, and waits while the record is
+//! being read. A command is answered when its record is durable, and nobody is told of what is not.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+use protocol::event::ErrorCode;
+use protocol::ids::{ConversationId, UnixMillis, UserId};
+use protocol::limits::MUTES_MAX;
+use protocol::record::{
+    ArchivedMuteV1, ArchivedSettingsV1, Body, MuteV1, Portable, SettingsV1, Stored, StoredBody,
+    StreamKind as Kind,
+};
+use storage_log::{Answer, Draft, Log};
+
+use super::fetch::Fetch;
+use super::jobs::Purpose;
+use super::state::{NOT_A_MEMBER, NOT_FOUND, Refusal};
+use super::{ConversationSide, Waiting};
+use crate::mail::{Asker, Linked, Reply, Request, Setting};
+
+/// Users whose settings are kept in memory per log: at most 12 KiB each, as a rule some bytes. Others are read again from the log.
+const LOADED_MAX: usize = 4_096;
+
+/// Requests that wait while the settings of one user are being read: all that its sessions may have under way are 256.
+const PENDING_MAX: usize = 256;
+
+const LOADING: Refusal = (ErrorCode::Busy, "these settings are loading");
+const UNREADABLE: Refusal = (ErrorCode::Unavailable, "these settings cannot be read from the disk");
+const STOPPED: Refusal = (ErrorCode::Unavailable, "the log stopped: ask again");
+const TOO_MANY: Refusal = (ErrorCode::Limit, "you have muted 512 conversations: take some back");
+
+#[derive(Clone, PartialEq, Eq, Default)]
+struct Settings {
+    mutes: Vec<(ConversationId, UnixMillis)>,
+    /// Tagged additions, those included that this program does not know.
+    ext: Vec<u8>,
+}
+
+/// What is in memory of one user.
+#[derive(Default)]
+struct Slot {
+    /// `None` until it was read.
+    settings: Option<Settings>,
+    /// Number of the newest record,
+    number: u64,
+    /// and its position, if it was written since the start.
+    position: u64,
+    /// The record is being read.
+    busy: bool,
+    pending: VecDeque<Request>,
+}
+
+/// The settings of the users of one log.
+#[derive(Default)]
+pub(super) struct SettingsTable {
+    slots: HashMap<UserId, Slot, foldhash::fast::RandomState>,
+    /// Those that were read, and for which something waits.
+    read: VecDeque<UserId>,
+}
+
+impl Settings {
+    fn read(stored: &ArchivedSettingsV1) -> Self {
+        let mute =
+            |mute: &ArchivedMuteV1| (ConversationId(mute.conversation), UnixMillis(mute.until.to_native()));
+        Self { mutes: stored.mutes.iter().map(mute).collect(), ext: stored.ext.to_vec() }
+    }
+
+    fn body(&self) -> Body {
+        let mute = |(conversation, until): &(ConversationId, UnixMillis)| MuteV1 {
+            conversation: conversation.0,
+            until: until.0,
+        };
+        Body::Settings(SettingsV1 { mutes: self.mutes.iter().map(mute).collect(), ext: self.ext.clone() })
+    }
+
+    /// The settings with this one, without what has passed.
+    fn with(&self, setting: Setting, now: UnixMillis) -> Result<Self, Refusal> {
+        let mut after = self.clone();
+        match setting {
+            Setting::Mute { conversation, until } => {
+                after.mutes.retain(|(muted, until)| *muted != conversation && *until > now);
+                if until > now && after.mutes.len() >= MUTES_MAX {
+                    return Err(TOO_MANY);
+                }
+                after.mutes.extend((until > now).then_some((conversation, until)));
+            }
+        }
+        Ok(after)
+    }
+
+    /// Whether a setting is so already.
+    fn has(&self, setting: Setting, now: UnixMillis) -> bool {
+        match setting {
+            Setting::Mute { conversation, until } => {
+                let muted =
+                    self.mutes.iter().find(|(muted, _)| *muted == conversation).map(|(_, until)| *until);
+                muted.unwrap_or_default() == if until > now { until } else { UnixMillis(0) }
+            }
+        }
+    }
+}
+
+impl SettingsTable {
+    /// Keeps their number bounded: what can be read again goes.
+    fn forget_idle(&mut self, log: &Log) {
+        if self.slots.len() >= LOADED_MAX {
+            let durable = log.durable();
+            self.slots
+                .retain(|_, slot| slot.busy || !slot.pending.is_empty() || !durable.covers(slot.position));
+        }
+    }
+}
+
+impl ConversationSide {
+    /// Sets something of a user, or says what is set; once the record of it was read.
+    pub(super) fn handle_settings(&mut self, request: Request, now: UnixMillis, log: &mut Log) {
+        let (Request::Set { user, .. } | Request::Settings { user, .. }) = &request else {
+            unreachable!("the caller matched");
+        };
+        let user = user.clone();
+        self.settings.forget_idle(log);
+        let slot = self.settings.slots.entry(user.clone()).or_default();
+        if slot.settings.is_some() && slot.pending.is_empty() {
+            return self.execute_setting(&user, request, now, log);
+        }
+        if slot.pending.len() == PENDING_MAX {
+            return self.refuse_request(&request, LOADING);
+        }
+        slot.pending.push_back(request);
+        if !slot.busy && slot.settings.is_none() {
+            self.start_settings(user, log);
+        }
+    }
+
+    fn start_settings(&mut self, user: UserId, log: &mut Log) {
+        let stream = self.places.user_stream(&user, Kind::Settings);
+        let slot = self.settings.slots.get_mut(&user).expect("entered");
+        match log.last(stream) {
+            None => {
+                slot.settings = Some(Settings::default());
+                self.settings.read.push_back(user);
+            }
+            Some(location) => {
+                slot.busy = true;
+                let fetch = Fetch::of_last(log, stream, location);
+                self.run_for(Purpose::Settings { user }, fetch, log);
+            }
+        }
+    }
+
+    /// One failed read is no verdict: who waits is told, and who asks next has it read again.
+    pub(super) fn finish_settings(&mut self, user: &UserId, records: &[Linked]) {
+        let read = records.first().and_then(|linked| {
+            let bytes = linked.record.as_ref()?;
+            let portable = Portable::parse(bytes).ok()?;
+            match Stored::with_checked_sum(portable, bytes).ok()?.body {
+                StoredBody::Settings(settings) => Some((portable.seq.0, Settings::read(settings))),
+                _ => None,
+            }
+        });
+        let slot = self.settings.slots.get_mut(user).expect("what is busy is kept");
+        slot.busy = false;
+        if let Some((number, settings)) = read {
+            (slot.number, slot.settings) = (number, Some(settings));
+            return self.settings.read.push_back(user.clone());
+        }
+        for request in std::mem::take(&mut slot.pending) {
+            self.refuse_request(&request, UNREADABLE);
+        }
+    }
+
+    /// Handles what waited for settings that have been read. Whether there were any.
+    pub(super) fn go_on_with_settings(&mut self, now: UnixMillis, log: &mut Log) -> bool {
+        let Some(user) = self.settings.read.pop_front() else { return false };
+        while let Some(request) = self.settings.slots.get_mut(&user).and_then(|slot| slot.pending.pop_front())
+        {
+            self.execute_setting(&user, request, now, log);
+        }
+        true
+    }
+
+    fn execute_setting(&mut self, user: &UserId, request: Request, now: UnixMillis, log: &mut Log) {
+        let slot = &self.settings.slots[user];
+        let settings = slot.settings.as_ref().expect("it was read");
+        match request {
+            Request::Set { asker, setting, .. } if settings.has(setting, now) => {
+                let position = slot.position;
+                self.done_when_durable(asker, position, log);
+            }
+            Request::Set { asker, setting, .. } => match settings.with(setting, now) {
+                Ok(after) => self.append_settings(asker, user, after, now, log),
+                Err(refusal) => self.refuse(asker, refusal),
+            },
+            Request::Settings { session, shard, .. } if log.durable().covers(slot.position) => {
+                let mutes = Some(settings.mutes.clone());
+                self.outputs.push_back((shard, Reply::Settings { session, mutes }));
+            }
+            request if log.is_healthy() => {
+                let position = slot.position;
+                self.wait_until_durable(position, request);
+            }
+            request => self.refuse_request(&request, STOPPED),
+        }
+    }
+
+    fn append_settings(
+        &mut self,
+        asker: Asker,
+        user: &UserId,
+        after: Settings,
+        now: UnixMillis,
+        log: &mut Log,
+    ) {
+        let stream = self.places.user_stream(user, Kind::Settings);
+        let slot = self.settings.slots.get_mut(user).expect("entered");
+        let body = after.body();
+        let draft = Draft {
+            stream,
+            expected_head: slot.number,
+            messages: 0,
+            schema: body.schema() as u16,
+            payload: &body.payload(),
+            links: &[],
+        };
+        match log.append(&[draft], now.0) {
+            Answer::Stored(stored) => {
+                (slot.number, slot.position) = (slot.number + 1, stored.last_position);
+                slot.settings = Some(after);
+                self.done_when_durable(asker, stored.last_position, log);
+            }
+            Answer::Busy => self.refuse(asker, (ErrorCode::Busy, "the disk is behind")),
+            Answer::Full => self.refuse(asker, (ErrorCode::StorageFull, "the disk is full")),
+            Answer::Conflict { .. } => unreachable!("of what keeps the last no head is checked"),
+            Answer::Unavailable => self.refuse(asker, STOPPED),
+        }
+    }
+
+    /// Answers a command of which there is no more to say when what it depends on is durable.
+    pub(super) fn done_when_durable(&mut self, asker: Asker, position: u64, log: &Log) {
+        let (shard, reply) = (asker.shard, Reply::Done { asker });
+        if log.durable().covers(position) {
+            self.outputs.push_back((shard, reply));
+        } else if log.is_healthy() {
+            let place = self.waiting.partition_point(|waiting| waiting.position <= position);
+            self.waiting.insert(place, Waiting { position, shard, reply, delivery: None });
+        } else {
+            self.refuse(asker, STOPPED);
+        }
+    }
+
+    /// Who is in a conversation may mute it: the home goes on from there.
+    pub(super) fn judge_mute(
+        &mut self,
+        asker: Asker,
+        user: UserId,
+        conversation: ConversationId,
+        until: UnixMillis,
+    ) {
+        let state = self.loaded(conversation).ok_or(NOT_FOUND);
+        match state.and_then(|state| state.member(&user).ok_or(NOT_A_MEMBER)) {
+            Ok(_) => {
+                self.outputs.push_back((asker.shard, Reply::MayMute { asker, user, conversation, until }))
+            }
+            Err(refusal) => self.refuse(asker, refusal),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What a user has set: stored before it is answered, the same on all devices, and kept over everything.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use protocol::command::{Command, Connect};
+use protocol::event::{ErrorCode, ServerFrame};
+use protocol::ids::{ConversationId, DeviceId, UnixMillis};
+use protocol::limits::{MUTED_FOR_EVER, MUTES_MAX};
+use router::mail::SessionId;
+use router::places::direct_conversation;
+use storage_log::Geometry;
+use storage_log::format::BLOCK_BYTES_MIN;
+
+use support::{Chat, NOW, answer, id_of, send, user};
+
+const FOR_EVER: UnixMillis = UnixMillis(MUTED_FOR_EVER);
+
+fn mute(conversation: ConversationId, until: UnixMillis) -> Command {
+    Command::Mute { conversation, until }
+}
+
+/// The refusal, or a bare `ok`.
+#[track_caller]
+fn done(frames: &[ServerFrame]) -> Result<(), (ErrorCode, String)> {
+    let answers = frames.iter().filter_map(|frame| match frame {
+        ServerFrame::Ok(ok) if ok.seq.is_none() => Some(Ok(())),
+        ServerFrame::Error(error) => Some(Err((error.code, error.message.clone()))),
+        _ => None,
+    });
+    let mut answers: Vec<_> = answers.collect();
+    assert_eq!(answers.len(), 1, "{frames:?}");
+    answers.pop().expect("looked at")
+}
+
+fn refusal(frames: &[ServerFrame]) -> Option<ErrorCode> {
+    done(frames).err().map(|(code, _)| code)
+}
+
+/// What the list of a session says is muted.
+fn muted(chat: &mut Chat, session: SessionId) -> Vec<(ConversationId, UnixMillis)> {
+    let frames = chat.command(session, Command::Conversations { after: None, limit: 50 });
+    let listed = frames.iter().find_map(|frame| match frame {
+        ServerFrame::Conversations { conversations, end, .. } => {
+            assert!(!end.partial, "all of it can be read");
+            Some(conversations)
+        }
+        _ => None,
+    });
+    let listed = listed.unwrap_or_else(|| panic!("no list: {frames:?}"));
+    listed.iter().filter_map(|listed| Some((listed.conversation, listed.muted_until?))).collect()
+}
+
+/// Alice talks with bob and with carol.
+fn talked_in(mut chat: Chat) -> (Chat, SessionId, [ConversationId; 2]) {
+    chat.wait(0);
+    let (alice, _) = chat.connect("alice", None);
+    for (number, name) in [(1, "bob"), (2, "carol")] {
+        answer(&chat.command(alice, send(name, "hello", id_of(NOW.0, number)))).expect("stored");
+    }
+    let with = |name: &str| direct_conversation(&user("alice"), &user(name));
+    (chat, alice, [with("bob"), with("carol")])
+}
+
+#[test]
+fn a_mute_is_on_disk_before_it_is_answered_and_the_same_on_all_devices() {
+    let (mut chat, alice, [bob, carol]) = talked_in(Chat::new());
+    let device = DeviceId::new("tablet").expect("a name");
+    let tablet = chat.begin_with("alice", Connect { token: None, device, cursor: None, positions: None });
+    chat.exchange(tablet);
+    let before = chat.log.durable().position();
+    chat.request(alice, mute(bob, FOR_EVER));
+    // To the owner of the conversation, back, and to that of the settings: nothing is synced meanwhile.
+    while chat.carry_mail() | chat.carry_replies() {}
+    assert!(chat.take(alice).is_empty(), "it is not on disk");
+    assert_eq!(done(&chat.exchange(alice)), Ok(()));
+    assert_eq!(chat.log.durable().position(), before + 1);
+    let until = UnixMillis(NOW.0 + 60_000);
+    assert_eq!(done(&chat.command(tablet, mute(carol, until))), Ok(()));
+    for session in [alice, tablet] {
+        let mut muted = muted(&mut chat, session);
+        muted.sort_unstable_by_key(|(_, until)| *until);
+        assert_eq!(muted, [(carol, until), (bob, FOR_EVER)]);
+    }
+    let (other, _) = chat.connect("bob", None);
+    assert_eq!(muted(&mut chat, other), [], "it is the other's alone");
+    // Said again it is no record; taken back it is one, and said again that is none.
+    let before = chat.log.durable().position();
+    assert_eq!(done(&chat.command(alice, mute(bob, FOR_EVER))), Ok(()));
+    assert_eq!(chat.log.durable().position(), before);
+    for _ in 0..2 {
+        assert_eq!(done(&chat.command(alice, mute(bob, UnixMillis(0)))), Ok(()));
+    }
+    assert_eq!(chat.log.durable().position(), before + 1);
+    assert_eq!(muted(&mut chat, tablet), [(carol, until)]);
+    // What has passed is not shown, whoever wrote last.
+    chat.wait(60_000);
+    assert_eq!(muted(&mut chat, alice), []);
+}
+
+#[test]
+fn who_is_not_in_a_conversation_mutes_nothing() {
+    let (mut chat, _, [bob, _]) = talked_in(Chat::new());
+    let (eve, _) = chat.connect("eve", None);
+    assert_eq!(refusal(&chat.command(eve, mute(bob, FOR_EVER))), Some(ErrorCode::NotAMember));
+    let nothing = ConversationId([9; 16]);
+    assert_eq!(refusal(&chat.command(eve, mute(nothing, FOR_EVER))), Some(ErrorCode::NotFound));
+    let before = chat.log.durable().position();
+    assert_eq!(done(&chat.command(eve, mute(bob, UnixMillis(0)))), Ok(()), "there is nothing to take back");
+    assert_eq!(chat.log.durable().position(), before);
+}
+
+#[test]
+fn mutes_are_bounded_and_those_that_have_passed_make_room() {
+    let (mut chat, alice, [bob, carol]) = talked_in(Chat::new());
+    let names = |number: usize| format!("friend-{number}");
+    let conversation = |number: usize| direct_conversation(&user("alice"), &user(&names(number)));
+    for number in 0..MUTES_MAX - 1 {
+        answer(&chat.command(alice, send(&names(number), "hello", None))).expect("stored");
+        assert_eq!(done(&chat.command(alice, mute(conversation(number), FOR_EVER))), Ok(()));
+    }
+    let until = UnixMillis(NOW.0 + 60_000);
+    assert_eq!(done(&chat.command(alice, mute(bob, until))), Ok(()));
+    let (code, words) = done(&chat.command(alice, mute(carol, FOR_EVER))).expect_err("one too many");
+    assert!(code == ErrorCode::Limit && words.contains("512"), "{words}");
+    assert_eq!(done(&chat.command(alice, mute(bob, FOR_EVER))), Ok(()), "one of those that there are");
+    assert_eq!(done(&chat.command(alice, mute(bob, until))), Ok(()));
+    chat.wait(60_000);
+    assert_eq!(done(&chat.command(alice, mute(carol, FOR_EVER))), Ok(()), "one has passed");
+    assert_eq!(refusal(&chat.command(alice, mute(bob, FOR_EVER))), Some(ErrorCode::Limit));
+}
+
+/// Over a start, and where the record stands in a segment that was sealed long ago.
+#[test]
+fn mutes_are_kept_over_a_start_and_many_segments() {
+    let geometry =
+        Geometry { segment_bytes: 32 << 10, batch_bytes_max: 16 << 10, block_bytes: BLOCK_BYTES_MIN };
+    let (mut chat, alice, [bob, _]) = talked_in(Chat::with_geometry(16 << 10, geometry));
+    chat.disk_reads = true;
+    assert_eq!(done(&chat.command(alice, mute(bob, FOR_EVER))), Ok(()));
+    for _ in 0..60 {
+        answer(&chat.command(alice, send("carol", &"x".repeat(2_000), None))).expect("stored");
+    }
+    chat.forget();
+    assert_eq!(muted(&mut chat, alice), [(bob, FOR_EVER)]);
+    assert_eq!(done(&chat.command(alice, mute(bob, UnixMillis(0)))), Ok(()));
+    chat.forget();
+    assert_eq!(muted(&mut chat, alice), []);
+}
+
+/// A list says that something could not be read rather than that nothing is muted, and nothing is written over what is not known.
+#[test]
+fn settings_that_cannot_be_read_are_not_held_to_be_none() {
+    let (mut chat, alice, [bob, carol]) = talked_in(Chat::with_tail(1 << 10));
+    assert_eq!(done(&chat.command(alice, mute(bob, FOR_EVER))), Ok(()));
+    for _ in 0..4 {
+        answer(&chat.command(alice, send("dave", &"x".repeat(1_000), None))).expect("stored");
+    }
+    chat.forget();
+    chat.disk_reads = false;
+    assert_eq!(refusal(&chat.command(alice, mute(carol, UnixMillis(0)))), Some(ErrorCode::Unavailable));
+    chat.disk_reads = true;
+    assert_eq!(muted(&mut chat, alice), [(bob, FOR_EVER)]);
+}

@@ -1,0 +1,82 @@
+//! The dice that are set apart from those of everything else, so that what one of them decides leaves all other worlds as they were; and the
+//! clients that throw them.
+
+use protocol::ids::UserId;
+use protocol::limits::SMALL_GROUP_MEMBERS_MAX;
+use protocol::upgrade::Form;
+
+use crate::Rng;
+use crate::client::Client;
+
+/// Sets the dice of revocations apart from those of everything else.
+pub(crate) const REVOKING: u64 = 0x7265_766f_6b65;
+
+/// And those of amendments, each client's its own.
+pub(crate) const AMENDING: u64 = 0x616d_656e_6400;
+
+/// And those of erasures.
+pub(crate) const ERASING: u64 = 0x0065_7261_7365;
+
+/// And those of who looks at what, each client's its own.
+pub(crate) const VIEWING: u64 = 0x0076_6965_7769_6e67;
+
+/// And those of who asks for its list, each client's its own.
+pub(crate) const LISTING: u64 = 0x006c_6973_7469_6e67;
+
+/// And those of who sets what, each client's its own.
+pub(crate) const SETTING: u64 = 0x0073_6574_7469_6e67;
+
+/// And those of how large a group is that fans out on read.
+pub(crate) const GROWING: u64 = 0x6772_6f77;
+
+/// And those of a disk that is full.
+pub(crate) const FILLING: u64 = 0x6675_6c6c;
+
+/// And those of the one that stops reading.
+pub(crate) const DEAFNESS: u64 = 0x6465_6166;
+
+/// In some worlds a group of a few fans out on read, and members come and go across that: in worlds none of which has failed
+/// once, as those are what they were.
+pub(crate) fn small_group_members_max(seed: u64) -> usize {
+    if matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15) {
+        Rng::new(seed ^ GROWING).between(2, 6) as usize
+    } else {
+        SMALL_GROUP_MEMBERS_MAX
+    }
+}
+
+/// One to two devices of each user.
+pub(crate) fn clients_of(
+    users: &[UserId],
+    are_patient: bool,
+    amending: Option<u64>,
+    rng: &mut Rng,
+) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for user in users {
+        for device in 0..rng.between(1, 3) {
+            // Some have to show a new token again and again.
+            let token_seconds = *rng.pick(&[86_400, 86_400, 86_400, 3, 2, 1]);
+            let form = if rng.one_in(2) { Form::Json } else { Form::Binary };
+            // Most name their messages by the server's time; some by a clock of their own that is an hour off.
+            let skew_ms = *rng.pick(&[0, 0, 0, 0, -3_600_000, 3_600_000]);
+            let device = format!("device-{device}");
+            let mut client = Client::new(user.clone(), &device, token_seconds, form, skew_ms);
+            client.is_patient = are_patient;
+            client.amending = amending.map(|seed| Rng::new(seed ^ clients.len() as u64));
+            clients.push(client);
+        }
+    }
+    clients
+}
+
+/// What clients do beside what they send, each by dice of its own, in worlds none of which has failed once.
+pub(crate) fn give_dice(seed: u64, clients: &mut [Client]) {
+    let looks = matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15);
+    let sets = matches!(seed % 16, 3 | 5 | 8 | 13 | 15);
+    for (client, number) in clients.iter_mut().zip(0..) {
+        client.viewing.dice = looks.then(|| Rng::new(seed ^ VIEWING ^ number));
+        client.listing.dice = looks.then(|| Rng::new(seed ^ LISTING ^ number));
+        client.setting.dice = sets.then(|| Rng::new(seed ^ SETTING ^ number));
+    }
+}

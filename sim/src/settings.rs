@@ -1,0 +1,141 @@
+//! What clients set, on any device and whatever crashes, held against what they are told of it at rest.
+//!
+//! `settings_are_kept`: what was acknowledged stands until something that was asked for later does; what was never answered may have
+//! happened or not. All devices of a user are told the same.
+
+use std::collections::BTreeMap;
+
+use protocol::command::Command;
+use protocol::event::ErrorCode;
+use protocol::ids::{ConversationId, RequestId, UnixMillis, UserId};
+use protocol::limits::MUTED_FOR_EVER;
+
+use crate::Rng;
+
+type Place = (UserId, ConversationId);
+
+/// What one client has asked for on its connection.
+#[derive(Default)]
+pub(crate) struct Setting {
+    /// Where anybody sets anything.
+    pub(crate) dice: Option<Rng>,
+    asked: BTreeMap<RequestId, (ConversationId, usize)>,
+}
+
+impl Setting {
+    /// Mutes something of what is known, or takes that back, as the dice have it.
+    pub(crate) fn act(
+        &mut self,
+        id: RequestId,
+        user: &UserId,
+        known: impl Iterator<Item = ConversationId>,
+        now: UnixMillis,
+        mutes: &mut Mutes,
+    ) -> Option<Command> {
+        let rng = self.dice.as_mut()?;
+        if !rng.one_in(12) {
+            return None;
+        }
+        let known: Vec<ConversationId> = known.collect();
+        if known.is_empty() {
+            return None;
+        }
+        let conversation = *rng.pick(&known);
+        let until = match rng.below(4) {
+            0 => UnixMillis(0),
+            1 => UnixMillis(MUTED_FOR_EVER),
+            2 => UnixMillis(now.0 + rng.below(2_000)),
+            _ => UnixMillis(now.0 + 1_000_000_000 + rng.below(1_000)),
+        };
+        self.asked.insert(id, (conversation, mutes.asked((user.clone(), conversation), until)));
+        Some(Command::Mute { conversation, until })
+    }
+
+    /// A connection begins: what was asked for on the one before may have happened.
+    pub(crate) fn begin(&mut self) {
+        self.asked.clear();
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// A command is done: whether it was one of these.
+    pub(crate) fn done(&mut self, id: RequestId, user: &UserId, mutes: &mut Mutes) -> bool {
+        let asked = self.asked.remove(&id);
+        if let Some((conversation, place)) = asked {
+            mutes.done(&(user.clone(), conversation), place);
+        }
+        asked.is_some()
+    }
+
+    pub(crate) fn refused(
+        &mut self,
+        id: Option<RequestId>,
+        code: ErrorCode,
+        user: &UserId,
+        mutes: &mut Mutes,
+    ) {
+        let asked = id.and_then(|id| self.asked.remove(&id));
+        if let Some((conversation, place)) = asked
+            && !code.retryable()
+        {
+            mutes.refused(&(user.clone(), conversation), place);
+        }
+    }
+}
+
+/// One that was asked for.
+struct Asked {
+    until: UnixMillis,
+    at: u64,
+    done_at: Option<u64>,
+    refused: bool,
+}
+
+/// All that was asked for.
+#[derive(Default)]
+pub(crate) struct Mutes {
+    of: BTreeMap<Place, Vec<Asked>>,
+    /// Counts what was asked for and answered, and so is a clock.
+    now: u64,
+    /// Times that one was told at rest that something is muted.
+    pub(crate) told: u64,
+}
+
+impl Mutes {
+    fn asked(&mut self, place: Place, until: UnixMillis) -> usize {
+        self.now += 1;
+        let asked = self.of.entry(place).or_default();
+        asked.push(Asked { until, at: self.now, done_at: None, refused: false });
+        asked.len() - 1
+    }
+
+    fn done(&mut self, place: &Place, number: usize) {
+        self.now += 1;
+        self.of.get_mut(place).expect("it was asked for")[number].done_at = Some(self.now);
+    }
+
+    fn refused(&mut self, place: &Place, number: usize) {
+        self.of.get_mut(place).expect("it was asked for")[number].refused = true;
+    }
+
+    /// At rest: what one is told is what may be.
+    pub(crate) fn check(
+        &mut self,
+        user: &UserId,
+        conversation: ConversationId,
+        told: Option<UnixMillis>,
+        now: UnixMillis,
+    ) {
+        self.told += u64::from(told.is_some());
+        let asked = self.of.get(&(user.clone(), conversation)).map_or(&[][..], Vec::as_slice);
+        // What was done is past when something else is that was asked for later.
+        let newest = asked.iter().filter(|one| one.done_at.is_some()).map(|one| one.at).max();
+        let stands =
+            |one: &&Asked| !one.refused && one.done_at.is_none_or(|done| newest.is_none_or(|at| at <= done));
+        let mut may_be = asked.iter().filter(stands).map(|one| Some(one.until).filter(|until| *until > now));
+        let is_one = (newest.is_none() && told.is_none()) || may_be.any(|until| until == told);
+        assert!(is_one, "settings_are_kept: {user} was told {told:?} of {conversation}");
+    }
+}
