@@ -104,6 +104,16 @@ impl Listeners {
         self.remove_if_over(id);
     }
 
+    /// Whether there has been none yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.listeners.is_empty()
+    }
+
+    /// Another descriptor of the same listening socket.
+    pub(crate) fn duplicate(&self, id: ListenerId) -> std::io::Result<TcpListener> {
+        self.get(id).socket.try_clone()
+    }
+
     /// Whether the listener is there and was not closed.
     pub(crate) fn is_open(&self, id: ListenerId) -> bool {
         let listener = self.listeners.get(id.0 as usize).and_then(Option::as_ref);

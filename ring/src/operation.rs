@@ -135,6 +135,13 @@ impl InFlight {
         slot
     }
 
+    /// The slots of all sends in flight.
+    pub(crate) fn sends(&self) -> Vec<u32> {
+        let slots = self.slots.iter().enumerate();
+        let is_send = |(_, slot): &(usize, &Slot)| matches!(slot, Slot::Occupied(Operation::Send { .. }));
+        slots.filter(is_send).map(|(index, _)| index as u32).collect()
+    }
+
     /// Panics unless the slot is taken: a completion for it can come only once.
     pub(crate) fn remove(&mut self, slot: u64) -> Operation {
         let free = self.free;

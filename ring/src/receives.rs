@@ -34,6 +34,10 @@ impl Receives {
         Receives { table: vec![0; sockets_max as usize], armed: 0, parked: 0, queue: VecDeque::new() }
     }
 
+    pub(crate) fn slots(&self) -> usize {
+        self.table.len()
+    }
+
     pub(crate) fn armed(&self) -> u32 {
         self.armed
     }
@@ -107,6 +111,25 @@ impl Receives {
         Some(Token::new(self.table[socket.0 as usize] & TOKEN))
     }
 
+    /// Sockets whose receive the kernel has.
+    pub(crate) fn all_armed(&self) -> Vec<Socket> {
+        let sockets = (0..self.table.len() as u32).map(Socket);
+        sockets.filter(|socket| matches!(self.state(*socket), State::Armed(_))).collect()
+    }
+
+    /// Ends all parked receives, which the kernel does not have: their tokens.
+    pub(crate) fn end_parked(&mut self) -> Vec<Token> {
+        let queue = std::mem::take(&mut self.queue);
+        let mut ended = Vec::new();
+        for socket in queue.into_iter().map(Socket) {
+            if matches!(self.state(socket), State::Parked(_)) {
+                self.end(socket);
+                ended.push(Token::new(self.table[socket.0 as usize] & TOKEN));
+            }
+        }
+        ended
+    }
+
     fn state(&self, socket: Socket) -> State {
         match self.table[socket.0 as usize] >> STATE_SHIFT & 0b111 {
             0 => State::Idle,
@@ -165,6 +188,18 @@ mod tests {
         assert_eq!(receives.unpark(), None);
         assert_eq!(receives.get(B), (Token::new((1 << 56) - 1), Mode::Multishot));
         assert_eq!((receives.armed(), receives.parked()), (2, 0));
+    }
+
+    #[test]
+    fn all_receives_are_ended_wherever_they_are() {
+        let mut receives = Receives::new(2);
+        receives.arm(A, Token::new(7), Mode::Once);
+        receives.arm(B, Token::new(8), Mode::Multishot);
+        assert!(receives.park(A));
+        assert_eq!(receives.all_armed(), [B]);
+        assert_eq!(receives.end_parked(), [Token::new(7)]);
+        assert!(receives.is_idle(A) && receives.end_parked().is_empty());
+        assert_eq!((receives.armed(), receives.parked()), (1, 0));
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct Ring {
     pub(crate) files: Files,
     pub(crate) waker: Waker,
     pub(crate) accepts: u32,
+    /// Slots given out to sockets of another process.
+    pub(crate) adopted: u32,
     /// Entries the kernel had no room for; those in one vector are linked.
     backlog: VecDeque<Vec<Entry>>,
     /// Completions taken from the kernel and not handled yet.
@@ -113,6 +115,7 @@ impl Ring {
             files: Files::default(),
             waker,
             accepts: config.accepts,
+            adopted: 0,
             backlog: VecDeque::new(),
             arrived: VecDeque::with_capacity(config.cq_entries as usize),
             made: Vec::new(),

@@ -178,6 +178,55 @@ impl Ring {
         Ok(own_installed(Errno::split(result)?))
     }
 
+    /// Ends all receives and all sends of this ring, each with its own completion: a receive with what came before or with
+    /// [`Received::Disarmed`], a send with what was sent or with [`Errno::CANCELLED`], which is nothing. The sockets are not touched.
+    ///
+    /// Each is cancelled by its own name: by descriptor the kernel would walk all that is armed for every one.
+    pub fn cancel_transfers(&mut self) {
+        for token in self.receives.end_parked() {
+            self.made.push(Completion::Received { token, result: Received::Disarmed });
+        }
+        let receives = self.receives.all_armed().into_iter().map(receive_user_data);
+        let sends = self.in_flight.sends().into_iter().map(|slot| Kind::Send.with(u64::from(slot)));
+        for user_data in receives.chain(sends).collect::<Vec<_>>() {
+            let cancel = CancelBuilder::user_data(user_data);
+            let entry = opcode::AsyncCancel2::new(cancel).build();
+            let entry = entry.flags(Flags::SKIP_SUCCESS).user_data(Kind::Cancel.with(0));
+            // SAFETY: the entry holds no address.
+            unsafe { self.push(entry) };
+        }
+    }
+
+    /// Puts sockets of another process into the table of this ring, in this order. Only for a ring that has none yet and takes none:
+    /// the slots are given out from the first on, before [`Ring::listen`]. Nothing is armed on them.
+    ///
+    /// # Errors
+    /// Those of the kernel: then none of `sockets` is in the table.
+    pub fn adopt(&mut self, sockets: Vec<OwnedFd>) -> io::Result<Vec<Socket>> {
+        assert!(self.listeners.is_empty(), "slots are given out before the kernel gives out any");
+        let first = self.adopted;
+        let descriptors: Vec<i32> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        if first as usize + descriptors.len() > self.receives.slots() {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        let taken = self.io.submitter().register_files_update(first, &descriptors)?;
+        if taken < descriptors.len() {
+            let undone = vec![-1; taken];
+            self.io.submitter().register_files_update(first, &undone)?;
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // From here on the table holds them; the descriptors themselves are closed.
+        self.adopted = first + taken as u32;
+        let adopted: Vec<Socket> = (first..self.adopted).map(Socket).collect();
+        adopted.iter().for_each(|socket| self.receives.open(*socket));
+        Ok(adopted)
+    }
+
+    /// Another descriptor of a listening socket, for handing it to another process.
+    pub fn duplicate_listener(&self, listener: ListenerId) -> io::Result<TcpListener> {
+        self.listeners.duplicate(listener)
+    }
+
     /// Arms parked receives, as many as there are buffers. Returns whether some are left although there may
     /// be buffers: what was armed may turn out to have no data.
     pub(crate) fn arm_parked(&mut self) -> bool {
