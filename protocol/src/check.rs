@@ -86,6 +86,7 @@ pub(crate) fn request(request: &Request) -> Result<(), Fault> {
     }
     match &request.command {
         Command::Ack { cursor } => check_cursor(cursor),
+        Command::Block { message_id, .. } => check_message_id(*message_id),
         Command::Connect(connect) => check_connect(connect),
         Command::Conversations { after, limit } => {
             after.as_deref().map_or(Ok(()), |after| check_opaque("after", after, limits::AFTER_BYTES_MAX))?;

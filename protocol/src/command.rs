@@ -28,6 +28,15 @@ pub enum Command {
         /// The newest cursor the client has stored.
         cursor: String,
     },
+    /// Nothing is to pass between the user and another one in their direct conversation, or that again.
+    Block {
+        /// The other one.
+        user: UserId,
+        /// Whether.
+        on: bool,
+        /// As with other commands; said twice it does nothing more, with one or without.
+        message_id: Option<MessageId>,
+    },
     /// The first command of every session.
     Connect(Connect),
     /// One page of the user's conversations, newest activity first.
@@ -134,6 +143,7 @@ impl Command {
     pub const fn op(&self) -> &'static str {
         match self {
             Self::Ack { .. } => "ack",
+            Self::Block { .. } => "block",
             Self::Connect(_) => "connect",
             Self::Conversations { .. } => "conversations",
             Self::Create(_) => "create",
@@ -164,7 +174,8 @@ impl Command {
     pub const fn message_id(&self) -> Option<MessageId> {
         match self {
             Self::Create(create) => create.message_id,
-            Self::Delete { message_id, .. }
+            Self::Block { message_id, .. }
+            | Self::Delete { message_id, .. }
             | Self::Leave { message_id, .. }
             | Self::Title { message_id, .. } => *message_id,
             Self::Edit(edit) => edit.message_id,
@@ -191,6 +202,9 @@ impl Command {
     /// named in two ways) do not take part. 0 for commands that store nothing.
     pub fn content_hash(&self) -> u64 {
         match self {
+            Self::Block { user, on, .. } => {
+                ContentHash::new("block").bytes(user.as_bytes()).number(u64::from(*on)).finish()
+            }
             Self::Create(create) => create.content_hash(),
             Self::Delete { seq, .. } => ContentHash::new("delete").number(seq.0).finish(),
             Self::Edit(edit) => edit.content_hash(),

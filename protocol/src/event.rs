@@ -418,6 +418,8 @@ pub struct ListedConversation {
     pub unread: u64,
     /// Until when the user has muted it, while that has not passed.
     pub muted_until: Option<UnixMillis>,
+    /// The user blocks the other one of this direct conversation.
+    pub blocked: bool,
     /// What stands at `head`, as `history` shows it; absent where that cannot be shown.
     pub last: Option<PageItem>,
 }

@@ -70,9 +70,15 @@ fn not_a_command() {
 fn operations_of_other_versions() {
     let unknown = "5 unknown_op `op` is not one this server knows";
     check(r#"{"op":"unread","id":5,"conversation":"$C"}"#, unknown);
-    check(r#"{"op":"block","id":5,"user":"bob","on":true}"#, unknown);
     check(r#"{"op":"search","id":5,"query":"x","limit":1}"#, unknown);
     check(r#"{"op":"wave","conversation":"$C","on":true}"#, &unknown.replace('5', "-"));
+}
+
+#[test]
+fn whom_a_block_is_of() {
+    check(r#"{"op":"block","id":5,"on":true}"#, "5 bad_field `user` is missing");
+    check(r#"{"op":"block","id":5,"user":"","on":true}"#, "5 bad_field `user` has the wrong type or form");
+    check(r#"{"op":"block","id":5,"user":"bob"}"#, "5 bad_field `on` is missing");
 }
 
 #[test]

@@ -99,6 +99,19 @@ pub enum Change {
 pub enum Request {
     /// A command that stores.
     Store(Box<Store>),
+    /// A user blocks the other one of a direct conversation, or does so no longer.
+    Block {
+        /// Who to answer.
+        asker: Asker,
+        /// Who blocks.
+        user: UserId,
+        /// Whom.
+        peer: UserId,
+        /// The direct conversation of the two.
+        conversation: ConversationId,
+        /// Whether.
+        on: bool,
+    },
     /// Links of one user beyond a position: one page of catching up.
     CatchUp {
         /// The session that catches up.
@@ -278,7 +291,12 @@ impl Request {
     pub fn is_page(&self) -> bool {
         !matches!(
             self,
-            Self::Mute { .. } | Self::Read { .. } | Self::Set { .. } | Self::Store(_) | Self::Signals { .. }
+            Self::Block { .. }
+                | Self::Mute { .. }
+                | Self::Read { .. }
+                | Self::Set { .. }
+                | Self::Store(_)
+                | Self::Signals { .. }
         )
     }
 }
@@ -676,9 +694,10 @@ impl Request {
         };
         match self {
             Self::Store(store) => refused(store.asker, false),
-            Self::Mute { asker, .. } | Self::Read { asker, .. } | Self::Set { asker, .. } => {
-                refused(asker, false)
-            }
+            Self::Block { asker, .. }
+            | Self::Mute { asker, .. }
+            | Self::Read { asker, .. }
+            | Self::Set { asker, .. } => refused(asker, false),
             Self::Settings { session, shard, .. } => (shard, Reply::Settings { session, mutes: None }),
             Self::History { asker, .. } | Self::ListMembers { asker, .. } | Self::View { asker, .. } => {
                 refused(asker, true)

@@ -85,6 +85,28 @@ fn a_receipt_is_told_to_viewers_and_to_ones_own_sessions_once_it_is_durable() {
 }
 
 #[test]
+fn a_view_is_not_followed_by_an_older_receipt_of_ones_own() {
+    let (mut chat, alice, bob, conversation) = talked();
+    chat.command(alice, Command::View { conversation });
+    assert_done(&chat.command(bob, read(conversation, 3)));
+    chat.wait(GATHERED);
+    assert!(chat.write(), "it is on disk, and nobody was told yet");
+    chat.request(bob, send("alice", "hello", None));
+    chat.carry_mail();
+    chat.write();
+    chat.request(bob, Command::View { conversation });
+    let frames = chat.exchange(bob);
+    let told = frames.iter().filter_map(|frame| match frame {
+        ServerFrame::Viewed { read, .. } => {
+            read.iter().find(|(who, _)| *who == user("bob")).map(|(_, seq)| seq.0)
+        }
+        ServerFrame::Receipt { user: who, read, .. } if *who == user("bob") => Some(read.0),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [6, 6]);
+}
+
+#[test]
 fn reading_goes_forward_only_and_no_further_than_there_is_something() {
     let (mut chat, alice, bob, conversation) = talked();
     chat.command(alice, Command::View { conversation });

@@ -243,7 +243,7 @@ impl Client {
         if calm || self.pending.len() >= PENDING_MAX {
             return;
         }
-        if self.amend(oracle, now) || self.look(oracle) || self.set(oracle, now) {
+        if self.amend(oracle, now) || self.look(oracle) || self.set(users, oracle, now) {
             return;
         }
         let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
@@ -311,10 +311,12 @@ impl Client {
     }
 
     /// Sets something, as its dice have it.
-    fn set(&mut self, oracle: &mut Oracle, now: UnixMillis) -> bool {
+    fn set(&mut self, users: &[UserId], oracle: &mut Oracle, now: UnixMillis) -> bool {
         let id = RequestId(self.next_id + 1);
         let known = self.seen.keys().copied();
-        let Some(command) = self.setting.act(id, &self.user, known, now, &mut oracle.mutes) else {
+        let command = self.setting.act(id, &self.user, known, now, &mut oracle.mutes);
+        let block = || self.setting.block(id, &self.user, users, &oracle.blocks);
+        let Some(command) = command.or_else(block) else {
             return false;
         };
         self.next_id += 1;
@@ -597,7 +599,9 @@ impl Client {
         let link = self.link.as_mut().expect("a frame comes by a link");
         if let Some((_, times)) = link.refreshing.take_if(|(id, _)| *id == ok.id) {
             link.times = times;
-        } else if self.setting.done(ok.id, &self.user, &mut oracle.mutes) {
+        } else if self.setting.done(ok.id, &self.user, &mut oracle.mutes)
+            || self.setting.blocked(ok.id, &self.user, &oracle.blocks)
+        {
         } else if let Some(place) = self.pending.iter().position(|pending| pending.id == ok.id) {
             let pending = self.pending.remove(place);
             let conversation = ok.conversation.expect("a storing command");

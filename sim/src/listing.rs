@@ -198,6 +198,8 @@ pub(crate) fn check_lists<'c>(
             let other = *known.entry(place).or_insert(all);
             assert_eq!(all, other, "unread_is_exact: the devices of {place:?} differ");
             oracle.check_not_forgotten(user, told.conversation, told.read);
+            let blocks = oracle.blocks.who(told.conversation).contains(user);
+            assert_eq!(told.blocked, blocks, "blocked_is_silent: {place:?}");
             oracle.mutes.check(user, told.conversation, told.muted_until, now);
         }
     }

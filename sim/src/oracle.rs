@@ -9,7 +9,7 @@ use storage_log::Record;
 
 use crate::erasing::Erasures;
 use crate::forms::{Form, Forms};
-use crate::settings::Mutes;
+use crate::settings::{Blocks, Mutes};
 use crate::unread::ReadBounds;
 
 /// One record of a conversation.
@@ -47,6 +47,7 @@ pub(crate) struct Oracle {
     /// How far each has read.
     pub(crate) reads: ReadBounds,
     pub(crate) mutes: Mutes,
+    pub(crate) blocks: Blocks,
     /// Times that somebody was told that something was erased.
     pub(crate) erased: u64,
 }
@@ -84,16 +85,30 @@ impl Oracle {
 
     /// A record of a batch that has just been synced.
     pub(crate) fn enter(&mut self, log: u16, record: &Record<'_>) {
+        let key = (ConversationId(record.stream().id), record.seq());
+        if record.stream().kind.0 == Kind::State as u8 {
+            self.enter_state(key.0, record.portable());
+        }
         if record.stream().kind.0 != Kind::Messages as u8 {
             return;
         }
-        let key = (ConversationId(record.stream().id), record.seq());
         self.positions.insert(key, (log, record.position()));
         let truth = truth_of(record.portable());
+        if truth.text.is_some() {
+            self.blocks.check_message(key.0);
+        }
         self.enter_form(key, &truth);
         self.reads.enter(key, &truth);
         let earlier = self.durable.insert(key, truth);
         assert!(earlier.is_none(), "one_seq_one_message: {key:?} was written twice");
+    }
+
+    /// A state that is durable, or that a start has found.
+    pub(crate) fn enter_state(&mut self, conversation: ConversationId, record: &[u8]) {
+        let portable = Portable::parse(record).expect("a record");
+        if let StoredBody::State(state) = Stored::with_checked_sum(portable, record).expect("a record").body {
+            self.blocks.enter(conversation, state);
+        }
     }
 
     /// A record that a start has found.

@@ -1,4 +1,7 @@
-//! What clients set, on any device and whatever crashes, held against what they are told of it at rest.
+//! What clients set, on any device and whatever crashes, held against what they are told of it at rest; and whom they block.
+//!
+//! `blocked_is_silent`: no message of two users of whom one blocks the other stands behind the record of the block, and before that of its
+//! end.
 //!
 //! `settings_are_kept`: what was acknowledged stands until something that was asked for later does; what was never answered may have
 //! happened or not. All devices of a user are told the same.
@@ -9,6 +12,8 @@ use protocol::command::Command;
 use protocol::event::ErrorCode;
 use protocol::ids::{ConversationId, RequestId, UnixMillis, UserId};
 use protocol::limits::MUTED_FOR_EVER;
+use protocol::record::{ArchivedConversationStateV1, Ext};
+use router::places::direct_conversation;
 
 use crate::Rng;
 
@@ -20,6 +25,8 @@ pub(crate) struct Setting {
     /// Where anybody sets anything.
     pub(crate) dice: Option<Rng>,
     asked: BTreeMap<RequestId, (ConversationId, usize)>,
+    /// Blocks that were asked for: whether, and when.
+    blocks: BTreeMap<RequestId, (ConversationId, bool, u64)>,
 }
 
 impl Setting {
@@ -54,10 +61,42 @@ impl Setting {
     /// A connection begins: what was asked for on the one before may have happened.
     pub(crate) fn begin(&mut self) {
         self.asked.clear();
+        self.blocks.clear();
+    }
+
+    /// Blocks somebody, or ends that, as the dice have it; mostly the latter.
+    pub(crate) fn block(
+        &mut self,
+        id: RequestId,
+        me: &UserId,
+        users: &[UserId],
+        blocks: &Blocks,
+    ) -> Option<Command> {
+        let rng = self.dice.as_mut()?;
+        if !rng.one_in(16) {
+            return None;
+        }
+        let user = rng.pick(users).clone();
+        if user == *me {
+            return None;
+        }
+        let on = rng.one_in(3);
+        self.blocks.insert(id, (direct_conversation(me, &user), on, blocks.now));
+        let message_id = None;
+        Some(Command::Block { user, on, message_id })
+    }
+
+    /// A block is done: then it is on the disk. Whether this was one.
+    pub(crate) fn blocked(&mut self, id: RequestId, user: &UserId, blocks: &Blocks) -> bool {
+        let asked = self.blocks.remove(&id);
+        if let Some((conversation, on, at)) = asked {
+            blocks.check_done(conversation, user, on, at);
+        }
+        asked.is_some()
     }
 
     pub(crate) fn is_settled(&self) -> bool {
-        self.asked.is_empty()
+        self.asked.is_empty() && self.blocks.is_empty()
     }
 
     /// A command is done: whether it was one of these.
@@ -76,6 +115,7 @@ impl Setting {
         user: &UserId,
         mutes: &mut Mutes,
     ) {
+        id.and_then(|id| self.blocks.remove(&id));
         let asked = id.and_then(|id| self.asked.remove(&id));
         if let Some((conversation, place)) = asked
             && !code.retryable()
@@ -137,5 +177,56 @@ impl Mutes {
         let mut may_be = asked.iter().filter(stands).map(|one| Some(one.until).filter(|until| *until > now));
         let is_one = (newest.is_none() && told.is_none()) || may_be.any(|until| until == told);
         assert!(is_one, "settings_are_kept: {user} was told {told:?} of {conversation}");
+    }
+}
+
+/// Who blocks whom, as the log has it.
+#[derive(Default)]
+pub(crate) struct Blocks {
+    /// By direct conversation: when it became so, and who of the two blocks the other.
+    of: BTreeMap<ConversationId, Vec<(u64, Vec<UserId>)>>,
+    /// Counts the states that became durable, and so is a clock.
+    now: u64,
+    /// Times that somebody began to block somebody.
+    pub(crate) begun: u64,
+}
+
+impl Blocks {
+    /// A state is durable.
+    pub(crate) fn enter(&mut self, conversation: ConversationId, state: &ArchivedConversationStateV1) {
+        let blocks = Ext::new(&state.ext).blocks();
+        let members = state.members.iter().zip(0..8).filter(|(_, place)| blocks >> place & 1 != 0);
+        let name = |bytes: &[u8]| UserId::new(std::str::from_utf8(bytes).expect("UTF-8")).expect("a user");
+        let blocking: Vec<UserId> = members.map(|(member, _)| name(&member.user)).collect();
+        let states = self.of.entry(conversation).or_default();
+        if states.last().is_some_and(|(_, before)| *before == blocking) {
+            return;
+        }
+        self.begun += u64::from(!blocking.is_empty());
+        self.now += 1;
+        states.push((self.now, blocking));
+    }
+
+    pub(crate) fn who(&self, conversation: ConversationId) -> &[UserId] {
+        self.of.get(&conversation).and_then(|states| states.last()).map_or(&[], |(_, blocking)| blocking)
+    }
+
+    /// `blocked_is_silent`: a message becomes durable.
+    pub(crate) fn check_message(&self, conversation: ConversationId) {
+        let blocking = self.who(conversation);
+        assert!(blocking.is_empty(), "blocked_is_silent: {blocking:?} blocks in {conversation}");
+    }
+
+    /// `acked_is_durable`: it was so at some time since it was asked for.
+    fn check_done(&self, conversation: ConversationId, user: &UserId, on: bool, asked_at: u64) {
+        let states = self.of.get(&conversation).map_or(&[][..], Vec::as_slice);
+        let before = states.iter().rev().find(|(at, _)| *at <= asked_at);
+        let since = states.iter().filter(|(at, _)| *at > asked_at);
+        let nobody = (0, Vec::new());
+        let mut all = since.chain([before.unwrap_or(&nobody)]);
+        assert!(
+            all.any(|(_, blocking)| blocking.contains(user) == on),
+            "acked_is_durable: {user} was told that it blocks in {conversation}: {on}"
+        );
     }
 }

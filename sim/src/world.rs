@@ -70,6 +70,8 @@ pub struct Outcome {
     pub receipts: u64,
     /// Times that clients were told at rest that something is muted.
     pub muted: u64,
+    /// Times that somebody began to block somebody.
+    pub blocked: u64,
     /// Orderly stops.
     pub drains: u32,
     /// Crashes.
@@ -446,7 +448,11 @@ impl World {
         let kept = (&self.denied, &mut self.oracle.erasures);
         let node = Node::start(&self.places, &self.keys, kept, disk, rng, now, &self.bounds);
         // What a crash left whole above the mark counts from now on.
-        let survived = self.read_logs();
+        let mut states = BTreeMap::new();
+        let survived = self.read_logs(&mut states);
+        for (conversation, record) in states {
+            self.oracle.enter_state(conversation, &record);
+        }
         for (place, truth) in survived {
             self.oracle.survived(place, truth);
         }
@@ -575,12 +581,18 @@ impl World {
         self.end_drain_if_done();
     }
 
-    /// All records of conversations, as recovery reads them.
-    fn read_logs(&self) -> BTreeMap<(ConversationId, u64), Truth> {
+    /// All records of conversations, as recovery reads them, and the newest state of each.
+    fn read_logs(
+        &self,
+        states: &mut BTreeMap<ConversationId, Vec<u8>>,
+    ) -> BTreeMap<(ConversationId, u64), Truth> {
         let mut truths = BTreeMap::new();
         for number in 0..self.places.logs {
             let mut observe = |record: &storage_log::Record<'_>| {
                 let place = (ConversationId(record.stream().id), record.seq());
+                if record.stream().kind.0 == protocol::record::StreamKind::State as u8 {
+                    states.insert(place.0, record.portable().to_vec());
+                }
                 if record.stream().kind.0 == protocol::record::StreamKind::Messages as u8
                     && record.schema() != storage_log::SCHEMA_GONE
                 {
@@ -603,7 +615,7 @@ impl World {
 
     fn finish(mut self) -> Outcome {
         self.count_node();
-        let left = self.read_logs();
+        let left = self.read_logs(&mut BTreeMap::new());
         self.oracle.check_log(&left, self.unix().0);
         let mut log = self.oracle.durable.clone();
         log.extend(left);
@@ -633,6 +645,7 @@ impl World {
             counted: self.oracle.reads.told,
             receipts: self.clients.iter().map(|client| client.viewing.receipts()).sum(),
             muted: self.oracle.mutes.told,
+            blocked: self.oracle.blocks.begun,
             presence: self
                 .clients
                 .iter()
@@ -715,7 +728,8 @@ impl World {
     ) {
         let members = members_of(log, direct);
         let here = |user: &UserId| self.listening().any(|(_, client)| client.user == *user);
-        for conversation in client.viewing.views() {
+        let views = client.viewing.views().filter(|of| self.oracle.blocks.who(**of).is_empty());
+        for conversation in views {
             let others = members.get(conversation).into_iter().flatten();
             let others = others.filter(|other| **other != client.user && here(other));
             for other in others {

@@ -64,7 +64,8 @@ fn the_worlds_see_what_they_are_for() {
     let mut full = 0;
     let (mut index_reads, mut compactions, mut rebuilds, mut gone) = (0, 0, 0, 0);
     let (mut revoked, mut folded, mut erased, mut heads) = (0, 0, 0, 0);
-    let (mut presence, mut receipts, mut muted, mut counted) = ((0, 0), 0, 0, (0, 0));
+    let (mut presence, mut receipts, mut counted) = ((0, 0), 0, (0, 0));
+    let (mut muted, mut blocked) = (0, 0);
     for seed in 0..100 {
         let outcome = run(seed);
         crashes += outcome.crashes;
@@ -88,6 +89,7 @@ fn the_worlds_see_what_they_are_for() {
         heads += outcome.heads;
         receipts += outcome.receipts;
         muted += outcome.muted;
+        blocked += outcome.blocked;
         counted = (counted.0 + outcome.counted.0, counted.1 + outcome.counted.1);
         presence = (presence.0 + outcome.presence.0, presence.1 + outcome.presence.1);
     }
@@ -102,6 +104,7 @@ fn the_worlds_see_what_they_are_for() {
     assert!(erased > 20, "{erased} times somebody was told that something was erased");
     assert!(receipts > 100, "{receipts} times somebody was told how far another has read");
     assert!(muted > 50, "{muted} times somebody was told at rest that something is muted");
+    assert!(blocked > 50, "{blocked} times somebody began to block somebody");
     assert!(counted.0 > 5_000 && counted.1 > 1_000, "{counted:?} times somebody was told what is unread");
     assert!(heads > 100, "{heads} times somebody was told of a head instead of records");
     assert!(

@@ -9,7 +9,7 @@ use clap::{ArgGroup, Args};
 use protocol::command::{HistoryPolicy, Role};
 use protocol::ids::{ConversationId, UserId};
 use protocol::record::{
-    ArchivedConversationStateV1, ArchivedPositionsV1, SCHEMA_ERASED, SCHEMA_GONE, Stored, StoredBody,
+    ArchivedConversationStateV1, ArchivedPositionsV1, Ext, SCHEMA_ERASED, SCHEMA_GONE, Stored, StoredBody,
     StreamKind, render_json,
 };
 use router::conversation::Erased;
@@ -258,5 +258,6 @@ fn state_body(state: &ArchivedConversationStateV1) -> Value {
         "title": text(&state.title),
         "creator": text(&state.creator),
         "members": members.collect::<Vec<_>>(),
+        "blocks": Ext::new(&state.ext).blocks(),
     })
 }

@@ -139,7 +139,8 @@ impl Shard {
         let clock = self.clock;
         let log = match &request {
             Request::Store(store) => self.places.log_of(store.conversation),
-            Request::History { conversation, .. }
+            Request::Block { conversation, .. }
+            | Request::History { conversation, .. }
             | Request::ListMembers { conversation, .. }
             | Request::Mute { conversation, .. }
             | Request::Read { conversation, .. }

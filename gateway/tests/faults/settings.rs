@@ -47,3 +47,33 @@ fn a_mute_is_known_on_all_devices_and_after_kill_9() {
     let refusal = mallory.ask("mute", json!({ "conversation": conversations[0].1, "until": FOR_EVER }));
     assert_eq!(refusal["name"], "not_a_member", "{refusal}");
 }
+
+#[test]
+fn a_block_keeps_two_apart_also_after_kill_9() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[("shards", "2"), ("logs", "2")]);
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    let conversation = alice.tell("bob", "hello")["conversation"].take();
+    let ok = alice.ask("block", json!({ "user": "bob", "on": true }));
+    assert_eq!(ok["op"], "ok", "{ok}");
+    // Before anything was said.
+    let ok = alice.ask("block", json!({ "user": "mallory", "on": true }));
+    assert_eq!(ok["op"], "ok", "{ok}");
+    node.restart();
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    let page = alice.ask("conversations", json!({ "limit": 50 }));
+    let listed = page["conversations"].as_array().expect("a list");
+    assert!(listed.len() == 1 && listed[0]["blocked"] == true, "{page}");
+    let text = json!({ "to": "alice", "kind": "text", "text": "hello" });
+    for name in ["bob", "mallory"] {
+        let mut chat = Chat::connect(&node, name, "phone");
+        let refusal = chat.ask("send", text.clone());
+        assert_eq!(refusal["name"], "not_allowed", "{refusal}");
+    }
+    let mut bob = Chat::connect(&node, "bob", "phone");
+    assert_eq!(bob.history(&conversation).len(), 1, "what was said can be read");
+    let ok = alice.ask("block", json!({ "user": "bob", "on": false }));
+    assert_eq!(ok["op"], "ok", "{ok}");
+    let ok = bob.ask("send", text);
+    assert_eq!(ok["seq"], 2, "{ok}");
+}

@@ -73,6 +73,7 @@ fn listed_payload(listed: &ListedConversation, has_last: bool) -> ListedV1 {
         read: listed.read.0,
         unread: listed.unread,
         has_last: u8::from(has_last),
+        blocked: u8::from(listed.blocked),
         muted_until: listed.muted_until.map_or(0, |until| until.0),
     }
 }
@@ -94,6 +95,7 @@ pub(super) fn read_list(id: RequestId, page: ListPageV1) -> Result<ServerFrame, 
             head: Seq(raw.head),
             read: Seq(raw.read),
             unread: raw.unread,
+            blocked: raw.blocked != 0,
             muted_until: (raw.muted_until != 0).then_some(UnixMillis(raw.muted_until)),
             last: if raw.has_last == 0 { None } else { Some(records.next().ok_or(MEANING)?) },
         })

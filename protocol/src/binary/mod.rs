@@ -75,6 +75,7 @@ mod op {
     pub(super) const READ: u8 = 18;
     pub(super) const CONVERSATIONS: u8 = 19;
     pub(super) const MUTE: u8 = 20;
+    pub(super) const BLOCK: u8 = 21;
 
     pub(super) const WELCOME: u8 = 128;
     pub(super) const OK: u8 = 129;

@@ -228,6 +228,8 @@ pub(super) struct ListedV1 {
     /// 1 when one of the records is its newest.
     pub(super) has_last: u8,
     pub(super) muted_until: u64,
+    /// 0 or 1.
+    pub(super) blocked: u8,
 }
 
 /// `ok` to `view`
@@ -312,6 +314,15 @@ pub(super) struct ViewV1 {
     pub(super) conversation: [u8; 16],
 }
 
+/// `block`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct BlockV1 {
+    pub(super) user: Vec<u8>,
+    /// 0 or 1.
+    pub(super) on: u8,
+    pub(super) message_id: [u8; 16],
+}
+
 /// `mute`
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct MuteV1 {
@@ -348,7 +359,7 @@ const _: () = {
     assert!(size_of::<ArchivedReactV1>() == 49);
     assert!(size_of::<ArchivedWelcomeV1>() == 97 && size_of::<ArchivedLimitsV1>() == 40);
     assert!(size_of::<ArchivedListV1>() == 12 && size_of::<ArchivedListPageV1>() == 26);
-    assert!(size_of::<ArchivedListedV1>() == 62);
+    assert!(size_of::<ArchivedListedV1>() == 63);
     assert!(size_of::<ArchivedOkV1>() == 48 && size_of::<ArchivedErrorV1>() == 18);
     assert!(size_of::<ArchivedPongV1>() == 16 && size_of::<ArchivedPageV1>() == 17);
     assert!(size_of::<ArchivedMembersPageV1>() == 8);
@@ -356,7 +367,7 @@ const _: () = {
     assert!(size_of::<ArchivedCaughtUpV1>() == 9 && size_of::<ArchivedGapV1>() == 40);
     assert!(size_of::<ArchivedDrainV1>() == 16);
     assert!(size_of::<ArchivedViewV1>() == 16 && size_of::<ArchivedTypingV1>() == 17);
-    assert!(size_of::<ArchivedMuteV1>() == 24);
+    assert!(size_of::<ArchivedMuteV1>() == 24 && size_of::<ArchivedBlockV1>() == 25);
     assert!(size_of::<ArchivedReadV1>() == 24 && size_of::<ArchivedReadByV1>() == 16);
     assert!(size_of::<ArchivedReceiptV1>() == 32);
     assert!(size_of::<ArchivedViewedV1>() == 16 && size_of::<ArchivedPresenceV1>() == 17);

@@ -3,7 +3,7 @@
 use super::{
     HeaderError, op,
     payload::{
-        ConnectV1, CreateV1, CursorV1, DeleteV1, EditV1, HistoryV1, LeaveV1, ListMembersV1, ListV1,
+        BlockV1, ConnectV1, CreateV1, CursorV1, DeleteV1, EditV1, HistoryV1, LeaveV1, ListMembersV1, ListV1,
         MembersV1, MuteV1, PositionV1, ReactV1, ReadV1, RefreshV1, RoleV1, SendV1, TitleV1, TypingV1, ViewV1,
     },
     read, read_header, write,
@@ -48,6 +48,7 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
             let CursorV1 { cursor } = shape(read(payload))?;
             Ok(Command::Ack { cursor: text("cursor", cursor)? })
         }
+        op::BLOCK => read_block(&shape(read(payload))?),
         op::CONNECT => read_connect(shape(read(payload))?),
         op::CONVERSATIONS => {
             let ListV1 { after, limit } = shape(read(payload))?;
@@ -71,11 +72,7 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
             Ok(Command::ListMembers { conversation: self::conversation(conversation)? })
         }
         op::MEMBERS => read_members(shape(read(payload))?),
-        op::MUTE => {
-            let MuteV1 { conversation, until } = shape(read(payload))?;
-            let conversation = self::conversation(conversation)?;
-            Ok(Command::Mute { conversation, until: UnixMillis(until) })
-        }
+        op::MUTE => read_mute(&shape(read(payload))?),
         op::PING => {
             let CursorV1 { cursor } = shape(read(payload))?;
             Ok(Command::Ping { cursor: text_if("cursor", cursor)? })
@@ -109,6 +106,11 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
         }
         _ => Err(Fault::unknown_op()),
     }
+}
+
+fn read_block(raw: &BlockV1) -> Result<Command, Fault> {
+    let (user, on) = (user("user", &raw.user)?, flag("on", raw.on)?);
+    Ok(Command::Block { user, on, message_id: message_id(raw.message_id) })
 }
 
 fn read_connect(raw: ConnectV1) -> Result<Command, Fault> {
@@ -162,6 +164,10 @@ fn read_history(raw: &HistoryV1) -> Result<Command, Fault> {
         _ => return Err(Fault::field("before", "has the wrong type or form")),
     };
     Ok(Command::History { conversation: conversation(raw.conversation)?, range, limit: raw.limit })
+}
+
+fn read_mute(raw: &MuteV1) -> Result<Command, Fault> {
+    Ok(Command::Mute { conversation: conversation(raw.conversation)?, until: UnixMillis(raw.until) })
 }
 
 fn read_members(raw: MembersV1) -> Result<Command, Fault> {
@@ -251,20 +257,16 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
     let no_id = |message_id: Option<MessageId>| message_id.map_or(NO_ID, |id| id.0);
     match &request.command {
         Command::Ack { cursor } => write(op::ACK, id, &cursor_payload(Some(cursor)), out),
+        Command::Block { user, on, message_id } => {
+            let (user, message_id) = (user.as_bytes().to_vec(), no_id(*message_id));
+            write(op::BLOCK, id, &BlockV1 { user, on: u8::from(*on), message_id }, out);
+        }
         Command::Connect(connect) => write_connect(id, connect, out),
         Command::Conversations { after, limit } => {
             let after = cursor_payload(after.as_deref()).cursor;
             write(op::CONVERSATIONS, id, &ListV1 { after, limit: *limit }, out);
         }
-        Command::Create(create) => {
-            let payload = CreateV1 {
-                title: create.title.as_bytes().to_vec(),
-                members: names(&create.members),
-                history: create.history as u8,
-                message_id: no_id(create.message_id),
-            };
-            write(op::CREATE, id, &payload, out);
-        }
+        Command::Create(create) => write_create(id, create, out),
         Command::Delete { conversation, seq, message_id } => {
             let (conversation, message_id) = (conversation.0, no_id(*message_id));
             write(op::DELETE, id, &DeleteV1 { conversation, seq: seq.0, message_id }, out);
@@ -328,6 +330,16 @@ fn write_connect(id: u32, connect: &Connect, out: &mut Vec<u8>) {
             .collect(),
     };
     write(op::CONNECT, id, &payload, out);
+}
+
+fn write_create(id: u32, create: &Create, out: &mut Vec<u8>) {
+    let payload = CreateV1 {
+        title: create.title.as_bytes().to_vec(),
+        members: names(&create.members),
+        history: create.history as u8,
+        message_id: create.message_id.map_or(NO_ID, |id| id.0),
+    };
+    write(op::CREATE, id, &payload, out);
 }
 
 fn write_edit(id: u32, edit: &Edit, out: &mut Vec<u8>) {

@@ -30,6 +30,8 @@ pub(super) struct RawListed<'a> {
     peer: Option<Parsed<UserId>>,
     members_count: Option<u32>,
     muted_until: Option<u64>,
+    #[serde(default)]
+    blocked: bool,
     #[serde(borrow)]
     last: Option<Box<Raw<'a>>>,
 }
@@ -89,6 +91,9 @@ fn write_listed(listed: &ListedConversation, out: &mut Vec<u8>, last: impl FnOnc
         .number("read", listed.read.0)
         .number("unread", listed.unread)
         .number_if("muted_until", listed.muted_until.map(|until| until.0));
+    if listed.blocked {
+        object.boolean("blocked", true);
+    }
     last(&mut object);
     object.end();
 }
@@ -116,6 +121,7 @@ fn read_listed(raw: RawListed<'_>) -> Result<ListedConversation, FrameFault> {
         head: Seq(raw.head),
         read: Seq(raw.read),
         unread: raw.unread,
+        blocked: raw.blocked,
         muted_until: raw.muted_until.map(UnixMillis),
         last,
     })

@@ -51,10 +51,11 @@ pub(super) enum Field {
     To,
     Token,
     Until,
+    User,
 }
 
 impl Field {
-    const ALL: [(Self, &'static str); 28] = [
+    const ALL: [(Self, &'static str); 29] = [
         (Self::Add, "add"),
         (Self::After, "after"),
         (Self::Before, "before"),
@@ -83,6 +84,7 @@ impl Field {
         (Self::To, "to"),
         (Self::Token, "token"),
         (Self::Until, "until"),
+        (Self::User, "user"),
     ];
 
     pub(super) const fn name(self) -> &'static str {
@@ -149,6 +151,7 @@ pub(super) struct Fields<'a> {
     pub(super) to: Option<UserId>,
     pub(super) token: Option<Cow<'a, str>>,
     pub(super) until: Option<u64>,
+    pub(super) user: Option<UserId>,
 }
 
 impl<'de> Fields<'de> {
@@ -182,6 +185,7 @@ impl<'de> Fields<'de> {
             Field::To => self.to = Some(map.next_value::<Parsed<_>>()?.0),
             Field::Token => self.token = Some(map.next_value::<Text<'_>>()?.0),
             Field::Until => self.until = Some(map.next_value()?),
+            Field::User => self.user = Some(map.next_value::<Parsed<_>>()?.0),
         }
         Ok(())
     }

@@ -27,10 +27,11 @@ struct Operation {
     build: fn(&mut Fields<'_>) -> Result<Command, Fault>,
 }
 
-const OPS: [Operation; 19] = {
+const OPS: [Operation; 20] = {
     use Field::*;
     [
         Operation { name: "ack", fields: &[Cursor], build: build_ack },
+        Operation { name: "block", fields: &[Id, User, On, MessageId], build: build_block },
         Operation { name: "connect", fields: &[Id, Token, Device, Cursor, Positions], build: build_connect },
         Operation { name: "conversations", fields: &[Id, After, Limit], build: build_conversations },
         Operation { name: "create", fields: &[Id, Title, Members, History, MessageId], build: build_create },
@@ -135,6 +136,14 @@ fn first_name(bits: u32) -> Option<&'static str> {
 
 fn build_ack(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     Ok(Command::Ack { cursor: required("cursor", owned(&mut fields.cursor))? })
+}
+
+fn build_block(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Block {
+        user: required("user", fields.user.take())?,
+        on: required("on", fields.on)?,
+        message_id: fields.message_id,
+    })
 }
 
 fn build_connect(fields: &mut Fields<'_>) -> Result<Command, Fault> {
@@ -328,6 +337,9 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
     match &request.command {
         Command::Ack { cursor } => {
             object.text("cursor", cursor);
+        }
+        Command::Block { user, on, .. } => {
+            object.text("user", user.as_str()).boolean("on", *on);
         }
         Command::Connect(connect) => write_connect(connect, &mut object),
         Command::Conversations { after, limit } => {

@@ -9,6 +9,10 @@ use crate::ids::Seq;
 /// membership record: no sequence from that one up to the record itself has one.
 const UNLINKED_FROM: u8 = 1;
 
+/// Tag in the state of a direct conversation: which of its members block the other, a bit each, in the order of the members. Absent
+/// where nobody does.
+const BLOCKS: u8 = 2;
+
 const HEAD_BYTES: usize = 3;
 
 /// Tagged additions, read in place.
@@ -30,6 +34,17 @@ impl<'a> Ext<'a> {
     /// The same additions with this one in place of what stood there.
     pub fn with_unlinked_from(self, from: Option<Seq>) -> Vec<u8> {
         self.with(UNLINKED_FROM, from.map(|from| from.0.to_le_bytes()).as_ref().map(<[u8; 8]>::as_slice))
+    }
+
+    /// Which members of a direct conversation block the other: bit 0 is the first of them.
+    pub fn blocks(self) -> u8 {
+        let bytes = self.entries().find(|(tag, _)| *tag == BLOCKS).map_or(&[][..], |(_, bytes)| bytes);
+        if let [blocks] = bytes { *blocks } else { 0 }
+    }
+
+    /// The same additions with this one in place of what stood there.
+    pub fn with_blocks(self, blocks: u8) -> Vec<u8> {
+        self.with(BLOCKS, (blocks != 0).then_some(&[blocks][..]))
     }
 
     fn with(self, tag: u8, value: Option<&[u8]>) -> Vec<u8> {
@@ -67,6 +82,15 @@ mod tests {
         assert_eq!(Ext::new(&again).unlinked_from(), Some(Seq(6)));
         assert_eq!(again.len(), unknown.len() + HEAD_BYTES + 8);
         assert_eq!(Ext::new(&again).with_unlinked_from(None), unknown);
+    }
+
+    #[test]
+    fn blocks_stand_beside_the_others_and_none_take_no_room() {
+        let whole = Ext::default().with_unlinked_from(Some(Seq(5)));
+        let with = Ext::new(&whole).with_blocks(2);
+        assert_eq!((Ext::new(&with).blocks(), Ext::new(&with).unlinked_from()), (2, Some(Seq(5))));
+        assert_eq!(Ext::new(&with).with_blocks(0), whole);
+        assert_eq!((Ext::new(&whole).blocks(), Ext::new(&[BLOCKS, 2, 0, 1, 1]).blocks()), (0, 0));
     }
 
     #[test]

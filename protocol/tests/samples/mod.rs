@@ -126,6 +126,8 @@ pub(crate) fn commands() -> Vec<(&'static str, Request)> {
         ("conversations_after", Command::Conversations { after: Some(cursor()), limit: 1 }),
         ("mute", Command::Mute { conversation, until: NOW }),
         ("mute_off", Command::Mute { conversation, until: UnixMillis(0) }),
+        ("block", Command::Block { user: user("bob"), on: true, message_id }),
+        ("block_off", Command::Block { user: user("bob"), on: false, message_id: None }),
     ];
     let numbered = commands.into_iter().zip(1..).map(|((name, command), number)| {
         let id = RequestId::new(number).filter(|_| command.has_reply());
@@ -311,11 +313,19 @@ fn list_frames(id: RequestId) -> Vec<(&'static str, ServerFrame)> {
         read: Seq(40),
         unread: 1,
         muted_until: None,
+        blocked: false,
         last: Some(PageItem::Message(folded_event())),
     };
     let kind = ListedKind::Direct { peer: user("žofie") };
     let muted_until = Some(UnixMillis(limits::MUTED_FOR_EVER));
-    let direct = ListedConversation { kind, members_count: 2, muted_until, last: None, ..group.clone() };
+    let direct = ListedConversation {
+        kind,
+        members_count: 2,
+        muted_until,
+        blocked: true,
+        last: None,
+        ..group.clone()
+    };
     let changed = ListedConversation { last: Some(PageItem::Member(member_event())), ..group.clone() };
     let end = ListEnd { more: true, after: Some(cursor()), partial: false };
     let partial = ListEnd { more: false, after: None, partial: true };

@@ -66,7 +66,14 @@ impl Conversation {
     /// Whether `store` may look at the message that it amends: asked before that is read.
     pub(super) fn may_amend(&self, store: &Store, target: Seq) -> Result<(), Refusal> {
         let member = self.member(&store.user).ok_or(NOT_A_MEMBER)?;
-        if target < member.visible_from { Err(NO_MESSAGE) } else { Ok(()) }
+        if target < member.visible_from {
+            return Err(NO_MESSAGE);
+        }
+        match store.change {
+            // What was said can be taken back.
+            Change::Delete { .. } => Ok(()),
+            _ => self.judge_blocks(&store.user),
+        }
     }
 
     /// Decides what `store` makes of a message of this `form`, at the time `at`.

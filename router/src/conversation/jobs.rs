@@ -266,7 +266,8 @@ impl ConversationSide {
             Request::History { .. } | Request::ListMembers { .. } | Request::View { .. } => {
                 self.start_members_page(request, log);
             }
-            Request::Mute { .. }
+            Request::Block { .. }
+            | Request::Mute { .. }
             | Request::Read { .. }
             | Request::Set { .. }
             | Request::Settings { .. }
@@ -559,7 +560,8 @@ pub(super) fn state_of(places: &Places, records: &[Linked]) -> Option<Conversati
     let StoredBody::State(state) = stored.body else {
         return None;
     };
-    Conversation::read(places, state)
+    let number = stored.portable.seq.0;
+    Some(Conversation { number, ..Conversation::read(places, state)? })
 }
 
 fn at_of(record: &[u8]) -> Option<u64> {

@@ -173,6 +173,7 @@ impl ConversationSide {
             unread: read.unread(),
             // That is the user's home to say.
             muted_until: None,
+            blocked: state.blocks(user),
             last: None,
         };
         let last = bytes.filter(|_| portable.is_some_and(|portable| !is_number(portable.schema)));

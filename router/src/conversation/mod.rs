@@ -5,6 +5,7 @@
 //! durable.
 
 mod amend;
+mod blocking;
 mod blocks;
 mod catching_up;
 mod damage;
@@ -35,7 +36,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use protocol::event::ErrorCode;
 use protocol::ids::{ConversationId, Seq, UnixMillis};
-use protocol::record::{FormV1, StreamKind as Kind};
+use protocol::record::{FormV1, Schema, StreamKind as Kind};
 use slab::Slab;
 use storage_log::{Answer, Draft, Durable, Head, Location, Log, Stored};
 
@@ -50,7 +51,7 @@ use large::{LargeGroups, Roster};
 use pages::WaitingPages;
 use settings::SettingsTable;
 use slots::{Entrant, Loaded, Slot};
-use state::{Audience, Plan};
+use state::{Audience, Conversation, Plan};
 use viewers::Viewers;
 
 pub use erasure::{Erased, Subject};
@@ -418,8 +419,11 @@ impl ConversationSide {
     }
 
     /// Appends what was planned, or says why not. The position that it becomes durable with.
-    fn append(&mut self, store: &Store, plan: Plan, now: UnixMillis, log: &mut Log) -> Option<u64> {
+    fn append(&mut self, store: &Store, mut plan: Plan, now: UnixMillis, log: &mut Log) -> Option<u64> {
         let head = log.head(conversation_stream(store.conversation, Kind::Messages)).seq;
+        if let Some(after) = &mut plan.after {
+            after.number = self.loaded(store.conversation).map_or(0, |before| before.number).max(head) + 1;
+        }
         let refusal = match append(log, store.conversation, head, &plan, now) {
             Answer::Stored(stored) => {
                 self.stored(store, plan, head + 1, stored);
@@ -522,7 +526,10 @@ impl ConversationSide {
     fn refuse_request(&mut self, request: &Request, refusal: state::Refusal) {
         match request {
             Request::Store(store) => self.refuse(store.asker, refusal),
-            Request::Mute { asker, .. } | Request::Read { asker, .. } | Request::Set { asker, .. } => {
+            Request::Block { asker, .. }
+            | Request::Mute { asker, .. }
+            | Request::Read { asker, .. }
+            | Request::Set { asker, .. } => {
                 self.refuse(*asker, refusal);
             }
             Request::Settings { session, shard, .. } => {
@@ -552,7 +559,8 @@ impl ConversationSide {
 fn conversation_of(request: &Request) -> Option<ConversationId> {
     match request {
         Request::Store(store) => Some(store.conversation),
-        Request::History { conversation, .. }
+        Request::Block { conversation, .. }
+        | Request::History { conversation, .. }
         | Request::ListMembers { conversation, .. }
         | Request::Mute { conversation, .. }
         | Request::Read { conversation, .. }
@@ -583,17 +591,20 @@ fn append(log: &mut Log, conversation: ConversationId, head: u64, plan: &Plan, n
     let Some(after) = &plan.after else {
         return log.append(&[event], now.0);
     };
-    let (stream, body) = (conversation_stream(conversation, Kind::State), after.body());
-    let state = Draft {
-        stream,
-        // A state is of the record that made it.
-        expected_head: head,
+    let payload = after.body().payload();
+    log.append(&[event, state_draft(conversation, after, &payload)], now.0)
+}
+
+/// The record of a state, under its number.
+fn state_draft<'p>(conversation: ConversationId, state: &Conversation, payload: &'p [u8]) -> Draft<'p> {
+    Draft {
+        stream: conversation_stream(conversation, Kind::State),
+        expected_head: state.number - 1,
         messages: 0,
-        schema: body.schema() as u16,
-        payload: &body.payload(),
+        schema: Schema::State as u16,
+        payload,
         links: &[],
-    };
-    log.append(&[event, state], now.0)
+    }
 }
 
 fn stored_reply(store: &Store, known: recent::Known) -> Reply {

@@ -9,6 +9,7 @@ use protocol::event::ErrorCode;
 use protocol::ids::{ConversationId, UnixMillis};
 use storage_log::Log;
 
+use super::blocking::Block;
 use super::positions::Positions;
 use super::state::{Conversation, Refusal};
 use super::{ConversationSide, LOADED_MAX};
@@ -128,6 +129,9 @@ impl ConversationSide {
             Entrant::Page(page, _) => self.note_read_for(page),
             Entrant::Request(request) => match *request {
                 Request::Store(store) => self.store(store, now, log, false),
+                Request::Block { asker, user, peer, conversation, on } => {
+                    self.block(asker, &Block { user, peer, conversation, on }, now, log);
+                }
                 Request::Mute { asker, user, conversation, until } => {
                     self.judge_mute(asker, user, conversation, until);
                 }

@@ -77,6 +77,8 @@ pub(crate) struct Conversation {
     pub(super) members: Vec<Member>,
     /// Tagged additions, those included that this program does not know.
     pub(super) ext: Vec<u8>,
+    /// Number of its record, which grows: the sequence of what made it, but for blocks, which take none. 0 while it has none.
+    pub(super) number: u64,
     pub(crate) audience: Arc<Audience>,
 }
 
@@ -116,7 +118,11 @@ pub(crate) fn plan(
         (change, Some(before)) => {
             let member = before.member(&store.user).ok_or(NOT_A_MEMBER)?;
             match change {
-                Change::Send { send, .. } => Ok(before.plan_send(store, send)),
+                Change::Send { send, .. } => {
+                    before.judge_blocks(&store.user)?;
+                    let memberships = before.begun_by(places, seq);
+                    Ok(Plan { memberships, ..before.plan_send(store, send) })
+                }
                 _ if before.kind == ConversationKind::Direct => Err(GROUPS_ONLY),
                 Change::Leave => before.plan_leave(places, store, seq),
                 _ if member.role == Role::Member => Err(ADMINS_ONLY),
@@ -132,14 +138,9 @@ pub(crate) fn plan(
 }
 
 fn plan_first_direct(places: &Places, store: &Store, send: &Send, peer: &UserId) -> Plan {
-    let member = |user: &UserId| Member { user: user.clone(), role: Role::Member, visible_from: Seq(1) };
-    let (kind, history) = (ConversationKind::Direct, HistoryPolicy::All);
-    let members = vec![member(&store.user), member(peer)];
-    let after =
-        Conversation::new(places, kind, history, String::new(), store.user.clone(), members, Vec::new());
-    let memberships = [&store.user, peer].map(|user| places.user_stream(user, Kind::Memberships)).to_vec();
+    let after = Conversation::direct(places, &store.user, peer);
     Plan {
-        memberships,
+        memberships: after.begun_by(places, Seq(1)),
         audience: after.audience.clone(),
         after: Some(after.clone()),
         ..after.plan_send(store, send)
@@ -147,6 +148,29 @@ fn plan_first_direct(places: &Places, store: &Store, send: &Send, peer: &UserId)
 }
 
 impl Conversation {
+    /// The direct conversation of two users, before anything was said in it.
+    pub(super) fn direct(places: &Places, user: &UserId, peer: &UserId) -> Self {
+        let member = |user: &UserId| Member { user: user.clone(), role: Role::Member, visible_from: Seq(1) };
+        let (kind, history) = (ConversationKind::Direct, HistoryPolicy::All);
+        Self::new(
+            places,
+            kind,
+            history,
+            String::new(),
+            user.clone(),
+            vec![member(user), member(peer)],
+            Vec::new(),
+        )
+    }
+
+    /// Streams of memberships that the record `seq` is linked into because it is sent: a direct conversation is in its members' lists from
+    /// its first message on.
+    fn begun_by(&self, places: &Places, seq: Seq) -> Vec<StreamId> {
+        let begins = self.kind == ConversationKind::Direct && seq == Seq(1);
+        let members = self.members.iter().filter(|_| begins);
+        members.map(|member| places.user_stream(&member.user, Kind::Memberships)).collect()
+    }
+
     pub(super) fn new(
         places: &Places,
         kind: ConversationKind,
@@ -159,7 +183,7 @@ impl Conversation {
         let users = || members.iter().map(|member| &member.user);
         let is_small = Ext::new(&ext).unlinked_from().is_none();
         let audience = Audience::new(places, users(), users().filter(|_| is_small));
-        Self { kind, history, title, creator, members, ext, audience }
+        Self { kind, history, title, creator, members, ext, number: 0, audience }
     }
 
     /// Reads a state record's payload. `None` when it is sound but makes no sense: damaged by a bug, not by a disk.

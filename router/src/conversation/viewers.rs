@@ -38,6 +38,8 @@ struct Viewed {
     /// How far those have read that have read anything, as it is on disk.
     read: BTreeMap<UserId, Seq>,
     viewers: Vec<Viewer>,
+    /// Its two members are told nothing of each other.
+    blocked: bool,
 }
 
 /// A member of something that is viewed.
@@ -102,6 +104,7 @@ impl Viewers {
         state: &Conversation,
         mut read: BTreeMap<UserId, Seq>,
     ) -> Result<(), Refusal> {
+        self.renew_own(conversation, &read);
         if !self.viewed.contains_key(&conversation) {
             if self.members_count + state.members().len() > VIEWED_MEMBERS_MAX {
                 return Err(TOO_MANY);
@@ -111,7 +114,8 @@ impl Viewers {
             members.iter().for_each(|member| self.watch(member, conversation));
             // Those who left have read too, and that is kept.
             read.retain(|user, _| self.is_member(user, conversation));
-            self.viewed.insert(conversation, Viewed { members, read, viewers: Vec::new() });
+            let blocked = state.is_blocked();
+            self.viewed.insert(conversation, Viewed { members, read, viewers: Vec::new(), blocked });
         } else {
             self.know_further(conversation, read);
         }
@@ -121,6 +125,17 @@ impl Viewers {
         viewers.push(Viewer { shard: asker.shard, session: asker.session, user, waits: Some(asker) });
         self.answer(conversation);
         Ok(())
+    }
+
+    /// What a view is answered with goes ahead of what has waited for room: that must not be older.
+    fn renew_own(&mut self, conversation: ConversationId, read: &BTreeMap<UserId, Seq>) {
+        for news in self.news.iter_mut().filter(|news| !news.own.is_empty()) {
+            for (user, seq) in read {
+                if let Some(own) = news.own.get_mut(&(conversation, user.clone())) {
+                    *own = (*own).max(*seq);
+                }
+            }
+        }
     }
 
     /// Messages of one's own say how far one has read, and no receipt is told of those: who begins to look learns it.
@@ -142,6 +157,19 @@ impl Viewers {
             Signal::Unviewed { conversation, session } => {
                 self.leave(conversation, |viewer| (viewer.shard, viewer.session) == (shard, session));
             }
+        }
+    }
+
+    /// One of two blocks the other, or none does any more: then each is told how the other stands and how far it has read.
+    pub(super) fn set_blocked(&mut self, conversation: ConversationId, blocked: bool) {
+        let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
+        viewed.blocked = blocked;
+        if blocked {
+            return;
+        }
+        for member in viewed.members.clone() {
+            self.tell_standing(&member, conversation);
+            self.tell_receipt(&member, conversation);
         }
     }
 
@@ -221,6 +249,11 @@ impl Viewers {
         }
         let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
         viewed.read.insert(user.clone(), read);
+        self.tell_receipt(user, conversation);
+    }
+
+    fn tell_receipt(&mut self, user: &UserId, conversation: ConversationId) {
+        let Some(viewed) = self.viewed.get(&conversation) else { return };
         for viewer in viewed.viewers.iter().filter(|viewer| viewer.waits.is_none() && viewer.user != *user) {
             self.news[viewer.shard.index()].receipts.insert((conversation, user.clone()));
         }
@@ -236,6 +269,9 @@ impl Viewers {
         else {
             return;
         };
+        if viewed.blocked {
+            return;
+        }
         for viewer in viewed.viewers.iter().filter(|viewer| viewer.user != *user) {
             self.news[viewer.shard.index()].typing.insert((conversation, user.clone()), on);
         }
@@ -255,7 +291,12 @@ impl Viewers {
         let read: Arc<[(UserId, Seq)]> = viewed.read.iter().map(|(user, seq)| (user.clone(), *seq)).collect();
         for viewer in &mut viewed.viewers {
             if let Some(asker) = viewer.waits.take() {
-                let (presence, read) = (presence.clone(), read.clone());
+                let (presence, read) = if viewed.blocked {
+                    let own = presence.iter().filter(|one| one.user == viewer.user).cloned().collect();
+                    (own, read.iter().filter(|(user, _)| *user == viewer.user).cloned().collect())
+                } else {
+                    (presence.clone(), read.clone())
+                };
                 self.answers.push((asker.shard, Reply::Viewed { asker, conversation, presence, read }));
             }
         }
@@ -369,6 +410,7 @@ impl Viewers {
         but: &UserId,
     ) -> Vec<SessionId> {
         let viewed = conversations.into_iter().filter_map(|conversation| self.viewed.get(conversation));
+        let viewed = viewed.filter(|viewed| !viewed.blocked);
         let viewers = viewed.flat_map(|viewed| &viewed.viewers);
         let told =
             viewers.filter(|viewer| viewer.shard == shard && viewer.waits.is_none() && viewer.user != *but);

@@ -41,6 +41,7 @@ impl UserSide {
         };
         match request.command {
             Command::Ack { .. } | Command::Refresh { .. } | Command::Typing { .. } => {}
+            Command::Block { user, on, .. } => self.block(id, number, user, on, clock),
             Command::Mute { conversation, until } => self.mute(id, number, conversation, until, clock),
             Command::Read { conversation, seq } => self.read(id, number, conversation, seq, clock),
             Command::View { conversation } => self.view(id, number, conversation, clock),
@@ -169,6 +170,19 @@ impl UserSide {
         let idempotent = idempotent.is_some();
         let store = Store { asker, user, conversation, message_id, idempotent, content_hash, change };
         self.mail_command(asker, conversation, Request::Store(Box::new(store)));
+    }
+
+    /// A block is its own repetition, so its id is not looked for.
+    fn block(&mut self, id: SessionId, number: RequestId, peer: UserId, on: bool, clock: Clock) {
+        let Some((asker, user)) = self.asker(id, number, clock) else { return };
+        if !self.may_store(id, number, &user, clock.micros) {
+            return;
+        }
+        if peer == user {
+            return self.refuse(id, number, ErrorCode::NotAllowed, "nobody blocks oneself");
+        }
+        let conversation = direct_conversation(&user, &peer);
+        self.mail_command(asker, conversation, Request::Block { asker, user, peer, conversation, on });
     }
 
     /// Muting is for who is in the conversation, which its owner says first; what was muted can be taken back also by who has left it.

@@ -22,7 +22,7 @@ const FEW_USERS: usize = 16;
 
 /// What a node does beside what every one does: `edit`, `delete` and `react`; `view`, `unview` and
 /// `typing`; `read`; `conversations`.
-const FEATURES: [&str; 5] = ["amend", "presence", "receipts", "conversations", "mute"];
+const FEATURES: [&str; 6] = ["amend", "presence", "receipts", "conversations", "mute", "block"];
 
 /// A page of catching up.
 pub(super) struct Page<'a> {

@@ -321,6 +321,7 @@ mod tests {
             read,
             unread,
             muted_until: None,
+            blocked: false,
             last,
         };
         Some(ListedItem { listed, at: Some(UnixMillis(5)), last: None })
