@@ -284,6 +284,22 @@ impl Session {
         self.frames = limits.frames;
     }
 
+    /// A server's side whose upgrade is done, as [`Session::replay`] of another goes on.
+    pub const fn resumed(form: Form, limits: &SessionLimits) -> Self {
+        let mut session = Self::new(Role::Server, form, limits, 0);
+        session.phase = Phase::Open;
+        session
+    }
+
+    /// Bytes that bring a new session to where this one is: what it holds of a head, a frame or a message that has not ended. A server's
+    /// side goes on in [`Session::server`] while it [`Session::is_upgrading`], and in [`Session::resumed`] while it [`Session::is_open`].
+    pub fn replay(&self) -> Vec<u8> {
+        match &self.upgrading {
+            Some(upgrading) => upgrading.head.clone(),
+            None => self.decoder.replay(),
+        }
+    }
+
     /// The form agreed on; JSON while the upgrade is under way at a server.
     pub const fn form(&self) -> Form {
         self.form

@@ -194,6 +194,25 @@ fn stream(messages: &[(Vec<Vec<u8>>, bool)], mask: [u8; 4], pings: &[bool]) -> V
 
 /// What we read, and `None` at the end if it was a violation.
 fn ours(bytes: &[u8], cuts: &[usize]) -> Vec<Option<tungstenite::Message>> {
+    ours_with(bytes, cuts, |decoder| decoder)
+}
+
+/// The same, with a new decoder at each cut that was given what the one before held.
+fn ours_replayed(bytes: &[u8], cuts: &[usize]) -> Vec<Option<tungstenite::Message>> {
+    ours_with(bytes, cuts, |decoder| {
+        let (mut held, mut next) = (decoder.replay(), Decoder::new(Role::Server, LIMITS));
+        let decoded = next.decode(&mut held).expect("what was taken once is taken again");
+        assert_eq!(decoded.message, None, "nothing has ended");
+        assert_eq!(next.is_idle(), decoder.is_idle());
+        next
+    })
+}
+
+fn ours_with(
+    bytes: &[u8],
+    cuts: &[usize],
+    mut go_on: impl FnMut(Decoder) -> Decoder,
+) -> Vec<Option<tungstenite::Message>> {
     let mut decoder = Decoder::new(Role::Server, LIMITS);
     let mut seen = Vec::new();
     let mut bytes = bytes.to_vec();
@@ -220,6 +239,7 @@ fn ours(bytes: &[u8], cuts: &[usize]) -> Vec<Option<tungstenite::Message>> {
             }));
         }
         assert_eq!(start, end);
+        decoder = go_on(decoder);
     }
     seen
 }
@@ -269,6 +289,18 @@ proptest! {
     ) {
         let bytes = stream(&messages, mask, &pings);
         prop_assert_eq!(ours(&bytes, &cuts), theirs(&bytes));
+    }
+
+    /// A decoder goes on anywhere in the place of another.
+    #[test]
+    fn a_decoder_goes_on_with_what_another_held(
+        messages in pieces(),
+        mask in any::<[u8; 4]>(),
+        pings in prop::collection::vec(any::<bool>(), 1..8),
+        cuts in prop::collection::vec(any::<usize>(), 0..12),
+    ) {
+        let bytes = stream(&messages, mask, &pings);
+        prop_assert_eq!(ours_replayed(&bytes, &cuts), theirs(&bytes));
     }
 
     /// Noise never panics, and how it is cut does not matter.

@@ -11,7 +11,7 @@
 //! caller looks at a message that was; `partial.message.len() <= message_bytes_max`.
 
 use super::{
-    FrameHead, Message, Opcode, Role, Utf8, Violation, close::read_close, read_header, unmask,
+    FrameHead, Message, Opcode, Role, Utf8, Violation, close::read_close, read_header, unmask, header::write_header,
     utf8::InvalidUtf8,
 };
 use crate::limits;
@@ -101,6 +101,36 @@ impl Decoder {
             Seen::Control => partial.opcode.is_none(),
             Seen::Message => true,
         })
+    }
+
+    /// Bytes that bring a new decoder, with limits at least as wide, to where this one is: what was received of frames and messages that
+    /// have not ended, as its peer could have sent it. Nothing while nothing is split.
+    pub fn replay(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let Some(partial) = self.partial.as_deref().filter(|_| !self.is_idle()) else { return bytes };
+        let frame = partial.frame;
+        let cut = frame.filter(|head| !head.opcode.is_control());
+        if let Some(opcode) = partial.opcode {
+            let of_cut = cut.map_or(0, |_| partial.received as usize);
+            let (whole, begun) = partial.message.split_at(partial.message.len() - of_cut);
+            // Where the frames before ended is not known any more, and means nothing: the first has all, the others none.
+            let ended = partial.fragments - u32::from(cut.is_some());
+            for number in 0..ended {
+                let (opcode, payload) = if number == 0 { (opcode, whole) } else { (Opcode::Continuation, &[][..]) };
+                write_begun_frame(self.role, false, opcode, payload.len() as u64, payload, &mut bytes);
+            }
+            if let Some(head) = cut {
+                write_begun_frame(self.role, head.fin, head.opcode, head.payload_bytes, begun, &mut bytes);
+            }
+        }
+        if let Some(head) = frame.filter(|head| head.opcode.is_control()) {
+            write_begun_frame(self.role, true, head.opcode, head.payload_bytes, &partial.control, &mut bytes);
+            mask_again(&mut bytes, partial.control.len(), head);
+        } else if let Some(head) = cut {
+            mask_again(&mut bytes, partial.received as usize, head);
+        }
+        bytes.extend_from_slice(&partial.header[..usize::from(partial.header_bytes)]);
+        bytes
     }
 
     /// Heap memory held for this peer, in bytes.
@@ -298,6 +328,21 @@ enum Found {
     Message(Opcode),
     /// Not yet.
     Nothing,
+}
+
+/// Appends a frame of which `payload` has come, with a mask that changes nothing where `role` takes masked ones.
+fn write_begun_frame(role: Role, fin: bool, opcode: Opcode, bytes: u64, payload: &[u8], out: &mut Vec<u8>) {
+    write_header(role, fin, opcode, bytes, out);
+    out.extend_from_slice(payload);
+}
+
+/// The mask of a frame that has not ended goes into its header, and over what has come of it: the peer goes on with it.
+fn mask_again(bytes: &mut [u8], payload_bytes: usize, head: FrameHead) {
+    if head.mask != [0; 4] {
+        let payload = bytes.len() - payload_bytes;
+        bytes[payload - 4..payload].copy_from_slice(&head.mask);
+        unmask(&mut bytes[payload..], head.mask, 0);
+    }
 }
 
 fn read_message(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, Violation> {

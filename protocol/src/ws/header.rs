@@ -148,6 +148,13 @@ pub fn frame_header(opcode: Opcode, payload_bytes: usize) -> ([u8; 10], usize) {
     (bytes, bytes.len() - unused)
 }
 
+/// Appends a header as `role` receives it, with a mask of zeros if masked ones are what it takes.
+pub(super) fn write_header(role: Role, fin: bool, opcode: Opcode, payload_bytes: u64, out: &mut Vec<u8>) {
+    let mask = (role == Role::Server).then_some([0; 4]);
+    let header = FrameHeader { is_final: fin, opcode: opcode.coding(), mask, ..FrameHeader::default() };
+    header.format(payload_bytes, out).expect("writing to memory does not fail");
+}
+
 /// Appends one whole frame. A client gives a mask, a server none.
 pub fn encode_frame(opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>, out: &mut Vec<u8>) {
     let header = FrameHeader { opcode: opcode.coding(), mask, ..FrameHeader::default() };
