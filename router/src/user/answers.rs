@@ -3,6 +3,7 @@
 use protocol::event::{CloseCode, ErrorReply, MemberEntry, OkReply, ServerFrame};
 
 use super::follow::Page;
+use super::travel::UNASKED;
 use super::{UserSide, frames};
 use crate::mail::{Asker, Clock, Linked, Reply, SessionId, Setting};
 use crate::places::ShardId;
@@ -82,7 +83,9 @@ impl UserSide {
             self.page_arrived(asker.session);
             self.forget_view(asker.session, asker.id);
         }
-        self.push_reply(asker.session, &ServerFrame::Error(error));
+        if asker.id != UNASKED {
+            self.push_reply(asker.session, &ServerFrame::Error(error));
+        }
     }
 
     fn push_stored(&mut self, asker: &Asker, ok: OkReply, clock: Clock) {

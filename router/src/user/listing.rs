@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
+use protocol::command::Command;
 use protocol::event::{ErrorCode, ListEnd, ServerFrame};
-use protocol::ids::{ConversationId, RequestId, UnixMillis};
+use protocol::ids::{ConversationId, RequestId, UnixMillis, UserId};
 use protocol::limits::{CONVERSATIONS_MAX, PAGE_BYTES_MAX};
 use protocol::record::{StoredListed, StreamKind as Kind};
 use protocol::upgrade::Form;
@@ -19,6 +20,7 @@ use super::session::{Held, Session};
 use super::{UserSide, frames};
 use crate::bookmark::{self, Place, PlaceOfEach};
 use crate::mail::{ListedItem, Membership, Request, SessionId};
+use crate::places::Places;
 
 /// Conversations of one user that a list can name: about half a megabyte while it is made. Of one who is in more, those that were joined
 /// first in each log are named, and the list says that it is not all.
@@ -67,6 +69,13 @@ impl Listing {
             left: false,
             partial: false,
         }
+    }
+
+    /// What was asked for it.
+    pub(super) fn asked(&self, places: &Places, user: &UserId) -> (RequestId, Command) {
+        let is_first = self.below.iter().all(|place| *place == bookmark::TOP);
+        let after = (!is_first).then(|| bookmark::encode(places, user, &self.below));
+        (self.id, Command::Conversations { after, limit: self.limit as u32 })
     }
 
     /// A page of memberships of one log.

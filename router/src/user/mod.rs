@@ -15,6 +15,7 @@ mod presence;
 mod rates;
 mod session;
 mod survey;
+mod travel;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use session::{Greeting, Listed, LogState, Phase, Session, Survey};
 
 pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
 pub use rates::Rate;
+pub use travel::{Standing, Traveller, TravellingSurvey};
 
 /// Sessions of one user at the same time: phones, tablets, a few browsers.
 pub const SESSIONS_PER_USER_MAX: usize = 8;

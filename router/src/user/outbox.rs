@@ -75,6 +75,24 @@ impl Outbox {
         self.queued_bytes + self.sending_bytes
     }
 
+    /// What waits to be sent while no send is in flight, in the order in which it goes: `control` behind the rest of a frame.
+    #[must_use]
+    pub fn unsent(&self, control: &[u8]) -> Bytes {
+        let mut unsent = BytesMut::with_capacity(self.queued_bytes + control.len());
+        unsent.extend_from_slice(self.rest.as_deref().unwrap_or_default());
+        unsent.extend_from_slice(control);
+        self.queue.iter().for_each(|queued| unsent.extend_from_slice(&queued.frame));
+        unsent.freeze()
+    }
+
+    /// An outbox that goes on with what another had unsent.
+    #[must_use]
+    pub fn resumed(unsent: Bytes) -> Self {
+        let queued_bytes = unsent.len();
+        let rest = (!unsent.is_empty()).then_some(unsent);
+        Self { rest, queued_bytes, ..Self::default() }
+    }
+
     /// Queues a whole frame.
     pub fn push(&mut self, frame: Bytes, is_reply: bool) {
         self.queued_bytes += frame.len();

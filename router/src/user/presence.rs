@@ -12,6 +12,7 @@ use protocol::limits::VIEWS_MAX;
 
 use super::UserSide;
 use super::session::{Held, View};
+use super::travel::UNASKED;
 use crate::mail::{Clock, Request, SessionId, Signal, Standing};
 
 /// Logs of a store, at most: each has a bit in what is known of a watched user.
@@ -291,6 +292,9 @@ impl UserSide {
         match views.find(|view| view.conversation == conversation) {
             Some(view) => view.asked = view.asked.filter(|asked| *asked != number),
             None => self.end_view(id, conversation),
+        }
+        if number == UNASKED {
+            return;
         }
         self.push_reply(
             id,

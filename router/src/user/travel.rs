@@ -1,0 +1,217 @@
+//! Sessions that go on in another process: what the new binary is told of each, at an upgrade.
+//!
+//! It happens while nothing is under way: no request is unanswered, no send is in flight, and every delivery has been taken. So a session
+//! that is live stays live, and any other goes on from its position as a slow reader does. What waits to be sent is bytes by now, of which
+//! some may be sent already; what was asked and waits for its turn is asked again, as the client asked it.
+
+use bytes::Bytes;
+use protocol::command::{Command, Request as Asked};
+use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UserId};
+use protocol::upgrade::Form;
+use smallvec::SmallVec;
+
+use super::outbox::Outbox;
+use super::session::{Greeting, Held, Listed, LogState, Missing, Phase, Session, Survey, View};
+use super::{UserSide, rates::Meter};
+use crate::mail::{Asker, Clock, Request, SessionId, Surveyed};
+
+/// What is asked for a session by nobody: its answer is told to nobody. No client can use the number.
+pub(super) const UNASKED: RequestId = RequestId(0);
+
+/// How a session stands in one log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It has everything up to its position, and whatever is delivered next follows.
+    Live,
+    /// It is fed from the log.
+    Behind,
+    /// It starts at the head, which is not known yet.
+    Unplaced,
+    /// Its conversations are surveyed first.
+    Surveyed,
+}
+
+/// What a session that connected with positions has before it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TravellingSurvey {
+    /// What the client knows, while the logs are being asked: that begins anew.
+    pub known: Vec<(ConversationId, Seq)>,
+    /// Whether they are.
+    pub is_asking: bool,
+    /// Conversations to name, by log.
+    pub unnamed: Vec<(u16, Surveyed)>,
+    /// Conversations to feed: log, which, after, visible from.
+    pub missing: Vec<(u16, ConversationId, Seq, Seq)>,
+}
+
+/// A session without its connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Traveller {
+    /// Whose.
+    pub user: UserId,
+    /// On which device.
+    pub device: DeviceId,
+    /// In which form.
+    pub form: Form,
+    /// Per log: up to where it was given everything, and how it goes on.
+    pub logs: Vec<(u64, Standing)>,
+    /// What waits to be sent: first the rest of a frame, if one is half sent.
+    pub unsent: Bytes,
+    /// What was asked and waits for its turn.
+    pub asked: Vec<Asked>,
+    /// What it views.
+    pub views: Vec<ConversationId>,
+    /// Number of a `connect` that has no `welcome` yet, and whether that says `reset`.
+    pub greeting: Option<(RequestId, bool)>,
+    /// `caught_up` is owed.
+    pub catching_up: bool,
+    /// And will say `partial`.
+    pub partial: bool,
+    /// What comes before it follows the logs.
+    pub survey: Option<TravellingSurvey>,
+}
+
+impl UserSide {
+    /// What is to be known of a session elsewhere. It stays here as it is. `control` goes out ahead of what is queued.
+    #[must_use]
+    pub fn describe(&self, id: SessionId, control: &[u8]) -> Option<Traveller> {
+        let session = self.sessions.get(id.slot as usize)?;
+        if session.generation != id.generation {
+            return None;
+        }
+        let standing = |log: &LogState| match log.phase {
+            Phase::Live => Standing::Live,
+            Phase::Unplaced => Standing::Unplaced,
+            Phase::Surveyed => Standing::Surveyed,
+            // Without a place it asks for one.
+            Phase::Asked if session.greeting.is_some() && session.survey.is_none() => Standing::Unplaced,
+            Phase::Asked | Phase::Behind => Standing::Behind,
+        };
+        let views = session.viewing.iter().flat_map(|viewing| &viewing.views);
+        Some(Traveller {
+            user: session.user.clone(),
+            device: session.device.clone(),
+            form: session.form,
+            logs: session.logs.iter().map(|log| (log.position, standing(log))).collect(),
+            unsent: session.outbox.unsent(control),
+            asked: session.held.iter().filter_map(|held| self.asked_again(session, held)).collect(),
+            views: views.map(|view| view.conversation).collect(),
+            greeting: session.greeting.map(|greeting| (greeting.id, greeting.reset)),
+            catching_up: session.catching_up,
+            partial: session.partial,
+            survey: session.survey.as_deref().map(Survey::describe),
+        })
+    }
+
+    /// What is held as it was asked; `None` of what nobody asked.
+    fn asked_again(&self, session: &Session, held: &Held) -> Option<Asked> {
+        let (id, command) = match held {
+            Held::Listing(listing) => listing.asked(&self.places, &session.user),
+            Held::Page(Request::History { asker, conversation, range, limit, .. }) => {
+                (asker.id, Command::History { conversation: *conversation, range: *range, limit: *limit })
+            }
+            Held::Page(Request::ListMembers { asker, conversation, .. }) => {
+                (asker.id, Command::ListMembers { conversation: *conversation })
+            }
+            Held::Page(Request::View { asker, conversation, .. }) => {
+                (asker.id, Command::View { conversation: *conversation })
+            }
+            Held::Page(_) => unreachable!("only pages of one conversation are held"),
+        };
+        (id != UNASKED).then_some(Asked { id: Some(id), command })
+    }
+
+    /// Goes on with a session of another process, whose connection is `connection` here. What it has asked is for the caller to ask again.
+    pub fn resume(&mut self, connection: u64, traveller: &Traveller, clock: Clock) -> SessionId {
+        let mut session = resumed(connection, traveller);
+        self.generation = self.generation.wrapping_add(1);
+        session.generation = self.generation;
+        let slot = self.sessions.insert(session) as u32;
+        let id = SessionId { slot, generation: self.generation };
+        let present = self.users.entry(traveller.user.clone()).or_default();
+        present.slots.push(slot);
+        if present.slots.len() == 1 {
+            self.note_come(&traveller.user);
+        }
+        for conversation in &traveller.views {
+            let asker = Asker { shard: self.shard, session: id, id: UNASKED, asked_micros: clock.micros };
+            let (user, conversation) = (traveller.user.clone(), *conversation);
+            let view = View { conversation, asked: Some(UNASKED) };
+            self.sessions[slot as usize].viewing.get_or_insert_default().views.push(view);
+            self.hold(id, Held::Page(Request::View { asker, user, conversation }));
+        }
+        if self.sessions[slot as usize].outbox.is_sendable() {
+            self.list(id);
+        }
+        self.ask_pages(id);
+        id
+    }
+}
+
+fn resumed(connection: u64, traveller: &Traveller) -> Session {
+    let state = |(position, standing): &(u64, Standing)| LogState {
+        position: *position,
+        phase: match standing {
+            Standing::Live => Phase::Live,
+            Standing::Behind => Phase::Behind,
+            Standing::Unplaced => Phase::Unplaced,
+            Standing::Surveyed => Phase::Surveyed,
+        },
+    };
+    let logs: SmallVec<[LogState; 4]> = traveller.logs.iter().map(state).collect();
+    let survey = traveller.survey.as_ref().map(|survey| Box::new(Survey::resumed(survey, logs.len())));
+    Session {
+        generation: 0,
+        connection,
+        user: traveller.user.clone(),
+        device: traveller.device.clone(),
+        form: traveller.form,
+        logs,
+        outbox: Outbox::resumed(traveller.unsent.clone()),
+        asked: Meter::default(),
+        commands: 0,
+        held: std::collections::VecDeque::new(),
+        page_in_flight: false,
+        greeting: traveller.greeting.map(|(id, reset)| Greeting { id, reset }),
+        catching_up: traveller.catching_up,
+        partial: traveller.partial,
+        survey,
+        viewing: None,
+        since_cursor: 0,
+        cursor_at: 0,
+        turn: 0,
+        starved: false,
+        listed: Listed::No,
+    }
+}
+
+impl Survey {
+    fn describe(&self) -> TravellingSurvey {
+        let missing = self.missing.iter().map(|missing| {
+            let Missing { log, conversation, after, visible_from } = *missing;
+            (log, conversation, after, visible_from)
+        });
+        TravellingSurvey {
+            known: self.known.clone(),
+            is_asking: self.next.iter().any(Option::is_some),
+            unnamed: self.unnamed.iter().copied().collect(),
+            missing: missing.collect(),
+        }
+    }
+
+    fn resumed(survey: &TravellingSurvey, logs: usize) -> Self {
+        let missing = survey.missing.iter().map(|(log, conversation, after, visible_from)| Missing {
+            log: *log,
+            conversation: *conversation,
+            after: *after,
+            visible_from: *visible_from,
+        });
+        Self {
+            known: survey.known.clone(),
+            next: SmallVec::from_elem(survey.is_asking.then_some(0), logs),
+            unnamed: survey.unnamed.iter().copied().collect(),
+            missing: missing.collect(),
+            ..Self::default()
+        }
+    }
+}
