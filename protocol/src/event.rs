@@ -98,14 +98,14 @@ pub enum ServerFrame {
         /// Whether. On ends after 6 s, unless it is said again.
         on: bool,
     },
-    /// Somebody has read a conversation up to a sequence: one that is viewed, or one's own reading on another device.
+    /// Somebody has read a conversation up to a sequence, or has it on a device: one that is viewed, or one's own reading on another device.
     Receipt {
         /// Where.
         conversation: ConversationId,
         /// Who.
         user: UserId,
-        /// The newest message that was read.
-        read: Seq,
+        /// How far.
+        reached: Reached,
     },
     /// Reply to `view`.
     Viewed {
@@ -113,11 +113,20 @@ pub enum ServerFrame {
         id: RequestId,
         /// All members, at most 500.
         presence: Vec<Presence>,
-        /// How far those have read that have read anything.
-        read: Vec<(UserId, Seq)>,
+        /// How far those have come that have read or been given anything.
+        receipts: Vec<(UserId, Reached)>,
     },
     /// Reply to `connect`.
     Welcome(Box<Welcome>),
+}
+
+/// How far somebody has come in a conversation, as others are told: 0 where that is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// The newest sequence that was read.
+    pub read: Seq,
+    /// The newest sequence that a device has acknowledged; at least `read`, where both are said.
+    pub delivered: Seq,
 }
 
 /// Whether a user is online: has a session, or had one some seconds ago.

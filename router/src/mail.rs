@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use protocol::command::{Create, Edit, HistoryRange, Members, React, Send};
-use protocol::event::{ErrorCode, ListedConversation, Presence, ServerFrame};
+use protocol::event::{ErrorCode, ListedConversation, Presence, Reached, ServerFrame};
 use protocol::ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::record::{ArchivedMembershipV1, Ext, Portable, Schema, Stored, StoredBody};
 use storage_log::StreamId;
@@ -346,6 +346,15 @@ pub enum Signal {
         /// Whether.
         on: bool,
     },
+    /// A device has stored what stands in its user's inbox after a position, up to another.
+    Acked {
+        /// Whose.
+        user: UserId,
+        /// What it had before.
+        after: u64,
+        /// What it has.
+        to: u64,
+    },
     /// A session views a conversation no longer.
     Unviewed {
         /// Which.
@@ -639,8 +648,8 @@ pub enum Reply {
         conversation: ConversationId,
         /// Of the members that are known.
         presence: Arc<[Presence]>,
-        /// How far members have read, where they have read anything.
-        read: Arc<[(UserId, Seq)]>,
+        /// How far members have come, where they have read or been given anything.
+        receipts: Arc<[(UserId, Reached)]>,
     },
     /// From now on say how these users of that shard stand, and of those nothing more: nobody's reply, sent where there is room.
     Watch {

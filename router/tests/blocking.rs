@@ -5,7 +5,7 @@
 mod support;
 
 use protocol::command::{Command, Create, Edit, HistoryPolicy, HistoryRange, React, Request};
-use protocol::event::{ErrorCode, ListedConversation, ServerFrame};
+use protocol::event::{ErrorCode, ListedConversation, Reached, ServerFrame};
 use protocol::ids::{ConversationId, Seq};
 use router::mail::SessionId;
 use router::places::direct_conversation;
@@ -188,9 +188,9 @@ fn nothing_of_one_reaches_the_other_while_one_blocks() {
     assert_eq!(told(&frames), Vec::<&ServerFrame>::new());
     let viewed = chat.command(alice, Command::View { conversation });
     let of_her = viewed.iter().any(|frame| match frame {
-        ServerFrame::Viewed { presence, read, .. } => {
+        ServerFrame::Viewed { presence, receipts, .. } => {
             presence.iter().all(|one| one.user == user("alice"))
-                && read.iter().all(|(who, _)| *who == user("alice"))
+                && receipts.iter().all(|(who, _)| *who == user("alice"))
         }
         _ => false,
     });
@@ -201,7 +201,11 @@ fn nothing_of_one_reaches_the_other_while_one_blocks() {
     let news = told(&frames);
     let is_here = |frame: &&&ServerFrame| matches!(frame, ServerFrame::Presence(one) if one.online && one.user == user("bob"));
     assert_eq!(news.iter().filter(is_here).count(), 1, "{news:?}");
-    assert!(news.iter().any(|frame| matches!(frame, ServerFrame::Receipt { read: Seq(2), .. })), "{news:?}");
+    assert!(
+        news.iter()
+            .any(|frame| matches!(frame, ServerFrame::Receipt { reached: Reached { read: Seq(2), .. }, .. })),
+        "{news:?}"
+    );
     type_in(&mut chat, bob, conversation);
     assert_eq!(told(&chat.exchange(alice)).len(), 1, "as before");
 }

@@ -39,7 +39,7 @@ fn read(conversation: ConversationId, seq: u64) -> Command {
 /// Who has read up to where, as `frames` tell it.
 fn receipts(frames: &[ServerFrame]) -> Vec<(UserId, u64)> {
     let receipts = frames.iter().filter_map(|frame| match frame {
-        ServerFrame::Receipt { user, read, .. } => Some((user.clone(), read.0)),
+        ServerFrame::Receipt { user, reached, .. } => Some((user.clone(), reached.read.0)),
         _ => None,
     });
     receipts.collect()
@@ -48,11 +48,11 @@ fn receipts(frames: &[ServerFrame]) -> Vec<(UserId, u64)> {
 /// What the answer to a `view` says of who has read how far.
 fn viewed(frames: &[ServerFrame]) -> Vec<(UserId, u64)> {
     let answer = frames.iter().find_map(|frame| match frame {
-        ServerFrame::Viewed { read, .. } => Some(read),
+        ServerFrame::Viewed { receipts, .. } => Some(receipts),
         _ => None,
     });
     let answer = answer.unwrap_or_else(|| panic!("no view: {frames:?}"));
-    answer.iter().map(|(user, seq)| (user.clone(), seq.0)).collect()
+    answer.iter().map(|(user, reached)| (user.clone(), reached.read.0)).collect()
 }
 
 /// That a command was answered with a bare `ok`.
@@ -97,10 +97,10 @@ fn a_view_is_not_followed_by_an_older_receipt_of_ones_own() {
     chat.request(bob, Command::View { conversation });
     let frames = chat.exchange(bob);
     let told = frames.iter().filter_map(|frame| match frame {
-        ServerFrame::Viewed { read, .. } => {
-            read.iter().find(|(who, _)| *who == user("bob")).map(|(_, seq)| seq.0)
+        ServerFrame::Viewed { receipts, .. } => {
+            receipts.iter().find(|(who, _)| *who == user("bob")).map(|(_, reached)| reached.read.0)
         }
-        ServerFrame::Receipt { user: who, read, .. } if *who == user("bob") => Some(read.0),
+        ServerFrame::Receipt { user: who, reached, .. } if *who == user("bob") => Some(reached.read.0),
         _ => None,
     });
     assert_eq!(told.collect::<Vec<_>>(), [6, 6]);

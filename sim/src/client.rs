@@ -8,8 +8,8 @@ use protocol::command::{
     Target, Token,
 };
 use protocol::event::{
-    CloseCode, ErrorReply, Gap, Head, ListEnd, ListedConversation, MessageEvent, OkReply, PageItem,
-    ServerFrame,
+    CloseCode, ErrorReply, Gap, Head, ListEnd, ListedConversation, MemberEvent, MessageEvent, OkReply,
+    PageItem, ServerFrame,
 };
 use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::session::{Input, Session, SessionLimits};
@@ -252,6 +252,7 @@ impl Client {
             (0, _) => {
                 let id = self.id();
                 let cursor = self.cursor.clone();
+                self.acknowledge(oracle);
                 self.write(&Request { id: Some(id), command: Command::Ping { cursor } });
             }
             (1 | 2, Some(conversation)) => {
@@ -310,8 +311,21 @@ impl Client {
         true
     }
 
+    /// What it has been given may be told to be delivered from now on.
+    fn acknowledge(&self, oracle: &mut Oracle) {
+        for (conversation, seq) in self.seen.iter().chain(&self.headed) {
+            oracle.reads.acknowledged(*conversation, &self.user, Seq(*seq));
+        }
+    }
+
     /// Sets something, as its dice have it.
     fn set(&mut self, users: &[UserId], oracle: &mut Oracle, now: UnixMillis) -> bool {
+        if self.setting.acknowledges()
+            && let Some(cursor) = self.cursor.clone()
+        {
+            self.acknowledge(oracle);
+            self.write(&Request { id: None, command: Command::Ack { cursor } });
+        }
         let id = RequestId(self.next_id + 1);
         let known = self.seen.keys().copied();
         let command = self.setting.act(id, &self.user, known, now, &mut oracle.mutes);
@@ -524,15 +538,7 @@ impl Client {
                 self.receive((event.conversation, event.seq.0), false);
             }
             ServerFrame::Message(message) => self.handle_message(&message, oracle, now),
-            ServerFrame::Member(event) => {
-                let place = (event.conversation, event.seq.0);
-                oracle.delivered(place, event.message_id, None);
-                self.receive(place, event.added.contains(&self.user));
-                if event.removed.contains(&self.user) {
-                    self.seen.remove(&event.conversation);
-                    self.viewing.left(event.conversation);
-                }
-            }
+            ServerFrame::Member(event) => self.handle_member(&event, oracle),
             ServerFrame::Heads { conversations, .. } => {
                 conversations.iter().for_each(|head| self.handle_head(head, oracle));
             }
@@ -545,11 +551,23 @@ impl Client {
             ServerFrame::Typing { conversation, user, .. } => {
                 self.viewing.told_typing(&self.user, conversation, &user);
             }
-            ServerFrame::Receipt { conversation, user, read } => {
-                self.viewing.told_read(conversation, user, read, oracle);
+            ServerFrame::Receipt { conversation, user, reached } => {
+                self.viewing.told_reached(conversation, user, reached, oracle);
             }
-            ServerFrame::Viewed { id, presence, read } => self.viewing.viewed(id, presence, read, oracle),
+            ServerFrame::Viewed { id, presence, receipts } => {
+                self.viewing.viewed(id, presence, receipts, oracle);
+            }
             ServerFrame::Gap(gap) => self.handle_gap(&gap, oracle, now),
+        }
+    }
+
+    fn handle_member(&mut self, event: &MemberEvent, oracle: &mut Oracle) {
+        let place = (event.conversation, event.seq.0);
+        oracle.delivered(place, event.message_id, None);
+        self.receive(place, event.added.contains(&self.user));
+        if event.removed.contains(&self.user) {
+            self.seen.remove(&event.conversation);
+            self.viewing.left(event.conversation);
         }
     }
 

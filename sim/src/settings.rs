@@ -58,6 +58,11 @@ impl Setting {
         Some(Command::Mute { conversation, until })
     }
 
+    /// Whether to acknowledge what one was given, as the dice have it.
+    pub(crate) fn acknowledges(&mut self) -> bool {
+        self.dice.as_mut().is_some_and(|rng| rng.one_in(3))
+    }
+
     /// A connection begins: what was asked for on the one before may have happened.
     pub(crate) fn begin(&mut self) {
         self.asked.clear();

@@ -17,6 +17,8 @@ struct Bounds {
     least: Seq,
     /// What it has ever said.
     most: Seq,
+    /// What its devices had when they acknowledged anything.
+    acknowledged: Seq,
 }
 
 #[derive(Default)]
@@ -62,13 +64,26 @@ impl ReadBounds {
         assert!(read <= bounds.most, "receipt: {user} has read {read}, and said {}", bounds.most);
         bounds.least = bounds.least.max(read);
     }
+
+    /// A device acknowledges something, and has no more of a conversation than this.
+    pub(crate) fn acknowledged(&mut self, conversation: ConversationId, user: &UserId, seq: Seq) {
+        let bounds = self.of(conversation, user);
+        bounds.acknowledged = bounds.acknowledged.max(seq);
+    }
+
+    /// `delivered` is no more than a device has acknowledged, or its user has read.
+    pub(crate) fn told_delivered(&mut self, conversation: ConversationId, user: &UserId, delivered: Seq) {
+        let Bounds { most, acknowledged, .. } = *self.of(conversation, user);
+        let limit = most.max(acknowledged);
+        assert!(delivered <= limit, "receipt: {delivered} was delivered to {user}, who has {limit}");
+    }
 }
 
 impl Oracle {
     /// `unread_is_exact`: somebody was told how far it has read, and what is beyond that.
     pub(crate) fn told_unread(&mut self, user: &UserId, told: Told) {
         let Told { conversation, head, read, unread } = told;
-        let Bounds { least, most } = *self.reads.of(conversation, user);
+        let Bounds { least, most, .. } = *self.reads.of(conversation, user);
         assert!(read <= most, "unread_is_exact: {user} said {most}: {told:?}");
         let beyond = (conversation, read.0 + 1)..=(conversation, head.0.max(read.0 + 1));
         let beyond = self.durable.range(beyond).filter(|(place, _)| place.1 <= head.0);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::command::Command;
-use protocol::event::Presence;
+use protocol::event::{Presence, Reached};
 use protocol::ids::{ConversationId, RequestId, Seq, UserId};
 
 use crate::Rng;
@@ -20,8 +20,10 @@ pub(crate) struct Viewing {
     ever: BTreeSet<ConversationId>,
     online: BTreeMap<UserId, bool>,
     /// How far others have read: it never goes back, over all connections.
-    read: BTreeMap<(ConversationId, UserId), Seq>,
+    read: BTreeMap<(ConversationId, UserId), Reached>,
     receipts: u64,
+    /// Those that said that something was delivered and not read.
+    delivered: u64,
     told: u64,
     told_gone: u64,
 }
@@ -58,8 +60,8 @@ impl Viewing {
     /// A connection begins, with nothing to look at.
     pub(crate) fn begin(&mut self) {
         let (dice, read) = (self.dice.take(), std::mem::take(&mut self.read));
-        let Self { told, told_gone, receipts, .. } = *self;
-        *self = Self { dice, read, told, told_gone, receipts, ..Self::default() };
+        let Self { told, told_gone, receipts, delivered, .. } = *self;
+        *self = Self { dice, read, told, told_gone, receipts, delivered, ..Self::default() };
     }
 
     fn end(&mut self, conversation: ConversationId) {
@@ -81,12 +83,14 @@ impl Viewing {
         &mut self,
         id: RequestId,
         presence: Vec<Presence>,
-        read: Vec<(UserId, Seq)>,
+        receipts: Vec<(UserId, Reached)>,
         oracle: &mut Oracle,
     ) {
         if let Some(conversation) = self.asked.remove(&id) {
             self.views.insert(conversation);
-            read.into_iter().for_each(|(user, seq)| self.told_read(conversation, user, seq, oracle));
+            receipts
+                .into_iter()
+                .for_each(|(user, reached)| self.told_reached(conversation, user, reached, oracle));
         }
         self.online.extend(presence.into_iter().map(|one| (one.user, one.online)));
     }
@@ -109,22 +113,29 @@ impl Viewing {
         assert_ne!(me, user, "presence: told of itself");
     }
 
-    pub(crate) fn told_read(
+    /// A receipt goes forward only.
+    pub(crate) fn told_reached(
         &mut self,
         conversation: ConversationId,
         user: UserId,
-        read: Seq,
+        reached: Reached,
         oracle: &mut Oracle,
     ) {
+        let Reached { read, delivered } = reached;
         oracle.reads.told_read(conversation, &user, read);
+        oracle.reads.told_delivered(conversation, &user, delivered);
         self.receipts += 1;
-        let before = self.read.insert((conversation, user), read);
-        // What a message of one's own has moved is forgotten with it.
-        let is_forgotten = |before: Seq| oracle.may_be_erased((conversation, before.0));
-        assert!(
-            before.is_none_or(|before| before <= read || is_forgotten(before)),
-            "receipt: it goes back from {before:?} to {read}"
-        );
+        self.delivered += u64::from(delivered > read);
+        let known = self.read.entry((conversation, user)).or_default();
+        // To one's own devices only what was read is told; what a message of one's own has moved is forgotten with it.
+        let told_of_own = delivered == Seq(0);
+        assert!(told_of_own || delivered >= read, "receipt: {reached:?}");
+        for (before, now) in [(known.read, read), (known.delivered, delivered)] {
+            let goes_on = before <= now || (told_of_own && now == Seq(0));
+            let is_forgotten = oracle.may_be_erased((conversation, before.0));
+            assert!(goes_on || is_forgotten, "receipt: it goes back from {before} to {now}");
+        }
+        *known = Reached { read, delivered: if told_of_own { known.delivered } else { delivered } };
     }
 
     pub(crate) fn views(&self) -> impl Iterator<Item = &ConversationId> {
@@ -140,8 +151,8 @@ impl Viewing {
         (self.told, self.told_gone)
     }
 
-    /// Times that it was told who has read.
-    pub(crate) fn receipts(&self) -> u64 {
-        self.receipts
+    /// Times that it was told who has read, and of those, that something was delivered and not read.
+    pub(crate) fn receipts(&self) -> (u64, u64) {
+        (self.receipts, self.delivered)
     }
 }

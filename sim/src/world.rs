@@ -66,8 +66,8 @@ pub struct Outcome {
     pub counted: (u64, u64),
     /// Times that clients were told who came or went, and of those, who went.
     pub presence: (u64, u64),
-    /// Times that clients were told how far somebody has read.
-    pub receipts: u64,
+    /// Times that clients were told how far somebody has come, and of those, that something was delivered and not read.
+    pub receipts: (u64, u64),
     /// Times that clients were told at rest that something is muted.
     pub muted: u64,
     /// Times that somebody began to block somebody.
@@ -643,7 +643,11 @@ impl World {
             received: self.oracle.received,
             heads: self.oracle.heads,
             counted: self.oracle.reads.told,
-            receipts: self.clients.iter().map(|client| client.viewing.receipts()).sum(),
+            receipts: self
+                .clients
+                .iter()
+                .map(|client| client.viewing.receipts())
+                .fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1)),
             muted: self.oracle.mutes.told,
             blocked: self.oracle.blocks.begun,
             presence: self

@@ -23,19 +23,21 @@ fn what_was_told_to_be_read_is_read_after_a_kill_and_never_less() {
     let mut bob = Chat::connect(&node, "bob", "phone");
     let mut tablet = Chat::connect(&node, "bob", "tablet");
     // Who has written the newest has read it.
-    let wrote = json!({ "user": "alice", "read": 10 });
+    let wrote = json!({ "user": "alice", "read": 10, "delivered": 10 });
     assert_eq!(view(&mut alice, &conversation), json!([wrote]));
     for seq in [3, 7, 5] {
         let ok = bob.ask("read", json!({ "conversation": conversation, "seq": seq }));
         assert_eq!(ok["op"], "ok", "{ok}");
     }
-    let expected = json!({ "op": "receipt", "conversation": conversation, "user": "bob", "read": 7 });
-    assert_eq!(alice.event("receipt"), expected);
+    let mut expected =
+        json!({ "op": "receipt", "conversation": conversation, "user": "bob", "read": 7, "delivered": 7 });
+    assert_eq!(alice.event("receipt"), expected, "who has read it has it");
+    expected.as_object_mut().expect("fields").remove("delivered");
     assert_eq!(tablet.event("receipt"), expected, "told to all devices of who has read");
 
     node.restart();
     let mut alice = Chat::connect(&node, "alice", "a");
-    assert_eq!(view(&mut alice, &conversation), json!([wrote, { "user": "bob", "read": 7 }]));
+    assert_eq!(view(&mut alice, &conversation), json!([wrote, { "user": "bob", "read": 7, "delivered": 7 }]));
     let mut bob = Chat::connect(&node, "bob", "phone");
     bob.ask("read", json!({ "conversation": conversation, "seq": 2 }));
     bob.ask("read", json!({ "conversation": conversation, "seq": 10 }));
@@ -56,7 +58,8 @@ fn an_orderly_stop_keeps_what_was_read_a_moment_ago() {
     assert_eq!(node.ended().code(), Some(0));
     let node = Node::start(data.path(), &[]);
     let mut alice = Chat::connect(&node, "alice", "a");
-    let expected = json!([{ "user": "alice", "read": 1 }, { "user": "bob", "read": 1 }]);
+    let one = |name: &str| json!({ "user": name, "read": 1, "delivered": 1 });
+    let expected = json!([one("alice"), one("bob")]);
     assert_eq!(view(&mut alice, &conversation), expected);
 }
 
@@ -116,4 +119,26 @@ fn a_list_says_the_same_before_and_after_a_kill_on_every_device() {
         let refusal = carol.ask("conversations", json!({ "limit": 50, "after": page["after"] }));
         assert_eq!(refusal["code"], 1003, "{refusal}");
     }
+}
+
+#[test]
+fn what_a_device_acknowledged_is_delivered_also_after_kill_9() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[("shards", "2"), ("logs", "2")]);
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    let mut bob = Chat::connect(&node, "bob", "phone");
+    let conversation = alice.tell("bob", "hello")["conversation"].take();
+    alice.ask("view", json!({ "conversation": conversation }));
+    bob.event("message");
+    let cursor = bob.ask("ping", json!({}))["cursor"].take();
+    bob.send_text(&json!({ "op": "ack", "cursor": cursor }).to_string());
+    let receipt = alice.event("receipt");
+    assert_eq!((&receipt["user"], &receipt["delivered"]), (&json!("bob"), &json!(1)), "{receipt}");
+    assert!(receipt["read"].is_null(), "{receipt}");
+    drop((alice, bob));
+    node.restart();
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    let ok = alice.ask("view", json!({ "conversation": conversation }));
+    let receipts = ok["receipts"].as_array().expect("a list");
+    assert!(receipts.contains(&json!({ "user": "bob", "delivered": 1 })), "{ok}");
 }

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     command::Role,
     event::{
-        ErrorCode, ErrorReply, FrameFault, Gap, Head, MemberEntry, OkReply, PageItem, Presence, ServerFrame,
-        Welcome, WireLimits,
+        ErrorCode, ErrorReply, FrameFault, Gap, Head, MemberEntry, OkReply, PageItem, Presence, Reached,
+        ServerFrame, Welcome, WireLimits,
     },
     ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId},
     record::{MemberV1, NameV1, Portable, RecordError, StoredItem},
@@ -77,14 +77,18 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             let (user, on) = (bytes(user.as_str()), u8::from(*on));
             write(op::IS_TYPING, 0, &IsTypingV1 { conversation: conversation.0, user, on }, out);
         }
-        ServerFrame::Receipt { conversation, user, read } => {
+        ServerFrame::Receipt { conversation, user, reached } => {
             let (conversation, user) = (conversation.0, bytes(user.as_str()));
-            write(op::RECEIPT, 0, &ReceiptV1 { conversation, user, read: read.0 }, out);
+            let (read, delivered) = (reached.read.0, reached.delivered.0);
+            write(op::RECEIPT, 0, &ReceiptV1 { conversation, user, read, delivered }, out);
         }
-        ServerFrame::Viewed { id, presence, read } => {
+        ServerFrame::Viewed { id, presence, receipts } => {
             let presence = presence.iter().map(presence_payload).collect();
-            let read =
-                read.iter().map(|(user, seq)| ReadByV1 { user: bytes(user.as_str()), seq: seq.0 }).collect();
+            let read = receipts.iter().map(|(user, reached)| {
+                let (user, seq, delivered) = (bytes(user.as_str()), reached.read.0, reached.delivered.0);
+                ReadByV1 { user, seq, delivered }
+            });
+            let read = read.collect();
             write(op::VIEWED, id.0, &ViewedV1 { presence, read }, out);
         }
         ServerFrame::Welcome(welcome) => write_welcome(welcome, out),
@@ -263,11 +267,7 @@ fn decode_frame(op: u8, id: Option<RequestId>, payload: &[u8]) -> Result<Option<
             let conversation = ConversationId(raw.conversation);
             ServerFrame::Typing { conversation, user: user(&raw.user)?, on: raw.on != 0 }
         }
-        op::RECEIPT => {
-            let raw: ReceiptV1 = shape(read(payload))?;
-            let conversation = ConversationId(raw.conversation);
-            ServerFrame::Receipt { conversation, user: user(&raw.user)?, read: Seq(raw.read) }
-        }
+        op::RECEIPT => read_receipt(&shape(read(payload))?)?,
         op::VIEWED => read_viewed(answered?, &shape(read(payload))?)?,
         op::WELCOME => ServerFrame::Welcome(Box::new(read_welcome(answered?, shape(read(payload))?)?)),
         _ => return Ok(None),
@@ -298,10 +298,20 @@ fn read_gap(raw: GapV1) -> Result<Gap, FrameFault> {
     Ok(Gap { conversation: ConversationId(raw.conversation), from: Seq(raw.from), to: Seq(raw.to), reason })
 }
 
+fn read_receipt(raw: &ReceiptV1) -> Result<ServerFrame, FrameFault> {
+    let conversation = ConversationId(raw.conversation);
+    let reached = Reached { read: Seq(raw.read), delivered: Seq(raw.delivered) };
+    Ok(ServerFrame::Receipt { conversation, user: user(&raw.user)?, reached })
+}
+
 fn read_viewed(id: RequestId, raw: &ViewedV1) -> Result<ServerFrame, FrameFault> {
     let presence = raw.presence.iter().map(read_presence).collect::<Result<_, _>>()?;
-    let read = raw.read.iter().map(|by| Ok((user(&by.user)?, Seq(by.seq)))).collect::<Result<_, _>>()?;
-    Ok(ServerFrame::Viewed { id, presence, read })
+    let receipts = raw.read.iter().map(|by| {
+        let reached = Reached { read: Seq(by.seq), delivered: Seq(by.delivered) };
+        Ok((user(&by.user)?, reached))
+    });
+    let receipts = receipts.collect::<Result<_, _>>()?;
+    Ok(ServerFrame::Viewed { id, presence, receipts })
 }
 
 fn read_presence(raw: &PresenceV1) -> Result<Presence, FrameFault> {

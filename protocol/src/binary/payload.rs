@@ -243,6 +243,7 @@ pub(super) struct ViewedV1 {
 pub(super) struct ReadByV1 {
     pub(super) user: Vec<u8>,
     pub(super) seq: u64,
+    pub(super) delivered: u64,
 }
 
 /// `receipt`
@@ -251,6 +252,7 @@ pub(super) struct ReceiptV1 {
     pub(super) conversation: [u8; 16],
     pub(super) user: Vec<u8>,
     pub(super) read: u64,
+    pub(super) delivered: u64,
 }
 
 /// `presence`
@@ -368,8 +370,8 @@ const _: () = {
     assert!(size_of::<ArchivedDrainV1>() == 16);
     assert!(size_of::<ArchivedViewV1>() == 16 && size_of::<ArchivedTypingV1>() == 17);
     assert!(size_of::<ArchivedMuteV1>() == 24 && size_of::<ArchivedBlockV1>() == 25);
-    assert!(size_of::<ArchivedReadV1>() == 24 && size_of::<ArchivedReadByV1>() == 16);
-    assert!(size_of::<ArchivedReceiptV1>() == 32);
+    assert!(size_of::<ArchivedReadV1>() == 24 && size_of::<ArchivedReadByV1>() == 24);
+    assert!(size_of::<ArchivedReceiptV1>() == 40);
     assert!(size_of::<ArchivedViewedV1>() == 16 && size_of::<ArchivedPresenceV1>() == 17);
     assert!(size_of::<ArchivedIsTypingV1>() == 25);
 };

@@ -7,7 +7,7 @@ use crate::{
     command::{MessageKind, Role},
     event::{
         AmendedEvent, AmendedForm, ErrorReply, Gap, Head, MemberEntry, MemberEvent, MessageEvent, OkReply,
-        PageItem, Presence, Reaction, ServerFrame, Welcome,
+        PageItem, Presence, Reached, Reaction, ServerFrame, Welcome,
     },
     ids::{RequestId, Seq, UserId},
     record::{
@@ -72,12 +72,13 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             object.uuid("conversation", &conversation.0).text("user", user.as_str()).boolean("on", *on);
             object.end();
         }
-        ServerFrame::Receipt { conversation, user, read } => {
+        ServerFrame::Receipt { conversation, user, reached } => {
             let mut object = Object::op(out, "receipt");
-            object.uuid("conversation", &conversation.0).text("user", user.as_str()).number("read", read.0);
+            object.uuid("conversation", &conversation.0);
+            write_reached(user, *reached, &mut object);
             object.end();
         }
-        ServerFrame::Viewed { id, presence, read } => write_viewed(*id, presence, read, out),
+        ServerFrame::Viewed { id, presence, receipts } => write_viewed(*id, presence, receipts, out),
         ServerFrame::Welcome(welcome) => write_welcome(welcome, out),
     }
 }
@@ -104,16 +105,22 @@ fn write_members_page(id: RequestId, members: &[MemberEntry], out: &mut Vec<u8>)
     object.end();
 }
 
-fn write_viewed(id: RequestId, presence: &[Presence], read: &[(UserId, Seq)], out: &mut Vec<u8>) {
+fn write_reached(user: &UserId, reached: Reached, object: &mut Object<'_>) {
+    let some = |seq: Seq| (seq > Seq(0)).then_some(seq.0);
+    object.text("user", user.as_str());
+    object.number_if("read", some(reached.read)).number_if("delivered", some(reached.delivered));
+}
+
+fn write_viewed(id: RequestId, presence: &[Presence], receipts: &[(UserId, Reached)], out: &mut Vec<u8>) {
     let mut object = reply(out, "ok", id);
     object.list("presence", presence, |presence, out| {
         let mut object = Object::new(out);
         write_presence(presence, &mut object);
         object.end();
     });
-    object.list("receipts", read, |(user, seq), out| {
+    object.list("receipts", receipts, |(user, reached), out| {
         let mut object = Object::new(out);
-        object.text("user", user.as_str()).number("read", seq.0);
+        write_reached(user, *reached, &mut object);
         object.end();
     });
     object.end();

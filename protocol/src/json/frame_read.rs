@@ -10,7 +10,8 @@ use crate::{
     command::{MessageKind, Role},
     event::{
         AmendedEvent, AmendedForm, ErrorCode, ErrorReply, FrameFault, Gap, Head, ListEnd, MemberEntry,
-        MemberEvent, MessageEvent, OkReply, PageItem, Presence, Reaction, ServerFrame, Welcome, WireLimits,
+        MemberEvent, MessageEvent, OkReply, PageItem, Presence, Reached, Reaction, ServerFrame, Welcome,
+        WireLimits,
     },
     ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId},
 };
@@ -32,6 +33,7 @@ pub(super) struct Raw<'a> {
     #[serde(borrow)]
     cursor: Option<Cow<'a, str>>,
     deleted: bool,
+    delivered: Option<u64>,
     edited_at: Option<u64>,
     features: Vec<String>,
     from: Option<u64>,
@@ -84,7 +86,10 @@ struct RawReaction {
 #[derive(Deserialize)]
 struct RawReceipt {
     user: Parsed<UserId>,
+    #[serde(default)]
     read: u64,
+    #[serde(default)]
+    delivered: u64,
 }
 
 #[derive(Deserialize)]
@@ -141,7 +146,10 @@ pub fn decode_frame(text: &str) -> Result<Option<ServerFrame>, FrameFault> {
         "receipt" => ServerFrame::Receipt {
             conversation: need(raw.conversation)?.0,
             user: need(raw.user)?.0,
-            read: Seq(need(raw.read)?),
+            reached: Reached {
+                read: Seq(raw.read.unwrap_or_default()),
+                delivered: Seq(raw.delivered.unwrap_or_default()),
+            },
         },
         "typing" => ServerFrame::Typing {
             conversation: need(raw.conversation)?.0,
@@ -295,8 +303,10 @@ fn read_viewed(raw: Raw<'_>) -> Result<ServerFrame, FrameFault> {
         let RawPresence { user, online, last_seen } = raw;
         Presence { user: user.0, online, last_seen: last_seen.map(UnixMillis) }
     };
-    let read = raw.receipts.into_iter().map(|receipt| (receipt.user.0, Seq(receipt.read))).collect();
-    Ok(ServerFrame::Viewed { id, presence: need(raw.presence)?.into_iter().map(one).collect(), read })
+    let reached =
+        |receipt: &RawReceipt| Reached { read: Seq(receipt.read), delivered: Seq(receipt.delivered) };
+    let receipts = raw.receipts.iter().map(|receipt| (receipt.user.0.clone(), reached(receipt))).collect();
+    Ok(ServerFrame::Viewed { id, presence: need(raw.presence)?.into_iter().map(one).collect(), receipts })
 }
 
 fn read_welcome(raw: Raw<'_>) -> Result<Welcome, FrameFault> {

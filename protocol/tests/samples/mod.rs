@@ -8,8 +8,8 @@ use protocol::{
     },
     event::{
         AmendedEvent, AmendedForm, ErrorCode, ErrorReply, Gap, Head, ListEnd, ListedConversation, ListedKind,
-        MemberEntry, MemberEvent, MessageEvent, OkReply, PageItem, Presence, Reaction, ServerFrame, Welcome,
-        WireLimits,
+        MemberEntry, MemberEvent, MessageEvent, OkReply, PageItem, Presence, Reached, Reaction, ServerFrame,
+        Welcome, WireLimits,
     },
     ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId},
     limits,
@@ -291,15 +291,20 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
 }
 
 fn presence_frames(id: RequestId) -> Vec<(&'static str, ServerFrame)> {
-    let receipt = ServerFrame::Receipt { conversation: CONVERSATION, user: user("bob"), read: Seq(42) };
+    let receipt = |read, delivered| {
+        let reached = Reached { read: Seq(read), delivered: Seq(delivered) };
+        ServerFrame::Receipt { conversation: CONVERSATION, user: user("bob"), reached }
+    };
+    let reached = |read, delivered| (user("bob"), Reached { read: Seq(read), delivered: Seq(delivered) });
     vec![
         ("presence", ServerFrame::Presence(online())),
         ("presence_gone", ServerFrame::Presence(gone())),
         ("typing_event", ServerFrame::Typing { conversation: CONVERSATION, user: user("bob"), on: true }),
-        ("receipt", receipt),
+        ("receipt", receipt(42, 0)),
+        ("receipt_delivered", receipt(0, 42)),
         (
             "viewed",
-            ServerFrame::Viewed { id, presence: vec![online(), gone()], read: vec![(user("bob"), Seq(41))] },
+            ServerFrame::Viewed { id, presence: vec![online(), gone()], receipts: vec![reached(41, 43)] },
         ),
     ]
 }

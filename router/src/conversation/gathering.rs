@@ -5,10 +5,11 @@
 
 use std::collections::VecDeque;
 
-use protocol::ids::{ConversationId, Seq, UnixMillis, UserId};
+use protocol::ids::{ConversationId, UnixMillis};
 use protocol::record::StreamKind as Kind;
 use storage_log::{Answer, Draft, Log};
 
+use super::positions::New;
 use super::{ConversationSide, LOADED_MAX, Loaded};
 use crate::places::conversation_stream;
 
@@ -34,7 +35,7 @@ struct Written {
     position: u64,
     conversation: ConversationId,
     /// Who has read further than the record before said.
-    new: Vec<(UserId, Seq)>,
+    new: Vec<New>,
 }
 
 impl Gathering {
@@ -111,9 +112,9 @@ impl ConversationSide {
             let slot = self.slots.get_mut(&conversation).expect("kept while it has something to write");
             let positions = slot.positions.as_mut().expect("likewise");
             positions.note_record_durable();
-            for (user, read) in new {
-                if positions.note_durable(&user, read) {
-                    self.viewers.note_read(conversation, &user, read);
+            for new in new {
+                if let Some((reached, has_read)) = positions.note_durable(&new) {
+                    self.viewers.note_reached(conversation, &new.user, reached, has_read);
                 }
             }
         }

@@ -37,6 +37,10 @@ pub(super) struct Job {
 }
 
 pub(super) enum Purpose {
+    /// What stands in an inbox before where a device is.
+    Acked {
+        user: UserId,
+    },
     /// A message that is to be amended.
     Amend {
         store: Box<Store>,
@@ -112,7 +116,8 @@ impl Job {
     /// Whether who waits for it can be told that there is no answer.
     pub(super) fn is_refusable(&self) -> bool {
         match self.purpose {
-            Purpose::Amend { .. }
+            Purpose::Acked { .. }
+            | Purpose::Amend { .. }
             | Purpose::Count { .. }
             | Purpose::Fold { .. }
             | Purpose::History { .. }
@@ -141,7 +146,8 @@ impl Purpose {
             | Self::Feed { .. }
             | Self::History { .. }
             | Self::List(_) => true,
-            Self::Count { .. }
+            Self::Acked { .. }
+            | Self::Count { .. }
             | Self::Enlist { .. }
             | Self::Fold { .. }
             | Self::ListLarge
@@ -312,8 +318,8 @@ impl ConversationSide {
             }
             Request::View { asker, user, .. } => {
                 let positions = slot.positions.as_ref();
-                let read = positions.map(|positions| positions.durable_receipts()).unwrap_or_default();
-                match self.viewers.view(asker, user, conversation, state, read) {
+                let reached = positions.map(|positions| positions.durable_receipts()).unwrap_or_default();
+                match self.viewers.view(asker, user, conversation, state, reached) {
                     Ok(()) => self.answer_views(),
                     Err(refusal) => self.push_refusal(asker, true, refusal),
                 }
@@ -363,6 +369,7 @@ impl ConversationSide {
     pub(super) fn finish(&mut self, job: Job, log: &mut Log) {
         let (mut records, more) = job.fetch.finish();
         match job.purpose {
+            Purpose::Acked { user } => self.finish_acked(&user, &records),
             Purpose::CatchUp(page) => self.finish_catching_up(*page, records, log),
             Purpose::Count { asker, user, conversation, seq } => {
                 self.finish_count(asker, &user, conversation, seq, &records);
@@ -424,6 +431,7 @@ impl ConversationSide {
     pub(super) fn give_up(&mut self, job: Job, log: &Log) {
         let refusal = (ErrorCode::Unavailable, "the disk does not say now: ask again in a minute");
         match job.purpose {
+            Purpose::Acked { user } => self.finish_acked(&user, &[]),
             Purpose::Count { asker, conversation, .. } => self.give_up_count(asker, conversation, refusal),
             Purpose::History { asker, .. } => self.push_refusal(asker, true, refusal),
             Purpose::List(page) => self.give_up_list_page(&page),

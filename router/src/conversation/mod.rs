@@ -4,6 +4,7 @@
 //! is being looked up, what arrives waits in its bounded queue. Nothing leaves here before the log has said that it is
 //! durable.
 
+mod acked;
 mod amend;
 mod blocking;
 mod blocks;
@@ -42,6 +43,7 @@ use storage_log::{Answer, Draft, Durable, Head, Location, Log, Stored};
 
 use crate::mail::{Asker, Deliver, Reply, Request, Store};
 use crate::places::{Places, ShardId, conversation_stream};
+use acked::Acked;
 use blocks::Blocks;
 use damage::Damages;
 use folding::hide;
@@ -108,6 +110,7 @@ pub struct ConversationSide {
     viewers: Viewers,
     gathering: Gathering,
     settings: SettingsTable,
+    acked: Acked,
     /// Pages by a membership that is not durable yet, and the position that makes it so. Bounded by the page credits.
     early: VecDeque<(u64, Request)>,
     jobs: Slab<Job>,
@@ -140,6 +143,7 @@ impl ConversationSide {
             viewers: Viewers::new(places.clone(), log),
             gathering: Gathering::default(),
             settings: SettingsTable::default(),
+            acked: Acked::default(),
             places,
             log,
             slots: HashMap::default(),
@@ -169,10 +173,10 @@ impl ConversationSide {
     /// Takes a request from a user's home.
     pub fn handle_request(&mut self, request: Request, now: UnixMillis, log: &mut Log) {
         self.begin_enlisting(log);
-        if let Request::Signals { log, shard, signals } = request {
-            signals.into_iter().for_each(|signal| self.viewers.handle(shard, signal));
-            self.answer_views();
-            return self.outputs.push_back((shard, Reply::SignalsTaken { log }));
+        if let Request::Signals { log: number, shard, signals } = request {
+            self.handle_signals(shard, signals, log);
+            self.outputs.push_back((shard, Reply::SignalsTaken { log: number }));
+            return self.resume(now, log);
         }
         if matches!(request, Request::Set { .. } | Request::Settings { .. }) {
             self.handle_settings(request, now, log);

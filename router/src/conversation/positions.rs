@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use protocol::event::Reached;
 use protocol::ids::{Seq, UserId};
 use protocol::limits::MEMBERS_MAX;
 use protocol::record::{ArchivedPositionsV1, Body, PositionV1, PositionsV1, StoredBody};
@@ -39,7 +40,15 @@ struct Position {
     receipt: Seq,
     /// The same, as it is on disk.
     durable_receipt: Seq,
+    /// What a device has stored, as an acknowledgement said; whoever has read further has more.
     delivered: Seq,
+    durable_delivered: Seq,
+}
+
+/// What others are told of one user, and is not on disk.
+pub(super) struct New {
+    pub(super) user: UserId,
+    pub(super) reached: Reached,
 }
 
 /// Positions of the members of one conversation.
@@ -74,6 +83,7 @@ impl Positions {
                 receipt,
                 durable_receipt: receipt,
                 delivered: Seq(position.delivered.to_native()),
+                durable_delivered: Seq(position.delivered.to_native()),
             };
             Some((user, position))
         });
@@ -112,22 +122,38 @@ impl Positions {
         })
     }
 
-    /// How far everybody has read, as others are told and as it is on disk.
-    pub(super) fn durable_receipts(&self) -> BTreeMap<UserId, Seq> {
-        let told = self.by_user.iter().filter(|(_, position)| position.durable_receipt > Seq(0));
-        told.map(|(user, position)| (user.clone(), position.durable_receipt)).collect()
+    /// How far everybody has come, as others are told and as it is on disk.
+    pub(super) fn durable_receipts(&self) -> BTreeMap<UserId, Reached> {
+        let told = self.by_user.iter().map(|(user, position)| (user, position.durable_reached()));
+        let told = told.filter(|(_, reached)| *reached != Reached::default());
+        told.map(|(user, reached)| (user.clone(), reached)).collect()
     }
 
     /// Those whose receipts are not on disk.
-    pub(super) fn new_receipts(&self) -> Vec<(UserId, Seq)> {
-        let new = self.by_user.iter().filter(|(_, position)| position.receipt > position.durable_receipt);
-        new.map(|(user, position)| (user.clone(), position.receipt)).collect()
+    pub(super) fn new_receipts(&self) -> Vec<New> {
+        let is_new = |position: &Position| position.reached() != position.durable_reached();
+        let new = self.by_user.iter().filter(|(_, position)| is_new(position));
+        new.map(|(user, position)| New { user: user.clone(), reached: position.reached() }).collect()
     }
 
-    /// A receipt is on disk; whether that is news.
-    pub(super) fn note_durable(&mut self, user: &UserId, receipt: Seq) -> bool {
-        let position = self.by_user.get_mut(user).filter(|position| position.durable_receipt < receipt);
-        position.map(|position| position.durable_receipt = receipt).is_some()
+    /// A receipt is on disk: what others are told from now on, if that is news, and whether more was read.
+    pub(super) fn note_durable(&mut self, new: &New) -> Option<(Reached, bool)> {
+        let position = self.by_user.get_mut(&new.user)?;
+        let before = position.durable_reached();
+        position.durable_receipt = position.durable_receipt.max(new.reached.read);
+        position.durable_delivered = position.durable_delivered.max(new.reached.delivered);
+        let after = position.durable_reached();
+        (after != before).then_some((after, after.read > before.read))
+    }
+
+    /// A device of a user has stored what there is up to a sequence. Whether that is news, and nothing else was new.
+    pub(super) fn note_delivered(&mut self, user: &UserId, seq: Seq) -> bool {
+        let position = self.by_user.entry(user.clone()).or_default();
+        let is_news = seq > position.reached().delivered;
+        if is_news {
+            position.delivered = seq;
+        }
+        is_news && self.renew()
     }
 
     /// How far a user has read, and the messages up to there: nothing, where nothing is known.
@@ -253,6 +279,16 @@ impl Positions {
 }
 
 impl Position {
+    /// What others are told. Who has read something has been given it.
+    fn reached(&self) -> Reached {
+        Reached { read: self.receipt, delivered: self.delivered.max(self.receipt) }
+    }
+
+    fn durable_reached(&self) -> Reached {
+        let (read, delivered) = (self.durable_receipt, self.durable_delivered);
+        Reached { read, delivered: delivered.max(read) }
+    }
+
     /// Forward, where that is forward.
     fn move_to(&mut self, seq: Seq, message_count: u64) {
         if seq > self.read {

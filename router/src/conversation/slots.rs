@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use protocol::event::ErrorCode;
-use protocol::ids::{ConversationId, UnixMillis};
+use protocol::ids::{ConversationId, Seq, UnixMillis, UserId};
 use storage_log::Log;
 
 use super::blocking::Block;
@@ -40,6 +40,8 @@ pub(super) struct Slot {
 /// What has its turn at a conversation.
 pub(super) enum Entrant {
     Request(Box<Request>),
+    /// A device of a user has what there is up to a sequence.
+    Delivered(UserId, Seq),
     /// A page of several conversations, by its number, that waits for state and positions of this one.
     Page(u32, ConversationId),
 }
@@ -48,7 +50,7 @@ impl Entrant {
     pub(super) fn needs_positions(&self) -> bool {
         match self {
             Self::Request(request) => matches!(**request, Request::Read { .. } | Request::View { .. }),
-            Self::Page(..) => true,
+            Self::Delivered(..) | Self::Page(..) => true,
         }
     }
 }
@@ -96,6 +98,8 @@ impl ConversationSide {
                 self.go_on_folding(conversation, log);
             } else if let Some(conversation) = self.resumed.pop_front() {
                 self.go_on_with(conversation, now, log);
+            } else if let Some((conversation, entrant)) = self.poll_delivered() {
+                self.enter(conversation, entrant, now, log);
             } else if !self.go_on_with_settings(now, log) && !self.begin_next_page(now, log) {
                 return;
             }
@@ -121,11 +125,18 @@ impl ConversationSide {
             slot.pending.push_front(entrant);
             return self.start_load(conversation, log);
         }
+        let is_untold =
+            matches!(&entrant, Entrant::Delivered(user, _) if !self.tells_delivered(conversation, user));
+        if is_untold {
+            return;
+        }
+        let slot = self.slots.get_mut(&conversation).expect("entered");
         if entrant.needs_positions() && slot.positions.is_none() {
             slot.pending.push_front(entrant);
             return self.start_positions(conversation, log);
         }
         match entrant {
+            Entrant::Delivered(user, seq) => self.note_delivered(conversation, &user, seq),
             Entrant::Page(page, _) => self.note_read_for(page),
             Entrant::Request(request) => match *request {
                 Request::Store(store) => self.store(store, now, log, false),
@@ -153,6 +164,7 @@ impl ConversationSide {
     pub(super) fn refuse_entrant(&mut self, entrant: &Entrant, refusal: Refusal) {
         match entrant {
             Entrant::Request(request) => self.refuse_request(request, refusal),
+            Entrant::Delivered(..) => {}
             Entrant::Page(page, conversation) => self.note_unreadable_for(*page, *conversation),
         }
     }

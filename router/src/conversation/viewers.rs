@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use protocol::event::{Presence, ServerFrame};
+use protocol::event::{Presence, Reached, ServerFrame};
 use protocol::ids::{ConversationId, Seq, UserId};
 use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody};
 
@@ -35,8 +35,8 @@ struct Viewer {
 
 struct Viewed {
     members: Vec<UserId>,
-    /// How far those have read that have read anything, as it is on disk.
-    read: BTreeMap<UserId, Seq>,
+    /// How far those have come that have read or been given anything, as it is on disk.
+    reached: BTreeMap<UserId, Reached>,
     viewers: Vec<Viewer>,
     /// Its two members are told nothing of each other.
     blocked: bool,
@@ -102,9 +102,9 @@ impl Viewers {
         user: UserId,
         conversation: ConversationId,
         state: &Conversation,
-        mut read: BTreeMap<UserId, Seq>,
+        mut reached: BTreeMap<UserId, Reached>,
     ) -> Result<(), Refusal> {
-        self.renew_own(conversation, &read);
+        self.renew_own(conversation, &reached);
         if !self.viewed.contains_key(&conversation) {
             if self.members_count + state.members().len() > VIEWED_MEMBERS_MAX {
                 return Err(TOO_MANY);
@@ -113,11 +113,11 @@ impl Viewers {
             self.members_count += members.len();
             members.iter().for_each(|member| self.watch(member, conversation));
             // Those who left have read too, and that is kept.
-            read.retain(|user, _| self.is_member(user, conversation));
+            reached.retain(|user, _| self.is_member(user, conversation));
             let blocked = state.is_blocked();
-            self.viewed.insert(conversation, Viewed { members, read, viewers: Vec::new(), blocked });
+            self.viewed.insert(conversation, Viewed { members, reached, viewers: Vec::new(), blocked });
         } else {
-            self.know_further(conversation, read);
+            self.know_further(conversation, reached);
         }
         let viewers = &mut self.viewed.get_mut(&conversation).expect("it is viewed").viewers;
         // It asks again: one page of a session is under way at a time, so it has its answer to the first.
@@ -128,24 +128,24 @@ impl Viewers {
     }
 
     /// What a view is answered with goes ahead of what has waited for room: that must not be older.
-    fn renew_own(&mut self, conversation: ConversationId, read: &BTreeMap<UserId, Seq>) {
+    fn renew_own(&mut self, conversation: ConversationId, reached: &BTreeMap<UserId, Reached>) {
         for news in self.news.iter_mut().filter(|news| !news.own.is_empty()) {
-            for (user, seq) in read {
+            for (user, reached) in reached {
                 if let Some(own) = news.own.get_mut(&(conversation, user.clone())) {
-                    *own = (*own).max(*seq);
+                    *own = (*own).max(reached.read);
                 }
             }
         }
     }
 
     /// Messages of one's own say how far one has read, and no receipt is told of those: who begins to look learns it.
-    fn know_further(&mut self, conversation: ConversationId, read: BTreeMap<UserId, Seq>) {
-        let read: Vec<(UserId, Seq)> =
-            read.into_iter().filter(|(user, _)| self.is_member(user, conversation)).collect();
-        let known = &mut self.viewed.get_mut(&conversation).expect("it is viewed").read;
-        for (user, seq) in read {
+    fn know_further(&mut self, conversation: ConversationId, reached: BTreeMap<UserId, Reached>) {
+        let reached: Vec<(UserId, Reached)> =
+            reached.into_iter().filter(|(user, _)| self.is_member(user, conversation)).collect();
+        let known = &mut self.viewed.get_mut(&conversation).expect("it is viewed").reached;
+        for (user, Reached { read, delivered }) in reached {
             let known = known.entry(user).or_default();
-            *known = seq.max(*known);
+            *known = Reached { read: read.max(known.read), delivered: delivered.max(known.delivered) };
         }
     }
 
@@ -154,6 +154,7 @@ impl Viewers {
         match signal {
             Signal::Stands { user, standing } => self.handle_standing(&user, standing),
             Signal::Typing { conversation, user, on } => self.handle_typing(conversation, &user, on),
+            Signal::Acked { .. } => unreachable!("that is no news of presence"),
             Signal::Unviewed { conversation, session } => {
                 self.leave(conversation, |viewer| (viewer.shard, viewer.session) == (shard, session));
             }
@@ -201,7 +202,7 @@ impl Viewers {
             let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
             let before = viewed.members.len();
             viewed.members.retain(|member| *member != gone);
-            viewed.read.remove(&gone);
+            viewed.reached.remove(&gone);
             self.members_count -= before - viewed.members.len();
             self.unwatch(&gone, conversation);
             // Who may not read it any more is told nothing of it either.
@@ -240,15 +241,23 @@ impl Viewers {
         }
     }
 
-    /// Somebody has read a conversation up to a sequence, durably.
-    pub(super) fn note_read(&mut self, conversation: ConversationId, user: &UserId, read: Seq) {
-        let home = self.places.home_of(user);
-        self.news[home.index()].own.insert((conversation, user.clone()), read);
+    /// Somebody has come further in a conversation, durably. What was read is told to the user's own sessions too.
+    pub(super) fn note_reached(
+        &mut self,
+        conversation: ConversationId,
+        user: &UserId,
+        reached: Reached,
+        has_read: bool,
+    ) {
+        if has_read {
+            let home = self.places.home_of(user);
+            self.news[home.index()].own.insert((conversation, user.clone()), reached.read);
+        }
         if !self.is_member(user, conversation) {
             return;
         }
         let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
-        viewed.read.insert(user.clone(), read);
+        viewed.reached.insert(user.clone(), reached);
         self.tell_receipt(user, conversation);
     }
 
@@ -288,16 +297,17 @@ impl Viewers {
         let Some(standings) = standings.collect::<Option<Vec<_>>>() else { return };
         let presence: Arc<[Presence]> =
             standings.iter().filter_map(|(user, standing)| standing.told((*user).clone())).collect();
-        let read: Arc<[(UserId, Seq)]> = viewed.read.iter().map(|(user, seq)| (user.clone(), *seq)).collect();
+        let receipts: Arc<[(UserId, Reached)]> =
+            viewed.reached.iter().map(|(user, reached)| (user.clone(), *reached)).collect();
         for viewer in &mut viewed.viewers {
             if let Some(asker) = viewer.waits.take() {
-                let (presence, read) = if viewed.blocked {
+                let (presence, receipts) = if viewed.blocked {
                     let own = presence.iter().filter(|one| one.user == viewer.user).cloned().collect();
-                    (own, read.iter().filter(|(user, _)| *user == viewer.user).cloned().collect())
+                    (own, receipts.iter().filter(|(user, _)| *user == viewer.user).cloned().collect())
                 } else {
-                    (presence.clone(), read.clone())
+                    (presence.clone(), receipts.clone())
                 };
-                self.answers.push((asker.shard, Reply::Viewed { asker, conversation, presence, read }));
+                self.answers.push((asker.shard, Reply::Viewed { asker, conversation, presence, receipts }));
             }
         }
     }
@@ -306,8 +316,8 @@ impl Viewers {
         let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
         for viewer in viewed.viewers.extract_if(.., |viewer| leaves(viewer)) {
             if let Some(asker) = viewer.waits {
-                let (presence, read) = (Arc::from([]), Arc::from([]));
-                self.answers.push((asker.shard, Reply::Viewed { asker, conversation, presence, read }));
+                let (presence, receipts) = (Arc::from([]), Arc::from([]));
+                self.answers.push((asker.shard, Reply::Viewed { asker, conversation, presence, receipts }));
             }
         }
         if viewed.viewers.is_empty() {
@@ -377,17 +387,20 @@ impl Viewers {
         loop {
             let news = &mut self.news[shard.index()];
             if let Some(((conversation, user), read)) = news.own.pop_first() {
-                let event = ServerFrame::Receipt { conversation, user: user.clone(), read };
+                let reached = Reached { read, delivered: Seq(0) };
+                let event = ServerFrame::Receipt { conversation, user: user.clone(), reached };
                 return Some(Reply::TellUser { user, event: Arc::new(event) });
             }
             let (sessions, event) = if let Some(((conversation, user), on)) = news.typing.pop_first() {
                 let sessions = self.viewers_at(shard, [&conversation], &user);
                 (sessions, ServerFrame::Typing { conversation, user, on })
             } else if let Some((conversation, user)) = news.receipts.pop_first() {
-                let read = self.viewed.get(&conversation).and_then(|viewed| viewed.read.get(&user).copied());
-                let Some(read) = read else { continue };
+                let viewed = self.viewed.get(&conversation);
+                let Some(reached) = viewed.and_then(|viewed| viewed.reached.get(&user).copied()) else {
+                    continue;
+                };
                 let sessions = self.viewers_at(shard, [&conversation], &user);
-                (sessions, ServerFrame::Receipt { conversation, user, read })
+                (sessions, ServerFrame::Receipt { conversation, user, reached })
             } else {
                 let user = news.presence.pop_first()?;
                 // Nobody watches any more: then nobody is told either.

@@ -59,8 +59,8 @@ impl UserSide {
                 self.set(asker, user, Setting::Mute { conversation, until });
             }
             Reply::Settings { session, mutes } => self.handle_settings(session, mutes, now),
-            Reply::Viewed { asker, conversation, presence, read } => {
-                self.handle_viewed(asker.session, asker.id, conversation, &presence, &read);
+            Reply::Viewed { asker, conversation, presence, receipts } => {
+                self.handle_viewed(asker.session, asker.id, conversation, &presence, &receipts);
             }
             Reply::Watch { log, watched, unwatched } => self.handle_watch(log, watched, &unwatched),
             Reply::Surveyed { session, log, conversations, more_after, position, partial } => {

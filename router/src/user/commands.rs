@@ -36,6 +36,9 @@ impl UserSide {
             self.type_in(id, conversation, on);
             return Ok(());
         }
+        if let Command::Ack { cursor } | Command::Ping { cursor: Some(cursor) } = &request.command {
+            self.note_acked(id, cursor);
+        }
         let Some(number) = request.id else {
             return Ok(());
         };

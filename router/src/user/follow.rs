@@ -22,7 +22,7 @@ const FEW_USERS: usize = 16;
 
 /// What a node does beside what every one does: `edit`, `delete` and `react`; `view`, `unview` and
 /// `typing`; `read`; `conversations`.
-const FEATURES: [&str; 6] = ["amend", "presence", "receipts", "conversations", "mute", "block"];
+const FEATURES: [&str; 7] = ["amend", "presence", "receipts", "conversations", "mute", "block", "delivered"];
 
 /// A page of catching up.
 pub(super) struct Page<'a> {
@@ -239,6 +239,7 @@ impl UserSide {
             return;
         };
         session.greeting = None;
+        session.begin_acked();
         let user = session.user.clone();
         let cursor = self.cursor_of(id, now);
         let welcome = Welcome {
@@ -265,6 +266,7 @@ impl UserSide {
         }
         session.catching_up = false;
         session.survey = None;
+        session.begin_acked();
         let partial = session.partial;
         if let Some(cursor) = self.cursor_of(id, now) {
             self.push_event(id, &ServerFrame::CaughtUp { cursor, partial });

@@ -4,6 +4,7 @@
 //! log, a page at a time, only while their outbox is empty. A second away, a month away and a reader that cannot keep up
 //! are the same state.
 
+mod acked;
 mod answers;
 mod commands;
 mod follow;
@@ -293,14 +294,15 @@ impl UserSide {
         let survey = connect.positions.map(|known| {
             Box::new(Survey { known, next: SmallVec::from_elem(Some(0), logs), ..Survey::default() })
         });
+        let unplaced = |phase| LogState { position: 0, acked: LogState::UNKNOWN, phase };
         let states = match (&given, &survey) {
             (Some(Ok(cursor)), _) => cursor
                 .positions
                 .iter()
-                .map(|position| LogState { position: *position, phase: Phase::Behind })
+                .map(|position| LogState { position: *position, acked: *position, phase: Phase::Behind })
                 .collect(),
-            (_, Some(_)) => SmallVec::from_elem(LogState { position: 0, phase: Phase::Surveyed }, logs),
-            _ => SmallVec::from_elem(LogState { position: 0, phase: Phase::Unplaced }, logs),
+            (_, Some(_)) => SmallVec::from_elem(unplaced(Phase::Surveyed), logs),
+            _ => SmallVec::from_elem(unplaced(Phase::Unplaced), logs),
         };
         let starts_live = !matches!(given, Some(Ok(_))) && survey.is_none();
         let session = Session {

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
-use protocol::event::{ErrorCode, Presence, ServerFrame};
-use protocol::ids::{ConversationId, RequestId, Seq, UserId};
+use protocol::event::{ErrorCode, Presence, Reached, ServerFrame};
+use protocol::ids::{ConversationId, RequestId, UserId};
 use protocol::limits::VIEWS_MAX;
 
 use super::UserSide;
@@ -34,13 +34,18 @@ struct Untold {
     standings: BTreeMap<UserId, ()>,
     typing: BTreeMap<(ConversationId, UserId), bool>,
     unviewed: VecDeque<(ConversationId, SessionId)>,
+    /// What devices have acknowledged: after where, and up to where.
+    acked: BTreeMap<UserId, (u64, u64)>,
     /// A mail is on its way.
     under_way: bool,
 }
 
 impl Untold {
     fn is_empty(&self) -> bool {
-        self.standings.is_empty() && self.typing.is_empty() && self.unviewed.is_empty()
+        self.standings.is_empty()
+            && self.typing.is_empty()
+            && self.unviewed.is_empty()
+            && self.acked.is_empty()
     }
 }
 
@@ -64,6 +69,13 @@ pub(super) struct PresenceBoard {
 }
 
 impl PresenceBoard {
+    /// A device has acknowledged what stands after a position of a log, up to another.
+    pub(super) fn note_acked(&mut self, log: usize, user: &UserId, after: u64, to: u64) {
+        let acked = &mut self.untold[log].acked;
+        let (from, upto) = acked.get(user).copied().unwrap_or((after, to));
+        acked.insert(user.clone(), (from.min(after), upto.max(to)));
+    }
+
     pub(super) fn new(logs: u16, grace_millis: u64) -> Self {
         assert!(logs <= LOGS_MAX, "a store has at most 64 logs");
         Self {
@@ -222,6 +234,8 @@ impl UserSide {
                 Signal::Stands { user, standing }
             } else if let Some(((conversation, user), on)) = untold.typing.pop_first() {
                 Signal::Typing { conversation, user, on }
+            } else if let Some((user, (after, to))) = untold.acked.pop_first() {
+                Signal::Acked { user, after, to }
             } else {
                 break;
             };
@@ -284,7 +298,7 @@ impl UserSide {
         number: RequestId,
         conversation: ConversationId,
         presence: &[Presence],
-        read: &[(UserId, Seq)],
+        receipts: &[(UserId, Reached)],
     ) {
         self.page_arrived(id);
         let viewing = self.session(id).and_then(|session| session.viewing.as_mut());
@@ -298,7 +312,7 @@ impl UserSide {
         }
         self.push_reply(
             id,
-            &ServerFrame::Viewed { id: number, presence: presence.to_vec(), read: read.to_vec() },
+            &ServerFrame::Viewed { id: number, presence: presence.to_vec(), receipts: receipts.to_vec() },
         );
     }
 

@@ -42,7 +42,14 @@ pub(super) enum Phase {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LogState {
     pub(super) position: u64,
+    /// What its device has acknowledged, or where it began; [`LogState::UNKNOWN`] until it has a place.
+    pub(super) acked: u64,
     pub(super) phase: Phase,
+}
+
+impl LogState {
+    /// No position.
+    pub(super) const UNKNOWN: u64 = u64::MAX;
 }
 
 /// The first answer that is still owed.

@@ -151,6 +151,7 @@ impl UserSide {
 fn resumed(connection: u64, traveller: &Traveller) -> Session {
     let state = |(position, standing): &(u64, Standing)| LogState {
         position: *position,
+        acked: *position,
         phase: match standing {
             Standing::Live => Phase::Live,
             Standing::Behind => Phase::Behind,

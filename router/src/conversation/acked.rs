@@ -1,0 +1,99 @@
+//! What was delivered: from where a device stands in its log to the conversations that the records before that are of.
+//!
+//! Only what stands in the user's inbox counts, so this is of small conversations; who is in a large group is told its head and not what
+//! it is sent. Nobody waits for it: where there is more to do than the limits here, what is passed over is said by the next record that is
+//! acknowledged of the same conversation, as that stands behind it.
+
+use std::collections::VecDeque;
+
+use protocol::ids::{ConversationId, Seq, UserId};
+use protocol::limits::PAGE_BYTES_MAX;
+use protocol::record::StreamKind as Kind;
+use storage_log::{Log, Lookup, Page};
+
+use super::ConversationSide;
+use super::jobs::Purpose;
+use super::slots::{Entrant, Loaded};
+use crate::mail::{Linked, Signal};
+use crate::places::ShardId;
+
+/// The newest records of an inbox that are looked at for one acknowledgement: what a device is sent between two cursors.
+const RECORDS: Page = Page { items_max: 64, bytes_max: PAGE_BYTES_MAX };
+
+/// Conversations of which one acknowledgement says what was delivered, those that moved last first: each may have to be read.
+const CONVERSATIONS_MAX: usize = 16;
+
+/// Acknowledgements that are being looked into in one log; and conversations that wait for their turn by them, of which
+/// each adds a few. Who comes then is passed over: about 1 MB.
+const UNDER_WAY_MAX: usize = 1_024;
+
+/// What is to be found out, and what was.
+#[derive(Default)]
+pub(super) struct Acked {
+    under_way: usize,
+    delivered: VecDeque<(ConversationId, UserId, Seq)>,
+}
+
+impl ConversationSide {
+    /// Takes what a home has to say.
+    pub(super) fn handle_signals(&mut self, shard: ShardId, signals: Vec<Signal>, log: &mut Log) {
+        for signal in signals {
+            match signal {
+                Signal::Acked { user, after, to } => self.begin_acked(user, after, to, log),
+                signal => self.viewers.handle(shard, signal),
+            }
+        }
+        self.answer_views();
+    }
+
+    fn begin_acked(&mut self, user: UserId, after: u64, to: u64, log: &mut Log) {
+        let inbox = self.places.user_stream(&user, Kind::Inbox);
+        let is_full = self.acked.under_way.max(self.acked.delivered.len()) >= UNDER_WAY_MAX;
+        if is_full || !log.has_after(inbox, after) {
+            return;
+        }
+        self.acked.under_way += 1;
+        // Nobody is given a cursor beyond what is durable.
+        let to = to.min(log.durable().position());
+        let lookup = Lookup::before(log, inbox, to + 1, after + 1, RECORDS);
+        self.start(Purpose::Acked { user }, vec![lookup], log);
+    }
+
+    /// The newest record of each conversation says how far that was delivered.
+    pub(super) fn finish_acked(&mut self, user: &UserId, records: &[Linked]) {
+        self.acked.under_way -= 1;
+        let mut newest: Vec<(ConversationId, Seq)> = Vec::new();
+        for linked in records.iter().filter(|linked| linked.record.is_some()) {
+            let known = newest.iter().position(|(conversation, _)| *conversation == linked.conversation);
+            match known {
+                Some(known) => newest[known].1 = linked.seq.max(newest[known].1),
+                None if newest.len() == CONVERSATIONS_MAX => {}
+                None => newest.push((linked.conversation, linked.seq)),
+            }
+        }
+        let delivered = newest.into_iter().map(|(conversation, seq)| (conversation, user.clone(), seq));
+        self.acked.delivered.extend(delivered);
+    }
+
+    /// The next conversation whose turn it is to note what was delivered.
+    pub(super) fn poll_delivered(&mut self) -> Option<(ConversationId, Entrant)> {
+        let (conversation, user, seq) = self.acked.delivered.pop_front()?;
+        Some((conversation, Entrant::Delivered(user, seq)))
+    }
+
+    /// Whether it is told what was delivered to a user: to a member of a small conversation.
+    pub(super) fn tells_delivered(&self, conversation: ConversationId, user: &UserId) -> bool {
+        let state = self.slots.get(&conversation).map(|slot| &slot.state);
+        matches!(state, Some(Loaded::Yes(state)) if !state.is_large() && state.member(user).is_some())
+    }
+
+    pub(super) fn note_delivered(&mut self, conversation: ConversationId, user: &UserId, seq: Seq) {
+        let is_full = self.gathering.is_full();
+        let slot = self.slots.get_mut(&conversation).expect("entered");
+        let positions = slot.positions.as_mut().expect("they were read before");
+        let seq = seq.min(positions.folded().0);
+        if !is_full && positions.note_delivered(user, seq) {
+            self.gathering.add(conversation);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What was delivered: what a device has acknowledged, told to who looks, once it is on disk, and never back.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use protocol::command::{Command, Request};
+use protocol::event::{Reached, ServerFrame};
+use protocol::ids::{ConversationId, Seq, UserId};
+use router::mail::SessionId;
+use router::places::direct_conversation;
+
+use support::{Chat, NOW, answer, id_of, send, user};
+
+/// How long positions are gathered, in milliseconds.
+const GATHERED: u64 = 1_000;
+
+/// Alice and bob are here, and she looks.
+fn looking() -> (Chat, SessionId, SessionId, ConversationId) {
+    let mut chat = Chat::new();
+    chat.wait(0);
+    let (alice, _) = chat.connect("alice", None);
+    let (bob, _) = chat.connect("bob", None);
+    let conversation = direct_conversation(&user("alice"), &user("bob"));
+    say(&mut chat, alice, 1);
+    chat.command(alice, Command::View { conversation });
+    (chat, alice, bob, conversation)
+}
+
+fn say(chat: &mut Chat, session: SessionId, number: u8) {
+    answer(&chat.command(session, send("bob", "hello", id_of(NOW.0, number)))).expect("stored");
+}
+
+/// The cursor that a session has by now.
+fn cursor(chat: &mut Chat, session: SessionId) -> String {
+    let frames = chat.command(session, Command::Ping { cursor: None });
+    let cursor = frames.into_iter().find_map(|frame| match frame {
+        ServerFrame::Pong { cursor, .. } => cursor,
+        _ => None,
+    });
+    cursor.expect("a pong")
+}
+
+fn ack(chat: &mut Chat, session: SessionId, cursor: String) {
+    let ack = Request { id: None, command: Command::Ack { cursor } };
+    chat.users.handle_command(session, ack, chat.clock).expect("no command under way");
+}
+
+/// What comes of what was acknowledged, once it has been gathered.
+fn told(chat: &mut Chat, session: SessionId) -> Vec<(UserId, Reached)> {
+    let mut frames = chat.exchange(session);
+    chat.wait(GATHERED);
+    frames.extend(chat.exchange(session));
+    let receipts = frames.into_iter().filter_map(|frame| match frame {
+        ServerFrame::Receipt { user, reached, .. } => Some((user, reached)),
+        _ => None,
+    });
+    receipts.collect()
+}
+
+fn reached(name: &str, read: u64, delivered: u64) -> (UserId, Reached) {
+    (user(name), Reached { read: Seq(read), delivered: Seq(delivered) })
+}
+
+#[test]
+fn what_a_device_acknowledges_is_delivered_and_no_more_than_that() {
+    let (mut chat, alice, bob, conversation) = looking();
+    say(&mut chat, alice, 2);
+    let two = cursor(&mut chat, bob);
+    say(&mut chat, alice, 3);
+    ack(&mut chat, bob, two.clone());
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 2)], "one record says both");
+    // The same again, or something before, is no news and no record.
+    let before = chat.log.durable().position();
+    ack(&mut chat, bob, two.clone());
+    assert_eq!(told(&mut chat, alice), []);
+    assert_eq!(chat.log.durable().position(), before);
+    chat.request(bob, Command::Read { conversation, seq: Seq(1) });
+    assert_eq!(told(&mut chat, alice), [reached("bob", 1, 2)]);
+    let three = cursor(&mut chat, bob);
+    chat.request(bob, Command::Ping { cursor: Some(three) });
+    assert_eq!(told(&mut chat, alice), [reached("bob", 1, 3)]);
+    ack(&mut chat, bob, two);
+    assert_eq!(told(&mut chat, alice), [], "never back");
+    // Who has read it has it, whatever was acknowledged.
+    say(&mut chat, alice, 4);
+    chat.request(bob, Command::Read { conversation, seq: Seq(4) });
+    assert_eq!(told(&mut chat, alice), [reached("bob", 4, 4)]);
+}
+
+#[test]
+fn it_is_known_after_a_start_and_whoever_looks_later_is_told() {
+    let (mut chat, alice, bob, conversation) = looking();
+    chat.command(alice, Command::Unview { conversation });
+    say(&mut chat, alice, 2);
+    let two = cursor(&mut chat, bob);
+    ack(&mut chat, bob, two);
+    assert_eq!(told(&mut chat, alice), [], "she does not look");
+    chat.forget();
+    chat.users.disconnect(bob);
+    let frames = chat.command(alice, Command::View { conversation });
+    let receipts = frames.into_iter().find_map(|frame| match frame {
+        ServerFrame::Viewed { receipts, .. } => Some(receipts),
+        _ => None,
+    });
+    assert_eq!(receipts, Some(vec![reached("alice", 2, 2), reached("bob", 0, 2)]));
+}
+
+#[test]
+fn a_device_that_comes_back_acknowledges_what_it_was_given_since() {
+    let (mut chat, alice, bob, _) = looking();
+    let one = cursor(&mut chat, bob);
+    chat.users.disconnect(bob);
+    say(&mut chat, alice, 2);
+    say(&mut chat, alice, 3);
+    // Another's cursor says nothing of bob.
+    let hers = cursor(&mut chat, alice);
+    let (bob, frames) = chat.connect("bob", Some(one));
+    let caught_up = frames.into_iter().find_map(|frame| match frame {
+        ServerFrame::CaughtUp { cursor, .. } => Some(cursor),
+        _ => None,
+    });
+    ack(&mut chat, bob, hers);
+    assert_eq!(told(&mut chat, alice).iter().filter(|(who, _)| *who == user("bob")).count(), 0);
+    ack(&mut chat, bob, caught_up.expect("caught up"));
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 3)]);
+}
+
+#[test]
+fn an_acknowledgement_of_many_conversations_says_it_of_those_that_moved_last() {
+    let (mut chat, alice, bob, conversation) = looking();
+    let names: Vec<String> = (0..40).map(|number| format!("friend-{number}")).collect();
+    for name in &names {
+        let (friend, _) = chat.connect(name, None);
+        answer(&chat.command(friend, send("bob", "hello", None))).expect("stored");
+    }
+    say(&mut chat, alice, 2);
+    let all = cursor(&mut chat, bob);
+    let before = chat.log.durable().position();
+    ack(&mut chat, bob, all);
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 2)]);
+    assert_eq!(chat.log.durable().position(), before + 16, "the work of one acknowledgement is bounded");
+    let _ = conversation;
+}
