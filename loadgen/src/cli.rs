@@ -8,6 +8,7 @@ use crate::{
     letter::{LETTER_BYTES_MAX, LETTER_BYTES_MIN},
     link::Forms,
     plan::{Mix, USERS_MAX, USERS_MIN},
+    report::Limit,
 };
 
 /// Exit code of a run whose verdict is good.
@@ -17,12 +18,23 @@ pub(crate) const EXIT_FAILED: u8 = 1;
 /// Exit code of a run that proves nothing: the generator was late, or could not run.
 pub(crate) const EXIT_INVALID: u8 = 2;
 
+/// Most messages a second: more than a machine sends.
+pub(crate) const RATE_MAX: u32 = 1_000_000;
+/// The longest run: a day.
+pub(crate) const SECONDS_MAX: u32 = 86_400;
+/// Most worker processes: more than a machine has cores for.
+pub(crate) const WORKERS_MAX: u32 = 64;
+/// Bytes of a text.
+pub(crate) const USUAL_PAYLOAD: usize = 128;
+
 const CHECK_NOTES: &str = "\
-The node is the gatehouse beside this program, or is built, in a checkout.
 Half-way it is killed with SIGKILL. Good: nothing acknowledged is lost, nothing
 is doubled, readers see dense order, p99 below 200 ms outside the outage.
 Example:     loadgen check --users 1000 --rate 2000 --html check.html
 Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
+
+/// A help of many flags, still on one screen.
+const DENSE: &str = "{about}\n{usage-heading} {usage}\n\n{options}{after-help}";
 
 const RUN_NOTES: &str = "\
 Example:     loadgen run --url ws://127.0.0.1:7100 --data ./data \\
@@ -68,7 +80,7 @@ pub(crate) enum Command {
     #[command(after_help = CHECK_NOTES)]
     Check(CheckFlags),
     /// Load a node that runs already, and judge
-    #[command(after_help = RUN_NOTES)]
+    #[command(after_help = RUN_NOTES, help_template = DENSE)]
     Run(RunFlags),
     /// Hold idle users, and say what each costs
     #[command(after_help = IDLE_NOTES)]
@@ -99,14 +111,16 @@ pub(crate) struct CheckFlags {
     #[arg(long, value_name = "R", default_value_t = 2000, value_parser = rate())]
     pub(crate) rate: u32,
     /// How long messages are sent
-    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u32).range(4..=86_400))]
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = seconds(4))]
     pub(crate) seconds: u32,
     /// Judge correctness alone; times are only reported
     #[arg(long)]
     pub(crate) no_timing: bool,
-    /// The node's program
+    /// The node's program [default: beside this, or a build]
     #[arg(long, value_name = "PATH")]
     pub(crate) gatehouse: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
     #[command(flatten)]
     pub(crate) shape: ShapeFlags,
     #[command(flatten)]
@@ -118,17 +132,22 @@ pub(crate) struct RunFlags {
     #[command(flatten)]
     pub(crate) node: NodeFlags,
     /// Users, all online
-    #[arg(long, value_name = "N", value_parser = users())]
-    pub(crate) users: u32,
+    #[arg(long, value_name = "N", value_parser = users(), required_unless_present = "scenario")]
+    pub(crate) users: Option<u32>,
     /// Messages a second; latency counts from when one is due
-    #[arg(long, value_name = "R", value_parser = rate())]
-    pub(crate) rate: u32,
+    #[arg(long, value_name = "R", value_parser = rate(), required_unless_present = "scenario")]
+    pub(crate) rate: Option<u32>,
     /// How long messages are sent
-    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub(crate) seconds: u32,
+    #[arg(long, value_name = "S", value_parser = seconds(1), required_unless_present = "scenario")]
+    pub(crate) seconds: Option<u32>,
+    /// All of that in a file, and what the messages are like
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["users", "rate", "seconds", "payload", "mix", "form", "workers"])]
+    pub(crate) scenario: Option<PathBuf>,
     /// Judge correctness alone
     #[arg(long)]
     pub(crate) no_timing: bool,
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
     #[command(flatten)]
     pub(crate) shape: ShapeFlags,
     #[command(flatten)]
@@ -235,11 +254,19 @@ impl NodeFlags {
     }
 }
 
+/// What decides, beside correctness.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct LimitFlags {
+    /// Bad unless below, as delivery.p99=50
+    #[arg(long, value_name = "NAME=MS")]
+    pub(crate) limit: Vec<Limit>,
+}
+
 /// What the messages are like.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ShapeFlags {
     /// Size of a text
-    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = payload)]
+    #[arg(long, value_name = "BYTES", default_value_t = USUAL_PAYLOAD, value_parser = payload)]
     pub(crate) payload: usize,
     /// What is sent
     #[arg(long, value_name = "MIX", default_value_t = Mix::default())]
@@ -248,7 +275,7 @@ pub(crate) struct ShapeFlags {
     #[arg(long, value_enum, default_value = "mixed", hide_possible_values = true)]
     pub(crate) form: Forms,
     /// Worker processes
-    #[arg(long, value_name = "W", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "W", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX)))]
     pub(crate) workers: u32,
 }
 
@@ -271,7 +298,11 @@ fn users() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 fn rate() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=1_000_000)
+    clap::value_parser!(u32).range(1..=i64::from(RATE_MAX))
+}
+
+fn seconds(least: u32) -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(i64::from(least)..=i64::from(SECONDS_MAX))
 }
 
 fn payload(text: &str) -> Result<usize, String> {

@@ -12,6 +12,7 @@ use crate::{
     client::Endpoint,
     clock::Moment,
     latency::Buckets,
+    load::Load,
     plan::{Mix, RoomIndex, UserIndex},
     verify::{Amendment, Overtaken, RoomBook, Shown, Stand, UserList, Violations},
 };
@@ -152,28 +153,6 @@ impl WorkerConfig {
             None if self.crowd > 0 => (0, user.0),
             None => (user.0 % self.workers, user.0 / self.workers),
         }
-    }
-}
-
-/// What is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Load {
-    /// Of all workers together.
-    pub(crate) messages_per_second: u32,
-    pub(crate) seconds: u32,
-    pub(crate) payload_bytes: usize,
-}
-
-impl Load {
-    /// Messages of the whole run, of all workers.
-    pub(crate) const fn messages(&self) -> u64 {
-        self.messages_per_second as u64 * self.seconds as u64
-    }
-
-    /// When message `number` is due, however things go. One formula, so that no error adds up.
-    pub(crate) fn due(&self, start: Moment, number: u64) -> Moment {
-        let nanos = u128::from(number) * 1_000_000_000 / u128::from(self.messages_per_second);
-        Moment(start.0 + nanos as u64)
     }
 }
 

@@ -15,9 +15,11 @@ mod host;
 mod latency;
 mod letter;
 mod link;
+mod load;
 mod plan;
 mod random;
 mod report;
+mod scenario;
 mod verify;
 mod worker;
 

@@ -27,13 +27,14 @@ pub(crate) use slow::slow;
 pub(crate) use storm::storm;
 
 use crate::{
-    cli::{CheckFlags, OutputFlags, RunFlags, ShapeFlags},
+    cli::{CheckFlags, OutputFlags, RunFlags},
     client::{Endpoint, Signer},
     clock::Moment,
-    link::{Load, Order, ToWorker, WorkerConfig},
+    link::{Order, ToWorker, WorkerConfig},
     plan::Plan,
     random::Random,
     report::{self, OutageReport, Report, Timing},
+    scenario::Scenario,
     verify,
     worker::DRAIN_WAIT_MAX,
 };
@@ -58,9 +59,7 @@ const SETTLE_WAIT_MAX: Duration = Duration::from_secs(60);
 struct Plot<'a> {
     endpoint: Endpoint,
     secret: String,
-    users: u32,
-    load: Load,
-    shape: &'a ShapeFlags,
+    scenario: Scenario,
     outputs: &'a OutputFlags,
     timing: Timing,
 }
@@ -72,13 +71,7 @@ pub(crate) fn check(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
     let plot = Plot {
         endpoint: endpoint(&format!("ws://{}", node.listen))?,
         secret: Signer::read_secret(&node.data().join("dev.key"))?,
-        users: flags.users,
-        load: Load {
-            messages_per_second: flags.rate,
-            seconds: flags.seconds,
-            payload_bytes: flags.shape.payload,
-        },
-        shape: &flags.shape,
+        scenario: Scenario::of_flags(flags.users, flags.rate, flags.seconds, &flags.shape, &flags.limits),
         outputs: &flags.outputs,
         timing: if flags.no_timing { Timing::Reported } else { Timing::Judged },
     };
@@ -91,16 +84,17 @@ pub(crate) fn check(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
 
 /// `loadgen run`.
 pub(crate) fn run(flags: &RunFlags) -> anyhow::Result<ExitCode> {
+    let scenario = match (&flags.scenario, flags.users, flags.rate, flags.seconds) {
+        (Some(file), ..) => Scenario::read(file, &flags.limits)?,
+        (None, Some(users), Some(rate), Some(seconds)) => {
+            Scenario::of_flags(users, rate, seconds, &flags.shape, &flags.limits)
+        }
+        _ => unreachable!("required without a scenario"),
+    };
     let plot = Plot {
         endpoint: endpoint(&flags.node.url)?,
         secret: Signer::read_secret(&flags.node.secret())?,
-        users: flags.users,
-        load: Load {
-            messages_per_second: flags.rate,
-            seconds: flags.seconds,
-            payload_bytes: flags.shape.payload,
-        },
-        shape: &flags.shape,
+        scenario,
         outputs: &flags.outputs,
         timing: if flags.no_timing { Timing::Reported } else { Timing::Judged },
     };
@@ -126,9 +120,9 @@ impl Plot<'_> {
     /// All phases, then the reports.
     fn play(&self, mut node: Option<&mut Node>) -> anyhow::Result<Report> {
         let tag = format!("lg{:08x}", Random::from_system()?.next() as u32);
-        let configs: Vec<_> = (0..self.shape.workers).map(|worker| self.worker(worker, &tag)).collect();
-        let plan = Rc::new(Plan::new(&tag, self.users, self.shape.mix));
-        let mut board = Board::new(plan, Progress::new(self.shape.workers));
+        let configs: Vec<_> = (0..self.scenario.workers).map(|worker| self.worker(worker, &tag)).collect();
+        let plan = Rc::new(Plan::new(&tag, self.scenario.users, self.scenario.mix));
+        let mut board = Board::new(plan, Progress::new(self.scenario.workers));
         let orders: Vec<_> = configs.iter().cloned().map(Order::Run).collect();
         let mut crew = Crew::start(&orders)?;
         let start = self.begin(&mut crew, &mut board)?;
@@ -148,7 +142,7 @@ impl Plot<'_> {
             from_seconds: from.since(start).as_secs_f64(),
             until_seconds: until.map(|until| until.since(start).as_secs_f64()),
         });
-        let report = Report::new(&board, self.users, self.load, self.shape, self.timing, outage);
+        let report = Report::new(&board, &self.scenario, self.timing, outage);
         report.write(self.outputs)?;
         // A reader that has gone away does not change the verdict.
         let _ = write!(std::io::stdout(), "{report}");
@@ -163,16 +157,16 @@ impl Plot<'_> {
         };
         WorkerConfig {
             worker,
-            workers: self.shape.workers,
+            workers: self.scenario.workers,
             endpoint: self.endpoint.clone(),
             secret: self.secret.clone(),
             tag: tag.to_owned(),
-            users: self.users,
+            users: self.scenario.users,
             crowd: 0,
             network: None,
-            mix: self.shape.mix,
-            load: self.load,
-            forms: self.shape.form,
+            mix: self.scenario.mix,
+            load: self.scenario.load.clone(),
+            forms: self.scenario.forms,
             history: self.outputs.history.as_ref().map(part),
         }
     }
@@ -180,14 +174,13 @@ impl Plot<'_> {
     /// Everybody comes online, rooms are made, the schedule starts.
     fn begin(&self, crew: &mut Crew, board: &mut Board) -> anyhow::Result<Moment> {
         let workers = crew.count();
-        board.progress.say(&format!("{} users connect to {}", self.users, self.endpoint.host));
+        board.progress.say(&format!("{} users connect to {}", self.scenario.users, self.endpoint.host));
         let deadline = || Moment::now().after(PHASE_WAIT_MAX);
         ensure!(crew.wait(deadline(), board, |said| said.connected == workers)?, "users did not connect");
         board.progress.say(&format!("{} rooms are made", board.plan.rooms.len()));
         crew.tell_all(&ToWorker::Open)?;
         ensure!(crew.wait(deadline(), board, |said| said.opened == workers)?, "rooms were not made");
-        let Load { messages_per_second, seconds, .. } = self.load;
-        board.progress.say(&format!("{messages_per_second} messages a second for {seconds} s"));
+        board.progress.say(&self.scenario.load.to_string());
         let start = Moment::now().after(START_NOTICE);
         crew.tell_all(&ToWorker::Start { at: start })?;
         Ok(start)
@@ -201,7 +194,7 @@ impl Plot<'_> {
         crew: &mut Crew,
         board: &mut Board,
     ) -> anyhow::Result<(Moment, Option<Moment>)> {
-        let from = start.after(Duration::from_secs(self.load.seconds.into()) / 2);
+        let from = start.after(Duration::from_secs(self.scenario.load.seconds().into()) / 2);
         crew.listen_until(Moment(from.0 - OUTAGE_NOTICE.as_nanos() as u64), board)?;
         crew.tell_all(&ToWorker::Outage { from })?;
         crew.listen_until(from, board)?;
@@ -224,7 +217,7 @@ impl Plot<'_> {
     /// The rest of the schedule, the answers, the receipts, the logs.
     fn end(&self, start: Moment, crew: &mut Crew, board: &mut Board) -> anyhow::Result<()> {
         let workers = crew.count();
-        let over = start.after(Duration::from_secs(self.load.seconds.into()));
+        let over = start.after(Duration::from_secs(self.scenario.load.seconds().into()));
         let deadline = over.after(PHASE_WAIT_MAX);
         ensure!(crew.wait(deadline, board, |said| said.sent == workers)?, "the schedule did not end");
         board.progress.say("waiting for receipts");

@@ -18,7 +18,8 @@ use crate::{
     host::{Reading, resident_bytes},
     latency::Latencies,
     letter::LETTER_BYTES_MIN,
-    link::{Forms, FromWorker, Load, Order, Step, ToWorker, WorkerConfig},
+    link::{Forms, FromWorker, Order, Step, ToWorker, WorkerConfig},
+    load::Load,
     plan::{Mix, Plan},
     random::Random,
     report::{Footprint, PhaseReport, StepReport},
@@ -246,11 +247,7 @@ fn configs(flags: &CrowdFlags, shape: &Shape, tag: &str) -> anyhow::Result<Vec<W
             network: (is_here && worker > 0).then_some([127, network.max(1), subnet]),
             // This is of those who come and go, or read slowly: what they write stays as it was written.
             mix: Mix { amend_weight: 0, ..Mix::default() },
-            load: Load {
-                messages_per_second: flags.rate,
-                seconds: SCHEDULE_SECONDS,
-                payload_bytes: LETTER_BYTES_MIN.max(shape.payload_bytes),
-            },
+            load: Load::steady(flags.rate, SCHEDULE_SECONDS, LETTER_BYTES_MIN.max(shape.payload_bytes)),
             forms: Forms::Mixed,
             history: None,
         }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    LAG_P99_MAX_MS, OutageReport, P99_MAX_MS, Report, SecondReport, Verdict,
+    LAG_P99_MAX_MS, OutageReport, Report, SecondReport, Verdict,
     svg::{Axis, Chart},
 };
 use crate::latency::Summary;
@@ -43,12 +43,12 @@ pub(super) fn page(report: &Report) -> String {
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>loadgen: {word}</title><style>{STYLE}</style></head><body>\
          <h1>Verdict: <span class=\"{class}\">{word}</span></h1>\
-         <p>{} users in {} rooms, {} messages a second for {} s, {} bytes each ({}).</p>",
+         <p>{} users in {} rooms, {}, {} to {} bytes each ({}).</p>",
         settings.users,
         settings.rooms,
-        settings.rate,
-        settings.seconds,
-        settings.payload_bytes,
+        settings.load,
+        settings.load.payload_bytes.0,
+        settings.load.payload_bytes.1,
         escape(&settings.mix)
     );
     for reason in &report.reasons {
@@ -100,8 +100,8 @@ fn write_latencies(page: &mut String, report: &Report) {
     }
     let _ = write!(
         page,
-        "</table><p class=\"soft\">Asked outside the outage: p99 below {P99_MAX_MS} ms, and a generator \
-         that is at most {LAG_P99_MAX_MS} ms late at p99.</p>"
+        "</table><p class=\"soft\">Asked outside the outage: {}, and a generator that is at most {LAG_P99_MAX_MS} ms late at p99.</p>",
+        report.settings.limits
     );
 }
 
@@ -114,13 +114,14 @@ fn distribution(report: &Report) -> String {
     ];
     let all = || lines.iter().flat_map(|(_, _, points)| points.iter());
     let x = Axis::linear(all().map(|(percentile, _)| nines(*percentile)));
-    let y = Axis::logarithmic(all().map(|(_, ms)| *ms).chain([P99_MAX_MS]));
+    let limit_ms = report.settings.limits.delivery_p99_ms();
+    let y = Axis::logarithmic(all().map(|(_, ms)| *ms).chain([limit_ms]));
     let mut chart = Chart::new("Latency by percentile", x, y);
     chart.y_ticks(" ms");
     let names = ["min", "90%", "99%", "99.9%", "99.99%", "99.999%"];
     let ticks: Vec<_> = names.iter().zip(0_u32..).map(|(name, at)| (at.into(), (*name).to_owned())).collect();
     chart.x_ticks(&ticks);
-    chart.limit(P99_MAX_MS, "what p99 must stay below");
+    chart.limit(limit_ms, "what p99 must stay below");
     for (class, name, points) in lines {
         let points = points.iter().map(|(percentile, ms)| {
             (nines(*percentile), Some(*ms), format!("{percentile:.3}% {name} within {ms:.2} ms"))
@@ -156,10 +157,11 @@ fn throughput(report: &Report) -> String {
 
 fn latency_over_time(report: &Report) -> String {
     let values = report.timeline.iter().flat_map(|second| [second.delivery_p50_ms, second.delivery_p99_ms]);
-    let y = Axis::logarithmic(values.flatten().chain([P99_MAX_MS]));
+    let limit_ms = report.settings.limits.delivery_p99_ms();
+    let y = Axis::logarithmic(values.flatten().chain([limit_ms]));
     let mut chart = over_time("Delivery latency in each second", report, y);
     chart.y_ticks(" ms");
-    chart.limit(P99_MAX_MS, "what p99 must stay below outside the outage");
+    chart.limit(limit_ms, "what p99 must stay below outside the outage");
     let lines: [(&str, &str, Percentile); 2] =
         [("one", "p50", |second| second.delivery_p50_ms), ("two", "p99", |second| second.delivery_p99_ms)];
     for (class, name, value) in lines {

@@ -87,7 +87,8 @@ impl State {
             }
             1..=EDITS => {
                 let letter = Letter { message_id: id, due, room: sent.room, sender: by };
-                let text = letter.write(desk.config.load.payload_bytes);
+                let bytes = desk.config.load.text_bytes(&mut desk.random);
+                let text = letter.write(bytes);
                 Command::Edit(Edit { conversation, seq, text, message_id })
             }
             _ => {

@@ -30,7 +30,7 @@ const NAMED_BY_USER: u64 = 4;
 /// Asks for all rooms of these kinds that users of this worker make, spread over time, and waits for no answer.
 pub(super) async fn open_rooms(worker: &Rc<Worker>, kinds: &[RoomKind]) {
     let (rooms, config) = worker.with(|state| (state.desk.own_rooms(kinds), state.desk.config.clone()));
-    let rate = config.load.messages_per_second.clamp(ROOMS_PER_SECOND_MIN, ROOMS_PER_SECOND_MIN * 2);
+    let rate = config.load.peak().clamp(ROOMS_PER_SECOND_MIN, ROOMS_PER_SECOND_MIN * 2);
     let pause = Duration::from_secs(1) * config.senders() / rate;
     let start = Moment::now();
     for (number, room) in rooms.into_iter().enumerate() {
@@ -46,7 +46,7 @@ pub(super) async fn send_on_time(worker: &Rc<Worker>, start: Moment) {
         state.desk.config.clone()
     });
     let (senders, WorkerConfig { worker: first, load, .. }) = (config.senders(), config);
-    let is_rare = Duration::from_secs(1) * senders >= RARE * load.messages_per_second;
+    let is_rare = Duration::from_secs(1) * senders >= RARE * load.peak();
     let mut number = u64::from(first);
     while number < worker.with(|state| state.desk.messages_due) {
         let due = load.due(start, number);

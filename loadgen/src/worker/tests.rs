@@ -27,7 +27,8 @@ use crate::{
     client::{Codec, Endpoint},
     clock::{Moment, unix_now},
     letter::Letter,
-    link::{Forms, Load, WorkerConfig},
+    link::{Forms, WorkerConfig},
+    load::Load,
     plan::{Mix, RoomIndex, USERS_MIN, UserIndex},
     verify::Kind,
 };
@@ -71,7 +72,7 @@ impl Pair {
             crowd: 0,
             network: None,
             mix: Mix { group_members, ..Mix::default() },
-            load: Load { messages_per_second: 1, seconds: 1, payload_bytes: 100 },
+            load: Load::steady(1, 1, 100),
             forms,
             history: None,
         };

@@ -192,10 +192,11 @@ impl User {
     ) {
         let message_id = self.message_id(&mut desk.random);
         let letter = Letter { message_id, due: due.unwrap_or_default(), room, sender: self.index };
+        let bytes = desk.config.load.text_bytes(&mut desk.random);
         let command = Command::Send(Send {
             target,
             kind: MessageKind::Text,
-            text: letter.write(desk.config.load.payload_bytes),
+            text: letter.write(bytes),
             media: None,
             reply_to: None,
             mentions: Vec::new(),

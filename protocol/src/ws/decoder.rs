@@ -11,8 +11,8 @@
 //! caller looks at a message that was; `partial.message.len() <= message_bytes_max`.
 
 use super::{
-    FrameHead, Message, Opcode, Role, Utf8, Violation, close::read_close, read_header, unmask, header::write_header,
-    utf8::InvalidUtf8,
+    FrameHead, Message, Opcode, Role, Utf8, Violation, close::read_close, header::write_header, read_header,
+    unmask, utf8::InvalidUtf8,
 };
 use crate::limits;
 
@@ -116,7 +116,8 @@ impl Decoder {
             // Where the frames before ended is not known any more, and means nothing: the first has all, the others none.
             let ended = partial.fragments - u32::from(cut.is_some());
             for number in 0..ended {
-                let (opcode, payload) = if number == 0 { (opcode, whole) } else { (Opcode::Continuation, &[][..]) };
+                let (opcode, payload) =
+                    if number == 0 { (opcode, whole) } else { (Opcode::Continuation, &[][..]) };
                 write_begun_frame(self.role, false, opcode, payload.len() as u64, payload, &mut bytes);
             }
             if let Some(head) = cut {

@@ -1,0 +1,76 @@
+//! `loadgen run` with a scenario against a real node: what is sent, and what decides.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::Node;
+
+/// A ramp, a plain and texts of several sizes. Times are not judged, whatever the machine does meanwhile.
+const SCENARIO: &str = r#"
+users = 12
+mix = "direct=50,group3=50"
+payload = [80, 400]
+[[step]]
+seconds = 2
+rate = [0, 40]
+[[step]]
+seconds = 1
+rate = 40
+[limits]
+"back.max" = 60000
+"#;
+
+#[test]
+fn a_scenario_sends_all_it_says_and_its_limits_stand_in_the_report() {
+    let node = Node::start("scenario", &[]);
+    let (file, json) = (node.directory.join("scenario.toml"), node.directory.join("run.json"));
+    fs::write(&file, SCENARIO).expect("written");
+    let [file, path] = [&file, &json].map(|path| path.to_str().expect("a plain path"));
+    let flags = ["--scenario", file, "--no-timing", "--limit", "delivery.p99=150", "--json", path];
+    let (status, text) = node.load_at(&node.url, "run", &flags);
+    assert_eq!(status.code(), Some(0), "{text}");
+    let report: Value = serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
+    assert_eq!(report["counts"]["due"], 80, "{text}");
+    assert_eq!(report["counts"]["sent"], report["counts"]["acked"], "{text}");
+    let limits = &report["settings"]["limits"];
+    assert_eq!(*limits, serde_json::json!({"ack.p99": 200.0, "delivery.p99": 150.0, "back.max": 60000.0}));
+    assert!(
+        text.contains("0 to 40 messages a second within 2 s, then 40 messages a second for 1 s"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_limit_that_no_node_keeps_makes_the_verdict_bad() {
+    let node = Node::start("limit", &[]);
+    let flags = ["--users", "12", "--rate", "20", "--seconds", "1", "--limit", "ack.max=0.001"];
+    let (status, text) = node.load_at(&node.url, "run", &flags);
+    // A generator that was late proves nothing, not even that.
+    match status.code() {
+        Some(2) => assert!(text.contains("because    the generator was late"), "{text}"),
+        code => {
+            assert_eq!(code, Some(1), "{text}");
+            assert!(
+                text.contains("because    ack.max ") && text.contains("below 0.001 ms is asked"),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_scenario_that_cannot_be_read_says_what_is_wrong() {
+    let node = Node::start("no-scenario", &[]);
+    let file = node.directory.join("scenario.toml");
+    fs::write(&file, SCENARIO.replace("users = 12", "users = 3")).expect("written");
+    let path = file.to_str().expect("a plain path");
+    let (status, text) = node.load_at(&node.url, "run", &["--scenario", path]);
+    assert_eq!(status.code(), Some(2), "{text}");
+    assert!(text.contains("scenario.toml: no scenario: users: 12 to"), "{text}");
+    let (status, _) = node.load_at(&node.url, "run", &["--scenario", path, "--users", "12"]);
+    assert_eq!(status.code(), Some(2), "a flag beside it is refused");
+}
