@@ -33,7 +33,7 @@ use hyper_util::{
 use serde::Serialize;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, RwLock, Semaphore},
     time,
 };
 
@@ -44,6 +44,7 @@ use crate::{
     metrics::{self, CareMetrics, ShardMetrics},
     revocations::{ENTRIES_MAX, Revocations, RevokeError, Revoked},
     state::NodeState,
+    upgrade::leaving::Upgraded,
 };
 
 /// Callers at once. Probes and scrapers are few; the next one waits in the kernel's queue.
@@ -68,6 +69,7 @@ const INDEX: &str = "GET  /livez      the process runs\n\
                      GET  /readyz     new clients are welcome; 503 and the reasons if not\n\
                      GET  /metrics    Prometheus\n\
                      POST /v1/drain   leave in order; needs: Authorization: Bearer <admin token>\n\
+                     POST /v1/upgrade start the program's file anew and hand everybody over to it; needs the same\n\
                      POST /v1/revoke  take tokens back; needs the same, and one of\n\
                      \x20                {\"user\":NAME} {\"user\":NAME,\"issued_before\":TIME} {\"jti\":ID}\n\
                      \x20                {\"issued_before\":TIME}, each perhaps with \"until\":TIME, in seconds since 1970\n\
@@ -96,6 +98,10 @@ pub struct Commands {
     pub revocations: Arc<Revocations>,
     /// What was erased, and where more of it goes.
     pub erasures: Arc<Erasures>,
+    /// Hands over to a new process. Blocks.
+    pub upgrade: Arc<dyn Fn() -> anyhow::Result<Upgraded> + Send + Sync>,
+    /// Held while something is changed that the new process reads from a file.
+    pub changes: Arc<RwLock<()>>,
     /// Begins the drain. May be called again while it goes on.
     pub drain: Arc<dyn Fn() + Send + Sync>,
 }
@@ -114,14 +120,19 @@ impl fmt::Debug for AdminContext {
 
 /// Serves until `shutdown` is done, then lets answers that are on their way finish, for 2 s at most.
 pub async fn serve(listener: TcpListener, context: AdminContext, shutdown: impl Future<Output = ()>) {
+    let state = context.state.clone();
+    let mut door = state.door.watch();
     let router = router(context);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {
+        let shut = *door.borrow_and_update();
+        state.door.note(shut);
         let next = tokio::select! {
             () = &mut shutdown => break,
-            next = accept(&listener, &places) => next,
+            _ = door.changed() => continue,
+            next = accept(&listener, &places), if !shut => next,
         };
         match next {
             Ok((stream, place)) => serve_one(stream, place, &router, &graceful),
@@ -169,6 +180,7 @@ fn router(context: AdminContext) -> Router {
         .route("/readyz", routing::get(readyz))
         .route("/metrics", routing::get(render_metrics))
         .route("/v1/drain", routing::post(drain))
+        .route("/v1/upgrade", routing::post(upgrade))
         .route("/v1/revoke", routing::post(revoke))
         .route("/v1/erase", routing::post(erase).get(report_erasures))
         .fallback(|| async {
@@ -219,6 +231,19 @@ async fn drain(State(context): State<AdminContext>, headers: HeaderMap) -> Respo
     text(StatusCode::ACCEPTED, "draining\n".to_owned())
 }
 
+/// Answers when it is done, or given up: then this process serves on.
+async fn upgrade(State(context): State<AdminContext>, headers: HeaderMap) -> Response {
+    let upgrade = match context.commands_for(&headers, "an upgrade") {
+        Ok(commands) => commands.upgrade.clone(),
+        Err(refusal) => return *refusal,
+    };
+    match tokio::task::spawn_blocking(move || upgrade()).await {
+        Ok(Ok(upgraded)) => Json(upgraded).into_response(),
+        Ok(Err(error)) => refuse(StatusCode::CONFLICT, &format!("{error:#}")),
+        Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the upgrade was given up"),
+    }
+}
+
 /// What a revocation came to.
 #[derive(Serialize)]
 struct RevokedAnswer {
@@ -232,6 +257,8 @@ async fn revoke(State(context): State<AdminContext>, request: Request) -> Respon
         Ok(asked) => asked,
         Err(refusal) => return *refusal,
     };
+    // What the next process reads from files does not change under it.
+    let Ok(_unchanged) = commands.changes.try_read() else { return upgrading() };
     let now = cli::now().0 / 1000;
     let asked = match Revocation::asked(&body, now) {
         Ok(asked) => asked,
@@ -268,6 +295,7 @@ async fn erase(State(context): State<AdminContext>, request: Request) -> Respons
         Ok(subject) => subject,
         Err(reason) => return refuse(StatusCode::BAD_REQUEST, &reason),
     };
+    let Ok(_unchanged) = commands.changes.try_read() else { return upgrading() };
     match commands.erasures.erase(subject).await {
         Ok(Erasure { asked_at, subject, .. }) => {
             Json(ErasedAnswer { erased: Asked::of(&subject), asked_at }).into_response()
@@ -314,6 +342,14 @@ impl AdminContext {
 
 fn refuse(status: StatusCode, reason: &str) -> Response {
     text(status, format!("{reason}\n"))
+}
+
+/// For some milliseconds, between two processes.
+fn upgrading() -> Response {
+    refuse(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "an upgrade is under way and nothing was done: ask again in a second",
+    )
 }
 
 fn unauthorised(what: &str) -> Response {

@@ -89,6 +89,12 @@ impl Compactor {
         Ok((sender, Self { enough, thread }))
     }
 
+    /// While it is true, what is being written anew is broken off, and so is whatever would be next.
+    #[must_use]
+    pub fn hold(&self) -> Arc<AtomicBool> {
+        self.enough.clone()
+    }
+
     /// Breaks off what it does, and waits for its end. The senders are gone.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ use crate::metrics::ShardMetrics;
 use crate::revocations::Revocations;
 use crate::state::NodeState;
 use crate::supervisor::{Supervisor, manager_of_environment};
+use crate::upgrade::leaving::Leaving;
 
 /// Asked to end by the system: SIGTERM or SIGINT.
 struct Signals {
@@ -38,12 +39,24 @@ impl Signals {
     }
 }
 
+/// What operators can have done.
+pub struct Operators {
+    /// What was revoked, and where more of it goes.
+    pub revocations: Arc<Revocations>,
+    /// What was erased, and where more of it goes.
+    pub erasures: Arc<Erasures>,
+    /// Hands over to a new process.
+    pub leaving: Arc<Leaving>,
+}
+
 /// Admin HTTP and signals.
 pub struct ControlPlane {
     runtime: Runtime,
     signals: Signals,
     /// Asks for the keys to be read again; without keys that can change, for nothing.
     hangup: Signal,
+    /// Asks for an upgrade.
+    upgrade: Signal,
     state: Arc<NodeState>,
     metrics: Vec<Arc<ShardMetrics>>,
     commands: Arc<OnceLock<Commands>>,
@@ -65,6 +78,7 @@ impl ControlPlane {
             interrupt: watch(SignalKind::interrupt())?,
         };
         let hangup = watch(SignalKind::hangup())?;
+        let upgrade = watch(SignalKind::user_defined2())?;
         let listener = tokio::net::TcpListener::from_std(admin)?;
         let AdminContext { state, metrics, commands, .. } = context.clone();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -73,7 +87,7 @@ impl ControlPlane {
         });
         let admin = (runtime.spawn(serve), stop);
         drop(inside);
-        Ok(Self { runtime, signals, hangup, state, metrics, commands, admin })
+        Ok(Self { runtime, signals, hangup, upgrade, state, metrics, commands, admin })
     }
 
     /// Has `work` done on a thread of its own while the admin answers. `None` when the process was asked to end before
@@ -105,18 +119,21 @@ impl ControlPlane {
     /// When the system gives no thread.
     pub fn run(
         self,
-        revocations: Arc<Revocations>,
-        erasures: Arc<Erasures>,
+        operators: Operators,
         gauge: Gauge,
         rereading: Option<Rereading>,
         inboxes: Vec<Inbox>,
         threads: Vec<JoinHandle<anyhow::Result<()>>>,
     ) -> anyhow::Result<bool> {
-        let Self { runtime, signals, hangup, state, metrics, commands, admin } = self;
+        let Self { runtime, signals, hangup, upgrade, state, metrics, commands, admin } = self;
+        let Operators { revocations, erasures, leaving } = operators;
         let rereading = rereading.map(|rereading| reread(rereading, hangup, inboxes.clone()));
         let drain = drain_of(state.clone(), inboxes);
-        let noting = erasures.clone().watch();
-        commands.get_or_init(|| Commands { revocations, erasures, drain: drain.clone() });
+        let noting = erasures.clone().watch(leaving.changes.clone());
+        let upgrading = upgrade_when_asked(upgrade, leaving.clone());
+        let changes = leaving.changes.clone();
+        let upgrade = Arc::new(move || leaving.upgrade());
+        commands.get_or_init(|| Commands { revocations, erasures, drain: drain.clone(), upgrade, changes });
         runtime.block_on(async {
             let ended = reap(threads)?;
             let keeping = tokio::spawn(keep(Gatekeeper::new(state.clone(), metrics.clone(), gauge)));
@@ -125,9 +142,11 @@ impl ControlPlane {
             supervisor.ready();
             let signals = tokio::spawn(watch(state, supervisor, signals, drain));
             let noting = tokio::spawn(noting);
+            let upgrading = tokio::spawn(upgrading);
             let well = ended.await.unwrap_or(false);
             signals.abort();
             noting.abort();
+            upgrading.abort();
             keeping.abort();
             rereading.inspect(tokio::task::JoinHandle::abort);
             finish(admin).await;
@@ -207,6 +226,14 @@ async fn reread(mut rereading: Rereading, mut hangup: Signal, inboxes: Vec<Inbox
                 }
             }
         }
+    }
+}
+
+/// Hands over on SIGUSR2. What came of it is said on a line.
+async fn upgrade_when_asked(mut asked: Signal, leaving: Arc<Leaving>) {
+    while asked.recv().await.is_some() {
+        let leaving = leaving.clone();
+        let _ = tokio::task::spawn_blocking(move || leaving.upgrade()).await;
     }
 }
 

@@ -3,13 +3,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::ids::UnixMillis;
-use ring::{Completion, FileBuffer, FileId, ListenerId, Received, Ring, RingAddress, Token};
+use ring::{Completion, Errno, FileBuffer, FileId, ListenerId, Received, Ring, RingAddress, Socket, Token};
 use router::conversation::ReadPlace;
 use router::mail::Clock;
 use slab::Slab;
@@ -28,6 +30,8 @@ use crate::mailbox::Mesh;
 use crate::metrics::ShardMetrics;
 use crate::segments::SegmentFile;
 use crate::shard::{Action, ConnectionId, Event, Listener, ReceiveEnd, Shard};
+use crate::upgrade::passenger::{self, Passenger};
+use crate::upgrade::wire;
 
 struct ReadUnderWay {
     log: u16,
@@ -85,6 +89,10 @@ pub struct Driver {
     zeros: HashMap<u16, Arc<AtomicBool>>,
     inbox: Inbox,
     geometry: Geometry,
+    /// What other threads do for this shard.
+    background: usize,
+    /// Another process has everything.
+    leaving: bool,
     /// Who waits for which revocation, in the order in which the shard was told of them.
     revoking: VecDeque<oneshot::Sender<u64>>,
     /// Who waits for what is left to do for erasures, in the order in which the shard was asked.
@@ -132,6 +140,8 @@ impl Driver {
             zeros,
             inbox,
             geometry,
+            background: 0,
+            leaving: false,
             revoking,
             erasing,
             jobs,
@@ -163,7 +173,7 @@ impl Driver {
         for config in self.shard.log_configs() {
             self.ask(Care::Serve { config, inbox: self.inbox.clone() });
         }
-        while !self.shard.is_drained() {
+        while !self.shard.is_drained() && !self.leaving {
             let wait = Duration::from_micros(self.shard.wait_micros());
             let wait = if self.mesh.fall_asleep(id) { wait } else { Duration::ZERO };
             self.ring.turn(Some(wait), &mut completions)?;
@@ -177,6 +187,8 @@ impl Driver {
                 self.execute(action);
             }
             self.count();
+            let settled = self.shard.is_paused() && self.background == 0 && self.shard.is_settled();
+            self.mesh.report(id, self.background == 0, settled);
         }
         self.zeros.values().for_each(|enough| enough.store(true, Ordering::Relaxed));
         Ok(())
@@ -198,6 +210,20 @@ impl Driver {
         while let Some(command) = self.inbox.take() {
             match command {
                 Command::Drain => events.push(Event::Drain),
+                Command::HoldBackground(held) => self.shard.hold_background(held),
+                Command::Pause => events.push(Event::Pause),
+                Command::Resume => events.push(Event::Resume),
+                Command::Describe { stream, told } => {
+                    // Nobody may wait for it any more.
+                    let _ = told.send(self.describe(&stream));
+                }
+                Command::Listeners(told) => {
+                    let duplicate = |(id, kind): &(ListenerId, Listener)| {
+                        Some((*kind, self.ring.duplicate_listener(*id).ok()?))
+                    };
+                    let _ = told.send(self.listeners.iter().filter_map(duplicate).collect());
+                }
+                Command::Leave => self.leaving = true,
                 Command::Keys(verifier) => events.push(Event::Keys(verifier)),
                 Command::Revoke { revocation, closed } => {
                     self.revoking.push_back(closed);
@@ -208,12 +234,14 @@ impl Driver {
                     events.push(Event::Erase(ask));
                 }
                 Command::Segment { log, base, file } => {
+                    self.background -= 1;
                     let made = file.map(|file| {
                         self.segments.insert((log, base), add(&mut self.ring, file));
                     });
                     events.push(Event::SegmentPrepared { log, made });
                 }
                 Command::Indexed { log, base, made } => {
+                    self.background -= 1;
                     let sealed = made.map(|(sealed, file)| {
                         let segment = self.segments.get_mut(&(log, base)).expect("a sealed segment stays");
                         segment.index = Some(self.ring.add_file(file));
@@ -222,11 +250,13 @@ impl Driver {
                     events.push(Event::IndexWritten { log, sealed });
                 }
                 Command::Compacted { log, base, made } => {
+                    self.background -= 1;
                     let compacted = self.take_compacted(log, made);
                     events.push(Event::Compacted { log, base, compacted });
                 }
                 Command::IndexDamaged { log, base } => events.push(Event::IndexDamaged { log, base }),
                 Command::Rebuilt { log, base, made } => {
+                    self.background -= 1;
                     let sealed = made.map(|(sealed, file)| {
                         self.replace_index(log, base, file);
                         sealed
@@ -234,6 +264,7 @@ impl Driver {
                     events.push(Event::IndexRebuilt { log, base, sealed });
                 }
                 Command::Zeroed { log } => {
+                    self.background -= 1;
                     self.zeros.remove(&log);
                     events.push(Event::SegmentZeroed { log });
                 }
@@ -280,7 +311,9 @@ impl Driver {
             Completion::Closed { token, .. } => Event::Closed(connection(token)),
             Completion::Received { token, result } => received(connection(token), result),
             Completion::Sent { token, bytes, result } => {
-                Event::Sent { connection: connection(token), bytes, sent: result.ok() }
+                // Of a send that was cancelled nothing is sent; the connection is as good as before.
+                let sent = if result == Err(Errno::CANCELLED) { Some(0) } else { result.ok() };
+                Event::Sent { connection: connection(token), bytes, sent }
             }
             Completion::ShutDown { token } => Event::ShutDown(connection(token)),
             Completion::SocketSent { token, result } => {
@@ -315,6 +348,8 @@ impl Driver {
             Action::CloseListeners => {
                 self.listeners.iter().for_each(|(listener, _)| self.ring.close_listener(*listener));
             }
+            Action::Pause => self.pause(),
+            Action::Unpause { is_draining } => self.unpause(is_draining),
             Action::Close(connection, socket) => self.ring.close(socket, token(connection)),
             Action::Doorbell(shard) => self.ring.doorbell(self.addresses[shard.index()]),
             Action::PrepareSegment { log, base } => {
@@ -341,12 +376,16 @@ impl Driver {
                 self.ask(Care::Quarantine(DamagedPlace { log, base, offset, bytes }));
             }
             Action::Compact { log, job, erased } => {
+                self.background += 1;
                 let job = compaction::Job::Compact { log, job, erased, inbox: self.inbox.clone() };
                 assert!(self.compactions.send(job).is_ok(), "the thread lives as long as its senders");
             }
             Action::Erased(left) => answer(&mut self.erasing, left),
             Action::Release { log, base } => self.release(log, base),
-            Action::RebuildIndex { job } => self.ask(Care::Rebuild { job, inbox: self.inbox.clone() }),
+            Action::RebuildIndex { job } => {
+                self.background += 1;
+                self.ask(Care::Rebuild { job, inbox: self.inbox.clone() });
+            }
             Action::Discard(postings) => {
                 let work = Work::Discard(postings);
                 self.start(Job { log: 0, base: 0, inbox: self.inbox.clone(), work });
@@ -369,11 +408,55 @@ impl Driver {
         }
     }
 
+    /// Tells another process of all connections, with their descriptors, as many at a time as one message takes: it says when it has
+    /// them, so that few are open here. How many there are.
+    fn describe(&mut self, stream: &UnixStream) -> std::io::Result<usize> {
+        let (travellers, mut count) = (self.shard.travellers(), 0);
+        for some in travellers.chunks(wire::DESCRIPTORS_MAX) {
+            let (mut bytes, mut descriptors) = (Vec::new(), Vec::new());
+            for (id, socket) in some {
+                if let Some(passenger) = self.shard.describe(*id) {
+                    passenger::write(&passenger, &mut bytes);
+                    descriptors.push(self.ring.duplicate(*socket)?);
+                }
+            }
+            if descriptors.is_empty() {
+                continue;
+            }
+            count += descriptors.len();
+            let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            wire::send(stream, &bytes, &borrowed)?;
+            wire::receive(stream)?;
+        }
+        wire::send(stream, &[], &[])?;
+        Ok(count)
+    }
+
+    /// Goes on with connections of another process. Called before the first turn, and before there is a listener.
+    pub fn take_over(&mut self, passengers: Vec<(Passenger, Socket)>) {
+        let clock = self.clock();
+        passengers.into_iter().for_each(|(passenger, socket)| self.shard.take_over(passenger, socket, clock));
+    }
+
     fn ask(&self, care: Care) {
         assert!(self.care.send(care).is_ok(), "the thread lives as long as its senders");
     }
 
-    fn start(&self, job: Job) {
+    fn pause(&mut self) {
+        self.listeners.iter().for_each(|(listener, _)| self.ring.pause_accepts(*listener));
+        self.ring.cancel_transfers();
+    }
+
+    fn unpause(&mut self, is_draining: bool) {
+        // A drain has closed them.
+        if !is_draining {
+            self.listeners.iter().for_each(|(listener, _)| self.ring.resume_accepts(*listener));
+        }
+    }
+
+    fn start(&mut self, job: Job) {
+        // What is let go is waited for by nobody.
+        self.background += usize::from(!matches!(job.work, Work::Discard(_)));
         assert!(self.jobs.send(job).is_ok(), "the thread lives as long as its senders");
     }
 

@@ -3,9 +3,11 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::thread::{self, JoinHandle};
 
 use crossbeam::queue::ArrayQueue;
@@ -18,12 +20,30 @@ use crate::compaction::Written;
 use crate::erasures::{ErasureAsk, LogLeft};
 use crate::indexes;
 use crate::segments::{SegmentFile, SegmentMaker, log_directory};
+use crate::shard::Listener;
 use crate::snapshots;
 
 /// What another thread has for a shard.
 pub enum Command {
     /// Finish and stop.
     Drain,
+    /// Begin nothing behind the sessions, or do so again.
+    HoldBackground(bool),
+    /// Stand still.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Tell another process, which waits at the other end, of all connections; hears how many there are.
+    Describe {
+        /// The way there.
+        stream: UnixStream,
+        /// Hears it.
+        told: SyncSender<std::io::Result<usize>>,
+    },
+    /// Hears of the listeners, each with what comes from it.
+    Listeners(SyncSender<Vec<(Listener, TcpListener)>>),
+    /// Another process has everything: end.
+    Leave,
     /// Tokens are taken back.
     Revoke {
         /// Which.

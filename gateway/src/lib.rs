@@ -36,4 +36,5 @@ pub mod snapshots;
 pub mod state;
 pub mod store;
 pub mod supervisor;
+pub mod upgrade;
 pub mod wheel;

@@ -103,6 +103,10 @@ pub struct Mesh {
     sleeping: Vec<CachePadded<AtomicBool>>,
     /// Shards of a node that drains which have nothing left to do for themselves.
     at_rest: Vec<AtomicBool>,
+    /// Shards that have nothing under way behind their sessions.
+    background_done: Vec<AtomicBool>,
+    /// Shards that stand still with nothing under way.
+    settled: Vec<AtomicBool>,
 }
 
 impl Mesh {
@@ -113,8 +117,9 @@ impl Mesh {
         let shards = usize::from(shards);
         let lanes = (0..shards * shards).map(|_| Lane::new(deliver_places)).collect();
         let sleeping = (0..shards).map(|_| CachePadded::new(AtomicBool::new(false))).collect();
-        let at_rest = (0..shards).map(|_| AtomicBool::new(false)).collect();
-        Arc::new(Self { shards, deliver_places, lanes, sleeping, at_rest })
+        let flags = || (0..shards).map(|_| AtomicBool::new(false)).collect();
+        let (at_rest, background_done, settled) = (flags(), flags(), flags());
+        Arc::new(Self { shards, deliver_places, lanes, sleeping, at_rest, background_done, settled })
     }
 
     fn lane(&self, source: ShardId, target: ShardId) -> &Lane {
@@ -139,6 +144,27 @@ impl Mesh {
     /// Says that `shard` is awake.
     pub fn wake_up(&self, shard: ShardId) {
         self.sleeping[shard.index()].store(false, Ordering::Relaxed);
+    }
+
+    /// Says of a shard that is to stand still how far it is.
+    pub fn report(&self, shard: ShardId, background_done: bool, settled: bool) {
+        self.background_done[shard.index()].store(background_done, Ordering::Release);
+        self.settled[shard.index()].store(settled, Ordering::Release);
+    }
+
+    /// Whether nothing goes on behind the sessions of any shard.
+    #[must_use]
+    pub fn is_background_done(&self) -> bool {
+        self.background_done.iter().all(|done| done.load(Ordering::Acquire))
+    }
+
+    /// Whether all shards stand still, and nothing is on its way between them.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let all = || self.settled.iter().all(|settled| settled.load(Ordering::Acquire));
+        let empty = || self.lanes.iter().all(|lane| lane.requests.is_empty() && lane.replies.is_empty());
+        // Whoever took mail in between says so in its next report.
+        all() && empty() && all()
     }
 
     /// Whether `shard` sleeps and nobody has rung yet: then the caller rings.
@@ -239,6 +265,15 @@ impl Mailboxes {
     #[must_use]
     pub fn all_at_rest(&self) -> bool {
         self.mesh.at_rest.iter().all(|at_rest| at_rest.load(Ordering::Acquire))
+    }
+
+    /// Whether something waits here to be taken.
+    #[must_use]
+    pub fn has_mail(&self) -> bool {
+        self.others().any(|source| {
+            let lane = self.mesh.lane(source, self.me);
+            !lane.requests.is_empty() || !lane.replies.is_empty()
+        })
     }
 
     /// The next request from `source`.

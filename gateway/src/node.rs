@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -18,11 +19,11 @@ use storage_log::format::FORMAT_VERSION;
 use storage_log::{CompactionPolicy, Damage, DamageKind, Geometry, Run};
 
 use crate::admin::AdminContext;
-use crate::auth::{AdminToken, DenyList, Keys, Verifier, development_banner};
+use crate::auth::{AdminToken, DenyList, Keys, Revocation, Verifier, development_banner};
 use crate::caretaker::{self, Care, CareParts};
 use crate::compaction::{self, Compactor};
 use crate::config::{CONNECTS_PER_SECOND_EACH, Config, HANDSHAKES_EACH};
-use crate::control::ControlPlane;
+use crate::control::{ControlPlane, Operators};
 use crate::driver::{Driver, DriverParts};
 use crate::erasures::{self, Erasure, Erasures, ErasuresFile, ErasuresParts};
 use crate::files::{self, Inbox, Job};
@@ -32,20 +33,17 @@ use crate::memory::Gauge;
 use crate::metrics::{CareMetrics, ShardMetrics};
 use crate::retention;
 use crate::revocations::{Revocations, RevocationsFile};
+use crate::scan::IndexFiles;
 use crate::shard::{Listener, MAIL_PER_TURN, OwnedLog, Shard, ShardConfig, ShardParts};
 use crate::state::{LogHealth, NodeState};
-use crate::store::{LogRefusal, OpenLog, Store};
+use crate::store::{LogRefusal, OpenLog, ReadLog, Store, StoreFacts};
+use crate::upgrade::leaving::{Leaving, LeavingParts, Program};
+use crate::upgrade::passenger::SNAPSHOT_VERSION;
+use crate::upgrade::successor::{self, Granted, Predecessor};
+use crate::upgrade::wire::{FromNew, Hello};
 
 /// A slow reader pins at most this much in the kernel, in bytes.
 const SEND_BUFFER_BYTES: u32 = 64 << 10;
-
-/// Everything one shard's thread needs to begin.
-struct ShardStart {
-    id: ShardId,
-    logs: Vec<OpenLog>,
-    listeners: Vec<(TcpListener, Listener)>,
-    metrics: Arc<ShardMetrics>,
-}
 
 /// What all shards share.
 #[derive(Clone)]
@@ -101,78 +99,221 @@ impl Helpers {
     }
 }
 
-/// Runs a node until it is drained. 0 when it was asked to stop, 1 when a log failed.
+/// Runs a node until it is drained, or another process has taken over. 0 when it was asked to, 1 when a log failed.
 ///
 /// # Errors
 /// Why it could not start.
 pub fn run(config: Config, keys: Keys) -> anyhow::Result<ExitCode> {
+    // Before anything else: the file may be replaced while this runs.
+    let program = Program::of_this_process().context("the system does not say what runs here")?;
     ring::probe().map_err(|missing| anyhow::anyhow!("{missing}"))?;
-    let (layout, gauge) = (layout_of(&config)?, Gauge::of_this_process(config.memory_reserve_bytes));
-    let shards = layout.shards;
-    let (store, compaction) = open_store(&config, shards)?;
-    let store = Arc::new(store);
-    let revocations_file = RevocationsFile::of(&config.data);
-    let revoked = revocations_file.read()?;
-    let (erasures_file, erased) = read_erasures(&config)?;
-    let context = AdminContext {
-        state: Arc::new(NodeState::new(store.logs)),
-        metrics: (0..shards).map(|_| Arc::default()).collect(),
-        care: Arc::new(CareMetrics::new(store.logs)),
-        admin_token: Arc::new(AdminToken::load(&config)?),
-        commands: Arc::new(OnceLock::new()),
+    let Some(predecessor) = Predecessor::of_environment()? else {
+        return run_first(config, keys, program);
     };
-    let AdminContext { state, metrics, care, .. } = context.clone();
+    let taken = take_over(&predecessor, config, keys, program);
+    if let Err(error) = &taken {
+        // It may be gone.
+        let _ = predecessor.say(&FromNew::Refused(format!("{error:#}")));
+    }
+    taken
+}
+
+/// Runs a node that begins by itself.
+fn run_first(config: Config, keys: Keys, program: Program) -> anyhow::Result<ExitCode> {
+    let (layout, gauge) = (layout_of(&config)?, Gauge::of_this_process(config.memory_reserve_bytes));
+    let logs = config.logs.unwrap_or(layout.shards.min(4).min(cores() as u16));
+    let store = Store::open(&config.data, logs, u64::from(config.segment_mib) << 20)?;
+    let (store, compaction) = with_retention(store, &config)?;
+    let lists = Lists::read(&config)?;
+    let context = admin_context(&config, &store, layout.shards)?;
+    let state = context.state.clone();
     let admin = bind_admin(config.admin)?;
     let admin_address = admin.local_addr()?;
+    let (listener, commands) = (admin.try_clone()?, context.clone());
     // Before the logs are read back: a probe is to hear of that, and to be stopped meanwhile is no crash.
-    let mut plane = ControlPlane::start(admin, context)?;
+    let mut plane = ControlPlane::start(admin, commands)?;
     tracing::info!(admin = %admin_address, "recovering: the logs are read back");
-    let reading = (store.clone(), state.clone());
+    let reading = (store.clone(), state);
     let Some((opened, starts)) = plane.wait_for("recovery", move || open_logs(&reading.0, &reading.1))?
     else {
         plane.end();
         tracing::info!("stopped before the logs were read back: the next start reads them");
         return Ok(ExitCode::SUCCESS);
     };
-    let places = Arc::new(Places::new(store.id, store.key, store.logs, shards));
-    let parts = settle_erasures(erasures_file, erased, &opened, &places, (&store, care.clone()))?;
-    let (errands, helpers) = Helpers::start(&store, &config, care)?;
-    let Bound { listeners, chat, echo } = bind_all(&config, shards)?;
-    let starting = parts_of_shards(&places, opened, listeners, metrics);
-    let common = Common {
-        places,
-        starts: Arc::new(starts),
-        config: Arc::new(config),
-        layout,
-        verifier: keys.verifier.clone(),
-        denied: Arc::new(revoked.iter().collect()),
-        erased: Arc::new(parts.kept.clone()),
-        mesh: Mesh::new(shards, deliver_places(shards)),
-        state: state.clone(),
-        epoch: Instant::now(),
-        geometry: store.geometry,
-        compaction,
-        errands,
-    };
-    let (threads, inboxes) = start_shards(&common, starting)?;
-    drop(common);
-    state.set_recovered();
-    let echo = echo.map_or_else(|| "off".to_owned(), |address| address.to_string());
-    tracing::info!(listen = %chat, admin = %admin_address, echo, shards, connections_max = layout.connections_max, "serving");
-    if let Some(banner) = development_banner(&keys, chat, unix_now()) {
-        // Nobody has to read it.
-        let _ = std::io::stdout().write_all(banner.as_bytes());
+    let seats = bind_all(&config, layout.shards)?;
+    let seated = seat_shards(layout, seats.into_iter().map(|listeners| (None, listeners)).collect())?;
+    let node = Node { config, keys, program, layout, gauge, store, compaction, context, admin: listener };
+    node.serve(plane, lists, (opened, starts), seated, || Ok(()))
+}
+
+/// Runs a node that goes on with what another process has. Until that says so, nothing is changed.
+fn take_over(
+    predecessor: &Predecessor,
+    config: Config,
+    keys: Keys,
+    program: Program,
+) -> anyhow::Result<ExitCode> {
+    let (layout, gauge) = (layout_of(&config)?, Gauge::of_this_process(config.memory_reserve_bytes));
+    let facts = StoreFacts::read(&config.data)?;
+    let Granted { lock, admin, seats } = predecessor.introduce(hello(&config, &facts, &layout))?;
+    let store = Store::take_over(&config.data, lock)?;
+    let (store, compaction) = with_retention(store, &config)?;
+    let context = admin_context(&config, &store, layout.shards)?;
+    check_addresses(&config, &admin, &seats)?;
+    let seats = seats.into_iter().map(|(stream, listeners)| (Some(stream), listeners)).collect();
+    let mut seated = seat_shards(layout, seats)?;
+    predecessor.say(&FromNew::Seated)?;
+    predecessor.wait_for_pause()?;
+    let lists = Lists::read(&config)?;
+    let read = ReadLogs::read(&store)?;
+    seated.wait_for_passengers()?;
+    predecessor.take()?;
+    let (opened, starts) = read.begin(&store, &context.state)?;
+    admin.set_nonblocking(true)?;
+    let plane = ControlPlane::start(admin.try_clone()?, context.clone())?;
+    let node = Node { config, keys, program, layout, gauge, store, compaction, context, admin };
+    node.serve(plane, lists, (opened, starts), seated, || predecessor.say(&FromNew::Ready))
+}
+
+/// What a new process says of itself.
+fn hello(config: &Config, facts: &StoreFacts, layout: &Layout) -> Hello {
+    Hello {
+        snapshot: SNAPSHOT_VERSION,
+        format: FORMAT_VERSION,
+        store: protocol::ids::ConversationId(facts.id).to_string(),
+        logs: facts.logs,
+        shards: layout.shards,
+        connections_each: layout.connections_each,
+        echo: config.echo.is_some(),
     }
-    let revocations = Revocations::new(revocations_file, revoked, inboxes.clone());
-    let erasures = Erasures::new(ErasuresParts { shards: inboxes.clone(), ..parts });
-    let ended = plane.run(revocations, erasures, gauge, keys.rereading, inboxes, threads)?;
-    helpers.join()?;
+}
+
+/// Listeners go on where they are: a configuration that says another place is for a restart.
+fn check_addresses(
+    config: &Config,
+    admin: &TcpListener,
+    seats: &[(UnixStream, Vec<(TcpListener, Listener)>)],
+) -> anyhow::Result<()> {
+    let chat = seats.first().and_then(|(_, listeners)| listeners.first()).context("there is no listener")?;
+    for (what, wanted, given) in
+        [("listen", config.listen, chat.0.local_addr()?), ("admin", config.admin, admin.local_addr()?)]
+    {
+        if wanted.port() != 0 && wanted != given {
+            bail!("`{what}` is {wanted} now and {given} where clients are: restart the node instead");
+        }
+    }
+    Ok(())
+}
+
+fn admin_context(config: &Config, store: &Store, shards: u16) -> anyhow::Result<AdminContext> {
+    Ok(AdminContext {
+        state: Arc::new(NodeState::new(store.logs)),
+        metrics: (0..shards).map(|_| Arc::default()).collect(),
+        care: Arc::new(CareMetrics::new(store.logs)),
+        admin_token: Arc::new(AdminToken::load(config)?),
+        commands: Arc::new(OnceLock::new()),
+    })
+}
+
+/// What was revoked and erased.
+struct Lists {
+    revocations: RevocationsFile,
+    revoked: Vec<Revocation>,
+    erasures: ErasuresFile,
+    erased: Vec<Erasure>,
+}
+
+impl Lists {
+    fn read(config: &Config) -> anyhow::Result<Self> {
+        let revocations = RevocationsFile::of(&config.data);
+        let revoked = revocations.read()?;
+        let (erasures, erased) = read_erasures(config)?;
+        Ok(Self { revocations, revoked, erasures, erased })
+    }
+}
+
+/// All that a node has before it serves.
+struct Node {
+    config: Config,
+    keys: Keys,
+    program: Program,
+    layout: Layout,
+    gauge: Gauge,
+    store: Arc<Store>,
+    compaction: CompactionPolicy,
+    context: AdminContext,
+    admin: TcpListener,
+}
+
+impl Node {
+    /// Serves until it is drained. `told` is called when it does.
+    fn serve(
+        self,
+        plane: ControlPlane,
+        lists: Lists,
+        (opened, starts): (Vec<OpenLog>, Starts),
+        seated: Seated,
+        told: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<ExitCode> {
+        let Self { config, keys, program, layout, gauge, store, compaction, context, admin } = self;
+        let AdminContext { state, metrics, care, .. } = context;
+        let shards = layout.shards;
+        let places = Arc::new(Places::new(store.id, store.key, store.logs, shards));
+        let (file, erased) = (lists.erasures, lists.erased);
+        let parts = settle_erasures(file, erased, &opened, &places, (&store, care.clone()))?;
+        let (errands, helpers) = Helpers::start(&store, &config, care)?;
+        let leaving = LeavingParts {
+            program,
+            facts: hello(&config, &StoreFacts::read(&config.data)?, &layout),
+            lock: store.lock()?,
+            admin: admin.into(),
+            inboxes: seated.inboxes.clone(),
+            mesh: Mesh::new(shards, deliver_places(shards)),
+            compaction: helpers.compactor.hold(),
+            state: state.clone(),
+        };
+        let common = Common {
+            places: places.clone(),
+            starts: Arc::new(starts),
+            config: Arc::new(config),
+            layout,
+            verifier: keys.verifier.clone(),
+            denied: Arc::new(lists.revoked.iter().collect()),
+            erased: Arc::new(parts.kept.clone()),
+            mesh: leaving.mesh.clone(),
+            state: state.clone(),
+            epoch: Instant::now(),
+            geometry: store.geometry,
+            compaction,
+            errands,
+        };
+        let addresses = seated.addresses;
+        let (threads, inboxes) = seated.begin(&common, opened, metrics)?;
+        drop(common);
+        state.set_recovered();
+        told()?;
+        addresses.say_serving(&leaving, &layout)?;
+        if let Some(banner) = development_banner(&keys, addresses.chat, unix_now()) {
+            // Nobody has to read it.
+            let _ = std::io::stdout().write_all(banner.as_bytes());
+        }
+        let revocations = Revocations::new(lists.revocations, lists.revoked, inboxes.clone());
+        let erasures = Erasures::new(ErasuresParts { shards: inboxes.clone(), ..parts });
+        let leaving = Arc::new(Leaving::new(leaving));
+        let operators = Operators { revocations, erasures, leaving };
+        let ended = plane.run(operators, gauge, keys.rereading, inboxes, threads)?;
+        helpers.join()?;
+        Ok(exit(ended, &state))
+    }
+}
+
+fn exit(ended: bool, state: &NodeState) -> ExitCode {
     if ended && !state.exit_failed() {
-        tracing::info!("drained");
-        Ok(ExitCode::SUCCESS)
+        tracing::info!("{}", if state.is_handed_over() { "handed over" } else { "drained" });
+        ExitCode::SUCCESS
     } else {
         tracing::error!("stopped after a failure: start it again to recover");
-        Ok(ExitCode::FAILURE)
+        ExitCode::FAILURE
     }
 }
 
@@ -198,21 +339,6 @@ fn settle_erasures(
     let newest_mark = opened.iter().map(|open| open.newest_mark).max().unwrap_or(0);
     let (shards, places, directory) = (Vec::new(), places.clone(), store.directory().to_owned());
     Ok(ErasuresParts { file, kept, newest_mark, shards, places, directory, care })
-}
-
-/// Gives each shard its logs, its listeners and its counters.
-fn parts_of_shards(
-    places: &Places,
-    mut opened: Vec<OpenLog>,
-    listeners: Vec<Vec<(TcpListener, Listener)>>,
-    metrics: Vec<Arc<ShardMetrics>>,
-) -> Vec<ShardStart> {
-    let parts = (0..).map(ShardId).zip(listeners.into_iter().zip(metrics));
-    let start = |(id, (listeners, metrics))| {
-        let logs = opened.extract_if(.., |log| places.owner_of(log.log.number()) == id).collect();
-        ShardStart { id, logs, listeners, metrics }
-    };
-    parts.map(start).collect()
 }
 
 fn cores() -> usize {
@@ -243,14 +369,61 @@ fn layout_of(config: &Config) -> anyhow::Result<Layout> {
     Ok(layout)
 }
 
-/// Opens the store, and says what becomes of its logs with time.
-fn open_store(config: &Config, shards: u16) -> anyhow::Result<(Store, CompactionPolicy)> {
-    let logs = config.logs.unwrap_or(shards.min(4).min(cores() as u16));
-    let mut store = Store::open(&config.data, logs, u64::from(config.segment_mib) << 20)?;
+/// Says what becomes of the logs of a store with time.
+fn with_retention(mut store: Store, config: &Config) -> anyhow::Result<(Arc<Store>, CompactionPolicy)> {
     store.segment_ms_max = retention::segment_ms_max(config);
     let compaction = retention::policy(config, &store)?;
     retention::warn_if_too_much(config, &store);
-    Ok((store, compaction))
+    Ok((Arc::new(store), compaction))
+}
+
+/// The logs of a store that another process has, as they are.
+struct ReadLogs {
+    run: [u8; 16],
+    logs: Vec<ReadLog>,
+}
+
+impl ReadLogs {
+    /// Reads all logs back and changes nothing. One that is refused ends the attempt: the other process has it.
+    fn read(store: &Arc<Store>) -> anyhow::Result<Self> {
+        let (mut run, mut seed) = ([0; 16], [0; 8]);
+        getrandom::fill(&mut run).context("the system gives no randomness")?;
+        getrandom::fill(&mut seed).context("the system gives no randomness")?;
+        let (now, seed) = (unix_now().0, u64::from_le_bytes(seed));
+        // Side by side: clients wait.
+        let read = |log| {
+            let store = store.clone();
+            thread::spawn(move || store.read_log(log, run, seed, now, IndexFiles::Left))
+        };
+        let threads: Vec<_> = (0..store.logs).map(read).collect();
+        let mut logs = Vec::new();
+        for thread in threads {
+            let read = thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+            logs.push(read.map_err(|refusal| anyhow::anyhow!("a log cannot be read back: {refusal:?}"))?);
+        }
+        Ok(Self { run, logs })
+    }
+
+    /// From here on they are this process's.
+    fn begin(self, store: &Store, state: &NodeState) -> anyhow::Result<(Vec<OpenLog>, Starts)> {
+        let (now, mut opened) = (unix_now().0, Vec::new());
+        let mut runs: Vec<Vec<Run>> = vec![Vec::new(); usize::from(store.logs)];
+        for read in self.logs {
+            let log = read.number();
+            let open = store.begin_log(read, self.run, now).context("a log cannot be written")?;
+            runs[usize::from(log)] = open.log.runs().to_vec();
+            state.set_log(log, LogHealth::Serving);
+            opened.push(open);
+        }
+        let starts = starts_of(runs, &opened);
+        Ok((opened, starts))
+    }
+}
+
+fn starts_of(runs: Vec<Vec<Run>>, opened: &[OpenLog]) -> Starts {
+    let starts = Starts::new(runs);
+    opened.iter().for_each(|open| starts.keep_from(open.log.number(), open.log.links_kept_from()));
+    starts
 }
 
 /// Reads all logs back. One that is refused is named and left out; if none is left, the node does not start.
@@ -277,8 +450,7 @@ fn open_logs(store: &Store, state: &NodeState) -> anyhow::Result<(Vec<OpenLog>, 
     if opened.is_empty() {
         bail!("no log of this store can be served: see the lines above");
     }
-    let starts = Starts::new(runs);
-    opened.iter().for_each(|open| starts.keep_from(open.log.number(), open.log.links_kept_from()));
+    let starts = starts_of(runs, &opened);
     Ok((opened, starts))
 }
 
@@ -309,24 +481,19 @@ fn report_refusal(log: u16, refusal: &LogRefusal) {
     }
 }
 
-/// The listeners of all shards, and the addresses that they were given.
-struct Bound {
-    listeners: Vec<Vec<(TcpListener, Listener)>>,
-    chat: SocketAddr,
-    echo: Option<SocketAddr>,
-}
+type Listeners = Vec<(TcpListener, Listener)>;
 
 /// One chat listener per shard on the same address, and the echo listener on every shard.
-fn bind_all(config: &Config, shards: u16) -> anyhow::Result<Bound> {
+fn bind_all(config: &Config, shards: u16) -> anyhow::Result<Vec<Listeners>> {
     let send_buffer_bytes = Some(SEND_BUFFER_BYTES);
     let options = ListenOptions { reuse_port: true, send_buffer_bytes, ..ListenOptions::default() };
-    let mut bound = Bound { listeners: Vec::new(), chat: config.listen, echo: config.echo };
+    let (mut chat, mut echo, mut bound) = (config.listen, config.echo, Vec::new());
     for _ in 0..shards {
-        let mut listeners = vec![(bind(&mut bound.chat, &options)?, Listener::Chat)];
-        if let Some(address) = &mut bound.echo {
+        let mut listeners = vec![(bind(&mut chat, &options)?, Listener::Chat)];
+        if let Some(address) = &mut echo {
             listeners.push((bind(address, &options)?, Listener::Echo));
         }
-        bound.listeners.push(listeners);
+        bound.push(listeners);
     }
     Ok(bound)
 }
@@ -349,36 +516,128 @@ fn bind(address: &mut SocketAddr, options: &ListenOptions) -> anyhow::Result<Tcp
 
 type Started = (Vec<JoinHandle<anyhow::Result<()>>>, Vec<Inbox>);
 
-/// Starts all shards: each makes its ring on its own thread, and begins when it knows where the others are.
-fn start_shards(common: &Common, starting: Vec<ShardStart>) -> anyhow::Result<Started> {
-    let shards = starting.len();
-    let (made, rings) = channel::<(ShardId, RingAddress, Inbox)>();
-    let mut threads = Vec::new();
-    let mut go = Vec::new();
-    for start in starting {
-        let (begin, addresses) = channel::<Vec<RingAddress>>();
-        go.push(begin);
-        let (common, made) = (common.clone(), made.clone());
-        let thread = thread::Builder::new().name(format!("shard-{}", start.id.0));
-        threads.push(thread.spawn(move || shard_thread(common, start, &made, &addresses))?);
+/// Where clients come.
+#[derive(Clone, Copy)]
+struct Addresses {
+    chat: SocketAddr,
+    echo: Option<SocketAddr>,
+}
+
+impl Addresses {
+    fn of(listeners: &Listeners) -> anyhow::Result<Self> {
+        let of_kind = |wanted| {
+            let found = listeners.iter().find(|(_, kind)| *kind == wanted);
+            found.map(|(listener, _)| listener.local_addr()).transpose().context("a listener has an address")
+        };
+        Ok(Self {
+            chat: of_kind(Listener::Chat)?.context("there is no listener")?,
+            echo: of_kind(Listener::Echo)?,
+        })
     }
-    drop(made);
+
+    fn say_serving(&self, leaving: &LeavingParts, layout: &Layout) -> anyhow::Result<()> {
+        let admin = TcpListener::from(leaving.admin.try_clone()?).local_addr()?;
+        let echo = self.echo.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        let Layout { shards, connections_max, .. } = *layout;
+        tracing::info!(listen = %self.chat, %admin, echo, shards, connections_max, "serving");
+        Ok(())
+    }
+}
+
+/// What a shard's thread is told once the logs are open.
+struct Begin {
+    addresses: Vec<RingAddress>,
+    common: Common,
+    logs: Vec<OpenLog>,
+    metrics: Arc<ShardMetrics>,
+}
+
+/// Threads of shards that have their rings and wait.
+struct Seated {
+    threads: Vec<JoinHandle<anyhow::Result<()>>>,
+    begins: Vec<Sender<Begin>>,
+    rings: Vec<RingAddress>,
+    inboxes: Vec<Inbox>,
+    boarded: Receiver<()>,
+    addresses: Addresses,
+}
+
+/// What a thread says before it waits.
+struct Seat {
+    id: ShardId,
+    /// The way connections of another process come.
+    stream: Option<UnixStream>,
+    listeners: Listeners,
+    made: Sender<(ShardId, RingAddress, Inbox)>,
+    boarded: Sender<()>,
+    begin: Receiver<Begin>,
+}
+
+/// Starts the threads of all shards: each makes its ring, takes what connections come from another process, and waits.
+fn seat_shards(layout: Layout, seats: Vec<(Option<UnixStream>, Listeners)>) -> anyhow::Result<Seated> {
+    let shards = seats.len();
+    let (made, rings) = channel::<(ShardId, RingAddress, Inbox)>();
+    let (board, boarded) = channel();
+    let (mut threads, mut begins) = (Vec::new(), Vec::new());
+    let addresses = Addresses::of(&seats.first().context("there is a shard")?.1)?;
+    for (id, (stream, listeners)) in (0..).map(ShardId).zip(seats) {
+        let (begin, begun) = channel();
+        begins.push(begin);
+        let (made, boarded) = (made.clone(), board.clone());
+        let seat = Seat { id, stream, listeners, made, boarded, begin: begun };
+        let thread = thread::Builder::new().name(format!("shard-{}", id.0));
+        threads.push(thread.spawn(move || shard_thread(layout, seat))?);
+    }
+    drop((made, board));
     let mut answers: Vec<Option<(RingAddress, Inbox)>> = vec![None; shards];
     for (id, address, inbox) in rings.iter().take(shards) {
         answers[id.index()] = Some((address, inbox));
     }
     if answers.iter().any(Option::is_none) {
-        drop(go);
-        for thread in threads {
-            thread.join().map_err(|_| anyhow::anyhow!("a shard panicked while starting"))??;
-        }
+        drop(begins);
+        join_early(threads)?;
         bail!("a shard did not start");
     }
-    let (addresses, inboxes): (Vec<_>, Vec<_>) = answers.into_iter().flatten().unzip();
-    for begin in go {
-        begin.send(addresses.clone()).context("a shard waits for the addresses")?;
+    let (rings, inboxes) = answers.into_iter().flatten().unzip();
+    Ok(Seated { threads, begins, rings, inboxes, boarded, addresses })
+}
+
+/// Why a thread ended that was to wait.
+fn join_early(threads: Vec<JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<()> {
+    for thread in threads {
+        thread.join().map_err(|_| anyhow::anyhow!("a shard panicked while starting"))??;
     }
-    Ok((threads, inboxes))
+    Ok(())
+}
+
+impl Seated {
+    /// Until all connections of another process are here.
+    fn wait_for_passengers(&mut self) -> anyhow::Result<()> {
+        let boarded = self.boarded.iter().take(self.threads.len()).count();
+        if boarded < self.threads.len() {
+            self.begins.clear();
+            join_early(std::mem::take(&mut self.threads))?;
+            bail!("a shard ended while starting");
+        }
+        Ok(())
+    }
+
+    /// Gives each its logs and its counters, and where the others are.
+    fn begin(
+        self,
+        common: &Common,
+        mut opened: Vec<OpenLog>,
+        metrics: Vec<Arc<ShardMetrics>>,
+    ) -> anyhow::Result<Started> {
+        for ((id, begin), metrics) in (0..).map(ShardId).zip(self.begins).zip(metrics) {
+            let owner = |log: &OpenLog| common.places.owner_of(log.log.number());
+            let logs = opened.extract_if(.., |log| owner(log) == id).collect();
+            let (addresses, common) = (self.rings.clone(), common.clone());
+            let begun = begin.send(Begin { addresses, common, logs, metrics });
+            begun.ok().context("a shard waits for the addresses")?;
+        }
+        Ok((self.threads, self.inboxes))
+    }
 }
 
 fn shard_config(common: &Common) -> ShardConfig {
@@ -400,70 +659,81 @@ fn shard_config(common: &Common) -> ShardConfig {
     }
 }
 
-fn shard_thread(
-    common: Common,
-    start: ShardStart,
-    made: &Sender<(ShardId, RingAddress, Inbox)>,
-    addresses: &Receiver<Vec<RingAddress>>,
-) -> anyhow::Result<()> {
-    let ShardStart { id, logs, listeners, metrics } = start;
-    if let Err(error) = ring::pin_to_core(common.layout.core_of(id.index(), cores())) {
+fn shard_thread(layout: Layout, seat: Seat) -> anyhow::Result<()> {
+    let Seat { id, stream, listeners, made, boarded, begin } = seat;
+    if let Err(error) = ring::pin_to_core(layout.core_of(id.index(), cores())) {
         tracing::debug!(shard = id.0, %error, "not pinned");
     }
-    let sockets_max = common.layout.sockets_each;
-    let ring = Ring::new(RingConfig { sockets_max, ..RingConfig::default() })
+    let sockets_max = layout.sockets_each;
+    let mut ring = Ring::new(RingConfig { sockets_max, ..RingConfig::default() })
         .map_err(|error| anyhow::anyhow!("shard {} cannot make its ring: {error}", id.0))?;
     let inbox = Inbox::new(ring.waker());
     made.send((id, ring.address(), inbox.clone())).context("the node waits for its shards")?;
-    let Ok(addresses) = addresses.recv() else {
+    let passengers = match stream {
+        Some(stream) => successor::board(&stream, &mut ring)?,
+        None => Vec::new(),
+    };
+    // Nobody waits for it where there can be none.
+    let _ = boarded.send(());
+    drop((made, boarded));
+    let Ok(begin) = begin.recv() else {
         return Ok(());
     };
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).context("the system gives no randomness")?;
-    let mut cache_key = [0; 32];
-    getrandom::fill(&mut cache_key).context("the system gives no randomness")?;
-    let mut segments = Vec::new();
-    let mut owned = Vec::new();
-    for OpenLog { log, recent, segments: files, .. } in logs {
-        segments.push((log.number(), files));
-        let side = ConversationSide::new(common.places.clone(), log.number(), recent);
-        let mut log = OwnedLog::new(log, side);
-        erasures::start::put_in_force(&common.erased, &mut log);
-        owned.push(log);
-    }
-    let shard = Shard::new(ShardParts {
-        id,
-        places: common.places.clone(),
-        starts: common.starts.clone(),
-        config: shard_config(&common),
-        mail: Mailboxes::new(common.mesh.clone(), id),
-        logs: owned,
-        verifier: common.verifier.clone(),
-        cache_key,
-        denied: DenyList::clone(&common.denied),
-        metrics: metrics.clone(),
-        state: common.state.clone(),
-        random: u64::from_le_bytes(random),
-    });
-    let (mesh, geometry) = (common.mesh.clone(), common.geometry);
-    let (Errands { jobs, compactions, care }, epoch) = (common.errands.clone(), common.epoch);
-    drop(common);
-    let parts = DriverParts {
-        ring,
-        addresses,
-        mesh,
-        segments,
-        inbox,
-        geometry,
-        jobs,
-        compactions,
-        care,
-        epoch,
-        metrics,
-    };
-    let mut driver = Driver::new(shard, parts);
+    let mut driver = begin.into_driver(id, ring, inbox)?;
+    driver.take_over(passengers);
     for (listener, kind) in listeners {
         driver.listen(listener, kind);
     }
     driver.run().context("a shard's ring broke")
+}
+
+impl Begin {
+    /// The shard with all that it is made from, and what drives it.
+    fn into_driver(self, id: ShardId, ring: Ring, inbox: Inbox) -> anyhow::Result<Driver> {
+        let Self { addresses, common, logs, metrics } = self;
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).context("the system gives no randomness")?;
+        let mut cache_key = [0; 32];
+        getrandom::fill(&mut cache_key).context("the system gives no randomness")?;
+        let mut segments = Vec::new();
+        let mut owned = Vec::new();
+        for OpenLog { log, recent, segments: files, .. } in logs {
+            segments.push((log.number(), files));
+            let side = ConversationSide::new(common.places.clone(), log.number(), recent);
+            let mut log = OwnedLog::new(log, side);
+            erasures::start::put_in_force(&common.erased, &mut log);
+            owned.push(log);
+        }
+        let shard = Shard::new(ShardParts {
+            id,
+            places: common.places.clone(),
+            starts: common.starts.clone(),
+            config: shard_config(&common),
+            mail: Mailboxes::new(common.mesh.clone(), id),
+            logs: owned,
+            verifier: common.verifier.clone(),
+            cache_key,
+            denied: DenyList::clone(&common.denied),
+            metrics: metrics.clone(),
+            state: common.state.clone(),
+            random: u64::from_le_bytes(random),
+        });
+        let (mesh, geometry) = (common.mesh.clone(), common.geometry);
+        let (Errands { jobs, compactions, care }, epoch) = (common.errands.clone(), common.epoch);
+        drop(common);
+        let parts = DriverParts {
+            ring,
+            addresses,
+            mesh,
+            segments,
+            inbox,
+            geometry,
+            jobs,
+            compactions,
+            care,
+            epoch,
+            metrics,
+        };
+        Ok(Driver::new(shard, parts))
+    }
 }

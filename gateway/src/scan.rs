@@ -29,7 +29,16 @@ pub struct Start {
     pub now: u64,
 }
 
-/// Reads a log back, and the ids that were stored in what had to be read. Writes the index files that are missing.
+/// What becomes of index files that are missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IndexFiles {
+    /// They are not written now: the node does, while it serves.
+    Left,
+    /// They are written.
+    Missing,
+}
+
+/// Reads a log back, and the ids that were stored in what had to be read. Writes the index files that are missing, if it may.
 ///
 /// # Errors
 /// [`LogRefusal`]: it is damaged or cannot be read.
@@ -38,9 +47,11 @@ pub fn scan(
     start: Start,
     directory: &Path,
     segments: &mut [(u64, SegmentFile)],
+    index_files: IndexFiles,
 ) -> Result<(Recovered, Recent), LogRefusal> {
     let snapshot = snapshots::open(directory).map_err(LogRefusal::Disk)?;
-    let mut files = Files { snapshot, directory: Some(directory), ..Files::of(config, start, segments) };
+    let mut files =
+        Files { snapshot, directory: Some(directory), index_files, ..Files::of(config, start, segments) };
     let recovered = files.read_back(config)?;
     Ok((recovered, files.recent))
 }
@@ -63,6 +74,7 @@ struct Files<'f> {
     start: Start,
     /// Where index files are written; `None`: they are made in memory and let go.
     directory: Option<&'f Path>,
+    index_files: IndexFiles,
     segments: &'f mut [(u64, SegmentFile)],
     snapshot: Option<File>,
     /// What stands behind it is not read.
@@ -73,7 +85,8 @@ struct Files<'f> {
 impl<'f> Files<'f> {
     fn of(config: &LogConfig, start: Start, segments: &'f mut [(u64, SegmentFile)]) -> Self {
         let (log, recent) = (config.number, Recent::new(start.seed));
-        Self { log, start, directory: None, segments, snapshot: None, end: u64::MAX, recent }
+        let index_files = IndexFiles::Missing;
+        Self { log, start, directory: None, index_files, segments, snapshot: None, end: u64::MAX, recent }
     }
 
     fn read_back(&mut self, config: &LogConfig) -> Result<Recovered, LogRefusal> {
@@ -121,6 +134,9 @@ impl LogFiles for Files<'_> {
             let Ok(sealed) = job.write(|_| Ok::<(), Infallible>(()));
             return Some(sealed);
         };
+        if self.index_files == IndexFiles::Left {
+            return None;
+        }
         match indexes::write(directory, job) {
             Ok((sealed, file)) => {
                 self.segment(as_appended(job.base())).index = Some(file);

@@ -10,6 +10,8 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU8, Ordering},
 };
 
+use tokio::sync::watch;
+
 /// How one log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogHealth {
@@ -47,12 +49,52 @@ impl LogHealth {
     }
 }
 
+/// Whether the admin takes callers: two processes that share its listener do not both.
+pub struct Door {
+    shut: watch::Sender<bool>,
+    nobody_comes: AtomicBool,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self { shut: watch::Sender::new(false), nobody_comes: AtomicBool::new(false) }
+    }
+}
+
+impl Door {
+    /// Asks the admin to take nobody, or to do so again. Callers that it has are answered.
+    pub fn shut(&self, shut: bool) {
+        self.shut.send_replace(shut);
+    }
+
+    /// Whether it takes nobody by now.
+    pub fn is_shut(&self) -> bool {
+        self.nobody_comes.load(Ordering::Acquire)
+    }
+
+    /// The admin's side: hears of every change.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.shut.subscribe()
+    }
+
+    /// The admin's side: whether it takes nobody.
+    pub fn note(&self, nobody_comes: bool) {
+        self.nobody_comes.store(nobody_comes, Ordering::Release);
+    }
+}
+
 /// The node as a whole and each of its logs.
 pub struct NodeState {
     recovered: AtomicBool,
     draining: AtomicBool,
     /// The system, or the node's control group, has too little memory left for more connections.
     memory_short: AtomicBool,
+    /// Another process has everything.
+    handed_over: AtomicBool,
+    /// It did not come to serve.
+    hand_over_failed: AtomicBool,
+    /// The admin's.
+    pub door: Door,
     /// One number of [`LogHealth`] per log.
     logs: Box<[AtomicU8]>,
 }
@@ -64,6 +106,9 @@ impl NodeState {
             recovered: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             memory_short: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
+            hand_over_failed: AtomicBool::new(false),
+            door: Door::default(),
             logs: (0..logs).map(|_| AtomicU8::new(LogHealth::Starting.number())).collect(),
         }
     }
@@ -99,6 +144,21 @@ impl NodeState {
     /// How a log is, by its index.
     pub fn log(&self, log: u16) -> LogHealth {
         LogHealth::ALL[usize::from(self.logs[usize::from(log)].load(Ordering::Acquire))]
+    }
+
+    /// Another process has everything: this one changes nothing any more.
+    pub fn set_handed_over(&self) {
+        self.handed_over.store(true, Ordering::Release);
+    }
+
+    /// Whether another process has everything.
+    pub fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Acquire)
+    }
+
+    /// That process did not come to serve.
+    pub fn set_hand_over_failed(&self) {
+        self.hand_over_failed.store(true, Ordering::Release);
     }
 
     /// Whether the node is going away.
@@ -157,7 +217,7 @@ impl NodeState {
 
     /// Whether the process should say with its exit code that it did not just drain.
     pub fn exit_failed(&self) -> bool {
-        self.count(LogHealth::Failed) > 0
+        self.count(LogHealth::Failed) > 0 || self.hand_over_failed.load(Ordering::Acquire)
     }
 
     /// Appends what there is to know as Prometheus text.

@@ -15,6 +15,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,10 +25,10 @@ use router::conversation::Recent;
 use router::places::KINDS;
 use serde::{Deserialize, Serialize};
 use storage_log::format::{BATCH_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FORMAT_VERSION, SEGMENT_BYTES};
-use storage_log::{Answer, Geometry, Log, LogConfig, WriteBatch, segment_file_name};
+use storage_log::{Answer, Geometry, Log, LogConfig, Recovered, WriteBatch, segment_file_name};
 
 use crate::erasures::marks;
-use crate::scan::{Start, scan};
+use crate::scan::{IndexFiles, Start, scan};
 use crate::segments::{
     Access, SegmentFile, SegmentMaker, block_of, log_directory, open_segments, sync_directory,
 };
@@ -96,7 +97,7 @@ impl StoreFile {
 /// An open data directory, held exclusively.
 pub struct Store {
     directory: PathBuf,
-    _lock: File,
+    lock: File,
     /// The installation.
     pub id: [u8; 16],
     /// Secret of the installation.
@@ -123,6 +124,21 @@ pub struct OpenLog {
     pub newest_mark: u64,
 }
 
+/// A log that was read back and not changed.
+pub struct ReadLog {
+    recovered: Recovered,
+    recent: Recent,
+    segments: Vec<(u64, SegmentFile)>,
+}
+
+impl ReadLog {
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.recovered.log.number()
+    }
+}
+
 /// Why a log is not served. The others are.
 pub type LogRefusal = storage_log::Refusal<io::Error>;
 
@@ -135,6 +151,19 @@ impl Store {
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make the data directory {}", directory.display()))?;
         let lock = lock(directory)?;
+        Self::open_locked(directory, lock, logs, segment_bytes)
+    }
+
+    /// The same where another process, which changes nothing any more, gave us the lock.
+    ///
+    /// # Errors
+    /// As of [`Store::open`].
+    pub fn take_over(directory: &Path, lock: OwnedFd) -> anyhow::Result<Self> {
+        let facts = StoreFacts::read(directory)?;
+        Self::open_locked(directory, lock.into(), facts.logs, facts.geometry.segment_bytes)
+    }
+
+    fn open_locked(directory: &Path, lock: File, logs: u16, segment_bytes: u64) -> anyhow::Result<Self> {
         let path = directory.join("store.toml");
         if !path.exists() {
             make_store(directory, &path, logs, segment_bytes)?;
@@ -145,13 +174,21 @@ impl Store {
         let access = access(directory, file.block)?;
         let directory = directory.to_owned();
         let (logs, segment_ms_max) = (file.logs, None);
-        Ok(Self { directory, _lock: lock, id, key, logs, geometry, access, segment_ms_max })
+        Ok(Self { directory, lock, id, key, logs, geometry, access, segment_ms_max })
     }
 
     /// Where it is.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Another descriptor of its lock, for another process.
+    ///
+    /// # Errors
+    /// When the system has none.
+    pub fn lock(&self) -> io::Result<OwnedFd> {
+        Ok(self.lock.try_clone()?.into())
     }
 
     /// What makes segments for this store, in another thread.
@@ -166,6 +203,22 @@ impl Store {
     /// # Errors
     /// [`LogRefusal`]: this log is not served.
     pub fn open_log(&self, number: u16, run: [u8; 16], seed: u64, now: u64) -> Result<OpenLog, LogRefusal> {
+        let read = self.read_log(number, run, seed, now, IndexFiles::Missing)?;
+        self.begin_log(read, run, now).map_err(LogRefusal::Disk)
+    }
+
+    /// Reads a log back. With [`IndexFiles::Left`] nothing is written, and another process may have it.
+    ///
+    /// # Errors
+    /// [`LogRefusal`]: this log is not served.
+    pub fn read_log(
+        &self,
+        number: u16,
+        run: [u8; 16],
+        seed: u64,
+        now: u64,
+        index_files: IndexFiles,
+    ) -> Result<ReadLog, LogRefusal> {
         let directory = log_directory(&self.directory, number);
         let mut segments = open_segments(&directory, self.access).map_err(LogRefusal::Disk)?;
         let config = LogConfig {
@@ -177,7 +230,8 @@ impl Store {
             segment_ms_max: self.segment_ms_max,
         };
         let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
-        let (recovered, recent) = scan(&config, Start { epoch, seed, now }, &directory, &mut segments)?;
+        let start = Start { epoch, seed, now };
+        let (recovered, recent) = scan(&config, start, &directory, &mut segments, index_files)?;
         if let Some(dropped) = recovered.dropped {
             tracing::warn!(
                 log = number,
@@ -188,21 +242,32 @@ impl Store {
             );
         }
         tracing::info!(log = number, records = recovered.records, "log recovered");
+        Ok(ReadLog { recovered, recent, segments })
+    }
+
+    /// Writes the last batch of a log again, begins run `run` and syncs: from here on it is this process's.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn begin_log(&self, read: ReadLog, run: [u8; 16], now: u64) -> io::Result<OpenLog> {
+        let ReadLog { recovered, recent, mut segments } = read;
         let mut log = recovered.log;
+        let number = log.number();
+        let directory = log_directory(&self.directory, number);
         if let Some(batch) = &recovered.rewrite {
-            write_batch(&segments, batch).map_err(LogRefusal::Disk)?;
+            write_batch(&segments, batch)?;
         }
         let mut begun = log.begin_run(run, now);
         if begun == Answer::Busy {
             // The last segment is full and has no successor yet.
             let base = log.spare_base();
-            segments.push((base, self.segment_maker().make(number, base).map_err(LogRefusal::Disk)?));
+            segments.push((base, self.segment_maker().make(number, base)?));
             log.handle_spare(Ok(()));
             begun = log.begin_run(run, now);
         }
         assert!(matches!(begun, Answer::Stored(_)), "a start fits an empty segment");
         while let Some(batch) = log.poll_write(now) {
-            write_batch(&segments, &batch).map_err(LogRefusal::Disk)?;
+            write_batch(&segments, &batch)?;
             log.handle_written(batch.buffer, true).expect("it was written and synced");
         }
         let active = log.spare_base() - self.geometry.segment_bytes;

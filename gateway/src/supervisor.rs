@@ -64,6 +64,12 @@ impl Supervisor {
     }
 }
 
+/// Tells the service manager, if there is one, that from now on another process is the service.
+pub fn tell_main_process(pid: u32) {
+    let supervisor = Supervisor::new(manager_of_environment(), Vec::new());
+    supervisor.tell(&format!("MAINPID={pid}"));
+}
+
 /// Where `NOTIFY_SOCKET` says that the manager listens: a path, or a name in the abstract space when it begins with `@`.
 #[must_use]
 pub fn manager_of_environment() -> Option<SocketAddr> {

@@ -21,6 +21,7 @@ impl World {
         let run = self.run;
         match action {
             Action::Admit { .. } | Action::CloseListeners | Action::Recycle(_) | Action::Revoked { .. } => {}
+            Action::Pause | Action::Unpause { .. } => unreachable!("nobody takes over here"),
             Action::Erased(left) => self.note_erased(&left),
             Action::Close(connection, socket) => {
                 self.net.remove(here, socket.index());

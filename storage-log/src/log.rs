@@ -551,6 +551,12 @@ impl Log {
         !self.is_writing() && !self.wants_mark()
     }
 
+    /// Whether all that was appended is durable. A mark may be missing: then whoever reads the log back writes its newest batch again.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.is_writing()
+    }
+
     /// What is durable now.
     #[must_use]
     pub fn durable(&self) -> Durable {

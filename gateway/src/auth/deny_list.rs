@@ -21,6 +21,18 @@ impl TokenId {
     /// Of a token without `jti`; no `jti` has it.
     pub const NONE: Self = Self([0; 8]);
 
+    /// As it travels to another process.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 8] {
+        self.0
+    }
+
+    /// The opposite of [`TokenId::to_bytes`].
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(bytes)
+    }
+
     /// Of the token with this `jti`.
     #[must_use]
     pub fn of(jti: &str) -> Self {

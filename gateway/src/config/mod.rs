@@ -270,7 +270,8 @@ pub const LOG_VARIABLE: &str = "GATEHOUSE_LOG";
 /// `text` or `json`.
 pub const LOG_FORMAT_VARIABLE: &str = "GATEHOUSE_LOG_FORMAT";
 
-const OTHER_VARIABLES: [&str; 3] = [CONFIG_VARIABLE, LOG_VARIABLE, LOG_FORMAT_VARIABLE];
+const OTHER_VARIABLES: [&str; 4] =
+    [CONFIG_VARIABLE, LOG_VARIABLE, LOG_FORMAT_VARIABLE, crate::upgrade::UPGRADE_VARIABLE];
 
 /// Names of all settings, in the order of the documentation.
 pub fn setting_names() -> impl Iterator<Item = &'static str> {

@@ -21,7 +21,7 @@ use std::time::Duration;
 use router::Places;
 use router::conversation::Subject;
 use serde::Serialize;
-use tokio::sync::{Mutex as TurnMutex, oneshot};
+use tokio::sync::{Mutex as TurnMutex, RwLock, oneshot};
 use tokio::time;
 
 pub use entry::{Asked, Erasure, concerned};
@@ -247,9 +247,11 @@ impl Erasures {
     }
 
     /// Notes what is done, as long as the node runs.
-    pub async fn watch(self: Arc<Self>) {
+    pub async fn watch(self: Arc<Self>, changes: Arc<RwLock<()>>) {
         loop {
             time::sleep(LOOK_EVERY).await;
+            // Another process reads the list: what is done it finds out by itself.
+            let Ok(_unchanged) = changes.try_read() else { continue };
             if self.counts().0 > 0 {
                 let _turn = self.turn.lock().await;
                 if let Err(error) = self.note_done().await {

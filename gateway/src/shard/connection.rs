@@ -223,6 +223,10 @@ impl Connections {
         self.slots.capacity()
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = &Connection> {
+        self.slots.iter().map(|(_, connection)| connection)
+    }
+
     pub(super) fn ids(&self) -> Vec<ConnectionId> {
         let ids = self.slots.iter();
         ids.map(|(slot, connection)| ConnectionId { slot: slot as u32, generation: connection.generation })

@@ -65,6 +65,11 @@ impl Crowd {
         self.arrivals.len()
     }
 
+    /// Whether handshakes or goodbyes wait for their turn.
+    pub(super) fn has_arrivals_or_partings(&self) -> bool {
+        !self.arrivals.is_empty() || !self.partings.is_empty()
+    }
+
     /// Whether the next turn has something to do, whatever happens.
     pub(super) fn is_waiting(&self) -> bool {
         !self.arrivals.is_empty() || !self.partings.is_empty() || !self.unsent.is_empty()
@@ -145,7 +150,7 @@ impl Shard {
 
     /// Sends for those who have something, as many as a turn takes: by turns for who has something new, and for who goes on.
     pub(super) fn send_some(&mut self) {
-        let (mut has_new, mut goes_on) = (true, true);
+        let (mut has_new, mut goes_on) = (!self.paused, !self.paused);
         while self.crowd.sends < SENDS_PER_TURN && (has_new || goes_on) {
             has_new = self.send_new();
             goes_on = self.send_waiting();

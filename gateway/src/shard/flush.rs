@@ -13,7 +13,9 @@ impl Shard {
         let Some(connection) = self.connections.find(id) else {
             return;
         };
-        if connection.sending || connection.is_ending() {
+        // Who leaves for its home has to be there before anybody can go on with it.
+        let waits = self.paused && !matches!(connection.stage, Stage::Leaving(_));
+        if connection.sending || connection.is_ending() || waits {
             return;
         }
         let mut control = connection.take_control();

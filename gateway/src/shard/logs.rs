@@ -372,12 +372,17 @@ impl Shard {
 
     /// Starts what the disk is to do: at most one batch per log, whatever has gathered since the last one.
     pub(super) fn poll_logs(&mut self) {
-        self.poll_rebuilds();
-        let (clock, second, leaving) = (self.clock, self.second(), self.drain.is_some());
+        let held = self.background_held || self.paused;
+        if !held {
+            self.poll_rebuilds();
+        }
+        let leaving = self.drain.is_some() || self.paused;
+        let (clock, second) = (self.clock, self.second());
         for owned in &mut self.logs {
             let log = owned.log.number();
             owned.side.write_positions(clock.micros, clock.unix, leaving, &mut owned.log);
-            if second >= owned.segment_not_before
+            if !held
+                && second >= owned.segment_not_before
                 && let Some(work) = owned.log.poll_spare()
             {
                 self.actions.push(match work {
@@ -394,18 +399,21 @@ impl Shard {
                 let Read { job, place, what } = read;
                 self.actions.push(Action::Read { log, job, place, what });
             }
-            if second >= owned.compaction_not_before {
+            if !held && second >= owned.compaction_not_before {
                 owned.compaction_not_before = second + COMPACTION_SECONDS;
                 let job = owned.poll_compaction(clock.unix.0, second, &self.config.compaction);
                 let erased = owned.side.erased();
                 self.actions.extend(job.map(|job| Action::Compact { log, job, erased }));
             }
-            if second >= owned.index_not_before
+            if !held
+                && second >= owned.index_not_before
                 && let Some(job) = owned.log.poll_index()
             {
                 self.actions.push(Action::WriteIndex { log, job });
             }
-            if let Some(batch) = owned.log.poll_write(clock.unix.0) {
+            // Once it stands still nothing is written, not a mark either: another process may be reading, and goes on behind what it read.
+            let may_write = !self.paused || !owned.log.is_settled();
+            if may_write && let Some(batch) = owned.log.poll_write(clock.unix.0) {
                 owned.written_at = clock.micros;
                 self.actions.push(Action::Write { log, batch });
             }
@@ -416,6 +424,16 @@ impl Shard {
     pub(super) fn mark_in_micros(&self) -> Option<u64> {
         let marks = self.logs.iter().filter_map(|owned| owned.log.mark_in(self.clock.unix.0));
         marks.min().map(|millis| millis * 1_000)
+    }
+
+    /// Whether nothing waits for the disk; a mark may be missing.
+    pub(super) fn logs_are_settled(&self) -> bool {
+        self.logs.iter().all(|owned| {
+            owned.log.is_settled()
+                && !owned.side.is_waiting()
+                && owned.reads_in_flight == 0
+                && !owned.has_news()
+        })
     }
 
     /// Whether nothing waits for the disk, and every log ends in a mark.

@@ -16,6 +16,7 @@ mod moving;
 mod revoke;
 mod serve;
 mod timers;
+mod travel;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -96,6 +97,10 @@ pub enum Event {
     Drain,
     /// Something is to be erased, or somebody wants to know how far that is: [`Action::Erased`] answers, in the order of these.
     Erase(ErasureAsk),
+    /// Stand still: another process is to go on.
+    Pause,
+    /// Go on: it does not.
+    Resume,
     /// A record was read, or could not be.
     Read {
         /// From which log.
@@ -314,6 +319,13 @@ pub enum Action {
     },
     /// Take no connections any more.
     CloseListeners,
+    /// Take none for now, and cancel all that waits to be received and sent.
+    Pause,
+    /// Take them again, unless the node drains.
+    Unpause {
+        /// It does.
+        is_draining: bool,
+    },
     /// Write and sync a batch: [`Event::Written`] follows.
     Write {
         /// Of which log.
@@ -322,6 +334,9 @@ pub enum Action {
         batch: WriteBatch,
     },
 }
+
+/// How long a shard that stands still waits at most, in microseconds: the process that is to go on has the core.
+const PAUSED_MICROS: u64 = 2_000;
 
 /// Mail taken from one ring in one turn. A turn stays short, a batch of this size is still one system call.
 pub const MAIL_PER_TURN: usize = 2_048;
@@ -398,6 +413,10 @@ pub struct Shard {
     state: Arc<NodeState>,
     clock: Clock,
     drain: Option<Drain>,
+    /// It stands still, so that another process can go on.
+    paused: bool,
+    /// Nothing is begun that goes on behind the sessions.
+    background_held: bool,
     random: u64,
     /// Bytes held for peers without a session.
     stranger_bytes: usize,
@@ -436,6 +455,8 @@ impl Shard {
             state: parts.state,
             clock: Clock::default(),
             drain: None,
+            paused: false,
+            background_held: false,
             random: parts.random | 1,
             stranger_bytes: 0,
             echo_bytes: 0,
@@ -456,10 +477,12 @@ impl Shard {
         }
         self.take_mail();
         self.continue_crowd();
-        self.check_timers();
         self.continue_sweeps();
-        self.continue_drain();
-        self.continue_admission();
+        if !self.paused {
+            self.check_timers();
+            self.continue_drain();
+            self.continue_admission();
+        }
         self.exchange_local();
         self.poll_logs();
         self.poll_sends();
@@ -476,6 +499,8 @@ impl Shard {
             Event::Adopted { migration, socket } => self.handle_adopted(migration, socket),
             Event::Closed(connection) => self.handle_closed(connection),
             Event::Drain => self.begin_drain(),
+            Event::Pause => self.begin_pause(),
+            Event::Resume => self.resume(),
             Event::Erase(ask) => self.handle_erase(ask),
             Event::Read { log, job, place, bytes } => self.handle_read(log, job, place, bytes),
             Event::IndexWritten { log, sealed } => self.handle_indexed(log, sealed),
@@ -578,7 +603,9 @@ impl Shard {
     #[must_use]
     pub fn wait_micros(&self) -> u64 {
         // Notes and news wait for room in a ring that nobody rings for; a drain goes by tenths of a second.
-        let wait = if !self.sweeps.is_empty() || self.crowd.is_waiting() || self.users.has_sendable() {
+        let wait = if self.paused {
+            PAUSED_MICROS
+        } else if !self.sweeps.is_empty() || self.crowd.is_waiting() || self.users.has_sendable() {
             0
         } else if self.mail.has_notes() || self.logs.iter().any(OwnedLog::has_news) {
             1_000
@@ -588,7 +615,7 @@ impl Shard {
             1_000_000 - self.clock.micros % 1_000_000
         };
         let next = self.admission.wait_micros().into_iter().chain(self.mark_in_micros());
-        next.fold(wait, u64::min)
+        if self.paused { wait } else { next.fold(wait, u64::min) }
     }
 
     fn count(&mut self) {

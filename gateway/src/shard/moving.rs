@@ -56,6 +56,11 @@ impl Moves {
         granted
     }
 
+    /// Whether half of a move is here, or may still come.
+    pub(super) fn are_under_way(&self) -> bool {
+        self.halves.values().any(|(_, half)| !matches!(half, Half::Cancelled))
+    }
+
     fn return_credit(&mut self, target: ShardId) -> Option<ConnectionId> {
         *self.credits.entry(target).or_insert(0) += 1;
         self.waiting.get_mut(&target)?.pop_front()

@@ -82,7 +82,7 @@ impl Shard {
             }
             Stage::Leaving(_) | Stage::Moving { .. } => false,
         };
-        if read && !connection.receiving && !connection.is_ending() {
+        if read && !connection.receiving && !connection.is_ending() && !self.paused {
             connection.receiving = true;
             // Nothing may be armed when the descriptor moves.
             let once = matches!(connection.stage, Stage::Arriving { .. });

@@ -95,6 +95,8 @@ impl Server {
             drain: Arc::new(move || {
                 counted.fetch_add(1, Ordering::SeqCst);
             }),
+            upgrade: Arc::new(|| anyhow::bail!("there is nothing new")),
+            changes: Arc::default(),
         };
         context.commands.set(commands).expect("nobody else sets them");
         let address = listener.local_addr().expect("an address");

@@ -48,3 +48,4 @@ mod snapshot;
 mod stall;
 mod storage;
 mod tokens;
+mod upgrade;

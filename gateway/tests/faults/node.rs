@@ -204,8 +204,20 @@ impl Node {
         *self = Self::start(&self.data.clone(), &settings);
     }
 
+    /// The newest process that has taken over, if one has.
+    pub(crate) fn successor(&self) -> Option<Pid> {
+        let text = self.log_text();
+        let line = text.lines().rev().find(|line| line.contains("upgraded to pid "))?;
+        let number = line.split("upgraded to pid ").nth(1)?.split(':').next()?;
+        Pid::from_raw(number.parse().expect("a number"))
+    }
+
     /// SIGKILL; returns when the process is gone.
     pub(crate) fn kill(&mut self) {
+        if let Some(successor) = self.successor() {
+            // Fails when it has ended before, which is just as well.
+            let _ = kill_process(successor, Signal::KILL);
+        }
         // Fails when it has ended before, which is just as well.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -213,7 +225,23 @@ impl Node {
 
     /// Its process.
     pub(crate) fn id(&self) -> Pid {
-        Pid::from_child(&self.child)
+        self.successor().unwrap_or_else(|| Pid::from_child(&self.child))
+    }
+
+    /// A node with two shards on `data` that runs the file `program`.
+    #[track_caller]
+    pub(crate) fn start_as(program: &Path, data: &Path, settings: &[(&str, &str)]) -> Self {
+        let node = Self::begin_as(Command::new(program), data, settings).and_then(|mut node| {
+            node.wait_until_it_serves()?;
+            Ok(node)
+        });
+        node.unwrap_or_else(|log| panic!("it does not serve: {log:#?}"))
+    }
+
+    /// Asks for an upgrade: the answer, whole.
+    pub(crate) fn upgrade(&self) -> String {
+        let token = std::fs::read_to_string(self.data.join("admin.token")).expect("it was made");
+        self.admin_ask("POST /v1/upgrade", &format!("Authorization: Bearer {}\r\n", token.trim()))
     }
 
     /// SIGTERM.
@@ -224,6 +252,11 @@ impl Node {
     /// How the process ended, after [`Node::terminate`] or on its own.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         self.log.wait_for_end();
+        self.child.wait().expect("it is a child of ours")
+    }
+
+    /// How the first process ended, when it has.
+    pub(crate) fn first_ended(&mut self) -> ExitStatus {
         self.child.wait().expect("it is a child of ours")
     }
 

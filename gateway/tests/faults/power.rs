@@ -42,6 +42,11 @@ impl Moments {
         Self::of("GATEHOUSE_TEST_KILLS", 5)
     }
 
+    /// And how many upgrades: `GATEHOUSE_TEST_UPGRADES`, or a few.
+    pub(crate) fn of_upgrades() -> (Self, usize) {
+        Self::of("GATEHOUSE_TEST_UPGRADES", 10)
+    }
+
     fn of(variable: &str, few: u64) -> (Self, usize) {
         let mut random = [0; 8];
         getrandom::fill(&mut random).expect("randomness");

@@ -40,7 +40,7 @@ use session::{Greeting, Listed, LogState, Phase, Session, Survey};
 
 pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
 pub use rates::Rate;
-pub use travel::{Standing, Traveller, TravellingSurvey};
+pub use travel::{Standing, Traveller, TravellingLog, TravellingSurvey};
 
 /// Sessions of one user at the same time: phones, tablets, a few browsers.
 pub const SESSIONS_PER_USER_MAX: usize = 8;

@@ -31,6 +31,17 @@ pub enum Standing {
     Surveyed,
 }
 
+/// A session in one log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TravellingLog {
+    /// Up to here it was given everything.
+    pub position: u64,
+    /// Up to here its device has acknowledged; `None` before it could.
+    pub acked: Option<u64>,
+    /// How it goes on.
+    pub standing: Standing,
+}
+
 /// What a session that connected with positions has before it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TravellingSurvey {
@@ -53,8 +64,8 @@ pub struct Traveller {
     pub device: DeviceId,
     /// In which form.
     pub form: Form,
-    /// Per log: up to where it was given everything, and how it goes on.
-    pub logs: Vec<(u64, Standing)>,
+    /// In each log.
+    pub logs: Vec<TravellingLog>,
     /// What waits to be sent: first the rest of a frame, if one is half sent.
     pub unsent: Bytes,
     /// What was asked and waits for its turn.
@@ -87,12 +98,17 @@ impl UserSide {
             Phase::Asked if session.greeting.is_some() && session.survey.is_none() => Standing::Unplaced,
             Phase::Asked | Phase::Behind => Standing::Behind,
         };
+        let in_log = |log: &LogState| TravellingLog {
+            position: log.position,
+            acked: Some(log.acked).filter(|acked| *acked != LogState::UNKNOWN),
+            standing: standing(log),
+        };
         let views = session.viewing.iter().flat_map(|viewing| &viewing.views);
         Some(Traveller {
             user: session.user.clone(),
             device: session.device.clone(),
             form: session.form,
-            logs: session.logs.iter().map(|log| (log.position, standing(log))).collect(),
+            logs: session.logs.iter().map(in_log).collect(),
             unsent: session.outbox.unsent(control),
             asked: session.held.iter().filter_map(|held| self.asked_again(session, held)).collect(),
             views: views.map(|view| view.conversation).collect(),
@@ -149,10 +165,10 @@ impl UserSide {
 }
 
 fn resumed(connection: u64, traveller: &Traveller) -> Session {
-    let state = |(position, standing): &(u64, Standing)| LogState {
-        position: *position,
-        acked: *position,
-        phase: match standing {
+    let state = |log: &TravellingLog| LogState {
+        position: log.position,
+        acked: log.acked.unwrap_or(LogState::UNKNOWN),
+        phase: match log.standing {
             Standing::Live => Phase::Live,
             Standing::Behind => Phase::Behind,
             Standing::Unplaced => Phase::Unplaced,

@@ -1,0 +1,127 @@
+//! The new process's part: says who it is, takes everything, and serves.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use anyhow::{Context as _, bail};
+use ring::{Ring, Socket};
+
+use super::passenger::{self, Passenger};
+use super::wire::{self, FromNew, FromOld, Hello};
+use super::{READY_MAX, UPGRADE_VARIABLE};
+use crate::shard::Listener;
+
+/// The process before.
+pub struct Predecessor {
+    stream: UnixStream,
+}
+
+/// What it gives before anything else.
+pub struct Granted {
+    /// The lock of the data directory.
+    pub lock: OwnedFd,
+    /// The admin's listener.
+    pub admin: TcpListener,
+    /// Of each shard: the way its connections come, and its listeners.
+    pub seats: Vec<(UnixStream, Vec<(TcpListener, Listener)>)>,
+}
+
+impl Predecessor {
+    /// The process before, if this one was started by it.
+    ///
+    /// # Errors
+    /// When there is no way to it.
+    pub fn of_environment() -> anyhow::Result<Option<Self>> {
+        if std::env::var_os(UPGRADE_VARIABLE).is_none() {
+            return Ok(None);
+        }
+        let words = "GATEHOUSE_UPGRADE is for a process that is started by an upgrade: unset it";
+        let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().context(words)?);
+        // Longer than the old one waits for anything: then it is the one that speaks.
+        stream.set_read_timeout(Some(2 * READY_MAX)).context(words)?;
+        stream.set_write_timeout(Some(READY_MAX)).context(words)?;
+        Ok(Some(Self { stream }))
+    }
+
+    /// Says something.
+    ///
+    /// # Errors
+    /// When the process before is gone.
+    pub fn say(&self, message: &FromNew) -> anyhow::Result<()> {
+        wire::say(&self.stream, message, &[]).context("the process before is gone")
+    }
+
+    /// Says who this is, and takes what is given for that.
+    ///
+    /// # Errors
+    /// When the process before does not agree: it says why.
+    pub fn introduce(&self, hello: Hello) -> anyhow::Result<Granted> {
+        let shards = hello.shards;
+        self.say(&FromNew::Hello(hello))?;
+        let mut first = self.hear_granted()?.into_iter();
+        let (Some(lock), Some(admin)) = (first.next(), first.next()) else { bail!("something is missing") };
+        let mut seats = Vec::new();
+        for _ in 0..shards {
+            let mut descriptors = self.hear_granted()?.into_iter();
+            let stream = UnixStream::from(descriptors.next().context("something is missing")?);
+            stream.set_read_timeout(Some(2 * READY_MAX))?;
+            let kinds = [Listener::Chat, Listener::Echo];
+            let listeners = descriptors.map(TcpListener::from).zip(kinds).collect();
+            seats.push((stream, listeners));
+        }
+        Ok(Granted { lock, admin: admin.into(), seats })
+    }
+
+    fn hear_granted(&self) -> anyhow::Result<Vec<OwnedFd>> {
+        match wire::hear(&self.stream).context("the process before has given up")? {
+            (FromOld::Granted, descriptors) => Ok(descriptors),
+            _ => bail!("it does not speak as a process before does"),
+        }
+    }
+
+    /// Waits until nothing changes any more.
+    ///
+    /// # Errors
+    /// When the process before has given up.
+    pub fn wait_for_pause(&self) -> anyhow::Result<()> {
+        match wire::hear(&self.stream).context("the process before has given up")? {
+            (FromOld::Paused, _) => Ok(()),
+            _ => bail!("it does not speak as a process before does"),
+        }
+    }
+
+    /// Says that everything is here, and waits for leave to go on.
+    ///
+    /// # Errors
+    /// When the process before has given up.
+    pub fn take(&self) -> anyhow::Result<()> {
+        self.say(&FromNew::Prepared)?;
+        match wire::hear(&self.stream).context("the process before has given up")? {
+            (FromOld::Yours, _) => Ok(()),
+            _ => bail!("it does not speak as a process before does"),
+        }
+    }
+}
+
+/// Takes the connections of one shard into its ring. Nothing is armed on them.
+///
+/// # Errors
+/// When the process before has given up, or what it says cannot be understood.
+pub fn board(stream: &UnixStream, ring: &mut Ring) -> anyhow::Result<Vec<(Passenger, Socket)>> {
+    let mut all = Vec::new();
+    loop {
+        let (bytes, descriptors) = wire::receive(stream).context("the process before has given up")?;
+        if descriptors.is_empty() {
+            return Ok(all);
+        }
+        let passengers = passenger::read_all(&bytes).context("a connection cannot be understood")?;
+        if passengers.len() != descriptors.len() {
+            bail!("{} connections came with {} descriptors", passengers.len(), descriptors.len());
+        }
+        let sockets = ring.adopt(descriptors).context("the connections do not fit")?;
+        all.extend(passengers.into_iter().zip(sockets));
+        wire::send(stream, &[], &[]).context("the process before has given up")?;
+    }
+}
