@@ -223,6 +223,7 @@ impl Driver {
                     };
                     let _ = told.send(self.listeners.iter().filter_map(duplicate).collect());
                 }
+                Command::DurableEnds(told) => drop(told.send(self.shard.durable_ends())),
                 Command::Leave => self.leaving = true,
                 Command::Keys(verifier) => events.push(Event::Keys(verifier)),
                 Command::Revoke { revocation, closed } => {

@@ -40,6 +40,8 @@ pub enum Command {
         /// Hears it.
         told: SyncSender<std::io::Result<usize>>,
     },
+    /// Hears up to where each log of this shard is durable.
+    DurableEnds(SyncSender<Vec<(u16, u64)>>),
     /// Hears of the listeners, each with what comes from it.
     Listeners(SyncSender<Vec<(Listener, TcpListener)>>),
     /// Another process has everything: end.

@@ -33,7 +33,7 @@ use crate::memory::Gauge;
 use crate::metrics::{CareMetrics, ShardMetrics};
 use crate::retention;
 use crate::revocations::{Revocations, RevocationsFile};
-use crate::scan::IndexFiles;
+use crate::scan::{ReadAhead, Reading};
 use crate::shard::{Listener, MAIL_PER_TURN, OwnedLog, Shard, ShardConfig, ShardParts};
 use crate::state::{LogHealth, NodeState};
 use crate::store::{LogRefusal, OpenLog, ReadLog, Store, StoreFacts};
@@ -163,9 +163,11 @@ fn take_over(
     let seats = seats.into_iter().map(|(stream, listeners)| (Some(stream), listeners)).collect();
     let mut seated = seat_shards(layout, seats)?;
     predecessor.say(&FromNew::Seated)?;
+    let reading = LogReaders::start(&store, predecessor.wait_for_quiet()?)?;
+    predecessor.say(&FromNew::Ahead)?;
     predecessor.wait_for_pause()?;
     let lists = Lists::read(&config)?;
-    let read = ReadLogs::read(&store)?;
+    let read = reading.finish()?;
     seated.wait_for_passengers()?;
     predecessor.take()?;
     let (opened, starts) = read.begin(&store, &context.state)?;
@@ -377,33 +379,56 @@ fn with_retention(mut store: Store, config: &Config) -> anyhow::Result<(Arc<Stor
     Ok((Arc::new(store), compaction))
 }
 
-/// The logs of a store that another process has, as they are.
+/// The logs of a store that another process has, while they are read back side by side.
+struct LogReaders {
+    run: [u8; 16],
+    ahead: Vec<Arc<ReadAhead>>,
+    threads: Vec<JoinHandle<Result<ReadLog, LogRefusal>>>,
+}
+
+impl LogReaders {
+    /// Reads all logs back, each up to where it is durable, and then as much as is written until [`LogReaders::finish`]. Changes nothing.
+    fn start(store: &Arc<Store>, durable: Vec<u64>) -> anyhow::Result<Self> {
+        let (mut run, mut seed) = ([0; 16], [0; 8]);
+        getrandom::fill(&mut run).context("the system gives no randomness")?;
+        getrandom::fill(&mut seed).context("the system gives no randomness")?;
+        let (now, seed) = (unix_now().0, u64::from_le_bytes(seed));
+        if durable.len() != usize::from(store.logs) {
+            bail!("{} logs are handed over, and {} are here", durable.len(), store.logs);
+        }
+        let ahead: Vec<_> = durable.into_iter().map(ReadAhead::new).collect();
+        let read = |(log, ahead): (u16, &Arc<ReadAhead>)| {
+            let (store, ahead) = (store.clone(), ahead.clone());
+            thread::spawn(move || {
+                let read = store.read_log(log, run, seed, now, Reading::Beside(ahead.clone()));
+                ahead.finish();
+                read
+            })
+        };
+        let threads = (0..).zip(&ahead).map(read).collect();
+        ahead.iter().for_each(|ahead| ahead.wait_until_read());
+        Ok(Self { run, ahead, threads })
+    }
+
+    /// Nobody writes any more: the rest. A log that is refused ends the attempt: the other process has it.
+    fn finish(self) -> anyhow::Result<ReadLogs> {
+        self.ahead.iter().for_each(|ahead| ahead.release());
+        let mut logs = Vec::new();
+        for thread in self.threads {
+            let read = thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+            logs.push(read.map_err(|refusal| anyhow::anyhow!("a log cannot be read back: {refusal:?}"))?);
+        }
+        Ok(ReadLogs { run: self.run, logs })
+    }
+}
+
+/// The same, read back.
 struct ReadLogs {
     run: [u8; 16],
     logs: Vec<ReadLog>,
 }
 
 impl ReadLogs {
-    /// Reads all logs back and changes nothing. One that is refused ends the attempt: the other process has it.
-    fn read(store: &Arc<Store>) -> anyhow::Result<Self> {
-        let (mut run, mut seed) = ([0; 16], [0; 8]);
-        getrandom::fill(&mut run).context("the system gives no randomness")?;
-        getrandom::fill(&mut seed).context("the system gives no randomness")?;
-        let (now, seed) = (unix_now().0, u64::from_le_bytes(seed));
-        // Side by side: clients wait.
-        let read = |log| {
-            let store = store.clone();
-            thread::spawn(move || store.read_log(log, run, seed, now, IndexFiles::Left))
-        };
-        let threads: Vec<_> = (0..store.logs).map(read).collect();
-        let mut logs = Vec::new();
-        for thread in threads {
-            let read = thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
-            logs.push(read.map_err(|refusal| anyhow::anyhow!("a log cannot be read back: {refusal:?}"))?);
-        }
-        Ok(Self { run, logs })
-    }
-
     /// From here on they are this process's.
     fn begin(self, store: &Store, state: &NodeState) -> anyhow::Result<(Vec<OpenLog>, Starts)> {
         let (now, mut opened) = (unix_now().0, Vec::new());

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use router::conversation::Recent;
 use rustix::fs::{SeekFrom, seek};
@@ -29,13 +30,56 @@ pub struct Start {
     pub now: u64,
 }
 
-/// What becomes of index files that are missing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum IndexFiles {
-    /// They are not written now: the node does, while it serves.
-    Left,
-    /// They are written.
-    Missing,
+/// How a log is read back.
+#[derive(Clone)]
+pub enum Reading {
+    /// It is this process's: index files that are missing are written.
+    Alone,
+    /// Another process has it still: nothing is written, and no more is read ahead than does not change.
+    Beside(Arc<ReadAhead>),
+}
+
+/// How far a log may be read while another process writes it: up to what was durable when this was made, until that process writes no
+/// more. Whoever reads further waits.
+pub struct ReadAhead {
+    end: u64,
+    /// Somebody waits, or has read all; the other process writes no more.
+    state: Mutex<(bool, bool)>,
+    changed: Condvar,
+}
+
+impl ReadAhead {
+    /// Up to `end`, at first.
+    #[must_use]
+    pub fn new(end: u64) -> Arc<Self> {
+        Arc::new(Self { end, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// Waits until what may be read ahead was read.
+    pub fn wait_until_read(&self) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_while(state, |(is_read, _)| !*is_read));
+    }
+
+    /// The other process writes no more: the rest may be read.
+    pub fn release(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        self.changed.notify_all();
+    }
+
+    /// Nothing more is read by whoever has waited here, or would have.
+    pub fn finish(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0 = true;
+        self.changed.notify_all();
+    }
+
+    fn wait_to_read(&self, end: u64) {
+        if end > self.end {
+            self.finish();
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(self.changed.wait_while(state, |(_, is_released)| !*is_released));
+        }
+    }
 }
 
 /// Reads a log back, and the ids that were stored in what had to be read. Writes the index files that are missing, if it may.
@@ -47,11 +91,11 @@ pub fn scan(
     start: Start,
     directory: &Path,
     segments: &mut [(u64, SegmentFile)],
-    index_files: IndexFiles,
+    reading: Reading,
 ) -> Result<(Recovered, Recent), LogRefusal> {
     let snapshot = snapshots::open(directory).map_err(LogRefusal::Disk)?;
     let mut files =
-        Files { snapshot, directory: Some(directory), index_files, ..Files::of(config, start, segments) };
+        Files { snapshot, directory: Some(directory), reading, ..Files::of(config, start, segments) };
     let recovered = files.read_back(config)?;
     Ok((recovered, files.recent))
 }
@@ -74,7 +118,7 @@ struct Files<'f> {
     start: Start,
     /// Where index files are written; `None`: they are made in memory and let go.
     directory: Option<&'f Path>,
-    index_files: IndexFiles,
+    reading: Reading,
     segments: &'f mut [(u64, SegmentFile)],
     snapshot: Option<File>,
     /// What stands behind it is not read.
@@ -85,8 +129,8 @@ struct Files<'f> {
 impl<'f> Files<'f> {
     fn of(config: &LogConfig, start: Start, segments: &'f mut [(u64, SegmentFile)]) -> Self {
         let (log, recent) = (config.number, Recent::new(start.seed));
-        let index_files = IndexFiles::Missing;
-        Self { log, start, directory: None, index_files, segments, snapshot: None, end: u64::MAX, recent }
+        let reading = Reading::Alone;
+        Self { log, start, directory: None, reading, segments, snapshot: None, end: u64::MAX, recent }
     }
 
     fn read_back(&mut self, config: &LogConfig) -> Result<Recovered, LogRefusal> {
@@ -117,6 +161,9 @@ impl LogFiles for Files<'_> {
     }
 
     fn read(&mut self, name: LogFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        if let (LogFile::Segment(base), Reading::Beside(ahead)) = (name, &self.reading) {
+            ahead.wait_to_read(base + offset + into.len() as u64);
+        }
         let end = self.end;
         let file = self.file(name).ok_or(ErrorKind::NotFound)?;
         let LogFile::Segment(base) = name else {
@@ -134,7 +181,7 @@ impl LogFiles for Files<'_> {
             let Ok(sealed) = job.write(|_| Ok::<(), Infallible>(()));
             return Some(sealed);
         };
-        if self.index_files == IndexFiles::Left {
+        if matches!(self.reading, Reading::Beside(_)) {
             return None;
         }
         match indexes::write(directory, job) {

@@ -28,7 +28,7 @@ use storage_log::format::{BATCH_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FOR
 use storage_log::{Answer, Geometry, Log, LogConfig, Recovered, WriteBatch, segment_file_name};
 
 use crate::erasures::marks;
-use crate::scan::{IndexFiles, Start, scan};
+use crate::scan::{Reading, Start, scan};
 use crate::segments::{
     Access, SegmentFile, SegmentMaker, block_of, log_directory, open_segments, sync_directory,
 };
@@ -203,11 +203,11 @@ impl Store {
     /// # Errors
     /// [`LogRefusal`]: this log is not served.
     pub fn open_log(&self, number: u16, run: [u8; 16], seed: u64, now: u64) -> Result<OpenLog, LogRefusal> {
-        let read = self.read_log(number, run, seed, now, IndexFiles::Missing)?;
+        let read = self.read_log(number, run, seed, now, Reading::Alone)?;
         self.begin_log(read, run, now).map_err(LogRefusal::Disk)
     }
 
-    /// Reads a log back. With [`IndexFiles::Left`] nothing is written, and another process may have it.
+    /// Reads a log back. With [`Reading::Beside`] nothing is written, and another process may have it.
     ///
     /// # Errors
     /// [`LogRefusal`]: this log is not served.
@@ -217,7 +217,7 @@ impl Store {
         run: [u8; 16],
         seed: u64,
         now: u64,
-        index_files: IndexFiles,
+        reading: Reading,
     ) -> Result<ReadLog, LogRefusal> {
         let directory = log_directory(&self.directory, number);
         let mut segments = open_segments(&directory, self.access).map_err(LogRefusal::Disk)?;
@@ -231,7 +231,7 @@ impl Store {
         };
         let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
         let start = Start { epoch, seed, now };
-        let (recovered, recent) = scan(&config, start, &directory, &mut segments, index_files)?;
+        let (recovered, recent) = scan(&config, start, &directory, &mut segments, reading)?;
         if let Some(dropped) = recovered.dropped {
             tracing::warn!(
                 log = number,

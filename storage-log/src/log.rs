@@ -557,6 +557,12 @@ impl Log {
         !self.is_writing()
     }
 
+    /// Everything below this byte is durable, and never changes where it stands.
+    #[must_use]
+    pub fn durable_end(&self) -> u64 {
+        self.durable_lsn
+    }
+
     /// What is durable now.
     #[must_use]
     pub fn durable(&self) -> Durable {

@@ -426,6 +426,12 @@ impl Shard {
         marks.min().map(|millis| millis * 1_000)
     }
 
+    /// Up to where each log here is durable, in bytes.
+    #[must_use]
+    pub fn durable_ends(&self) -> Vec<(u16, u64)> {
+        self.logs.iter().map(|owned| (owned.number(), owned.log.durable_end())).collect()
+    }
+
     /// Whether nothing waits for the disk; a mark may be missing.
     pub(super) fn logs_are_settled(&self) -> bool {
         self.logs.iter().all(|owned| {

@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::sync::RwLock;
 
 use super::wire::{self, FromNew, FromOld, Hello};
-use super::{BACKGROUND_MAX, PREPARE_MAX, READY_MAX, REST_MAX, START_MAX, UPGRADE_VARIABLE};
+use super::{BACKGROUND_MAX, PREPARE_MAX, READ_AHEAD_MAX, READY_MAX, REST_MAX, START_MAX, UPGRADE_VARIABLE};
 use crate::files::{Command, Inbox};
 use crate::mailbox::Mesh;
 use crate::shard::Listener;
@@ -117,6 +117,7 @@ impl Leaving {
         let seats = self.seat(&mut successor)?;
         let held = Held::begin(&self.parts);
         held.wait_for_background()?;
+        self.have_read_ahead(&mut successor)?;
         let _unchanged = self.changes.blocking_write();
         let paused = Instant::now();
         let standing_still = Paused { inboxes: &self.parts.inboxes };
@@ -182,6 +183,23 @@ impl Leaving {
         }
         successor.expect_seated()?;
         Ok(seats)
+    }
+
+    /// While everybody is served: the new process reads what is there already, so that little is left for the pause.
+    fn have_read_ahead(&self, successor: &mut Successor) -> anyhow::Result<()> {
+        let mut durable = vec![0; usize::from(self.parts.facts.logs)];
+        for inbox in &self.parts.inboxes {
+            let (told, ends) = sync_channel(1);
+            inbox.send(Command::DurableEnds(told));
+            for (log, end) in ends.recv_timeout(START_MAX).context("a shard does not answer")? {
+                durable[usize::from(log)] = end;
+            }
+        }
+        wire::say(&successor.stream, &FromOld::Quiet(durable), &[])?;
+        match successor.hear(READ_AHEAD_MAX).context("it did not read the logs back")? {
+            FromNew::Ahead => Ok(()),
+            _ => bail!("it does not speak as a new process does"),
+        }
     }
 
     /// The pause: everything comes to rest, and is told. The number of connections.

@@ -1,8 +1,8 @@
 //! A new binary takes over from a running one: listeners, logs and every live connection, and nobody is disconnected.
 //!
 //! ```text
-//!  old  start it ── hello ─► grant ─ seated ─► pause ─ all at rest ─► describe ──► yours ──────────── ready ─► exit 0
-//!  new             config, keys       threads, rings   logs are read    sockets    begins its run, serves
+//!  old  start it ── hello ─► grant ─ seated ─► quiet ─ ahead ─► pause ─ all at rest ─► describe ─► yours ── ready ─► exit 0
+//!  new          config, keys    threads, rings    logs are read           their ends      sockets       begins its run
 //! ```
 //!
 //! Until `pause` the old process serves as if nothing were. From then on nothing is received or sent, for as long as it takes; what peers
@@ -35,6 +35,10 @@ pub const START_MAX: Duration = Duration::from_secs(10);
 
 /// How long segments that are being made or written anew are waited for, while everybody is served.
 pub const BACKGROUND_MAX: Duration = Duration::from_secs(10);
+
+/// How long the new process may read the logs back, while everybody is served. No segment is made meanwhile, and one that was made ahead
+/// holds 256 MiB.
+pub const READ_AHEAD_MAX: Duration = Duration::from_secs(30);
 
 /// From the pause until nothing is under way any more. Batches take milliseconds; a disk that takes longer is not to be waited for.
 pub const REST_MAX: Duration = Duration::from_secs(1);

@@ -81,6 +81,17 @@ impl Predecessor {
         }
     }
 
+    /// Waits until segments stay as they are: up to where each log is durable.
+    ///
+    /// # Errors
+    /// When the process before has given up.
+    pub fn wait_for_quiet(&self) -> anyhow::Result<Vec<u64>> {
+        match wire::hear(&self.stream).context("the process before has given up")? {
+            (FromOld::Quiet(durable), _) => Ok(durable),
+            _ => bail!("it does not speak as a process before does"),
+        }
+    }
+
     /// Waits until nothing changes any more.
     ///
     /// # Errors

@@ -48,6 +48,8 @@ pub enum FromNew {
     Refused(String),
     /// Its threads wait for connections.
     Seated,
+    /// It has read what does not change any more.
+    Ahead,
     /// It has all that it needs and has changed nothing.
     Prepared,
     /// It serves.
@@ -59,6 +61,8 @@ pub enum FromNew {
 pub enum FromOld {
     /// Descriptors: the lock, the admin's listener, and of each shard its stream and its listeners.
     Granted,
+    /// Segments stay as they are, and each log is durable up to here: that much can be read ahead.
+    Quiet(Vec<u64>),
     /// Nothing is under way any more: the logs can be read.
     Paused,
     /// From here on the store and the clients are the new one's.
