@@ -12,16 +12,8 @@ impl Session {
     /// Every log has a place: what comes from there on is delivered to this device when it says so.
     pub(super) fn begin_acked(&mut self) {
         if self.positions().is_some() {
-            let unknown = |log: &&mut LogState| log.acked == LogState::UNKNOWN;
-            self.logs.iter_mut().filter(unknown).for_each(|log| log.acked = log.position);
+            self.logs.iter_mut().for_each(LogState::begin_acked);
         }
-    }
-
-    /// A device has stored what stands before `position`, which it was sent. What that is of, if it is news.
-    fn note_acked(&mut self, log: usize, position: u64) -> Option<(u64, u64)> {
-        let state = self.logs.get_mut(log).filter(|log| log.acked != LogState::UNKNOWN)?;
-        let to = position.min(state.position);
-        (to > state.acked).then(|| (std::mem::replace(&mut state.acked, to), to))
     }
 }
 
@@ -33,7 +25,8 @@ impl UserSide {
         let Ok(cursor) = cursor::decode(&places, &starts, &session.user, cursor) else { return };
         let user = session.user.clone();
         for (log, position) in cursor.positions.iter().enumerate() {
-            let moved = self.session(id).and_then(|session| session.note_acked(log, *position));
+            let state = self.session(id).and_then(|session| session.logs.get_mut(log));
+            let moved = state.and_then(|state| state.note_acked(*position));
             if let Some((after, to)) = moved {
                 self.presence.note_acked(log, &user, after, to);
             }

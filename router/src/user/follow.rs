@@ -62,7 +62,7 @@ impl UserSide {
             self.counters.outbox_full += 1;
             return;
         }
-        state.position = deliver.position;
+        state.move_to(deliver.position);
         session.outbox.push(rendered.frame(session.form, &deliver.record), false);
         session.since_cursor += 1;
         self.counters.deliveries += 1;
@@ -178,7 +178,7 @@ impl UserSide {
             return;
         };
         let state = &mut session.logs[usize::from(log)];
-        state.position = page.end;
+        state.move_to(page.end);
         state.phase = if page.at_head { Phase::Live } else { Phase::Behind };
         self.push_links(id, page.records, page.reads);
         self.push_heads(id, heads::of_moved(page.heads, page.records, page.reads));

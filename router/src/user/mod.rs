@@ -294,15 +294,12 @@ impl UserSide {
         let survey = connect.positions.map(|known| {
             Box::new(Survey { known, next: SmallVec::from_elem(Some(0), logs), ..Survey::default() })
         });
-        let unplaced = |phase| LogState { position: 0, acked: LogState::UNKNOWN, phase };
         let states = match (&given, &survey) {
-            (Some(Ok(cursor)), _) => cursor
-                .positions
-                .iter()
-                .map(|position| LogState { position: *position, acked: *position, phase: Phase::Behind })
-                .collect(),
-            (_, Some(_)) => SmallVec::from_elem(unplaced(Phase::Surveyed), logs),
-            _ => SmallVec::from_elem(unplaced(Phase::Unplaced), logs),
+            (Some(Ok(cursor)), _) => {
+                cursor.positions.iter().map(|position| LogState::at(*position, Phase::Behind)).collect()
+            }
+            (_, Some(_)) => SmallVec::from_elem(LogState::at(0, Phase::Surveyed), logs),
+            _ => SmallVec::from_elem(LogState::at(0, Phase::Unplaced), logs),
         };
         let starts_live = !matches!(given, Some(Ok(_))) && survey.is_none();
         let session = Session {

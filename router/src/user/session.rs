@@ -39,17 +39,60 @@ pub(super) enum Phase {
     Surveyed,
 }
 
+/// Where a session stands in one log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LogState {
     pub(super) position: u64,
-    /// What its device has acknowledged, or where it began; [`LogState::UNKNOWN`] until it has a place.
-    pub(super) acked: u64,
+    /// Positions up to there that its device has not acknowledged, of those since it began; [`UNKNOWN`] until it has a place, and where they
+    /// are too many.
+    unacked: u32,
     pub(super) phase: Phase,
 }
 
+/// No number of positions.
+const UNKNOWN: u32 = u32::MAX;
+
+// There is one for each session and log.
+const _: () = assert!(size_of::<LogState>() == 16);
+
 impl LogState {
-    /// No position.
-    pub(super) const UNKNOWN: u64 = u64::MAX;
+    pub(super) fn at(position: u64, phase: Phase) -> Self {
+        let has_place = !matches!(phase, Phase::Unplaced | Phase::Surveyed);
+        Self { position, unacked: if has_place { 0 } else { UNKNOWN }, phase }
+    }
+
+    /// Up to where its device has acknowledged, if that counts.
+    pub(super) fn acked(&self) -> Option<u64> {
+        (self.unacked != UNKNOWN).then(|| self.position.saturating_sub(u64::from(self.unacked)))
+    }
+
+    /// As [`LogState::acked`] said of it in another process.
+    pub(super) fn acked_up_to(self, acked: Option<u64>) -> Self {
+        let unacked = acked.and_then(|acked| u32::try_from(self.position.saturating_sub(acked)).ok());
+        Self { unacked: unacked.unwrap_or(UNKNOWN), ..self }
+    }
+
+    /// It was given what there is up to a position.
+    pub(super) fn move_to(&mut self, position: u64) {
+        let moved = u32::try_from(position.saturating_sub(self.position)).unwrap_or(UNKNOWN);
+        self.unacked = self.unacked.saturating_add(moved);
+        self.position = position;
+    }
+
+    /// It has a place: what comes from there on is for its device to acknowledge.
+    pub(super) fn begin_acked(&mut self) {
+        if self.unacked == UNKNOWN {
+            self.unacked = 0;
+        }
+    }
+
+    /// Its device has stored what stands up to a position, which it was given: after where, and up to where, if that is news.
+    pub(super) fn note_acked(&mut self, position: u64) -> Option<(u64, u64)> {
+        let to = position.min(self.position);
+        let after = self.acked().filter(|after| to > *after)?;
+        self.unacked = u32::try_from(self.position - to).unwrap_or(UNKNOWN);
+        Some((after, to))
+    }
 }
 
 /// The first answer that is still owed.

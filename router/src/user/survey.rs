@@ -75,7 +75,7 @@ impl UserSide {
         if survey.next[place] == Some(0) {
             // The first answer fixes the place: later ones may name newer heads, and then a client is told of some
             // records twice, never of none.
-            session.logs[place].position = position;
+            session.logs[place].move_to(position);
         }
         let fixed = session.logs[place].position;
         // What changed beyond the fixed position comes when the log is followed.

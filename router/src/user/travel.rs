@@ -100,7 +100,7 @@ impl UserSide {
         };
         let in_log = |log: &LogState| TravellingLog {
             position: log.position,
-            acked: Some(log.acked).filter(|acked| *acked != LogState::UNKNOWN),
+            acked: log.acked(),
             standing: standing(log),
         };
         let views = session.viewing.iter().flat_map(|viewing| &viewing.views);
@@ -165,15 +165,14 @@ impl UserSide {
 }
 
 fn resumed(connection: u64, traveller: &Traveller) -> Session {
-    let state = |log: &TravellingLog| LogState {
-        position: log.position,
-        acked: log.acked.unwrap_or(LogState::UNKNOWN),
-        phase: match log.standing {
+    let state = |log: &TravellingLog| {
+        let phase = match log.standing {
             Standing::Live => Phase::Live,
             Standing::Behind => Phase::Behind,
             Standing::Unplaced => Phase::Unplaced,
             Standing::Surveyed => Phase::Surveyed,
-        },
+        };
+        LogState::at(log.position, phase).acked_up_to(log.acked)
     };
     let logs: SmallVec<[LogState; 4]> = traveller.logs.iter().map(state).collect();
     let survey = traveller.survey.as_ref().map(|survey| Box::new(Survey::resumed(survey, logs.len())));
