@@ -148,8 +148,14 @@ impl Mesh {
 
     /// Says of a shard that is to stand still how far it is.
     pub fn report(&self, shard: ShardId, background_done: bool, settled: bool) {
-        self.background_done[shard.index()].store(background_done, Ordering::Release);
-        self.settled[shard.index()].store(settled, Ordering::Release);
+        let all = [(&self.background_done, background_done), (&self.settled, settled)];
+        for (flags, now) in all {
+            let flag = &flags[shard.index()];
+            // Said each turn: what stays is not written, or shards would take the line from each other.
+            if flag.load(Ordering::Relaxed) != now {
+                flag.store(now, Ordering::Release);
+            }
+        }
     }
 
     /// Whether nothing goes on behind the sessions of any shard.
@@ -158,13 +164,13 @@ impl Mesh {
         self.background_done.iter().all(|done| done.load(Ordering::Acquire))
     }
 
-    /// Whether all shards stand still, and nothing is on its way between them.
+    /// Whether all shards have said that they stand still, and nothing is on its way between them. One may just have taken what was: it
+    /// holds if it still does after each has had another turn.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let all = || self.settled.iter().all(|settled| settled.load(Ordering::Acquire));
         let empty = || self.lanes.iter().all(|lane| lane.requests.is_empty() && lane.replies.is_empty());
-        // Whoever took mail in between says so in its next report.
-        all() && empty() && all()
+        all() && empty()
     }
 
     /// Whether `shard` sleeps and nobody has rung yet: then the caller rings.

@@ -64,6 +64,18 @@ pub struct LeavingParts {
     pub state: Arc<NodeState>,
 }
 
+impl LeavingParts {
+    /// Waits until each shard has begun and ended a turn, and so has said anew how far it is. Whether all did.
+    fn have_had_a_turn(&self) -> bool {
+        // What is asked between two turns is answered in the next, which has ended when the one after answers.
+        (0..2).all(|_| {
+            let (told, heard) = sync_channel(self.inboxes.len());
+            self.inboxes.iter().for_each(|inbox| inbox.send(Command::DurableEnds(told.clone())));
+            self.inboxes.iter().all(|_| heard.recv_timeout(REST_MAX).is_ok())
+        })
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Upgraded {
@@ -205,7 +217,8 @@ impl Leaving {
     /// The pause: everything comes to rest, and is told. The number of connections.
     fn give(&self, successor: &mut Successor, seats: Vec<UnixStream>) -> anyhow::Result<usize> {
         self.parts.inboxes.iter().for_each(|inbox| inbox.send(Command::Pause));
-        wait_until(REST_MAX, || self.parts.mesh.is_settled())
+        let mesh = &self.parts.mesh;
+        wait_until(REST_MAX, || mesh.is_settled() && self.parts.have_had_a_turn() && mesh.is_settled())
             .context("the shards did not come to rest: a disk is slow, or one of them very busy")?;
         self.check_may_leave()?;
         wire::say(&successor.stream, &FromOld::Paused, &[])?;
@@ -273,12 +286,7 @@ impl<'p> Held<'p> {
 
     fn wait_for_background(&self) -> anyhow::Result<()> {
         // A report may be of before.
-        let turns = |parts: &LeavingParts| {
-            let (told, listeners) = sync_channel(parts.inboxes.len());
-            parts.inboxes.iter().for_each(|inbox| inbox.send(Command::Listeners(told.clone())));
-            parts.inboxes.iter().all(|_| listeners.recv_timeout(BACKGROUND_MAX).is_ok())
-        };
-        ensure!(turns(self.0) && turns(self.0), "a shard does not answer");
+        ensure!(self.0.have_had_a_turn(), "a shard does not answer");
         wait_until(BACKGROUND_MAX, || self.0.mesh.is_background_done())
             .context("segments are being made or written anew and take long: try again later")
     }
@@ -373,9 +381,13 @@ impl Successor {
     /// It has everything: waits until it serves.
     fn finish(&mut self) -> anyhow::Result<()> {
         self.has_everything = true;
-        match self.hear(READY_MAX)? {
-            FromNew::Ready => Ok(()),
-            _ => bail!("it does not speak as a new process does"),
+        match self.hear(READY_MAX) {
+            Ok(FromNew::Ready) => Ok(()),
+            other => {
+                // Or it would hold the directory against whoever is started next. Fails when it has ended.
+                let _ = self.child.kill();
+                other.and_then(|_| bail!("it does not speak as a new process does"))
+            }
         }
     }
 }
