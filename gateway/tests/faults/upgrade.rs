@@ -3,9 +3,9 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::Path,
+    process::Command,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::Instant,
@@ -165,19 +165,21 @@ fn upgrades_in_a_row_disconnect_nobody_and_lose_nothing() {
     assert_eq!(node.metric("closes_total"), 0);
 }
 
-/// Copies the binary to where it can be replaced.
+/// The binary where it can be replaced.
 fn program_in(data: &Path) -> std::path::PathBuf {
     let program = data.join("gatehouse");
-    fs::copy(env!("CARGO_BIN_EXE_gatehouse"), &program).expect("room for it");
+    fs::hard_link(env!("CARGO_BIN_EXE_gatehouse"), &program).expect("it is on the same disk");
     program
 }
 
+/// Puts a script in its place. Written by a process of its own: a file that this one writes is open in whatever it forks meanwhile, and
+/// what is open for writing cannot be run.
 fn replace(program: &Path, script: &str) {
     let new = program.with_extension("new");
-    let mut file = fs::File::create(&new).expect("a file");
-    file.write_all(script.as_bytes()).expect("written");
-    file.set_permissions(fs::Permissions::from_mode(0o755)).expect("ours");
-    drop(file);
+    let words = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
+    let mut shell = Command::new("sh");
+    let written = shell.args(["-c", words, "sh", script]).arg(&new).status().expect("a shell");
+    assert!(written.success());
     fs::rename(&new, program).expect("ours");
 }
 
@@ -382,4 +384,25 @@ fn a_signal_asks_for_an_upgrade_and_the_old_process_ends_with_0() {
     node.terminate();
     let (_, ended) = alice.until_closed(|_, _| {});
     assert_eq!(ended, Received::Closed(4000));
+}
+
+/// There is no way back then: both end, clients are told nothing more, and what was acknowledged is there at the next start.
+#[test]
+fn a_new_process_that_dies_with_everything_in_its_hands_is_a_crash_like_any_other() {
+    let (data, programs) = (directory(), directory());
+    let program = program_in(programs.path());
+    let mut node = Node::start_as(&program, data.path(), &[("GATEHOUSE_LOGS", "1")]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let text = "x".repeat(14 << 10);
+    let conversation = (0..5).map(|_| alice.tell("bob", &text)).last().expect("five");
+    // It cannot write behind them, which it does first when everything is its own.
+    let real = env!("CARGO_BIN_EXE_gatehouse");
+    replace(&program, &format!("#!/bin/sh\nulimit -f 32\nexec {real} \"$@\"\n"));
+    is_refused(&node.upgrade(), &["had everything and did not come to serve", "start the node again"]);
+    let (_, ended) = alice.until_closed(|_, _| {});
+    assert_eq!(ended, Received::Gone);
+    assert_eq!(node.first_ended().code(), Some(1));
+    let node = Node::start(data.path(), &[]);
+    let history = Chat::connect(&node, "alice", "a").history(&conversation["conversation"]);
+    assert_eq!(history.len(), 5);
 }
