@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use protocol::ids::{UnixMillis, UserId};
 
 use crate::{
+    ask::{self, Refused},
     auth::{self, Keys},
     config::{Config, Layers},
     doctor::{self, Host, Plan, Report, Verdict},
@@ -40,6 +41,12 @@ Variables GATEHOUSE_* apply, as they do when serving.
 Example:     gatehouse check-config /etc/gatehouse.toml
 Exit codes:  0 nothing found   2 mistakes, each with its line";
 
+const UPGRADE_NOTES: &str = "\
+The node starts the file it was started from, with its own flags, and hands it
+every connection. Asks at the admin address, with the admin token.
+Example:     gatehouse upgrade --data /var/lib/gatehouse
+Exit codes:  0 upgraded   1 not: the node serves on   2 could not be asked";
+
 const DOCTOR_NOTES: &str = "\
 Changes nothing; with --disk it writes 100 KB into the data directory and
 removes them.
@@ -50,6 +57,8 @@ Exit codes:  0 all good   1 warnings   2 faults, or bad configuration";
 #[derive(Debug, Parser)]
 #[command(name = "gatehouse", version, args_conflicts_with_subcommands = true, after_help = SERVE_NOTES)]
 #[command(disable_help_subcommand = true, override_usage = "gatehouse [OPTIONS] | gatehouse <COMMAND>")]
+// With no empty line behind the first, so that it fits a screen.
+#[command(help_template = "{about}\n{usage-heading} {usage}\n\n{all-args}{after-help}")]
 pub struct Cli {
     /// What to do; without a word, serve.
     #[command(subcommand)]
@@ -81,6 +90,9 @@ pub enum Command {
     /// Print a token, alone on the last line
     #[command(after_help = TOKEN_NOTES)]
     Token(TokenFlags),
+    /// Have a running node go on in a new binary, disconnecting nobody
+    #[command(after_help = UPGRADE_NOTES)]
+    Upgrade(UpgradeFlags),
 }
 
 /// Which node is meant, unread.
@@ -151,6 +163,17 @@ pub struct TokenFlags {
     pub ttl: u64,
 }
 
+/// Flags of `upgrade`.
+#[derive(Args, Clone, Debug)]
+pub struct UpgradeFlags {
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeFlags,
+    /// Its admin address [default: 127.0.0.1:7101]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
+}
+
 /// Ten years. A token without an end has to be revoked one day, so a longer one is hardly meant.
 const TTL_SECONDS_MAX: u64 = 10 * 366 * 24 * 60 * 60;
 
@@ -212,6 +235,20 @@ impl TokenFlags {
             );
         };
         Ok(issuer.issue(&self.user, Duration::from_secs(self.ttl), now()))
+    }
+}
+
+impl UpgradeFlags {
+    /// What came of it; or why nothing did, and the exit code.
+    pub fn ask(&self, process: Layers) -> Result<String, (String, u8)> {
+        let flags =
+            ServeFlags { node: self.node.clone(), admin: self.admin.clone(), ..ServeFlags::default() };
+        let config = Config::load(&flags.layers(process));
+        let config = config.map_err(|errors| (errors.to_string(), EXIT_REFUSED))?;
+        ask::upgrade(&config).map_err(|(refused, reason)| match refused {
+            Refused::ByTheNode => (reason, EXIT_FAILED),
+            Refused::ByUs => (reason, EXIT_REFUSED),
+        })
     }
 }
 

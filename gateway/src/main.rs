@@ -42,6 +42,13 @@ fn main() -> ExitCode {
             Ok(token) => say(format_args!("{token}")),
             Err(reason) => refuse(&reason),
         },
+        Some(Command::Upgrade(flags)) => match flags.ask(Layers::of_process()) {
+            Ok(upgraded) => say(format_args!("{upgraded}")),
+            Err((reason, code)) => {
+                refuse(&reason);
+                ExitCode::from(code)
+            }
+        },
     }
 }
 

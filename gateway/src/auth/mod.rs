@@ -182,6 +182,11 @@ impl AdminToken {
         Ok(Self::new(&token))
     }
 
+    /// The token in the file at `path`, for who shows it.
+    pub fn read(path: &Path) -> Result<String, KeyError> {
+        Ok(String::from_utf8_lossy(&secret_file::read(path)?).into_owned())
+    }
+
     /// A token of these bytes.
     pub fn new(token: &[u8]) -> Self {
         Self(blake3::hash(token))

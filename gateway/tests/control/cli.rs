@@ -180,6 +180,7 @@ fn help_fits_a_screen_and_shows_an_example_and_the_exit_codes() {
         &["log", "restore", "--help"],
         &["log", "stat", "--help"],
         &["log", "verify", "--help"],
+        &["upgrade", "--help"],
     ] {
         let output = gatehouse(command, &[("COLUMNS", OsStr::new("80"))]);
         let help = text(&output.stdout);

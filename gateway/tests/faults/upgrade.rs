@@ -224,6 +224,39 @@ fn a_new_binary_that_does_not_begin_disturbs_nobody() {
     assert_eq!(node.metric("closes_total"), 0);
 }
 
+#[test]
+fn the_command_says_what_came_of_it_and_ends_so() {
+    let (data, programs) = (directory(), directory());
+    let program = program_in(programs.path());
+    let node = Node::start_as(&program, data.path(), &[]);
+    let ask = |admin: &str, data: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatehouse"));
+        let output =
+            command.arg("upgrade").arg("--data").arg(data).args(["--admin", admin]).output().expect("runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).expect("text"))
+    };
+    let admin = node.admin.to_string();
+    let (code, said) = ask(&admin, data.path());
+    assert!(
+        code == Some(0) && said.starts_with("upgraded to pid ") && said.contains(": 0 connections in "),
+        "{said}"
+    );
+    replace(&program, "#!/bin/sh\nexit 1\n");
+    let (code, said) = ask(&admin, data.path());
+    assert!(code == Some(1) && said.contains("the new process ended"), "{said}");
+    // Nobody is there, and nobody's token.
+    let (code, said) = ask("127.0.0.1:1", data.path());
+    assert!(code == Some(2) && said.contains("no node answers at 127.0.0.1:1"), "{said}");
+    let (code, said) = ask(&admin, programs.path());
+    assert!(code == Some(2) && said.contains("admin.token"), "{said}");
+    let token = programs.path().join("admin.token");
+    fs::write(&token, "not that of the node, and long enough").expect("written");
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("ours");
+    let (code, said) = ask(&admin, programs.path());
+    assert!(code == Some(1) && said.contains("the admin token"), "{said}");
+}
+
 /// It has got as far as it can without changing anything, and fails then: what stood still goes on.
 #[test]
 fn a_new_binary_that_fails_in_the_pause_disturbs_nobody() {

@@ -1,0 +1,83 @@
+//! What a command asks of a node that runs on this machine: at its admin address, with its admin token.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use crate::{
+    auth::{ADMIN_TOKEN_FILE, AdminToken},
+    config::Config,
+};
+
+/// An upgrade takes the new process 10 s to begin, 10 s for what is under way to end, and 30 s to serve, at the very most.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// No answer of the admin address to a command is longer.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// What came of an upgrade, as the admin address tells it.
+#[derive(Deserialize)]
+struct Upgraded {
+    pid: u32,
+    connections: usize,
+    paused_ms: u64,
+}
+
+/// Asks the node of `config` to hand itself over to the file it was started from, and waits until it has.
+///
+/// # Errors
+/// Who refuses, and why.
+pub fn upgrade(config: &Config) -> Result<String, (Refused, String)> {
+    let could_not = |reason: String| (Refused::ByUs, reason);
+    let path = config.admin_token_file.clone().unwrap_or_else(|| config.data.join(ADMIN_TOKEN_FILE));
+    let token = AdminToken::read(&path).map_err(|error| could_not(error.to_string()))?;
+    let (status, body) = post(config.admin, "/v1/upgrade", &token).map_err(|error| {
+        could_not(format!("no node answers at {}: {error}; is it the address of `admin`?", config.admin))
+    })?;
+    if status != 200 {
+        return Err((Refused::ByTheNode, body.trim_end().to_owned()));
+    }
+    let Upgraded { pid, connections, paused_ms } =
+        serde_json::from_str(&body).map_err(|error| could_not(format!("{}: {error}", config.admin)))?;
+    Ok(format!("upgraded to pid {pid}: {connections} connections in {paused_ms} ms"))
+}
+
+/// Who said no.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// The node, which serves on.
+    ByTheNode,
+    /// It was not asked, or its answer makes no sense.
+    ByUs,
+}
+
+/// The status and the body of an answer.
+fn post(admin: SocketAddr, path: &str, token: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(reachable(admin))?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+    let parsed = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
+        let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+        Some((status, body.to_owned()))
+    });
+    parsed.ok_or_else(|| std::io::Error::other("it does not answer as an admin address does"))
+}
+
+/// Who listens on all addresses is reached by this machine's own.
+fn reachable(admin: SocketAddr) -> SocketAddr {
+    let ip = match admin.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, admin.port())
+}
