@@ -67,13 +67,13 @@ fn assert_dense(told: &[(u64, String)], from: u64, to: u64) {
 
 /// Two members talk while a third one is let in and taken out, again and again, without waiting for any answer. The last sequence.
 fn talk(owner: &mut Chat, other: &mut Chat, conversation: &Value) -> u64 {
-    let mut last = 0;
+    let (mut last, mut of_other) = (0, Vec::new());
     for change in 0..CHANGES {
         let mut asked = Vec::new();
         for _ in 0..BETWEEN {
             let text = json!({ "conversation": conversation, "kind": "text", "text": "on both sides of it" });
             asked.push(owner.send("send", text.clone()));
-            other.send("send", text);
+            of_other.push(other.send("send", text));
         }
         let (kind, names) = (if change % 2 == 0 { "add" } else { "remove" }, ["the hundredth"]);
         asked.push(owner.send("members", json!({ "conversation": conversation, kind: names })));
@@ -83,6 +83,8 @@ fn talk(owner: &mut Chat, other: &mut Chat, conversation: &Value) -> u64 {
             last = last.max(ok["seq"].as_u64().expect("a sequence"));
         }
     }
+    // What the other says stands before the last one, too.
+    of_other.into_iter().for_each(|id| assert_eq!(other.reply(id)["op"], "ok"));
     let ok = owner.ask("send", json!({ "conversation": conversation, "kind": "text", "text": "the last" }));
     last.max(ok["seq"].as_u64().expect("a sequence"))
 }
