@@ -25,6 +25,18 @@ enum Rank {
     Max,
 }
 
+impl Rank {
+    fn of(self, summary: &Summary) -> f64 {
+        match self {
+            Self::P50 => summary.p50_ms,
+            Self::P90 => summary.p90_ms,
+            Self::P99 => summary.p99_ms,
+            Self::P99_9 => summary.p99_9_ms,
+            Self::Max => summary.max_ms,
+        }
+    }
+}
+
 /// A limit's name, as in `delivery.p99`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
@@ -87,11 +99,19 @@ impl FromStr for Limit {
 
 /// All of them, by name. Without any said, p99 of `ack` and `delivery`: [`P99_MAX_MS`].
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Limits(BTreeMap<Name, f64>);
+pub(crate) struct Limits(BTreeMap<Name, Below>);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Below {
+    ms: f64,
+    /// Whoever names a limit wants to know: nothing measured is not below it.
+    is_said: bool,
+}
 
 impl Default for Limits {
     fn default() -> Self {
-        let asked = [Time::Ack, Time::Delivery].map(|time| (Name { time, rank: Rank::P99 }, P99_MAX_MS));
+        let asked = [Time::Ack, Time::Delivery]
+            .map(|time| (Name { time, rank: Rank::P99 }, Below { ms: P99_MAX_MS, is_said: false }));
         Self(asked.into())
     }
 }
@@ -100,47 +120,44 @@ impl Limits {
     /// The usual ones, but for those that `said` gives.
     pub(crate) fn with(said: &[Limit]) -> Self {
         let mut limits = Self::default();
-        limits.0.extend(said.iter().map(|limit| (limit.name, limit.below_ms)));
+        let said = said.iter().map(|limit| (limit.name, Below { ms: limit.below_ms, is_said: true }));
+        limits.0.extend(said);
         limits
     }
 
-    /// What was not below its limit, outside the outage. What nothing was measured of keeps every limit.
+    /// What was not below its limit, outside the outage.
     pub(super) fn missed(&self, ack: &Pair, delivery: &Pair, back: &Summary) -> Vec<String> {
-        let of = |name: &Name| {
+        let missed = |(name, below): (&Name, &Below)| {
             let summary = match name.time {
                 Time::Ack => &ack.outside,
                 Time::Delivery => &delivery.outside,
                 Time::Back => back,
             };
-            match name.rank {
-                Rank::P50 => summary.p50_ms,
-                Rank::P90 => summary.p90_ms,
-                Rank::P99 => summary.p99_ms,
-                Rank::P99_9 => summary.p99_9_ms,
-                Rank::Max => summary.max_ms,
+            if summary.count == 0 {
+                return below.is_said.then(|| format!("{name}: nothing was measured"));
             }
+            let ms = name.rank.of(summary);
+            (ms >= below.ms).then(|| format!("{name} {ms:.1} ms, below {} ms is asked", below.ms))
         };
-        let measured = self.0.iter().map(|(name, below)| (name, of(name), below));
-        let missed = measured.filter(|(_, ms, below)| ms >= below);
-        missed.map(|(name, ms, below)| format!("{name} {ms:.1} ms, below {below} ms is asked")).collect()
+        self.0.iter().filter_map(missed).collect()
     }
 
     /// What p99 of deliveries must stay below, for who draws it.
     pub(super) fn delivery_p99_ms(&self) -> f64 {
-        self.0.get(&Name { time: Time::Delivery, rank: Rank::P99 }).copied().unwrap_or(P99_MAX_MS)
+        self.0.get(&Name { time: Time::Delivery, rank: Rank::P99 }).map_or(P99_MAX_MS, |below| below.ms)
     }
 }
 
 impl Serialize for Limits {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, below)| (name.to_string(), below)))
+        serializer.collect_map(self.0.iter().map(|(name, below)| (name.to_string(), below.ms)))
     }
 }
 
 impl fmt::Display for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all: Vec<String> =
-            self.0.iter().map(|(name, below)| format!("{name} below {below} ms")).collect();
+            self.0.iter().map(|(name, below)| format!("{name} below {} ms", below.ms)).collect();
         f.write_str(&all.join(", "))
     }
 }
@@ -165,6 +182,15 @@ mod tests {
             missed(&["delivery.max=900", "back.max=1000.5"], 1.0, 1000.0),
             ["delivery.max 1000.0 ms, below 900 ms is asked"]
         );
+    }
+
+    #[test]
+    fn a_limit_of_what_was_never_measured_is_not_kept_unless_nobody_named_it() {
+        let nothing = Summary::default();
+        let pair = Pair { outside: nothing, outage: nothing };
+        assert_eq!(Limits::default().missed(&pair, &pair, &nothing), [""; 0]);
+        let limits = Limits::with(&["back.p99=10".parse().expect("a limit")]);
+        assert_eq!(limits.missed(&pair, &pair, &nothing), ["back.p99: nothing was measured"]);
     }
 
     #[test]
