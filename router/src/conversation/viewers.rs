@@ -54,7 +54,7 @@ struct Watched {
 #[derive(Default)]
 struct News {
     presence: BTreeSet<UserId>,
-    /// For viewers: whom of what is in `Viewed::read`.
+    /// For viewers: whom of what is in `Viewed::reached`.
     receipts: BTreeSet<(ConversationId, UserId)>,
     /// For the sessions of who has read, whatever they view.
     own: BTreeMap<(ConversationId, UserId), Seq>,

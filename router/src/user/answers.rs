@@ -79,13 +79,14 @@ impl UserSide {
     }
 
     fn handle_refused(&mut self, asker: &Asker, is_page: bool, error: ErrorReply) {
+        if asker.id == UNASKED {
+            return self.handle_unresumed_view(asker.session, error.code);
+        }
         if is_page {
             self.page_arrived(asker.session);
             self.forget_view(asker.session, asker.id);
         }
-        if asker.id != UNASKED {
-            self.push_reply(asker.session, &ServerFrame::Error(error));
-        }
+        self.push_reply(asker.session, &ServerFrame::Error(error));
     }
 
     fn push_stored(&mut self, asker: &Asker, ok: OkReply, clock: Clock) {

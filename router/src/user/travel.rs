@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use protocol::command::{Command, Request as Asked};
+use protocol::event::{CloseCode, ErrorCode};
 use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UserId};
 use protocol::upgrade::Form;
 use smallvec::SmallVec;
@@ -161,6 +162,31 @@ impl UserSide {
         }
         self.ask_pages(id);
         id
+    }
+}
+
+impl UserSide {
+    /// A view that came along was refused. Where that is for now only, its client is to come back and ask itself: it believes that it looks, and
+    /// would be told nothing for ever.
+    pub(super) fn handle_unresumed_view(&mut self, id: SessionId, code: ErrorCode) {
+        // The one that was asked: all others still wait for their turn.
+        let Some(session) = self.session(id) else { return };
+        let held = session.held.iter().filter_map(|held| match held {
+            Held::Page(Request::View { conversation, .. }) => Some(*conversation),
+            _ => None,
+        });
+        let waiting: Vec<ConversationId> = held.collect();
+        let views = session.viewing.iter_mut().flat_map(|viewing| &mut viewing.views);
+        let asked = views.filter(|view| view.asked == Some(UNASKED)).map(|view| view.conversation);
+        let refused: Vec<ConversationId> = asked.filter(|asked| !waiting.contains(asked)).collect();
+        if let Some(viewing) = session.viewing.as_mut() {
+            viewing.views.retain(|view| !refused.contains(&view.conversation));
+        }
+        self.page_arrived(id);
+        refused.into_iter().for_each(|conversation| self.end_view(id, conversation));
+        if matches!(code, ErrorCode::Busy | ErrorCode::Unavailable) {
+            self.end(id, CloseCode::OVERLOAD, "what it views could not be taken up again");
+        }
     }
 }
 
