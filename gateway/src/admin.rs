@@ -258,13 +258,13 @@ async fn revoke(State(context): State<AdminContext>, request: Request) -> Respon
         Err(refusal) => return *refusal,
     };
     // What the next process reads from files does not change under it.
-    let Ok(_unchanged) = commands.changes.try_read() else { return upgrading() };
+    let Ok(unchanged) = commands.changes.clone().try_read_owned() else { return upgrading() };
     let now = cli::now().0 / 1000;
     let asked = match Revocation::asked(&body, now) {
         Ok(asked) => asked,
         Err(reason) => return refuse(StatusCode::BAD_REQUEST, &reason),
     };
-    match commands.revocations.revoke(asked, now).await {
+    match commands.revocations.revoke(asked, now, unchanged).await {
         Ok(Revoked { revocation, sessions_closed }) => {
             Json(RevokedAnswer { revoked: revocation.entry(), sessions_closed }).into_response()
         }
@@ -295,8 +295,8 @@ async fn erase(State(context): State<AdminContext>, request: Request) -> Respons
         Ok(subject) => subject,
         Err(reason) => return refuse(StatusCode::BAD_REQUEST, &reason),
     };
-    let Ok(_unchanged) = commands.changes.try_read() else { return upgrading() };
-    match commands.erasures.erase(subject).await {
+    let Ok(unchanged) = commands.changes.clone().try_read_owned() else { return upgrading() };
+    match commands.erasures.erase(subject, unchanged).await {
         Ok(Erasure { asked_at, subject, .. }) => {
             Json(ErasedAnswer { erased: Asked::of(&subject), asked_at }).into_response()
         }

@@ -184,16 +184,21 @@ impl Erasures {
     }
 
     /// Erases what was asked for. When it returns well, it is durable, and no shard of this node gives it to anybody.
+    /// `held` is let go of when what has begun is at its end, whoever has gone away.
     ///
     /// # Errors
     /// [`EraseError`] says what is in force nevertheless.
-    pub async fn erase(self: &Arc<Self>, subject: Subject) -> Result<Erasure, EraseError> {
+    pub async fn erase(
+        self: &Arc<Self>,
+        subject: Subject,
+        held: impl Send + 'static,
+    ) -> Result<Erasure, EraseError> {
         // Whoever goes away while waiting here has asked for nothing; what has begun is brought to its end.
         let turn = self.turn.clone().lock_owned().await;
         let erasures = self.clone();
         let work = tokio::spawn(async move {
             let result = erasures.carry_out(subject).await;
-            drop(turn);
+            drop((turn, held));
             result
         });
         work.await.unwrap_or(Err(EraseError::Stopping))

@@ -102,17 +102,22 @@ impl Revocations {
     }
 
     /// Revokes what was asked for at `now`, in seconds since 1970. When it returns well, it is durable, every shard
-    /// refuses what it concerns, and the sessions are closed.
+    /// refuses what it concerns, and the sessions are closed. `kept` is let go of when what has begun is at its end, whoever has gone away.
     ///
     /// # Errors
     /// [`RevokeError`] says what is in force nevertheless.
-    pub async fn revoke(self: &Arc<Self>, asked: Revocation, now: u64) -> Result<Revoked, RevokeError> {
+    pub async fn revoke(
+        self: &Arc<Self>,
+        asked: Revocation,
+        now: u64,
+        kept: impl Send + 'static,
+    ) -> Result<Revoked, RevokeError> {
         // Whoever goes away while waiting here has asked for nothing; what has begun is brought to its end.
         let turn = self.turn.clone().lock_owned().await;
         let revocations = self.clone();
         let work = tokio::spawn(async move {
             let result = revocations.carry_out(asked, now).await;
-            drop(turn);
+            drop((turn, kept));
             result
         });
         work.await.unwrap_or(Err(RevokeError::Stopping))
