@@ -1,7 +1,7 @@
 //! What a command asks of a node that runs on this machine: at its admin address, with its admin token.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     time::Duration,
 };
@@ -11,10 +11,20 @@ use serde::Deserialize;
 use crate::{
     auth::{ADMIN_TOKEN_FILE, AdminToken},
     config::Config,
+    upgrade::{BACKGROUND_MAX, PREPARE_MAX, READ_AHEAD_MAX, READY_MAX, REST_MAX, START_MAX},
 };
 
-/// An upgrade takes the new process 10 s to begin, 10 s for what is under way to end, and 30 s to serve, at the very most.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// All that an upgrade may take at the very most: the start and the threads of the new process, segments under way, what it reads ahead, the pause,
+/// what is read back in it; and some time beside.
+const ANSWER_WITHIN: Duration = Duration::from_secs(
+    2 * START_MAX.as_secs()
+        + BACKGROUND_MAX.as_secs()
+        + READ_AHEAD_MAX.as_secs()
+        + 3 * REST_MAX.as_secs()
+        + PREPARE_MAX.as_secs()
+        + READY_MAX.as_secs()
+        + 10,
+);
 
 /// No answer of the admin address to a command is longer.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
@@ -36,7 +46,16 @@ pub fn upgrade(config: &Config) -> Result<String, (Refused, String)> {
     let path = config.admin_token_file.clone().unwrap_or_else(|| config.data.join(ADMIN_TOKEN_FILE));
     let token = AdminToken::read(&path).map_err(|error| could_not(error.to_string()))?;
     let (status, body) = post(config.admin, "/v1/upgrade", &token).map_err(|error| {
-        could_not(format!("no node answers at {}: {error}; is it the address of `admin`?", config.admin))
+        could_not(match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                format!(
+                    "the node at {} has not answered within {} s: look at its log",
+                    config.admin,
+                    ANSWER_WITHIN.as_secs()
+                )
+            }
+            _ => format!("no node answers at {}: {error}; is it the address of `admin`?", config.admin),
+        })
     })?;
     if status != 200 {
         return Err((Refused::ByTheNode, body.trim_end().to_owned()));

@@ -233,7 +233,10 @@ async fn reread(mut rereading: Rereading, mut hangup: Signal, inboxes: Vec<Inbox
 async fn upgrade_when_asked(mut asked: Signal, leaving: Arc<Leaving>) {
     while asked.recv().await.is_some() {
         let leaving = leaving.clone();
-        let _ = tokio::task::spawn_blocking(move || leaving.upgrade()).await;
+        // Handed over, there is nothing to hand over again, however often it was asked for meanwhile.
+        if let Ok(Ok(_)) = tokio::task::spawn_blocking(move || leaving.upgrade()).await {
+            return;
+        }
     }
 }
 

@@ -82,7 +82,9 @@ pub struct Driver {
     shard: Shard,
     addresses: Vec<RingAddress>,
     mesh: Arc<Mesh>,
+    /// Those of a shard that drains are closed; connections that were taken before may still be told of.
     listeners: Vec<(ListenerId, Listener)>,
+    listens: bool,
     segments: HashMap<(u16, u64), Segment>,
     reads: Slab<ReadUnderWay>,
     /// What tells whoever writes zeros for a log to stop.
@@ -135,6 +137,7 @@ impl Driver {
             addresses,
             mesh,
             listeners,
+            listens: true,
             segments,
             reads,
             zeros,
@@ -161,7 +164,7 @@ impl Driver {
         self.listeners.push((id, kind));
     }
 
-    /// Turns until the shard is drained.
+    /// Turns until the shard is drained, or has handed over.
     ///
     /// # Errors
     /// When the ring breaks, which none is known to do.
@@ -221,7 +224,8 @@ impl Driver {
                     let duplicate = |(id, kind): &(ListenerId, Listener)| {
                         Some((*kind, self.ring.duplicate_listener(*id).ok()?))
                     };
-                    let _ = told.send(self.listeners.iter().filter_map(duplicate).collect());
+                    let open = self.listeners.iter().filter(|_| self.listens);
+                    let _ = told.send(open.filter_map(duplicate).collect());
                 }
                 Command::DurableEnds(told) => drop(told.send(self.shard.durable_ends())),
                 Command::Leave => self.leaving = true,
@@ -347,6 +351,7 @@ impl Driver {
                 chat.for_each(|(listener, _)| self.ring.admit(*listener, room));
             }
             Action::CloseListeners => {
+                self.listens = false;
                 self.listeners.iter().for_each(|(listener, _)| self.ring.close_listener(*listener));
             }
             Action::Pause => self.pause(),

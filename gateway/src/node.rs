@@ -248,7 +248,7 @@ struct Node {
 }
 
 impl Node {
-    /// Serves until it is drained. `told` is called when it does.
+    /// Serves until it is drained, or has handed over. `told` is called when it does.
     fn serve(
         self,
         plane: ControlPlane,
@@ -293,7 +293,10 @@ impl Node {
         let (threads, inboxes) = seated.begin(&common, opened, metrics)?;
         drop(common);
         state.set_recovered();
-        told()?;
+        // Nobody is to lose a connection because the process before, which has nothing any more, is gone too.
+        if let Err(error) = told() {
+            tracing::warn!("the process before does not hear that this one serves: {error:#}");
+        }
         addresses.say_serving(&leaving, &layout)?;
         if let Some(banner) = development_banner(&keys, addresses.chat, unix_now()) {
             // Nobody has to read it.

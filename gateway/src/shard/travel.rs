@@ -12,7 +12,9 @@ use router::mail::Clock;
 use router::user::Outbox;
 
 use super::connection::{Connection, Stage};
+use super::revoke::refused;
 use super::{Action, ConnectionId, Shard};
+use crate::auth::TokenError;
 use crate::upgrade::passenger::{Passenger, PassengerStage};
 
 impl Shard {
@@ -21,9 +23,10 @@ impl Shard {
         self.background_held = held;
     }
 
-    /// Stands still from now on. The driver cancels what waits in the ring.
+    /// Stands still from now on. The driver cancels what waits in the ring. One that drains does not: it has no listeners any more, and
+    /// goes on saying goodbye.
     pub(super) fn begin_pause(&mut self) {
-        if !self.paused {
+        if !self.paused && self.drain.is_none() {
             self.paused = true;
             self.actions.push(Action::Pause);
         }
@@ -53,7 +56,13 @@ impl Shard {
     #[must_use]
     pub fn is_settled(&mut self) -> bool {
         let asks = self.users.requests_under_way() > 0 || self.mail.has_notes() || self.mail.has_mail();
-        if !self.paused || asks || self.crowd.has_arrivals_or_partings() || self.moves.are_under_way() {
+        let revokes = !self.sweeps.is_empty();
+        if !self.paused
+            || asks
+            || revokes
+            || self.crowd.has_arrivals_or_partings()
+            || self.moves.are_under_way()
+        {
             return false;
         }
         self.logs_are_settled() && self.connections.all().all(|connection| !is_busy(connection))
@@ -128,11 +137,28 @@ impl Shard {
             }
         }
         self.schedule(id);
+        self.end_if_denied(id);
         if !received.is_empty() {
             self.handle_bytes(id, &mut received);
         }
         self.rearm(id);
         self.flush(id);
+    }
+}
+
+impl Shard {
+    /// A revocation whose sessions were not all closed when this one was told of.
+    fn end_if_denied(&mut self, id: ConnectionId) {
+        let Some(Stage::Live { session, issued, .. }) = self.connections.find(id).map(|found| &found.stage)
+        else {
+            return;
+        };
+        let (session, issued) = (*session, *issued);
+        let user = self.users.user_of(session);
+        if user.is_some_and(|user| self.denied.revokes(user, issued, self.clock.unix)) {
+            let (_, close, message) = refused(TokenError::Revoked);
+            self.end(id, close, message);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use tokio::sync::RwLock;
 
@@ -150,6 +151,7 @@ impl Leaving {
             self.parts.state.set_hand_over_failed();
         } else {
             supervisor::tell_main_process(pid);
+            successor.drain_if(self.parts.state.is_draining());
         }
         self.parts.inboxes.iter().for_each(|inbox| inbox.send(Command::Leave));
         served.context(
@@ -161,6 +163,7 @@ impl Leaving {
 
     fn check_may_leave(&self) -> anyhow::Result<()> {
         let state = &self.parts.state;
+        ensure!(!state.is_handed_over(), "this process has handed over already");
         ensure!(!state.is_draining(), "the node drains");
         ensure!(!state.exit_failed(), "a log has failed");
         ensure!(state.degraded().is_empty(), "a log was refused at start: restart the node instead");
@@ -183,6 +186,8 @@ impl Leaving {
             let (told, listeners) = sync_channel(1);
             inbox.send(Command::Listeners(told));
             let listeners = listeners.recv_timeout(START_MAX).context("a shard does not answer")?;
+            // A shard that drains has none.
+            self.check_may_leave()?;
             let (ours, theirs) = UnixStream::pair()?;
             ours.set_write_timeout(Some(PREPARE_MAX))?;
             ours.set_read_timeout(Some(PREPARE_MAX))?;
@@ -216,6 +221,7 @@ impl Leaving {
 
     /// The pause: everything comes to rest, and is told. The number of connections.
     fn give(&self, successor: &mut Successor, seats: Vec<UnixStream>) -> anyhow::Result<usize> {
+        self.check_may_leave()?;
         self.parts.inboxes.iter().for_each(|inbox| inbox.send(Command::Pause));
         let mesh = &self.parts.mesh;
         wait_until(REST_MAX, || mesh.is_settled() && self.parts.have_had_a_turn() && mesh.is_settled())
@@ -227,12 +233,14 @@ impl Leaving {
             inbox.send(Command::Describe { stream, told: told.clone() });
         }
         let mut connections = 0;
+        let prepared_by = Instant::now() + PREPARE_MAX;
+        let left = || prepared_by.saturating_duration_since(Instant::now()).max(LOOK_EVERY);
         for _ in &self.parts.inboxes {
-            let told = numbers.recv_timeout(2 * PREPARE_MAX).context("a shard does not answer")?;
+            let told = numbers.recv_timeout(left()).context("the connections could not be passed in time")?;
             connections +=
                 told.map_err(|error| successor.why(error)).context("the connections could not be passed")?;
         }
-        match successor.hear(PREPARE_MAX).context("it did not get ready")? {
+        match successor.hear(left()).context("it did not get ready")? {
             FromNew::Prepared => {}
             _ => bail!("it does not speak as a new process does"),
         }
@@ -375,6 +383,15 @@ impl Successor {
                 }
             }
             _ => anyhow!(error).context("the new process cannot be understood"),
+        }
+    }
+
+    /// Who told this process to leave in order while it handed over means the node, which is the new one by now.
+    fn drain_if(&self, is_draining: bool) {
+        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()).filter(|_| is_draining)
+            && let Err(error) = kill_process(pid, Signal::TERM)
+        {
+            tracing::error!(%error, pid = self.child.id(), "the new process could not be told to drain: send it SIGTERM");
         }
     }
 

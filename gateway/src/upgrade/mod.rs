@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Until `pause` the old process serves as if nothing were. From then on nothing is received or sent, for as long as it takes; what peers
-//! send meanwhile waits in their sockets. Until `yours` the new process changes nothing: no socket, no file. So whatever it dies or is
+//! send meanwhile waits in their sockets. Until `yours` the new process changes nothing that is handed over: no socket, no log, no list. So whatever it dies or is
 //! silent of before, the old one goes on, and has lost nothing but that time. Saying `yours` is the point of no return: from then on the
 //! old process touches nothing, and a new one that dies is a crash like any other; the old one ends with 1, so that a service manager starts
 //! again, and clients come back with their cursors.

@@ -224,6 +224,23 @@ fn a_new_binary_that_does_not_begin_disturbs_nobody() {
     assert_eq!(node.metric("closes_total"), 0);
 }
 
+/// It is told to leave in order while a new process begins: that process gets nothing, and everybody a goodbye.
+#[test]
+fn a_drain_during_an_upgrade_is_a_drain() {
+    let (data, programs) = (directory(), directory());
+    let program = program_in(programs.path());
+    let mut node = Node::start_as(&program, data.path(), &[("GATEHOUSE_LOGS", "2")]);
+    let mut chat = Chat::connect(&node, "alice", "d");
+    replace(
+        &program,
+        &format!("#!/bin/sh\nkill -TERM $PPID\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_gatehouse")),
+    );
+    is_refused(&node.upgrade(), &["the node drains"]);
+    assert_eq!(chat.event("drain")["op"], "drain");
+    drop(chat);
+    assert_eq!(node.ended().code(), Some(0));
+}
+
 #[test]
 fn the_command_says_what_came_of_it_and_ends_so() {
     let (data, programs) = (directory(), directory());
