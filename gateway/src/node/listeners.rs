@@ -1,0 +1,75 @@
+//! Where clients and operators come.
+
+use std::net::{SocketAddr, TcpListener};
+
+use anyhow::Context as _;
+use ring::ListenOptions;
+
+use crate::config::Config;
+use crate::layout::Layout;
+use crate::shard::Listener;
+use crate::upgrade::leaving::LeavingParts;
+
+/// A slow reader pins at most this much in the kernel, in bytes.
+const SEND_BUFFER_BYTES: u32 = 64 << 10;
+
+pub(super) type Listeners = Vec<(TcpListener, Listener)>;
+
+/// One chat listener per shard on the same address, and the echo listener on every shard.
+pub(super) fn bind_all(config: &Config, shards: u16) -> anyhow::Result<Vec<Listeners>> {
+    let send_buffer_bytes = Some(SEND_BUFFER_BYTES);
+    let options = ListenOptions { reuse_port: true, send_buffer_bytes, ..ListenOptions::default() };
+    let (mut chat, mut echo, mut bound) = (config.listen, config.echo, Vec::new());
+    for _ in 0..shards {
+        let mut listeners = vec![(bind(&mut chat, &options)?, Listener::Chat)];
+        if let Some(address) = &mut echo {
+            listeners.push((bind(address, &options)?, Listener::Echo));
+        }
+        bound.push(listeners);
+    }
+    Ok(bound)
+}
+
+pub(super) fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).with_context(|| {
+        format!("cannot listen on {address} for the admin: is another node running there?")
+    })?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Port 0 becomes the port that the first listener was given.
+fn bind(address: &mut SocketAddr, options: &ListenOptions) -> anyhow::Result<TcpListener> {
+    let listener = ring::bind(*address, options)
+        .with_context(|| format!("cannot listen on {address}: is another node running there?"))?;
+    *address = listener.local_addr().context("a listener has an address")?;
+    Ok(listener)
+}
+
+/// Where clients come.
+#[derive(Clone, Copy)]
+pub(super) struct Addresses {
+    pub(super) chat: SocketAddr,
+    echo: Option<SocketAddr>,
+}
+
+impl Addresses {
+    pub(super) fn of(listeners: &Listeners) -> anyhow::Result<Self> {
+        let of_kind = |wanted| {
+            let found = listeners.iter().find(|(_, kind)| *kind == wanted);
+            found.map(|(listener, _)| listener.local_addr()).transpose().context("a listener has an address")
+        };
+        Ok(Self {
+            chat: of_kind(Listener::Chat)?.context("there is no listener")?,
+            echo: of_kind(Listener::Echo)?,
+        })
+    }
+
+    pub(super) fn say_serving(&self, leaving: &LeavingParts, layout: &Layout) -> anyhow::Result<()> {
+        let admin = TcpListener::from(leaving.admin.try_clone()?).local_addr()?;
+        let echo = self.echo.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        let Layout { shards, connections_max, .. } = *layout;
+        tracing::info!(listen = %self.chat, %admin, echo, shards, connections_max, "serving");
+        Ok(())
+    }
+}
