@@ -137,6 +137,8 @@ impl Shard {
     /// A connection came that was let in.
     pub(super) fn note_accepted(&mut self) {
         self.admission.granted = self.admission.granted.saturating_sub(1);
+        // What passed before it came earned nothing beyond what a pause may: counted behind it, it would let the next one come too soon.
+        self.admission.rate.pass(self.clock.micros);
         self.admission.rate.take();
     }
 
