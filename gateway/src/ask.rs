@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
-
 use crate::{
     auth::{ADMIN_TOKEN_FILE, AdminToken},
     config::Config,
-    upgrade::{BACKGROUND_MAX, PREPARE_MAX, READ_AHEAD_MAX, READY_MAX, REST_MAX, START_MAX},
+    upgrade::{
+        BACKGROUND_MAX, PREPARE_MAX, READ_AHEAD_MAX, READY_MAX, REST_MAX, START_MAX, leaving::Upgraded,
+    },
 };
 
 /// All that an upgrade may take at the very most: the start and the threads of the new process, segments under way, what it reads ahead, the pause,
@@ -29,19 +29,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(
 /// No answer of the admin address to a command is longer.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
-/// What came of an upgrade, as the admin address tells it.
-#[derive(Deserialize)]
-struct Upgraded {
-    pid: u32,
-    connections: usize,
-    paused_ms: u64,
-}
-
 /// Asks the node of `config` to hand itself over to the file it was started from, and waits until it has.
 ///
 /// # Errors
 /// Who refuses, and why.
-pub fn upgrade(config: &Config) -> Result<String, (Refused, String)> {
+pub fn upgrade(config: &Config) -> Result<Upgraded, (Refused, String)> {
     let could_not = |reason: String| (Refused::ByUs, reason);
     let path = config.admin_token_file.clone().unwrap_or_else(|| config.data.join(ADMIN_TOKEN_FILE));
     let token = AdminToken::read(&path).map_err(|error| could_not(error.to_string()))?;
@@ -60,9 +52,7 @@ pub fn upgrade(config: &Config) -> Result<String, (Refused, String)> {
     if status != 200 {
         return Err((Refused::ByTheNode, body.trim_end().to_owned()));
     }
-    let Upgraded { pid, connections, paused_ms } =
-        serde_json::from_str(&body).map_err(|error| could_not(format!("{}: {error}", config.admin)))?;
-    Ok(format!("upgraded to pid {pid}: {connections} connections in {paused_ms} ms"))
+    serde_json::from_str(&body).map_err(|error| could_not(format!("{}: {error}", config.admin)))
 }
 
 /// Who said no.

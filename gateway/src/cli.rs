@@ -245,7 +245,8 @@ impl UpgradeFlags {
             ServeFlags { node: self.node.clone(), admin: self.admin.clone(), ..ServeFlags::default() };
         let config = Config::load(&flags.layers(process));
         let config = config.map_err(|errors| (errors.to_string(), EXIT_REFUSED))?;
-        ask::upgrade(&config).map_err(|(refused, reason)| match refused {
+        let upgraded = ask::upgrade(&config).map(|upgraded| upgraded.to_string());
+        upgraded.map_err(|(refused, reason)| match refused {
             Refused::ByTheNode => (reason, EXIT_FAILED),
             Refused::ByUs => (reason, EXIT_REFUSED),
         })

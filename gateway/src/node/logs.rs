@@ -23,10 +23,7 @@ pub(super) struct LogReaders {
 impl LogReaders {
     /// Reads all logs back, each up to where it is durable, and then as much as is written until [`LogReaders::finish`]. Changes nothing.
     pub(super) fn start(store: &Arc<Store>, durable: Vec<u64>) -> anyhow::Result<Self> {
-        let (mut run, mut seed) = ([0; 16], [0; 8]);
-        getrandom::fill(&mut run).context("the system gives no randomness")?;
-        getrandom::fill(&mut seed).context("the system gives no randomness")?;
-        let (now, seed) = (unix_now().0, u64::from_le_bytes(seed));
+        let ((run, seed), now) = (run_and_seed()?, unix_now().0);
         if durable.len() != usize::from(store.logs) {
             bail!("{} logs are handed over, and {} are here", durable.len(), store.logs);
         }
@@ -79,6 +76,14 @@ impl ReadLogs {
     }
 }
 
+/// The id of this run, and what its logs are seeded with.
+fn run_and_seed() -> anyhow::Result<([u8; 16], u64)> {
+    let (mut run, mut seed) = ([0; 16], [0; 8]);
+    getrandom::fill(&mut run).context("the system gives no randomness")?;
+    getrandom::fill(&mut seed).context("the system gives no randomness")?;
+    Ok((run, u64::from_le_bytes(seed)))
+}
+
 fn starts_of(runs: Vec<Vec<Run>>, opened: &[OpenLog]) -> Starts {
     let starts = Starts::new(runs);
     opened.iter().for_each(|open| starts.keep_from(open.log.number(), open.log.links_kept_from()));
@@ -87,14 +92,11 @@ fn starts_of(runs: Vec<Vec<Run>>, opened: &[OpenLog]) -> Starts {
 
 /// Reads all logs back. One that is refused is named and left out; if none is left, the node does not start.
 pub(super) fn open_logs(store: &Store, state: &NodeState) -> anyhow::Result<(Vec<OpenLog>, Starts)> {
-    let (mut run, mut seed) = ([0; 16], [0; 8]);
-    getrandom::fill(&mut run).context("the system gives no randomness")?;
-    getrandom::fill(&mut seed).context("the system gives no randomness")?;
-    let now = unix_now().0;
+    let ((run, seed), now) = (run_and_seed()?, unix_now().0);
     let mut opened = Vec::new();
     let mut runs: Vec<Vec<Run>> = vec![Vec::new(); usize::from(store.logs)];
     for log in 0..store.logs {
-        match store.open_log(log, run, u64::from_le_bytes(seed), now) {
+        match store.open_log(log, run, seed, now) {
             Ok(open) => {
                 runs[usize::from(log)] = open.log.runs().to_vec();
                 state.set_log(log, LogHealth::Serving);

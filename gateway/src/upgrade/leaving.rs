@@ -1,6 +1,7 @@
 //! The old process's part: starts the new one, and gives it everything, or goes on.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::RwLock;
 
 use super::wire::{self, FromNew, FromOld, Hello};
@@ -78,7 +79,7 @@ impl LeavingParts {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Upgraded {
     /// The new process.
     pub pid: u32,
@@ -86,6 +87,13 @@ pub struct Upgraded {
     pub connections: usize,
     /// How long nobody was served, in milliseconds.
     pub paused_ms: u64,
+}
+
+impl fmt::Display for Upgraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, connections, paused_ms } = self;
+        write!(f, "upgraded to pid {pid}: {connections} connections in {paused_ms} ms")
+    }
 }
 
 /// Hands this node over, when it is asked to.
@@ -113,9 +121,7 @@ impl Leaving {
         };
         let upgraded = self.try_upgrade();
         match &upgraded {
-            Ok(Upgraded { pid, connections, paused_ms }) => {
-                tracing::info!("upgraded to pid {pid}: {connections} connections in {paused_ms} ms");
-            }
+            Ok(upgraded) => tracing::info!("{upgraded}"),
             Err(error) if self.parts.state.is_handed_over() => tracing::error!("{error:#}"),
             Err(error) => {
                 tracing::error!("the upgrade was given up, and this process serves on: {error:#}");

@@ -35,7 +35,7 @@ use crate::cursor::{self, Starts};
 use crate::mail::{Request, SessionId};
 use crate::places::{Places, ShardId};
 use presence::PresenceBoard;
-use rates::{Meter, Present};
+use rates::Present;
 use session::{Greeting, Listed, LogState, Phase, Session, Survey};
 
 pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
@@ -303,27 +303,11 @@ impl UserSide {
         };
         let starts_live = !matches!(given, Some(Ok(_))) && survey.is_none();
         let session = Session {
-            generation: 0,
-            connection,
-            user,
-            device: connect.device,
-            form,
-            logs: states,
-            outbox: Outbox::default(),
             commands: 1,
-            asked: Meter::default(),
-            held: VecDeque::new(),
-            page_in_flight: false,
             greeting: Some(Greeting { id, reset }),
             catching_up: !starts_live,
-            partial: false,
             survey,
-            viewing: None,
-            since_cursor: 0,
-            cursor_at: 0,
-            turn: 0,
-            starved: false,
-            listed: Listed::No,
+            ..Session::at_rest(connection, user, connect.device, form, states)
         };
         (session, starts_live)
     }

@@ -184,6 +184,39 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// One that has asked for nothing and is owed nothing.
+    pub(super) fn at_rest(
+        connection: u64,
+        user: UserId,
+        device: DeviceId,
+        form: Form,
+        logs: SmallVec<[LogState; 4]>,
+    ) -> Self {
+        Self {
+            generation: 0,
+            connection,
+            user,
+            device,
+            form,
+            logs,
+            outbox: Outbox::default(),
+            asked: Meter::default(),
+            commands: 0,
+            held: VecDeque::new(),
+            page_in_flight: false,
+            greeting: None,
+            catching_up: false,
+            partial: false,
+            survey: None,
+            viewing: None,
+            since_cursor: 0,
+            cursor_at: 0,
+            turn: 0,
+            starved: false,
+            listed: Listed::No,
+        }
+    }
+
     /// Positions, once every log has one.
     pub(super) fn positions(&self) -> Option<Positions> {
         let placed = |log: &LogState| !matches!(log.phase, Phase::Unplaced | Phase::Surveyed);

@@ -11,9 +11,9 @@ use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UserId};
 use protocol::upgrade::Form;
 use smallvec::SmallVec;
 
+use super::UserSide;
 use super::outbox::Outbox;
-use super::session::{Greeting, Held, Listed, LogState, Missing, Phase, Session, Survey, View};
-use super::{UserSide, rates::Meter};
+use super::session::{Greeting, Held, LogState, Missing, Phase, Session, Survey, View};
 use crate::mail::{Asker, Clock, Request, SessionId, Surveyed};
 
 /// What is asked for a session by nobody: its answer is told to nobody. No client can use the number.
@@ -202,28 +202,14 @@ fn resumed(connection: u64, traveller: &Traveller) -> Session {
     };
     let logs: SmallVec<[LogState; 4]> = traveller.logs.iter().map(state).collect();
     let survey = traveller.survey.as_ref().map(|survey| Box::new(Survey::resumed(survey, logs.len())));
+    let (user, device) = (traveller.user.clone(), traveller.device.clone());
     Session {
-        generation: 0,
-        connection,
-        user: traveller.user.clone(),
-        device: traveller.device.clone(),
-        form: traveller.form,
-        logs,
         outbox: Outbox::resumed(traveller.unsent.clone()),
-        asked: Meter::default(),
-        commands: 0,
-        held: std::collections::VecDeque::new(),
-        page_in_flight: false,
         greeting: traveller.greeting.map(|(id, reset)| Greeting { id, reset }),
         catching_up: traveller.catching_up,
         partial: traveller.partial,
         survey,
-        viewing: None,
-        since_cursor: 0,
-        cursor_at: 0,
-        turn: 0,
-        starved: false,
-        listed: Listed::No,
+        ..Session::at_rest(connection, user, device, traveller.form, logs)
     }
 }
 
