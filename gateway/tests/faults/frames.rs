@@ -1,6 +1,6 @@
 //! Frames that break the WebSocket protocol or stretch its limits, against sessions of the chat.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{
     cases::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close},
@@ -248,6 +248,9 @@ fn check_flood(node: &Node, times: usize, left_bytes_max: u64, mut flood: impl F
     panic!("every round leaves more behind: {needs:?} bytes");
 }
 
+/// What they hold, 40 MB, fills the pool of one of two shards however they are spread: evenly, 800 of them filled neither.
+const STRANGERS: usize = 1_000;
+
 /// Before they have a session, all peers of a shard together may be held 16 MiB. Beyond it they are told to come back,
 /// and those who have a session do not notice.
 #[test]
@@ -257,14 +260,18 @@ fn strangers_share_one_pool() {
     let partial = &masked(FIN | TEXT, &[b' '; 48_000])[..40_000];
     check_flood(&node, 3, LEFT_BYTES_MAX, || {
         let mut witness = Chat::connect(&node, "other", "w");
-        let mut strangers: Vec<_> = (0..800).map(|_| Raw::upgraded(node.listen)).collect();
+        let mut strangers: Vec<_> = (0..STRANGERS).map(|_| Raw::upgraded(node.listen)).collect();
         strangers.iter_mut().for_each(|raw| _ = raw.write_anyway(partial));
+        let begun = Instant::now();
+        while !strangers.iter_mut().any(|raw| raw.hears_within(Duration::from_millis(1))) {
+            assert!(begun.elapsed() < PATIENCE, "nobody finds the pool full");
+        }
         (0..10).for_each(|_| witness.is_fine());
         drop(witness);
         strangers.iter_mut().for_each(Raw::finish);
         let ends: Vec<_> = strangers.iter_mut().map(Raw::transcript).collect();
         let refused = ends.iter().filter(|lines| **lines == ["close 4003"]).count();
-        assert!((1..800).contains(&refused), "{refused} of 800 found the pool full");
+        assert!((1..STRANGERS).contains(&refused), "{refused} of {STRANGERS} found the pool full");
         assert!(ends.iter().all(|lines| lines.is_empty() || *lines == ["close 4003"]), "{ends:?}");
     });
 }
