@@ -11,9 +11,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use benches::disk::{self, Blocks, Caching, Figures, Scratch, Way, Writer, write};
+use benches::net::bare::{self, BARE, Bare};
 use benches::net::client::{Crowd, Greeting};
 use benches::net::hop::{Hop, hops};
-use benches::net::{Cost, Server, bare, spread};
+use benches::net::{Cost, REPLY_BYTES, Server, spread, stored};
 
 /// Sizes of batches: a lone message, a few, a busy log's, the largest.
 const SIZES: [usize; 4] = [512, 4 << 10, 64 << 10, 1 << 20];
@@ -37,17 +38,19 @@ echo service beside them.
 
   floor [DIR]     default: the current directory; needs 1.3 GiB there for a minute
   floor --net     takes a minute; the node is the binary gatehouse beside this one
+  floor --stored [SHARDS [SHAPE]]    messages between sessions of a node beside the bare ring; two minutes
 
 Example: cargo run --release -p benches --bin floor -- /var/lib/gatehouse
 Exit: 0 measured, 2 could not.";
 
-/// Says to this program that it is the bare server.
-const BARE: &str = "--bare";
-
 fn main() -> ExitCode {
     let measured = match std::env::args().nth(1).as_deref() {
         Some("--net") => echoes().and_then(|()| fan_outs()).and_then(|()| all_hops()),
-        Some(BARE) => bare::serve(),
+        Some("--stored") => {
+            let shards = std::env::args().nth(2).and_then(|shards| shards.parse().ok());
+            stored::main(shards, &std::env::args().nth(3).unwrap_or_default())
+        }
+        Some(BARE) => bare::serve(Bare::of(std::env::args().skip(2)).unwrap_or(Bare::ECHO)),
         _ => return disk_main(),
     };
     measured.map_or_else(
@@ -161,82 +164,61 @@ fn logs(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn bare_server() -> io::Result<Server> {
-    Server::start(&std::env::current_exe()?, &[BARE], |line| line.parse().ok())
-}
-
-/// A node with one shard and its echo service, on a directory that it may forget.
-fn node(directory: &Path) -> io::Result<Server> {
-    let program = std::env::current_exe()?.with_file_name("gatehouse");
-    if !program.is_file() {
-        return Err(io::Error::other("build the node first: cargo build --release -p gateway"));
-    }
-    let directory = directory.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
-    let mut arguments = vec!["serve", "--shards", "1", "--data", directory];
-    ["--listen", "--admin", "--echo"].iter().for_each(|address| arguments.extend([address, "127.0.0.1:0"]));
-    Server::start(&program, &arguments, |line| {
-        let (_, rest) = line.split_once("serving")?.1.split_once("echo=\"")?;
-        rest.split_once('"')?.0.parse().ok()
-    })
-}
-
-fn net_heading(what: &str, unit: &str) {
-    println!("\n{what:<34} {:>10} {:>12} {:>7}", format!("ns/{unit}"), "a second", "cores");
-}
-
-fn net_line(what: &str, cost: &Cost) {
-    println!("{what:<34} {:>10.0} {:>12.0} {:>7.2}", cost.nanos(), cost.a_second(), cost.busy());
-}
-
 /// The node's echo service beside the bare one.
 fn echoes() -> io::Result<()> {
     let directory = std::env::temp_dir().join(format!("floor-{}", std::process::id()));
-    let (bare, node) = (bare_server()?, node(&directory)?);
+    let servers = [Server::bare(&Bare::ECHO)?, Server::node(&directory, 1, "echo")?];
     let mut crowds = [
-        Crowd::connect(bare.address, CONNECTIONS, 1, Greeting::Group)?,
-        Crowd::connect(node.address, CONNECTIONS, 1, Greeting::Upgrade)?,
+        Crowd::connect(servers[0].address, CONNECTIONS, 1, (1, REPLY_BYTES), Greeting::Group)?,
+        Crowd::connect(servers[1].address, CONNECTIONS, 1, (1, REPLY_BYTES), Greeting::Upgrade)?,
     ];
-    net_heading("echo, 64 B, 1,000 connections", "message");
+    Cost::heading("echo, 64 B, 1,000 connections", "message");
     let (mut ratios, mut all) = (Vec::new(), [Cost::default(); 2]);
     for _ in 0..PAIRS {
         let mut pair = [Cost::default(); 2];
-        for (place, server) in [&bare, &node].into_iter().enumerate() {
+        for (place, server) in servers.chunks(1).enumerate() {
             pair[place] = Cost::of(server, &mut crowds[place], NET_SLICE, 1)?;
             all[place].add(&pair[place]);
         }
         ratios.push(pair[1].nanos() / pair[0].nanos());
     }
-    net_line("bare ring", &all[0]);
-    net_line("gatehouse --echo", &all[1]);
+    all[0].line("bare ring");
+    all[1].line("gatehouse --echo");
     let (middle, least, greatest) = spread(&ratios);
     println!("node / bare, {PAIRS} pairs: median {middle:.2}, {least:.2} to {greatest:.2}");
-    drop(node);
+    drop(servers);
     std::fs::remove_dir_all(directory)
 }
 
 /// One message to so many sockets.
 fn fan_outs() -> io::Result<()> {
-    net_heading("fan-out, 64 B, bare ring; sockets", "delivery");
+    Cost::heading("fan-out, 64 B, bare ring; sockets", "delivery");
     for members in [1, 2, 10, 100, 500] {
-        let server = bare_server()?;
-        let mut crowd = Crowd::connect(server.address, CONNECTIONS / members, members, Greeting::Group)?;
+        let server = [Server::bare(&Bare::ECHO)?];
+        let mut crowd = Crowd::connect(
+            server[0].address,
+            CONNECTIONS / members,
+            members,
+            (1, REPLY_BYTES),
+            Greeting::Group,
+        )?;
         Cost::of(&server, &mut crowd, NET_SLICE / 4, 1)?;
         let cost = Cost::of(&server, &mut crowd, NET_SLICE * 2, members as u64)?;
-        net_line(&members.to_string(), &cost);
+        cost.line(&members.to_string());
     }
     Ok(())
 }
 
 /// From one shard to another.
 fn all_hops() -> io::Result<()> {
-    net_heading("hop to another shard, both sides", "hop");
+    Cost::heading("hop to another shard, both sides", "hop");
     for (what, hop) in [
         ("doorbell, one under way", Hop::Doorbell),
         ("mail, one under way", Hop::Mail(1)),
         ("mail, 16 under way", Hop::Mail(16)),
         ("mail, 256 under way", Hop::Mail(256)),
     ] {
-        net_line(what, &hops(hop, NET_SLICE * 2)?);
+        hops(hop, NET_SLICE * 2)?.line(what);
     }
     Ok(())
 }

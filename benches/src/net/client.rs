@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::bare::GROUP;
-use super::{CORE, MESSAGE_BYTES, REPLY_BYTES};
+use super::{CORE, MESSAGE_BYTES};
 
 /// How a connection begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,21 +30,45 @@ const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: floor\r\nConnection: Upgrade\r\nU
 /// How long the server has the core: it has answered several hundred by then, and not all.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// Connections of which the first one sends, and all are given something for it.
+pub trait Party {
+    /// Sends what is sent at once.
+    ///
+    /// # Errors
+    /// When a connection fails.
+    fn send(&mut self) -> io::Result<()>;
+
+    /// Whether somebody has not been given all of it.
+    fn is_waiting(&self) -> bool;
+
+    /// Takes what is there; whether all members have been given all of it now.
+    ///
+    /// # Errors
+    /// When a connection fails, or is given something else.
+    fn read(&mut self) -> io::Result<bool>;
+}
+
 /// Connections of which the first one sends, and all of them are given what it sends.
-struct Group {
+pub struct Group {
     members: Vec<TcpStream>,
-    message: [u8; MESSAGE_BYTES],
-    /// Members that have been given it.
+    /// The messages that are sent at once.
+    messages: Vec<u8>,
+    /// Bytes that each member is given for them.
+    due: usize,
+    /// Members that have been given them,
     given: usize,
+    /// and bytes of the next one.
+    bytes: usize,
 }
 
 /// All connections to one server.
-pub struct Crowd {
-    groups: Vec<Group>,
+pub struct Crowd<P = Group> {
+    parties: Vec<P>,
 }
 
 impl Crowd {
-    /// `groups` groups of `members` connections each.
+    /// `groups` groups of `members` connections each, with `depth` messages under way in each, for which each is given so many
+    /// bytes a message.
     ///
     /// # Errors
     /// When a connection is not taken.
@@ -52,30 +76,43 @@ impl Crowd {
         address: SocketAddr,
         groups: usize,
         members: usize,
+        (depth, reply_bytes): (usize, usize),
         greeting: Greeting,
     ) -> io::Result<Self> {
-        let mut crowd = Self { groups: Vec::with_capacity(groups) };
-        for group in 0..groups {
-            let members = (0..members).map(|_| connect(address, group, greeting));
+        let group = |group| {
+            let members = (0..members).map(|_| connect(address, group, reply_bytes, greeting));
             let members = members.collect::<io::Result<_>>()?;
-            crowd.groups.push(Group { members, message: message(group), given: 0 });
-        }
-        Ok(crowd)
+            let messages = message(group).repeat(depth);
+            Ok(Group { members, messages, due: depth * reply_bytes, given: 0, bytes: 0 })
+        };
+        (0..groups).map(group).collect::<io::Result<_>>().map(Self::of)
+    }
+}
+
+impl<P: Party> Crowd<P> {
+    /// A crowd of these.
+    #[must_use]
+    pub const fn of(parties: Vec<P>) -> Self {
+        Self { parties }
     }
 
-    /// Sends in all groups, and in each again when everybody in it has been given the message; for `time`. How many messages
-    /// that were.
+    /// With all of another one.
+    pub fn join(&mut self, other: Self) {
+        self.parties.extend(other.parties);
+    }
+
+    /// Sends in all groups, and in each again when everybody in it has been given everything; for `time`. How often that was.
     ///
     /// # Errors
     /// When a connection fails.
     pub fn run(&mut self, time: Duration) -> io::Result<u64> {
         let _ = ring::pin_to_core(CORE);
-        self.groups.iter_mut().try_for_each(Group::send)?;
+        self.parties.iter_mut().try_for_each(P::send)?;
         let (mut count, start) = (0, Instant::now());
-        let mut waiting = self.groups.len();
+        let mut waiting = self.parties.len();
         while waiting > 0 {
             thread::sleep(PAUSE);
-            for group in &mut self.groups {
+            for group in &mut self.parties {
                 if group.is_waiting() && group.read()? {
                     count += 1;
                     if start.elapsed() < time { group.send()? } else { waiting -= 1 }
@@ -86,23 +123,23 @@ impl Crowd {
     }
 }
 
-impl Group {
+impl Party for Group {
     fn send(&mut self) -> io::Result<()> {
-        self.given = 0;
-        self.members[0].write_all(&self.message)
+        (self.given, self.bytes) = (0, 0);
+        self.members[0].write_all(&self.messages)
     }
 
     fn is_waiting(&self) -> bool {
         self.given < self.members.len()
     }
 
-    /// Takes what is there; whether all members have been given the message now.
     fn read(&mut self) -> io::Result<bool> {
-        let mut reply = [0; REPLY_BYTES];
+        let mut replies = [0; 16 << 10];
         while let Some(member) = self.members.get_mut(self.given) {
-            match member.read(&mut reply) {
-                Ok(REPLY_BYTES) => self.given += 1,
-                Ok(_) => return Err(io::Error::other("an answer came in parts, or a connection ended")),
+            match member.read(&mut replies) {
+                Ok(0) => return Err(io::Error::other("a connection ended")),
+                Ok(count) if self.bytes + count < self.due => self.bytes += count,
+                Ok(_) => (self.given, self.bytes) = (self.given + 1, 0),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
@@ -118,13 +155,18 @@ fn message(group: usize) -> [u8; MESSAGE_BYTES] {
     message
 }
 
-fn connect(address: SocketAddr, group: usize, greeting: Greeting) -> io::Result<TcpStream> {
+fn connect(
+    address: SocketAddr,
+    group: usize,
+    reply_bytes: usize,
+    greeting: Greeting,
+) -> io::Result<TcpStream> {
     let mut connection = TcpStream::connect(address)?;
     connection.set_nodelay(true)?;
     match greeting {
         Greeting::Group => {
             connection.write_all(&message(group))?;
-            connection.read_exact(&mut [0; REPLY_BYTES])?;
+            connection.read_exact(&mut vec![0; reply_bytes])?;
         }
         Greeting::Upgrade => {
             connection.write_all(UPGRADE.as_bytes())?;

@@ -4,8 +4,10 @@
 //! the same for every server.
 
 pub mod bare;
+pub mod chat;
 pub mod client;
 pub mod hop;
+pub mod stored;
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
@@ -14,7 +16,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use client::Crowd;
+use gateway::config::COMMANDS_PER_SECOND_MAX;
+
+use bare::Bare;
+use client::{Crowd, Party};
 
 /// Bytes of a message on its way to the server: a header of 6 as a WebSocket client has it, and 64.
 pub const MESSAGE_BYTES: usize = 70;
@@ -22,7 +27,7 @@ pub const MESSAGE_BYTES: usize = 70;
 /// Bytes of it on its way back, without the mask.
 pub const REPLY_BYTES: usize = 66;
 
-/// The core of servers, which is that of a first shard, and of the client.
+/// The core of a single server, which is that of a first shard, and of the client.
 pub const CORE: usize = 0;
 
 /// A server in a process of its own. Dropping it ends it.
@@ -41,10 +46,11 @@ impl Server {
     pub fn start(
         program: &Path,
         arguments: &[&str],
+        environment: &[(&str, &str)],
         find: impl Fn(&str) -> Option<SocketAddr>,
     ) -> io::Result<Self> {
         let mut command = Command::new("nice");
-        command.args(["-n", "19"]).arg(program).args(arguments).env("GATEHOUSE_LOGS", "1");
+        command.args(["-n", "19"]).arg(program).args(arguments).envs(environment.iter().copied());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let mut lines =
             BufReader::new(child.stderr.take().expect("piped above")).lines().map_while(Result::ok);
@@ -56,6 +62,46 @@ impl Server {
         // It must be able to write on.
         std::thread::spawn(move || lines.for_each(drop));
         Ok(Self { child, address })
+    }
+
+    /// A ring and nothing else.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn bare(bare: &Bare) -> io::Result<Self> {
+        let arguments = bare.arguments();
+        let arguments = arguments.each_ref().map(String::as_str);
+        Self::start(&std::env::current_exe()?, &arguments, &[], |line| line.parse().ok())
+    }
+
+    /// A node with so many shards, as many logs, and its echo service, on a directory that it may forget; with the address that
+    /// the log line `serving` has under `name`.
+    ///
+    /// # Errors
+    /// As [`Self::start`], and when the binary `gatehouse` is not beside this one.
+    pub fn node(directory: &Path, shards: usize, name: &str) -> io::Result<Self> {
+        let program = std::env::current_exe()?.with_file_name("gatehouse");
+        if !program.is_file() {
+            return Err(io::Error::other("build the node first: cargo build --release -p gateway"));
+        }
+        let directory = directory.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
+        let shards = shards.to_string();
+        let mut arguments = vec!["serve", "--shards", &shards, "--data", directory];
+        ["--listen", "--admin", "--echo"]
+            .iter()
+            .for_each(|address| arguments.extend([address, "127.0.0.1:0"]));
+        let name = format!("{name}=");
+        // Rates are counted, and nobody reaches one.
+        let rate = COMMANDS_PER_SECOND_MAX.to_string();
+        let environment = [
+            ("GATEHOUSE_LOGS", shards.as_str()),
+            ("GATEHOUSE_SESSION_COMMANDS_PER_SECOND", &rate),
+            ("GATEHOUSE_USER_MESSAGES_PER_SECOND", &rate),
+        ];
+        Self::start(&program, &arguments, &environment, |line| {
+            let (_, rest) = line.split_once("serving")?.1.split_once(&name)?;
+            rest.trim_start_matches('"').split(['"', ' ']).next()?.parse().ok()
+        })
     }
 
     /// What all its threads have taken of cores.
@@ -104,14 +150,30 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Lets `crowd` run against `server` for `time`. Each of its groups counts `each` for a round.
+    /// Lets `crowd` run against `servers` for `time`. Each of its groups counts `each` for a round.
     ///
     /// # Errors
     /// When a connection fails.
-    pub fn of(server: &Server, crowd: &mut Crowd, time: Duration, each: u64) -> io::Result<Self> {
-        let (cpu, start) = (server.cpu()?, Instant::now());
+    pub fn of<P: Party>(
+        servers: &[Server],
+        crowd: &mut Crowd<P>,
+        time: Duration,
+        each: u64,
+    ) -> io::Result<Self> {
+        let cpu = || servers.iter().map(Server::cpu).sum::<io::Result<Duration>>();
+        let (before, start) = (cpu()?, Instant::now());
         let count = crowd.run(time)? * each;
-        Ok(Self { count, cpu: server.cpu()?.saturating_sub(cpu), elapsed: start.elapsed() })
+        Ok(Self { count, cpu: cpu()?.saturating_sub(before), elapsed: start.elapsed() })
+    }
+
+    /// Prints what stands above lines of such costs.
+    pub fn heading(what: &str, unit: &str) {
+        println!("\n{what:<34} {:>10} {:>12} {:>7}", format!("ns/{unit}"), "a second", "cores");
+    }
+
+    /// Prints it, on a line.
+    pub fn line(&self, what: &str) {
+        println!("{what:<34} {:>10.0} {:>12.0} {:>7.2}", self.nanos(), self.a_second(), self.busy());
     }
 
     /// More of the same.
