@@ -2,7 +2,7 @@
 //! how any thread leaves a shard a command.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub enum Command {
         /// The way there.
         stream: UnixStream,
         /// Hears it.
-        told: SyncSender<std::io::Result<usize>>,
+        told: SyncSender<io::Result<usize>>,
     },
     /// Hears up to where each log of this shard is durable.
     DurableEnds(SyncSender<Vec<(u16, u64)>>),
@@ -184,7 +184,7 @@ pub struct Job {
 ///
 /// # Errors
 /// When the system gives no thread.
-pub fn start(maker: SegmentMaker) -> std::io::Result<(Sender<Job>, JoinHandle<()>)> {
+pub fn start(maker: SegmentMaker) -> io::Result<(Sender<Job>, JoinHandle<()>)> {
     let (sender, jobs) = channel();
     let thread = thread::Builder::new().name("files".to_owned()).spawn(move || work(&maker, &jobs))?;
     Ok((sender, thread))
@@ -228,19 +228,31 @@ fn make(maker: &SegmentMaker, log: u16, base: u64, failing: &mut bool) -> Result
     if let Err(error) = &made
         && !*failing
     {
-        tracing::error!(
-            log,
-            %error,
-            "no room for the next segment: when the present one is full, sends are answered storage_full; reads and \
-             deliveries go on; free some space and it recovers by itself"
-        );
+        match not_made(error) {
+            NotMade::NoRoom => tracing::error!(
+                log,
+                %error,
+                "no room for the next segment: when the present one is full, sends are answered storage_full; reads and \
+                 deliveries go on; free some space and it recovers by itself"
+            ),
+            NotMade::Failed => tracing::error!(
+                log,
+                %error,
+                "the next segment cannot be made: when the present one is full, sends are answered storage_full; reads and \
+                 deliveries go on; mend what the error says (too many open files: raise LimitNOFILE) and it recovers by itself"
+            ),
+        }
     }
     if *failing && made.is_ok() {
-        tracing::info!(log, "there is room for the next segment again");
+        tracing::info!(log, "the next segment could be made: there is room for it again");
     }
     *failing = made.is_err();
-    made.map_err(|error| match error.kind() {
+    made.map_err(|error| not_made(&error))
+}
+
+fn not_made(error: &io::Error) -> NotMade {
+    match error.kind() {
         ErrorKind::QuotaExceeded | ErrorKind::StorageFull => NotMade::NoRoom,
         _ => NotMade::Failed,
-    })
+    }
 }

@@ -41,6 +41,7 @@ mod resume;
 mod retention;
 mod revoke;
 mod room;
+mod scarce;
 mod scrub;
 mod settings;
 mod slow;

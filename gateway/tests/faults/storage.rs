@@ -100,7 +100,7 @@ fn a_full_disk_stops_senders_only_and_only_while_it_is_full() {
             other => panic!("{other}: {reply}"),
         }
     };
-    node.log_line(&["there is room for the next segment again"]);
+    node.log_line(&["the next segment could be made"]);
     assert_eq!(ok["seq"], stored + 1);
     assert_eq!(bob.event("message")["message_id"], json!(id));
 
