@@ -7,7 +7,9 @@ use protocol::{
     binary,
     event::{ErrorCode, Refusal},
     json, limits,
+    proxy::read_proxy_header,
     record::{Amendment, PORTABLE_BYTES, Portable, RecordError, Stored, StoredBody},
+    session::{Input, Session, SessionLimits},
     upgrade::{Origins, UpgradePolicy, parse_upgrade},
     ws::{Decoder, DecoderLimits, Message, Role, Violation},
 };
@@ -159,4 +161,35 @@ fn is_answerable(refusal: &Refusal) {
     // The client's mistake, or a token that no verifier needs to see.
     let code = refusal.code.code();
     assert!(code <= ErrorCode::TooLarge.code() || refusal.code == ErrorCode::BadToken);
+}
+
+/// A PROXY header is read the same however it is cut, and is no longer than it may be; what is read again from its bytes alone is the same.
+pub(crate) fn proxy(bytes: &[u8]) {
+    let read = read_proxy_header(bytes);
+    match read {
+        Ok(None) => assert!(bytes.len() < limits::PROXY_HEADER_BYTES_MAX),
+        Ok(Some(header)) => {
+            assert!(header.bytes <= bytes.len() && header.bytes <= limits::PROXY_HEADER_BYTES_MAX);
+            assert_eq!(read_proxy_header(&bytes[..header.bytes]), read);
+            (0..header.bytes).for_each(|end| assert_eq!(read_proxy_header(&bytes[..end]), Ok(None)));
+        }
+        Err(refusal) => assert_eq!(refusal.status, 400),
+    }
+    for step in [1, 5, bytes.len().max(1)] {
+        let mut session = Session::proxied(&SessionLimits::CONNECT);
+        let mut bytes = bytes.to_vec();
+        let heard =
+            bytes.chunks_mut(step).find_map(|piece| match session.handle_bytes(&UpgradePolicy::ANY, piece) {
+                Err(_) => Some(None),
+                Ok(handled) => handled.input.map(|input| match input {
+                    Input::Proxied(source) => Some(source),
+                    other => panic!("{other:?}"),
+                }),
+            });
+        match read {
+            Ok(None) => assert_eq!(heard, None),
+            Ok(Some(header)) => assert_eq!(heard, Some(Some(header.source))),
+            Err(_) => assert_eq!(heard, Some(None)),
+        }
+    }
 }

@@ -17,6 +17,7 @@ pub mod event;
 pub mod ids;
 pub mod json;
 pub mod limits;
+pub mod proxy;
 pub mod record;
 pub mod session;
 pub mod upgrade;

@@ -110,6 +110,13 @@ pub const IDLE_MILLIS_MAX: u64 = 60_000;
 /// Room for an 8 KiB line would invite tokens into URLs; a bearer header of 6 KiB still fits.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 * KIB;
 
+/// Longest line of a PROXY header of version 1, its end included (haproxy's `doc/proxy-protocol.txt`, section 2.1).
+pub const PROXY_LINE_BYTES_MAX: usize = 107;
+
+/// Largest PROXY header of version 2, in bytes: addresses take 232, and what a proxy says of a client's TLS some hundreds. A
+/// length may say 64 KiB, which no proxy fills.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 * KIB;
+
 /// Largest request target (path and query), in bytes. Ours is 11.
 pub const HTTP_TARGET_BYTES_MAX: usize = KIB;
 
@@ -188,6 +195,8 @@ const _: () = {
     assert!(TITLE_BYTES_MAX * JSON_ESCAPE_BYTES <= PAGE_BYTES_MAX);
     assert!(SMALL_GROUP_MEMBERS_MAX <= MEMBERS_MAX && MEMBERS_MIN <= SMALL_GROUP_MEMBERS_MAX);
     assert!(HTTP_TARGET_BYTES_MAX < HTTP_HEAD_BYTES_MAX);
+    // One buffer takes either.
+    assert!(PROXY_HEADER_BYTES_MAX <= HTTP_HEAD_BYTES_MAX);
     assert!(REQUEST_ID_MIN <= REQUEST_ID_MAX);
     assert!(CLOSE_REASON_BYTES_MAX + 2 == CONTROL_BYTES_MAX);
     assert!(HEARTBEAT_MILLIS * 2 <= IDLE_MILLIS_MAX);

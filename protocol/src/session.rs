@@ -1,9 +1,9 @@
 //! One connection, from its first byte to its last, for both sides and without I/O.
 //!
 //! ```text
-//!  Upgrading --101--> Open --close()--> Closing --peer's close--> Closed
-//!      |                |----peer's close, answered------------------^
-//!      |--refused-------|----violation, told to the peer-------------^
+//!  Proxied --PROXY header--> Upgrading --101--> Open --close()--> Closing --peer's close--> Closed
+//!     |                          |                |----peer's close, answered------------------^
+//!     |--refused-----------------|--refused-------|----violation, told to the peer-------------^
 //! ```
 //!
 //! Bytes go in by [`Session::handle_bytes`]; what has to go out ahead of any data comes from
@@ -13,12 +13,13 @@
 //! Invariant: one close frame at most is sent, and nothing after it; between calls an open, quiet
 //! session holds no heap memory.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use crate::{
     command::Token,
     event::CloseCode,
     limits,
+    proxy::read_proxy_header,
     upgrade::{
         ClientRequest, Form, HeadScan, HttpRefusal, Upgrade, UpgradePolicy, check_response, parse_head,
     },
@@ -78,6 +79,8 @@ pub enum Input<'a> {
     Ping,
     /// A pong.
     Pong,
+    /// Server behind a proxy: it has said whose connection this is; `None` is its own.
+    Proxied(Option<IpAddr>),
     /// A text message.
     Text(&'a str),
     /// Server: the request was taken; the 101 waits in [`Session::poll_control`].
@@ -96,6 +99,8 @@ pub struct Handled<'a> {
 /// Why a session ends because of its peer. What the peer is told waits in [`Session::poll_control`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
+    /// Server behind a proxy: what came is no PROXY header.
+    NotProxied(HttpRefusal),
     /// The upgrade was refused: by this server, or, at a client, by the other one.
     Refused(HttpRefusal),
     /// The WebSocket protocol was broken.
@@ -106,7 +111,7 @@ impl End {
     /// The close code by which this end is known. A refused upgrade has no close frame.
     pub const fn close_code(self) -> CloseCode {
         match self {
-            Self::Refused(_) => CloseCode::ABNORMAL,
+            Self::NotProxied(_) | Self::Refused(_) => CloseCode::ABNORMAL,
             Self::Violation(violation) => violation.close_code(),
         }
     }
@@ -115,7 +120,7 @@ impl End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(refusal) => fmt::Display::fmt(refusal, f),
+            Self::NotProxied(refusal) | Self::Refused(refusal) => fmt::Display::fmt(refusal, f),
             Self::Violation(violation) => fmt::Display::fmt(violation, f),
         }
     }
@@ -140,6 +145,8 @@ const _: () = assert!(size_of::<Session>() <= 64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// A PROXY header has to come first.
+    Proxied,
     Upgrading,
     Open,
     /// Our close frame is out or waits; the peer's is awaited.
@@ -172,6 +179,13 @@ impl Session {
     /// A server's side, waiting for the request.
     pub const fn server(limits: &SessionLimits) -> Self {
         Self::new(Role::Server, Form::Json, limits, 0)
+    }
+
+    /// A server's side whose peer is a proxy, which says first whose connection it is.
+    pub const fn proxied(limits: &SessionLimits) -> Self {
+        let mut session = Self::server(limits);
+        session.phase = Phase::Proxied;
+        session
     }
 
     /// A client's side. Its request waits in [`Session::poll_control`].
@@ -214,6 +228,7 @@ impl Session {
         input: &'a mut [u8],
     ) -> Result<Handled<'a>, End> {
         match self.phase {
+            Phase::Proxied => self.handle_proxy(input),
             Phase::Upgrading => self.handle_head(policy, input),
             Phase::Open => self.handle_frames(input),
             Phase::Closing => self.handle_closing(input),
@@ -246,7 +261,7 @@ impl Session {
     /// there is nobody to tell, and the session is over: see [`Session::refuse`].
     pub fn close(&mut self, code: CloseCode, reason: &str) {
         match self.phase {
-            Phase::Upgrading => self.enter_closed(),
+            Phase::Proxied | Phase::Upgrading => self.enter_closed(),
             Phase::Open => {
                 self.phase = Phase::Closing;
                 self.pending().close = Some(encode_close(code, reason));
@@ -257,7 +272,7 @@ impl Session {
 
     /// Queues an HTTP refusal, if the upgrade is not over; then the session is.
     pub fn refuse(&mut self, refusal: HttpRefusal) {
-        if self.phase == Phase::Upgrading {
+        if self.is_upgrading() {
             self.enter_closed();
             if self.role == Role::Server {
                 self.pending().http = refusal.response();
@@ -292,7 +307,8 @@ impl Session {
     }
 
     /// Bytes that bring a new session to where this one is: what it holds of a head, a frame or a message that has not ended. A server's
-    /// side goes on in [`Session::server`] while it [`Session::is_upgrading`], and in [`Session::resumed`] while it [`Session::is_open`].
+    /// side goes on in [`Session::proxied`] while it [`Session::is_proxied`], else in [`Session::server`] while it [`Session::is_upgrading`], and
+    /// in [`Session::resumed`] while it [`Session::is_open`].
     pub fn replay(&self) -> Vec<u8> {
         match &self.upgrading {
             Some(upgrading) => upgrading.head.clone(),
@@ -312,7 +328,12 @@ impl Session {
 
     /// The request has not been answered yet.
     pub fn is_upgrading(&self) -> bool {
-        self.phase == Phase::Upgrading
+        matches!(self.phase, Phase::Proxied | Phase::Upgrading)
+    }
+
+    /// A PROXY header is waited for.
+    pub fn is_proxied(&self) -> bool {
+        self.phase == Phase::Proxied
     }
 
     /// Both close frames, or a refusal, or a violation: nothing more is read.
@@ -343,6 +364,29 @@ impl Session {
             size_of::<Pending>() + pending.http.capacity() + payload(&pending.pong) + payload(&pending.close)
         });
         self.decoder.held_bytes() + upgrading + pending
+    }
+
+    /// What is behind the header stays where it is, for the next call.
+    fn handle_proxy<'a>(&'a mut self, input: &mut [u8]) -> Result<Handled<'a>, End> {
+        let mut upgrading = self.upgrading.take().unwrap_or_default();
+        let held = upgrading.head.len();
+        let fresh = input.len().min(limits::PROXY_HEADER_BYTES_MAX - held);
+        upgrading.head.extend_from_slice(&input[..fresh]);
+        match read_proxy_header(&upgrading.head) {
+            Ok(Some(header)) => {
+                self.phase = Phase::Upgrading;
+                // The header ends in the fresh bytes, or it would have been found before.
+                Ok(Handled { consumed: header.bytes - held, input: Some(Input::Proxied(header.source)) })
+            }
+            Ok(None) => {
+                self.upgrading = (!upgrading.head.is_empty()).then_some(upgrading);
+                Ok(Handled { consumed: fresh, input: None })
+            }
+            Err(refusal) => {
+                self.refuse(refusal);
+                Err(End::NotProxied(refusal))
+            }
+        }
     }
 
     fn handle_head<'a>(&'a mut self, policy: &UpgradePolicy, input: &mut [u8]) -> Result<Handled<'a>, End> {

@@ -12,8 +12,9 @@ use proptest::{prelude::*, test_runner::TestRunner};
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 4] = [
+const TARGETS: [Target; 5] = [
     ("header", checks::header),
+    ("proxy", checks::proxy),
     ("upgrade", checks::upgrade),
     ("json_command", checks::json_command),
     ("binary_command", checks::binary_command),

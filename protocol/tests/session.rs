@@ -99,6 +99,7 @@ fn name(input: &Input<'_>) -> String {
         Input::PeerClosed { code } => format!("closed {code}"),
         Input::Ping => "ping".to_owned(),
         Input::Pong => "pong".to_owned(),
+        Input::Proxied(source) => format!("proxied {source:?}"),
         Input::Upgraded(upgrade) => {
             format!("upgraded {:?} bearer {}", upgrade.form, upgrade.bearer.is_some())
         }
