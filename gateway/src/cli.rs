@@ -127,6 +127,10 @@ pub struct ServeFlags {
     /// Connections at most [default: 16000 a shard]
     #[arg(long, value_name = "N")]
     pub connections_max: Option<String>,
+    /// Addresses whose connections begin with a PROXY header
+    // The help is full: a screen.
+    #[arg(long, value_name = "LIST", hide = true)]
+    pub proxies: Option<String>,
 }
 
 /// Flags of `doctor`.
@@ -188,6 +192,7 @@ impl ServeFlags {
             ("echo", self.echo.clone()),
             ("shards", self.shards.clone()),
             ("connections_max", self.connections_max.clone()),
+            ("proxies", self.proxies.clone()),
         ];
         let flags = given.into_iter().filter_map(|(key, text)| Some((key, text?))).collect();
         Layers { file: self.node.config.clone().or(process.file), flags, ..process }

@@ -11,7 +11,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::ids::UnixMillis;
-use ring::{Completion, Errno, FileBuffer, FileId, ListenerId, Received, Ring, RingAddress, Socket, Token};
+use ring::{Completion, Errno, FileBuffer, FileId, ListenerId, Received, Ring, RingAddress, Token};
 use router::conversation::ReadPlace;
 use router::mail::Clock;
 use slab::Slab;
@@ -30,7 +30,8 @@ use crate::mailbox::Mesh;
 use crate::metrics::ShardMetrics;
 use crate::segments::SegmentFile;
 use crate::shard::{Action, ConnectionId, Event, Listener, ReceiveEnd, Shard};
-use crate::upgrade::passenger::{self, Passenger};
+use crate::upgrade::passenger;
+use crate::upgrade::successor::Boarded;
 use crate::upgrade::wire;
 
 struct ReadUnderWay {
@@ -439,9 +440,9 @@ impl Driver {
     }
 
     /// Goes on with connections of another process. Called before the first turn, and before there is a listener.
-    pub fn take_over(&mut self, passengers: Vec<(Passenger, Socket)>) {
+    pub fn take_over(&mut self, boarded: Vec<Boarded>) {
         let clock = self.clock();
-        passengers.into_iter().for_each(|(passenger, socket)| self.shard.take_over(passenger, socket, clock));
+        boarded.into_iter().for_each(|boarded| self.shard.take_over(boarded, clock));
     }
 
     fn ask(&self, care: Care) {

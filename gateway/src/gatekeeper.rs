@@ -35,7 +35,7 @@ pub struct Gatekeeper {
     state: Arc<NodeState>,
     shards: Vec<Arc<ShardMetrics>>,
     gauge: Gauge,
-    matters: [Matter; 7],
+    matters: [Matter; 10],
 }
 
 impl Gatekeeper {
@@ -47,6 +47,9 @@ impl Gatekeeper {
             What::Refused(RefusedReason::Memory),
             What::Refused(RefusedReason::System),
             What::Refused(RefusedReason::Displaced),
+            What::Refused(RefusedReason::IpConnections),
+            What::Refused(RefusedReason::IpConnects),
+            What::Refused(RefusedReason::NoProxyHeader),
             What::Paused(PauseReason::Handshakes),
             What::Paused(PauseReason::Rate),
             What::Paused(PauseReason::Sockets),
@@ -119,6 +122,18 @@ impl What {
             Self::Refused(RefusedReason::System) => {
                 "the system had no descriptor or memory for connections, and reset them; raise fs.file-max, or look \
                  what else takes them"
+            }
+            Self::Refused(RefusedReason::IpConnections) => {
+                "connections were refused with 429 because their address has `ip_connections_max` already; GATEHOUSE_LOG=debug \
+                 names it. If many users share it, raise the limit; if it is a proxy's, put it into `proxies`"
+            }
+            Self::Refused(RefusedReason::IpConnects) => {
+                "connections were refused with 429 because more than `ip_connects_per_second` came from their address; \
+                 GATEHOUSE_LOG=debug names it. If many users share it, raise the limit; if it is a proxy's, put it into `proxies`"
+            }
+            Self::Refused(RefusedReason::NoProxyHeader) => {
+                "connections from `proxies` were refused with 400 because they did not begin with a PROXY header; have the proxy \
+                 send it (send-proxy-v2, proxy_protocol on), or take its address out of `proxies`"
             }
             Self::Refused(_) => {
                 "handshakes were given up after 2 s because others waited: if these are attackers, keep them out \

@@ -28,6 +28,7 @@ pub mod mailbox;
 pub mod memory;
 pub mod metrics;
 pub mod node;
+pub mod peers;
 pub mod retention;
 pub mod revocations;
 pub mod scan;

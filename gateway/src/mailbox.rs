@@ -19,6 +19,7 @@ use router::mail::{Reply, Request};
 use router::user::{COMMAND_CREDITS, PAGE_CREDITS};
 
 use crate::auth::Verified;
+use crate::shard::Peer;
 
 /// Connections on their way from one shard to another.
 pub const MOVE_CREDITS: u32 = 256;
@@ -54,6 +55,8 @@ pub struct Move {
     pub connect: Connect,
     /// What was pipelined behind it.
     pub leftover: Vec<u8>,
+    /// Who is at the other end, where that is kept.
+    pub peer: Option<Peer>,
 }
 
 /// What goes with a credit.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use gateway::auth::{DenyList, Keys};
 use gateway::mailbox::{Back, MOVE_CREDITS, Mailboxes, Mesh};
 use gateway::metrics::{PauseReason, RefusedReason, ShardMetrics};
+use gateway::peers::{PeerLimits, Peers};
 use gateway::shard::{
     Action, ConnectionId, Event, Listener, MAIL_PER_TURN, ReceiveEnd, Shard, ShardConfig, ShardParts,
 };
@@ -57,6 +58,7 @@ impl Bench {
             handshakes_max,
             connects_per_second_max,
             policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: Origins::Unset },
+            proxies: Vec::new(),
             mail_per_turn: MAIL_PER_TURN,
             drain_seconds: 0,
             users: UserLimits::default(),
@@ -69,6 +71,7 @@ impl Bench {
             config,
             mail: Mailboxes::new(mesh.clone(), ShardId(0)),
             logs: Vec::new(),
+            peers: Peers::new(PeerLimits::NONE, connections_max, [4; 32]),
             verifier: keys.verifier.clone(),
             cache_key: [3; 32],
             denied: DenyList::default(),

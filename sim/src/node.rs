@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gateway::auth::{DenyList, Keys};
 use gateway::mailbox::{Mailboxes, Mesh};
 use gateway::metrics::ShardMetrics;
+use gateway::peers::{PeerLimits, Peers};
 use gateway::shard::{OwnedLog, Shard, ShardConfig, ShardParts};
 use gateway::state::NodeState;
 use protocol::upgrade::{Origins, UpgradePolicy};
@@ -123,6 +124,7 @@ impl Node {
                     handshakes_max: 1_000,
                     connects_per_second_max: 1_000_000,
                     policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: Origins::Unset },
+                    proxies: Vec::new(),
                     mail_per_turn: rng.between(1, 6) as usize,
                     drain_seconds: 1,
                     users: bounds.users,
@@ -136,6 +138,7 @@ impl Node {
                 },
                 mail: Mailboxes::new(mesh.clone(), id),
                 logs: owned.collect(),
+                peers: Peers::new(PeerLimits::NONE, 1_000, [4; 32]),
                 verifier: keys.verifier.clone(),
                 cache_key: [3; 32],
                 denied: denied.clone(),

@@ -89,6 +89,11 @@ pub(super) fn cautions(config: &Config) -> Vec<String> {
             config.admin
         ));
     }
+    if let Some(network) = config.proxies.iter().find(|network| network.is_everybody()) {
+        cautions.push(format!(
+            "`proxies` has {network}, which is every address: whoever connects says whose connection it is, and is believed"
+        ));
+    }
     cautions
 }
 

@@ -9,6 +9,7 @@
 
 mod check;
 mod file;
+mod network;
 mod settings;
 
 use std::{
@@ -19,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+pub use network::Network;
 use protocol::upgrade::Origins;
 use settings::{Draft, SETTINGS, Value};
 
@@ -60,6 +62,8 @@ pub const CONNECTS_PER_SECOND_MAX: u32 = 1_000_000;
 pub const CONNECTS_PER_SECOND_EACH: u32 = 8_000;
 /// Most commands a second that a session or a user can be allowed: more is no limit.
 pub const COMMANDS_PER_SECOND_MAX: u32 = 1_000_000;
+/// Most blocks of addresses of proxies: each new connection is compared with all of them.
+pub const PROXIES_MAX: usize = 64;
 /// Largest `memory_reserve_mib`: a pebibyte.
 const MEMORY_RESERVE_MIB_MAX: u64 = 1 << 30;
 
@@ -112,6 +116,16 @@ pub struct Config {
     pub session_commands_per_second: u32,
     /// Commands a second that store something, of all sessions of a user together, in bursts of four times that; 0 is no limit.
     pub user_messages_per_second: u32,
+    /// Connections from here are a proxy's, and begin with a PROXY header that says whose they are. At most [`PROXIES_MAX`].
+    pub proxies: Vec<Network>,
+    /// Open connections of one address, or of one IPv6 network of 64 bits; further ones are refused with 429. 0 is no limit, here and below.
+    pub ip_connections_max: u32,
+    /// New connections a second of one address, in bursts of four times that; further ones are refused with 429.
+    pub ip_connects_per_second: u32,
+    /// Commands a second of all sessions of one address, in bursts of four times that.
+    pub ip_commands_per_second: u32,
+    /// Commands a second that store something, of all sessions of one address, in bursts of four times that.
+    pub ip_messages_per_second: u32,
     /// Holds the bearer token of admin commands; `None` means `admin.token` in `data`, made once.
     pub admin_token_file: Option<PathBuf>,
     /// What `iss` of a token must be; `None` does not look.
@@ -170,6 +184,13 @@ impl Default for Config {
             // A client that opens a hundred conversations at once, and somebody who types: both many times over.
             session_commands_per_second: 200,
             user_messages_per_second: 50,
+            proxies: Vec::new(),
+            // No number is right for all: behind one address there may be one person, a company, or all customers of a telephone network;
+            // and everybody, where a proxy stands in front that is not in `proxies`.
+            ip_connections_max: 0,
+            ip_connects_per_second: 0,
+            ip_commands_per_second: 0,
+            ip_messages_per_second: 0,
             admin_token_file: None,
             issuer: None,
             audience: None,

@@ -10,7 +10,7 @@ use protocol::upgrade::Origins;
 use super::{
     COMMANDS_PER_SECOND_MAX, COMPACT_AFTER_SECONDS_MAX, CONNECTIONS_MAX, CONNECTS_PER_SECOND_MAX, Config,
     ConfigError, DRAIN_MAX, HANDSHAKES_MAX, KEEP_DAYS_MAX, KEEP_MIB_MAX, LOGS_MAX, MEMORY_RESERVE_MIB_MAX,
-    Place, SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
+    Network, PROXIES_MAX, Place, SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
 };
 
 /// What the name of every variable of ours begins with.
@@ -95,6 +95,29 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "user_messages_per_second",
         read: |draft, value| {
             set(&mut draft.config.user_messages_per_second, integer(value, 0, COMMANDS_PER_SECOND_MAX))
+        },
+    },
+    Setting { key: "proxies", read: |draft, value| set(&mut draft.config.proxies, proxies(value)) },
+    Setting {
+        key: "ip_connections_max",
+        read: |draft, value| set(&mut draft.config.ip_connections_max, integer(value, 0, CONNECTIONS_MAX)),
+    },
+    Setting {
+        key: "ip_connects_per_second",
+        read: |draft, value| {
+            set(&mut draft.config.ip_connects_per_second, integer(value, 0, CONNECTS_PER_SECOND_MAX))
+        },
+    },
+    Setting {
+        key: "ip_commands_per_second",
+        read: |draft, value| {
+            set(&mut draft.config.ip_commands_per_second, integer(value, 0, COMMANDS_PER_SECOND_MAX))
+        },
+    },
+    Setting {
+        key: "ip_messages_per_second",
+        read: |draft, value| {
+            set(&mut draft.config.ip_messages_per_second, integer(value, 0, COMMANDS_PER_SECOND_MAX))
         },
     },
     Setting {
@@ -255,13 +278,31 @@ fn days(value: &Value<'_>) -> Result<Option<Duration>, String> {
     Ok((days > 0).then(|| Duration::from_secs(days * 86_400)))
 }
 
+fn list<'a>(value: &Value<'a>) -> Result<Vec<&'a str>, String> {
+    match value {
+        Value::List(list) => Ok(list.clone()),
+        Value::Raw(text) => Ok(text.split(',').map(str::trim).collect()),
+        other => Err(format!("must be a list of texts, not {}", other.kind())),
+    }
+}
+
 fn origins(value: &Value<'_>) -> Result<Origins, String> {
-    let list = match value {
-        Value::List(list) => list.clone(),
-        Value::Raw(text) => text.split(',').map(str::trim).collect(),
-        other => return Err(format!("must be a list of texts, not {}", other.kind())),
+    list(value)?.into_iter().map(origin).collect::<Result<_, _>>().map(Origins::List)
+}
+
+fn proxies(value: &Value<'_>) -> Result<Vec<Network>, String> {
+    let list = list(value)?;
+    if list.len() > PROXIES_MAX {
+        return Err(format!("holds {} addresses and blocks, more than {PROXIES_MAX}", list.len()));
+    }
+    let network = |text: &str| {
+        text.parse().map_err(|fault| {
+            format!(
+                "holds {text:?}, which {fault}; a proxy looks like \"192.0.2.7\", many like \"10.0.0.0/8\""
+            )
+        })
     };
-    list.into_iter().map(origin).collect::<Result<_, _>>().map(Origins::List)
+    list.into_iter().map(network).collect()
 }
 
 /// Origins are compared byte by byte, so only the spelling that browsers use can ever match.

@@ -84,12 +84,18 @@ pub enum RefusedReason {
     Displaced,
     /// The shard is at its limit of connections.
     Full,
+    /// Its address has as many connections as it may.
+    IpConnections,
+    /// Connections of its address came too fast.
+    IpConnects,
     /// The system, or the node's control group, has too little memory left.
     Memory,
     /// The pool for peers without a token is empty.
     NoBuffer,
     /// There was no right to move to the home shard within the time of a handshake.
     NoCredit,
+    /// A proxy's, which did not begin with a PROXY header.
+    NoProxyHeader,
     /// A web page that is not on the list.
     Origin,
     /// The system had no descriptor or no memory for it: reset, without a word.
@@ -102,13 +108,16 @@ pub enum RefusedReason {
 
 impl RefusedReason {
     /// All of them, in the order of [`ShardMetrics`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::BadRequest,
         Self::Displaced,
         Self::Full,
+        Self::IpConnections,
+        Self::IpConnects,
         Self::Memory,
         Self::NoBuffer,
         Self::NoCredit,
+        Self::NoProxyHeader,
         Self::Origin,
         Self::System,
         Self::Timeout,
@@ -121,9 +130,12 @@ impl RefusedReason {
             Self::BadRequest => "bad_request",
             Self::Displaced => "displaced",
             Self::Full => "full",
+            Self::IpConnections => "ip_connections",
+            Self::IpConnects => "ip_connects",
             Self::Memory => "memory",
             Self::NoBuffer => "no_buffer",
             Self::NoCredit => "no_credit",
+            Self::NoProxyHeader => "no_proxy_header",
             Self::Origin => "origin",
             Self::System => "system",
             Self::Timeout => "timeout",
@@ -197,6 +209,10 @@ pub struct ShardMetrics {
     pub accepted_total: Counter,
     /// Connections moved here from the shard that accepted them.
     pub moved_total: Counter,
+    /// Connections whose PROXY header said whose they are.
+    pub proxied_total: Counter,
+    /// Commands that were refused for now because of what others of their address asked.
+    pub ip_rate_limited_total: Counter,
     /// Times around the loop.
     pub turns_total: Counter,
     /// Messages that became durable here.

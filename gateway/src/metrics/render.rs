@@ -64,9 +64,13 @@ type CounterRow = (&'static str, &'static str, fn(&ShardMetrics) -> &Counter);
 type GaugeRow = (&'static str, &'static str, fn(&ShardMetrics) -> &Gauge);
 
 /// Counters that are added up over all shards.
-const COUNTERS: [CounterRow; 19] = [
+const COUNTERS: [CounterRow; 21] = [
     ("accepted_total", "Connections accepted.", |m| &m.accepted_total),
     ("moved_total", "Connections moved to their user's home shard.", |m| &m.moved_total),
+    ("proxied_total", "Connections whose PROXY header said whose they are.", |m| &m.proxied_total),
+    ("ip_rate_limited_total", "Commands answered rate_limited because of their address.", |m| {
+        &m.ip_rate_limited_total
+    }),
     ("messages_stored_total", "Messages that became durable.", |m| &m.messages_stored_total),
     ("deliveries_total", "Messages sent to a connection as they came.", |m| &m.deliveries_total),
     ("replays_total", "Messages sent to a connection from the log.", |m| &m.replays_total),

@@ -15,6 +15,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use protocol::ids::UnixMillis;
+use router::user::Rate;
 use router::{Places, Starts};
 use storage_log::format::FORMAT_VERSION;
 use storage_log::{CompactionPolicy, Geometry};
@@ -31,6 +32,7 @@ use crate::layout::{self, Layout};
 use crate::mailbox::{Mesh, deliver_places};
 use crate::memory::Gauge;
 use crate::metrics::CareMetrics;
+use crate::peers::{PeerLimits, Peers};
 use crate::retention;
 use crate::revocations::{Revocations, RevocationsFile};
 use crate::shard::Listener;
@@ -38,7 +40,7 @@ use crate::state::NodeState;
 use crate::store::{OpenLog, Store, StoreFacts};
 use crate::upgrade::leaving::{Leaving, LeavingParts, Program};
 use crate::upgrade::passenger::SNAPSHOT_VERSION;
-use crate::upgrade::successor::{Granted, Predecessor};
+use crate::upgrade::successor::{Granted, KeepsPeers, Predecessor};
 use crate::upgrade::wire::{FromNew, Hello};
 use listeners::{bind_admin, bind_all};
 use logs::{LogReaders, open_logs};
@@ -53,6 +55,7 @@ struct Common {
     layout: Layout,
     verifier: Verifier,
     denied: Arc<DenyList>,
+    peers: Arc<Peers>,
     erased: Arc<Vec<Erasure>>,
     mesh: Arc<Mesh>,
     state: Arc<NodeState>,
@@ -139,8 +142,8 @@ fn run_first(config: Config, keys: Keys, program: Program) -> anyhow::Result<Exi
         tracing::info!("stopped before the logs were read back: the next start reads them");
         return Ok(ExitCode::SUCCESS);
     };
-    let seats = bind_all(&config, layout.shards)?;
-    let seated = seat_shards(layout, seats.into_iter().map(|listeners| (None, listeners)).collect())?;
+    let seats = bind_all(&config, layout.shards)?.into_iter().map(|listeners| (None, listeners)).collect();
+    let seated = seat_shards(layout, seats, peers_of(&config, &layout)?)?;
     let node = Node { config, keys, program, layout, gauge, store, compaction, context, admin: listener };
     node.serve(plane, lists, (opened, starts), seated, || Ok(()))
 }
@@ -160,7 +163,7 @@ fn take_over(
     let context = admin_context(&config, &store, layout.shards)?;
     check_addresses(&config, &admin, &seats)?;
     let seats = seats.into_iter().map(|(stream, listeners)| (Some(stream), listeners)).collect();
-    let mut seated = seat_shards(layout, seats)?;
+    let mut seated = seat_shards(layout, seats, peers_of(&config, &layout)?)?;
     predecessor.say(&FromNew::Seated)?;
     let reading = LogReaders::start(&store, predecessor.wait_for_quiet()?)?;
     predecessor.say(&FromNew::Ahead)?;
@@ -276,10 +279,11 @@ impl Node {
         let common = Common {
             places: places.clone(),
             starts: Arc::new(starts),
-            config: Arc::new(config),
             layout,
             verifier: keys.verifier.clone(),
             denied: Arc::new(lists.revoked.iter().collect()),
+            peers: seated.peers.clone(),
+            config: Arc::new(config),
             erased: Arc::new(parts.kept.clone()),
             mesh: leaving.mesh.clone(),
             state: state.clone(),
@@ -343,6 +347,24 @@ fn settle_erasures(
     let newest_mark = opened.iter().map(|open| open.newest_mark).max().unwrap_or(0);
     let (shards, places, directory) = (Vec::new(), places.clone(), store.directory().to_owned());
     Ok(ErasuresParts { file, kept, newest_mark, shards, places, directory, care })
+}
+
+fn limits_of(config: &Config) -> PeerLimits {
+    PeerLimits {
+        connections_max: config.ip_connections_max,
+        connects: Rate::per_second(config.ip_connects_per_second),
+        commands: Rate::per_second(config.ip_commands_per_second),
+        messages: Rate::per_second(config.ip_messages_per_second),
+    }
+}
+
+/// What counts addresses, and whether they are kept at all.
+fn peers_of(config: &Config, layout: &Layout) -> anyhow::Result<(Arc<Peers>, KeepsPeers)> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).context("the system gives no randomness")?;
+    let peers = Peers::new(limits_of(config), layout.connections_max, key);
+    let is_asked_for = peers.limits_something() || !config.proxies.is_empty();
+    Ok((peers, if is_asked_for { KeepsPeers::Yes } else { KeepsPeers::No }))
 }
 
 fn cores() -> usize {

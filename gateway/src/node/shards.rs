@@ -21,9 +21,10 @@ use crate::files::Inbox;
 use crate::layout::Layout;
 use crate::mailbox::Mailboxes;
 use crate::metrics::ShardMetrics;
+use crate::peers::Peers;
 use crate::shard::{MAIL_PER_TURN, OwnedLog, Shard, ShardConfig, ShardParts};
 use crate::store::OpenLog;
-use crate::upgrade::successor;
+use crate::upgrade::successor::{self, KeepsPeers};
 
 type Started = (Vec<JoinHandle<anyhow::Result<()>>>, Vec<Inbox>);
 
@@ -43,6 +44,7 @@ pub(super) struct Seated {
     pub(super) inboxes: Vec<Inbox>,
     boarded: Receiver<()>,
     pub(super) addresses: Addresses,
+    pub(super) peers: Arc<Peers>,
 }
 
 /// What a thread says before it waits.
@@ -51,6 +53,8 @@ struct Seat {
     /// The way connections of another process come.
     stream: Option<UnixStream>,
     listeners: Listeners,
+    peers: Arc<Peers>,
+    keeps_peers: KeepsPeers,
     made: Sender<(ShardId, RingAddress, Inbox)>,
     boarded: Sender<()>,
     begin: Receiver<Begin>,
@@ -60,6 +64,7 @@ struct Seat {
 pub(super) fn seat_shards(
     layout: Layout,
     seats: Vec<(Option<UnixStream>, Listeners)>,
+    (peers, keeps_peers): (Arc<Peers>, KeepsPeers),
 ) -> anyhow::Result<Seated> {
     let shards = seats.len();
     let (made, rings) = channel::<(ShardId, RingAddress, Inbox)>();
@@ -70,7 +75,8 @@ pub(super) fn seat_shards(
         let (begin, begun) = channel();
         begins.push(begin);
         let (made, boarded) = (made.clone(), board.clone());
-        let seat = Seat { id, stream, listeners, made, boarded, begin: begun };
+        let seat =
+            Seat { id, stream, listeners, peers: peers.clone(), keeps_peers, made, boarded, begin: begun };
         let thread = thread::Builder::new().name(format!("shard-{}", id.0));
         threads.push(thread.spawn(move || shard_thread(layout, seat))?);
     }
@@ -85,7 +91,7 @@ pub(super) fn seat_shards(
         bail!("a shard did not start");
     }
     let (rings, inboxes) = answers.into_iter().flatten().unzip();
-    Ok(Seated { threads, begins, rings, inboxes, boarded, addresses })
+    Ok(Seated { threads, begins, rings, inboxes, boarded, addresses, peers })
 }
 
 /// Why a thread ended that was to wait.
@@ -134,6 +140,7 @@ fn shard_config(common: &Common) -> ShardConfig {
         handshakes_max: share(common.config.handshakes_max, HANDSHAKES_EACH),
         connects_per_second_max: share(common.config.connects_per_second_max, CONNECTS_PER_SECOND_EACH),
         policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: common.config.origins.clone() },
+        proxies: common.config.proxies.clone(),
         mail_per_turn: MAIL_PER_TURN,
         drain_seconds: common.config.drain.as_secs(),
         users: UserLimits {
@@ -146,7 +153,7 @@ fn shard_config(common: &Common) -> ShardConfig {
 }
 
 fn shard_thread(layout: Layout, seat: Seat) -> anyhow::Result<()> {
-    let Seat { id, stream, listeners, made, boarded, begin } = seat;
+    let Seat { id, stream, listeners, peers, keeps_peers, made, boarded, begin } = seat;
     if let Err(error) = ring::pin_to_core(layout.core_of(id.index(), cores())) {
         tracing::debug!(shard = id.0, %error, "not pinned");
     }
@@ -156,7 +163,7 @@ fn shard_thread(layout: Layout, seat: Seat) -> anyhow::Result<()> {
     let inbox = Inbox::new(ring.waker());
     made.send((id, ring.address(), inbox.clone())).context("the node waits for its shards")?;
     let passengers = match stream {
-        Some(stream) => successor::board(&stream, &mut ring)?,
+        Some(stream) => successor::board(&stream, &mut ring, &peers, keeps_peers)?,
         None => Vec::new(),
     };
     // Nobody waits for it where there can be none.
@@ -197,6 +204,7 @@ impl Begin {
             config: shard_config(&common),
             mail: Mailboxes::new(common.mesh.clone(), id),
             logs: owned,
+            peers: common.peers.clone(),
             verifier: common.verifier.clone(),
             cache_key,
             denied: DenyList::clone(&common.denied),

@@ -8,6 +8,7 @@ use router::mail::SessionId;
 use router::user::Outbox;
 use slab::Slab;
 
+use super::peer::Peer;
 use crate::auth::Issued;
 use crate::layout::SPARE_SOCKETS;
 use crate::mailbox::Move;
@@ -184,14 +185,19 @@ impl Connection {
 /// All connections of a shard.
 pub(super) struct Connections {
     slots: Slab<Connection>,
+    /// Of each slot, where anybody asks for it: none otherwise.
+    peers: Vec<Option<Peer>>,
+    keeps_peers: bool,
     generation: u32,
 }
 
 impl Connections {
     /// Room for so many. Memory that nobody has touched yet is not resident; a slab that grew by doubling would leave as much
     /// behind it as it has.
-    pub(super) fn new(connections_max: u32) -> Self {
-        Self { slots: Slab::with_capacity((connections_max + SPARE_SOCKETS) as usize), generation: 0 }
+    pub(super) fn new(connections_max: u32, keeps_peers: bool) -> Self {
+        let room = (connections_max + SPARE_SOCKETS) as usize;
+        let peers = Vec::with_capacity(if keeps_peers { room } else { 0 });
+        Self { slots: Slab::with_capacity(room), peers, keeps_peers, generation: 0 }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -215,7 +221,28 @@ impl Connections {
     }
 
     pub(super) fn remove(&mut self, id: ConnectionId) -> Connection {
+        self.take_peer(id);
         self.slots.remove(id.slot as usize)
+    }
+
+    /// Who is at the other end of a connection that is here, where that is kept.
+    pub(super) fn peer(&self, id: ConnectionId) -> Option<&Peer> {
+        self.peers.get(id.slot as usize)?.as_ref()
+    }
+
+    pub(super) fn set_peer(&mut self, id: ConnectionId, peer: Option<Peer>) {
+        let slot = id.slot as usize;
+        if self.keeps_peers {
+            if self.peers.len() <= slot {
+                self.peers.resize_with(slot + 1, || None);
+            }
+            self.peers[slot] = peer;
+        }
+    }
+
+    /// What goes elsewhere with its connection, or ends with it.
+    pub(super) fn take_peer(&mut self, id: ConnectionId) -> Option<Peer> {
+        self.peers.get_mut(id.slot as usize)?.take()
     }
 
     /// All slots in use are below this.

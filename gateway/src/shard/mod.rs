@@ -13,6 +13,7 @@ mod erase;
 mod flush;
 mod logs;
 mod moving;
+mod peer;
 mod revoke;
 mod serve;
 mod timers;
@@ -37,9 +38,11 @@ use storage_log::{
 };
 
 use crate::auth::{DenyList, Revocation, TokenCache, Verifier};
+use crate::config::Network;
 use crate::erasures::{ErasureAsk, LogLeft};
 use crate::mailbox::{Back, Forward, Mailboxes};
 use crate::metrics::ShardMetrics;
+use crate::peers::Peers;
 use crate::state::NodeState;
 use crate::wheel::Wheel;
 use admission::Admission;
@@ -51,6 +54,7 @@ use revoke::Sweep;
 
 pub use connection::ConnectionId;
 pub use logs::OwnedLog;
+pub use peer::Peer;
 
 /// Which listener a connection came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -352,6 +356,8 @@ pub struct ShardConfig {
     pub connects_per_second_max: u32,
     /// Which web pages may connect.
     pub policy: UpgradePolicy,
+    /// Connections from here begin with a PROXY header.
+    pub proxies: Vec<Network>,
     /// Mail taken from one ring in one turn: [`MAIL_PER_TURN`], unless a test wants turns split.
     pub mail_per_turn: usize,
     /// Over how many seconds the goodbyes of a drain are spread.
@@ -376,6 +382,8 @@ pub struct ShardParts {
     pub mail: Mailboxes,
     /// Logs that it owns.
     pub logs: Vec<OwnedLog>,
+    /// What addresses may do: the node's.
+    pub peers: Arc<Peers>,
     /// Judges tokens.
     pub verifier: Verifier,
     /// Secret of its cache of tokens.
@@ -397,6 +405,7 @@ pub struct Shard {
     starts: Arc<Starts>,
     config: ShardConfig,
     connections: Connections,
+    peers: Arc<Peers>,
     users: UserSide,
     logs: Vec<OwnedLog>,
     mail: Mailboxes,
@@ -434,11 +443,13 @@ impl Shard {
         let (places, starts) = (parts.places.clone(), parts.starts.clone());
         let admission = Admission::new(parts.config.handshakes_max, parts.config.connects_per_second_max);
         let users = UserSide::new(places, starts, parts.id, parts.config.users, parts.random | 1);
+        let keeps_peers = parts.peers.limits_something() || !parts.config.proxies.is_empty();
         Self {
             id: parts.id,
             places: parts.places,
             starts: parts.starts,
-            connections: Connections::new(parts.config.connections_max),
+            connections: Connections::new(parts.config.connections_max, keeps_peers),
+            peers: parts.peers,
             config: parts.config,
             users,
             logs: parts.logs,

@@ -89,6 +89,7 @@ impl Shard {
         let empty = Session::server(&protocol::session::SessionLimits::CONNECT);
         moved.codec = std::mem::replace(&mut connection.codec, empty);
         connection.stage = Stage::Moving { target, migration };
+        moved.peer = self.connections.take_peer(id);
         self.mail.post(target, Forward::Move(moved));
         self.actions.push(Action::SendSocket { connection: id, socket, target, migration });
     }
@@ -191,10 +192,11 @@ impl Shard {
     /// Both halves are here: the connection goes on as if it had been accepted here.
     pub(super) fn arrive(&mut self, source: ShardId, moved: Box<Move>, socket: Socket) {
         self.mail.reply(source, Back::Moved);
-        let Move { codec, verified, id, connect, mut leftover, .. } = *moved;
+        let Move { codec, verified, id, connect, mut leftover, peer, .. } = *moved;
         let second = self.second() as u32;
         let connection = Connection::new(socket, Stage::Arriving { bearer: None }, codec, second);
         let connection = self.connections.insert(connection);
+        self.connections.set_peer(connection, peer);
         self.schedule(connection);
         self.drain_too(connection);
         // While it was on its way the token may have been revoked, with nothing here yet to close.

@@ -1,6 +1,6 @@
 //! From bytes to commands: the upgrade, `connect`, and everything after.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use protocol::command::{Command, Connect, Request};
 use protocol::event::{CloseCode, ErrorCode, Refusal};
@@ -11,6 +11,7 @@ use ring::{RecvBuffer, Socket};
 use router::user::refusal;
 
 use super::connection::{Connection, Stage};
+use super::peer::{Peer, Refused};
 use super::revoke::refused;
 use super::{Action, ConnectionId, Listener, ReceiveEnd, Shard, echo};
 use crate::auth::{TokenError, Verified};
@@ -27,19 +28,31 @@ enum Step {
     Nothing,
     Passed,
     PeerClosed(CloseCode),
+    Proxied(Option<IpAddr>),
     Request(Result<Request, Refusal>),
     Upgraded(Box<Upgrade>),
 }
 
 impl Shard {
-    pub(super) fn handle_accepted(&mut self, listener: Listener, socket: Socket, _peer: SocketAddr) {
+    pub(super) fn handle_accepted(&mut self, listener: Listener, socket: Socket, peer: SocketAddr) {
         self.metrics.accepted_total.increment();
         let second = self.second() as u32;
+        let address = peer.ip().to_canonical();
+        let is_proxy = listener == Listener::Chat && self.is_proxy(address);
         let (stage, codec) = match listener {
+            Listener::Chat if is_proxy => {
+                (Stage::Arriving { bearer: None }, Session::proxied(&SessionLimits::CONNECT))
+            }
             Listener::Chat => (Stage::Arriving { bearer: None }, Session::server(&SessionLimits::CONNECT)),
             Listener::Echo => (Stage::Echo, Session::server(&echo::LIMITS)),
         };
-        let refused = self.refuses();
+        let counted = match self.refuses() {
+            Some(refused) => Err(refused),
+            None if is_proxy || listener == Listener::Echo => Ok(None),
+            None => self.count_peer(address),
+        };
+        let (counted, refused) =
+            counted.map_or_else(|refused| (None, Some(refused)), |counted| (counted, None));
         let mut connection = Connection::new(socket, stage, codec, second);
         if listener == Listener::Chat {
             self.note_accepted();
@@ -49,11 +62,12 @@ impl Shard {
             }
         }
         let id = self.connections.insert(connection);
+        self.connections.set_peer(id, Some(Peer { address, counted }));
         self.schedule(id);
-        if let Some((counted, reason)) = refused {
+        if let Some((reason, refusal)) = refused {
             let connection = self.connections.find(id).expect("just inserted");
-            connection.codec.refuse(HttpRefusal { status: 503, reason });
-            self.metrics.refused_total(counted).increment();
+            connection.codec.refuse(refusal);
+            self.metrics.refused_total(reason).increment();
             self.flush(id);
         } else {
             self.rearm(id);
@@ -61,14 +75,16 @@ impl Shard {
     }
 
     /// Why no connection is served now, and what its peer is told.
-    fn refuses(&self) -> Option<(RefusedReason, &'static str)> {
-        if self.connections.count() >= self.config.connections_max as usize || self.drain.is_some() {
-            Some((RefusedReason::Full, "this node takes no more connections"))
-        } else if self.state.is_short_of_memory() {
-            Some((RefusedReason::Memory, "this node has no memory for more connections"))
-        } else {
-            None
-        }
+    fn refuses(&self) -> Option<Refused> {
+        let (counted, reason) =
+            if self.connections.count() >= self.config.connections_max as usize || self.drain.is_some() {
+                (RefusedReason::Full, "this node takes no more connections")
+            } else if self.state.is_short_of_memory() {
+                (RefusedReason::Memory, "this node has no memory for more connections")
+            } else {
+                return None;
+            };
+        Some((counted, HttpRefusal { status: 503, reason }))
     }
 
     /// Asks for more bytes, if the connection should be read.
@@ -166,15 +182,18 @@ impl Shard {
         match step {
             Step::Nothing | Step::Passed => {}
             Step::Ended(end) => {
-                if let End::Refused(refusal) = end {
-                    let reason =
-                        if refusal.status == 403 { RefusedReason::Origin } else { RefusedReason::BadRequest };
-                    self.metrics.refused_total(reason).increment();
-                }
+                let reason = match end {
+                    End::NotProxied(_) => Some(RefusedReason::NoProxyHeader),
+                    End::Refused(HttpRefusal { status: 403, .. }) => Some(RefusedReason::Origin),
+                    End::Refused(_) => Some(RefusedReason::BadRequest),
+                    End::Violation(_) => None,
+                };
+                reason.inspect(|reason| self.metrics.refused_total(*reason).increment());
                 self.handle_end(id, end.close_code());
             }
             Step::Echo { opcode, payload } => self.echo(id, opcode, &payload),
             Step::PeerClosed(code) => self.handle_end(id, code),
+            Step::Proxied(source) => self.handle_proxied(id, source),
             Step::Upgraded(upgrade) => {
                 if let Some(Connection { stage: Stage::Arriving { bearer }, .. }) = self.connections.find(id)
                 {
@@ -195,6 +214,14 @@ impl Shard {
     }
 
     fn handle_request_of(&mut self, id: ConnectionId, request: Result<Request, Refusal>) {
+        let connection = self.connections.find(id).expect("the caller found it");
+        if let Stage::Live { session, .. } = connection.stage {
+            match self.peer_may_ask(id, session, &request) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(code) => return self.end(id, code, "too many commands under way"),
+            }
+        }
         let connection = self.connections.find(id).expect("the caller found it");
         let result = match (&connection.stage, request) {
             (
@@ -271,7 +298,7 @@ impl Shard {
         let connection = self.connections.find(id).expect("the caller found it");
         let codec = Session::server(&SessionLimits::CONNECT);
         let leftover = Vec::new();
-        let moved = Move { migration: 0, codec, verified, id: number, connect, leftover };
+        let moved = Move { migration: 0, codec, verified, id: number, connect, leftover, peer: None };
         connection.stage = Stage::Leaving(Box::new(moved));
     }
 
@@ -284,9 +311,10 @@ impl Shard {
         connect: Connect,
     ) {
         let Verified { user, expires_at, issued } = verified;
+        let peer = self.connections.peer(id).map(|peer| tracing::field::display(peer.address));
+        tracing::debug!(shard = self.id.0, %user, device = %connect.device, peer, "session begins");
         let connection = self.connections.find(id).expect("the caller found it");
         let form = connection.codec.form();
-        tracing::debug!(shard = self.id.0, %user, device = %connect.device, "session begins");
         match self.users.connect(id.pack(), user, form, number, connect, self.clock.unix) {
             Ok(session) => {
                 connection.stage = Stage::Live { session, expires_at: expires_at.0, issued };
@@ -384,6 +412,7 @@ fn next_step(connection: &mut Connection, policy: &UpgradePolicy, bytes: &mut [u
                     Step::Request(Request::from_input(&input).expect("a message"))
                 }
                 Some(Input::PeerClosed { code }) => Step::PeerClosed(code),
+                Some(Input::Proxied(source)) => Step::Proxied(source),
                 Some(Input::Upgraded(upgrade)) => Step::Upgraded(upgrade),
                 Some(Input::Ping | Input::Pong | Input::Connected) => Step::Passed,
             };

@@ -133,8 +133,10 @@ impl Shard {
                     let session = *session;
                     let user = self.users.user_of(session).map(ToString::to_string);
                     let user = user.unwrap_or_default();
+                    let peer = self.connections.peer(id).map(|peer| tracing::field::display(peer.address));
                     tracing::info!(
                         user,
+                        peer,
                         "session closed: its reader took nothing for 30 s; it may come back and resume"
                     );
                 }

@@ -12,10 +12,12 @@ use router::mail::Clock;
 use router::user::Outbox;
 
 use super::connection::{Connection, Stage};
+use super::peer::Peer;
 use super::revoke::refused;
 use super::{Action, ConnectionId, Shard};
 use crate::auth::TokenError;
 use crate::upgrade::passenger::{Passenger, PassengerStage};
+use crate::upgrade::successor::Boarded;
 
 impl Shard {
     /// Begins nothing that goes on behind the sessions: no segment is made, indexed or written anew.
@@ -82,6 +84,7 @@ impl Shard {
 
     /// What is to be known of a connection where it goes on. It stays here as it is.
     pub fn describe(&mut self, id: ConnectionId) -> Option<Passenger> {
+        let peer = self.connections.peer(id).map(|peer| peer.address);
         let connection = self.connections.find(id)?;
         // What is polled here is sent from there: by the shard, if it resumes.
         if connection.codec.has_control() {
@@ -89,7 +92,7 @@ impl Shard {
         }
         let control = connection.held().map_or(&[][..], |held| &held.control);
         let (form, is_open) = (connection.codec.form(), connection.codec.is_open());
-        let replay = connection.codec.replay();
+        let (is_proxied, replay) = (connection.codec.is_proxied(), connection.codec.replay());
         let (stage, received) = match &connection.stage {
             Stage::Arriving { bearer } => {
                 let outbox = connection.held().map(|held| held.outbox.unsent(control));
@@ -107,19 +110,25 @@ impl Shard {
             }
             _ => return None,
         };
-        Some(Passenger { form, is_open, received, stage })
+        Some(Passenger { form, is_open, is_proxied, peer, received, stage })
     }
 
     /// Goes on with a connection of another process. Called before the first turn.
-    pub fn take_over(&mut self, passenger: Passenger, socket: Socket, clock: Clock) {
+    pub fn take_over(&mut self, boarded: Boarded, clock: Clock) {
         self.clock = clock;
-        let Passenger { form, is_open, mut received, stage } = passenger;
+        let Boarded { passenger, socket, counted } = boarded;
+        let Passenger { form, is_open, is_proxied, peer, mut received, stage } = passenger;
         let is_live = matches!(stage, PassengerStage::Live { .. });
         let limits = if is_live { SessionLimits::OPEN } else { SessionLimits::CONNECT };
-        let codec = if is_open { Session::resumed(form, &limits) } else { Session::server(&limits) };
+        let codec = match (is_open, is_proxied) {
+            (true, _) => Session::resumed(form, &limits),
+            (false, true) => Session::proxied(&limits),
+            (false, false) => Session::server(&limits),
+        };
         let second = self.second() as u32;
         let arriving = Stage::Arriving { bearer: None };
         let id = self.connections.insert(Connection::new(socket, arriving, codec, second));
+        self.connections.set_peer(id, peer.map(|address| Peer { address, counted }));
         match stage {
             PassengerStage::Arriving { bearer, unsent } => {
                 let connection = self.connections.find(id).expect("just inserted");

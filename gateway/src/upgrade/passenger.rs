@@ -3,6 +3,8 @@
 //! What was received and not handled travels as bytes that the other side handles, what was not sent as bytes that it sends. So the
 //! inside of no codec is part of the format, and [`SNAPSHOT_VERSION`] changes only with what is written here.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use bytes::Bytes;
 use protocol::command::Token;
 use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UserId};
@@ -13,7 +15,7 @@ use router::user::{Standing, Traveller, TravellingLog, TravellingSurvey};
 use crate::auth::{Issued, TokenId};
 
 /// Of the format of this file. Two processes with different ones do not take over from each other.
-pub const SNAPSHOT_VERSION: u16 = 1;
+pub const SNAPSHOT_VERSION: u16 = 2;
 
 /// A connection without its descriptor.
 #[derive(Debug, PartialEq)]
@@ -22,6 +24,10 @@ pub struct Passenger {
     pub form: Form,
     /// Its upgrade is done.
     pub is_open: bool,
+    /// A PROXY header is waited for.
+    pub is_proxied: bool,
+    /// Whose it is, where that is kept: the address that a proxy has named, or its own.
+    pub peer: Option<IpAddr>,
     /// What was received and is to be handled.
     pub received: Vec<u8>,
     /// How far it is.
@@ -51,7 +57,10 @@ pub enum PassengerStage {
 
 /// Appends `passenger`.
 pub fn write(passenger: &Passenger, out: &mut Vec<u8>) {
-    put(out, &[u8::from(passenger.form == Form::Binary), u8::from(passenger.is_open)]);
+    let Passenger { form, is_open, is_proxied, peer, .. } = passenger;
+    let flags = [*form == Form::Binary, *is_open, *is_proxied, peer.is_some()];
+    put(out, &flags.map(u8::from));
+    put(out, &in_ipv6(peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))).octets());
     put_bytes(out, &passenger.received);
     match &passenger.stage {
         PassengerStage::Arriving { bearer, unsent } => {
@@ -128,7 +137,9 @@ pub fn read_all(bytes: &[u8]) -> Option<Vec<Passenger>> {
 
 fn read(rest: &mut Reader<'_>) -> Option<Passenger> {
     let form = if rest.flag()? { Form::Binary } else { Form::Json };
-    let is_open = rest.flag()?;
+    let (is_open, is_proxied, has_peer) = (rest.flag()?, rest.flag()?, rest.flag()?);
+    let peer = IpAddr::V6(Ipv6Addr::from(rest.array::<16>()?)).to_canonical();
+    let peer = has_peer.then_some(peer);
     let received = rest.bytes()?.to_vec();
     let stage = if rest.flag()? {
         let expires_at = rest.u64()?;
@@ -140,7 +151,7 @@ fn read(rest: &mut Reader<'_>) -> Option<Passenger> {
         let unsent = Bytes::copy_from_slice(rest.bytes()?);
         PassengerStage::Arriving { bearer: bearer.filter(|_| has_bearer), unsent }
     };
-    Some(Passenger { form, is_open, received, stage })
+    Some(Passenger { form, is_open, is_proxied, peer, received, stage })
 }
 
 fn read_session(rest: &mut Reader<'_>, form: Form) -> Option<Traveller> {
@@ -183,6 +194,14 @@ fn read_survey(rest: &mut Reader<'_>) -> Option<TravellingSurvey> {
         Some((log, conversation, Seq(rest.u64()?), Seq(rest.u64()?)))
     })?;
     Some(TravellingSurvey { known, is_asking, unnamed, missing })
+}
+
+/// One form for both kinds.
+fn in_ipv6(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
 }
 
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -277,8 +296,22 @@ mod tests {
         let unsent = Bytes::from_static(b"HTTP/1.1 101");
         let arriving = PassengerStage::Arriving { bearer: Token::new("secret"), unsent };
         vec![
-            Passenger { form: Form::Binary, is_open: true, received: b"\x81".to_vec(), stage: live },
-            Passenger { form: Form::Json, is_open: false, received: b"GET".to_vec(), stage: arriving },
+            Passenger {
+                form: Form::Binary,
+                is_open: true,
+                is_proxied: false,
+                peer: "2001:db8::1".parse().ok(),
+                received: b"\x81".to_vec(),
+                stage: live,
+            },
+            Passenger {
+                form: Form::Json,
+                is_open: false,
+                is_proxied: true,
+                peer: "10.0.0.1".parse().ok(),
+                received: b"PROXY".to_vec(),
+                stage: arriving,
+            },
         ]
     }
 

@@ -1,16 +1,19 @@
 //! The new process's part: says who it is, takes everything, and serves.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use ring::{Ring, Socket};
+use rustix::net::getpeername;
 
 use super::passenger::{self, Passenger};
 use super::wire::{self, FromNew, FromOld, Hello};
 use super::{READY_MAX, UPGRADE_VARIABLE};
+use crate::peers::{Counted, Peers};
 use crate::shard::Listener;
 
 /// The process before.
@@ -116,23 +119,64 @@ impl Predecessor {
     }
 }
 
-/// Takes the connections of one shard into its ring. Nothing is armed on them.
+/// Whether it is asked for whose a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeepsPeers {
+    /// By a limit, or because proxies say it.
+    Yes,
+    /// Not at all.
+    No,
+}
+
+/// `None` of one that has ended meanwhile.
+fn peer_of(descriptor: &OwnedFd) -> Option<IpAddr> {
+    let address = SocketAddr::try_from(getpeername(descriptor).ok()??).ok()?;
+    Some(address.ip().to_canonical())
+}
+
+/// A connection of the process before, in the ring of its shard here.
+pub struct Boarded {
+    /// What is known of it.
+    pub passenger: Passenger,
+    /// Its descriptor.
+    pub socket: Socket,
+    /// What it is counted by, where that is done.
+    pub counted: Option<Counted>,
+}
+
+/// Takes the connections of one shard into its ring. Nothing is armed on them. With `keeps_peers` the system is asked where those come from of
+/// whom the process before did not keep it. They are counted here, so that all are before anybody new comes to any shard.
 ///
 /// # Errors
 /// When the process before has given up, or what it says cannot be understood.
-pub fn board(stream: &UnixStream, ring: &mut Ring) -> anyhow::Result<Vec<(Passenger, Socket)>> {
+pub fn board(
+    stream: &UnixStream,
+    ring: &mut Ring,
+    peers: &Arc<Peers>,
+    keeps_peers: KeepsPeers,
+) -> anyhow::Result<Vec<Boarded>> {
     let mut all = Vec::new();
     loop {
         let (bytes, descriptors) = wire::receive(stream).context("the process before has given up")?;
         if descriptors.is_empty() {
             return Ok(all);
         }
-        let passengers = passenger::read_all(&bytes).context("a connection cannot be understood")?;
+        let mut passengers = passenger::read_all(&bytes).context("a connection cannot be understood")?;
         if passengers.len() != descriptors.len() {
             bail!("{} connections came with {} descriptors", passengers.len(), descriptors.len());
         }
+        if keeps_peers == KeepsPeers::Yes {
+            for (passenger, descriptor) in passengers.iter_mut().zip(&descriptors) {
+                passenger.peer = passenger.peer.or_else(|| peer_of(descriptor));
+            }
+        }
         let sockets = ring.adopt(descriptors).context("the connections do not fit")?;
-        all.extend(passengers.into_iter().zip(sockets));
+        all.extend(passengers.into_iter().zip(sockets).map(|(passenger, socket)| {
+            // Of a proxy's it is not known yet whose it is.
+            let address = passenger.peer.filter(|_| !passenger.is_proxied);
+            let counted = address.and_then(|address| peers.count_anyway(address));
+            Boarded { passenger, socket, counted }
+        }));
         wire::send(stream, &[], &[]).context("the process before has given up")?;
     }
 }

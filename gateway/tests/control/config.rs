@@ -84,6 +84,11 @@ fn every_setting_arrives() {
         admin_token_file = "t"
         session_commands_per_second = 11
         user_messages_per_second = 0
+        proxies = ["10.0.0.0/8", "2001:db8::7"]
+        ip_connections_max = 12
+        ip_connects_per_second = 13
+        ip_commands_per_second = 14
+        ip_messages_per_second = 15
         "#,
     );
     let keys = KeyConfig::Eddsa { public_key_file: "pub".into(), private_key_file: Some("priv".into()) };
@@ -106,6 +111,11 @@ fn every_setting_arrives() {
         memory_reserve_bytes: Some(10 << 20),
         session_commands_per_second: 11,
         user_messages_per_second: 0,
+        proxies: vec!["10.0.0.0/8".parse().expect("a block"), "2001:db8::7".parse().expect("an address")],
+        ip_connections_max: 12,
+        ip_connects_per_second: 13,
+        ip_commands_per_second: 14,
+        ip_messages_per_second: 15,
         drain: Duration::from_secs(7),
         origins: Origins::List(vec!["https://a.example".into(), "http://localhost:8080".into()]),
         keys,
@@ -176,6 +186,37 @@ fn origins_are_as_browsers_write_them() {
     }
     let none = parse("origins = []").expect("no pages at all");
     assert_eq!(none.origins, Origins::List(Vec::new()));
+}
+
+#[test]
+fn proxies_are_addresses_and_blocks_of_them() {
+    for (proxy, fault) in [
+        ("proxy.example.org", "neither an address nor a block"),
+        ("10.0.0.1:443", "neither an address nor a block"),
+        ("", "neither an address nor a block"),
+        ("10.0.0.1/8", "write 10.0.0.0/8, or 10.0.0.1 for it alone"),
+        ("2001:db8::1/64", "write 2001:db8::/64"),
+        ("10.0.0.0/33", "a number from 0 to 32"),
+        ("10.0.0.0/08", "a number from 0 to 32"),
+        ("10.0.0.0/", "a number from 0 to 32"),
+        ("::/129", "a number from 0 to 128"),
+        ("::ffff:10.0.0.1", "write 10.0.0.1"),
+    ] {
+        let mistakes = parse(&format!("proxies = [{proxy:?}]")).expect_err("no block");
+        assert!(mistakes.starts_with("g.toml:1: `proxies` holds") && mistakes.contains(fault), "{mistakes}");
+    }
+    check_mistakes("proxies = \"10.0.0.1\"", &["g.toml:1: `proxies` must be a list of texts"]);
+    let many = vec!["\"10.0.0.1\""; 65].join(",");
+    check_mistakes(
+        &format!("proxies = [{many}]"),
+        &["g.toml:1: `proxies` holds 65 addresses and blocks, more than 64"],
+    );
+    let variable = [("GATEHOUSE_PROXIES", "10.0.0.0/8, ::1")];
+    let config = Config::load(&layers(&variable, &[("proxies", "192.0.2.7")])).expect("a flag");
+    assert_eq!(config.proxies, ["192.0.2.7".parse().expect("an address")]);
+    assert_eq!(Config::load(&layers(&variable, &[])).expect("a variable").proxies.len(), 2);
+    let everybody = parse("proxies = [\"0.0.0.0/0\"]").expect("if need be");
+    assert!(everybody.cautions()[0].contains("every address"), "{:?}", everybody.cautions());
 }
 
 #[test]

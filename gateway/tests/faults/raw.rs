@@ -2,9 +2,13 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
+
+use rustix::net::{AddressFamily, SocketType, bind, connect as connect_socket, socket};
+
+use serde_json::Value;
 
 use crate::{
     node::PATIENCE,
@@ -33,7 +37,18 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("it listens");
+        Self::of(TcpStream::connect(address).expect("it listens"))
+    }
+
+    /// From another address of this machine.
+    pub(crate) fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&socket, &SocketAddr::from((source, 0))).expect("an address of this machine");
+        connect_socket(&socket, &address).expect("it listens");
+        Self::of(socket.into())
+    }
+
+    fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket of ours");
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket of ours");
         stream.set_nodelay(true).expect("a socket of ours");
@@ -51,11 +66,39 @@ impl Raw {
 
     /// A session of `user`: `connect` sent and answered.
     pub(crate) fn session(address: SocketAddr, token: &str, device: &str) -> Self {
-        let mut raw = Self::upgraded(address);
-        raw.write(&masked(0x81, connect_of(token, device).as_bytes()));
-        let (first, payload) = raw.frame();
-        assert!(first == 0x81 && payload.starts_with(b"{\"op\":\"welcome\""), "{payload:?}");
+        let mut raw = Self::connect(address);
+        raw.enter(token, device);
         raw
+    }
+
+    /// The upgrade, and `connect`.
+    #[track_caller]
+    pub(crate) fn enter(&mut self, token: &str, device: &str) {
+        self.write(&head(&REQUEST));
+        let response = self.head();
+        assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
+        self.connect_as(token, device);
+    }
+
+    /// `connect`, and its answer.
+    #[track_caller]
+    pub(crate) fn connect_as(&mut self, token: &str, device: &str) {
+        self.write(&masked(0x81, connect_of(token, device).as_bytes()));
+        let (first, payload) = self.frame();
+        assert!(first == 0x81 && payload.starts_with(b"{\"op\":\"welcome\""), "{payload:?}");
+    }
+
+    /// A command of a session, and its answer.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, command: &str) -> Value {
+        self.write(&masked(0x81, command.as_bytes()));
+        loop {
+            let (_, payload) = self.frame();
+            let frame: Value = serde_json::from_slice(&payload).expect("JSON");
+            if frame["id"].is_number() {
+                return frame;
+            }
+        }
     }
 
     #[track_caller]

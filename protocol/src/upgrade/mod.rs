@@ -148,7 +148,7 @@ pub struct HttpRefusal {
 
 impl HttpRefusal {
     /// Every status a refusal may have, with its phrase.
-    pub const STATUSES: [(u16, &'static str); 10] = [
+    pub const STATUSES: [(u16, &'static str); 11] = [
         (400, "Bad Request"),
         (403, "Forbidden"),
         (404, "Not Found"),
@@ -156,6 +156,7 @@ impl HttpRefusal {
         (408, "Request Timeout"),
         (414, "URI Too Long"),
         (426, "Upgrade Required"),
+        (429, "Too Many Requests"),
         (431, "Request Header Fields Too Large"),
         (503, "Service Unavailable"),
         (505, "HTTP Version Not Supported"),
@@ -180,7 +181,7 @@ impl HttpRefusal {
         let extra = match status {
             405 => "Allow: GET\r\n",
             426 => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
-            503 => "Retry-After: 5\r\n",
+            429 | 503 => "Retry-After: 5\r\n",
             _ => "",
         };
         let (reason, length) = (self.reason, self.reason.len() + 1);

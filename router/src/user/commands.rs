@@ -6,6 +6,7 @@ use protocol::ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserI
 use protocol::limits::COMMANDS_IN_FLIGHT_MAX;
 
 use super::UserSide;
+use super::rates::is_stored;
 use super::session::Held;
 use crate::cursor;
 use crate::mail::{Asker, Change, Clock, Request, SessionId, Setting, Store};
@@ -42,6 +43,9 @@ impl UserSide {
         let Some(number) = request.id else {
             return Ok(());
         };
+        if is_stored(&request.command) && !self.may_store(id, number, clock.micros) {
+            return Ok(());
+        }
         match request.command {
             Command::Ack { .. } | Command::Refresh { .. } | Command::Typing { .. } => {}
             Command::Block { user, on, .. } => self.block(id, number, user, on, clock),
@@ -116,7 +120,7 @@ impl UserSide {
         self.push_reply(id, &ServerFrame::Ok(ok));
     }
 
-    fn count_command(&mut self, id: SessionId) -> Result<(), CloseCode> {
+    pub(super) fn count_command(&mut self, id: SessionId) -> Result<(), CloseCode> {
         let Some(session) = self.session(id) else {
             return Ok(());
         };
@@ -157,9 +161,6 @@ impl UserSide {
         let Some((asker, user)) = self.asker(id, number, clock) else {
             return;
         };
-        if !self.may_store(id, number, &user, clock.micros) {
-            return;
-        }
         let idempotent = command.message_id();
         if idempotent.is_some_and(|message_id| !message_id.is_v7()) {
             return self.refuse(id, number, ErrorCode::BadField, "message_id is not a UUIDv7");
@@ -178,9 +179,6 @@ impl UserSide {
     /// A block is its own repetition, so its id is not looked for.
     fn block(&mut self, id: SessionId, number: RequestId, peer: UserId, on: bool, clock: Clock) {
         let Some((asker, user)) = self.asker(id, number, clock) else { return };
-        if !self.may_store(id, number, &user, clock.micros) {
-            return;
-        }
         if peer == user {
             return self.refuse(id, number, ErrorCode::NotAllowed, "nobody blocks oneself");
         }
@@ -198,9 +196,6 @@ impl UserSide {
         clock: Clock,
     ) {
         let Some((asker, user)) = self.asker(id, number, clock) else { return };
-        if !self.may_store(id, number, &user, clock.micros) {
-            return;
-        }
         if until == UnixMillis(0) {
             return self.set(asker, user, Setting::Mute { conversation, until });
         }

@@ -39,7 +39,7 @@ use rates::Present;
 use session::{Greeting, Listed, LogState, Phase, Session, Survey};
 
 pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
-pub use rates::Rate;
+pub use rates::{Rate, is_stored};
 pub use travel::{Standing, Traveller, TravellingLog, TravellingSurvey};
 
 /// Sessions of one user at the same time: phones, tablets, a few browsers.

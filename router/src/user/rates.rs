@@ -4,8 +4,9 @@
 //! will have been earned again. It is read and moved by the clock of the turn, so a command costs a comparison. What a user has used is
 //! forgotten with its last session.
 
-use protocol::event::{ErrorCode, ErrorReply, ServerFrame};
-use protocol::ids::{RequestId, UserId};
+use protocol::command::Command;
+use protocol::event::{CloseCode, ErrorCode, ErrorReply, ServerFrame};
+use protocol::ids::RequestId;
 use smallvec::SmallVec;
 
 use super::UserSide;
@@ -30,6 +31,49 @@ impl Rate {
         }
         Self(Some(if count > 1_000_000 { 1_000_000 } else { count }))
     }
+
+    /// Uses one, where all that was used before will have been earned again at `earned_at`, in microseconds of
+    /// [`crate::mail::Clock::micros`]: when that is with this one.
+    ///
+    /// # Errors
+    /// In how many microseconds there will be one.
+    pub fn take(self, earned_at: u64, micros: u64) -> Result<u64, u64> {
+        let Self(Some(per_second)) = self else { return Ok(earned_at) };
+        let earned_at = earned_at.max(micros) + 1_000_000 / u64::from(per_second);
+        match (earned_at - micros).saturating_sub(BURST_SECONDS * 1_000_000) {
+            0 => Ok(earned_at),
+            early => Err(early),
+        }
+    }
+}
+
+/// Whether a command writes something to a log by itself, and so counts among the messages of its user. How far somebody has read does not: it is
+/// written with what others have.
+#[must_use]
+pub const fn is_stored(command: &Command) -> bool {
+    match command {
+        Command::Block { .. }
+        | Command::Create(_)
+        | Command::Delete { .. }
+        | Command::Edit(_)
+        | Command::Leave { .. }
+        | Command::Members(_)
+        | Command::Mute { .. }
+        | Command::React(_)
+        | Command::Send(_)
+        | Command::Title { .. } => true,
+        Command::Ack { .. }
+        | Command::Connect(_)
+        | Command::Conversations { .. }
+        | Command::History { .. }
+        | Command::ListMembers { .. }
+        | Command::Ping { .. }
+        | Command::Read { .. }
+        | Command::Refresh { .. }
+        | Command::Typing { .. }
+        | Command::Unview { .. }
+        | Command::View { .. } => false,
+    }
 }
 
 /// What was used of a rate.
@@ -42,15 +86,8 @@ pub(super) struct Meter {
 impl Meter {
     /// Uses one, or says in how many microseconds there will be one.
     fn take(&mut self, rate: Rate, micros: u64) -> Result<(), u64> {
-        let Rate(Some(per_second)) = rate else { return Ok(()) };
-        let earned_at = self.earned_at.max(micros) + 1_000_000 / u64::from(per_second);
-        match (earned_at - micros).saturating_sub(BURST_SECONDS * 1_000_000) {
-            0 => {
-                self.earned_at = earned_at;
-                Ok(())
-            }
-            early => Err(early),
-        }
+        self.earned_at = rate.take(self.earned_at, micros)?;
+        Ok(())
     }
 }
 
@@ -74,14 +111,34 @@ impl UserSide {
         taken.is_ok()
     }
 
-    /// Whether a user may store something now. Where it may not, its session is told when.
-    pub(super) fn may_store(&mut self, id: SessionId, number: RequestId, user: &UserId, micros: u64) -> bool {
-        let rate = self.limits.user_messages;
-        let taken = self.users.get_mut(user).map_or(Ok(()), |present| present.stored.take(rate, micros));
+    /// Whether the user of a session may store something now. Where it may not, the session is told when.
+    pub(super) fn may_store(&mut self, id: SessionId, number: RequestId, micros: u64) -> bool {
+        let (rate, generation) = (self.limits.user_messages, id.generation);
+        let session = self.sessions.get(id.slot as usize).filter(|session| session.generation == generation);
+        let present = session.and_then(|session| self.users.get_mut(&session.user));
+        let taken = present.map_or(Ok(()), |present| present.stored.take(rate, micros));
         if let Err(early) = taken {
             self.hold_back(id, number, early, "more than this node takes of one user in so short a time");
         }
         taken.is_ok()
+    }
+
+    /// Refuses a command by a limit that is not known here: it comes too soon by `early` microseconds. Without a number nobody is told.
+    ///
+    /// # Errors
+    /// The close code, when the session has more commands under way than it may have.
+    pub fn refuse_for_now(
+        &mut self,
+        id: SessionId,
+        number: Option<RequestId>,
+        early: u64,
+        message: &str,
+    ) -> Result<(), CloseCode> {
+        if let Some(number) = number {
+            self.count_command(id)?;
+            self.hold_back(id, number, early, message);
+        }
+        Ok(())
     }
 
     /// `early`: by so many microseconds.
