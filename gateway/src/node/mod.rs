@@ -171,10 +171,11 @@ fn take_over(
     let lists = Lists::read(&config)?;
     let read = reading.finish()?;
     seated.wait_for_passengers()?;
+    admin.set_nonblocking(true)?;
+    // Before it is the node: from then on a signal that ended it by itself would put out everybody. Nobody is answered before `run`.
+    let plane = ControlPlane::start(admin.try_clone()?, context.clone())?;
     predecessor.take()?;
     let (opened, starts) = read.begin(&store, &context.state)?;
-    admin.set_nonblocking(true)?;
-    let plane = ControlPlane::start(admin.try_clone()?, context.clone())?;
     let node = Node { config, keys, program, layout, gauge, store, compaction, context, admin };
     node.serve(plane, lists, (opened, starts), seated, || predecessor.say(&FromNew::Ready))
 }
