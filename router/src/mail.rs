@@ -89,6 +89,8 @@ pub enum Change {
         send: Send,
         /// The other user of a direct conversation.
         peer: Option<UserId>,
+        /// Whether it may be the first message of one: its sender has not begun too many.
+        may_begin: bool,
     },
     /// A new title.
     Title(String),

@@ -64,6 +64,8 @@ pub const CONNECTS_PER_SECOND_EACH: u32 = 8_000;
 pub const COMMANDS_PER_SECOND_MAX: u32 = 1_000_000;
 /// Most blocks of addresses of proxies: each new connection is compared with all of them.
 pub const PROXIES_MAX: usize = 64;
+/// Most that a user can be allowed in an hour: more is no limit.
+pub const APPROACHES_PER_HOUR_MAX: u32 = 1_000_000;
 /// Largest `memory_reserve_mib`: a pebibyte.
 const MEMORY_RESERVE_MIB_MAX: u64 = 1 << 30;
 
@@ -116,6 +118,10 @@ pub struct Config {
     pub session_commands_per_second: u32,
     /// Commands a second that store something, of all sessions of a user together, in bursts of four times that; 0 is no limit.
     pub user_messages_per_second: u32,
+    /// Conversations that a user may begin in an hour, and as many at once; 0 is no limit.
+    pub user_new_conversations_per_hour: u32,
+    /// People whom a user may put into groups in an hour, likewise.
+    pub user_added_people_per_hour: u32,
     /// Connections from here are a proxy's, and begin with a PROXY header that says whose they are. At most [`PROXIES_MAX`].
     pub proxies: Vec<Network>,
     /// Open connections of one address, or of one IPv6 network of 64 bits; further ones are refused with 429. 0 is no limit, here and below.
@@ -184,6 +190,8 @@ impl Default for Config {
             // A client that opens a hundred conversations at once, and somebody who types: both many times over.
             session_commands_per_second: 200,
             user_messages_per_second: 50,
+            user_new_conversations_per_hour: 0,
+            user_added_people_per_hour: 0,
             proxies: Vec::new(),
             // No number is right for all: behind one address there may be one person, a company, or all customers of a telephone network;
             // and everybody, where a proxy stands in front that is not in `proxies`.

@@ -8,9 +8,10 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use protocol::upgrade::Origins;
 
 use super::{
-    COMMANDS_PER_SECOND_MAX, COMPACT_AFTER_SECONDS_MAX, CONNECTIONS_MAX, CONNECTS_PER_SECOND_MAX, Config,
-    ConfigError, DRAIN_MAX, HANDSHAKES_MAX, KEEP_DAYS_MAX, KEEP_MIB_MAX, LOGS_MAX, MEMORY_RESERVE_MIB_MAX,
-    Network, PROXIES_MAX, Place, SCRUB_BYTES_PER_SECOND_MAX, SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
+    APPROACHES_PER_HOUR_MAX, COMMANDS_PER_SECOND_MAX, COMPACT_AFTER_SECONDS_MAX, CONNECTIONS_MAX,
+    CONNECTS_PER_SECOND_MAX, Config, ConfigError, DRAIN_MAX, HANDSHAKES_MAX, KEEP_DAYS_MAX, KEEP_MIB_MAX,
+    LOGS_MAX, MEMORY_RESERVE_MIB_MAX, Network, PROXIES_MAX, Place, SCRUB_BYTES_PER_SECOND_MAX,
+    SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
 };
 
 /// What the name of every variable of ours begins with.
@@ -95,6 +96,19 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "user_messages_per_second",
         read: |draft, value| {
             set(&mut draft.config.user_messages_per_second, integer(value, 0, COMMANDS_PER_SECOND_MAX))
+        },
+    },
+    Setting {
+        key: "user_new_conversations_per_hour",
+        read: |draft, value| {
+            let hourly = integer(value, 0, APPROACHES_PER_HOUR_MAX);
+            set(&mut draft.config.user_new_conversations_per_hour, hourly)
+        },
+    },
+    Setting {
+        key: "user_added_people_per_hour",
+        read: |draft, value| {
+            set(&mut draft.config.user_added_people_per_hour, integer(value, 0, APPROACHES_PER_HOUR_MAX))
         },
     },
     Setting { key: "proxies", read: |draft, value| set(&mut draft.config.proxies, proxies(value)) },

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context as _, bail};
 use protocol::upgrade::UpgradePolicy;
 use ring::{Ring, RingAddress, RingConfig};
-use router::user::{Rate, UserLimits};
+use router::user::{ApproachLimits, Rate, UserLimits};
 use router::{ConversationSide, ShardId};
 
 use super::listeners::{Addresses, Listeners};
@@ -146,6 +146,10 @@ fn shard_config(common: &Common) -> ShardConfig {
         users: UserLimits {
             session_commands: Rate::per_second(common.config.session_commands_per_second),
             user_messages: Rate::per_second(common.config.user_messages_per_second),
+            approaches: ApproachLimits {
+                conversations: Rate::per_hour(common.config.user_new_conversations_per_hour),
+                people: Rate::per_hour(common.config.user_added_people_per_hour),
+            },
             ..UserLimits::default()
         },
         compaction: common.compaction,

@@ -55,10 +55,7 @@ fn the_example_shows_every_setting_and_each_line_of_it_works() {
     assert_eq!(shown, names);
 }
 
-#[test]
-fn every_setting_arrives() {
-    let config = parse(
-        r#"
+const EVERY_SETTING: &str = r#"
         data = "/d"
         listen = "0.0.0.0:1"
         admin = "[::1]:2"
@@ -84,13 +81,18 @@ fn every_setting_arrives() {
         admin_token_file = "t"
         session_commands_per_second = 11
         user_messages_per_second = 0
+        user_new_conversations_per_hour = 16
+        user_added_people_per_hour = 17
         proxies = ["10.0.0.0/8", "2001:db8::7"]
         ip_connections_max = 12
         ip_connects_per_second = 13
         ip_commands_per_second = 14
         ip_messages_per_second = 15
-        "#,
-    );
+        "#;
+
+#[test]
+fn every_setting_arrives() {
+    let config = parse(EVERY_SETTING);
     let keys = KeyConfig::Eddsa { public_key_file: "pub".into(), private_key_file: Some("priv".into()) };
     let expected = Config {
         data: "/d".into(),
@@ -111,6 +113,8 @@ fn every_setting_arrives() {
         memory_reserve_bytes: Some(10 << 20),
         session_commands_per_second: 11,
         user_messages_per_second: 0,
+        user_new_conversations_per_hour: 16,
+        user_added_people_per_hour: 17,
         proxies: vec!["10.0.0.0/8".parse().expect("a block"), "2001:db8::7".parse().expect("an address")],
         ip_connections_max: 12,
         ip_connects_per_second: 13,

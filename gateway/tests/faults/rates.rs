@@ -82,3 +82,53 @@ fn a_session_that_asks_too_much_is_told_when_to_go_on() {
         while verdict(&other(&mut tablet)) == "3001 rate_limited" {}
     }
 }
+
+/// Approached an hour: conversations, and people in groups.
+const APPROACHES: [(&str, &str); 2] =
+    [("GATEHOUSE_USER_NEW_CONVERSATIONS_PER_HOUR", "3"), ("GATEHOUSE_USER_ADDED_PEOPLE_PER_HOUR", "5")];
+
+#[test]
+fn a_user_begins_so_many_conversations_and_goes_on_in_those_on_every_device() {
+    let data = directory();
+    let node = Node::start(data.path(), &APPROACHES);
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    let letter = |to: &str| json!({ "to": to, "kind": "text", "text": "x" });
+    for to in ["u1", "u2"] {
+        assert_eq!(verdict(&alice.ask("send", letter(to))), "ok");
+    }
+    assert_eq!(
+        verdict(&alice.ask("create", json!({ "title": "three", "members": ["u9"], "history": "all" }))),
+        "ok"
+    );
+    let is_held_back = |reply: &Value| {
+        assert_eq!(verdict(reply), "3001 rate_limited", "{reply}");
+        // One in twenty minutes, and they have just begun.
+        let millis = reply["retry_after_ms"].as_u64().expect("a time");
+        assert!((600_000..=1_200_000).contains(&millis), "{reply}");
+    };
+    is_held_back(&alice.ask("send", letter("u3")));
+    is_held_back(&alice.ask("create", json!({ "title": "four", "members": ["u9"], "history": "all" })));
+    // What was begun goes on, whoever began it.
+    assert_eq!(verdict(&alice.ask("send", letter("u2"))), "ok");
+    assert!(Chat::connect(&node, "u3", "phone").tell("alice", "x")["seq"].is_u64());
+    assert_eq!(verdict(&alice.ask("send", letter("u3"))), "ok");
+    // Nobody gets more by coming back.
+    drop(alice);
+    is_held_back(&Chat::connect(&node, "alice", "tablet").ask("send", letter("u4")));
+}
+
+#[test]
+fn a_user_puts_so_many_people_into_groups() {
+    let data = directory();
+    let node = Node::start(data.path(), &APPROACHES);
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    let group = alice.ask("create", json!({ "title": "x", "members": ["u1", "u2", "u3"], "history": "all" }));
+    let mut add = |names: &[&str]| {
+        let change = json!({ "conversation": group["conversation"], "add": names });
+        verdict(&alice.ask("members", change))
+    };
+    assert_eq!(add(&["u4", "u5", "u6", "u7"]), "ok", "who may add one may fill a group");
+    assert_eq!(add(&["u8"]), "3001 rate_limited");
+    let remove = json!({ "conversation": group["conversation"], "remove": ["u1"] });
+    assert_eq!(verdict(&alice.ask("members", remove)), "ok", "nobody is approached");
+}

@@ -113,13 +113,17 @@ pub(crate) fn plan(
         (Change::Create(_), Some(_)) => {
             Err((ErrorCode::Conflict, "this message_id has made a conversation before"))
         }
-        (Change::Send { send, peer: Some(peer) }, None) => Ok(plan_first_direct(places, store, send, peer)),
+        (Change::Send { send, peer: Some(peer), may_begin }, None) => {
+            judge_beginning(*may_begin)?;
+            Ok(plan_first_direct(places, store, send, peer))
+        }
         (_, None) => Err(NOT_FOUND),
         (change, Some(before)) => {
             let member = before.member(&store.user).ok_or(NOT_A_MEMBER)?;
             match change {
-                Change::Send { send, .. } => {
+                Change::Send { send, may_begin, .. } => {
                     before.judge_blocks(&store.user)?;
+                    judge_beginning(*may_begin || seq > Seq(1))?;
                     let memberships = before.begun_by(places, seq);
                     Ok(Plan { memberships, ..before.plan_send(store, send) })
                 }
@@ -135,6 +139,12 @@ pub(crate) fn plan(
             }
         }
     }
+}
+
+/// When it may is known to the sender's home.
+fn judge_beginning(may_begin: bool) -> Result<(), Refusal> {
+    let refusal = (ErrorCode::RateLimited, "you have begun too many conversations in the last hour");
+    if may_begin { Ok(()) } else { Err(refusal) }
 }
 
 fn plan_first_direct(places: &Places, store: &Store, send: &Send, peer: &UserId) -> Plan {

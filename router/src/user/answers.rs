@@ -1,6 +1,7 @@
 //! What comes back from the owners of the logs, other than records to follow: replies to commands.
 
-use protocol::event::{CloseCode, ErrorReply, MemberEntry, OkReply, ServerFrame};
+use protocol::event::{CloseCode, ErrorCode, ErrorReply, MemberEntry, OkReply, ServerFrame};
+use protocol::ids::Seq;
 
 use super::follow::Page;
 use super::travel::UNASKED;
@@ -27,12 +28,16 @@ impl UserSide {
             }
             Reply::Overrun { log, users } => self.handle_overrun(log, users.as_deref()),
             Reply::Stored { asker, conversation, seq, message_id, at } => {
+                if seq == Seq(1) {
+                    self.note_begun(asker.session, clock);
+                }
                 let (id, conversation, seq) = (asker.id, Some(conversation), Some(seq));
                 let ok = OkReply { id, conversation, seq, message_id: Some(message_id), at: Some(at) };
                 self.push_stored(&asker, ok, clock);
             }
             Reply::Refused { asker, is_page, code, message, retry_after_ms } => {
                 let message = message.to_owned();
+                let retry_after_ms = retry_after_ms.or_else(|| self.may_begin_in(&asker, code, clock));
                 let error = ErrorReply { id: Some(asker.id), code, message, retry_after_ms };
                 self.handle_refused(&asker, is_page, error);
             }
@@ -76,6 +81,19 @@ impl UserSide {
                 self.handle_fed(session, log, conversation, &records, more_after);
             }
         }
+    }
+
+    /// A session's command has begun a conversation.
+    fn note_begun(&mut self, id: SessionId, clock: Clock) {
+        let Some(user) = self.user_of(id).cloned() else { return };
+        self.approaches.note_begun(&user, clock.micros);
+    }
+
+    /// In how many milliseconds a user may begin a conversation who was refused one.
+    fn may_begin_in(&self, asker: &Asker, code: ErrorCode, clock: Clock) -> Option<u64> {
+        let user = self.user_of(asker.session).filter(|_| code == ErrorCode::RateLimited)?;
+        // It may have been earned in the meantime.
+        Some(self.approaches.may_begin(user, clock.micros).err().unwrap_or(1).div_ceil(1_000))
     }
 
     fn handle_refused(&mut self, asker: &Asker, is_page: bool, error: ErrorReply) {

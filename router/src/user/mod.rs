@@ -6,6 +6,7 @@
 
 mod acked;
 mod answers;
+mod approach;
 mod commands;
 mod follow;
 mod frames;
@@ -34,10 +35,12 @@ use smallvec::SmallVec;
 use crate::cursor::{self, Starts};
 use crate::mail::{Request, SessionId};
 use crate::places::{Places, ShardId};
+use approach::Approaches;
 use presence::PresenceBoard;
 use rates::Present;
 use session::{Greeting, Listed, LogState, Phase, Session, Survey};
 
+pub use approach::ApproachLimits;
 pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
 pub use rates::{Rate, is_stored};
 pub use travel::{Standing, Traveller, TravellingLog, TravellingSurvey};
@@ -76,6 +79,8 @@ pub struct UserLimits {
     pub session_commands: Rate,
     /// Commands that store something, of all sessions of a user together.
     pub user_messages: Rate,
+    /// How many others a user may approach.
+    pub approaches: ApproachLimits,
 }
 
 impl Default for UserLimits {
@@ -90,6 +95,7 @@ impl Default for UserLimits {
             presence_grace_millis,
             session_commands,
             user_messages,
+            approaches: ApproachLimits::NONE,
         }
     }
 }
@@ -139,6 +145,7 @@ pub struct UserSide {
     limits: UserLimits,
     sessions: Slab<Session>,
     users: HashMap<UserId, Present, foldhash::fast::RandomState>,
+    approaches: Approaches,
     generation: u32,
     random: u64,
     presence: PresenceBoard,
@@ -201,6 +208,7 @@ impl UserSide {
             limits,
             sessions: Slab::new(),
             users: HashMap::default(),
+            approaches: Approaches::new(limits.approaches),
             generation: 0,
             random,
             credits,

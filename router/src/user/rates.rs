@@ -15,21 +15,40 @@ use crate::mail::SessionId;
 /// Seconds of a rate that may be used at once, by who was quiet before: a client that comes back asks for many things.
 const BURST_SECONDS: u64 = 4;
 
-/// Things a second, over some seconds.
+const SECOND_MICROS: u64 = 1_000_000;
+
+const HOUR_MICROS: u64 = 3_600 * SECOND_MICROS;
+
+/// So many things in a time, and so many at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rate(Option<u32>);
+pub struct Rate {
+    /// Microseconds in which one is earned; 0 is no limit.
+    interval: u64,
+    /// Microseconds of which what is earned may be used at once.
+    burst: u64,
+}
 
 impl Rate {
     /// As many as somebody likes.
-    pub const UNLIMITED: Self = Self(None);
+    pub const UNLIMITED: Self = Self { interval: 0, burst: 0 };
 
-    /// At most a million; 0 is no limit.
+    /// At most a million a second, and at once what is earned in four; 0 is no limit.
     #[must_use]
     pub const fn per_second(count: u32) -> Self {
+        Self::of(count, SECOND_MICROS, BURST_SECONDS * SECOND_MICROS)
+    }
+
+    /// At most a million an hour, and as many at once; 0 is no limit.
+    #[must_use]
+    pub const fn per_hour(count: u32) -> Self {
+        Self::of(count, HOUR_MICROS, HOUR_MICROS)
+    }
+
+    const fn of(count: u32, time: u64, burst: u64) -> Self {
         if count == 0 {
             return Self::UNLIMITED;
         }
-        Self(Some(if count > 1_000_000 { 1_000_000 } else { count }))
+        Self { interval: time / if count > 1_000_000 { 1_000_000 } else { count as u64 }, burst }
     }
 
     /// Uses one, where all that was used before will have been earned again at `earned_at`, in microseconds of
@@ -38,12 +57,20 @@ impl Rate {
     /// # Errors
     /// In how many microseconds there will be one.
     pub fn take(self, earned_at: u64, micros: u64) -> Result<u64, u64> {
-        let Self(Some(per_second)) = self else { return Ok(earned_at) };
-        let earned_at = earned_at.max(micros) + 1_000_000 / u64::from(per_second);
-        match (earned_at - micros).saturating_sub(BURST_SECONDS * 1_000_000) {
-            0 => Ok(earned_at),
+        let after = self.charge(earned_at, micros, 1);
+        if self == Self::UNLIMITED {
+            return Ok(earned_at);
+        }
+        match (after - micros).saturating_sub(self.burst) {
+            0 => Ok(after),
             early => Err(early),
         }
+    }
+
+    /// Uses so many, also what has not been earned: when all of it will have been.
+    #[must_use]
+    pub(super) fn charge(self, earned_at: u64, micros: u64, count: u64) -> u64 {
+        earned_at.max(micros) + self.interval * count
     }
 }
 
@@ -142,7 +169,7 @@ impl UserSide {
     }
 
     /// `early`: by so many microseconds.
-    fn hold_back(&mut self, id: SessionId, number: RequestId, early: u64, message: &str) {
+    pub(super) fn hold_back(&mut self, id: SessionId, number: RequestId, early: u64, message: &str) {
         let (retry_after_ms, message) = (Some(early.div_ceil(1_000)), message.to_owned());
         let error = ErrorReply { id: Some(number), code: ErrorCode::RateLimited, message, retry_after_ms };
         self.push_reply(id, &ServerFrame::Error(error));

@@ -1,0 +1,150 @@
+//! How many others a user may approach in an hour: conversations begun, and people put into groups.
+//!
+//! It is kept beside the sessions, so that nobody gets a new allowance by coming back; and forgotten when all of it has been earned
+//! again, and with the process. Whether a message is the first of a direct conversation is known to the owner of its log alone:
+//! it is told whether that may be, and what was begun is counted when the answer comes. So a user may begin as many too many as it has commands under way, and waits the longer
+//! for the next one.
+
+use hashbrown::HashMap;
+use protocol::ids::UserId;
+
+use super::rates::Rate;
+
+/// Users of whom something is kept: 3 MB. Whoever comes beyond that in the same hour is not limited.
+const USERS_MAX: usize = 32_768;
+
+/// How long what was found full is not looked through again, in microseconds.
+const LOOK_EVERY: u64 = 1_000_000;
+
+/// How many a user may approach.
+#[derive(Clone, Copy, Debug)]
+pub struct ApproachLimits {
+    /// Conversations begun: groups made, and first messages to somebody.
+    pub conversations: Rate,
+    /// People put into groups, when they are made and later; also those who are in it already.
+    pub people: Rate,
+}
+
+impl ApproachLimits {
+    /// As many as somebody likes.
+    pub const NONE: Self = Self { conversations: Rate::UNLIMITED, people: Rate::UNLIMITED };
+}
+
+/// When all that was used will have been earned again.
+#[derive(Clone, Copy, Default)]
+struct Used {
+    conversations: u64,
+    people: u64,
+}
+
+/// What the users of a shard have used.
+pub(super) struct Approaches {
+    limits: ApproachLimits,
+    users: HashMap<UserId, Used, foldhash::fast::RandomState>,
+    looked_at: u64,
+}
+
+impl Approaches {
+    pub(super) fn new(limits: ApproachLimits) -> Self {
+        Self { limits, users: HashMap::default(), looked_at: 0 }
+    }
+
+    /// Whether a user may begin a conversation now.
+    ///
+    /// # Errors
+    /// In how many microseconds it may.
+    pub(super) fn may_begin(&self, user: &UserId, micros: u64) -> Result<(), u64> {
+        let used = self.users.get(user).copied().unwrap_or_default();
+        self.limits.conversations.take(used.conversations, micros).map(drop)
+    }
+
+    /// A user has begun a conversation.
+    pub(super) fn note_begun(&mut self, user: &UserId, micros: u64) {
+        let rate = self.limits.conversations;
+        if let Some(used) = self.used(user, rate, micros) {
+            used.conversations = rate.charge(used.conversations, micros, 1);
+        }
+    }
+
+    /// A user puts so many into a group: whoever may add one may add as many as a group takes.
+    ///
+    /// # Errors
+    /// In how many microseconds it may.
+    pub(super) fn add(&mut self, user: &UserId, count: usize, micros: u64) -> Result<(), u64> {
+        let rate = self.limits.people;
+        if count > 0
+            && let Some(used) = self.used(user, rate, micros)
+        {
+            rate.take(used.people, micros)?;
+            used.people = rate.charge(used.people, micros, count as u64);
+        }
+        Ok(())
+    }
+
+    /// What is kept of a user, where there is a limit and room.
+    fn used(&mut self, user: &UserId, rate: Rate, micros: u64) -> Option<&mut Used> {
+        if rate == Rate::UNLIMITED {
+            return None;
+        }
+        if self.users.len() >= USERS_MAX && micros >= self.looked_at + LOOK_EVERY {
+            self.looked_at = micros;
+            self.users.retain(|_, used| used.conversations.max(used.people) > micros);
+        }
+        if self.users.len() >= USERS_MAX && !self.users.contains_key(user) {
+            return None;
+        }
+        Some(self.users.entry(user.clone()).or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000_000;
+
+    fn name(number: usize) -> UserId {
+        UserId::new(&format!("user-{number}")).expect("a name")
+    }
+
+    #[test]
+    fn what_was_begun_beyond_the_limit_is_waited_for() {
+        let limits = ApproachLimits { conversations: Rate::per_hour(4), ..ApproachLimits::NONE };
+        let (mut approaches, alice) = (Approaches::new(limits), name(1));
+        // Six were under way while there was one left.
+        for _ in 0..3 {
+            assert_eq!(approaches.may_begin(&alice, HOUR), Ok(()));
+            approaches.note_begun(&alice, HOUR);
+        }
+        (0..6).for_each(|_| approaches.note_begun(&alice, HOUR));
+        // Nine of four an hour: one and a half hours until there is one.
+        assert_eq!(approaches.may_begin(&alice, HOUR), Err(HOUR + HOUR / 2));
+        assert_eq!(approaches.may_begin(&alice, 2 * HOUR + HOUR / 2), Ok(()));
+        assert_eq!(approaches.may_begin(&name(2), HOUR), Ok(()), "another");
+    }
+
+    #[test]
+    fn a_group_may_be_filled_once_and_then_its_people_are_earned() {
+        let limits = ApproachLimits { people: Rate::per_hour(100), ..ApproachLimits::NONE };
+        let (mut approaches, alice) = (Approaches::new(limits), name(1));
+        assert_eq!(approaches.add(&alice, 200, 0), Ok(()));
+        assert_eq!(approaches.add(&alice, 1, 0), Err(HOUR + HOUR / 100));
+        assert_eq!(approaches.add(&alice, 0, 0), Ok(()), "nobody is approached");
+        assert_eq!(approaches.add(&alice, 1, HOUR + HOUR / 100), Ok(()));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_forgotten_when_it_was_earned() {
+        let limits = ApproachLimits { conversations: Rate::per_hour(1), ..ApproachLimits::NONE };
+        let mut approaches = Approaches::new(limits);
+        (0..USERS_MAX + 100).for_each(|user| approaches.note_begun(&name(user), 1));
+        assert_eq!(approaches.users.len(), USERS_MAX);
+        assert!(approaches.may_begin(&name(0), 2).is_err());
+        assert!(approaches.may_begin(&name(USERS_MAX + 1), 2).is_ok(), "there was no room to count it");
+        approaches.note_begun(&name(USERS_MAX + 1), 3 * HOUR);
+        assert_eq!(approaches.users.len(), 1);
+        let mut nobody = Approaches::new(ApproachLimits::NONE);
+        nobody.note_begun(&name(1), 1);
+        assert!(nobody.users.is_empty() && nobody.may_begin(&name(1), 1).is_ok());
+    }
+}
