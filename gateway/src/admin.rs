@@ -41,7 +41,7 @@ use crate::{
     auth::{AdminToken, Entry, Revocation},
     cli,
     erasures::{Asked, EraseError, Erasure, Erasures},
-    metrics::{self, CareMetrics, ShardMetrics},
+    metrics::{self, CareMetrics, KeyMetrics, ShardMetrics},
     revocations::{ENTRIES_MAX, Revocations, RevokeError, Revoked},
     state::NodeState,
     upgrade::leaving::Upgraded,
@@ -86,6 +86,8 @@ pub struct AdminContext {
     pub metrics: Vec<Arc<ShardMetrics>>,
     /// What the caretaker counts.
     pub care: Arc<CareMetrics>,
+    /// What is counted of keys that change.
+    pub keys: Arc<KeyMetrics>,
     /// Who may change something.
     pub admin_token: Arc<AdminToken>,
     /// What may be asked for, from when there are shards to do it.
@@ -204,6 +206,7 @@ async fn render_metrics(State(context): State<AdminContext>) -> Response {
     context.state.render(&mut page);
     metrics::render(&context.metrics, &mut page);
     context.care.render(&mut page);
+    context.keys.render(&mut page);
     if let Some(Commands { revocations, erasures, .. }) = context.commands.get() {
         let (pending, done) = erasures.counts();
         let _ = write!(

@@ -5,6 +5,7 @@
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::runtime::Runtime;
@@ -12,12 +13,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::admin::{self, AdminContext, Commands};
-use crate::auth::{self, Rereading};
+use crate::auth::{self, Keys, Refetching, Rereading};
 use crate::erasures::Erasures;
 use crate::files::{Command, Inbox};
 use crate::gatekeeper::{Gatekeeper, LOOK_EVERY};
 use crate::memory::Gauge;
-use crate::metrics::ShardMetrics;
+use crate::metrics::{KeyMetrics, ShardMetrics};
 use crate::revocations::Revocations;
 use crate::state::NodeState;
 use crate::supervisor::{Supervisor, manager_of_environment};
@@ -59,6 +60,7 @@ pub struct ControlPlane {
     upgrade: Signal,
     state: Arc<NodeState>,
     metrics: Vec<Arc<ShardMetrics>>,
+    keys: Arc<KeyMetrics>,
     commands: Arc<OnceLock<Commands>>,
     /// The admin server, and what ends it.
     admin: (tokio::task::JoinHandle<()>, oneshot::Sender<()>),
@@ -80,14 +82,26 @@ impl ControlPlane {
         let hangup = watch(SignalKind::hangup())?;
         let upgrade = watch(SignalKind::user_defined2())?;
         let listener = tokio::net::TcpListener::from_std(admin)?;
-        let AdminContext { state, metrics, commands, .. } = context.clone();
+        let AdminContext { state, metrics, keys, commands, .. } = context.clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = admin::serve(listener, context, async {
             let _ = stopped.await;
         });
         let admin = (runtime.spawn(serve), stop);
         drop(inside);
-        Ok(Self { runtime, signals, hangup, upgrade, state, metrics, commands, admin })
+        Ok(Self { runtime, signals, hangup, upgrade, state, metrics, keys, commands, admin })
+    }
+
+    /// Fetches keys that have an address, before anybody is served. Where that fails and some were kept, the node goes on with those; without any it
+    /// is tried again until it succeeds. `None` when the process was asked to end before.
+    pub fn fetch_keys(&mut self, mut keys: Keys) -> Option<Keys> {
+        let (metrics, state) = (self.keys.clone(), self.state.clone());
+        self.runtime.block_on(async {
+            tokio::select! {
+                () = fetch_first(&mut keys, &metrics, &state) => Some(keys),
+                () = self.signals.asked() => None,
+            }
+        })
     }
 
     /// Has `work` done on a thread of its own while the admin answers. `None` when the process was asked to end before
@@ -121,13 +135,13 @@ impl ControlPlane {
         self,
         operators: Operators,
         gauge: Gauge,
-        rereading: Option<Rereading>,
+        (rereading, refetching): (Option<Rereading>, Option<Refetching>),
         inboxes: Vec<Inbox>,
         threads: Vec<JoinHandle<anyhow::Result<()>>>,
     ) -> anyhow::Result<bool> {
-        let Self { runtime, signals, hangup, upgrade, state, metrics, commands, admin } = self;
+        let Self { runtime, signals, hangup, upgrade, state, metrics, keys, commands, admin } = self;
         let Operators { revocations, erasures, leaving } = operators;
-        let rereading = rereading.map(|rereading| reread(rereading, hangup, inboxes.clone()));
+        let changing = keep_keys(rereading, refetching, hangup, inboxes.clone(), keys);
         let drain = drain_of(state.clone(), inboxes);
         let noting = erasures.clone().watch(leaving.changes.clone());
         let upgrading = upgrade_when_asked(upgrade, leaving.clone());
@@ -137,7 +151,7 @@ impl ControlPlane {
         runtime.block_on(async {
             let ended = reap(threads)?;
             let keeping = tokio::spawn(keep(Gatekeeper::new(state.clone(), metrics.clone(), gauge)));
-            let rereading = rereading.map(tokio::spawn);
+            let changing = tokio::spawn(changing);
             let supervisor = Supervisor::new(manager_of_environment(), metrics);
             supervisor.ready();
             let signals = tokio::spawn(watch(state, supervisor, signals, drain));
@@ -148,7 +162,7 @@ impl ControlPlane {
             noting.abort();
             upgrading.abort();
             keeping.abort();
-            rereading.inspect(tokio::task::JoinHandle::abort);
+            changing.abort();
             finish(admin).await;
             Ok(well)
         })
@@ -197,8 +211,110 @@ fn reap(threads: Vec<JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<oneshot:
     Ok(ended)
 }
 
+/// Keys that may change, for as long as the node runs.
+async fn keep_keys(
+    rereading: Option<Rereading>,
+    refetching: Option<Refetching>,
+    hangup: Signal,
+    inboxes: Vec<Inbox>,
+    metrics: Arc<KeyMetrics>,
+) {
+    match (rereading, refetching) {
+        (Some(rereading), _) => reread(rereading, hangup, inboxes, metrics).await,
+        (None, Some(refetching)) => refetch(refetching, hangup, inboxes, metrics).await,
+        // Held, so that the signal ends nothing.
+        (None, None) => drop(hangup),
+    }
+}
+
+/// How long after the first try the next one follows; then twice as long each time, up to [`auth::FLOOR`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+async fn fetch_first(keys: &mut Keys, metrics: &KeyMetrics, state: &NodeState) {
+    let Some(refetching) = &mut keys.refetching else { return };
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let error = match refetching.fetch(metrics).await {
+            Ok(fetched) => {
+                keys.verifier = fetched.unwrap_or_else(|| keys.verifier.clone());
+                tracing::info!(url = %refetching.url(), keys = keys.verifier.keys(), "the keys that tokens are judged by were fetched");
+                state.set_keys_missing(false);
+                return;
+            }
+            Err(error) => error,
+        };
+        let url = refetching.url();
+        if refetching.has_keys() {
+            metrics.keys.set(keys.verifier.keys() as u64);
+            return tracing::warn!(
+                %url,
+                keys = keys.verifier.keys(),
+                "the keys that tokens are judged by could not be fetched; those that were fetched last are in force, and it is tried \
+                 again every 30 s: {error}"
+            );
+        }
+        state.set_keys_missing(true);
+        tracing::error!(
+            %url,
+            "the keys that tokens are judged by could not be fetched, and none were kept: nobody is listened to until they are; next \
+             try in {} s: {error}",
+            pause.as_secs()
+        );
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(auth::FLOOR);
+    }
+}
+
+/// Fetches the keys of tokens again, now and then, when a token names one that is not here, and when SIGHUP asks for it; then every shard has
+/// them.
+async fn refetch(
+    mut refetching: Refetching,
+    mut hangup: Signal,
+    inboxes: Vec<Inbox>,
+    metrics: Arc<KeyMetrics>,
+) {
+    let mut tick = tokio::time::interval(auth::ASKED_EVERY);
+    let mut is_kept = false;
+    loop {
+        let anyway = tokio::select! {
+            _ = tick.tick() => false,
+            _ = hangup.recv() => true,
+        };
+        if !is_kept {
+            let kept = tokio::task::spawn_blocking(move || (refetching.keep(), refetching)).await;
+            let Ok((kept, given_back)) = kept else { return };
+            (refetching, is_kept) = (given_back, true);
+            if let Err(error) = kept {
+                tracing::warn!(%error, "the keys that were fetched could not be kept: a start without `jwks_url` would not have them");
+            }
+        }
+        if !anyway && !refetching.is_due(tokio::time::Instant::now()) {
+            continue;
+        }
+        match refetching.fetch(&metrics).await {
+            Ok(None) => {}
+            Err(error) => tracing::error!(
+                url = %refetching.url(),
+                "the keys that tokens are judged by could not be fetched again; those of before stay in force: {error}"
+            ),
+            Ok(Some(verifier)) => {
+                let told = inboxes.iter().filter(|inbox| inbox.offer(Command::Keys(verifier.clone())));
+                if told.count() < inboxes.len() {
+                    refetching.again();
+                } else {
+                    is_kept = false;
+                    tracing::info!(
+                        keys = verifier.keys(),
+                        "the keys that tokens are judged by were fetched again"
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// Reads the keys of tokens again where their file has changed, and when SIGHUP asks for it; then every shard has them.
-async fn reread(mut rereading: Rereading, mut hangup: Signal, inboxes: Vec<Inbox>) {
+async fn reread(mut rereading: Rereading, mut hangup: Signal, inboxes: Vec<Inbox>, metrics: Arc<KeyMetrics>) {
     let mut tick = tokio::time::interval(auth::LOOK_EVERY);
     loop {
         let anyway = tokio::select! {
@@ -211,10 +327,15 @@ async fn reread(mut rereading: Rereading, mut hangup: Signal, inboxes: Vec<Inbox
         rereading = given_back;
         match found {
             None => {}
-            Some(Err(error)) => tracing::error!(
-                "the keys that tokens are judged by could not be read again; those of before stay in force: {error}"
-            ),
+            Some(Err(error)) => {
+                metrics.fetches_total.increment();
+                metrics.failures_total.increment();
+                tracing::error!(
+                    "the keys that tokens are judged by could not be read again; those of before stay in force: {error}"
+                );
+            }
             Some(Ok(verifier)) => {
+                metrics.fetches_total.increment();
                 let told = inboxes.iter().filter(|inbox| inbox.offer(Command::Keys(verifier.clone())));
                 if told.count() < inboxes.len() {
                     rereading.again();
@@ -256,7 +377,7 @@ async fn watch(
     mut signals: Signals,
     drain: Arc<dyn Fn() + Send + Sync>,
 ) {
-    let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
     let mut told = false;
     loop {
         tokio::select! {

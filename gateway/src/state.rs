@@ -89,6 +89,8 @@ pub struct NodeState {
     draining: AtomicBool,
     /// The system, or the node's control group, has too little memory left for more connections.
     memory_short: AtomicBool,
+    /// There are no keys yet that tokens could be judged by.
+    keys_missing: AtomicBool,
     /// Another process has everything.
     handed_over: AtomicBool,
     /// It did not come to serve.
@@ -106,6 +108,7 @@ impl NodeState {
             recovered: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             memory_short: AtomicBool::new(false),
+            keys_missing: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
             hand_over_failed: AtomicBool::new(false),
             door: Door::default(),
@@ -126,6 +129,11 @@ impl NodeState {
     /// Whether there is too little memory for more connections. Unlike the rest, this is taken back.
     pub fn set_short_of_memory(&self, short: bool) {
         self.memory_short.store(short, Ordering::Relaxed);
+    }
+
+    /// Whether a start waits for keys.
+    pub fn set_keys_missing(&self, missing: bool) {
+        self.keys_missing.store(missing, Ordering::Relaxed);
     }
 
     /// Whether new connections are refused for want of memory.
@@ -172,12 +180,18 @@ impl NodeState {
     /// it shows in [`NodeState::degraded`]. When every log is refused there is nothing to serve.
     pub fn is_ready(&self) -> Result<(), String> {
         let mut reasons = String::new();
-        if !self.recovered.load(Ordering::Acquire) {
-            let starting = self.count(LogHealth::Starting);
+        let (starting, keys_missing) =
+            (self.count(LogHealth::Starting), self.keys_missing.load(Ordering::Relaxed));
+        if !self.recovered.load(Ordering::Acquire) && (starting > 0 || !keys_missing) {
             let _ = writeln!(
                 reasons,
                 "recovering: {starting} of {} logs are not open yet; wait",
                 self.logs.len()
+            );
+        }
+        if keys_missing {
+            reasons.push_str(
+                "no keys: `jwks_url` could not be fetched yet, so no token could be judged; it is tried again, and the log says why it fails\n",
             );
         }
         if self.is_draining() {

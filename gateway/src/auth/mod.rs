@@ -1,14 +1,16 @@
 //! Who may come in: keys, the tokens they sign, and the files both are kept in.
 //!
-//! Tokens are JSON Web Tokens (RFC 7519) under one key of the operator's, or a set of them in a file. Nothing here fetches
-//! anything: no header of a token can make this process open a file or a connection.
+//! Tokens are JSON Web Tokens (RFC 7519) under one key of the operator's, or a set of them in a file or at an address. What is fetched, and where, is the
+//! operator's: no header of a token can make this process open a file or a connection to anywhere else.
 //!
 //! Invariant: no key and no token is ever shown by `Debug`, `Display` or a log line of this module.
 
 mod cache;
 mod deny_list;
 mod development;
+mod fetch;
 mod jwks;
+mod refetching;
 mod rereading;
 mod revocation;
 mod secret_file;
@@ -22,6 +24,7 @@ use std::{
 pub use cache::TokenCache;
 pub use deny_list::{DenyList, TokenId};
 pub use development::banner as development_banner;
+pub use refetching::{ASKED_EVERY, COPY_FILE, FETCH_EVERY, FLOOR, Refetching};
 pub use rereading::{LOOK_EVERY, Rereading};
 pub(crate) use revocation::Entry;
 pub use revocation::{FOR_EVER, JTI_BYTES_MAX, Revocation, Span, Subject};
@@ -44,6 +47,8 @@ pub struct Keys {
     pub is_development: bool,
     /// How they are read again, where they may change while a node runs.
     pub rereading: Option<Rereading>,
+    /// How they are fetched, where they have an address. Until then the verifier has those that were kept, or none.
+    pub refetching: Option<Refetching>,
 }
 
 impl Keys {
@@ -54,6 +59,11 @@ impl Keys {
                 let path = config.data.join(DEVELOPMENT_KEY_FILE);
                 let secret = secret_file::read_or_create(&path)?;
                 Self::hs256(&path, &secret, config, true)
+            }
+            KeyConfig::JwksUrl { url } => {
+                let (refetching, verifier) = Refetching::of(url, config);
+                let refetching = Some(refetching);
+                Ok(Self { verifier, issuer: None, is_development: false, rereading: None, refetching })
             }
             KeyConfig::Hs256 { .. } | KeyConfig::Eddsa { .. } | KeyConfig::Jwks { .. } => {
                 Self::load_configured(config)
@@ -76,7 +86,7 @@ impl Keys {
                 Self::eddsa(public_key_file, private_key_file.as_deref(), config)
             }
             KeyConfig::Jwks { file } => Self::jwks(file, config),
-            KeyConfig::Development => unreachable!("asked only for configured keys"),
+            KeyConfig::Development | KeyConfig::JwksUrl { .. } => unreachable!("asked only for key files"),
         }
     }
 
@@ -90,6 +100,7 @@ impl Keys {
             issuer: Some(Issuer::hs256(secret, claims)),
             is_development,
             rereading: None,
+            refetching: None,
         })
     }
 
@@ -99,7 +110,7 @@ impl Keys {
         let keys = jwks::read(&secret_file::read_public(path)?)
             .map_err(|reason| KeyError::NoSet { path: path.to_owned(), reason })?;
         let verifier = Verifier::of_keys(keys, token::Claims::of(config));
-        Ok(Self { verifier, issuer: None, is_development: false, rereading })
+        Ok(Self { verifier, issuer: None, is_development: false, rereading, refetching: None })
     }
 
     fn eddsa(public: &Path, private: Option<&Path>, config: &Config) -> Result<Self, KeyError> {
@@ -119,7 +130,7 @@ impl Keys {
                 Some(issuer)
             }
         };
-        Ok(Self { verifier, issuer, is_development: false, rereading: None })
+        Ok(Self { verifier, issuer, is_development: false, rereading: None, refetching: None })
     }
 }
 
@@ -132,6 +143,8 @@ pub fn check(config: &Config) -> Vec<(&'static str, KeyError)> {
         KeyConfig::Development => add("data", existing(&config.data.join(DEVELOPMENT_KEY_FILE)).err()),
         KeyConfig::Hs256 { .. } => add("hs256_key_file", Keys::load_configured(config).err()),
         KeyConfig::Jwks { .. } => add("jwks_file", Keys::load_configured(config).err()),
+        // To look at a configuration asks nobody else.
+        KeyConfig::JwksUrl { .. } => {}
         KeyConfig::Eddsa { public_key_file, private_key_file } => {
             let of_public = Keys::eddsa(public_key_file, None, config).err();
             // Whether the two belong together can only be asked of a public one that is good.

@@ -17,7 +17,7 @@ use rustix::fs::OFlags;
 use super::KeyError;
 
 /// No key or token is near this; a larger file is the wrong file.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
+pub(super) const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Of a secret that we make, before it is written in hexadecimal.
 const SECRET_BYTES: usize = 32;
 

@@ -17,6 +17,7 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::deny_list::TokenId;
+use super::refetching::KeyWatch;
 use crate::config::Config;
 
 /// Fewest bytes of a shared secret: as many as HMAC-SHA-256 gives (RFC 7518, section 3.2).
@@ -59,6 +60,8 @@ pub enum TokenError {
     Expired,
     /// Was, and an operator took it back.
     Revoked,
+    /// May be: it names a key that is not known here yet, and is being fetched.
+    Unknown,
 }
 
 impl fmt::Display for TokenError {
@@ -67,6 +70,7 @@ impl fmt::Display for TokenError {
             Self::Bad => "the token is not valid",
             Self::Expired => "the token has expired",
             Self::Revoked => "the token was revoked",
+            Self::Unknown => "the key of the token is being fetched",
         })
     }
 }
@@ -91,9 +95,11 @@ impl Claims {
 pub struct Verifier(Arc<VerifierParts>);
 
 struct VerifierParts {
-    /// At least one.
+    /// At least one, but of those that have yet to be fetched.
     keys: Vec<VerifyingKey>,
     claims: Claims,
+    /// Whom to ask for keys that are not here.
+    watch: Option<Arc<KeyWatch>>,
 }
 
 /// A key, and the algorithm that it is for.
@@ -139,9 +145,18 @@ impl Verifier {
 
     /// Of at least one key.
     pub(super) fn of_keys(keys: Vec<VerifyingKey>, claims: Claims) -> Self {
-        choose_cryptography();
         assert!(!keys.is_empty(), "whoever reads keys refuses to have none");
-        Self(Arc::new(VerifierParts { keys, claims }))
+        Self::of_parts(VerifierParts { keys, claims, watch: None })
+    }
+
+    /// Of what was fetched; of none while nothing was, which takes no token.
+    pub(super) fn of_fetched(keys: Vec<VerifyingKey>, claims: Claims, watch: Arc<KeyWatch>) -> Self {
+        Self::of_parts(VerifierParts { keys, claims, watch: Some(watch) })
+    }
+
+    fn of_parts(parts: VerifierParts) -> Self {
+        choose_cryptography();
+        Self(Arc::new(parts))
     }
 
     /// How many keys there are.
@@ -151,17 +166,21 @@ impl Verifier {
     }
 
     /// The key that a token is judged by: the one that it names (RFC 7515, section 4.1.4), or the only one there is.
-    fn key_of(&self, token: &str) -> Option<&VerifyingKey> {
-        match self.0.keys.as_slice() {
-            [only] if only.id.is_none() => Some(only),
-            keys => {
-                let named = jsonwebtoken::decode_header(token).ok()?.kid;
-                match named {
-                    Some(named) => keys.iter().find(|key| key.id.as_ref() == Some(&named)),
-                    None if keys.len() == 1 => keys.first(),
-                    None => None,
-                }
-            }
+    fn key_of(&self, token: &str) -> Result<&VerifyingKey, TokenError> {
+        let VerifierParts { keys, watch, .. } = &*self.0;
+        if let [only] = keys.as_slice()
+            && only.id.is_none()
+        {
+            return Ok(only);
+        }
+        let named = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Bad)?.kid;
+        match (named, keys.as_slice()) {
+            (None, [only]) => Ok(only),
+            (None, _) => Err(TokenError::Bad),
+            (Some(named), keys) => keys.iter().find(|key| key.id.as_ref() == Some(&named)).ok_or_else(|| {
+                let may_come = watch.as_ref().is_some_and(|watch| watch.ask());
+                if may_come { TokenError::Unknown } else { TokenError::Bad }
+            }),
         }
     }
 
@@ -171,7 +190,7 @@ impl Verifier {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Bad);
         }
-        let VerifyingKey { key, validation, .. } = self.key_of(token).ok_or(TokenError::Bad)?;
+        let VerifyingKey { key, validation, .. } = self.key_of(token)?;
         let data = jsonwebtoken::decode::<Payload>(token, key, validation).map_err(|_| TokenError::Bad)?;
         // Extensions that must be understood (RFC 7515, section 4.1.11): we understand none.
         if data.header.crit.is_some() {

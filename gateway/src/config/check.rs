@@ -13,6 +13,7 @@ pub(super) fn apply(draft: &Draft, errors: &mut Vec<ConfigError>) {
         ("hs256_key_file", draft.hs256_key_file.is_some()),
         ("eddsa_public_key_file", draft.eddsa_public_key_file.is_some()),
         ("jwks_file", draft.jwks_file.is_some()),
+        ("jwks_url", draft.jwks_url.is_some()),
     ];
     let mut set = key_files.iter().filter(|(_, is_set)| *is_set).map(|(key, _)| *key);
     if let (Some(first), Some(second)) = (set.next(), set.next()) {
@@ -33,7 +34,7 @@ pub(super) fn apply(draft: &Draft, errors: &mut Vec<ConfigError>) {
                 format!(
                     "`{key}` is {address}, which other machines can reach, and no key is configured: with \
                      the development key only loopback addresses are allowed; set `hs256_key_file`, \
-                     `eddsa_public_key_file` or `jwks_file`, or use 127.0.0.1:{}",
+                     `eddsa_public_key_file`, `jwks_file` or `jwks_url`, or use 127.0.0.1:{}",
                     address.port()
                 ),
             );

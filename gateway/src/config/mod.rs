@@ -9,6 +9,7 @@
 
 mod check;
 mod file;
+mod jwks_url;
 mod network;
 mod settings;
 
@@ -20,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+pub use jwks_url::JwksUrl;
 pub use network::Network;
 use protocol::upgrade::Origins;
 use settings::{Draft, SETTINGS, Value};
@@ -156,6 +158,11 @@ pub enum KeyConfig {
     Jwks {
         /// Verifies.
         file: PathBuf,
+    },
+    /// A set of public keys (JWKS) that is fetched, now and then.
+    JwksUrl {
+        /// Verifies.
+        url: JwksUrl,
     },
     /// HMAC with SHA-256: the file's content, without the line end, is the secret.
     Hs256 {

@@ -9,8 +9,8 @@ use protocol::upgrade::Origins;
 
 use super::{
     APPROACHES_PER_HOUR_MAX, COMMANDS_PER_SECOND_MAX, COMPACT_AFTER_SECONDS_MAX, CONNECTIONS_MAX,
-    CONNECTS_PER_SECOND_MAX, Config, ConfigError, DRAIN_MAX, HANDSHAKES_MAX, KEEP_DAYS_MAX, KEEP_MIB_MAX,
-    LOGS_MAX, MEMORY_RESERVE_MIB_MAX, Network, PROXIES_MAX, Place, SCRUB_BYTES_PER_SECOND_MAX,
+    CONNECTS_PER_SECOND_MAX, Config, ConfigError, DRAIN_MAX, HANDSHAKES_MAX, JwksUrl, KEEP_DAYS_MAX,
+    KEEP_MIB_MAX, LOGS_MAX, MEMORY_RESERVE_MIB_MAX, Network, PROXIES_MAX, Place, SCRUB_BYTES_PER_SECOND_MAX,
     SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
 };
 
@@ -162,6 +162,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         read: |draft, value| set(&mut draft.eddsa_private_key_file, path(value).map(Some)),
     },
     Setting { key: "jwks_file", read: |draft, value| set(&mut draft.jwks_file, path(value).map(Some)) },
+    Setting { key: "jwks_url", read: |draft, value| set(&mut draft.jwks_url, jwks_url(value).map(Some)) },
     Setting { key: "issuer", read: |draft, value| set(&mut draft.config.issuer, text(value).map(Some)) },
     Setting { key: "audience", read: |draft, value| set(&mut draft.config.audience, text(value).map(Some)) },
     Setting {
@@ -200,6 +201,7 @@ pub(super) struct Draft {
     pub(super) eddsa_public_key_file: Option<PathBuf>,
     pub(super) eddsa_private_key_file: Option<PathBuf>,
     pub(super) jwks_file: Option<PathBuf>,
+    pub(super) jwks_url: Option<JwksUrl>,
     places: BTreeMap<&'static str, Place>,
 }
 
@@ -228,17 +230,19 @@ impl Draft {
         self.places.get(key).cloned().unwrap_or(Place::Default)
     }
 
-    /// Four files make one key configuration; contradictions among them are found by `check`.
+    /// Four files and an address make one key configuration; contradictions among them are found by `check`.
     fn follow_keys(&mut self) {
-        use super::KeyConfig::{Development, Eddsa, Hs256, Jwks};
-        let public_key_file = self.eddsa_public_key_file.clone();
-        self.config.keys = match (self.hs256_key_file.clone(), public_key_file, self.jwks_file.clone()) {
-            (Some(key_file), ..) => Hs256 { key_file },
-            (None, Some(public_key_file), _) => {
-                Eddsa { public_key_file, private_key_file: self.eddsa_private_key_file.clone() }
-            }
-            (None, None, Some(file)) => Jwks { file },
-            (None, None, None) => Development,
+        use super::KeyConfig::{Development, Eddsa, Hs256, Jwks, JwksUrl};
+        self.config.keys = if let Some(key_file) = self.hs256_key_file.clone() {
+            Hs256 { key_file }
+        } else if let Some(public_key_file) = self.eddsa_public_key_file.clone() {
+            Eddsa { public_key_file, private_key_file: self.eddsa_private_key_file.clone() }
+        } else if let Some(file) = self.jwks_file.clone() {
+            Jwks { file }
+        } else if let Some(url) = self.jwks_url.clone() {
+            JwksUrl { url }
+        } else {
+            Development
         };
     }
 }
@@ -261,6 +265,10 @@ fn text(value: &Value<'_>) -> Result<String, String> {
 
 fn path(value: &Value<'_>) -> Result<PathBuf, String> {
     text(value).map(PathBuf::from)
+}
+
+fn jwks_url(value: &Value<'_>) -> Result<JwksUrl, String> {
+    text(value)?.parse()
 }
 
 fn address(value: &Value<'_>) -> Result<SocketAddr, String> {

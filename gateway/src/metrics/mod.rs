@@ -7,12 +7,14 @@
 
 mod care;
 mod histogram;
+mod keys;
 mod render;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use care::CareMetrics;
 pub use histogram::Histogram;
+pub use keys::KeyMetrics;
 use protocol::event::{CloseCode, ErrorCode};
 pub use render::render;
 

@@ -31,7 +31,7 @@ use crate::files::{self, Job};
 use crate::layout::{self, Layout};
 use crate::mailbox::{Mesh, deliver_places};
 use crate::memory::Gauge;
-use crate::metrics::CareMetrics;
+use crate::metrics::{CareMetrics, KeyMetrics};
 use crate::peers::{PeerLimits, Peers};
 use crate::retention;
 use crate::revocations::{Revocations, RevocationsFile};
@@ -142,6 +142,11 @@ fn run_first(config: Config, keys: Keys, program: Program) -> anyhow::Result<Exi
         tracing::info!("stopped before the logs were read back: the next start reads them");
         return Ok(ExitCode::SUCCESS);
     };
+    let Some(keys) = plane.fetch_keys(keys) else {
+        plane.end();
+        tracing::info!("stopped before there were keys");
+        return Ok(ExitCode::SUCCESS);
+    };
     let seats = bind_all(&config, layout.shards)?.into_iter().map(|listeners| (None, listeners)).collect();
     let seated = seat_shards(layout, seats, peers_of(&config, &layout)?)?;
     let node = Node { config, keys, program, layout, gauge, store, compaction, context, admin: listener };
@@ -152,9 +157,10 @@ fn run_first(config: Config, keys: Keys, program: Program) -> anyhow::Result<Exi
 fn take_over(
     predecessor: &Predecessor,
     config: Config,
-    keys: Keys,
+    mut keys: Keys,
     program: Program,
 ) -> anyhow::Result<ExitCode> {
+    fetch_if_none(&mut keys)?;
     let (layout, gauge) = (layout_of(&config)?, Gauge::of_this_process(config.memory_reserve_bytes));
     let facts = StoreFacts::read(&config.data)?;
     let Granted { lock, admin, seats } = predecessor.introduce(hello(&config, &facts, &layout))?;
@@ -178,6 +184,19 @@ fn take_over(
     let (opened, starts) = read.begin(&store, &context.state)?;
     let node = Node { config, keys, program, layout, gauge, store, compaction, context, admin };
     node.serve(plane, lists, (opened, starts), seated, || predecessor.say(&FromNew::Ready))
+}
+
+/// Keys are those that the process before kept; of another address they are fetched while that one serves, or it goes on.
+fn fetch_if_none(keys: &mut Keys) -> anyhow::Result<()> {
+    let Some(refetching) = keys.refetching.as_mut().filter(|refetching| !refetching.has_keys()) else {
+        return Ok(());
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let fetched = runtime.block_on(refetching.fetch(&KeyMetrics::default()));
+    let fetched =
+        fetched.map_err(|error| anyhow::anyhow!("{} could not be fetched: {error}", refetching.url()))?;
+    keys.verifier = fetched.unwrap_or_else(|| keys.verifier.clone());
+    Ok(())
 }
 
 /// What a new process says of itself.
@@ -215,6 +234,7 @@ fn admin_context(config: &Config, store: &Store, shards: u16) -> anyhow::Result<
         state: Arc::new(NodeState::new(store.logs)),
         metrics: (0..shards).map(|_| Arc::default()).collect(),
         care: Arc::new(CareMetrics::new(store.logs)),
+        keys: Arc::default(),
         admin_token: Arc::new(AdminToken::load(config)?),
         commands: Arc::new(OnceLock::new()),
     })
@@ -310,7 +330,7 @@ impl Node {
         let erasures = Erasures::new(ErasuresParts { shards: inboxes.clone(), ..parts });
         let leaving = Arc::new(Leaving::new(leaving));
         let operators = Operators { revocations, erasures, leaving };
-        let ended = plane.run(operators, gauge, keys.rereading, inboxes, threads)?;
+        let ended = plane.run(operators, gauge, (keys.rereading, keys.refetching), inboxes, threads)?;
         helpers.join()?;
         Ok(exit(ended, &state))
     }

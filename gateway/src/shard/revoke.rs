@@ -141,6 +141,9 @@ pub(super) fn refused(error: TokenError) -> (ErrorCode, CloseCode, &'static str)
     match error {
         TokenError::Bad => (ErrorCode::BadToken, CloseCode::BAD_TOKEN, "the token is not valid"),
         TokenError::Expired => (ErrorCode::ExpiredToken, CloseCode::EXPIRED, "the token has expired"),
+        TokenError::Unknown => {
+            (ErrorCode::Unavailable, CloseCode::OVERLOAD, "the key of the token is being fetched: come back")
+        }
         TokenError::Revoked => (ErrorCode::BadToken, CloseCode::REVOKED, "the token was revoked"),
     }
 }

@@ -231,7 +231,7 @@ fn the_development_key_never_meets_the_network() {
             let port = if key == "admin" { "listen = \"127.0.0.1:1\"\n" } else { "" };
             let mistakes = parse(&format!("{port}{text}")).expect_err("reachable without a key");
             assert!(
-                mistakes.contains("set `hs256_key_file`, `eddsa_public_key_file` or `jwks_file`"),
+                mistakes.contains("set `hs256_key_file`, `eddsa_public_key_file`, `jwks_file` or `jwks_url`"),
                 "{mistakes}"
             );
             parse(&format!("{port}{text}\nhs256_key_file = \"k\"")).expect("a key is configured");
@@ -247,6 +247,14 @@ fn relations_are_told_where_they_can_be_changed() {
     check_mistakes(
         "hs256_key_file = \"k\"\neddsa_public_key_file = \"p\"\n",
         &["g.toml:1: `hs256_key_file` and `eddsa_public_key_file` (g.toml:2) are both set"],
+    );
+    check_mistakes(
+        "jwks_url = \"https://a/\"\njwks_file = \"p\"\n",
+        &["g.toml:2: `jwks_file` and `jwks_url` (g.toml:1) are both set"],
+    );
+    check_mistakes(
+        "jwks_url = \"http://login.example.org/\"\n",
+        &["g.toml:1: `jwks_url` must be https: whoever is on the way"],
     );
     check_mistakes(
         "eddsa_private_key_file = \"p\"\n",

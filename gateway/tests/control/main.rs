@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+#[allow(dead_code, reason = "TLS is looked at from outside")]
+#[path = "../keys/server.rs"]
+mod key_server;
+
 mod admin;
 mod auth;
 mod cli;
@@ -9,6 +13,7 @@ mod config;
 mod doctor;
 mod erase;
 mod jwks;
+mod jwks_url;
 mod metrics;
 mod revoke;
 mod state;

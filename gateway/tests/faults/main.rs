@@ -6,6 +6,8 @@
 
 #[path = "../../../protocol/tests/autobahn/cases.rs"]
 mod cases;
+#[path = "../keys/server.rs"]
+mod key_server;
 #[path = "../../../protocol/tests/wire/mod.rs"]
 mod wire;
 
@@ -30,6 +32,7 @@ mod frames;
 mod groups;
 mod handshake;
 mod ips;
+mod jwks_url;
 mod keys;
 mod logtool;
 mod order;

@@ -1,0 +1,224 @@
+//! Keys that are fetched: at the start, now and then, and when a token names one that is not known; never more often than
+//! [`FLOOR`].
+//!
+//! The set that was fetched last stands in the data directory. A start that cannot fetch goes on with it: whoever was let in yesterday is let in while
+//! the identity provider is away. It is another address's where the configuration names another, and then it is not believed.
+//!
+//! Invariant: what was fetched is in force, or what was in force before. Nothing that cannot be used replaces anything.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::token::{Claims, VerifyingKey};
+use super::{Verifier, fetch::fetch, jwks, secret_file};
+use crate::config::{Config, JwksUrl};
+use crate::metrics::KeyMetrics;
+use crate::segments::sync_directory;
+use crate::store::write_new;
+
+/// Time between two fetches, at least: tokens with names made up, however many, cost the provider two requests a minute.
+pub const FLOOR: Duration = Duration::from_secs(30);
+
+/// Time between two fetches of a quiet node: providers publish a new key hours before they sign with it, and withdraw one when
+/// its tokens have ended.
+pub const FETCH_EVERY: Duration = Duration::from_secs(300);
+
+/// How often it is looked whether a key was asked for.
+pub const ASKED_EVERY: Duration = Duration::from_millis(200);
+
+/// Name of the last set, in the data directory.
+pub const COPY_FILE: &str = "jwks.copy.json";
+
+/// What shards say of tokens to whoever fetches keys, and hear. One word each way.
+#[derive(Debug)]
+pub(super) struct KeyWatch {
+    asked: AtomicBool,
+    /// What is in force may be older than a token.
+    may_be_old: AtomicBool,
+}
+
+impl KeyWatch {
+    /// A token names a key that is not known. Whether it may be known soon.
+    pub(super) fn ask(&self) -> bool {
+        let may_be_old = self.may_be_old.load(Ordering::Relaxed);
+        if may_be_old && !self.asked.load(Ordering::Relaxed) {
+            self.asked.store(true, Ordering::Relaxed);
+        }
+        may_be_old
+    }
+}
+
+/// The last set that could be used, and where it is from.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    url: String,
+    /// In seconds since 1970.
+    fetched_at: u64,
+    set: serde_json::Value,
+}
+
+/// The keys of an address.
+#[derive(Debug)]
+pub struct Refetching {
+    url: JwksUrl,
+    claims: Claims,
+    directory: PathBuf,
+    watch: Arc<KeyWatch>,
+    tried: Option<Instant>,
+    /// What is in force may not be what is published, or not be everywhere.
+    failed: bool,
+    /// What is in force.
+    set: Option<Vec<u8>>,
+}
+
+impl Refetching {
+    /// Nothing is fetched yet. With what was kept, if that is of this address.
+    pub(super) fn of(url: &JwksUrl, config: &Config) -> (Self, Verifier) {
+        let watch = KeyWatch { asked: AtomicBool::new(false), may_be_old: AtomicBool::new(true) };
+        let mut refetching = Self {
+            url: url.clone(),
+            claims: Claims::of(config),
+            directory: config.data.clone(),
+            watch: Arc::new(watch),
+            tried: None,
+            failed: false,
+            set: None,
+        };
+        let keys = refetching.read_copy().unwrap_or_default();
+        let verifier = refetching.verifier(keys);
+        (refetching, verifier)
+    }
+
+    /// Where from.
+    #[must_use]
+    pub fn url(&self) -> &JwksUrl {
+        &self.url
+    }
+
+    /// Whether there is a set in force: the last one that was fetched, or kept.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        self.set.is_some()
+    }
+
+    /// Whether it is time to fetch.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let Some(since) = self.tried.map(|tried| now.duration_since(tried)) else { return true };
+        if since >= FLOOR {
+            // From here on a token may be newer than the set.
+            self.watch.may_be_old.store(true, Ordering::Relaxed);
+        }
+        since >= FETCH_EVERY || since >= FLOOR && (self.failed || self.watch.asked.load(Ordering::Relaxed))
+    }
+
+    /// Fetches the set. `None` where it is the one in force.
+    ///
+    /// # Errors
+    /// In words: those of before stay in force, and it is due again after [`FLOOR`].
+    pub async fn fetch(&mut self, metrics: &KeyMetrics) -> Result<Option<Verifier>, String> {
+        metrics.fetches_total.increment();
+        let fetched = fetch(&self.url).await.and_then(|set| Ok((jwks::read(&set)?, set)));
+        self.tried = Some(Instant::now());
+        self.failed = fetched.is_err();
+        match fetched {
+            Err(reason) => {
+                metrics.failures_total.increment();
+                Err(reason)
+            }
+            Ok((keys, set)) => {
+                self.watch.asked.store(false, Ordering::Relaxed);
+                self.watch.may_be_old.store(false, Ordering::Relaxed);
+                metrics.fetched_seconds.set(unix_seconds());
+                if self.set.as_ref() == Some(&set) {
+                    return Ok(None);
+                }
+                metrics.keys.set(keys.len() as u64);
+                self.set = Some(set);
+                Ok(Some(self.verifier(keys)))
+            }
+        }
+    }
+
+    /// A shard did not take them: they are fetched once more.
+    pub fn again(&mut self) {
+        (self.set, self.failed) = (None, true);
+    }
+
+    /// Keeps what is in force for the next start. Blocks.
+    ///
+    /// # Errors
+    /// Those of the disk: then the next start has what was kept before.
+    pub fn keep(&self) -> std::io::Result<()> {
+        let Some(set) = &self.set else { return Ok(()) };
+        let kept =
+            Kept { url: self.url.to_string(), fetched_at: unix_seconds(), set: serde_json::from_slice(set)? };
+        let path = self.directory.join(COPY_FILE);
+        let new = path.with_extension("json.new");
+        write_new(&new, &serde_json::to_string(&kept)?)?;
+        fs::rename(&new, &path)?;
+        sync_directory(&self.directory)
+    }
+
+    fn verifier(&self, keys: Vec<VerifyingKey>) -> Verifier {
+        Verifier::of_fetched(keys, self.claims.clone(), self.watch.clone())
+    }
+
+    /// What was kept, if it can be used: it is a convenience, and whatever is wrong with it is as good as none.
+    fn read_copy(&mut self) -> Option<Vec<VerifyingKey>> {
+        let text = secret_file::read_public(&self.directory.join(COPY_FILE)).ok()?;
+        let copy: Kept = serde_json::from_slice(&text).ok()?;
+        if copy.url != self.url.to_string() {
+            return None;
+        }
+        let set = serde_json::to_vec(&copy.set).ok()?;
+        let keys = jwks::read(&set).ok()?;
+        self.set = Some(set);
+        Some(keys)
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_fetched_more_often_than_the_floor_allows_however_much_is_asked_for() {
+        let url: JwksUrl = "http://127.0.0.1:1/jwks".parse().expect("an address");
+        let (mut refetching, verifier) = Refetching::of(&url, &Config::default());
+        let begun = Instant::now();
+        assert!(refetching.is_due(begun) && !refetching.has_keys() && verifier.keys() == 0);
+        // As after a fetch that went well.
+        (refetching.tried, refetching.set) = (Some(begun), Some(Vec::new()));
+        refetching.watch.may_be_old.store(false, Ordering::Relaxed);
+        for millis in (0..30_000).step_by(100) {
+            assert!(!refetching.watch.ask(), "the set is newer than any token that comes soon");
+            assert!(!refetching.is_due(begun + Duration::from_millis(millis)));
+        }
+        assert!(!refetching.is_due(begun + FLOOR), "nobody has asked since");
+        assert!(refetching.watch.ask());
+        assert!(refetching.is_due(begun + FLOOR));
+        // As after one that did not: who asks is told to come again, and the floor holds.
+        (refetching.tried, refetching.failed) = (Some(begun + FLOOR), true);
+        assert!(refetching.watch.ask());
+        refetching.watch.asked.store(false, Ordering::Relaxed);
+        assert!(!refetching.is_due(begun + 2 * FLOOR - Duration::from_millis(1)));
+        assert!(refetching.is_due(begun + 2 * FLOOR));
+        // Without being asked, now and then.
+        refetching.failed = false;
+        assert!(!refetching.is_due(begun + FLOOR + FETCH_EVERY - Duration::from_millis(1)));
+        assert!(refetching.is_due(begun + FLOOR + FETCH_EVERY));
+    }
+}

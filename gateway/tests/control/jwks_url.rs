@@ -1,0 +1,208 @@
+//! Sets of keys that are fetched: what is taken from an address, when, and what is kept of it.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use gateway::{
+    auth::{COPY_FILE, FLOOR, Keys, Refetching, TokenError, Verifier},
+    config::{Config, JwksUrl, KeyConfig},
+    metrics::KeyMetrics,
+};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use protocol::ids::UnixMillis;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::key_server::{Answer, KeyServer};
+
+const NOW_SECONDS: u64 = 1_800_000_000;
+const NOW: UnixMillis = UnixMillis(NOW_SECONDS * 1000);
+
+const EC_PEM: &[u8] = include_bytes!("../keys/es256.pem");
+
+fn key(kid: &str) -> Value {
+    let (x, y) =
+        ("eK50B41ehdt2P9B2kPYk8dpIIRXSZ3CNGhKSYj60jDk", "IIynCbGPEa8uZgCsB9sZ5KnbGhZL_bdGmeyRx3jrgZE");
+    json!({ "kty": "EC", "kid": kid, "crv": "P-256", "x": x, "y": y })
+}
+
+fn set(kids: &[&str]) -> String {
+    json!({ "keys": kids.iter().map(|kid| key(kid)).collect::<Vec<_>>() }).to_string()
+}
+
+fn token(kid: &str) -> String {
+    let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::ES256) };
+    let claims = json!({ "sub": "alice", "iat": NOW_SECONDS, "exp": NOW_SECONDS + 60 });
+    jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ec_pem(EC_PEM).expect("a key")).expect("signed")
+}
+
+fn load(data: &Path, url: &str) -> (Refetching, Verifier) {
+    let url = url.parse().expect("an address");
+    let config = Config { data: data.to_owned(), keys: KeyConfig::JwksUrl { url }, ..Config::default() };
+    let keys = Keys::load(&config).expect("nothing is fetched yet");
+    (keys.refetching.expect("it is fetched"), keys.verifier)
+}
+
+/// `good`, or the verdict's words.
+fn verdict(verifier: &Verifier, kid: &str) -> Result<(), TokenError> {
+    verifier.verify(&token(kid), NOW).map(|verified| assert_eq!(verified.user.as_str(), "alice"))
+}
+
+async fn fetch(refetching: &mut Refetching) -> Result<Option<Verifier>, String> {
+    refetching.fetch(&KeyMetrics::default()).await
+}
+
+#[tokio::test]
+async fn a_token_of_a_new_key_has_the_set_fetched_again_and_no_more_often_than_may_be() {
+    let data = tempfile::tempdir().expect("a directory");
+    let server = KeyServer::start(Answer::text(&set(&["old"])));
+    let (mut refetching, none) = load(data.path(), &server.url("http", "127.0.0.1"));
+    assert!(!refetching.has_keys() && refetching.is_due(Instant::now()));
+    // While there are no keys at all nobody is told that a token is bad.
+    assert_eq!(verdict(&none, "old"), Err(TokenError::Unknown));
+    let metrics = KeyMetrics::default();
+    let old = refetching.fetch(&metrics).await.expect("an answer").expect("the first");
+    let fetched = Instant::now();
+    assert_eq!((verdict(&old, "old"), metrics.keys.value()), (Ok(()), 1));
+
+    server.tell(Answer::text(&set(&["old", "new"])));
+    for _ in 0..1_000 {
+        // Right after a fetch a key that is not there is none.
+        assert_eq!(verdict(&old, "new"), Err(TokenError::Bad));
+        assert!(!refetching.is_due(Instant::now()));
+    }
+    assert_eq!(server.requests(), 1);
+    assert!(!refetching.is_due(fetched + FLOOR), "nobody has asked since");
+    assert_eq!(verdict(&old, "new"), Err(TokenError::Unknown), "it may be there by now");
+    assert!(refetching.is_due(fetched + FLOOR));
+    // What names no key, and what is no token, asks for nothing.
+    let both = refetching.fetch(&metrics).await.expect("an answer").expect("another");
+    assert_eq!((verdict(&both, "old"), verdict(&both, "new"), metrics.keys.value()), (Ok(()), Ok(()), 2));
+    assert_eq!(both.verify("x.y.z", NOW), Err(TokenError::Bad));
+    assert!(!refetching.is_due(Instant::now() + FLOOR - Duration::from_secs(1)));
+
+    // The same set is no news.
+    assert!(refetching.fetch(&metrics).await.expect("an answer").is_none());
+    server.tell(Answer::text(&set(&["new"])));
+    let new = refetching.fetch(&metrics).await.expect("an answer").expect("another");
+    assert_eq!((verdict(&new, "old"), verdict(&new, "new")), (Err(TokenError::Bad), Ok(())));
+    assert_eq!((metrics.fetches_total.value(), metrics.failures_total.value(), server.requests()), (4, 0, 4));
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_used_changes_nothing() {
+    let data = tempfile::tempdir().expect("a directory");
+    let good = Answer::text(&set(&["old"]));
+    let server = KeyServer::start(good.clone());
+    let (mut refetching, _) = load(data.path(), &server.url("http", "127.0.0.1"));
+    fetch(&mut refetching).await.expect("an answer");
+    let secret = json!({ "keys": [{ "kty": "oct", "kid": "old", "k": "AAAA" }] }).to_string();
+    let padded = format!("{}{}", set(&["old"]), " ".repeat(64 << 10));
+    let chunked = format!(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        "fff0\r\n".to_owned() + &"x".repeat(0xfff0)
+    );
+    let endless = format!("{chunked}\r\n{}", "10000\r\n".to_owned() + &"x".repeat(1 << 20));
+    let short = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"keys\":";
+    let header = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    for (answer, words) in [
+        (Answer::text(""), "is not a JWKS"),
+        (Answer::text("<html>"), "is not a JWKS"),
+        (Answer::text(r#"{"keys":[]}"#), "holds no key"),
+        (Answer::text(&secret), "is a shared secret"),
+        (Answer::text(&set(&["a", "a"])), "has the `kid` of one before it"),
+        (Answer::with("500 Internal Server Error", &set(&["a"])), "it answers 500"),
+        (Answer::with("404 Not Found", ""), "it answers 404"),
+        (
+            Answer::with("301 Moved Permanently\r\nLocation: /jwks.json?of=tests", ""),
+            "redirects are not followed",
+        ),
+        (Answer::text(&padded), "more than 65536 bytes"),
+        (Answer::Bytes(endless.into_bytes()), "more than 65536 bytes"),
+        (Answer::Bytes(short.into()), "broke off"),
+        (Answer::Bytes(header.into_bytes()), "cannot be understood"),
+        (Answer::Bytes(b"SSH-2.0-OpenSSH\r\n\r\n".to_vec()), "cannot be understood"),
+        (Answer::Bytes(Vec::new()), "cannot be understood"),
+    ] {
+        server.tell(answer);
+        let error = fetch(&mut refetching).await.expect_err(words);
+        assert!(error.contains(words), "{error} is not {words}");
+    }
+    server.tell(good);
+    assert!(fetch(&mut refetching).await.expect("an answer").is_none(), "it is what is in force");
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_waited_for_no_longer_than_may_be() {
+    let data = tempfile::tempdir().expect("a directory");
+    let server = KeyServer::start(Answer::Nothing);
+    let (mut refetching, _) = load(data.path(), &server.url("http", "127.0.0.1"));
+    let begun = Instant::now();
+    let error = fetch(&mut refetching).await.expect_err("nothing");
+    assert!(error.contains("no whole answer within 8 s"), "{error}");
+    assert!((7..12).contains(&begun.elapsed().as_secs()));
+    // And nobody is there at all.
+    let (mut refetching, _) = load(data.path(), "http://127.0.0.1:1/");
+    assert!(fetch(&mut refetching).await.expect_err("nobody").contains("there is no connection"));
+}
+
+#[tokio::test]
+async fn what_was_kept_is_used_for_its_own_address_and_only_if_it_is_sound() {
+    let data = tempfile::tempdir().expect("a directory");
+    let server = KeyServer::start(Answer::text(&set(&["old"])));
+    let url = server.url("http", "127.0.0.1");
+    let (mut refetching, _) = load(data.path(), &url);
+    fetch(&mut refetching).await.expect("an answer");
+    refetching.keep().expect("written");
+    let file = data.path().join(COPY_FILE);
+    assert_eq!(fs::metadata(&file).expect("it is there").permissions().mode() & 0o777, 0o600);
+
+    let (refetching, verifier) = load(data.path(), &url);
+    assert!(refetching.has_keys() && refetching.is_due(Instant::now()));
+    assert_eq!(verdict(&verifier, "old"), Ok(()));
+    // Until it is fetched it may be old.
+    assert_eq!(verdict(&verifier, "new"), Err(TokenError::Unknown));
+    assert!(!load(data.path(), &server.url("http", "127.0.0.2")).0.has_keys(), "of another address");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o622)).expect("ours");
+    assert!(!load(data.path(), &url).0.has_keys(), "others may have written it");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("ours");
+    assert!(load(data.path(), &url).0.has_keys());
+    let text = fs::read_to_string(&file).expect("text");
+    for end in 0..text.len() {
+        fs::write(&file, &text[..end]).expect("written");
+        assert!(!load(data.path(), &url).0.has_keys(), "cut at {end}");
+    }
+}
+
+#[test]
+fn addresses_are_https_or_of_this_machine() {
+    for (text, host, port) in [
+        ("https://login.example.org/jwks.json", "login.example.org", 443),
+        ("https://login.example.org:8443/a/b?c=d", "login.example.org", 8443),
+        ("https://[2001:db8::1]/", "2001:db8::1", 443),
+        ("http://127.0.0.1:8080/jwks", "127.0.0.1", 8080),
+        ("http://127.9.9.9", "127.9.9.9", 80),
+        ("http://[::1]/jwks", "::1", 80),
+    ] {
+        let url: JwksUrl = text.parse().expect("an address");
+        assert_eq!((url.host.as_str(), url.port, url.to_string().as_str()), (host, port, text));
+        assert_eq!(url.is_tls, text.starts_with("https"));
+    }
+    for (text, words) in [
+        ("", "must look like"),
+        ("login.example.org", "must look like"),
+        ("/jwks.json", "must look like"),
+        ("https://", "must look like"),
+        ("https:///jwks", "must look like"),
+        ("ftp://login.example.org/", "must begin with https://"),
+        ("file:///etc/passwd", "must look like"),
+        ("http://login.example.org/", "must be https"),
+        ("http://localhost/", "must be https"),
+        ("http://10.0.0.1/", "must be https"),
+        ("https://user:secret@login.example.org/", "neither a user nor a fragment"),
+        ("https://login.example.org/#a", "neither a user nor a fragment"),
+    ] {
+        let error = text.parse::<JwksUrl>().expect_err(text);
+        assert!(error.contains(words), "{text}: {error}");
+    }
+    assert!(format!("https://a/{}", "a".repeat(2_000)).parse::<JwksUrl>().is_err());
+}
