@@ -28,9 +28,6 @@ impl UserSide {
             }
             Reply::Overrun { log, users } => self.handle_overrun(log, users.as_deref()),
             Reply::Stored { asker, conversation, seq, message_id, at } => {
-                if seq == Seq(1) {
-                    self.note_begun(asker.session, clock);
-                }
                 let (id, conversation, seq) = (asker.id, Some(conversation), Some(seq));
                 let ok = OkReply { id, conversation, seq, message_id: Some(message_id), at: Some(at) };
                 self.push_stored(&asker, ok, clock);
@@ -108,6 +105,9 @@ impl UserSide {
     }
 
     fn push_stored(&mut self, asker: &Asker, ok: OkReply, clock: Clock) {
+        if ok.seq == Some(Seq(1)) {
+            self.note_begun(asker.session, clock);
+        }
         self.latencies.acks.push(clock.micros.saturating_sub(asker.asked_micros));
         self.push_reply(asker.session, &ServerFrame::Ok(ok));
     }
