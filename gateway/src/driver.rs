@@ -1,55 +1,33 @@
 //! The only place where actions become operations of a ring, and completions become events.
 
+mod commands;
+mod segments;
+
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
-use std::ops::Range;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::ids::UnixMillis;
-use ring::{Completion, Errno, FileBuffer, FileId, ListenerId, Received, Ring, RingAddress, Token};
+use ring::{Completion, Errno, ListenerId, Received, Ring, RingAddress, Token};
 use router::conversation::ReadPlace;
 use router::mail::Clock;
 use slab::Slab;
-use storage_log::format::BLOCK_BYTES_MAX;
-use storage_log::{
-    BlockPlace, Buffer, Compacted, Geometry, INDEX_BLOCK_BYTES, Location, SealedSegment, WriteBatch,
-};
+use storage_log::{Buffer, Geometry};
 use tokio::sync::oneshot;
 
 use crate::caretaker::Care;
 use crate::caretaker::quarantine::DamagedPlace;
-use crate::compaction::{self, Written};
+use crate::compaction::{self};
 use crate::erasures::LogLeft;
-use crate::files::{Command, Inbox, Job, Work};
+use crate::files::{Inbox, Job, Work};
 use crate::mailbox::Mesh;
 use crate::metrics::ShardMetrics;
 use crate::segments::SegmentFile;
 use crate::shard::{Action, ConnectionId, Event, Listener, ReceiveEnd, Shard};
-use crate::upgrade::passenger;
 use crate::upgrade::successor::Boarded;
-use crate::upgrade::wire;
-
-struct ReadUnderWay {
-    log: u16,
-    job: u32,
-    place: u32,
-    /// Where what is wanted stands in what is read.
-    range: Range<usize>,
-}
-
-/// A segment's file in the ring, in each way that it is used.
-struct Segment {
-    buffered: FileId,
-    /// Until it is sealed, where it can be had.
-    direct: Option<FileId>,
-    /// Its index file, once it is sealed.
-    index: Option<FileId>,
-}
+use segments::{ReadUnderWay, Segment, add};
 
 /// Everything that a shard's thread has beside the shard.
 pub struct DriverParts {
@@ -210,96 +188,6 @@ impl Driver {
         self.metrics.ring_recv_starved_total.set_total(counters.recv_starved);
     }
 
-    fn take_commands(&mut self, events: &mut Vec<Event>) {
-        while let Some(command) = self.inbox.take() {
-            match command {
-                Command::Drain => events.push(Event::Drain),
-                Command::HoldBackground(held) => self.shard.hold_background(held),
-                Command::Pause => events.push(Event::Pause),
-                Command::Resume => events.push(Event::Resume),
-                Command::Describe { stream, told } => {
-                    // Nobody may wait for it any more.
-                    let _ = told.send(self.describe(&stream));
-                }
-                Command::Listeners(told) => {
-                    let duplicate = |(id, kind): &(ListenerId, Listener)| {
-                        Some((*kind, self.ring.duplicate_listener(*id).ok()?))
-                    };
-                    let open = self.listeners.iter().filter(|_| self.listens);
-                    let _ = told.send(open.filter_map(duplicate).collect());
-                }
-                Command::DurableEnds(told) => drop(told.send(self.shard.durable_ends())),
-                Command::Leave => self.leaving = true,
-                Command::Keys(verifier) => events.push(Event::Keys(verifier)),
-                Command::Revoke { revocation, closed } => {
-                    self.revoking.push_back(closed);
-                    events.push(Event::Revoke(revocation));
-                }
-                Command::Erase { ask, answer } => {
-                    self.erasing.push_back(answer);
-                    events.push(Event::Erase(ask));
-                }
-                Command::Segment { log, base, file } => {
-                    self.background -= 1;
-                    let made = file.map(|file| {
-                        self.segments.insert((log, base), add(&mut self.ring, file));
-                    });
-                    events.push(Event::SegmentPrepared { log, made });
-                }
-                Command::Indexed { log, base, made } => {
-                    self.background -= 1;
-                    let sealed = made.map(|(sealed, file)| {
-                        let segment = self.segments.get_mut(&(log, base)).expect("a sealed segment stays");
-                        segment.index = Some(self.ring.add_file(file));
-                        sealed
-                    });
-                    events.push(Event::IndexWritten { log, sealed });
-                }
-                Command::Compacted { log, base, made } => {
-                    self.background -= 1;
-                    let compacted = self.take_compacted(log, made);
-                    events.push(Event::Compacted { log, base, compacted });
-                }
-                Command::IndexDamaged { log, base } => events.push(Event::IndexDamaged { log, base }),
-                Command::Rebuilt { log, base, made } => {
-                    self.background -= 1;
-                    let sealed = made.map(|(sealed, file)| {
-                        self.replace_index(log, base, file);
-                        sealed
-                    });
-                    events.push(Event::IndexRebuilt { log, base, sealed });
-                }
-                Command::Zeroed { log } => {
-                    self.background -= 1;
-                    self.zeros.remove(&log);
-                    events.push(Event::SegmentZeroed { log });
-                }
-            }
-        }
-    }
-
-    /// Reads a segment that was written anew from its file from now on, beside that of before.
-    fn take_compacted(&mut self, log: u16, made: Result<Written, ()>) -> Compacted {
-        let mut read_from = |sealed: &SealedSegment, file| {
-            let file = self.ring.add_file(file);
-            let cold = Segment { buffered: file, direct: None, index: Some(file) };
-            self.segments.insert((log, sealed.base()), cold);
-        };
-        match made {
-            Ok(Written::Made(sealed, file)) => {
-                read_from(&sealed, file);
-                Compacted::Made(sealed)
-            }
-            Ok(Written::MadeBeside(sealed, file)) => {
-                read_from(&sealed, file);
-                Compacted::MadeBeside(sealed)
-            }
-            Ok(Written::Clean) => Compacted::Clean,
-            Ok(Written::Unsound) => Compacted::Unsound,
-            Err(()) => Compacted::Failed,
-        }
-    }
-
     fn event(&mut self, completion: Completion) -> Option<Event> {
         Some(match completion {
             Completion::Accepted { listener, result } => {
@@ -415,30 +303,6 @@ impl Driver {
         }
     }
 
-    /// Tells another process of all connections, with their descriptors, as many at a time as one message takes: it says when it has
-    /// them, so that few are open here. How many there are.
-    fn describe(&mut self, stream: &UnixStream) -> std::io::Result<usize> {
-        let (travellers, mut count) = (self.shard.travellers(), 0);
-        for some in travellers.chunks(wire::DESCRIPTORS_MAX) {
-            let (mut bytes, mut descriptors) = (Vec::new(), Vec::new());
-            for (id, socket) in some {
-                if let Some(passenger) = self.shard.describe(*id) {
-                    passenger::write(&passenger, &mut bytes);
-                    descriptors.push(self.ring.duplicate(*socket)?);
-                }
-            }
-            if descriptors.is_empty() {
-                continue;
-            }
-            count += descriptors.len();
-            let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-            wire::send(stream, &bytes, &borrowed)?;
-            wire::receive(stream)?;
-        }
-        wire::send(stream, &[], &[])?;
-        Ok(count)
-    }
-
     /// Goes on with connections of another process. Called before the first turn, and before there is a listener.
     pub fn take_over(&mut self, boarded: Vec<Boarded>) {
         let clock = self.clock();
@@ -466,66 +330,6 @@ impl Driver {
         self.background += usize::from(!matches!(job.work, Work::Discard(_)));
         assert!(self.jobs.send(job).is_ok(), "the thread lives as long as its senders");
     }
-
-    /// Writes and syncs in one operation. The segment before, if this is the first batch of the next, is sealed: from now
-    /// on it is read through the page cache.
-    fn write(&mut self, log: u16, batch: WriteBatch) {
-        let before = batch.segment.checked_sub(self.geometry.segment_bytes);
-        let sealed = before.and_then(|base| self.segments.get_mut(&(log, base))?.direct.take());
-        if let Some(sealed) = sealed {
-            self.ring.remove_file(sealed);
-        }
-        let segment = &self.segments[&(log, batch.segment)];
-        let file = segment.direct.unwrap_or(segment.buffered);
-        let (vec, range) = batch.buffer.into_parts();
-        let buffer = FileBuffer::new(vec, range);
-        self.ring.write_through(file, batch.offset, buffer, Token::new(u64::from(log)));
-    }
-
-    /// Reads the index of a segment from this file from now on, unless the segment was written anew meanwhile.
-    fn replace_index(&mut self, log: u16, base: u64, file: File) {
-        let Some(segment) = self.segments.get_mut(&(log, base)) else {
-            return;
-        };
-        let damaged = segment.index.replace(self.ring.add_file(file));
-        // That of a cold segment is in the segment itself.
-        if let Some(damaged) = damaged.filter(|damaged| *damaged != segment.buffered) {
-            self.ring.remove_file(damaged);
-        }
-    }
-
-    /// Closes the file of a segment that was written anew; nobody has an operation under way on it.
-    fn release(&mut self, log: u16, base: u64) {
-        let Segment { buffered, direct, index } = self.segments.remove(&(log, base)).expect("it has moved");
-        let index = index.filter(|index| *index != buffered);
-        for file in [Some(buffered), direct, index].into_iter().flatten() {
-            self.ring.remove_file(file);
-        }
-        let released = compaction::Job::Release { log };
-        assert!(self.compactions.send(released).is_ok(), "the thread lives as long as its senders");
-    }
-
-    /// Reads records that stand side by side; past the page cache with the whole blocks around it.
-    fn read(&mut self, log: u16, job: u32, place: u32, location: Location) {
-        let segment = &self.segments[&(log, self.geometry.segment_of(location.lsn()))];
-        let (start, bytes) = (self.geometry.offset_of(location.lsn()) as usize, location.bytes());
-        let align = if segment.direct.is_some() { BLOCK_BYTES_MAX } else { 1 };
-        let first = start - start % align;
-        let length = (start + bytes).next_multiple_of(align) - first;
-        let range = start - first..start - first + bytes;
-        let token = Token::new(self.reads.insert(ReadUnderWay { log, job, place, range }) as u64);
-        let file = segment.direct.unwrap_or(segment.buffered);
-        self.ring.read(file, first as u64, length, token);
-    }
-
-    /// Reads a block of an index file, through the page cache.
-    fn read_index(&mut self, log: u16, job: u32, place: u32, block: BlockPlace) {
-        let index =
-            self.segments[&(log, block.base)].index.expect("a segment is sealed when its index is open");
-        let read = ReadUnderWay { log, job, place, range: 0..INDEX_BLOCK_BYTES };
-        let token = Token::new(self.reads.insert(read) as u64);
-        self.ring.read(index, block.offset(), INDEX_BLOCK_BYTES, token);
-    }
 }
 
 /// Answers whoever has waited longest.
@@ -533,15 +337,6 @@ fn answer<T>(waiting: &mut VecDeque<oneshot::Sender<T>>, answer: T) {
     let next = waiting.pop_front().expect("one answer to each");
     // Nobody may wait any more.
     let _ = next.send(answer);
-}
-
-fn add(ring: &mut Ring, file: SegmentFile) -> Segment {
-    let SegmentFile { buffered, direct, index, .. } = file;
-    Segment {
-        buffered: ring.add_file(buffered),
-        direct: direct.map(|file| ring.add_file(file)),
-        index: index.map(|file| ring.add_file(file)),
-    }
 }
 
 fn token(connection: ConnectionId) -> Token {
