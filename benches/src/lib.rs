@@ -9,6 +9,7 @@ pub mod disk;
 pub mod embedded;
 pub mod net;
 pub mod replay;
+pub mod summary;
 
 use std::sync::Arc;
 

@@ -59,6 +59,10 @@ closed, nothing lost, 64 KiB for each at most, p99 of the others below 200 ms.
 Example:     loadgen slow --url ws://127.0.0.1:7100 --data ./data --users 1000
 Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
 
+const COMPARE_NOTES: &str = "\
+Example:     floor --save floor.json && loadgen floor-compare run.json floor.json
+Exit codes:  0 shown   2 could not be";
+
 /// Load for a chat gateway, and a verdict.
 #[derive(Debug, Parser)]
 #[command(
@@ -91,6 +95,14 @@ pub(crate) enum Command {
     /// Have a crowd read slowly, or not at all
     #[command(after_help = SLOW_NOTES)]
     Slow(SlowFlags),
+    /// Show a run as multiples of what the bare machine can do
+    #[command(after_help = COMPARE_NOTES)]
+    FloorCompare {
+        /// What `run --json` wrote
+        run: PathBuf,
+        /// What `floor --save` wrote, on the same machine
+        floor: PathBuf,
+    },
     /// A node that ends when we do: the program and its arguments
     #[command(hide = true)]
     Node {
@@ -322,7 +334,7 @@ mod tests {
         const LINES: usize = 24;
         const COLUMNS: usize = 80;
         Cli::command().debug_assert();
-        for name in ["check", "run", "idle", "storm", "slow"] {
+        for name in ["check", "run", "idle", "storm", "slow", "floor-compare"] {
             let cli = Cli::command().term_width(COLUMNS);
             let asked = cli.try_get_matches_from(["loadgen", name, "--help"]);
             let help = asked.expect_err("help is told as an error").to_string();

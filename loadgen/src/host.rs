@@ -1,6 +1,6 @@
 //! What /proc says about processes and about the kernel's memory.
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -38,6 +38,20 @@ impl Reading {
     }
 }
 
+/// The process that holds a lock on a file here; `None` where the system knows none.
+pub(crate) fn holder_of(lock: &Path) -> Option<u32> {
+    let inode = fs::metadata(lock).ok()?.ino();
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    holder_in(&locks, inode)
+}
+
+/// A line like `1: FLOCK  ADVISORY  WRITE 8661 fe:00:6283275 0 EOF`.
+fn holder_in(locks: &str, inode: u64) -> Option<u32> {
+    let inode = format!(":{inode}");
+    let line = locks.lines().find(|line| line.split_whitespace().any(|word| word.ends_with(&inode)))?;
+    line.split_whitespace().nth(4)?.parse().ok()
+}
+
 /// A line like `Slab:  123 kB`, in bytes.
 fn kibibytes(path: &str, name: &str) -> anyhow::Result<u64> {
     let text = fs::read_to_string(path).with_context(|| format!("{path} could not be read"))?;
@@ -49,6 +63,19 @@ fn kibibytes(path: &str, name: &str) -> anyhow::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_holds_a_lock_is_found_by_the_file() {
+        let locks = "1: POSIX  ADVISORY  WRITE 12 fe:00:77 0 EOF\n2: FLOCK  ADVISORY  WRITE 8661 fe:00:6283275 0 EOF\n";
+        assert_eq!(holder_in(locks, 6_283_275), Some(8661));
+        assert_eq!(holder_in(locks, 83_275), None);
+        let file = std::env::temp_dir().join(format!("loadgen-lock-{}", std::process::id()));
+        let held = fs::File::create(&file).expect("a file");
+        assert_eq!(holder_of(&file), None);
+        held.lock().expect("nobody else knows it");
+        assert_eq!(holder_of(&file), Some(std::process::id()));
+        fs::remove_file(file).expect("it is there");
+    }
 
     #[test]
     fn this_process_has_memory_and_has_run() {

@@ -39,6 +39,10 @@ fn main() -> ExitCode {
         Command::Idle(flags) => controller::idle(&flags),
         Command::Storm(flags) => controller::storm(&flags),
         Command::Slow(flags) => controller::slow(&flags),
+        Command::FloorCompare { run, floor } => report::compare(&run, &floor).map(|text| {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }),
         Command::Node { command } => controller::become_node(&command),
         Command::Worker => worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };

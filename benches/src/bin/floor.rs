@@ -15,6 +15,7 @@ use benches::net::bare::{self, BARE, Bare};
 use benches::net::client::{Crowd, Greeting};
 use benches::net::hop::{Hop, hops};
 use benches::net::{Cost, REPLY_BYTES, Server, spread, stored};
+use benches::summary;
 
 /// Sizes of batches: a lone message, a few, a busy log's, the largest.
 const SIZES: [usize; 4] = [512, 4 << 10, 64 << 10, 1 << 20];
@@ -38,6 +39,7 @@ echo service beside them.
 
   floor [DIR]     default: the current directory; needs 1.3 GiB there for a minute
   floor --net     takes a minute; the node is the binary gatehouse beside this one
+  floor --save FILE [DIR]            the few figures that `loadgen floor-compare` wants; 256 MiB in DIR for ten seconds
   floor --stored [SHARDS [SHAPE]]    messages between sessions of a node beside the bare ring; two minutes
 
 Example: cargo run --release -p benches --bin floor -- /var/lib/gatehouse
@@ -46,6 +48,11 @@ Exit: 0 measured, 2 could not.";
 fn main() -> ExitCode {
     let measured = match std::env::args().nth(1).as_deref() {
         Some("--net") => echoes().and_then(|()| fan_outs()).and_then(|()| all_hops()),
+        Some("--save") => {
+            let path = |place| std::env::args_os().nth(place).map(std::path::PathBuf::from);
+            let Some(file) = path(2) else { return usage() };
+            summary::save(&file, &path(3).unwrap_or_else(|| ".".into()))
+        }
         Some("--stored") => {
             let shards = std::env::args().nth(2).and_then(|shards| shards.parse().ok());
             stored::main(shards, &std::env::args().nth(3).unwrap_or_default())
@@ -60,6 +67,11 @@ fn main() -> ExitCode {
         },
         |()| ExitCode::SUCCESS,
     )
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
 }
 
 fn disk_main() -> ExitCode {

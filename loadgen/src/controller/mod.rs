@@ -30,6 +30,7 @@ use crate::{
     cli::{CheckFlags, OutputFlags, RunFlags},
     client::{Endpoint, Signer},
     clock::Moment,
+    host::{Reading, holder_of},
     link::{Order, ToWorker, WorkerConfig},
     plan::Plan,
     random::Random,
@@ -62,6 +63,8 @@ struct Plot<'a> {
     scenario: Scenario,
     outputs: &'a OutputFlags,
     timing: Timing,
+    /// What a node here holds locked: it says which process is measured.
+    lock: Option<PathBuf>,
 }
 
 /// `loadgen check`.
@@ -74,6 +77,8 @@ pub(crate) fn check(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
         scenario: Scenario::of_flags(flags.users, flags.rate, flags.seconds, &flags.shape, &flags.limits),
         outputs: &flags.outputs,
         timing: if flags.no_timing { Timing::Reported } else { Timing::Judged },
+        // It is killed half-way.
+        lock: None,
     };
     let report = plot.play(Some(&mut node))?;
     if report.verdict == report::Verdict::Fail {
@@ -97,6 +102,7 @@ pub(crate) fn run(flags: &RunFlags) -> anyhow::Result<ExitCode> {
         scenario,
         outputs: &flags.outputs,
         timing: if flags.no_timing { Timing::Reported } else { Timing::Judged },
+        lock: flags.node.data.as_ref().map(|data| data.join("lock")),
     };
     Ok(plot.play(None)?.exit_code())
 }
@@ -126,11 +132,14 @@ impl Plot<'_> {
         let orders: Vec<_> = configs.iter().cloned().map(Order::Run).collect();
         let mut crew = Crew::start(&orders)?;
         let start = self.begin(&mut crew, &mut board)?;
+        let before = self.node_cpu();
         let outage = match &mut node {
             Some(node) => Some(self.strike(node, start, &mut crew, &mut board)?),
             None => None,
         };
-        self.end(start, &mut crew, &mut board)?;
+        self.wait_until_sent(start, &mut crew, &mut board)?;
+        let after = self.node_cpu();
+        self.end(&mut crew, &mut board)?;
         drop(crew);
         let late = verify::judge(&board.evidence)?;
         board.violations.merge(late);
@@ -142,7 +151,11 @@ impl Plot<'_> {
             from_seconds: from.since(start).as_secs_f64(),
             until_seconds: until.map(|until| until.since(start).as_secs_f64()),
         });
-        let report = Report::new(&board, &self.scenario, self.timing, outage);
+        let mut report = Report::new(&board, &self.scenario, self.timing, outage);
+        report.node_cpu_seconds = before.zip(after).and_then(|((process, before), (same, after))| {
+            // Of one that has handed over half is gone.
+            (process == same).then(|| after.saturating_sub(before).as_secs_f64())
+        });
         report.write(self.outputs)?;
         // A reader that has gone away does not change the verdict.
         let _ = write!(std::io::stdout(), "{report}");
@@ -214,12 +227,24 @@ impl Plot<'_> {
         Ok((from, Some(until)))
     }
 
-    /// The rest of the schedule, the answers, the receipts, the logs.
-    fn end(&self, start: Moment, crew: &mut Crew, board: &mut Board) -> anyhow::Result<()> {
+    /// The node's process, where it is on this machine, and what it has taken of the cores.
+    fn node_cpu(&self) -> Option<(u32, Duration)> {
+        let process = holder_of(self.lock.as_deref()?)?;
+        Some((process, Reading::take(process).ok()?.cpu))
+    }
+
+    /// The rest of the schedule.
+    fn wait_until_sent(&self, start: Moment, crew: &mut Crew, board: &mut Board) -> anyhow::Result<()> {
         let workers = crew.count();
         let over = start.after(Duration::from_secs(self.scenario.load.seconds().into()));
         let deadline = over.after(PHASE_WAIT_MAX);
         ensure!(crew.wait(deadline, board, |said| said.sent == workers)?, "the schedule did not end");
+        Ok(())
+    }
+
+    /// The answers, the receipts, the logs.
+    fn end(&self, crew: &mut Crew, board: &mut Board) -> anyhow::Result<()> {
+        let workers = crew.count();
         board.progress.say("waiting for receipts");
         crew.tell_all(&ToWorker::Until { heads: board.heads() })?;
         let deadline = Moment::now().after(DRAIN_WAIT_MAX * 2);

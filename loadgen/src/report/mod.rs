@@ -1,5 +1,6 @@
 //! What a run came to: the verdict with its reasons, as text, as JSON, and as one HTML file.
 
+mod compare;
 mod crowd;
 mod html;
 mod idle;
@@ -23,6 +24,7 @@ use crate::{
     scenario::Scenario,
     verify::{Kind, Violations},
 };
+pub(crate) use compare::compare;
 pub(crate) use crowd::{Footprint, PhaseReport, StepReport};
 pub(crate) use idle::{IdleReport, IdleRound};
 pub(crate) use limits::{Limit, Limits};
@@ -149,6 +151,8 @@ pub(crate) struct Report {
     /// From the end of a connection until the user has caught up on the next one.
     pub(crate) back: Summary,
     pub(crate) outage: Option<OutageReport>,
+    /// What the node took of the cores while messages were sent, where it is one process on this machine.
+    pub(crate) node_cpu_seconds: Option<f64>,
     pub(crate) violations: Violations,
     pub(crate) timeline: Vec<SecondReport>,
     /// Percentile and milliseconds, outside the outage.
@@ -190,6 +194,7 @@ impl Report {
             lag: Pair::of(&board.lag),
             back: board.back.summary(),
             outage,
+            node_cpu_seconds: None,
             violations: board.violations.clone(),
             timeline: timeline(board),
             ack_distribution: distribution(&board.ack.outside),
@@ -338,6 +343,10 @@ impl fmt::Display for Report {
             let until = until_seconds.map_or("the end".to_owned(), |until| format!("{until:.1} s"));
             writeln!(f, "outage     from {from_seconds:.1} s until {until}")?;
         }
+        if let Some(seconds) = self.node_cpu_seconds {
+            let each = seconds * 1e6 / (acked.max(1) as f64);
+            writeln!(f, "node       {seconds:.1} s of the cores, {each:.1} us an acknowledged message")?;
+        }
         writeln!(f, "ms                   p50      p90      p99    p99.9      max    count")?;
         let rows = [("ack", self.ack), ("delivery", self.delivery), ("lag", self.lag)];
         for (name, pair) in rows {
@@ -399,6 +408,7 @@ mod tests {
             lag: pair(in_time),
             back: summary,
             outage: None,
+            node_cpu_seconds: None,
             violations: Violations::default(),
             timeline: Vec::new(),
             ack_distribution: Vec::new(),
