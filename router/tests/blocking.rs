@@ -195,8 +195,15 @@ fn nothing_of_one_reaches_the_other_while_one_blocks() {
         _ => false,
     });
     assert!(of_her, "{viewed:?}");
-    // Once it ends each is told how the other stands.
+    // Once it ends, and that is on the disk, each is told how the other stands; who looks again in between is told nothing.
     chat.request(bob, block("alice", false));
+    chat.carry_mail();
+    chat.carry_replies();
+    chat.request(alice, Command::View { conversation });
+    chat.carry_mail();
+    chat.carry_replies();
+    let undurable = chat.take(alice);
+    assert!(told(&undurable).is_empty(), "a crash could have kept the block: {undurable:?}");
     let frames = chat.exchange(alice);
     let news = told(&frames);
     let is_here = |frame: &&&ServerFrame| matches!(frame, ServerFrame::Presence(one) if one.online && one.user == user("bob"));

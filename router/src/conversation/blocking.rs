@@ -79,7 +79,10 @@ impl ConversationSide {
         let after = before.with_block(user, *on);
         match log.append(&[state_draft(*conversation, &after, &after.body().payload())], now.0) {
             Answer::Stored(stored) => {
-                self.viewers.set_blocked(*conversation, after.is_blocked());
+                match after.is_blocked() {
+                    true => self.viewers.block(*conversation),
+                    false => self.viewers.unblock_at(stored.last_position, *conversation),
+                }
                 let slot = self.slots.get_mut(conversation).expect("entered");
                 (slot.state, slot.position) = (Loaded::Yes(after), stored.last_position);
                 self.done_when_durable(asker, stored.last_position, log);

@@ -258,6 +258,7 @@ impl ConversationSide {
                 self.deliver(&mut delivery, log);
             }
         }
+        self.viewers.tell_unblocked(|position| durable.covers(position));
         self.tell_receipts(|position| durable.covers(position));
         while self.early.front().is_some_and(|(position, _)| durable.covers(*position)) {
             let (_, request) = self.early.pop_front().expect("looked at");

@@ -4,7 +4,7 @@
 //! that user stands, and from then on when it changes. Nothing here is stored, and nothing is a queue: what has not left yet
 //! is the newest of its kind, so a full mailbox makes news later and never more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -81,6 +81,8 @@ pub(super) struct Viewers {
     /// By shard of the viewers.
     news: Vec<News>,
     answers: Vec<(ShardId, Reply)>,
+    /// Those without a block any more, by the position of the record that says so, until that is durable.
+    unblocked: VecDeque<(u64, ConversationId)>,
 }
 
 impl Viewers {
@@ -89,7 +91,8 @@ impl Viewers {
         let watches = vec![BTreeMap::new(); shards];
         let news = (0..shards).map(|_| News::default()).collect();
         let (viewed, watched) = (HashMap::default(), HashMap::default());
-        Self { places, log, viewed, members_count: 0, watched, watches, news, answers: Vec::new() }
+        let (answers, unblocked) = (Vec::new(), VecDeque::new());
+        Self { places, log, viewed, members_count: 0, watched, watches, news, answers, unblocked }
     }
 
     /// A member's session views a conversation from now on. It is answered when every member's home has said how that one stands.
@@ -114,7 +117,8 @@ impl Viewers {
             members.iter().for_each(|member| self.watch(member, conversation));
             // Those who left have read too, and that is kept.
             reached.retain(|user, _| self.is_member(user, conversation));
-            let blocked = state.is_blocked();
+            // Nobody is told of what may be gone after a crash.
+            let blocked = state.is_blocked() || self.unblocked.iter().any(|(_, of)| *of == conversation);
             self.viewed.insert(conversation, Viewed { members, reached, viewers: Vec::new(), blocked });
         } else {
             self.know_further(conversation, reached);
@@ -161,16 +165,31 @@ impl Viewers {
         }
     }
 
-    /// One of two blocks the other, or none does any more: then each is told how the other stands and how far it has read.
-    pub(super) fn set_blocked(&mut self, conversation: ConversationId, blocked: bool) {
-        let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
-        viewed.blocked = blocked;
-        if blocked {
-            return;
+    /// One of two blocks the other: from now on nothing passes between them.
+    pub(super) fn block(&mut self, conversation: ConversationId) {
+        self.unblocked.retain(|(_, of)| *of != conversation);
+        if let Some(viewed) = self.viewed.get_mut(&conversation) {
+            viewed.blocked = true;
         }
-        for member in viewed.members.clone() {
-            self.tell_standing(&member, conversation);
-            self.tell_receipt(&member, conversation);
+    }
+
+    /// None blocks the other any more, once the record at this position is durable.
+    pub(super) fn unblock_at(&mut self, position: u64, conversation: ConversationId) {
+        if self.viewed.contains_key(&conversation) {
+            self.unblocked.push_back((position, conversation));
+        }
+    }
+
+    /// Of those whose record is durable each is told how the other stands and how far it has read.
+    pub(super) fn tell_unblocked(&mut self, is_durable: impl Fn(u64) -> bool) {
+        while let Some((_, conversation)) = self.unblocked.pop_front_if(|(position, _)| is_durable(*position))
+        {
+            let Some(viewed) = self.viewed.get_mut(&conversation) else { continue };
+            viewed.blocked = false;
+            for member in viewed.members.clone() {
+                self.tell_standing(&member, conversation);
+                self.tell_receipt(&member, conversation);
+            }
         }
     }
 
