@@ -63,6 +63,17 @@ pub struct Store {
     pub content_hash: u64,
     /// What to do.
     pub change: Change,
+    /// Whom its sender may approach with it.
+    pub may: May,
+}
+
+/// What a user may do who has not approached too many others. It is judged behind what was stored before: a repetition is answered as it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct May {
+    /// Begin a conversation.
+    pub begin: bool,
+    /// Put people into a group.
+    pub add: bool,
 }
 
 /// What a storing command does.
@@ -89,8 +100,6 @@ pub enum Change {
         send: Send,
         /// The other user of a direct conversation.
         peer: Option<UserId>,
-        /// Whether it may be the first message of one: its sender has not begun too many.
-        may_begin: bool,
     },
     /// A new title.
     Title(String),
@@ -601,6 +610,8 @@ pub enum Reply {
         message_id: MessageId,
         /// When.
         at: UnixMillis,
+        /// Who has begun a conversation by it, however its session has fared since.
+        begun_by: Option<UserId>,
     },
     /// How far a user has read conversations; of those that are not here that is not known.
     Reads {

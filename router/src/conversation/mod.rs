@@ -36,7 +36,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use protocol::event::ErrorCode;
-use protocol::ids::{ConversationId, Seq, UnixMillis};
+use protocol::ids::{ConversationId, Seq, UnixMillis, UserId};
 use protocol::record::{FormV1, Schema, StreamKind as Kind};
 use slab::Slab;
 use storage_log::{Answer, Draft, Durable, Head, Location, Log, Stored};
@@ -469,7 +469,7 @@ impl ConversationSide {
         let known = recent::Known { seq, at: stored.at, position, content_hash: store.content_hash };
         self.recent.insert(key, seq, stored.at);
         self.undurable.insert(key, known);
-        let reply = stored_reply(store, known);
+        let reply = stored_reply(store, known, (seq == 1).then(|| store.user.clone()));
         let (asked_micros, location) = (store.asker.asked_micros, stored.location);
         let Plan { after, audience, hidden_from, messages, roster, .. } = plan;
         self.messages_stored += messages;
@@ -500,7 +500,7 @@ impl ConversationSide {
             let refusal = (ErrorCode::Conflict, "this message_id was used for other content");
             return self.refuse(store.asker, refusal);
         }
-        let (shard, reply) = (store.asker.shard, stored_reply(store, known));
+        let (shard, reply) = (store.asker.shard, stored_reply(store, known, None));
         if log.durable().covers(known.position) {
             self.outputs.push_back((shard, reply));
         } else if log.is_healthy() {
@@ -612,12 +612,13 @@ fn state_draft<'p>(conversation: ConversationId, state: &Conversation, payload: 
     }
 }
 
-fn stored_reply(store: &Store, known: recent::Known) -> Reply {
+fn stored_reply(store: &Store, known: recent::Known, begun_by: Option<UserId>) -> Reply {
     Reply::Stored {
         asker: store.asker,
         conversation: store.conversation,
         seq: Seq(known.seq),
         message_id: store.message_id,
         at: UnixMillis(known.at),
+        begun_by,
     }
 }

@@ -108,22 +108,26 @@ pub(crate) fn plan(
     seq: Seq,
 ) -> Result<Plan, Refusal> {
     match (&store.change, before) {
-        (Change::Create(create), None) => plan_create(places, store, create),
+        (Change::Create(create), None) => {
+            judge_beginning(store.may.begin)?;
+            judge_adding(store.may.add || create.members.is_empty())?;
+            plan_create(places, store, create)
+        }
         // The id derives from creator and message id, so only a repetition that was forgotten comes here.
         (Change::Create(_), Some(_)) => {
             Err((ErrorCode::Conflict, "this message_id has made a conversation before"))
         }
-        (Change::Send { send, peer: Some(peer), may_begin }, None) => {
-            judge_beginning(*may_begin)?;
+        (Change::Send { send, peer: Some(peer) }, None) => {
+            judge_beginning(store.may.begin)?;
             Ok(plan_first_direct(places, store, send, peer))
         }
         (_, None) => Err(NOT_FOUND),
         (change, Some(before)) => {
             let member = before.member(&store.user).ok_or(NOT_A_MEMBER)?;
             match change {
-                Change::Send { send, may_begin, .. } => {
+                Change::Send { send, .. } => {
                     before.judge_blocks(&store.user)?;
-                    judge_beginning(*may_begin || seq > Seq(1))?;
+                    judge_beginning(store.may.begin || seq > Seq(1))?;
                     let memberships = before.begun_by(places, seq);
                     Ok(Plan { memberships, ..before.plan_send(store, send) })
                 }
@@ -131,7 +135,10 @@ pub(crate) fn plan(
                 Change::Leave => before.plan_leave(places, store, seq),
                 _ if member.role == Role::Member => Err(ADMINS_ONLY),
                 Change::Title(title) => Ok(before.plan_title(places, store, title)),
-                Change::Members(members) => before.plan_members(places, store, member.role, members, seq),
+                Change::Members(members) => {
+                    judge_adding(store.may.add || members.add.is_empty())?;
+                    before.plan_members(places, store, member.role, members, seq)
+                }
                 Change::Create(_) => unreachable!("matched above"),
                 Change::Delete { .. } | Change::Edit(_) | Change::React(_) => {
                     unreachable!("planned with the form of what is amended")
@@ -145,6 +152,11 @@ pub(crate) fn plan(
 fn judge_beginning(may_begin: bool) -> Result<(), Refusal> {
     let refusal = (ErrorCode::RateLimited, "you have begun too many conversations in the last hour");
     if may_begin { Ok(()) } else { Err(refusal) }
+}
+
+fn judge_adding(may_add: bool) -> Result<(), Refusal> {
+    let refusal = (ErrorCode::RateLimited, "you have put too many people into groups in the last hour");
+    if may_add { Ok(()) } else { Err(refusal) }
 }
 
 fn plan_first_direct(places: &Places, store: &Store, send: &Send, peer: &UserId) -> Plan {

@@ -1,7 +1,6 @@
 //! What comes back from the owners of the logs, other than records to follow: replies to commands.
 
 use protocol::event::{CloseCode, ErrorCode, ErrorReply, MemberEntry, OkReply, ServerFrame};
-use protocol::ids::Seq;
 
 use super::follow::Page;
 use super::travel::UNASKED;
@@ -27,14 +26,15 @@ impl UserSide {
                 self.end(session, CloseCode::STALLED, "what it has not read is not kept any more");
             }
             Reply::Overrun { log, users } => self.handle_overrun(log, users.as_deref()),
-            Reply::Stored { asker, conversation, seq, message_id, at } => {
+            Reply::Stored { asker, conversation, seq, message_id, at, begun_by } => {
+                self.approaches.note_begun(begun_by.as_ref(), clock.micros);
                 let (id, conversation, seq) = (asker.id, Some(conversation), Some(seq));
                 let ok = OkReply { id, conversation, seq, message_id: Some(message_id), at: Some(at) };
                 self.push_stored(&asker, ok, clock);
             }
             Reply::Refused { asker, is_page, code, message, retry_after_ms } => {
                 let message = message.to_owned();
-                let retry_after_ms = retry_after_ms.or_else(|| self.may_begin_in(&asker, code, clock));
+                let retry_after_ms = retry_after_ms.or_else(|| self.may_approach_in(&asker, code, clock));
                 let error = ErrorReply { id: Some(asker.id), code, message, retry_after_ms };
                 self.handle_refused(&asker, is_page, error);
             }
@@ -80,17 +80,11 @@ impl UserSide {
         }
     }
 
-    /// A session's command has begun a conversation.
-    fn note_begun(&mut self, id: SessionId, clock: Clock) {
-        let Some(user) = self.user_of(id).cloned() else { return };
-        self.approaches.note_begun(&user, clock.micros);
-    }
-
-    /// In how many milliseconds a user may begin a conversation who was refused one.
-    fn may_begin_in(&self, asker: &Asker, code: ErrorCode, clock: Clock) -> Option<u64> {
+    /// In how many milliseconds a user may approach others who was refused it.
+    fn may_approach_in(&self, asker: &Asker, code: ErrorCode, clock: Clock) -> Option<u64> {
         let user = self.user_of(asker.session).filter(|_| code == ErrorCode::RateLimited)?;
         // It may have been earned in the meantime.
-        Some(self.approaches.may_begin(user, clock.micros).err().unwrap_or(1).div_ceil(1_000))
+        Some(self.approaches.wait_micros(user, clock.micros).max(1).div_ceil(1_000))
     }
 
     fn handle_refused(&mut self, asker: &Asker, is_page: bool, error: ErrorReply) {
@@ -105,9 +99,6 @@ impl UserSide {
     }
 
     fn push_stored(&mut self, asker: &Asker, ok: OkReply, clock: Clock) {
-        if ok.seq == Some(Seq(1)) {
-            self.note_begun(asker.session, clock);
-        }
         self.latencies.acks.push(clock.micros.saturating_sub(asker.asked_micros));
         self.push_reply(asker.session, &ServerFrame::Ok(ok));
     }

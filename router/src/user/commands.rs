@@ -167,38 +167,14 @@ impl UserSide {
         }
         let message_id = idempotent.unwrap_or_else(|| self.make_message_id(clock.unix));
         let content_hash = command.content_hash();
-        let beginning = self.approaches.may_begin(&user, clock.micros);
-        let (conversation, change) = match change_of(command, &user, message_id, beginning.is_ok()) {
+        let (conversation, change) = match change_of(command, &user, message_id) {
             Ok(change) => change,
             Err(message) => return self.refuse(id, number, ErrorCode::NotAllowed, message),
         };
-        if let Err((early, message)) = self.judge_approach(&user, &change, beginning, clock) {
-            return self.hold_back(id, number, early, message);
-        }
+        let may = self.approaches.judge(&user, &change, clock.micros);
         let idempotent = idempotent.is_some();
-        let store = Store { asker, user, conversation, message_id, idempotent, content_hash, change };
+        let store = Store { asker, user, conversation, message_id, idempotent, content_hash, change, may };
         self.mail_command(asker, conversation, Request::Store(Box::new(store)));
-    }
-
-    /// Whether a user may approach those whom a command is for; where it may not, how much too early it comes.
-    fn judge_approach(
-        &mut self,
-        user: &UserId,
-        change: &Change,
-        beginning: Result<(), u64>,
-        clock: Clock,
-    ) -> Result<(), (u64, &'static str)> {
-        let people = match change {
-            Change::Create(create) => {
-                beginning
-                    .map_err(|early| (early, "you have begun too many conversations in the last hour"))?;
-                create.members.len()
-            }
-            Change::Members(members) => members.add.len(),
-            _ => return Ok(()),
-        };
-        let added = self.approaches.add(user, people, clock.micros);
-        added.map_err(|early| (early, "you have put too many people into groups in the last hour"))
     }
 
     /// A block is its own repetition, so its id is not looked for.
@@ -291,7 +267,6 @@ fn change_of(
     command: Command,
     user: &UserId,
     message_id: MessageId,
-    may_begin: bool,
 ) -> Result<(ConversationId, Change), &'static str> {
     Ok(match command {
         Command::Create(create) => (created_conversation(user, message_id), Change::Create(create)),
@@ -302,11 +277,11 @@ fn change_of(
         Command::React(react) => (react.conversation, Change::React(react)),
         Command::Title { conversation, title, .. } => (conversation, Change::Title(title)),
         Command::Send(send) => match send_target(&send) {
-            (Some(conversation), _) => (conversation, Change::Send { send, peer: None, may_begin }),
+            (Some(conversation), _) => (conversation, Change::Send { send, peer: None }),
             (None, Some(peer)) if peer == *user => return Err("a direct conversation is between two users"),
             (None, peer) => {
                 let peer = peer.expect("a target is one of two");
-                (direct_conversation(user, &peer), Change::Send { send, peer: Some(peer), may_begin })
+                (direct_conversation(user, &peer), Change::Send { send, peer: Some(peer) })
             }
         },
         _ => unreachable!("only storing commands come here"),

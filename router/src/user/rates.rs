@@ -169,7 +169,7 @@ impl UserSide {
     }
 
     /// `early`: by so many microseconds.
-    pub(super) fn hold_back(&mut self, id: SessionId, number: RequestId, early: u64, message: &str) {
+    fn hold_back(&mut self, id: SessionId, number: RequestId, early: u64, message: &str) {
         let (retry_after_ms, message) = (Some(early.div_ceil(1_000)), message.to_owned());
         let error = ErrorReply { id: Some(number), code: ErrorCode::RateLimited, message, retry_after_ms };
         self.push_reply(id, &ServerFrame::Error(error));
