@@ -148,7 +148,7 @@ impl ControlPlane {
         let changes = leaving.changes.clone();
         let upgrade = Arc::new(move || leaving.upgrade());
         commands.get_or_init(|| Commands { revocations, erasures, drain: drain.clone(), upgrade, changes });
-        runtime.block_on(async {
+        let well = runtime.block_on(async {
             let ended = reap(threads)?;
             let keeping = tokio::spawn(keep(Gatekeeper::new(state.clone(), metrics.clone(), gauge)));
             let changing = tokio::spawn(changing);
@@ -165,14 +165,20 @@ impl ControlPlane {
             changing.abort();
             finish(admin).await;
             Ok(well)
-        })
+        });
+        runtime.shutdown_timeout(LEFT_MAX);
+        well
     }
 
     /// Ends without having served.
     pub fn end(self) {
         self.runtime.block_on(finish(self.admin));
+        self.runtime.shutdown_timeout(LEFT_MAX);
     }
 }
+
+/// How long an end waits for what was given to other threads: a name that is looked up may take half a minute, and nobody wants it any more.
+const LEFT_MAX: Duration = Duration::from_secs(1);
 
 /// Lets answers that are on their way finish.
 async fn finish((serving, stop): (tokio::task::JoinHandle<()>, oneshot::Sender<()>)) {
@@ -274,16 +280,15 @@ async fn refetch(
     metrics: Arc<KeyMetrics>,
 ) {
     let mut tick = tokio::time::interval(auth::ASKED_EVERY);
-    let mut is_kept = false;
     loop {
         let anyway = tokio::select! {
             _ = tick.tick() => false,
             _ = hangup.recv() => true,
         };
-        if !is_kept {
+        if refetching.is_unkept() {
             let kept = tokio::task::spawn_blocking(move || (refetching.keep(), refetching)).await;
             let Ok((kept, given_back)) = kept else { return };
-            (refetching, is_kept) = (given_back, true);
+            refetching = given_back;
             if let Err(error) = kept {
                 tracing::warn!(%error, "the keys that were fetched could not be kept: a start without `jwks_url` would not have them");
             }
@@ -302,7 +307,6 @@ async fn refetch(
                 if told.count() < inboxes.len() {
                     refetching.again();
                 } else {
-                    is_kept = false;
                     tracing::info!(
                         keys = verifier.keys(),
                         "the keys that tokens are judged by were fetched again"
@@ -336,6 +340,7 @@ async fn reread(mut rereading: Rereading, mut hangup: Signal, inboxes: Vec<Inbox
             }
             Some(Ok(verifier)) => {
                 metrics.fetches_total.increment();
+                metrics.keys.set(verifier.keys() as u64);
                 let told = inboxes.iter().filter(|inbox| inbox.offer(Command::Keys(verifier.clone())));
                 if told.count() < inboxes.len() {
                     rereading.again();

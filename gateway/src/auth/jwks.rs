@@ -16,8 +16,9 @@ use super::token::VerifyingKey;
 /// Keys of a set: today's, yesterday's and tomorrow's of several issuers.
 pub(super) const KEYS_MAX: usize = 64;
 
-/// Bytes of a set: 64 keys of 4,096 bits with a word to each, several times over what providers publish.
-pub(super) const SET_BYTES_MAX: usize = secret_file::FILE_BYTES_MAX as usize;
+/// Bytes of a set that is fetched: 64 keys of 4,096 bits with a word to each fit, several times over what providers publish; and its copy, with where it
+/// is from, is a file that is read again.
+pub(super) const SET_BYTES_MAX: usize = secret_file::FILE_BYTES_MAX as usize - 4 * 1024;
 
 /// Fewest bytes of an RSA modulus (RFC 7518, section 3.3).
 const RSA_BYTES_MIN: usize = 256;

@@ -78,6 +78,8 @@ pub struct Refetching {
     failed: bool,
     /// What is in force.
     set: Option<Vec<u8>>,
+    /// The next start would have it.
+    is_kept: bool,
 }
 
 impl Refetching {
@@ -92,6 +94,7 @@ impl Refetching {
             tried: None,
             failed: false,
             set: None,
+            is_kept: false,
         };
         let keys = refetching.read_copy().unwrap_or_default();
         let verifier = refetching.verifier(keys);
@@ -138,11 +141,11 @@ impl Refetching {
                 self.watch.asked.store(false, Ordering::Relaxed);
                 self.watch.may_be_old.store(false, Ordering::Relaxed);
                 metrics.fetched_seconds.set(unix_seconds());
+                metrics.keys.set(keys.len() as u64);
                 if self.set.as_ref() == Some(&set) {
                     return Ok(None);
                 }
-                metrics.keys.set(keys.len() as u64);
-                self.set = Some(set);
+                (self.set, self.is_kept) = (Some(set), false);
                 Ok(Some(self.verifier(keys)))
             }
         }
@@ -153,11 +156,18 @@ impl Refetching {
         (self.set, self.failed) = (None, true);
     }
 
-    /// Keeps what is in force for the next start. Blocks.
+    /// Whether what is in force has yet to be kept.
+    #[must_use]
+    pub fn is_unkept(&self) -> bool {
+        self.set.is_some() && !self.is_kept
+    }
+
+    /// Keeps what is in force for the next start; tried once. Blocks.
     ///
     /// # Errors
     /// Those of the disk: then the next start has what was kept before.
-    pub fn keep(&self) -> std::io::Result<()> {
+    pub fn keep(&mut self) -> std::io::Result<()> {
+        self.is_kept = true;
         let Some(set) = &self.set else { return Ok(()) };
         let kept =
             Kept { url: self.url.to_string(), fetched_at: unix_seconds(), set: serde_json::from_slice(set)? };
@@ -172,16 +182,23 @@ impl Refetching {
         Verifier::of_fetched(keys, self.claims.clone(), self.watch.clone())
     }
 
-    /// What was kept, if it can be used: it is a convenience, and whatever is wrong with it is as good as none.
+    /// What was kept, if it can be used: it is a convenience, and whatever is wrong with it is said and as good as none.
     fn read_copy(&mut self) -> Option<Vec<VerifyingKey>> {
-        let text = secret_file::read_public(&self.directory.join(COPY_FILE)).ok()?;
-        let copy: Kept = serde_json::from_slice(&text).ok()?;
+        let path = self.directory.join(COPY_FILE);
+        if !path.exists() {
+            return None;
+        }
+        let unusable = |error: String| {
+            tracing::warn!("the keys that were fetched last are not used: {}: {error}", path.display());
+        };
+        let text = secret_file::read_public(&path).map_err(|error| unusable(error.to_string())).ok()?;
+        let copy: Kept = serde_json::from_slice(&text).map_err(|error| unusable(error.to_string())).ok()?;
         if copy.url != self.url.to_string() {
             return None;
         }
-        let set = serde_json::to_vec(&copy.set).ok()?;
-        let keys = jwks::read(&set).ok()?;
-        self.set = Some(set);
+        let set = serde_json::to_vec(&copy.set).map_err(|error| unusable(error.to_string())).ok()?;
+        let keys = jwks::read(&set).map_err(unusable).ok()?;
+        (self.set, self.is_kept) = (Some(set), true);
         Some(keys)
     }
 }

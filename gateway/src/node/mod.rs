@@ -193,6 +193,8 @@ fn fetch_if_none(keys: &mut Keys) -> anyhow::Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let fetched = runtime.block_on(refetching.fetch(&KeyMetrics::default()));
+    // A name that is still looked up is waited for by nobody: the process before waits for this one.
+    runtime.shutdown_background();
     let fetched =
         fetched.map_err(|error| anyhow::anyhow!("{} could not be fetched: {error}", refetching.url()))?;
     keys.verifier = fetched.unwrap_or_else(|| keys.verifier.clone());
@@ -281,7 +283,10 @@ impl Node {
         told: impl FnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<ExitCode> {
         let Self { config, keys, program, layout, gauge, store, compaction, context, admin } = self;
-        let AdminContext { state, metrics, care, .. } = context;
+        let AdminContext { state, metrics, care, keys: key_metrics, .. } = context;
+        if keys.rereading.is_some() || keys.refetching.is_some() {
+            key_metrics.keys.set(keys.verifier.keys() as u64);
+        }
         let shards = layout.shards;
         let places = Arc::new(Places::new(store.id, store.key, store.logs, shards));
         let (file, erased) = (lists.erasures, lists.erased);

@@ -116,8 +116,8 @@ async fn an_answer_that_cannot_be_used_changes_nothing() {
             Answer::with("301 Moved Permanently\r\nLocation: /jwks.json?of=tests", ""),
             "redirects are not followed",
         ),
-        (Answer::text(&padded), "more than 65536 bytes"),
-        (Answer::Bytes(endless.into_bytes()), "more than 65536 bytes"),
+        (Answer::text(&padded), "more than 61440 bytes"),
+        (Answer::Bytes(endless.into_bytes()), "more than 61440 bytes"),
         (Answer::Bytes(short.into()), "broke off"),
         (Answer::Bytes(header.into_bytes()), "cannot be understood"),
         (Answer::Bytes(b"SSH-2.0-OpenSSH\r\n\r\n".to_vec()), "cannot be understood"),
@@ -171,6 +171,38 @@ async fn what_was_kept_is_used_for_its_own_address_and_only_if_it_is_sound() {
         fs::write(&file, &text[..end]).expect("written");
         assert!(!load(data.path(), &url).0.has_keys(), "cut at {end}");
     }
+}
+
+#[tokio::test]
+async fn the_largest_set_is_read_again_from_where_it_was_kept() {
+    let data = tempfile::tempdir().expect("a directory");
+    let largest = format!("{{\"keys\":[{}],\"x\":\"\"}}", key("old"));
+    let largest = largest.replace("\"\"}", &format!("\"{}\"}}", "x".repeat(61_440 - largest.len())));
+    let server = KeyServer::start(Answer::text(&largest));
+    let url = server.url("http", "127.0.0.1");
+    let (mut refetching, _) = load(data.path(), &url);
+    fetch(&mut refetching).await.expect("an answer");
+    assert!(refetching.is_unkept());
+    refetching.keep().expect("written");
+    assert!(!refetching.is_unkept() && load(data.path(), &url).0.has_keys());
+    let kept = fs::metadata(data.path().join(COPY_FILE)).expect("it is there").len();
+    assert!(kept + 1_024 < 64 << 10, "{kept} bytes, and an address may have 1,024");
+}
+
+#[tokio::test]
+async fn a_set_that_is_as_it_was_kept_counts_its_keys_and_is_not_kept_again() {
+    let data = tempfile::tempdir().expect("a directory");
+    // As the copy has it: names in their order, no spaces.
+    let as_kept = serde_json::from_str::<Value>(&set(&["one", "other"])).expect("JSON").to_string();
+    let server = KeyServer::start(Answer::text(&as_kept));
+    let url = server.url("http", "127.0.0.1");
+    let (mut refetching, _) = load(data.path(), &url);
+    fetch(&mut refetching).await.expect("an answer");
+    refetching.keep().expect("written");
+    let (mut refetching, metrics) = (load(data.path(), &url).0, KeyMetrics::default());
+    assert!(refetching.fetch(&metrics).await.expect("an answer").is_none(), "it is what was kept");
+    assert_eq!(metrics.keys.value(), 2);
+    assert!(!refetching.is_unkept(), "it would get the time of now");
 }
 
 #[test]
