@@ -351,6 +351,8 @@ impl Shard {
                 return self.users.finish_refresh(session, number);
             }
             Ok(_) => TokenError::Bad,
+            // The one that it has is good for a while yet.
+            Err(TokenError::Unknown) => return self.users.put_off_refresh(session, number),
             Err(error) => error,
         };
         let (_, close, message) = refused(error);

@@ -2,9 +2,10 @@
 
 use std::{
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
+use gateway::auth::COPY_FILE;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     chat::{Chat, Received, verdict},
     key_server::{Answer, KeyServer},
-    node::{Node, directory},
+    node::{Node, PATIENCE, directory},
 };
 
 const EC_PEM: &[u8] = include_bytes!("../keys/es256.pem");
@@ -123,16 +124,28 @@ fn a_start_without_keys_waits_for_them_and_says_so() {
     assert!(node.metric("jwks_fetches_total") >= 2);
 
     // From the next start on there are some, whatever becomes of the provider: and who has a newer one is told to come back.
-    node.wait_for_metric("jwks_keys", 1);
+    let begun = Instant::now();
+    while !data.path().join(COPY_FILE).exists() {
+        assert!(begun.elapsed() < PATIENCE, "they are not kept");
+        std::thread::yield_now();
+    }
     server.tell(down());
     node.restart();
     node.log_line(&["those that were fetched last are in force", "it answers 503"]);
     enter(&node, &token("alice", "old")).is_fine();
     check_refused(&node, &token("alice", "new"), "3004 unavailable", 4003);
+    // Who has one that is good goes on with it, and shows the newer one again.
+    let mut alice = enter(&node, &token("alice", "old"));
+    let put_off = alice.ask("refresh", json!({ "token": token("alice", "new") }));
+    assert_eq!(verdict(&put_off), "3004 unavailable", "{put_off}");
+    assert!(put_off["retry_after_ms"].is_u64(), "{put_off}");
+    alice.is_fine();
     server.tell(set(&["new"]));
     reread(&node);
     node.log_line(&["were fetched again", "keys=1"]);
-    enter(&node, &token("alice", "new")).is_fine();
+    enter(&node, &token("bob", "new")).is_fine();
+    assert_eq!(verdict(&alice.ask("refresh", json!({ "token": token("alice", "new") }))), "ok");
+    alice.is_fine();
 }
 
 #[test]

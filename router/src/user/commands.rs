@@ -15,6 +15,9 @@ use crate::places::{created_conversation, direct_conversation};
 /// When to try again without a credit.
 const BUSY_RETRY_MS: u64 = 50;
 
+/// When to try again with a token whose key is being fetched: a fetch takes a second or two, and comes within half a minute.
+const REFRESH_RETRY_MS: u64 = 5_000;
+
 impl UserSide {
     /// Takes a command of a session. `refresh` is the gateway's: only it can judge a token.
     ///
@@ -112,6 +115,14 @@ impl UserSide {
     /// The token of a `refresh` that was begun is good.
     pub fn finish_refresh(&mut self, id: SessionId, number: RequestId) {
         self.push_done(id, number);
+    }
+
+    /// The token of a `refresh` that was begun cannot be judged yet: the session goes on with the one it has.
+    pub fn put_off_refresh(&mut self, id: SessionId, number: RequestId) {
+        let (code, message) =
+            (ErrorCode::Unavailable, "the key of the token is being fetched: send it again".to_owned());
+        let error = ErrorReply { id: Some(number), code, message, retry_after_ms: Some(REFRESH_RETRY_MS) };
+        self.push_reply(id, &ServerFrame::Error(error));
     }
 
     /// A command took effect of which there is no more to say.
