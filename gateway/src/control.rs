@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::admin::{self, AdminContext, Commands};
-use crate::auth::{self, Keys, Refetching, Rereading};
+use crate::auth::{self, Keys, Refetching, Rereading, Verifier};
 use crate::erasures::Erasures;
 use crate::files::{Command, Inbox};
 use crate::gatekeeper::{Gatekeeper, LOOK_EVERY};
@@ -303,18 +303,22 @@ async fn refetch(
                 "the keys that tokens are judged by could not be fetched again; those of before stay in force: {error}"
             ),
             Ok(Some(verifier)) => {
-                let told = inboxes.iter().filter(|inbox| inbox.offer(Command::Keys(verifier.clone())));
-                if told.count() < inboxes.len() {
-                    refetching.again();
-                } else {
+                if tell_keys(&inboxes, &verifier) {
                     tracing::info!(
                         keys = verifier.keys(),
                         "the keys that tokens are judged by were fetched again"
                     );
+                } else {
+                    refetching.again();
                 }
             }
         }
     }
+}
+
+/// Whether every shard takes new keys.
+fn tell_keys(inboxes: &[Inbox], verifier: &Verifier) -> bool {
+    inboxes.iter().filter(|inbox| inbox.offer(Command::Keys(verifier.clone()))).count() == inboxes.len()
 }
 
 /// Reads the keys of tokens again where their file has changed, and when SIGHUP asks for it; then every shard has them.
@@ -341,14 +345,13 @@ async fn reread(mut rereading: Rereading, mut hangup: Signal, inboxes: Vec<Inbox
             Some(Ok(verifier)) => {
                 metrics.fetches_total.increment();
                 metrics.keys.set(verifier.keys() as u64);
-                let told = inboxes.iter().filter(|inbox| inbox.offer(Command::Keys(verifier.clone())));
-                if told.count() < inboxes.len() {
-                    rereading.again();
-                } else {
+                if tell_keys(&inboxes, &verifier) {
                     tracing::info!(
                         keys = verifier.keys(),
                         "the keys that tokens are judged by were read again"
                     );
+                } else {
+                    rereading.again();
                 }
             }
         }
