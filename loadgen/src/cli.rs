@@ -34,11 +34,10 @@ Example:     loadgen check --users 1000 --rate 2000 --html check.html
 Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
 
 /// A help of many flags, still on one screen.
-const DENSE: &str = "{about}\n{usage-heading} {usage}\n\n{options}{after-help}";
+const DENSE: &str = "{about}\n{usage-heading} {usage}\n{options}{after-help}";
 
 const RUN_NOTES: &str = "\
-Example:     loadgen run --url ws://127.0.0.1:7100 --data ./data \\
-                 --users 1000 --rate 8000 --seconds 30
+Example:     loadgen run --url ws://127.0.0.1:7100 --data d --scenario day.toml
 Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
 
 const IDLE_NOTES: &str = "\
@@ -81,7 +80,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a node, load it, kill it half-way, and judge
-    #[command(after_help = CHECK_NOTES)]
+    #[command(after_help = CHECK_NOTES, help_template = DENSE)]
     Check(CheckFlags),
     /// Load a node that runs already, and judge
     #[command(after_help = RUN_NOTES, help_template = DENSE)]
@@ -153,7 +152,7 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "S", value_parser = seconds(1), required_unless_present = "scenario")]
     pub(crate) seconds: Option<u32>,
     /// All of that in a file, and what the messages are like
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["users", "rate", "seconds", "payload", "mix", "form", "workers"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["users", "rate", "seconds", "payload", "mix", "read_percent", "viewers", "form", "workers"])]
     pub(crate) scenario: Option<PathBuf>,
     /// Judge correctness alone
     #[arg(long)]
@@ -283,6 +282,12 @@ pub(crate) struct ShapeFlags {
     /// What is sent
     #[arg(long, value_name = "MIX", default_value_t = Mix::default())]
     pub(crate) mix: Mix,
+    /// Deliveries answered with `read`, of 100 [default: 0]
+    #[arg(long, value_name = "P", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) read_percent: u32,
+    /// Users that view conversations [default: 0]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=i64::from(USERS_MAX)))]
+    pub(crate) viewers: u32,
     /// Protocol: binary, json or mixed
     #[arg(long, value_enum, default_value = "mixed", hide_possible_values = true)]
     pub(crate) form: Forms,

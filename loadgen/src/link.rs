@@ -13,8 +13,10 @@ use crate::{
     clock::Moment,
     latency::Buckets,
     load::Load,
-    plan::{Mix, RoomIndex, UserIndex},
-    verify::{Amendment, Overtaken, RoomBook, Shown, Stand, UserList, Violations},
+    plan::{Attention, Mix, RoomIndex, UserIndex},
+    verify::{
+        Amendment, Attendance, Overtaken, ReadUpTo, RoomBook, Shown, Stand, ToldRoom, UserList, Violations,
+    },
 };
 
 /// Connections of one address: less than half of its 28,000 ports, because the kernel tries every second port first and
@@ -114,6 +116,7 @@ pub(crate) struct WorkerConfig {
     /// The first three bytes of the addresses that the crowd comes from; `None` leaves it to the system.
     pub(crate) network: Option<[u8; 3]>,
     pub(crate) mix: Mix,
+    pub(crate) attention: Attention,
     pub(crate) load: Load,
     pub(crate) forms: Forms,
     /// Where this worker writes its events.
@@ -189,8 +192,9 @@ pub(crate) enum ToWorker {
     Outage { from: Moment },
     /// All users of all workers are back.
     Settled { until: Moment },
-    /// Wait until all users that are online have seen this much.
-    Until { heads: Vec<(RoomIndex, u64)> },
+    /// Wait until all users that are online have seen this much,
+    /// and viewers have been told of this much.
+    Until { heads: Vec<(RoomIndex, u64)>, reads: Vec<ReadUpTo> },
     /// Read the logs, hand over everything, and end. Idle users leave.
     Finish,
     /// The next thing of a storm; its end is answered with `Stepped`.
@@ -264,8 +268,8 @@ pub(crate) enum FromWorker {
     Tick(Tick),
     /// All users of this worker are back since the outage began.
     Settled,
-    /// The schedule is over; this is how far conversations are known to go.
-    Sent { heads: Vec<(RoomIndex, u64)> },
+    /// The schedule is over; this is how far conversations are known to go, and how far users have read.
+    Sent { heads: Vec<(RoomIndex, u64)>, reads: Vec<ReadUpTo> },
     /// The wait is over.
     Drained { complete: bool },
     /// What was seen and promised in one conversation.
@@ -281,6 +285,10 @@ pub(crate) enum FromWorker {
         senders: Vec<(u64, UserIndex)>,
         shown: Shown,
     },
+    /// What viewers know of members.
+    Told(Vec<ToldRoom>),
+    /// What was read, and who came and went.
+    Attended(Box<Attendance>),
     /// What a user is told that it is in.
     Listed(UserList),
     /// Where a user stood that was online at the end.
@@ -319,6 +327,8 @@ pub(crate) struct Totals {
     pub(crate) lag: Split,
     /// From the end of a connection until the user has caught up on the next one.
     pub(crate) back: Buckets,
+    /// From a delivery to the `ok` of the `read` that answers it.
+    pub(crate) read: Split,
     pub(crate) violations: Violations,
     /// Message ids that were refused for good.
     pub(crate) refused: Vec<String>,
@@ -361,6 +371,18 @@ pub(crate) struct Counts {
     pub(crate) opened: u64,
     /// Conversations of which somebody was told what is unread, after the run.
     pub(crate) listed: u64,
+    /// Times that somebody said how far it has read, again after a reconnect as well.
+    pub(crate) reads: u64,
+    /// Of those, taken.
+    pub(crate) reads_taken: u64,
+    pub(crate) reads_refused: u64,
+    /// Conversations that somebody looked at, on each connection and once more at the end.
+    pub(crate) views: u64,
+    pub(crate) views_refused: u64,
+    /// Times that a viewer was told how far somebody has read or been given.
+    pub(crate) receipts: u64,
+    /// Times that a viewer was told that somebody came or went.
+    pub(crate) presences: u64,
     pub(crate) connections: u64,
     pub(crate) dial_failures: u64,
     /// Goodbyes of a node that goes away in order.
@@ -388,6 +410,13 @@ impl Counts {
         self.heads += other.heads;
         self.opened += other.opened;
         self.listed += other.listed;
+        self.reads += other.reads;
+        self.reads_taken += other.reads_taken;
+        self.reads_refused += other.reads_refused;
+        self.views += other.views;
+        self.views_refused += other.views_refused;
+        self.receipts += other.receipts;
+        self.presences += other.presences;
         self.connections += other.connections;
         self.dial_failures += other.dial_failures;
         self.drains += other.drains;

@@ -7,7 +7,10 @@
 
 use std::{fmt, str::FromStr};
 
-use protocol::{ids::UserId, limits::MEMBERS_MAX};
+use protocol::{
+    ids::UserId,
+    limits::{MEMBERS_MAX, SMALL_GROUP_MEMBERS_MAX, VIEWS_MAX},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
@@ -88,6 +91,23 @@ impl Mix {
         let Self { direct_weight, group_weight, amend_weight, .. } = *self;
         let total = direct_weight as u64 + group_weight as u64 + amend_weight as u64;
         amend_weight > 0 && random.below(total) < amend_weight as u64
+    }
+}
+
+/// How much is looked at and read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attention {
+    /// Of 100 deliveries, so many are answered with `read`.
+    pub(crate) read_percent: u32,
+    /// Users that view some of their conversations.
+    pub(crate) viewers: u32,
+}
+
+impl Attention {
+    /// Whether one of so many users views. They are spread evenly, so that each worker has some.
+    pub(crate) fn is_viewer(&self, user: UserIndex, users: u32) -> bool {
+        let before = |user: u64| user * self.viewers as u64 / users as u64;
+        before(user.0 as u64) < before(user.0 as u64 + 1)
     }
 }
 
@@ -205,6 +225,20 @@ impl Plan {
         of.direct.iter().chain(&of.groups).chain(&of.halls).copied().collect()
     }
 
+    /// What a viewer views: its groups and then its contacts, as far as `members_max` members of all together go; none that is large,
+    /// because of those it is not told what was delivered.
+    pub(crate) fn views_of(&self, user: UserIndex, members_max: usize) -> Vec<RoomIndex> {
+        let of = &self.users[user.0 as usize];
+        let mut members = 0;
+        let fits = |room: &&RoomIndex| {
+            let more = self.room(**room).members.len();
+            let fits = more <= SMALL_GROUP_MEMBERS_MAX && members + more <= members_max;
+            members += if fits { more } else { 0 };
+            fits
+        };
+        of.groups.iter().chain(&of.direct).filter(fits).take(VIEWS_MAX).copied().collect()
+    }
+
     /// The title of a group, by which its members recognise it.
     pub(crate) fn title(&self, room: RoomIndex) -> String {
         format!("{} room {}", self.tag, room.0)
@@ -275,6 +309,21 @@ mod tests {
             pairs.sort_unstable();
             pairs.dedup();
             assert_eq!(pairs.len(), count, "{users} users");
+        }
+    }
+
+    #[test]
+    fn as_many_view_as_are_asked_for_and_no_more_than_they_can_hold() {
+        for viewers in [0, 1, 7, 100, 101] {
+            let attention = Attention { read_percent: 0, viewers };
+            let count = (0..101).filter(|user| attention.is_viewer(UserIndex(*user), 101)).count();
+            assert_eq!(count, viewers as usize);
+        }
+        let plan = Plan::new("t", 200, Mix { group_members: 60, ..Mix::default() });
+        for user in (0..200).map(UserIndex) {
+            let views = plan.views_of(user, 100);
+            let members: usize = views.iter().map(|room| plan.room(*room).members.len()).sum();
+            assert!(members <= 100 && (7..=VIEWS_MAX).contains(&views.len()), "{views:?}");
         }
     }
 

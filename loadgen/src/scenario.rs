@@ -10,7 +10,7 @@ use crate::{
     letter::{LETTER_BYTES_MAX, LETTER_BYTES_MIN},
     link::Forms,
     load::{Load, LoadStep},
-    plan::{Mix, USERS_MAX, USERS_MIN},
+    plan::{Attention, Mix, USERS_MAX, USERS_MIN},
     report::{Limit, Limits},
 };
 
@@ -20,6 +20,7 @@ pub(crate) struct Scenario {
     pub(crate) users: u32,
     pub(crate) load: Load,
     pub(crate) mix: Mix,
+    pub(crate) attention: Attention,
     pub(crate) forms: Forms,
     pub(crate) workers: u32,
     pub(crate) limits: Limits,
@@ -37,6 +38,11 @@ impl Scenario {
             users,
             load: Load::steady(rate, seconds, shape.payload),
             mix: shape.mix,
+            attention: Attention {
+                read_percent: shape.read_percent,
+                // All of them, where more are asked for.
+                viewers: shape.viewers.min(users),
+            },
             forms: shape.form,
             workers: shape.workers,
             limits: Limits::with(&limits.limit),
@@ -60,6 +66,10 @@ struct File {
     #[serde(default = "usual_payload")]
     payload: Sizes,
     mix: Option<String>,
+    #[serde(default)]
+    read_percent: u32,
+    #[serde(default)]
+    viewers: u32,
     #[serde(default = "usual_forms")]
     form: Forms,
     #[serde(default = "one")]
@@ -106,7 +116,7 @@ fn one() -> u32 {
 
 impl File {
     fn scenario(self, said: &[Limit]) -> anyhow::Result<Scenario> {
-        let Self { users, payload, mix, form, workers, step, limits } = self;
+        let Self { users, payload, mix, read_percent, viewers, form, workers, step, limits } = self;
         ensure!((USERS_MIN..=USERS_MAX).contains(&users), "users: {USERS_MIN} to {USERS_MAX}");
         ensure!((1..=WORKERS_MAX).contains(&workers), "workers: 1 to {WORKERS_MAX}");
         let (least, most) = match payload {
@@ -121,6 +131,9 @@ impl File {
             Ok(mix) => mix.unwrap_or_default(),
             Err(wrong) => bail!("mix: {wrong}"),
         };
+        ensure!(read_percent <= 100, "read_percent: 0 to 100");
+        ensure!(viewers <= users, "viewers: as many as there are users at most");
+        let attention = Attention { read_percent, viewers };
         let steps = step.iter().map(Step::load).collect::<anyhow::Result<Vec<_>>>()?;
         let load = Load { steps, payload_bytes: (least, most) };
         ensure!(load.messages() > 0, "step: at least one, in which messages are sent");
@@ -130,7 +143,7 @@ impl File {
         let limits =
             limits.collect::<Result<Vec<_>, _>>().map_err(|wrong| anyhow::anyhow!("limits: {wrong}"))?;
         let limits = Limits::with(&[&limits, said].concat());
-        Ok(Scenario { users, load, mix, forms: form, workers, limits })
+        Ok(Scenario { users, load, mix, attention, forms: form, workers, limits })
     }
 }
 
@@ -171,7 +184,14 @@ mod tests {
             "ack.p99 below 7 ms, delivery.p99 below 100 ms, delivery.p99.9 below 200 ms"
         );
         let short = parse("users = 12\n[[step]]\nseconds = 1\nrate = 1\n").expect("sound");
-        let shape = ShapeFlags { payload: 128, mix: Mix::default(), form: Forms::Mixed, workers: 1 };
+        let shape = ShapeFlags {
+            payload: 128,
+            mix: Mix::default(),
+            read_percent: 0,
+            viewers: 0,
+            form: Forms::Mixed,
+            workers: 1,
+        };
         let limits = LimitFlags { limit: vec!["ack.p99=7".parse().expect("a limit")] };
         assert_eq!(short, Scenario::of_flags(12, 1, 1, &shape, &limits));
     }
@@ -190,6 +210,8 @@ mod tests {
             ("users = 12\n[[step]]\nseconds = 1\nrate = 1000001\n".to_owned(), "step: rate: at most"),
             (format!("users = 12\n{step}{step}").replace("seconds = 1", "seconds = 50000"), "all together"),
             (format!("users = 12\n{step}[limits]\n\"ack.p98\" = 5\n"), "limits: ack.p98"),
+            (format!("users = 12\nread_percent = 101\n{step}"), "read_percent: 0 to"),
+            (format!("users = 12\nviewers = 13\n{step}"), "viewers: as many"),
             (format!("users = 12\nspeed = 1\n{step}"), "unknown field `speed`"),
         ] {
             let wrong = parse(&text).expect_err(&text);

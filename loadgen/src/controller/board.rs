@@ -13,7 +13,7 @@ use crate::{
     latency::Latencies,
     link::{Counts, Split, Tick, Totals},
     plan::{Plan, RoomIndex, UserIndex},
-    verify::{Evidence, Stand, Violations},
+    verify::{Evidence, ReadUpTo, Stand, Violations},
 };
 
 /// Latencies outside and inside the outage.
@@ -50,6 +50,8 @@ pub(crate) struct Board {
     pub(crate) delivery: Measured,
     pub(crate) lag: Measured,
     pub(crate) back: Latencies,
+    /// From a delivery to the `ok` of the `read` that answers it.
+    pub(crate) read: Measured,
     pub(crate) violations: Violations,
     pub(crate) evidence: Evidence,
     /// The node's names of the rooms, as text.
@@ -57,6 +59,8 @@ pub(crate) struct Board {
     /// All workers saw everything in time.
     pub(crate) is_drained: bool,
     heads: HashMap<RoomIndex, u64>,
+    /// How far users have read that have an `ok` for it.
+    pub(super) reads: Vec<ReadUpTo>,
     pub(crate) progress: Progress,
 }
 
@@ -73,11 +77,13 @@ impl Board {
             delivery: Measured::default(),
             lag: Measured::default(),
             back: Latencies::default(),
+            read: Measured::default(),
             violations: Violations::default(),
             evidence: Evidence::default(),
             conversations: BTreeMap::new(),
             is_drained: true,
             heads: HashMap::new(),
+            reads: Vec::new(),
             progress,
         }
     }
@@ -120,6 +126,7 @@ impl Board {
     }
 
     pub(super) fn handle_end(&mut self, user: UserIndex, stands: &[Stand]) {
+        self.evidence.present.insert(user);
         let name = self.plan.name(user).as_str();
         self.evidence.ends.extend(stands.iter().map(|stand| (name.to_owned(), stand.room, stand.at)));
     }
@@ -138,6 +145,7 @@ impl Board {
         self.delivery.merge(&totals.delivery);
         self.lag.merge(&totals.lag);
         self.back.merge(&totals.back);
+        self.read.merge(&totals.read);
         self.violations.merge(totals.violations);
         self.evidence.overtaken.extend(totals.overtaken);
         for id in &totals.refused {

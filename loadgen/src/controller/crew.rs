@@ -115,8 +115,9 @@ impl Crew {
             FromWorker::Connected => self.said.connected += 1,
             FromWorker::Opened => self.said.opened += 1,
             FromWorker::Settled => self.said.settled += 1,
-            FromWorker::Sent { heads } => {
+            FromWorker::Sent { heads, reads } => {
                 self.said.sent += 1;
+                board.reads.extend(reads);
                 board.handle_heads(heads);
             }
             FromWorker::Drained { complete } => {
@@ -126,6 +127,8 @@ impl Crew {
             FromWorker::Tick(tick) => board.handle_tick(&tick),
             FromWorker::Book(book) => board.evidence.books.push(book),
             FromWorker::Amended(amendments) => board.evidence.amendments.extend(amendments),
+            FromWorker::Told(told) => board.evidence.told.extend(told),
+            FromWorker::Attended(attendance) => board.evidence.attendance.merge(*attendance),
             FromWorker::Listed(list) => board.evidence.lists.push(list),
             FromWorker::Log { room, conversation, items, senders, shown } => {
                 board.evidence.shown.insert(room, shown);

@@ -178,6 +178,7 @@ impl Plot<'_> {
             crowd: 0,
             network: None,
             mix: self.scenario.mix,
+            attention: self.scenario.attention,
             load: self.scenario.load.clone(),
             forms: self.scenario.forms,
             history: self.outputs.history.as_ref().map(part),
@@ -246,7 +247,7 @@ impl Plot<'_> {
     fn end(&self, crew: &mut Crew, board: &mut Board) -> anyhow::Result<()> {
         let workers = crew.count();
         board.progress.say("waiting for receipts");
-        crew.tell_all(&ToWorker::Until { heads: board.heads() })?;
+        crew.tell_all(&ToWorker::Until { heads: board.heads(), reads: std::mem::take(&mut board.reads) })?;
         let deadline = Moment::now().after(DRAIN_WAIT_MAX * 2);
         ensure!(crew.wait(deadline, board, |said| said.drained == workers)?, "workers did not drain");
         board.progress.say("reading the logs");

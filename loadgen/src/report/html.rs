@@ -90,6 +90,9 @@ fn write_latencies(page: &mut String, report: &Report) {
     row("Acknowledged", &report.ack.outside);
     row("Delivered", &report.delivery.outside);
     row("Generator late", &report.lag.outside);
+    if report.read.outside.count > 0 {
+        row("Read, from a delivery to its ok", &report.read.outside);
+    }
     if report.back.count > 0 {
         row("Back online after a lost connection", &report.back);
     }
@@ -213,6 +216,11 @@ fn write_counts(page: &mut String, report: &Report) {
         ("Of those, seen before a reconnect", counts.replayed),
         ("Heads of large groups", counts.heads),
         ("Records read behind them", counts.opened),
+        ("Reads said", counts.reads),
+        ("Reads taken", counts.reads_taken),
+        ("Conversations viewed, on each connection and at the end", counts.views),
+        ("Receipts told to viewers", counts.receipts),
+        ("Comings and goings told to viewers", counts.presences),
         ("Conversations whose unread messages were counted", counts.listed),
         ("Connections", counts.connections),
     ];

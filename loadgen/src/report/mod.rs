@@ -1,5 +1,6 @@
 //! What a run came to: the verdict with its reasons, as text, as JSON, and as one HTML file.
 
+mod attention;
 mod compare;
 mod crowd;
 mod html;
@@ -150,6 +151,8 @@ pub(crate) struct Report {
     pub(crate) lag: Pair,
     /// From the end of a connection until the user has caught up on the next one.
     pub(crate) back: Summary,
+    /// From a delivery to the `ok` of the `read` that answers it.
+    pub(crate) read: Pair,
     pub(crate) outage: Option<OutageReport>,
     /// What the node took of the cores while messages were sent, where it is one process on this machine.
     pub(crate) node_cpu_seconds: Option<f64>,
@@ -193,6 +196,7 @@ impl Report {
             delivery: Pair::of(&board.delivery),
             lag: Pair::of(&board.lag),
             back: board.back.summary(),
+            read: Pair::of(&board.read),
             outage,
             node_cpu_seconds: None,
             violations: board.violations.clone(),
@@ -214,6 +218,9 @@ impl Report {
             self.violations.counts.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
         let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
         let Counts { refused, unanswered, given_up, drains, stopped, online_at_end, .. } = self.counts;
+        let Counts { reads_refused, views_refused, .. } = self.counts;
+        add(reads_refused > 0, format!("{reads_refused} reads were refused"));
+        add(views_refused > 0, format!("{views_refused} views were refused or not answered"));
         let away = u64::from(self.settings.users).saturating_sub(online_at_end);
         add(refused > 0, format!("{refused} sends were refused"));
         add(unanswered > 0, format!("{unanswered} sends were never answered"));
@@ -327,6 +334,7 @@ impl fmt::Display for Report {
             let wrong = self.violations.counts.get(&Kind::Unread).copied().unwrap_or(0);
             writeln!(f, "unread     {listed} conversations counted, {wrong} wrong")?;
         }
+        self.write_attention(f)?;
         if heads > 0 {
             writeln!(
                 f,
@@ -354,6 +362,9 @@ impl fmt::Display for Report {
             if self.outage.is_some() {
                 writeln!(f, "{}", row(&format!("{name}, outage"), &pair.outage))?;
             }
+        }
+        if self.read.outside.count > 0 {
+            writeln!(f, "{}", row("read", &self.read.outside))?;
         }
         if self.back.count > 0 {
             writeln!(f, "{}", row("back online", &self.back))?;
@@ -407,6 +418,7 @@ mod tests {
             delivery: pair(summary),
             lag: pair(in_time),
             back: summary,
+            read: pair(in_time),
             outage: None,
             node_cpu_seconds: None,
             violations: Violations::default(),

@@ -4,7 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use protocol::ids::MessageId;
 
-use super::{Amendment, Kind, Overtaken, RoomBook, Shown, UserList, Violations, forms, unread};
+use super::{
+    Amendment, Attendance, Kind, Overtaken, RoomBook, Shown, ToldRoom, UserList, Violations, forms, told,
+    unread,
+};
 use crate::plan::{RoomIndex, UserIndex};
 
 /// One item of a log.
@@ -31,6 +34,12 @@ pub(crate) struct Evidence {
     pub(crate) lists: Vec<UserList>,
     /// What each conversation shows of amendments.
     pub(crate) shown: HashMap<RoomIndex, Shown>,
+    /// What viewers knew.
+    pub(crate) told: Vec<ToldRoom>,
+    /// Who read what, and was away, and what was told of that.
+    pub(crate) attendance: Attendance,
+    /// Who was online at the end.
+    pub(crate) present: HashSet<UserIndex>,
 }
 
 /// Everything that does not fit.
@@ -57,6 +66,7 @@ pub(crate) fn judge(evidence: &Evidence) -> anyhow::Result<Violations> {
         }
     }
     forms::judge(evidence, &mut violations);
+    told::judge(evidence, &mut violations);
     unread::judge(evidence, &mut violations);
     Ok(violations)
 }

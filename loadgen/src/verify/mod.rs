@@ -10,6 +10,7 @@ mod book;
 mod forms;
 mod judge;
 mod reader;
+mod told;
 mod unread;
 
 use std::{collections::BTreeMap, fmt};
@@ -23,6 +24,7 @@ pub(crate) use forms::{
 };
 pub(crate) use judge::{Evidence, judge};
 pub(crate) use reader::{Reader, Receipt, Stand};
+pub(crate) use told::{Attendance, ReadUpTo, Source, TOLD_MAX, Told, ToldMember, ToldRoom, Wrong};
 pub(crate) use unread::{ListedRoom, UserList};
 
 /// Violations told in full; the rest is counted.
@@ -52,8 +54,12 @@ pub(crate) enum Kind {
     NotFound,
     /// A sequence at or below one already seen on the same connection.
     Order,
+    /// Somebody who was there was told to be away, or somebody was told of whom it does not view.
+    Presence,
     /// Reactions that are not those that were acknowledged, or not in their order.
     Reactions,
+    /// A position that went back, is of nobody there, or is not what that member did last.
+    Receipt,
     /// Somebody saw a conversation it is not in.
     Recipient,
     /// Refused for good, and in the log all the same.
@@ -79,7 +85,9 @@ impl fmt::Display for Kind {
             Self::Hole => "hole",
             Self::NotFound => "not-found",
             Self::Order => "order",
+            Self::Presence => "presence",
             Self::Reactions => "reactions",
+            Self::Receipt => "receipt",
             Self::Recipient => "wrong-recipient",
             Self::Refused => "refused-but-stored",
             Self::Reset => "cursor-reset",

@@ -101,6 +101,7 @@ impl Script {
             shown: [(ROOM, self.shown.clone())].into(),
             senders: [(ROOM, self.senders.clone())].into(),
             lists: self.list.iter().cloned().collect(),
+            ..Evidence::default()
         };
         live.merge(judge(&evidence).expect("the book was not cut"));
         live.counts.into_keys().collect()

@@ -1,7 +1,7 @@
 //! What is unread: the list of a user's conversations, against a recount of the logs.
 //!
-//! Nobody says `read` in a run. So a position is one's own newest message, or the record by which one joined: of a group the
-//! first, of a direct conversation nothing.
+//! A position is what one has read or one's own newest message, or the record by which one joined: of a group the first, of a
+//! direct conversation nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -61,7 +61,9 @@ fn expected(room: RoomIndex, head: u64, user: UserIndex, evidence: &Evidence) ->
     let messages = evidence.senders.get(&room).map(Vec::as_slice).unwrap_or_default();
     let own = messages.iter().rev().find(|(_, sender)| *sender == user).map(|(seq, _)| *seq);
     let begins_with_join = head > 0 && messages.first().is_none_or(|(first, _)| *first > 1);
-    let read = own.unwrap_or(u64::from(begins_with_join));
+    let reads = evidence.attendance.reads.iter().filter(|(by, of, _)| *by == user && *of == room);
+    let said = reads.map(|(.., seq)| *seq).max();
+    let read = own.max(said).unwrap_or(u64::from(begins_with_join));
     let unread = messages.iter().filter(|(seq, _)| *seq > read).count() as u64;
     ListedRoom { room, head, read, unread }
 }

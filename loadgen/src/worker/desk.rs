@@ -7,6 +7,7 @@ use protocol::ids::ConversationId;
 
 use super::{
     amending::Amending,
+    attention::Watching,
     history::History,
     tally::{Outage, Tally},
     user::Pending,
@@ -26,6 +27,7 @@ pub(super) struct Desk {
     pub(super) rooms: RoomNames,
     pub(super) book: Book,
     pub(super) amending: Amending,
+    pub(super) watching: Watching,
     pub(super) tally: Tally,
     pub(super) outage: Outage,
     pub(super) history: Option<History>,
@@ -59,6 +61,7 @@ impl Desk {
             rooms,
             book: Book::default(),
             amending: Amending::default(),
+            watching: Watching::default(),
             tally: Tally::default(),
             outage: Outage::default(),
             history,

@@ -51,7 +51,11 @@ impl Inbox {
             worker.with(|state| match message {
                 ToWorker::Outage { from } => state.desk.outage.begin(from),
                 ToWorker::Settled { until } => state.desk.outage.end(until),
-                ToWorker::Until { heads } => state.desk.heads = Some(heads),
+                ToWorker::Until { heads, reads } => {
+                    state.desk.watching.reads =
+                        reads.into_iter().map(|(user, room, seq)| ((user, room), seq)).collect();
+                    state.desk.heads = Some(heads);
+                }
                 ToWorker::Finish => state.desk.finishing = true,
                 ToWorker::Open | ToWorker::Start { .. } | ToWorker::Step(_) => {}
             });

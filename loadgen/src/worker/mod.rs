@@ -4,6 +4,7 @@
 //! waiting, and whatever it left to be written is written after; no borrow lives across an await.
 
 mod amending;
+mod attention;
 mod connection;
 mod desk;
 mod history;
@@ -34,6 +35,7 @@ use crate::{
     clock::Moment,
     link::{FromWorker, Order, ToWorker, WorkerConfig},
     plan::{RoomKind, UserIndex},
+    verify::{ReadUpTo, ToldRoom},
 };
 
 use desk::Desk;
@@ -56,6 +58,8 @@ pub(crate) const DRAIN_WAIT_MAX: Duration = Duration::from_secs(15);
 pub(crate) const FILES_SPARE: u64 = 64;
 /// Promised amendments that are told on one line.
 const AMENDMENTS_A_LINE: usize = 1024;
+/// Viewed conversations that are told on one line.
+const TOLD_ROOMS_A_LINE: usize = 64;
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -165,16 +169,23 @@ async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
     schedule::open_rooms(&worker, &[RoomKind::Direct, RoomKind::Group]).await;
     let wait_max = OPEN_WAIT_MAX;
     ensure!(worker.wait_until(wait_max, |state| state.is_opened()).await, worker.with(|s| s.missing()));
+    worker.with(|state| state.desk.watching.is_viewing = true);
+    let is_viewing = |state: &mut State| state.users.iter().all(|user| user.attending.is_viewing_all());
+    ensure!(worker.wait_until(wait_max, is_viewing).await, "not everything could be viewed");
     say(&FromWorker::Opened)?;
     let ToWorker::Start { at } = inbox.next().await? else { bail!("expected to start") };
     monoio::spawn(inbox.listen(worker.clone()));
+    worker.with(|state| state.desk.watching.is_reading = true);
     schedule::send_on_time(&worker, at).await;
+    worker.with(|state| state.desk.watching.is_reading = false);
     worker.wait_until(DRAIN_WAIT_MAX, |state| state.unanswered() == 0).await;
-    say(&FromWorker::Sent { heads: worker.with(|state| state.desk.book.heads()) })?;
+    say(&worker.with(|state| FromWorker::Sent { heads: state.desk.book.heads(), reads: state.reads() }))?;
     let heads = Inbox::heads(&worker).await;
     let complete = worker.wait_until(DRAIN_WAIT_MAX, |state| state.has_seen(&heads)).await;
+    let told = attention_ends(&worker).await;
     say(&FromWorker::Drained { complete })?;
     Inbox::finish(&worker).await;
+    tell_told(&worker, &told)?;
     tell_ends(&worker)?;
     hand_over(&worker).await
 }
@@ -205,6 +216,44 @@ async fn connect_all(worker: &Rc<Worker>, config: &WorkerConfig) -> anyhow::Resu
         })
     );
     Ok(())
+}
+
+/// Waits until viewers have been told how far everybody has read, and has them look once more. What is not told in time is
+/// found missing by the judge.
+async fn attention_ends(worker: &Rc<Worker>) -> Vec<ToldRoom> {
+    let has_been_told = |state: &mut State| {
+        let reads = &state.desk.watching.reads;
+        state.users.iter().all(|user| user.attending.has_been_told(reads))
+    };
+    worker.wait_until(DRAIN_WAIT_MAX, has_been_told).await;
+    let mut told = worker.with(|state| {
+        let told = state.users.iter().flat_map(|user| user.attending.told(user.index)).collect::<Vec<_>>();
+        state.desk.watching.is_recounting = true;
+        told
+    });
+    let is_recounted = |state: &mut State| state.users.iter().all(|user| user.attending.is_recounted());
+    let is_whole = worker.wait_until(DRAIN_WAIT_MAX, is_recounted).await;
+    worker.with(|state| {
+        state.desk.tally.counts.views_refused += u64::from(!is_whole);
+        told.append(&mut state.desk.watching.recounts);
+    });
+    told
+}
+
+/// What viewers knew, and what there was to know.
+fn tell_told(worker: &Rc<Worker>, told: &[ToldRoom]) -> io::Result<()> {
+    for rooms in told.chunks(TOLD_ROOMS_A_LINE) {
+        say(&FromWorker::Told(rooms.to_vec()))?;
+    }
+    let attendance = worker.with(|state| {
+        let State { users, desk, .. } = state;
+        users.iter().for_each(|user| user.note_away(desk, Moment::now()));
+        let mut attendance = std::mem::take(&mut desk.watching.attendance);
+        attendance.away_ms = desk.watching.away_ms.drain().collect();
+        attendance.reads = state.reads();
+        attendance
+    });
+    say(&FromWorker::Attended(Box::new(attendance)))
 }
 
 /// Where everybody stands that is online, or has left when all did.
@@ -254,6 +303,11 @@ impl State {
         let indices: Vec<UserIndex> = indices.collect();
         let users = indices.into_iter().map(|index| User::new(index, &mut desk)).collect();
         Ok(Self { users, desk, dirty: Vec::new() })
+    }
+
+    /// How far everybody is promised to have read.
+    fn reads(&self) -> Vec<ReadUpTo> {
+        self.users.iter().flat_map(|user| user.attending.reads(user.index)).collect()
     }
 
     fn all_live(&self) -> bool {

@@ -28,6 +28,9 @@ struct Item {
 
 impl User {
     pub(super) fn handle_message(&mut self, desk: &mut Desk, event: &MessageEvent, now: Moment) {
+        if let Some(room) = desk.rooms.room(event.conversation) {
+            self.attend(desk, room, event.seq.0, &event.sender);
+        }
         if event.deleted {
             self.handle_letterless(desk, event.conversation, event.seq.0, event.message_id, now);
             return;
@@ -51,6 +54,7 @@ impl User {
             let latency = now.since(letter.due);
             desk.tally.delivery.record(latency, desk.outage.touches(letter.due, now));
             desk.tally.delivery_now.record(latency);
+            self.read_some(desk, letter.room, seq, now);
         }
     }
 

@@ -181,7 +181,7 @@ impl State {
             self.dirty.push(place);
         }
         for user in &mut self.users {
-            if user.ping_if_due(now) {
+            if user.ping_if_due(now) | user.pump_attention(&mut self.desk, now) {
                 self.dirty.push(user.place);
             }
         }

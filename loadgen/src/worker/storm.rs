@@ -56,7 +56,7 @@ pub(super) async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::R
                 });
                 say(&FromWorker::Stepped { last, missing: missing as u32, took })?;
             }
-            ToWorker::Until { heads } => {
+            ToWorker::Until { heads, .. } => {
                 let complete = worker.wait_until(DRAIN_WAIT_MAX, |state| state.has_seen(&heads)).await;
                 say(&FromWorker::Drained { complete })?;
                 tell_ends(&worker)?;
@@ -103,7 +103,7 @@ async fn take(worker: &Rc<Worker>, step: Step) -> usize {
             worker.wait_until(DRAIN_WAIT_MAX, |state| state.unanswered() == 0).await;
             let heads = worker.with(|state| state.desk.book.heads());
             // The controller is gone when this cannot be said, and with it the process.
-            let _ = say(&FromWorker::Sent { heads });
+            let _ = say(&FromWorker::Sent { heads, reads: Vec::new() });
             worker.with(|state| state.unanswered() as usize)
         }
     }

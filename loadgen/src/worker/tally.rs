@@ -69,6 +69,7 @@ pub(super) struct Tally {
     pub(super) delivery: Measured,
     pub(super) lag: Measured,
     pub(super) back: Latencies,
+    pub(super) read: Measured,
     /// Deliveries of this second.
     pub(super) delivery_now: Latencies,
     /// How late the messages of this second were sent.
@@ -112,6 +113,7 @@ impl Tally {
             delivery: self.delivery.split(),
             lag: self.lag.split(),
             back: self.back.buckets(),
+            read: self.read.split(),
             violations: self.violations.clone(),
             refused: self.refused.clone(),
             overtaken: self.overtaken.clone(),

@@ -29,7 +29,7 @@ use crate::{
     letter::Letter,
     link::{Forms, WorkerConfig},
     load::Load,
-    plan::{Mix, RoomIndex, USERS_MIN, UserIndex},
+    plan::{Attention, Mix, RoomIndex, USERS_MIN, UserIndex},
     verify::Kind,
 };
 
@@ -72,6 +72,7 @@ impl Pair {
             crowd: 0,
             network: None,
             mix: Mix { group_members, ..Mix::default() },
+            attention: Attention::default(),
             load: Load::steady(1, 1, 100),
             forms,
             history: None,

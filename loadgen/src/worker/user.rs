@@ -23,7 +23,7 @@ use protocol::{
     upgrade::Form,
 };
 
-use super::{CONNECTS_PER_SECOND, desk::Desk, history::Who, opening::Opening};
+use super::{CONNECTS_PER_SECOND, attention::Attending, desk::Desk, history::Who, opening::Opening};
 use crate::{
     client::{Codec, Incoming},
     clock::{Moment, unix_now},
@@ -35,7 +35,7 @@ use crate::{
 
 /// Commands under way on one connection. Fewer than a node takes, because it counts one until the answer
 /// is written, which can be after we have read it.
-const IN_FLIGHT_MAX: usize = COMMANDS_IN_FLIGHT_MAX / 2;
+pub(super) const IN_FLIGHT_MAX: usize = COMMANDS_IN_FLIGHT_MAX / 2;
 /// Waits before the next connection: anything up to this much, doubled with every failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// And up to this much at most, however many users there are.
@@ -46,7 +46,7 @@ const BACKOFF_MAX_LEAST: Duration = Duration::from_millis(500);
 /// How often a user says what it has stored.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// When a retry is due if the node does not say.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Bits of a connection's number that count the connections of one user.
 const CONNECTION_BITS: u32 = 20;
 
@@ -81,7 +81,14 @@ pub(super) enum Asked {
     Connect,
     Page(Opening),
     Ping,
+    /// How far somebody has read, and when what it answers was delivered.
+    Read {
+        room: RoomIndex,
+        seq: u64,
+        due: Option<Moment>,
+    },
     Store(Pending),
+    View(RoomIndex),
 }
 
 /// The writing side of a connection.
@@ -97,6 +104,7 @@ pub(super) struct User {
     pub(super) place: usize,
     pub(super) form: Form,
     pub(super) reader: Reader,
+    pub(super) attending: Attending,
     pub(super) presence: Presence,
     pub(super) link: Option<Link>,
     /// Names the connection; a new one has a higher number.
@@ -128,6 +136,7 @@ impl User {
             place: desk.config.place_of(index),
             form: desk.config.forms.of(index),
             reader: Reader::new(&desk.plan.rooms_of(index)),
+            attending: Attending::new(index, desk),
             presence: Presence::Offline,
             link: None,
             connection: u64::from(index.0) << CONNECTION_BITS,
@@ -173,7 +182,7 @@ impl User {
     /// Storing commands without an answer.
     pub(super) fn unanswered(&self) -> u64 {
         let stores = self.in_flight.values().filter(|asked| matches!(asked, Asked::Store(_)));
-        (self.queue.len() + stores.count()) as u64
+        (self.queue.len() + stores.count()) as u64 + self.attending.unanswered()
     }
 
     /// A message id with the node's time.
@@ -294,6 +303,7 @@ impl User {
     pub(super) fn handle_lost(&mut self, desk: &mut Desk, code: CloseCode) {
         let now = Moment::now();
         self.link = None;
+        self.attending.handle_lost();
         desk.muster.welcomed -= u32::from(self.has_session());
         desk.muster.live -= u32::from(self.presence == Presence::Live);
         if desk.muster.is_over {
@@ -361,6 +371,7 @@ impl User {
             }
         }
         self.pump(desk, now);
+        self.pump_attention(desk, now);
         None
     }
 
@@ -396,19 +407,26 @@ impl User {
                     self.handle_page(desk, opening, &messages, now);
                 }
             }
+            ServerFrame::Presence(event) => self.handle_presence(desk, &event),
+            ServerFrame::Receipt { conversation, user, reached } => {
+                self.handle_receipt(desk, conversation, &user, reached);
+            }
+            ServerFrame::Viewed { id, presence, receipts } => {
+                if let Some(Asked::View(room)) = self.in_flight.remove(&id.0) {
+                    self.handle_viewed(desk, room, &presence, &receipts);
+                }
+            }
             // Asked for by nobody here.
             ServerFrame::Conversations { .. }
             | ServerFrame::MembersPage { .. }
-            | ServerFrame::Presence(_)
-            | ServerFrame::Receipt { .. }
-            | ServerFrame::Typing { .. }
-            | ServerFrame::Viewed { .. } => {}
+            | ServerFrame::Typing { .. } => {}
         }
     }
 
     fn handle_welcome(&mut self, desk: &mut Desk, welcome: Welcome, now: Moment) {
         self.in_flight.remove(&welcome.id.0);
         desk.muster.welcomed += 1;
+        self.note_away(desk, now);
         self.clock_ahead = welcome.now.0 as i64 - unix_now().0 as i64;
         if welcome.reset {
             let name = desk.plan.name(self.index);
@@ -444,7 +462,11 @@ impl User {
     }
 
     fn handle_ok(&mut self, desk: &mut Desk, ok: &OkReply, now: Moment) {
-        let Some(Asked::Store(mut pending)) = self.in_flight.remove(&ok.id.0) else { return };
+        let mut pending = match self.in_flight.remove(&ok.id.0) {
+            Some(Asked::Store(pending)) => pending,
+            Some(Asked::Read { room, seq, due }) => return self.handle_read(desk, room, seq, due, now),
+            _ => return,
+        };
         let (Some(conversation), Some(seq)) = (ok.conversation, ok.seq) else {
             desk.tally.violations.add(Kind::Content, || "an ok to a send names no place".to_owned());
             return;
@@ -470,9 +492,15 @@ impl User {
     fn handle_error(&mut self, desk: &mut Desk, error: ErrorReply, now: Moment) {
         *desk.tally.errors.entry(error.code.name().to_owned()).or_default() += 1;
         let asked = error.id.and_then(|id| self.in_flight.remove(&id.0));
-        let Some(Asked::Store(mut pending)) = asked else {
-            desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
-            return;
+        let mut pending = match asked {
+            Some(Asked::Store(pending)) => pending,
+            Some(asked @ (Asked::Read { .. } | Asked::View(_))) => {
+                return self.handle_attention_refused(desk, &asked, &error, now);
+            }
+            _ => {
+                desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
+                return;
+            }
         };
         if error.code.retryable() {
             let wait = error.retry_after_ms.map_or(RETRY_AFTER, Duration::from_millis);

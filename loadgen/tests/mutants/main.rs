@@ -28,6 +28,7 @@ fn run(name: &str, node: &Node, mutant: Mutant) -> Outcome {
     let json = node.directory.join(format!("{name}.json"));
     let mut arguments = vec!["--users", "24", "--rate", "200", "--seconds", "4", "--form", "json"];
     arguments.extend(["--mix", "direct=80,group10=20", "--json", json.to_str().expect("a plain path")]);
+    arguments.extend(["--read-percent", "50", "--viewers", "12"]);
     if !matches!(mutant, Mutant::Delay(_)) {
         arguments.push("--no-timing");
     }
@@ -86,6 +87,21 @@ fn a_message_with_another_text_is_found() {
 fn a_message_that_is_acknowledged_and_not_stored_is_found() {
     // Another message may have had that sequence by then.
     is_found(Mutant::Forge, &["acked_lost", "doubled"]);
+}
+
+#[test]
+fn a_receipt_that_goes_back_is_found() {
+    is_found(Mutant::ReceiptBack, &["receipt"]);
+}
+
+#[test]
+fn a_last_receipt_that_does_not_come_is_found() {
+    is_found(Mutant::LoseReceipts, &["receipt"]);
+}
+
+#[test]
+fn a_presence_that_comes_to_who_views_nothing_is_found() {
+    is_found(Mutant::Presence, &["presence"]);
 }
 
 #[test]

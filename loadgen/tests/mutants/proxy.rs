@@ -28,8 +28,14 @@ pub(crate) enum Mutant {
     Leak,
     /// A message does not come.
     Lose,
+    /// From some time on somebody is told of no receipt.
+    LoseReceipts,
     /// Nothing.
     None,
+    /// Who views nothing is told that somebody came.
+    Presence,
+    /// A receipt is followed by one from before it.
+    ReceiptBack,
     /// A message comes behind the next one of its conversation.
     Swap,
 }
@@ -49,6 +55,10 @@ struct Shared {
     /// What each connection was sent messages of.
     seen: BTreeMap<usize, BTreeSet<String>>,
     clients: BTreeMap<usize, Arc<Mutex<TcpStream>>>,
+    /// Connections that have viewed something.
+    viewers: BTreeSet<usize>,
+    /// Whose receipts are lost.
+    untold: Option<usize>,
 }
 
 impl Shared {
@@ -68,8 +78,9 @@ impl Proxy {
     pub(crate) fn start(mutant: Mutant, node: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("ws://{}", listener.local_addr().expect("bound"));
-        let (heads, messages, seen, clients) = Default::default();
-        let shared = Arc::new(Mutex::new(Shared { mutant, heads, messages, done: 0, seen, clients }));
+        let (heads, messages, seen, clients, viewers) = Default::default();
+        let shared = Shared { mutant, heads, messages, done: 0, seen, clients, viewers, untold: None };
+        let shared = Arc::new(Mutex::new(shared));
         let (node, ours) = (node.trim_start_matches("ws://").to_owned(), shared.clone());
         thread::spawn(move || {
             for (number, client) in listener.incoming().flatten().enumerate() {
@@ -107,7 +118,7 @@ fn serve(number: usize, client: TcpStream, node: &str, shared: &Arc<Mutex<Shared
             let _ = lock(&to_client).shutdown(Shutdown::Both);
         })
     };
-    let _ = forth(BufReader::new(client), &node, shared, &to_client);
+    let _ = forth(number, BufReader::new(client), &node, shared, &to_client);
     let _ = node.shutdown(Shutdown::Both);
     let _ = back.join();
     lock(shared).clients.remove(&number);
@@ -115,6 +126,7 @@ fn serve(number: usize, client: TcpStream, node: &str, shared: &Arc<Mutex<Shared
 
 /// From the client to the node.
 fn forth(
+    number: usize,
     mut client: impl Read,
     mut node: &TcpStream,
     shared: &Mutex<Shared>,
@@ -123,6 +135,9 @@ fn forth(
     node.write_all(&read_head(&mut client)?)?;
     loop {
         let frame = Frame::read(&mut client)?;
+        if frame.json().is_some_and(|said| said["op"] == "view") {
+            lock(shared).viewers.insert(number);
+        }
         if let Some(forged) = forged(&frame, shared) {
             lock(to_client).write_all(&forged)?;
             continue;
@@ -173,6 +188,9 @@ impl Back<'_> {
     fn pass(&mut self, frame: Frame) -> Vec<Vec<u8>> {
         let Some(said) = frame.json() else { return vec![frame.bytes] };
         let conversation = said["conversation"].as_str().unwrap_or_default().to_owned();
+        if said["op"] == "receipt" {
+            return self.pass_receipt(frame, said, &conversation);
+        }
         if said["op"] != "message" {
             return vec![frame.bytes];
         }
@@ -205,14 +223,45 @@ impl Back<'_> {
                 vec![frame.bytes]
             }
             Mutant::Lose => Vec::new(),
+            Mutant::Presence => {
+                let views_nothing = |number: &&usize| !shared.viewers.contains(number);
+                let stranger = shared.clients.keys().find(views_nothing).expect("not everybody views");
+                let told = json!({"op": "presence", "user": said["sender"], "online": true});
+                let told = text_frame(&told.to_string());
+                lock(&shared.clients[stranger]).write_all(&told).expect("it is there");
+                vec![frame.bytes]
+            }
             Mutant::Swap => {
                 self.held = Some((conversation, frame.bytes));
                 Vec::new()
             }
-            Mutant::Forge | Mutant::None | Mutant::Delay(_) => {
+            Mutant::Forge | Mutant::None | Mutant::Delay(_) | Mutant::LoseReceipts | Mutant::ReceiptBack => {
                 shared.done -= 1;
                 vec![frame.bytes]
             }
+        }
+    }
+}
+
+impl Back<'_> {
+    /// What the client gets in the place of a receipt: one that is about reading, of a conversation in which enough was said.
+    fn pass_receipt(&self, frame: Frame, mut said: Value, conversation: &str) -> Vec<Vec<u8>> {
+        let mut shared = lock(self.shared);
+        let read = said["read"].as_u64().unwrap_or_default();
+        let is_time = shared.is_time(conversation) && read > 1 && shared.viewers.contains(&self.number);
+        match shared.mutant {
+            Mutant::LoseReceipts if is_time => {
+                shared.done += 1;
+                shared.untold = Some(self.number);
+                Vec::new()
+            }
+            Mutant::LoseReceipts if shared.untold == Some(self.number) => Vec::new(),
+            Mutant::ReceiptBack if is_time => {
+                shared.done += 1;
+                said["read"] = (read - 1).into();
+                vec![frame.bytes, text_frame(&said.to_string())]
+            }
+            _ => vec![frame.bytes],
         }
     }
 }

@@ -1,0 +1,409 @@
+//! The looking and reading half of a user: which of its conversations it views, what it is told there, and what it says that it has read.
+//!
+//! Reads are answers to deliveries and no part of the schedule: counted and timed apart. A `read` is on disk about a second after its
+//! `ok`, so who comes back says again how far it has read, as a client has to.
+//!
+//! Invariant: a connection never has more than [`READS_IN_FLIGHT_MAX`] reads and [`VIEWS_MAX`] views under way, so that beside what
+//! the schedule sends there is always room for them.
+
+use std::{collections::HashMap, mem::size_of};
+
+use protocol::{
+    command::Command,
+    event::{ErrorReply, Presence as PresenceEvent, Reached},
+    ids::{ConversationId, Seq, UserId},
+    limits::{COMMANDS_IN_FLIGHT_MAX, VIEWS_MAX},
+};
+
+use super::{
+    desk::Desk,
+    user::{Asked, IN_FLIGHT_MAX, Presence, RETRY_AFTER, User},
+};
+use crate::{
+    clock::Moment,
+    plan::{RoomIndex, UserIndex},
+    verify::{Kind, ReadUpTo, Source, TOLD_MAX, Told, ToldMember, ToldRoom, Wrong},
+};
+
+/// Reads of one user under way.
+const READS_IN_FLIGHT_MAX: usize = 4;
+/// Told departures that are kept of one worker: one is enough for a bad verdict.
+const GONE_MAX: usize = 10_000;
+
+const _: () = {
+    // With a heartbeat and a page of a large group a connection stays below what the node takes.
+    assert!(IN_FLIGHT_MAX + READS_IN_FLIGHT_MAX + VIEWS_MAX + 2 < COMMANDS_IN_FLIGHT_MAX);
+    // What a viewer costs beside a user that does not view. The 4 KiB buffer of its codec is most of the 8 KiB that a user may have.
+    assert!(TOLD_MAX * size_of::<ToldMember>() + VIEWS_MAX * size_of::<View>() <= 2560);
+};
+
+/// How far one user reads one of its conversations.
+struct Reading {
+    room: RoomIndex,
+    /// Has been delivered and is to be read.
+    wanted: u64,
+    /// Was taken on this connection.
+    taken: u64,
+    /// Was taken at all.
+    promised: u64,
+    is_asked: bool,
+    /// When what is wanted was delivered; `None` where it is only said again.
+    due: Option<Moment>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ViewState {
+    Asked,
+    /// Not on this connection.
+    Away,
+    Viewed,
+}
+
+struct View {
+    room: RoomIndex,
+    state: ViewState,
+    is_recounted: bool,
+    told: Told,
+}
+
+/// What one user looks at and has read. Who does neither has two empty lists.
+#[derive(Default)]
+pub(super) struct Attending {
+    readings: Vec<Reading>,
+    views: Box<[View]>,
+    /// The node asked for patience.
+    resume_at: Moment,
+}
+
+impl Attending {
+    pub(super) fn new(user: UserIndex, desk: &Desk) -> Self {
+        let (plan, config) = (&desk.plan, &desk.config);
+        if !config.attention.is_viewer(user, config.users) {
+            return Self::default();
+        }
+        let views = plan.views_of(user, TOLD_MAX).into_iter().map(|room| View {
+            room,
+            state: ViewState::Away,
+            is_recounted: false,
+            told: Told::new(&plan.room(room).members),
+        });
+        Self { views: views.collect(), ..Self::default() }
+    }
+
+    /// The connection ended: everything is to be said and asked again.
+    pub(super) fn handle_lost(&mut self) {
+        for reading in &mut self.readings {
+            (reading.taken, reading.is_asked, reading.due) = (0, false, None);
+        }
+        for view in &mut self.views {
+            view.state = ViewState::Away;
+        }
+    }
+
+    /// Reads without an answer.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.readings.iter().filter(|reading| reading.wanted > reading.taken).count() as u64
+    }
+
+    pub(super) fn is_viewing_all(&self) -> bool {
+        self.views.iter().all(|view| view.state == ViewState::Viewed)
+    }
+
+    pub(super) fn is_recounted(&self) -> bool {
+        self.views.iter().all(|view| view.is_recounted)
+    }
+
+    /// How far this user is promised to have read.
+    pub(super) fn reads(&self, user: UserIndex) -> impl Iterator<Item = ReadUpTo> {
+        let promised = self.readings.iter().filter(|reading| reading.promised > 0);
+        promised.map(move |reading| (user, reading.room, reading.promised))
+    }
+
+    /// It knows of every member that it has read this much.
+    pub(super) fn has_been_told(&self, reads: &HashMap<(UserIndex, RoomIndex), u64>) -> bool {
+        self.views.iter().all(|view| {
+            let mut members = view.told.members.iter().map(|told| told.member);
+            members.all(|member| {
+                reads.get(&(member, view.room)).is_none_or(|read| view.told.read(member) >= *read)
+            })
+        })
+    }
+
+    /// What it knows by what it was told.
+    pub(super) fn told(&self, viewer: UserIndex) -> impl Iterator<Item = ToldRoom> {
+        self.views.iter().map(move |view| {
+            let members = view.told.members.to_vec();
+            ToldRoom { viewer, room: view.room, source: Source::Events, members }
+        })
+    }
+
+    fn viewed(&mut self, room: RoomIndex) -> Option<&mut View> {
+        self.views.iter_mut().find(|view| view.room == room && view.state != ViewState::Away)
+    }
+
+    /// A delivery is to be answered.
+    fn want(&mut self, room: RoomIndex, seq: u64, due: Moment) {
+        let found = self.readings.iter().position(|reading| reading.room == room);
+        let place = found.unwrap_or_else(|| {
+            let (wanted, taken, promised) = Default::default();
+            self.readings.push(Reading { room, wanted, taken, promised, is_asked: false, due: None });
+            self.readings.len() - 1
+        });
+        let reading = &mut self.readings[place];
+        reading.wanted = reading.wanted.max(seq);
+        reading.due.get_or_insert(due);
+    }
+}
+
+impl User {
+    /// A message was delivered: its sender has read up to it, and its reader may say that it has.
+    pub(super) fn attend(&mut self, desk: &mut Desk, room: RoomIndex, seq: u64, sender: &UserId) {
+        if let Some(view) = self.attending.views.iter_mut().find(|view| view.room == room)
+            && let Some(sender) = desk.plan.user_of_name(sender)
+        {
+            view.told.handle_message(sender, seq);
+        }
+    }
+
+    /// A delivery of the schedule: some are answered.
+    pub(super) fn read_some(&mut self, desk: &mut Desk, room: RoomIndex, seq: u64, now: Moment) {
+        let percent = u64::from(desk.config.attention.read_percent);
+        if percent > 0 && desk.watching.is_reading && desk.random.below(100) < percent {
+            self.attending.want(room, seq, now);
+        }
+    }
+
+    /// Asks for what is to be viewed and says what is to be read, as far as there is room. True when something is to be written.
+    pub(super) fn pump_attention(&mut self, desk: &mut Desk, now: Moment) -> bool {
+        if self.presence != Presence::Live || now < self.attending.resume_at {
+            return false;
+        }
+        let mut asked = Vec::new();
+        for view in &mut self.attending.views {
+            let is_due = desk.watching.is_viewing && view.state == ViewState::Away
+                || desk.watching.is_recounting && view.state == ViewState::Viewed && !view.is_recounted;
+            if let (true, Some(conversation)) = (is_due, desk.rooms.id(view.room)) {
+                view.state = ViewState::Asked;
+                desk.tally.counts.views += 1;
+                asked.push((Command::View { conversation }, Asked::View(view.room)));
+            }
+        }
+        let mut free =
+            READS_IN_FLIGHT_MAX - self.attending.readings.iter().filter(|reading| reading.is_asked).count();
+        for reading in &mut self.attending.readings {
+            let is_due = reading.wanted > reading.taken && !reading.is_asked && free > 0;
+            if let (true, Some(conversation)) = (is_due, desk.rooms.id(reading.room)) {
+                free -= 1;
+                reading.is_asked = true;
+                desk.tally.counts.reads += 1;
+                let (room, seq, due) = (reading.room, reading.wanted, reading.due.take());
+                asked.push((Command::Read { conversation, seq: Seq(seq) }, Asked::Read { room, seq, due }));
+            }
+        }
+        let is_any = !asked.is_empty();
+        asked.into_iter().for_each(|(command, asked)| self.ask(command, asked));
+        is_any
+    }
+
+    /// The `ok` to a `read`.
+    pub(super) fn handle_read(
+        &mut self,
+        desk: &mut Desk,
+        room: RoomIndex,
+        seq: u64,
+        due: Option<Moment>,
+        now: Moment,
+    ) {
+        let Some(reading) = self.attending.readings.iter_mut().find(|reading| reading.room == room) else {
+            return;
+        };
+        reading.is_asked = false;
+        reading.taken = reading.taken.max(seq);
+        reading.promised = reading.promised.max(seq);
+        desk.tally.counts.reads_taken += 1;
+        if let Some(due) = due {
+            desk.tally.read.record(now.since(due), desk.outage.touches(due, now));
+        }
+    }
+
+    /// A `view` or a `read` was refused. What the node wants later is asked again then.
+    pub(super) fn handle_attention_refused(
+        &mut self,
+        desk: &mut Desk,
+        asked: &Asked,
+        error: &ErrorReply,
+        now: Moment,
+    ) {
+        let is_later = error.code.retryable();
+        let wait = error.retry_after_ms.map_or(RETRY_AFTER, std::time::Duration::from_millis);
+        self.attending.resume_at = now.after(wait);
+        match *asked {
+            Asked::Read { room, seq, .. } => {
+                let readings = &mut self.attending.readings;
+                let Some(reading) = readings.iter_mut().find(|reading| reading.room == room) else { return };
+                reading.is_asked = false;
+                if !is_later {
+                    reading.taken = seq;
+                    desk.tally.counts.reads_refused += 1;
+                }
+            }
+            Asked::View(room) => {
+                let Some(view) = self.attending.viewed(room) else { return };
+                view.state = ViewState::Away;
+                desk.tally.counts.views_refused += u64::from(!is_later);
+            }
+            _ => {}
+        }
+        if !is_later {
+            desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
+        }
+    }
+
+    /// The answer to a `view`; after the run it is the recount.
+    pub(super) fn handle_viewed(
+        &mut self,
+        desk: &mut Desk,
+        room: RoomIndex,
+        presence: &[PresenceEvent],
+        receipts: &[(UserId, Reached)],
+    ) {
+        let Some(view) = self.attending.viewed(room) else { return };
+        view.state = ViewState::Viewed;
+        if desk.watching.is_recounting {
+            view.is_recounted = true;
+            self.recount(desk, room, presence, receipts);
+        }
+        for (user, reached) in receipts {
+            self.note_receipt(desk, room, user, *reached);
+        }
+        for one in presence {
+            self.note_presence(desk, one, Some(room));
+        }
+    }
+
+    fn recount(
+        &self,
+        desk: &mut Desk,
+        room: RoomIndex,
+        presence: &[PresenceEvent],
+        receipts: &[(UserId, Reached)],
+    ) {
+        let plan = desk.plan.clone();
+        let members = &plan.room(room).members;
+        let mut told = Told::new(members);
+        for (user, Reached { read, delivered }) in receipts {
+            if let Some(user) = plan.user_of_name(user) {
+                // What is wrong with it is told where it is noted.
+                let _ = told.handle_receipt(user, read.0, delivered.0);
+            }
+        }
+        let (viewer, source) = (self.index, Source::Recount);
+        desk.watching.recounts.push(ToldRoom { viewer, room, source, members: told.members.to_vec() });
+        for member in members.iter().filter(|member| **member != viewer) {
+            let is_shown = presence.iter().any(|one| one.online && one.user == *plan.name(*member));
+            if !is_shown {
+                desk.watching.attendance.unseen.push((viewer, room, *member));
+            }
+        }
+    }
+
+    /// Somebody has read, or was given something. One's own reading is told of all conversations.
+    pub(super) fn handle_receipt(
+        &mut self,
+        desk: &mut Desk,
+        conversation: ConversationId,
+        user: &UserId,
+        reached: Reached,
+    ) {
+        if desk.finishing {
+            return;
+        }
+        let Some(room) = desk.rooms.room(conversation) else {
+            return self.handle_stranger(desk, conversation);
+        };
+        if self.attending.viewed(room).is_some() {
+            desk.tally.counts.receipts += 1;
+            self.note_receipt(desk, room, user, reached);
+        } else if user != desk.plan.name(self.index) {
+            let name = desk.plan.name(self.index);
+            desk.tally.violations.add(Kind::Receipt, || {
+                format!("{name} does not view room {} and was told how far {user} is there", room.0)
+            });
+        }
+    }
+
+    fn note_receipt(&mut self, desk: &mut Desk, room: RoomIndex, user: &UserId, reached: Reached) {
+        let Some(view) = self.attending.viewed(room) else { return };
+        let Reached { read, delivered } = reached;
+        let member = desk.plan.user_of_name(user);
+        let noted = member
+            .map_or(Err(Wrong::NoMember), |member| view.told.handle_receipt(member, read.0, delivered.0));
+        let Err(wrong) = noted else { return };
+        let name = desk.plan.name(self.index);
+        desk.tally.violations.add(Kind::Receipt, || {
+            let told = format!(
+                "{name} was told that {user} read {read} and was given {delivered} of room {}",
+                room.0
+            );
+            match wrong {
+                Wrong::Back { read, delivered } => {
+                    format!("{told}, and was told {read} and {delivered} before")
+                }
+                Wrong::BelowRead => format!("{told}, which is less"),
+                Wrong::NoMember => format!("{told}, who is no member"),
+            }
+        });
+    }
+
+    /// Somebody came or went.
+    pub(super) fn handle_presence(&mut self, desk: &mut Desk, event: &PresenceEvent) {
+        if !desk.finishing {
+            desk.tally.counts.presences += 1;
+            self.note_presence(desk, event, None);
+        }
+    }
+
+    /// `of` is the room whose members were asked for; by itself it comes of any that is viewed.
+    fn note_presence(&mut self, desk: &mut Desk, event: &PresenceEvent, of: Option<RoomIndex>) {
+        let user = desk.plan.user_of_name(&event.user);
+        let views = self.attending.views.iter().filter(|view| view.state != ViewState::Away);
+        let mut rooms = views.map(|view| view.room).filter(|room| of.is_none_or(|of| of == *room));
+        let shared = user.filter(|user| rooms.any(|room| desk.plan.room(room).members.contains(user)));
+        match shared {
+            None => {
+                let (name, stranger) = (desk.plan.name(self.index), &event.user);
+                desk.tally.violations.add(Kind::Presence, || {
+                    format!("{name} was told whether {stranger} is there, who is in nothing that it views")
+                });
+            }
+            Some(user) if !event.online && desk.watching.attendance.gone.len() < GONE_MAX => {
+                desk.watching.attendance.gone.push((self.index, user));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// How long it has been away by now, if it is.
+    pub(super) fn note_away(&self, desk: &mut Desk, now: Moment) {
+        if let Some(lost_at) = self.lost_at {
+            let away = desk.watching.away_ms.entry(self.index).or_default();
+            *away = (now.since(lost_at).as_millis() as u64).max(*away);
+        }
+    }
+}
+
+/// What all users of a worker share of it.
+#[derive(Default)]
+pub(super) struct Watching {
+    /// Deliveries are answered.
+    pub(super) is_reading: bool,
+    /// What is to be viewed is asked for.
+    pub(super) is_viewing: bool,
+    /// All of it is asked for once more.
+    pub(super) is_recounting: bool,
+    pub(super) recounts: Vec<ToldRoom>,
+    pub(super) attendance: crate::verify::Attendance,
+    pub(super) away_ms: HashMap<UserIndex, u64>,
+    /// How far all users have read, once told.
+    pub(super) reads: HashMap<(UserIndex, RoomIndex), u64>,
+}
