@@ -197,6 +197,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_says_who_looks_and_reads() {
+        let scenario = parse(include_str!("../scenarios/reading.toml")).expect("sound");
+        assert_eq!(scenario.attention, Attention { read_percent: 40, viewers: 300 });
+        assert_eq!((scenario.users, scenario.load.messages()), (600, 22_750));
+        let quiet = parse(include_str!("../scenarios/morning.toml")).expect("sound");
+        assert_eq!(quiet.attention, Attention::default());
+    }
+
+    #[test]
     fn what_is_wrong_in_a_file_is_named() {
         let step = "[[step]]\nseconds = 1\nrate = 1\n";
         for (text, named) in [

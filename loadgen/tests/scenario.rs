@@ -45,6 +45,26 @@ fn a_scenario_sends_all_it_says_and_its_limits_stand_in_the_report() {
 }
 
 #[test]
+fn a_scenario_in_which_people_look_and_read_counts_both() {
+    let node = Node::start("reading", &[]);
+    let (file, json) = (node.directory.join("scenario.toml"), node.directory.join("run.json"));
+    let attentive = SCENARIO.replace("users = 12\n", "users = 12\nread_percent = 100\nviewers = 6\n");
+    fs::write(&file, attentive).expect("written");
+    let [file, path] = [&file, &json].map(|path| path.to_str().expect("a plain path"));
+    let flags = ["--scenario", file, "--no-timing", "--json", path];
+    let (status, text) = node.load_at(&node.url, "run", &flags);
+    assert_eq!(status.code(), Some(0), "{text}");
+    let report: Value = serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
+    let count = |name: &str| report["counts"][name].as_u64().expect("a number");
+    // Eight of each of the six, and once more at the end.
+    assert_eq!(count("views"), 96, "{text}");
+    assert!(count("reads") > 0 && count("reads") == count("reads_taken"), "{text}");
+    assert!(count("receipts") > 0, "{text}");
+    assert_eq!(report["read"]["outside"]["count"], count("reads"), "{text}");
+    assert!(text.contains("receipts told, 0 wrong"), "{text}");
+}
+
+#[test]
 fn a_limit_that_no_node_keeps_makes_the_verdict_bad() {
     let node = Node::start("limit", &[]);
     let flags = ["--users", "12", "--rate", "20", "--seconds", "1", "--limit", "ack.max=0.001"];
