@@ -33,7 +33,7 @@ const GONE_MAX: usize = 10_000;
 const _: () = {
     // With a heartbeat and a page of a large group a connection stays below what the node takes.
     assert!(IN_FLIGHT_MAX + READS_IN_FLIGHT_MAX + VIEWS_MAX + 2 < COMMANDS_IN_FLIGHT_MAX);
-    // What a viewer costs beside a user that does not view: a small part of the 8 KiB that a user may have.
+    // What a viewer costs beside a user that does not view, at most.
     assert!(TOLD_MAX * size_of::<ToldMember>() + VIEWS_MAX * size_of::<View>() <= 2560);
 };
 

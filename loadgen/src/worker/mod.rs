@@ -4,6 +4,7 @@
 //! waiting, and whatever it left to be written is written after; no borrow lives across an await.
 
 mod amending;
+mod answers;
 mod attention;
 mod connection;
 mod desk;

@@ -17,7 +17,7 @@ use std::{
 use monoio::net::tcp::TcpOwnedWriteHalf;
 use protocol::{
     command::{Command, Connect, MessageKind, Request, Send, Target, Token},
-    event::{CloseCode, ErrorReply, OkReply, ServerFrame, Welcome},
+    event::{CloseCode, ServerFrame, Welcome},
     ids::{DeviceId, MessageId, RequestId, UnixMillis},
     limits::COMMANDS_IN_FLIGHT_MAX,
     upgrade::Form,
@@ -115,8 +115,8 @@ pub(super) struct User {
     failures: u32,
     queue: VecDeque<Pending>,
     /// Sends that stand among the desk's retries.
-    retrying: usize,
-    in_flight: BTreeMap<u32, Asked>,
+    pub(super) retrying: usize,
+    pub(super) in_flight: BTreeMap<u32, Asked>,
     next_request: u32,
     /// How far the node's clock is ahead of ours, in milliseconds.
     clock_ahead: i64,
@@ -257,7 +257,7 @@ impl User {
     }
 
     /// A send appears in the history as soon as the node's name for its conversation is known.
-    fn log_send(&self, desk: &mut Desk, pending: &mut Pending) {
+    pub(super) fn log_send(&self, desk: &mut Desk, pending: &mut Pending) {
         let (Some(history), Some(sent_at)) = (&mut desk.history, pending.sent_at) else { return };
         if let (Some(conversation), false) = (desk.rooms.id(pending.room), pending.in_history) {
             pending.in_history = true;
@@ -459,64 +459,6 @@ impl User {
         self.presence = Presence::Live;
         self.live_since = Some(now);
         self.failures = 0;
-    }
-
-    fn handle_ok(&mut self, desk: &mut Desk, ok: &OkReply, now: Moment) {
-        let mut pending = match self.in_flight.remove(&ok.id.0) {
-            Some(Asked::Store(pending)) => pending,
-            Some(Asked::Read { room, seq, due }) => return self.handle_read(desk, room, seq, due, now),
-            _ => return,
-        };
-        let (Some(conversation), Some(seq)) = (ok.conversation, ok.seq) else {
-            desk.tally.violations.add(Kind::Content, || "an ok to a send names no place".to_owned());
-            return;
-        };
-        if ok.message_id.is_some_and(|id| id != pending.message_id) {
-            desk.tally.violations.add(Kind::Content, || {
-                format!("the ok to {} is about {:?}", pending.message_id, ok.message_id)
-            });
-        }
-        desk.learn(pending.room, conversation);
-        desk.book.acknowledge(pending.room, seq.0, pending.message_id);
-        desk.handle_stored(self.index, &pending, seq.0, now);
-        self.log_send(desk, &mut pending);
-        if let Some(history) = &mut desk.history {
-            history.ack(now, pending.message_id, seq.0);
-        }
-        if let Some(due) = pending.due {
-            desk.tally.counts.acked += 1;
-            desk.tally.ack.record(now.since(due), desk.outage.touches(due, now));
-        }
-    }
-
-    fn handle_error(&mut self, desk: &mut Desk, error: ErrorReply, now: Moment) {
-        *desk.tally.errors.entry(error.code.name().to_owned()).or_default() += 1;
-        let asked = error.id.and_then(|id| self.in_flight.remove(&id.0));
-        let mut pending = match asked {
-            Some(Asked::Store(pending)) => pending,
-            Some(asked @ (Asked::Read { .. } | Asked::View(_))) => {
-                return self.handle_attention_refused(desk, &asked, &error, now);
-            }
-            _ => {
-                desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
-                return;
-            }
-        };
-        if error.code.retryable() {
-            let wait = error.retry_after_ms.map_or(RETRY_AFTER, Duration::from_millis);
-            self.retrying += 1;
-            desk.retries.push((now.after(wait), self.place, pending));
-            return;
-        }
-        self.log_send(desk, &mut pending);
-        if let Some(history) = &mut desk.history {
-            history.nak(now, pending.message_id);
-        }
-        desk.tally.refused.push(pending.message_id.to_string());
-        if !desk.is_overtaken(&pending, error.code) {
-            desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
-            desk.tally.counts.refused += 1;
-        }
     }
 }
 

@@ -1,0 +1,71 @@
+//! What a user makes of the answers to its commands: promises are entered in the book, refusals are counted or tried again later.
+
+use std::time::Duration;
+
+use protocol::event::{ErrorReply, OkReply};
+
+use super::{
+    desk::Desk,
+    user::{Asked, RETRY_AFTER, User},
+};
+use crate::{clock::Moment, verify::Kind};
+
+impl User {
+    pub(super) fn handle_ok(&mut self, desk: &mut Desk, ok: &OkReply, now: Moment) {
+        let mut pending = match self.in_flight.remove(&ok.id.0) {
+            Some(Asked::Store(pending)) => pending,
+            Some(Asked::Read { room, seq, due }) => return self.handle_read(desk, room, seq, due, now),
+            _ => return,
+        };
+        let (Some(conversation), Some(seq)) = (ok.conversation, ok.seq) else {
+            desk.tally.violations.add(Kind::Content, || "an ok to a send names no place".to_owned());
+            return;
+        };
+        if ok.message_id.is_some_and(|id| id != pending.message_id) {
+            desk.tally.violations.add(Kind::Content, || {
+                format!("the ok to {} is about {:?}", pending.message_id, ok.message_id)
+            });
+        }
+        desk.learn(pending.room, conversation);
+        desk.book.acknowledge(pending.room, seq.0, pending.message_id);
+        desk.handle_stored(self.index, &pending, seq.0, now);
+        self.log_send(desk, &mut pending);
+        if let Some(history) = &mut desk.history {
+            history.ack(now, pending.message_id, seq.0);
+        }
+        if let Some(due) = pending.due {
+            desk.tally.counts.acked += 1;
+            desk.tally.ack.record(now.since(due), desk.outage.touches(due, now));
+        }
+    }
+
+    pub(super) fn handle_error(&mut self, desk: &mut Desk, error: ErrorReply, now: Moment) {
+        *desk.tally.errors.entry(error.code.name().to_owned()).or_default() += 1;
+        let asked = error.id.and_then(|id| self.in_flight.remove(&id.0));
+        let mut pending = match asked {
+            Some(Asked::Store(pending)) => pending,
+            Some(asked @ (Asked::Read { .. } | Asked::View(_))) => {
+                return self.handle_attention_refused(desk, &asked, &error, now);
+            }
+            _ => {
+                desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
+                return;
+            }
+        };
+        if error.code.retryable() {
+            let wait = error.retry_after_ms.map_or(RETRY_AFTER, Duration::from_millis);
+            self.retrying += 1;
+            desk.retries.push((now.after(wait), self.place, pending));
+            return;
+        }
+        self.log_send(desk, &mut pending);
+        if let Some(history) = &mut desk.history {
+            history.nak(now, pending.message_id);
+        }
+        desk.tally.refused.push(pending.message_id.to_string());
+        if !desk.is_overtaken(&pending, error.code) {
+            desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
+            desk.tally.counts.refused += 1;
+        }
+    }
+}
