@@ -113,7 +113,7 @@ pub(crate) struct WorkerConfig {
     pub(crate) users: u32,
     /// The last so many of the users only read, and belong to all workers but the first, which has the others.
     pub(crate) crowd: u32,
-    /// The first three bytes of the addresses that the crowd comes from; `None` leaves it to the system.
+    /// The first three bytes of the addresses that those come from who come in crowds; `None` leaves it to the system.
     pub(crate) network: Option<[u8; 3]>,
     pub(crate) mix: Mix,
     pub(crate) attention: Attention,
@@ -134,11 +134,12 @@ impl WorkerConfig {
         self.deal(user).1 as usize
     }
 
-    /// The address that a user of the crowd comes from; another one each time, because the ports of the last one may not
-    /// be free yet.
+    /// The address that a user comes from; another one each time, because the ports of the last one may not be free yet.
     pub(crate) fn source_of(&self, place: usize, comings: u64) -> Option<IpAddr> {
         let [network, middle, subnet] = self.network?;
-        let hosts = (self.crowd.div_ceil(self.workers - 1)).div_ceil(ADDRESS_CONNECTIONS) as usize;
+        let (users, workers) =
+            if self.crowd > 0 { (self.crowd, self.workers - 1) } else { (self.users, self.workers) };
+        let hosts = users.div_ceil(workers).div_ceil(ADDRESS_CONNECTIONS) as usize;
         let host = comings as usize * hosts + place % hosts;
         Some(IpAddr::from([network, middle, subnet, 1 + (host % 250) as u8]))
     }

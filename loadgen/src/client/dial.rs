@@ -19,6 +19,7 @@ use rustix::{io::Errno, net};
 use serde::{Deserialize, Serialize};
 
 use super::Codec;
+use crate::random::Random;
 
 /// As long as a node gives a client.
 const DIAL_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -38,6 +39,17 @@ pub(crate) struct Endpoint {
     pub(crate) read_buffer_bytes: usize,
     /// Of each socket; `None` leaves it to the system, which takes some megabytes for who does not read.
     pub(crate) receive_buffer_bytes: Option<usize>,
+}
+
+impl Endpoint {
+    /// The first three bytes of addresses for a crowd, whose ports nobody else has; `None` where the node is elsewhere: the system
+    /// knows best.
+    pub(crate) fn own_network(&self, random: &mut Random) -> Option<[u8; 3]> {
+        let is_here = matches!(self.address.ip(), IpAddr::V4(address) if address.is_loopback());
+        let [.., network, subnet] = (random.next() as u32).to_be_bytes();
+        // Not in the network of the usual 127.0.0.1.
+        is_here.then_some([127, network.max(1), subnet])
+    }
 }
 
 /// An open WebSocket.

@@ -76,13 +76,9 @@ pub(super) fn workers(users: u32) -> u32 {
 /// On this machine, addresses of its own for each worker and each round, so that their ports are free. Elsewhere the system
 /// knows best.
 fn sources(endpoint: &Endpoint, users: u32, random: &mut Random) -> Vec<IpAddr> {
-    if !matches!(endpoint.address.ip(), IpAddr::V4(address) if address.is_loopback()) {
-        return Vec::new();
-    }
-    let [.., network, subnet] = (random.next() as u32).to_be_bytes();
+    let Some([first, second, third]) = endpoint.own_network(random) else { return Vec::new() };
     let count = users.div_ceil(workers(users)).div_ceil(ADDRESS_CONNECTIONS) as u8;
-    // Not in the network of the usual 127.0.0.1.
-    (1..=count).map(|host| IpAddr::from([127, network.max(1), subnet, host])).collect()
+    (1..=count).map(|host| IpAddr::from([first, second, third, host])).collect()
 }
 
 fn sum<'a, K: Ord + Clone + 'a>(parts: impl Iterator<Item = &'a BTreeMap<K, u64>>) -> BTreeMap<K, u64> {

@@ -31,7 +31,7 @@ use crate::{
     client::{Endpoint, Signer},
     clock::Moment,
     host::{Reading, holder_of},
-    link::{Order, ToWorker, WorkerConfig},
+    link::{ADDRESS_CONNECTIONS, Order, ToWorker, WorkerConfig},
     plan::Plan,
     random::Random,
     report::{self, OutageReport, Report, Timing},
@@ -125,8 +125,10 @@ fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
 impl Plot<'_> {
     /// All phases, then the reports.
     fn play(&self, mut node: Option<&mut Node>) -> anyhow::Result<Report> {
-        let tag = format!("lg{:08x}", Random::from_system()?.next() as u32);
-        let configs: Vec<_> = (0..self.scenario.workers).map(|worker| self.worker(worker, &tag)).collect();
+        let mut random = Random::from_system()?;
+        let tag = format!("lg{:08x}", random.next() as u32);
+        let worker = |worker| self.worker(worker, &tag, &mut random);
+        let configs: Vec<_> = (0..self.scenario.workers).map(worker).collect();
         let plan = Rc::new(Plan::new(&tag, self.scenario.users, self.scenario.mix));
         let mut board = Board::new(plan, Progress::new(self.scenario.workers));
         let orders: Vec<_> = configs.iter().cloned().map(Order::Run).collect();
@@ -162,7 +164,8 @@ impl Plot<'_> {
         Ok(report)
     }
 
-    fn worker(&self, worker: u32, tag: &str) -> WorkerConfig {
+    fn worker(&self, worker: u32, tag: &str, random: &mut Random) -> WorkerConfig {
+        let is_crowd = self.scenario.users > ADDRESS_CONNECTIONS;
         let part = |path: &PathBuf| {
             let mut name = path.clone().into_os_string();
             name.push(format!(".{worker}.part"));
@@ -176,7 +179,7 @@ impl Plot<'_> {
             tag: tag.to_owned(),
             users: self.scenario.users,
             crowd: 0,
-            network: None,
+            network: self.endpoint.own_network(random).filter(|_| is_crowd),
             mix: self.scenario.mix,
             attention: self.scenario.attention,
             load: self.scenario.load.clone(),

@@ -3,7 +3,7 @@
 //!
 //! The first worker has those who chat; the crowd is dealt to the rest.
 
-use std::{net::IpAddr, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use anyhow::ensure;
 
@@ -229,11 +229,9 @@ impl<'a> Scene<'a> {
 fn configs(flags: &CrowdFlags, shape: &Shape, tag: &str) -> anyhow::Result<Vec<WorkerConfig>> {
     let endpoint = Endpoint { read_buffer_bytes: READ_BUFFER_BYTES, ..endpoint(&flags.node.url)? };
     let secret = Signer::read_secret(&flags.node.secret())?;
-    let is_here = matches!(endpoint.address.ip(), IpAddr::V4(address) if address.is_loopback());
     let mut random = Random::from_system()?;
     let workers = 1 + workers(flags.users);
     let config = |worker| {
-        let [.., network, subnet] = (random.next() as u32).to_be_bytes();
         let receive_buffer_bytes = shape.receive_buffer_bytes.filter(|_| worker > 0);
         WorkerConfig {
             worker,
@@ -243,8 +241,7 @@ fn configs(flags: &CrowdFlags, shape: &Shape, tag: &str) -> anyhow::Result<Vec<W
             tag: tag.to_owned(),
             users: flags.established + flags.users,
             crowd: flags.users,
-            // Not in the network of the usual 127.0.0.1.
-            network: (is_here && worker > 0).then_some([127, network.max(1), subnet]),
+            network: endpoint.own_network(&mut random).filter(|_| worker > 0),
             // This is of those who come and go, or read slowly: what they write stays as it was written.
             mix: Mix { amend_weight: 0, ..Mix::default() },
             attention: Attention::default(),
