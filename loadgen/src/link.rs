@@ -255,8 +255,8 @@ pub(crate) enum Parting {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FromWorker {
-    /// All users are online.
-    Connected,
+    /// All users are online, and this is the worker's resident memory with them.
+    Connected { resident_bytes: u64 },
     /// All rooms exist, and all members know.
     Opened,
     /// How it stands with idle users.

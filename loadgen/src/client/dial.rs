@@ -32,9 +32,6 @@ pub(crate) struct Endpoint {
     /// The `Host` header.
     pub(crate) host: String,
     pub(crate) path: String,
-    /// The address that connections come from; `None` leaves it to the system. One address has one port for each
-    /// connection, some 28,000 of them.
-    pub(crate) source: Option<IpAddr>,
     /// Of each connection's codec: most messages should fit.
     pub(crate) read_buffer_bytes: usize,
     /// Of each socket; `None` leaves it to the system, which takes some megabytes for who does not read.
@@ -59,15 +56,28 @@ pub(crate) struct Connection {
     pub(crate) codec: Codec,
 }
 
-/// Opens a WebSocket. `nonce` differs for every connection.
-pub(crate) async fn dial(endpoint: &Endpoint, form: Form, nonce: [u8; 16]) -> io::Result<Connection> {
-    timeout(DIAL_WAIT_MAX, open(endpoint, form, nonce)).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+/// Opens a WebSocket, from `source`; `None` leaves that to the system. One address has one port for each connection, some 28,000 of
+/// them. `nonce` differs for every connection.
+pub(crate) async fn dial(
+    endpoint: &Endpoint,
+    source: Option<IpAddr>,
+    form: Form,
+    nonce: [u8; 16],
+) -> io::Result<Connection> {
+    timeout(DIAL_WAIT_MAX, open(endpoint, source, form, nonce))
+        .await
+        .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn open(endpoint: &Endpoint, form: Form, nonce: [u8; 16]) -> io::Result<Connection> {
-    let stream = match (endpoint.source, endpoint.receive_buffer_bytes) {
+async fn open(
+    endpoint: &Endpoint,
+    source: Option<IpAddr>,
+    form: Form,
+    nonce: [u8; 16],
+) -> io::Result<Connection> {
+    let stream = match (source, endpoint.receive_buffer_bytes) {
         (None, None) => TcpStream::connect_addr(endpoint.address).await?,
-        _ => connect_as_told(endpoint).await?,
+        _ => connect_as_told(endpoint, source).await?,
     };
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.into_split();
@@ -94,7 +104,7 @@ async fn open(endpoint: &Endpoint, form: Form, nonce: [u8; 16]) -> io::Result<Co
 
 /// The runtime can neither bind nor set a buffer before it connects. So the system is told to connect, which ends when the socket is
 /// writable.
-async fn connect_as_told(endpoint: &Endpoint) -> io::Result<TcpStream> {
+async fn connect_as_told(endpoint: &Endpoint, source: Option<IpAddr>) -> io::Result<TcpStream> {
     let target = endpoint.address;
     let flags = net::SocketFlags::NONBLOCK | net::SocketFlags::CLOEXEC;
     let family = if target.is_ipv4() { net::AddressFamily::INET } else { net::AddressFamily::INET6 };
@@ -102,7 +112,7 @@ async fn connect_as_told(endpoint: &Endpoint) -> io::Result<TcpStream> {
     if let Some(bytes) = endpoint.receive_buffer_bytes {
         net::sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
     }
-    if let Some(source) = endpoint.source {
+    if let Some(source) = source {
         net::bind(&socket, &SocketAddr::from((source, 0)))?;
     }
     match net::connect(&socket, &target) {

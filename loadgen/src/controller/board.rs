@@ -61,6 +61,8 @@ pub(crate) struct Board {
     heads: HashMap<RoomIndex, u64>,
     /// How far users have read that have an `ok` for it.
     pub(super) reads: Vec<ReadUpTo>,
+    /// Resident memory of all workers when all users were online.
+    pub(crate) generator_bytes: u64,
     pub(crate) progress: Progress,
 }
 
@@ -84,6 +86,7 @@ impl Board {
             is_drained: true,
             heads: HashMap::new(),
             reads: Vec::new(),
+            generator_bytes: 0,
             progress,
         }
     }
@@ -127,8 +130,10 @@ impl Board {
 
     pub(super) fn handle_end(&mut self, user: UserIndex, stands: &[Stand]) {
         self.evidence.present.insert(user);
-        let name = self.plan.name(user).as_str();
-        self.evidence.ends.extend(stands.iter().map(|stand| (name.to_owned(), stand.room, stand.at)));
+        let name = self.plan.name(user);
+        self.evidence
+            .ends
+            .extend(stands.iter().map(|stand| (name.as_str().to_owned(), stand.room, stand.at)));
     }
 
     pub(super) fn handle_done(&mut self, totals: Totals) -> anyhow::Result<()> {

@@ -112,7 +112,10 @@ impl Crew {
         board: &mut Board,
     ) -> anyhow::Result<()> {
         match message {
-            FromWorker::Connected => self.said.connected += 1,
+            FromWorker::Connected { resident_bytes } => {
+                self.said.connected += 1;
+                board.generator_bytes += resident_bytes;
+            }
             FromWorker::Opened => self.said.opened += 1,
             FromWorker::Settled => self.said.settled += 1,
             FromWorker::Sent { heads, reads } => {

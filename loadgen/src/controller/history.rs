@@ -45,9 +45,9 @@ fn write_memberships(output: &mut impl Write, board: &Board) -> anyhow::Result<(
         hi: Option<u64>,
     }
     for (room, conversation) in &board.conversations {
-        for member in &board.plan.room(*room).members {
-            let u = board.plan.name(*member).as_str();
-            line(output, &Membership { e: "mem", u, c: conversation, lo: 1, hi: None })?;
+        for member in board.plan.room(*room).members() {
+            let name = board.plan.name(member);
+            line(output, &Membership { e: "mem", u: name.as_str(), c: conversation, lo: 1, hi: None })?;
         }
     }
     Ok(())

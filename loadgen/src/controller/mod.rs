@@ -53,6 +53,8 @@ const START_NOTICE: Duration = Duration::from_millis(500);
 const OUTAGE_NOTICE: Duration = Duration::from_millis(250);
 /// Of a user's codec: most messages fit.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// The same where users are a crowd.
+const CROWD_READ_BUFFER_BYTES: usize = 1024;
 /// How long users may take to be back.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -118,8 +120,8 @@ fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
     let mut addresses = host.to_socket_addrs().with_context(|| format!("{host}: no such host and port"))?;
     let address = addresses.next().with_context(|| format!("{host} has no address"))?;
     let (host, path) = (host.to_owned(), path.to_owned());
-    let (source, receive_buffer_bytes) = (None, None);
-    Ok(Endpoint { address, host, path, source, read_buffer_bytes: READ_BUFFER_BYTES, receive_buffer_bytes })
+    let receive_buffer_bytes = None;
+    Ok(Endpoint { address, host, path, read_buffer_bytes: READ_BUFFER_BYTES, receive_buffer_bytes })
 }
 
 impl Plot<'_> {
@@ -166,6 +168,7 @@ impl Plot<'_> {
 
     fn worker(&self, worker: u32, tag: &str, random: &mut Random) -> WorkerConfig {
         let is_crowd = self.scenario.users > ADDRESS_CONNECTIONS;
+        let read_buffer_bytes = if is_crowd { CROWD_READ_BUFFER_BYTES } else { READ_BUFFER_BYTES };
         let part = |path: &PathBuf| {
             let mut name = path.clone().into_os_string();
             name.push(format!(".{worker}.part"));
@@ -174,7 +177,7 @@ impl Plot<'_> {
         WorkerConfig {
             worker,
             workers: self.scenario.workers,
-            endpoint: self.endpoint.clone(),
+            endpoint: Endpoint { read_buffer_bytes, ..self.endpoint.clone() },
             secret: self.secret.clone(),
             tag: tag.to_owned(),
             users: self.scenario.users,
@@ -194,7 +197,7 @@ impl Plot<'_> {
         board.progress.say(&format!("{} users connect to {}", self.scenario.users, self.endpoint.host));
         let deadline = || Moment::now().after(PHASE_WAIT_MAX);
         ensure!(crew.wait(deadline(), board, |said| said.connected == workers)?, "users did not connect");
-        board.progress.say(&format!("{} rooms are made", board.plan.rooms.len()));
+        board.progress.say(&format!("{} rooms are made", board.plan.rooms_count()));
         crew.tell_all(&ToWorker::Open)?;
         ensure!(crew.wait(deadline(), board, |said| said.opened == workers)?, "rooms were not made");
         board.progress.say(&self.scenario.load.to_string());

@@ -8,8 +8,8 @@ use std::{rc::Rc, time::Duration};
 use anyhow::ensure;
 
 use super::{
-    Board, FINISH_WAIT_MAX, PHASE_WAIT_MAX, START_NOTICE, crew::Crew, endpoint, idle::workers,
-    progress::Progress,
+    Board, CROWD_READ_BUFFER_BYTES, FINISH_WAIT_MAX, PHASE_WAIT_MAX, START_NOTICE, crew::Crew, endpoint,
+    idle::workers, progress::Progress,
 };
 use crate::{
     cli::CrowdFlags,
@@ -30,8 +30,6 @@ use crate::{
 pub(super) const CALM: Duration = Duration::from_secs(5);
 /// Longest schedule: it is made for this and ended before.
 const SCHEDULE_SECONDS: u32 = 86_400;
-/// Of a user's codec and its socket: many users, most messages fit.
-const READ_BUFFER_BYTES: usize = 1024;
 /// How often the node's memory is read.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 
@@ -227,7 +225,7 @@ impl<'a> Scene<'a> {
 }
 
 fn configs(flags: &CrowdFlags, shape: &Shape, tag: &str) -> anyhow::Result<Vec<WorkerConfig>> {
-    let endpoint = Endpoint { read_buffer_bytes: READ_BUFFER_BYTES, ..endpoint(&flags.node.url)? };
+    let endpoint = Endpoint { read_buffer_bytes: CROWD_READ_BUFFER_BYTES, ..endpoint(&flags.node.url)? };
     let secret = Signer::read_secret(&flags.node.secret())?;
     let mut random = Random::from_system()?;
     let workers = 1 + workers(flags.users);

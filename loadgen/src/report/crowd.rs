@@ -128,7 +128,7 @@ impl CrowdReport {
             closes: board.closes,
             violations: board.violations,
             is_drained: board.is_drained,
-            logs_missing: board.plan.rooms.len() - board.evidence.logs.len(),
+            logs_missing: board.plan.rooms_count() as usize - board.evidence.logs.len(),
             node,
         }
     }

@@ -1,6 +1,5 @@
 //! What a run came to: the verdict with its reasons, as text, as JSON, and as one HTML file.
 
-mod attention;
 mod compare;
 mod crowd;
 mod html;
@@ -10,6 +9,7 @@ mod machine;
 mod slow;
 mod storm;
 mod svg;
+mod text;
 
 use std::{collections::BTreeMap, fmt, fs, path::Path, process::ExitCode};
 
@@ -23,7 +23,7 @@ use crate::{
     link::Counts,
     load::Load,
     scenario::Scenario,
-    verify::{Kind, Violations},
+    verify::Violations,
 };
 pub(crate) use compare::compare;
 pub(crate) use crowd::{Footprint, PhaseReport, StepReport};
@@ -156,6 +156,8 @@ pub(crate) struct Report {
     pub(crate) outage: Option<OutageReport>,
     /// What the node took of the cores while messages were sent, where it is one process on this machine.
     pub(crate) node_cpu_seconds: Option<f64>,
+    /// Resident memory of the generator when all users were online and no room was made.
+    pub(crate) generator_bytes: u64,
     pub(crate) violations: Violations,
     pub(crate) timeline: Vec<SecondReport>,
     /// Percentile and milliseconds, outside the outage.
@@ -176,7 +178,7 @@ impl Report {
             mix: scenario.mix.to_string(),
             form: scenario.forms,
             workers: scenario.workers,
-            rooms: board.plan.rooms.len(),
+            rooms: board.plan.rooms_count() as usize,
             timing,
             limits: scenario.limits.clone(),
         };
@@ -199,12 +201,13 @@ impl Report {
             read: Pair::of(&board.read),
             outage,
             node_cpu_seconds: None,
+            generator_bytes: board.generator_bytes,
             violations: board.violations.clone(),
             timeline: timeline(board),
             ack_distribution: distribution(&board.ack.outside),
             delivery_distribution: distribution(&board.delivery.outside),
         };
-        let logs_missing = board.plan.rooms.len() - board.evidence.logs.len();
+        let logs_missing = board.plan.rooms_count() as usize - board.evidence.logs.len();
         let faults = report.faults(board.is_drained, logs_missing);
         let (verdict, reasons) = report.decide(faults);
         report.verdict = verdict;
@@ -316,74 +319,6 @@ fn distribution(latencies: &Latencies) -> Vec<(f64, f64)> {
     whole.filter_map(|percentile| Some((percentile, latencies.percentile_ms(percentile)?))).collect()
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { users, load, rooms, .. } = &self.settings;
-        let Counts { due, sent, acked, delivered, resent, retried, replayed, connections, .. } = self.counts;
-        writeln!(f, "load       {users} users, {rooms} rooms, {load}")?;
-        writeln!(
-            f,
-            "messages   {due} due, {sent} sent, {acked} acknowledged, {delivered} delivered to others"
-        )?;
-        writeln!(
-            f,
-            "again      {resent} sent again, {retried} retried, {replayed} replayed, {connections} connections"
-        )?;
-        let Counts { amended, overtaken, heads, opened, listed, .. } = self.counts;
-        if listed > 0 {
-            let wrong = self.violations.counts.get(&Kind::Unread).copied().unwrap_or(0);
-            writeln!(f, "unread     {listed} conversations counted, {wrong} wrong")?;
-        }
-        self.write_attention(f)?;
-        if heads > 0 {
-            writeln!(
-                f,
-                "large      {heads} heads told instead of records, {opened} records read behind them"
-            )?;
-        }
-        if amended > 0 {
-            writeln!(f, "amended    {amended} of the acknowledged, {overtaken} too late for a deletion")?;
-        }
-        for (name, count) in &self.errors {
-            writeln!(f, "error      {name}: {count}")?;
-        }
-        if let Some(OutageReport { from_seconds, until_seconds }) = self.outage {
-            let until = until_seconds.map_or("the end".to_owned(), |until| format!("{until:.1} s"));
-            writeln!(f, "outage     from {from_seconds:.1} s until {until}")?;
-        }
-        if let Some(seconds) = self.node_cpu_seconds {
-            let each = seconds * 1e6 / (acked.max(1) as f64);
-            writeln!(f, "node       {seconds:.1} s of the cores, {each:.1} us an acknowledged message")?;
-        }
-        writeln!(f, "ms                   p50      p90      p99    p99.9      max    count")?;
-        let rows = [("ack", self.ack), ("delivery", self.delivery), ("lag", self.lag)];
-        for (name, pair) in rows {
-            writeln!(f, "{}", row(name, &pair.outside))?;
-            if self.outage.is_some() {
-                writeln!(f, "{}", row(&format!("{name}, outage"), &pair.outage))?;
-            }
-        }
-        if self.read.outside.count > 0 {
-            writeln!(f, "{}", row("read", &self.read.outside))?;
-        }
-        if self.back.count > 0 {
-            writeln!(f, "{}", row("back online", &self.back))?;
-        }
-        for violation in &self.violations.first {
-            writeln!(f, "violation  {}: {}", violation.kind, violation.detail)?;
-        }
-        for reason in &self.reasons {
-            writeln!(f, "because    {reason}")?;
-        }
-        writeln!(f, "verdict    {}", self.verdict)
-    }
-}
-
-fn row(name: &str, summary: &Summary) -> String {
-    let Summary { count, p50_ms, p90_ms, p99_ms, p99_9_ms, max_ms } = summary;
-    format!("{name:<16}{p50_ms:>8.2} {p90_ms:>8.2} {p99_ms:>8.2} {p99_9_ms:>8.2} {max_ms:>8.2} {count:>8}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -421,6 +356,7 @@ mod tests {
             read: pair(in_time),
             outage: None,
             node_cpu_seconds: None,
+            generator_bytes: 0,
             violations: Violations::default(),
             timeline: Vec::new(),
             ack_distribution: Vec::new(),

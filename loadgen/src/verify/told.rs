@@ -49,9 +49,8 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    pub(crate) fn new(members: &[UserIndex]) -> Self {
-        let members =
-            members.iter().map(|member| ToldMember { member: *member, read: 0, said: 0, delivered: 0 });
+    pub(crate) fn new(members: impl Iterator<Item = UserIndex>) -> Self {
+        let members = members.map(|member| ToldMember { member, read: 0, said: 0, delivered: 0 });
         Self { members: members.collect() }
     }
 
@@ -218,7 +217,7 @@ mod tests {
 
     #[test]
     fn positions_go_forward_only_each_by_itself() {
-        let mut told = Told::new(&[ME, PEER]);
+        let mut told = Told::new([ME, PEER].into_iter());
         assert_eq!(told.handle_receipt(PEER, 3, 5), Ok(()));
         // Of `read` alone, and of what was delivered alone.
         assert_eq!(told.handle_receipt(PEER, 4, 0), Ok(()));
@@ -235,7 +234,7 @@ mod tests {
 
     /// What is wrong where PEER read up to 3 of 5, wrote 2, was away for 1 s, and this was told to ME.
     fn kinds(read: u64, delivered: u64, change: impl Fn(&mut Evidence)) -> Vec<Kind> {
-        let mut told = Told::new(&[PEER]);
+        let mut told = Told::new([PEER].into_iter());
         told.handle_receipt(PEER, read, delivered).expect("forward");
         let members = told.members.to_vec();
         let log = (1..=5).map(|seq| (seq, protocol::ids::MessageId([seq as u8; 16])));

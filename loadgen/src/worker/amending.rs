@@ -11,7 +11,7 @@ use protocol::{
     ids::Seq,
 };
 
-use super::{State, desk::Desk, user::Pending};
+use super::{State, desk::Desk, in_flight::Pending};
 use crate::{
     clock::Moment,
     letter::Letter,
@@ -106,9 +106,9 @@ impl State {
 impl Desk {
     /// Somebody of this worker in a room where `author` is.
     fn reactor(&mut self, room: RoomIndex, author: UserIndex) -> UserIndex {
-        let plan = self.plan.clone();
-        let members = &plan.room(room).members;
-        let member = members[self.random.below(members.len() as u64) as usize];
+        let mut members = self.plan.room(room).members();
+        let place = self.random.below(members.len() as u64) as usize;
+        let member = members.nth(place).expect("one of its members");
         if self.config.owns(member) { member } else { author }
     }
 

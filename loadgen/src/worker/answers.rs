@@ -6,13 +6,14 @@ use protocol::event::{ErrorReply, OkReply};
 
 use super::{
     desk::Desk,
-    user::{Asked, RETRY_AFTER, User},
+    in_flight::Asked,
+    user::{RETRY_AFTER, User},
 };
 use crate::{clock::Moment, verify::Kind};
 
 impl User {
     pub(super) fn handle_ok(&mut self, desk: &mut Desk, ok: &OkReply, now: Moment) {
-        let mut pending = match self.in_flight.remove(&ok.id.0) {
+        let mut pending = match self.in_flight.remove(ok.id.0) {
             Some(Asked::Store(pending)) => pending,
             Some(Asked::Read { room, seq, due }) => return self.handle_read(desk, room, seq, due, now),
             _ => return,
@@ -41,7 +42,7 @@ impl User {
 
     pub(super) fn handle_error(&mut self, desk: &mut Desk, error: ErrorReply, now: Moment) {
         *desk.tally.errors.entry(error.code.name().to_owned()).or_default() += 1;
-        let asked = error.id.and_then(|id| self.in_flight.remove(&id.0));
+        let asked = error.id.and_then(|id| self.in_flight.remove(id.0));
         let mut pending = match asked {
             Some(Asked::Store(pending)) => pending,
             Some(asked @ (Asked::Read { .. } | Asked::View(_))) => {

@@ -17,7 +17,8 @@ use protocol::{
 
 use super::{
     desk::Desk,
-    user::{Asked, IN_FLIGHT_MAX, Presence, RETRY_AFTER, User},
+    in_flight::Asked,
+    user::{IN_FLIGHT_MAX, Presence, RETRY_AFTER, User},
 };
 use crate::{
     clock::Moment,
@@ -85,7 +86,7 @@ impl Attending {
             room,
             state: ViewState::Away,
             is_recounted: false,
-            told: Told::new(&plan.room(room).members),
+            told: Told::new(plan.room(room).members()),
         });
         Self { views: views.collect(), ..Self::default() }
     }
@@ -289,8 +290,7 @@ impl User {
         receipts: &[(UserId, Reached)],
     ) {
         let plan = desk.plan.clone();
-        let members = &plan.room(room).members;
-        let mut told = Told::new(members);
+        let mut told = Told::new(plan.room(room).members());
         for (user, Reached { read, delivered }) in receipts {
             if let Some(user) = plan.user_of_name(user) {
                 // What is wrong with it is told where it is noted.
@@ -299,10 +299,11 @@ impl User {
         }
         let (viewer, source) = (self.index, Source::Recount);
         desk.watching.recounts.push(ToldRoom { viewer, room, source, members: told.members.to_vec() });
-        for member in members.iter().filter(|member| **member != viewer) {
-            let is_shown = presence.iter().any(|one| one.online && one.user == *plan.name(*member));
+        for member in plan.room(room).others_than(viewer) {
+            let is_shown =
+                presence.iter().any(|one| one.online && plan.user_of_name(&one.user) == Some(member));
             if !is_shown {
-                desk.watching.attendance.unseen.push((viewer, room, *member));
+                desk.watching.attendance.unseen.push((viewer, room, member));
             }
         }
     }
@@ -324,7 +325,7 @@ impl User {
         if self.attending.viewed(room).is_some() {
             desk.tally.counts.receipts += 1;
             self.note_receipt(desk, room, user, reached);
-        } else if user != desk.plan.name(self.index) {
+        } else if desk.plan.user_of_name(user) != Some(self.index) {
             let name = desk.plan.name(self.index);
             desk.tally.violations.add(Kind::Receipt, || {
                 format!("{name} does not view room {} and was told how far {user} is there", room.0)
@@ -368,7 +369,7 @@ impl User {
         let user = desk.plan.user_of_name(&event.user);
         let views = self.attending.views.iter().filter(|view| view.state != ViewState::Away);
         let mut rooms = views.map(|view| view.room).filter(|room| of.is_none_or(|of| of == *room));
-        let shared = user.filter(|user| rooms.any(|room| desk.plan.room(room).members.contains(user)));
+        let shared = user.filter(|user| rooms.any(|room| desk.plan.room(room).contains(*user)));
         match shared {
             None => {
                 let (name, stranger) = (desk.plan.name(self.index), &event.user);

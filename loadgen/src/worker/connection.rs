@@ -5,17 +5,17 @@ use std::{rc::Rc, time::Duration};
 
 use monoio::{
     io::{AsyncReadRent, AsyncWriteRentExt},
-    net::tcp::TcpOwnedWriteHalf,
+    net::tcp::{TcpOwnedReadHalf, TcpOwnedWriteHalf},
     time::{sleep, timeout},
 };
 use protocol::{event::CloseCode, limits::IDLE_MILLIS_MAX};
 
 use super::{
-    Worker,
+    State, Worker,
     user::{Link, Presence},
 };
 use crate::{
-    client::{Connection, Endpoint, dial},
+    client::{Connection, dial},
     clock::Moment,
     link::Pace,
 };
@@ -34,32 +34,11 @@ pub(super) async fn live(worker: Rc<Worker>, place: usize, begin_after: Duration
 
 async fn come_and_go(worker: &Rc<Worker>, place: usize, begin_after: Duration) {
     sleep(begin_after).await;
-    let (endpoint, form, name) = worker.with(|state| {
-        let (user, config) = (&state.users[place], &state.desk.config);
-        (config.endpoint.clone(), user.form, state.desk.plan.name(user.index).clone())
-    });
-    let token = match worker.signer.sign(&name) {
-        Ok(token) => token,
-        Err(error) => {
-            worker.with(|state| state.desk.last_fault = Some(error.to_string()));
-            return;
-        }
-    };
     while !worker.with(|state| state.desk.muster.is_over) {
-        let (nonce, source) = worker.with(|state| {
-            let random = &mut state.desk.random;
-            let nonce = u128::from(random.next()) << 64 | u128::from(random.next());
-            (nonce, state.desk.config.source_of(place, state.users[place].connection_count()))
-        });
-        let endpoint = Endpoint { source, ..endpoint.clone() };
-        match dial(&endpoint, form, nonce.to_be_bytes()).await {
-            Ok(Connection { reader, writer, codec }) => {
-                let link = Link { codec, writer: Some(writer) };
-                worker.with(|state| {
-                    state.users[place].handle_open(&mut state.desk, link, token.clone());
-                    state.dirty.push(place);
-                });
-                let code = read(worker, place, reader, endpoint.read_buffer_bytes).await;
+        // In a box: what it needs is freed when it is online.
+        match Box::pin(open(worker, place)).await {
+            Ok(reader) => {
+                let code = read(worker, place, reader).await;
                 worker.with(|state| state.users[place].handle_lost(&mut state.desk, code));
             }
             Err(error) => worker.with(|state| {
@@ -76,16 +55,30 @@ async fn come_and_go(worker: &Rc<Worker>, place: usize, begin_after: Duration) {
     }
 }
 
+/// Opens the WebSocket and asks for a session.
+async fn open(worker: &Rc<Worker>, place: usize) -> anyhow::Result<TcpOwnedReadHalf> {
+    let (form, name, nonce, source) = worker.with(|state| {
+        let State { users, desk, .. } = state;
+        let (user, random) = (&users[place], &mut desk.random);
+        let nonce = u128::from(random.next()) << 64 | u128::from(random.next());
+        let source = desk.config.source_of(place, user.connection_count());
+        (user.form, desk.plan.name(user.index), nonce, source)
+    });
+    let token = worker.signer.sign(&name)?;
+    let opened = dial(&worker.endpoint, source, form, nonce.to_be_bytes()).await?;
+    let Connection { reader, writer, codec } = opened;
+    worker.with(|state| {
+        state.users[place].handle_open(&mut state.desk, Link { codec, writer: Some(writer) }, token);
+        state.dirty.push(place);
+    });
+    Ok(reader)
+}
+
 /// Reads until the connection ends, and says how it did.
-async fn read(
-    worker: &Rc<Worker>,
-    place: usize,
-    mut reader: impl AsyncReadRent,
-    buffer_bytes: usize,
-) -> CloseCode {
+async fn read(worker: &Rc<Worker>, place: usize, mut reader: TcpOwnedReadHalf) -> CloseCode {
     // What came behind the response to the upgrade.
     let mut ended = handle(worker, place, &[]);
-    let mut buffer = Vec::with_capacity(buffer_bytes);
+    let mut buffer = Vec::with_capacity(worker.endpoint.read_buffer_bytes);
     while ended.is_none() {
         keep_pace(worker, buffer.len()).await;
         buffer.clear();

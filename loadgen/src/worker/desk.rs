@@ -3,14 +3,14 @@
 use std::{collections::HashMap, rc::Rc};
 
 use anyhow::Context as _;
-use protocol::ids::ConversationId;
+use protocol::{event::ServerFrame, ids::ConversationId};
 
 use super::{
     amending::Amending,
     attention::Watching,
     history::History,
+    in_flight::Pending,
     tally::{Outage, Tally},
-    user::Pending,
 };
 use crate::{
     clock::Moment,
@@ -32,6 +32,8 @@ pub(super) struct Desk {
     pub(super) outage: Outage,
     pub(super) history: Option<History>,
     pub(super) random: Random,
+    /// Of what arrives, between its bytes and its handling: empty in between.
+    pub(super) frames: Vec<ServerFrame>,
     /// Sends the node wants later: when, whose (place among the users of this worker), what.
     pub(super) retries: Vec<(Moment, usize, Pending)>,
     /// The start of the schedule.
@@ -54,7 +56,7 @@ impl Desk {
         let plan = Rc::new(Plan::with_crowd(&config.tag, config.users, config.crowd, config.mix));
         let messages_due = config.load.messages();
         let history = config.history.as_deref().map(History::create).transpose()?;
-        let rooms = RoomNames { ids: vec![None; plan.rooms.len()], by_id: HashMap::new() };
+        let rooms = RoomNames { ids: vec![None; plan.rooms_count() as usize], by_id: HashMap::new() };
         Ok(Self {
             config,
             plan,
@@ -66,6 +68,7 @@ impl Desk {
             outage: Outage::default(),
             history,
             random: Random::from_system()?,
+            frames: Vec::new(),
             retries: Vec::new(),
             start: None,
             messages_due,
@@ -81,9 +84,9 @@ impl Desk {
     pub(super) fn own_rooms(&self, kinds: &[RoomKind]) -> Vec<RoomIndex> {
         let is_own = |room: &RoomIndex| {
             let room = self.plan.room(*room);
-            kinds.contains(&room.kind) && self.config.owns(room.members[0])
+            kinds.contains(&room.kind) && self.config.owns(room.maker())
         };
-        (0..self.plan.rooms.len() as u32).map(RoomIndex).filter(is_own).collect()
+        self.plan.rooms().filter(is_own).collect()
     }
 
     /// The node says that this room has this id. What it said before stands.

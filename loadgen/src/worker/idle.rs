@@ -30,7 +30,7 @@ use super::{
     user::{Link, read_frames},
 };
 use crate::{
-    client::{Connection, Endpoint, Incoming, Signer, dial},
+    client::{Connection, Incoming, Signer, dial},
     clock::Moment,
     host,
     latency::Latencies,
@@ -178,13 +178,12 @@ async fn open(crowd: &Rc<Crowd>, place: usize) -> anyhow::Result<TcpOwnedReadHal
     let name = UserId::new(&format!("{tag}-{}", crowd.index(place).0))?;
     let token = crowd.signer.sign(&name)?;
     let source = sources.get(place % sources.len().max(1)).copied();
-    let endpoint = Endpoint { source, ..endpoint.clone() };
     let nonce = {
         let random = &mut crowd.state().random;
         u128::from(random.next()) << 64 | u128::from(random.next())
     };
     let Connection { reader, writer, codec } =
-        dial(&endpoint, crowd.form(place), nonce.to_be_bytes()).await?;
+        dial(endpoint, source, crowd.form(place), nonce.to_be_bytes()).await?;
     crowd.state().guests[place].link = Some(Link { codec, writer: Some(writer) });
     let device = DeviceId::new("loadgen").expect("a short word is an id");
     let connect = Connect { token: Some(token), device, cursor: None, positions: None };

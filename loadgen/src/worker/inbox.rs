@@ -1,6 +1,7 @@
 //! What the controller says, read by a thread of its own because a pipe blocks.
 
 use std::{
+    collections::HashMap,
     io::BufRead,
     rc::Rc,
     sync::mpsc::{Receiver, TryRecvError, channel},
@@ -63,10 +64,10 @@ impl Inbox {
     }
 
     /// How far everybody has to read.
-    pub(super) async fn heads(worker: &Rc<Worker>) -> Vec<(RoomIndex, u64)> {
+    pub(super) async fn heads(worker: &Rc<Worker>) -> HashMap<RoomIndex, u64> {
         loop {
             if let Some(heads) = worker.with(|state| state.desk.heads.take()) {
-                return heads;
+                return heads.into_iter().collect();
             }
             sleep(LOOK_EVERY).await;
         }

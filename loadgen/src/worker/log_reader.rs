@@ -43,7 +43,7 @@ pub(super) async fn read_all(worker: &Rc<Worker>) -> anyhow::Result<()> {
     let tasks = worker.with(|state| {
         let desk = &state.desk;
         let own = state.users.iter().map(|user| {
-            let is_first = |room: &RoomIndex| desk.plan.room(*room).members[0] == user.index;
+            let is_first = |room: &RoomIndex| desk.plan.room(*room).maker() == user.index;
             let rooms = desk.plan.rooms_of(user.index).into_iter().filter(is_first);
             let named = rooms.filter_map(|room| Some((room, desk.rooms.id(room)?)));
             Task { user: user.index, rooms: named.collect() }
@@ -172,14 +172,14 @@ pub(super) struct Session {
 impl Session {
     /// Of a device that was never there before.
     pub(super) async fn open(worker: &Rc<Worker>, user: UserIndex) -> anyhow::Result<Self> {
-        let (endpoint, plan, nonce) = worker.with(|state| {
+        let (plan, nonce) = worker.with(|state| {
             let nonce = u128::from(state.desk.random.next()) << 64 | u128::from(user.0);
-            (state.desk.config.endpoint.clone(), state.desk.plan.clone(), nonce)
+            (state.desk.plan.clone(), nonce)
         });
-        let connection = dial(&endpoint, Form::Binary, nonce.to_be_bytes()).await?;
+        let connection = dial(&worker.endpoint, None, Form::Binary, nonce.to_be_bytes()).await?;
         let mut session = Self { connection, frames: Vec::new(), next_request: 1 };
         let connect = Connect {
-            token: Some(worker.signer.sign(plan.name(user))?),
+            token: Some(worker.signer.sign(&plan.name(user))?),
             device: DeviceId::new("loadgen-reader").expect("short words are an id"),
             cursor: None,
             positions: None,

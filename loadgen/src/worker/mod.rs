@@ -10,6 +10,7 @@ mod connection;
 mod desk;
 mod history;
 mod idle;
+mod in_flight;
 mod inbox;
 mod list_reader;
 mod log_reader;
@@ -22,6 +23,7 @@ mod user;
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
     io::{self, Write},
     rc::Rc,
     time::Duration,
@@ -32,10 +34,11 @@ use monoio::{IoUringDriver, RuntimeBuilder, time::sleep};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    client::Signer,
+    client::{Endpoint, Signer},
     clock::Moment,
+    host::resident_bytes,
     link::{FromWorker, Order, ToWorker, WorkerConfig},
-    plan::{RoomKind, UserIndex},
+    plan::{RoomIndex, RoomKind, UserIndex},
     verify::{ReadUpTo, ToldRoom},
 };
 
@@ -68,6 +71,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 struct Worker {
     state: RefCell<State>,
     signer: Signer,
+    endpoint: Endpoint,
 }
 
 struct State {
@@ -75,9 +79,16 @@ struct State {
     desk: Desk,
     /// Users with something to write.
     dirty: Vec<usize>,
+    /// The user whose chores are next.
+    next_chore: usize,
 }
 
 impl Worker {
+    fn new(config: WorkerConfig) -> anyhow::Result<Self> {
+        let (signer, endpoint) = (Signer::new(&config.secret), config.endpoint.clone());
+        Ok(Self { state: RefCell::new(State::new(config)?), signer, endpoint })
+    }
+
     /// Runs `handle` on the state and then writes what it left.
     fn with<R>(self: &Rc<Self>, handle: impl FnOnce(&mut State) -> R) -> R {
         let result = handle(&mut self.state.borrow_mut());
@@ -159,12 +170,9 @@ fn raise_file_limit(order: &Order) -> anyhow::Result<()> {
 
 /// The phases of a run, in order.
 async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
-    let worker = Rc::new(Worker {
-        signer: Signer::new(&config.secret),
-        state: RefCell::new(State::new(config.clone())?),
-    });
+    let worker = Rc::new(Worker::new(config.clone())?);
     connect_all(&worker, &config).await?;
-    say(&FromWorker::Connected)?;
+    say(&FromWorker::Connected { resident_bytes: resident_bytes("self")? })?;
     monoio::spawn(schedule::tick_every_second(worker.clone()));
     let ToWorker::Open = inbox.next().await? else { bail!("expected to open rooms") };
     schedule::open_rooms(&worker, &[RoomKind::Direct, RoomKind::Group]).await;
@@ -303,7 +311,7 @@ impl State {
         let indices = (0..desk.config.users).map(UserIndex).filter(|user| desk.config.owns(*user));
         let indices: Vec<UserIndex> = indices.collect();
         let users = indices.into_iter().map(|index| User::new(index, &mut desk)).collect();
-        Ok(Self { users, desk, dirty: Vec::new() })
+        Ok(Self { users, desk, dirty: Vec::new(), next_chore: 0 })
     }
 
     /// How far everybody is promised to have read.
@@ -340,8 +348,7 @@ impl State {
     }
 
     /// All users that are online have seen this much.
-    fn has_seen(&self, heads: &[(crate::plan::RoomIndex, u64)]) -> bool {
-        let heads: std::collections::HashMap<_, _> = heads.iter().copied().collect();
+    fn has_seen(&self, heads: &HashMap<RoomIndex, u64>) -> bool {
         let online = self.users.iter().filter(|user| user.presence != Presence::Stopped);
         online
             .flat_map(|user| user.reader.stands())

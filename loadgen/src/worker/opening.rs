@@ -7,11 +7,7 @@ use protocol::{
     limits::{HISTORY_ITEMS_MAX, SMALL_GROUP_MEMBERS_MAX},
 };
 
-use super::{
-    desk::Desk,
-    history::Who,
-    user::{Asked, User},
-};
+use super::{desk::Desk, history::Who, in_flight::Asked, user::User};
 use crate::{clock::Moment, letter::Letter, plan::RoomIndex, verify::Kind};
 
 /// A group that is being read.
@@ -31,7 +27,7 @@ impl User {
             return self.handle_stranger(desk, head.conversation);
         };
         let name = desk.plan.name(self.index);
-        if desk.plan.room(room).members.len() <= SMALL_GROUP_MEMBERS_MAX {
+        if desk.plan.room(room).members().len() <= SMALL_GROUP_MEMBERS_MAX {
             let (seq, room) = (head.head, room.0);
             desk.tally.violations.add(Kind::Hole, || {
                 format!("{name} was told that {seq} is the head of room {room}, and not what is before it")
@@ -57,7 +53,7 @@ impl User {
     ) {
         self.reader.handle_passed_over(room, seq);
         if let Some(history) = &mut desk.history {
-            let who = Who { user: desk.plan.name(self.index), connection: self.connection };
+            let who = Who { user: &desk.plan.name(self.index), connection: self.connection };
             history.open(now, who, c, seq);
         }
     }
@@ -76,7 +72,7 @@ impl User {
         items: &[PageItem],
         now: Moment,
     ) {
-        let name = desk.plan.name(self.index).clone();
+        let name = desk.plan.name(self.index);
         let Opening { room, conversation, until, .. } = opening;
         for item in items {
             let (seq, message_id) = match item {

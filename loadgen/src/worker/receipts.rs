@@ -127,26 +127,26 @@ impl User {
         desk.tally.counts.received += 1;
         let is_first = desk.history.is_some() && self.is_unopened(room);
         let receipt = self.reader.handle_item(room, seq);
-        let name = desk.plan.name(self.index);
+        let name = || desk.plan.name(self.index);
         let violations = &mut desk.tally.violations;
         match receipt {
             Receipt::New => {}
             Receipt::Replayed => desk.tally.counts.replayed += 1,
             Receipt::NoMember => {
-                violations.add(Kind::Recipient, || format!("{name} received {seq} of {conversation}"));
+                violations.add(Kind::Recipient, || format!("{} received {seq} of {conversation}", name()));
                 return receipt;
             }
             Receipt::Skipped { expected } => violations.add(Kind::Hole, || {
-                format!("{name} received {seq} of {conversation} (room {}) before {expected}", room.0)
+                format!("{} received {seq} of {conversation} (room {}) before {expected}", name(), room.0)
             }),
             Receipt::Back { expected } => violations.add(Kind::Order, || {
-                format!("{name} received {seq} of {conversation} (room {}) and was at {expected}", room.0)
+                format!("{} received {seq} of {conversation} (room {}) and was at {expected}", name(), room.0)
             }),
         }
         desk.learn(room, conversation);
         desk.book.note(room, seq, message_id);
         if let Some(history) = &mut desk.history {
-            let who = Who { user: desk.plan.name(self.index), connection: self.connection };
+            let who = Who { user: &desk.plan.name(self.index), connection: self.connection };
             if is_first {
                 history.open(now, who, conversation, 0);
             }
@@ -160,7 +160,7 @@ impl User {
     /// with their first sequence.
     pub(super) fn log_opens(&self, desk: &mut Desk, now: Moment) {
         let Some(history) = &mut desk.history else { return };
-        let who = Who { user: desk.plan.name(self.index), connection: self.connection };
+        let who = Who { user: &desk.plan.name(self.index), connection: self.connection };
         for stand in self.reader.stands().iter().filter(|stand| stand.seen > 0) {
             if let Some(conversation) = desk.rooms.id(stand.room) {
                 history.open(now, who, conversation, stand.at);
@@ -194,10 +194,10 @@ impl User {
 fn is_sound(letter: &Letter, event: &MessageEvent, desk: &Desk) -> bool {
     (letter.message_id == event.message_id) != event.edited_at.is_some()
         && is_of_member(letter, desk)
-        && *desk.plan.name(letter.sender) == event.sender
+        && desk.plan.user_of_name(&event.sender) == Some(letter.sender)
 }
 
 /// Whether a text is of somebody in the room that it names.
 fn is_of_member(letter: &Letter, desk: &Desk) -> bool {
-    desk.plan.rooms.get(letter.room.0 as usize).is_some_and(|room| room.members.contains(&letter.sender))
+    letter.room.0 < desk.plan.rooms_count() && desk.plan.room(letter.room).contains(letter.sender)
 }

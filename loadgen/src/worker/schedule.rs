@@ -24,6 +24,9 @@ const ROOMS_PER_SECOND_MIN: u32 = 2000;
 const TICK: Duration = Duration::from_secs(1);
 /// How often retries and heartbeats are looked at.
 const CHORES_EVERY: Duration = Duration::from_millis(20);
+/// Users that are looked at each time, or a part of them all: looking at tens of thousands takes as long as their messages do.
+const CHORE_USERS: usize = 1000;
+const CHORE_ROUNDS: usize = 20;
 /// Of this many messages to a direct conversation, one names the user instead of the conversation.
 const NAMED_BY_USER: u64 = 4;
 
@@ -74,9 +77,9 @@ pub(super) async fn tick_every_second(worker: Rc<Worker>) {
         let now = Moment::now();
         let is_settled = worker.with(|state| {
             state.do_chores(now);
-            state.is_settled()
+            !told_settled && state.is_settled()
         });
-        if is_settled && !told_settled {
+        if is_settled {
             told_settled = true;
             if say(&FromWorker::Settled).is_err() {
                 return;
@@ -125,18 +128,19 @@ impl State {
     pub(super) fn open_room(&mut self, index: RoomIndex) {
         let plan = self.desk.plan.clone();
         let room = plan.room(index);
-        let place = self.desk.config.place_of(room.members[0]);
+        let place = self.desk.config.place_of(room.maker());
         let user = &mut self.users[place];
         match room.kind {
             RoomKind::Direct => {
-                let to = Target::User(plan.name(room.members[1]).clone());
+                let to = room.others_than(room.maker()).next().expect("two");
+                let to = Target::User(plan.name(to));
                 user.offer_message(&mut self.desk, index, None, to);
             }
             RoomKind::Group | RoomKind::Hall => {
                 let message_id = user.message_id(&mut self.desk.random);
                 let create = Create {
                     title: plan.title(index),
-                    members: room.members[1..].iter().map(|member| plan.name(*member).clone()).collect(),
+                    members: room.others_than(room.maker()).map(|member| plan.name(member)).collect(),
                     history: HistoryPolicy::All,
                     message_id: Some(message_id),
                 };
@@ -161,11 +165,11 @@ impl State {
         let plan = desk.plan.clone();
         let index = plan.pick_room(user.index, &mut desk.random);
         let room = plan.room(index);
-        let peer = room.members.iter().find(|member| **member != user.index);
+        let peer = room.others_than(user.index).next();
         let by_user = room.kind == RoomKind::Direct && desk.random.below(NAMED_BY_USER) == 0;
         let target = match (desk.rooms.id(index), peer) {
-            (None, Some(peer)) => Target::User(plan.name(*peer).clone()),
-            (Some(_), Some(peer)) if by_user => Target::User(plan.name(*peer).clone()),
+            (None, Some(peer)) => Target::User(plan.name(peer)),
+            (Some(_), Some(peer)) if by_user => Target::User(plan.name(peer)),
             (Some(conversation), _) => Target::Conversation(conversation),
             (None, None) => return,
         };
@@ -180,7 +184,10 @@ impl State {
             self.users[place].offer_again(&mut self.desk, pending);
             self.dirty.push(place);
         }
-        for user in &mut self.users {
+        let (users, from) = (self.users.len(), self.next_chore);
+        let until = users.min(from + CHORE_USERS.max(users / CHORE_ROUNDS));
+        self.next_chore = if until < users { until } else { 0 };
+        for user in &mut self.users[from..until] {
             if user.ping_if_due(now) | user.pump_attention(&mut self.desk, now) {
                 self.dirty.push(user.place);
             }

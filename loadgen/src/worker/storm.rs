@@ -18,7 +18,6 @@ use super::{
     user::Presence,
 };
 use crate::{
-    client::Signer,
     clock::Moment,
     link::{FromWorker, Parting, Step, ToWorker, WorkerConfig},
     plan::{RoomIndex, RoomKind},
@@ -37,10 +36,7 @@ const BACKLOG_PER_SECOND: u32 = 2000;
 
 /// The whole life of a worker.
 pub(super) async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
-    let worker = Rc::new(Worker {
-        signer: Signer::new(&config.secret),
-        state: std::cell::RefCell::new(State::new(config.clone())?),
-    });
+    let worker = Rc::new(Worker::new(config.clone())?);
     if config.worker == 0 {
         monoio::spawn(tick_every_second(worker.clone()));
     } else {
@@ -57,6 +53,7 @@ pub(super) async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::R
                 say(&FromWorker::Stepped { last, missing: missing as u32, took })?;
             }
             ToWorker::Until { heads, .. } => {
+                let heads = heads.into_iter().collect();
                 let complete = worker.wait_until(DRAIN_WAIT_MAX, |state| state.has_seen(&heads)).await;
                 say(&FromWorker::Drained { complete })?;
                 tell_ends(&worker)?;
@@ -147,7 +144,7 @@ async fn mark(worker: &Rc<Worker>) -> usize {
         let State { users, desk, .. } = state;
         // A room that this worker has still to make is none to wait for.
         let is_to_come =
-            |room| desk.rooms.id(room).is_none() && desk.config.owns(desk.plan.room(room).members[0]);
+            |room| desk.rooms.id(room).is_none() && desk.config.owns(desk.plan.room(room).maker());
         users[place].reader.stands().iter().any(|stand| stand.seen == 0 && !is_to_come(stand.room))
     };
     let deadline = Moment::now().after(OPEN_WAIT_MAX);
@@ -206,7 +203,7 @@ async fn chat(worker: Rc<Worker>, per_second: u32) {
 
 fn write_to(state: &mut State, hall: RoomIndex) {
     let Some(conversation) = state.desk.rooms.id(hall) else { return };
-    let writer = state.desk.plan.room(hall).members[0];
+    let writer = state.desk.plan.room(hall).maker();
     let place = state.desk.config.place_of(writer);
     state.users[place].offer_message(&mut state.desk, hall, None, Target::Conversation(conversation));
     state.dirty.push(place);

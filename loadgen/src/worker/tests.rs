@@ -62,7 +62,6 @@ impl Pair {
                 address: ([127, 0, 0, 1], 1).into(),
                 host: "node".to_owned(),
                 path: "/".to_owned(),
-                source: None,
                 read_buffer_bytes: 4096,
                 receive_buffer_bytes: None,
             },
@@ -392,7 +391,7 @@ fn a_message_of_a_room_that_the_reader_is_not_in_is_a_leak() {
     let mut pair = Pair::online(Forms::Binary);
     // A contact of the peer with somebody else: the text is sound, the reader is not meant.
     let theirs = pair.desk.plan.rooms_of(PEER).into_iter();
-    let theirs = theirs.into_iter().find(|room| !pair.desk.plan.room(*room).members.contains(&ME));
+    let theirs = theirs.into_iter().find(|room| !pair.desk.plan.room(*room).contains(ME));
     let message = pair.message(1, 1, theirs.expect("the peer has other contacts"));
     pair.feed(ServerFrame::Message(message));
     assert_eq!(pair.violations(), [Kind::Recipient]);

@@ -22,7 +22,7 @@ impl Pair {
         let mut users: Vec<User> =
             (0..count).map(|user| User::new(crate::plan::UserIndex(user), &mut self.desk)).collect();
         users[ME.0 as usize] = self.user;
-        State { users, desk: self.desk, dirty: Vec::new() }
+        State { users, desk: self.desk, dirty: Vec::new(), next_chore: 0 }
     }
 
     /// A message of ours that the node has stored as `seq`.

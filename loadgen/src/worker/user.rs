@@ -9,10 +9,7 @@
 //! Invariant: a send whose answer has not come is in `queue` or `in_flight`, with the id it was first
 //! sent under.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use monoio::net::tcp::TcpOwnedWriteHalf;
 use protocol::{
@@ -23,7 +20,13 @@ use protocol::{
     upgrade::Form,
 };
 
-use super::{CONNECTS_PER_SECOND, attention::Attending, desk::Desk, history::Who, opening::Opening};
+use super::{
+    CONNECTS_PER_SECOND,
+    attention::Attending,
+    desk::Desk,
+    history::Who,
+    in_flight::{Asked, InFlight, Pending},
+};
 use crate::{
     client::{Codec, Incoming},
     clock::{Moment, unix_now},
@@ -64,33 +67,6 @@ pub(super) enum Presence {
     Stopped,
 }
 
-/// A storing command that waits for its answer.
-#[derive(Clone, Debug)]
-pub(super) struct Pending {
-    pub(super) message_id: MessageId,
-    pub(super) room: RoomIndex,
-    /// `None` for what is not part of the schedule.
-    pub(super) due: Option<Moment>,
-    pub(super) command: Command,
-    /// When it was first written.
-    sent_at: Option<Moment>,
-    in_history: bool,
-}
-
-pub(super) enum Asked {
-    Connect,
-    Page(Opening),
-    Ping,
-    /// How far somebody has read, and when what it answers was delivered.
-    Read {
-        room: RoomIndex,
-        seq: u64,
-        due: Option<Moment>,
-    },
-    Store(Pending),
-    View(RoomIndex),
-}
-
 /// The writing side of a connection.
 pub(super) struct Link {
     pub(super) codec: Codec,
@@ -116,7 +92,7 @@ pub(super) struct User {
     queue: VecDeque<Pending>,
     /// Sends that stand among the desk's retries.
     pub(super) retrying: usize,
-    pub(super) in_flight: BTreeMap<u32, Asked>,
+    pub(super) in_flight: InFlight,
     next_request: u32,
     /// How far the node's clock is ahead of ours, in milliseconds.
     clock_ahead: i64,
@@ -125,7 +101,6 @@ pub(super) struct User {
     pub(super) live_since: Option<Moment>,
     /// When the last connection ended, until the next one has caught up.
     pub(super) lost_at: Option<Moment>,
-    frames: Vec<ServerFrame>,
 }
 
 impl User {
@@ -145,13 +120,12 @@ impl User {
             failures: 0,
             queue: VecDeque::new(),
             retrying: 0,
-            in_flight: BTreeMap::new(),
+            in_flight: InFlight::default(),
             next_request: 1,
             clock_ahead: 0,
             next_ping: Moment::now().after(first_ping),
             live_since: None,
             lost_at: None,
-            frames: Vec::new(),
         }
     }
 
@@ -166,7 +140,7 @@ impl User {
 
     /// Its heartbeat has no answer yet.
     pub(super) fn awaits_pong(&self) -> bool {
-        self.in_flight.values().any(|asked| matches!(asked, Asked::Ping))
+        self.in_flight.all().any(|asked| matches!(asked, Asked::Ping))
     }
 
     /// Its next heartbeat is due.
@@ -181,7 +155,7 @@ impl User {
 
     /// Storing commands without an answer.
     pub(super) fn unanswered(&self) -> u64 {
-        let stores = self.in_flight.values().filter(|asked| matches!(asked, Asked::Store(_)));
+        let stores = self.in_flight.all().filter(|asked| matches!(asked, Asked::Store(_)));
         (self.queue.len() + stores.count()) as u64 + self.attending.unanswered()
     }
 
@@ -224,7 +198,7 @@ impl User {
         command: Command,
     ) {
         if self.queue.len() + self.retrying >= WAITING_MAX {
-            return desk.tally.give_up(desk.plan.name(self.index));
+            return desk.tally.give_up(&desk.plan.name(self.index));
         }
         self.queue.push_back(Pending { message_id, room, due, command, sent_at: None, in_history: false });
         self.pump(desk, Moment::now());
@@ -245,6 +219,9 @@ impl User {
         }
         while self.in_flight.len() < IN_FLIGHT_MAX {
             let Some(mut pending) = self.queue.pop_front() else { return };
+            if self.queue.is_empty() {
+                self.queue = VecDeque::new();
+            }
             if pending.sent_at.is_none() {
                 pending.sent_at = Some(now);
                 desk.tally.counts.sent += u64::from(pending.due.is_some());
@@ -261,7 +238,7 @@ impl User {
         let (Some(history), Some(sent_at)) = (&mut desk.history, pending.sent_at) else { return };
         if let (Some(conversation), false) = (desk.rooms.id(pending.room), pending.in_history) {
             pending.in_history = true;
-            let who = Who { user: desk.plan.name(self.index), connection: self.connection };
+            let who = Who { user: &desk.plan.name(self.index), connection: self.connection };
             history.send(sent_at, pending.due.unwrap_or(sent_at), who, conversation, pending.message_id);
         }
     }
@@ -308,7 +285,7 @@ impl User {
         desk.muster.live -= u32::from(self.presence == Presence::Live);
         if desk.muster.is_over {
             self.presence = Presence::Offline;
-            self.in_flight.clear();
+            self.in_flight = InFlight::default();
             return desk.muster.count(now);
         }
         *desk.tally.closes.entry(code.0).or_default() += 1;
@@ -318,7 +295,7 @@ impl User {
             desk.tally.counts.stopped += 1;
             desk.last_fault = Some(format!("{} was closed with {code}", desk.plan.name(self.index)));
         }
-        while let Some((_, asked)) = self.in_flight.pop_last() {
+        for asked in self.in_flight.drain_back() {
             if let Asked::Store(pending) = asked {
                 self.queue.push_front(pending);
             }
@@ -342,7 +319,7 @@ impl User {
     pub(super) fn handle_bytes(&mut self, desk: &mut Desk, bytes: &[u8], now: Moment) -> Option<CloseCode> {
         self.link.as_mut()?.codec.handle_bytes(bytes);
         loop {
-            let mut frames = std::mem::take(&mut self.frames);
+            let mut frames = std::mem::take(&mut desk.frames);
             let read = match self.link.as_mut()?.codec.poll_incoming() {
                 Ok(None) => Ok(None),
                 Ok(Some(Incoming::Closed(code))) => Ok(Some(code)),
@@ -358,7 +335,7 @@ impl User {
             for frame in frames.drain(..) {
                 self.handle_frame(desk, frame, now);
             }
-            self.frames = frames;
+            desk.frames = frames;
             match read {
                 Ok(None) if is_empty => break,
                 Ok(None) => {}
@@ -396,14 +373,14 @@ impl User {
             ServerFrame::Message(event) => self.handle_message(desk, &event, now),
             ServerFrame::Ok(ok) => self.handle_ok(desk, &ok, now),
             ServerFrame::Pong { id, cursor, .. } => {
-                self.in_flight.remove(&id.0);
+                self.in_flight.remove(id.0);
                 if let Some(cursor) = cursor {
                     self.store(cursor);
                 }
             }
             ServerFrame::Welcome(welcome) => self.handle_welcome(desk, *welcome, now),
             ServerFrame::Page { id, messages, .. } => {
-                if let Some(Asked::Page(opening)) = self.in_flight.remove(&id.0) {
+                if let Some(Asked::Page(opening)) = self.in_flight.remove(id.0) {
                     self.handle_page(desk, opening, &messages, now);
                 }
             }
@@ -412,7 +389,7 @@ impl User {
                 self.handle_receipt(desk, conversation, &user, reached);
             }
             ServerFrame::Viewed { id, presence, receipts } => {
-                if let Some(Asked::View(room)) = self.in_flight.remove(&id.0) {
+                if let Some(Asked::View(room)) = self.in_flight.remove(id.0) {
                     self.handle_viewed(desk, room, &presence, &receipts);
                 }
             }
@@ -424,7 +401,7 @@ impl User {
     }
 
     fn handle_welcome(&mut self, desk: &mut Desk, welcome: Welcome, now: Moment) {
-        self.in_flight.remove(&welcome.id.0);
+        self.in_flight.remove(welcome.id.0);
         desk.muster.welcomed += 1;
         self.note_away(desk, now);
         self.clock_ahead = welcome.now.0 as i64 - unix_now().0 as i64;

@@ -1,0 +1,119 @@
+//! A run's report as lines for a terminal.
+
+use std::fmt;
+
+use super::{OutageReport, Report, Settings};
+use crate::{latency::Summary, link::Counts, verify::Kind};
+
+/// Fewest users of whom is said what each takes: of fewer it is the program that is measured.
+const CROWD_USERS_MIN: u32 = 1000;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_counts(f)?;
+        self.write_attention(f)?;
+        for (name, count) in &self.errors {
+            writeln!(f, "error      {name}: {count}")?;
+        }
+        if let Some(OutageReport { from_seconds, until_seconds }) = self.outage {
+            let until = until_seconds.map_or("the end".to_owned(), |until| format!("{until:.1} s"));
+            writeln!(f, "outage     from {from_seconds:.1} s until {until}")?;
+        }
+        self.write_costs(f)?;
+        self.write_times(f)?;
+        for violation in &self.violations.first {
+            writeln!(f, "violation  {}: {}", violation.kind, violation.detail)?;
+        }
+        for reason in &self.reasons {
+            writeln!(f, "because    {reason}")?;
+        }
+        writeln!(f, "verdict    {}", self.verdict)
+    }
+}
+
+impl Report {
+    fn write_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { users, load, rooms, .. } = &self.settings;
+        let Counts { due, sent, acked, delivered, resent, retried, replayed, connections, .. } = self.counts;
+        writeln!(f, "load       {users} users, {rooms} rooms, {load}")?;
+        writeln!(
+            f,
+            "messages   {due} due, {sent} sent, {acked} acknowledged, {delivered} delivered to others"
+        )?;
+        writeln!(
+            f,
+            "again      {resent} sent again, {retried} retried, {replayed} replayed, {connections} connections"
+        )?;
+        let Counts { amended, overtaken, heads, opened, listed, .. } = self.counts;
+        if listed > 0 {
+            writeln!(f, "unread     {listed} conversations counted, {} wrong", self.wrong(Kind::Unread))?;
+        }
+        if heads > 0 {
+            writeln!(
+                f,
+                "large      {heads} heads told instead of records, {opened} records read behind them"
+            )?;
+        }
+        if amended > 0 {
+            writeln!(f, "amended    {amended} of the acknowledged, {overtaken} too late for a deletion")?;
+        }
+        Ok(())
+    }
+
+    /// What was read and viewed, where anything was.
+    fn write_attention(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { reads, reads_taken, views, receipts, presences, .. } = self.counts;
+        if reads > 0 {
+            writeln!(f, "reads      {reads} said, {reads_taken} taken")?;
+        }
+        if views > 0 {
+            let (receipts_wrong, presences_wrong) = (self.wrong(Kind::Receipt), self.wrong(Kind::Presence));
+            writeln!(
+                f,
+                "viewers    {views} views, {receipts} receipts told, {receipts_wrong} wrong; {presences} comings and goings \
+                 told, {presences_wrong} wrong"
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What the two sides took of the machine.
+    fn write_costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(seconds) = self.node_cpu_seconds {
+            let each = seconds * 1e6 / (self.counts.acked.max(1) as f64);
+            writeln!(f, "node       {seconds:.1} s of the cores, {each:.1} us an acknowledged message")?;
+        }
+        if self.settings.users >= CROWD_USERS_MIN {
+            let each = self.generator_bytes as f64 / f64::from(self.settings.users) / 1024.0;
+            writeln!(f, "generator  {each:.1} KiB of its memory a user, all online and no room made")?;
+        }
+        Ok(())
+    }
+
+    fn write_times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "ms                   p50      p90      p99    p99.9      max    count")?;
+        let rows = [("ack", self.ack), ("delivery", self.delivery), ("lag", self.lag)];
+        for (name, pair) in rows {
+            writeln!(f, "{}", row(name, &pair.outside))?;
+            if self.outage.is_some() {
+                writeln!(f, "{}", row(&format!("{name}, outage"), &pair.outage))?;
+            }
+        }
+        if self.read.outside.count > 0 {
+            writeln!(f, "{}", row("read", &self.read.outside))?;
+        }
+        if self.back.count > 0 {
+            writeln!(f, "{}", row("back online", &self.back))?;
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, kind: Kind) -> u64 {
+        self.violations.counts.get(&kind).copied().unwrap_or(0)
+    }
+}
+
+fn row(name: &str, summary: &Summary) -> String {
+    let Summary { count, p50_ms, p90_ms, p99_ms, p99_9_ms, max_ms } = summary;
+    format!("{name:<16}{p50_ms:>8.2} {p90_ms:>8.2} {p99_ms:>8.2} {p99_9_ms:>8.2} {max_ms:>8.2} {count:>8}")
+}

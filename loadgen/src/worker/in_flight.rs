@@ -1,0 +1,66 @@
+//! What a user has asked for and has no answer to yet.
+
+use protocol::{command::Command, ids::MessageId};
+
+use super::opening::Opening;
+use crate::{clock::Moment, plan::RoomIndex};
+
+/// A storing command that waits for its answer.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) message_id: MessageId,
+    pub(super) room: RoomIndex,
+    /// `None` for what is not part of the schedule.
+    pub(super) due: Option<Moment>,
+    pub(super) command: Command,
+    /// When it was first written.
+    pub(super) sent_at: Option<Moment>,
+    pub(super) in_history: bool,
+}
+
+pub(super) enum Asked {
+    Connect,
+    Page(Opening),
+    Ping,
+    /// How far somebody has read, and when what it answers was delivered.
+    Read {
+        room: RoomIndex,
+        seq: u64,
+        due: Option<Moment>,
+    },
+    Store(Pending),
+    View(RoomIndex),
+}
+
+/// What has no answer yet, oldest first: few, so looked through. Whoever waits for nothing holds no memory for it.
+#[derive(Default)]
+pub(super) struct InFlight(Vec<(u32, Asked)>);
+
+impl InFlight {
+    /// Under `id`, which is higher than those before.
+    pub(super) fn insert(&mut self, id: u32, asked: Asked) {
+        self.0.push((id, asked));
+    }
+
+    pub(super) fn remove(&mut self, id: u32) -> Option<Asked> {
+        let place = self.0.iter().position(|(asked, _)| *asked == id)?;
+        let (_, asked) = self.0.remove(place);
+        if self.0.is_empty() {
+            self.0 = Vec::new();
+        }
+        Some(asked)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Asked> {
+        self.0.iter().map(|(_, asked)| asked)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What was asked for on a connection that has ended, newest first.
+    pub(super) fn drain_back(&mut self) -> impl Iterator<Item = Asked> {
+        std::mem::take(&mut self.0).into_iter().rev().map(|(_, asked)| asked)
+    }
+}
