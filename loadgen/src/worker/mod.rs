@@ -171,9 +171,10 @@ fn raise_file_limit(order: &Order) -> anyhow::Result<()> {
 /// The phases of a run, in order.
 async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
     let worker = Rc::new(Worker::new(config.clone())?);
+    // From the first user on, or heartbeats that are due by the time of the last one would come all at once, every half minute.
+    monoio::spawn(schedule::tick_every_second(worker.clone()));
     connect_all(&worker, &config).await?;
     say(&FromWorker::Connected { resident_bytes: resident_bytes("self")? })?;
-    monoio::spawn(schedule::tick_every_second(worker.clone()));
     let ToWorker::Open = inbox.next().await? else { bail!("expected to open rooms") };
     schedule::open_rooms(&worker, &[RoomKind::Direct, RoomKind::Group]).await;
     let wait_max = OPEN_WAIT_MAX;
