@@ -127,6 +127,38 @@ fn a_device_that_comes_back_acknowledges_what_it_was_given_since() {
 }
 
 #[test]
+fn what_was_delivered_lately_is_known_without_reading_it_again() {
+    let mut chat = Chat::with_tail(1);
+    chat.disk_reads = true;
+    chat.wait(0);
+    let (alice, _) = chat.connect("alice", None);
+    let (bob, _) = chat.connect("bob", None);
+    let conversation = direct_conversation(&user("alice"), &user("bob"));
+    say(&mut chat, alice, 1);
+    chat.command(alice, Command::View { conversation });
+    let one = cursor(&mut chat, bob);
+    ack(&mut chat, bob, one);
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 1)]);
+    let before = chat.reads.len();
+    say(&mut chat, alice, 2);
+    say(&mut chat, alice, 3);
+    let three = cursor(&mut chat, bob);
+    ack(&mut chat, bob, three);
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 3)]);
+    assert_eq!(chat.reads.len(), before, "a heartbeat reads nothing");
+    // What was delivered before a start is read.
+    say(&mut chat, alice, 4);
+    let four = cursor(&mut chat, bob);
+    say(&mut chat, alice, 5);
+    chat.forget();
+    chat.command(alice, Command::View { conversation });
+    let before = chat.reads.len();
+    ack(&mut chat, bob, four);
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 4)]);
+    assert!(chat.reads.len() > before);
+}
+
+#[test]
 fn an_acknowledgement_of_many_conversations_says_it_of_those_that_moved_last() {
     let (mut chat, alice, bob, conversation) = looking();
     let names: Vec<String> = (0..40).map(|number| format!("friend-{number}")).collect();

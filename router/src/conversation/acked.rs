@@ -12,6 +12,7 @@ use protocol::record::StreamKind as Kind;
 use storage_log::{Log, Lookup, Page};
 
 use super::ConversationSide;
+use super::fetch::{Fetch, Found};
 use super::jobs::Purpose;
 use super::slots::{Entrant, Loaded};
 use crate::mail::{Linked, Signal};
@@ -27,11 +28,33 @@ const CONVERSATIONS_MAX: usize = 16;
 /// each adds a few. Who comes then is passed over: about 1 MB.
 const UNDER_WAY_MAX: usize = 1_024;
 
+/// Records whose conversation is known by their position: a device says every 30 s what it has, so what it speaks of is as old as that, or a
+/// little more. Enough for 8,000 records a second; 8 MB.
+const LATELY_MAX: usize = 1 << 18;
+
 /// What is to be found out, and what was.
 #[derive(Default)]
 pub(super) struct Acked {
     under_way: usize,
     delivered: VecDeque<(ConversationId, UserId, Seq)>,
+    /// Of which conversation the newest records are: by position, oldest first.
+    lately: VecDeque<(u64, ConversationId, Seq)>,
+}
+
+impl Acked {
+    /// A record became durable and is delivered: nobody has to read it again to say of what it is.
+    pub(super) fn note_durable(&mut self, position: u64, conversation: ConversationId, seq: Seq) {
+        if self.lately.len() == LATELY_MAX {
+            self.lately.pop_front();
+        }
+        self.lately.push_back((position, conversation, seq));
+    }
+
+    fn known(&self, position: u64) -> Option<(ConversationId, Seq)> {
+        let place = self.lately.binary_search_by_key(&position, |(position, ..)| *position).ok()?;
+        let (_, conversation, seq) = self.lately[place];
+        Some((conversation, seq))
+    }
 }
 
 impl ConversationSide {
@@ -56,19 +79,41 @@ impl ConversationSide {
         // Nobody is given a cursor beyond what is durable.
         let to = to.min(log.durable().position());
         let lookup = Lookup::before(log, inbox, to + 1, after + 1, RECORDS);
-        self.start(Purpose::Acked { user }, vec![lookup], log);
+        self.run_for(Purpose::Acked { user }, Fetch::of_lookups(vec![lookup]).places(), log);
     }
 
-    /// The newest record of each conversation says how far that was delivered.
-    pub(super) fn finish_acked(&mut self, user: &UserId, records: &[Linked]) {
+    /// Most are of the last half minute, and then nothing is read.
+    pub(super) fn finish_acked_places(&mut self, user: UserId, found: Vec<Found>, log: &mut Log) {
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        for found in found {
+            match self.acked.known(found.key()) {
+                Some(record) => known.push(record),
+                None => unknown.push(found),
+            }
+        }
+        self.note_newest(&user, known.into_iter());
+        if unknown.is_empty() {
+            self.acked.under_way -= 1;
+        } else {
+            self.run_for(Purpose::AckedRecords { user }, Fetch::of_found(unknown), log);
+        }
+    }
+
+    pub(super) fn finish_acked_records(&mut self, user: &UserId, records: &[Linked]) {
         self.acked.under_way -= 1;
+        let whole = records.iter().filter(|linked| linked.record.is_some());
+        self.note_newest(user, whole.map(|linked| (linked.conversation, linked.seq)));
+    }
+
+    /// The newest record of each conversation says how far that was delivered. The records that moved last come first.
+    fn note_newest(&mut self, user: &UserId, records: impl Iterator<Item = (ConversationId, Seq)>) {
         let mut newest: Vec<(ConversationId, Seq)> = Vec::new();
-        for linked in records.iter().filter(|linked| linked.record.is_some()) {
-            let known = newest.iter().position(|(conversation, _)| *conversation == linked.conversation);
+        for (conversation, seq) in records {
+            let known = newest.iter().position(|(known, _)| *known == conversation);
             match known {
-                Some(known) => newest[known].1 = linked.seq.max(newest[known].1),
+                Some(known) => newest[known].1 = seq.max(newest[known].1),
                 None if newest.len() == CONVERSATIONS_MAX => {}
-                None => newest.push((linked.conversation, linked.seq)),
+                None => newest.push((conversation, seq)),
             }
         }
         let delivered = newest.into_iter().map(|(conversation, seq)| (conversation, user.clone(), seq));

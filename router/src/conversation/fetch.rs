@@ -43,9 +43,16 @@ pub(super) enum Step {
 
 /// A record that was found in a stream.
 #[derive(Clone, Copy)]
-struct Found {
+pub(super) struct Found {
     stream: StreamId,
     entry: Entry,
+}
+
+impl Found {
+    /// In the streams of users: the position of the record.
+    pub(super) const fn key(&self) -> u64 {
+        self.entry.key
+    }
 }
 
 enum Slot {
@@ -78,6 +85,8 @@ pub(super) struct Fetch {
     more: bool,
     /// Records are wanted in their present form.
     folding: Option<Folding>,
+    /// Only where records stand is wanted.
+    is_of_places: bool,
 }
 
 impl Fetch {
@@ -85,7 +94,18 @@ impl Fetch {
     pub(super) fn of_lookups(mut lookups: Vec<Lookup>) -> Self {
         lookups.reverse();
         let (block, failed, found, slots, runs) = (None, None, Vec::new(), Vec::new(), Runs::default());
-        Self { lookups, block, failed, found, slots, runs, missing: 0, more: false, folding: None }
+        Self {
+            lookups,
+            block,
+            failed,
+            found,
+            slots,
+            runs,
+            missing: 0,
+            more: false,
+            folding: None,
+            is_of_places: false,
+        }
     }
 
     /// The newest record of a stream that keeps the last, as [`Log::last`] says where.
@@ -99,8 +119,17 @@ impl Fetch {
 
     /// The record at `location`, of `stream`.
     fn of_record(stream: StreamId, location: Location) -> Self {
-        let found = Found { stream, entry: Entry { key: 0, location } };
-        Self { found: vec![found], ..Self::of_lookups(Vec::new()) }
+        Self::of_found(vec![Found { stream, entry: Entry { key: 0, location } }])
+    }
+
+    /// The records of what was found.
+    pub(super) fn of_found(found: Vec<Found>) -> Self {
+        Self { found, ..Self::of_lookups(Vec::new()) }
+    }
+
+    /// Where the records stand, and not what they say: [`Fetch::into_found`].
+    pub(super) fn places(self) -> Self {
+        Self { is_of_places: true, ..self }
     }
 
     /// The same, in the form that they have now, as many as are a page then.
@@ -121,6 +150,9 @@ impl Fetch {
                     self.lookups.pop();
                 }
             }
+        }
+        if self.is_of_places {
+            return Step::Done;
         }
         let apart = self.runs.ask_apart();
         if !apart.is_empty() {
@@ -289,6 +321,11 @@ impl Fetch {
     /// Whether everything that was asked for has come.
     pub(super) fn is_fed(&self) -> bool {
         self.missing == 0
+    }
+
+    /// The places, in the order they were looked for.
+    pub(super) fn into_found(self) -> Vec<Found> {
+        self.found
     }
 
     /// All records, in the order they were looked for, and whether the last lookup left some.

@@ -37,8 +37,12 @@ pub(super) struct Job {
 }
 
 pub(super) enum Purpose {
-    /// What stands in an inbox before where a device is.
+    /// Where what stands in an inbox before where a device is does so,
     Acked {
+        user: UserId,
+    },
+    /// and those of these records that are not known any more.
+    AckedRecords {
         user: UserId,
     },
     /// A message that is to be amended.
@@ -117,6 +121,7 @@ impl Job {
     pub(super) fn is_refusable(&self) -> bool {
         match self.purpose {
             Purpose::Acked { .. }
+            | Purpose::AckedRecords { .. }
             | Purpose::Amend { .. }
             | Purpose::Count { .. }
             | Purpose::Fold { .. }
@@ -147,6 +152,7 @@ impl Purpose {
             | Self::History { .. }
             | Self::List(_) => true,
             Self::Acked { .. }
+            | Self::AckedRecords { .. }
             | Self::Count { .. }
             | Self::Enlist { .. }
             | Self::Fold { .. }
@@ -367,9 +373,13 @@ impl ConversationSide {
     }
 
     pub(super) fn finish(&mut self, job: Job, log: &mut Log) {
+        if let Purpose::Acked { user } = job.purpose {
+            return self.finish_acked_places(user, job.fetch.into_found(), log);
+        }
         let (mut records, more) = job.fetch.finish();
         match job.purpose {
-            Purpose::Acked { user } => self.finish_acked(&user, &records),
+            Purpose::Acked { .. } => unreachable!("it has no records"),
+            Purpose::AckedRecords { user } => self.finish_acked_records(&user, &records),
             Purpose::CatchUp(page) => self.finish_catching_up(*page, records, log),
             Purpose::Count { asker, user, conversation, seq } => {
                 self.finish_count(asker, &user, conversation, seq, &records);
@@ -431,7 +441,7 @@ impl ConversationSide {
     pub(super) fn give_up(&mut self, job: Job, log: &Log) {
         let refusal = (ErrorCode::Unavailable, "the disk does not say now: ask again in a minute");
         match job.purpose {
-            Purpose::Acked { user } => self.finish_acked(&user, &[]),
+            Purpose::Acked { user } | Purpose::AckedRecords { user } => self.finish_acked_records(&user, &[]),
             Purpose::Count { asker, conversation, .. } => self.give_up_count(asker, conversation, refusal),
             Purpose::History { asker, .. } => self.push_refusal(asker, true, refusal),
             Purpose::List(page) => self.give_up_list_page(&page),

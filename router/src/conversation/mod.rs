@@ -375,6 +375,7 @@ impl ConversationSide {
         self.viewers.note_members(delivery.conversation, record.portable());
         self.outputs.extend(self.viewers.take_answers());
         self.fold_durable(delivery.conversation, record.seq(), record.portable());
+        self.acked.note_durable(position, delivery.conversation, Seq(record.seq()));
         let bytes = self.erased.delivered(position, record.portable());
         self.deliver_to(&delivery.audience, position, &bytes, delivery.asked_micros);
         if let Some(hidden_from) = &delivery.hidden_from {
