@@ -7,7 +7,9 @@
 use std::{borrow::Cow, collections::HashSet};
 
 use crate::{
-    command::{Command, Connect, Create, Edit, HistoryRange, Members, MessageKind, React, Request, Send},
+    command::{
+        Command, Connect, Create, Edit, HistoryRange, Members, MessageKind, React, Request, Search, Send,
+    },
     event::{ErrorCode, Refusal},
     ids::{MessageId, RequestId, Seq, UserId},
     limits,
@@ -110,6 +112,7 @@ pub(crate) fn request(request: &Request) -> Result<(), Fault> {
         Command::Ping { cursor } => cursor.as_deref().map_or(Ok(()), check_cursor),
         Command::React(react) => check_react(react),
         Command::Read { seq, .. } => check_seq("seq", *seq, 1),
+        Command::Search(search) => check_search(search),
         Command::Send(send) => check_send(send),
         Command::Title { title, message_id, .. } => {
             check_title(title)?;
@@ -144,6 +147,15 @@ fn check_connect(connect: &Connect) -> Result<(), Fault> {
         check_seq("positions", *seq, 0)?;
     }
     Ok(())
+}
+
+/// Whatever stands in a query is words.
+fn check_search(search: &Search) -> Result<(), Fault> {
+    check_line("query", &search.query, limits::QUERY_BYTES_MAX)?;
+    if let Some(before) = &search.before {
+        check_opaque("before", before, limits::BEFORE_BYTES_MAX)?;
+    }
+    check_limit(search.limit, limits::HITS_MAX)
 }
 
 fn check_send(send: &Send) -> Result<(), Fault> {

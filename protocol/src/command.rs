@@ -108,6 +108,8 @@ pub enum Command {
         /// The new token, of the same user.
         token: Token,
     },
+    /// Looks for words in the user's own conversations.
+    Search(Search),
     /// Sends a message.
     Send(Send),
     /// Renames a group.
@@ -157,6 +159,7 @@ impl Command {
             Self::React(_) => "react",
             Self::Read { .. } => "read",
             Self::Refresh { .. } => "refresh",
+            Self::Search(_) => "search",
             Self::Send(_) => "send",
             Self::Title { .. } => "title",
             Self::Typing { .. } => "typing",
@@ -191,6 +194,7 @@ impl Command {
             | Self::Ping { .. }
             | Self::Read { .. }
             | Self::Refresh { .. }
+            | Self::Search(_)
             | Self::Typing { .. }
             | Self::Unview { .. }
             | Self::View { .. } => None,
@@ -222,6 +226,7 @@ impl Command {
             | Self::Ping { .. }
             | Self::Read { .. }
             | Self::Refresh { .. }
+            | Self::Search(_)
             | Self::Typing { .. }
             | Self::Unview { .. }
             | Self::View { .. } => 0,
@@ -273,6 +278,19 @@ impl Send {
             .users(&self.mentions);
         hash.finish()
     }
+}
+
+/// The fields of `search`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// Words, all of which a hit has: 1..=256 bytes without control characters.
+    pub query: String,
+    /// Only there; else in all conversations of the user.
+    pub conversation: Option<ConversationId>,
+    /// Where the page before ended, as it said; the first one without.
+    pub before: Option<String>,
+    /// Hits, 1..=50.
+    pub limit: u32,
 }
 
 /// The fields of `create`.

@@ -47,6 +47,15 @@ pub enum ServerFrame {
     },
     /// A refusal.
     Error(ErrorReply),
+    /// Reply to `search`.
+    Found {
+        /// The command answered.
+        id: RequestId,
+        /// Newest first.
+        hits: Vec<Hit>,
+        /// What follows.
+        end: FoundEnd,
+    },
     /// Sequences that cannot be served.
     Gap(Gap),
     /// Conversations that moved without their messages being sent here.
@@ -469,6 +478,28 @@ pub struct ListEnd {
     /// Where those begin: for the next `conversations`. Given with `more`.
     pub after: Option<String>,
     /// Some could not be read now.
+    pub partial: bool,
+}
+
+/// A message that has the words of a search.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// Where.
+    pub conversation: ConversationId,
+    /// Its place there.
+    pub seq: Seq,
+    /// Some of its text as it is now, with the first of the words: at most 200 bytes.
+    pub snippet: String,
+}
+
+/// How the hits of a search end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundEnd {
+    /// There may be older ones.
+    pub more: bool,
+    /// Where those begin: for the next `search` of the same words. Given with `more`.
+    pub before: Option<String>,
+    /// Some may be missing that a later search finds.
     pub partial: bool,
 }
 

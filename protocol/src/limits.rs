@@ -61,6 +61,18 @@ pub const HISTORY_ITEMS_MAX: u32 = 200;
 /// Largest `limit` of `conversations`, in items: what a screen shows, and some more to scroll. A page ends at [`PAGE_BYTES_MAX`] too.
 pub const CONVERSATIONS_MAX: u32 = 50;
 
+/// Longest `query` of `search`, in bytes of UTF-8: a sentence, of which a search takes the words.
+pub const QUERY_BYTES_MAX: usize = 256;
+
+/// Largest `limit` of `search`, in hits: each is looked up where it stands before it is shown.
+pub const HITS_MAX: u32 = 50;
+
+/// Longest `snippet` of a hit, in bytes of UTF-8: two lines of a telephone.
+pub const SNIPPET_BYTES_MAX: usize = 200;
+
+/// Longest `before` of `search`, in bytes of visible ASCII.
+pub const BEFORE_BYTES_MAX: usize = 128;
+
 /// Fewest members of a group that is being created, its creator included.
 pub const MEMBERS_MIN: usize = 2;
 
@@ -191,6 +203,8 @@ const _: () = {
     // What a list of conversations says of them, without the newest message of each, fits a page: a title that grows sixfold is one of a
     // few. Ids, numbers and names of fields take about 300 bytes.
     assert!(CONVERSATIONS_MAX as usize * (TITLE_BYTES_MAX * 2 + 300) <= PAGE_BYTES_MAX);
+    // All hits of a search ({"conversation":"<36>","seq":<16>,"snippet":""},) fit what a client takes.
+    assert!(HITS_MAX as usize * (SNIPPET_BYTES_MAX * JSON_ESCAPE_BYTES + 128) + KIB <= EVENT_BYTES_MAX);
     // A title of nothing but escapes still fits a control-plane line and a page.
     assert!(TITLE_BYTES_MAX * JSON_ESCAPE_BYTES <= PAGE_BYTES_MAX);
     assert!(SMALL_GROUP_MEMBERS_MAX <= MEMBERS_MAX && MEMBERS_MIN <= SMALL_GROUP_MEMBERS_MAX);

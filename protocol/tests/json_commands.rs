@@ -37,6 +37,8 @@ fn taken() {
         (r#"{"op":"history","id":1,"conversation":"$C","limit":200,"after":0}"#, "history"),
         (r#"{"op":"conversations","id":1,"limit":50}"#, "conversations"),
         (r#"{"op":"conversations","id":1,"limit":1,"after":"v1.x"}"#, "conversations"),
+        (r#"{"op":"search","id":1,"query":"\"a AND (b","limit":50}"#, "search"),
+        (r#"{"op":"search","id":1,"query":"x","conversation":"$C","before":"v1.x","limit":1}"#, "search"),
         (r#"{"op":"members","id":1,"conversation":"$C","list":true}"#, "members"),
         (r#"{"op":"members","id":1,"conversation":"$C","roles":{"bob":"admin"}}"#, "members"),
         (r#"{"op":"connect","id":1,"device":"d","positions":[]}"#, "connect"),
@@ -70,7 +72,7 @@ fn not_a_command() {
 fn operations_of_other_versions() {
     let unknown = "5 unknown_op `op` is not one this server knows";
     check(r#"{"op":"unread","id":5,"conversation":"$C"}"#, unknown);
-    check(r#"{"op":"search","id":5,"query":"x","limit":1}"#, unknown);
+    check(r#"{"op":"find","id":5,"query":"x","limit":1}"#, unknown);
     check(r#"{"op":"wave","conversation":"$C","on":true}"#, &unknown.replace('5', "-"));
 }
 
@@ -91,6 +93,25 @@ fn the_time_of_a_mute() {
 }
 
 const WRONG_UNTIL: &str = "5 bad_field `until` has the wrong type or form";
+
+#[test]
+fn what_is_looked_for() {
+    check(r#"{"op":"search","id":5,"limit":1}"#, "5 bad_field `query` is missing");
+    check(r#"{"op":"search","id":5,"query":"","limit":1}"#, "5 bad_field `query` is empty");
+    let line = r#"{"op":"search","id":5,"query":"a\nb","limit":1}"#;
+    check(line, "5 bad_field `query` contains a control character");
+    let query = |bytes| format!(r#"{{"op":"search","id":5,"query":"{}","limit":1}}"#, "x".repeat(bytes));
+    check(&query(limits::QUERY_BYTES_MAX), "ok search");
+    check(&query(limits::QUERY_BYTES_MAX + 1), "5 too_large `query` is too long");
+    for limit in ["0", "51", "4294967297"] {
+        let search = format!(r#"{{"op":"search","id":5,"query":"x","limit":{limit}}}"#);
+        check(&search, "5 bad_field `limit` is out of range");
+    }
+    let before = r#"{"op":"search","id":5,"query":"x","limit":1,"before":7}"#;
+    check(before, "5 bad_field `before` has the wrong type or form");
+    let before = r#"{"op":"history","id":5,"conversation":"$C","limit":1,"before":"v1.x"}"#;
+    check(before, "5 bad_field `before` has the wrong type or form");
+}
 
 #[test]
 fn ids_of_commands() {

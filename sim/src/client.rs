@@ -546,7 +546,7 @@ impl Client {
                 self.handle_list(id, conversations, end, oracle, now);
             }
             ServerFrame::Page { id, messages, .. } => self.handle_page(id, &messages, oracle, now),
-            ServerFrame::MembersPage { .. } | ServerFrame::Drain { .. } => {}
+            ServerFrame::Found { .. } | ServerFrame::MembersPage { .. } | ServerFrame::Drain { .. } => {}
             ServerFrame::Presence(presence) => self.viewing.told(&self.user, presence),
             ServerFrame::Typing { conversation, user, .. } => {
                 self.viewing.told_typing(&self.user, conversation, &user);

@@ -395,6 +395,7 @@ impl User {
             }
             // Asked for by nobody here.
             ServerFrame::Conversations { .. }
+            | ServerFrame::Found { .. }
             | ServerFrame::MembersPage { .. }
             | ServerFrame::Typing { .. } => {}
         }

@@ -2,6 +2,7 @@
 
 use super::{
     conversations::{read_list, write_list},
+    found::{read_found, write_found},
     op,
     payload::{
         CaughtUpV1, CursorV1, DrainV1, ErrorV1, GapV1, HeadV1, HeadsV1, IsTypingV1, LimitsV1, MembersPageV1,
@@ -46,6 +47,7 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             };
             write(op::ERROR, error.id.map_or(0, |id| id.0), &payload, out);
         }
+        ServerFrame::Found { id, hits, end } => write_found(*id, hits, end, out),
         ServerFrame::Gap(gap) => write(op::GAP, 0, &gap_payload(gap), out),
         ServerFrame::Heads { conversations, more } => {
             let conversations = conversations.iter().map(head_payload).collect();
@@ -232,6 +234,7 @@ fn decode_frame(op: u8, id: Option<RequestId>, payload: &[u8]) -> Result<Option<
                 retry_after_ms: (raw.retry_after_ms != 0).then_some(raw.retry_after_ms),
             })
         }
+        op::FOUND => read_found(answered?, shape(read(payload))?)?,
         op::GAP => ServerFrame::Gap(read_gap(shape(read(payload))?)?),
         op::HEADS => {
             let HeadsV1 { conversations, more } = shape(read(payload))?;

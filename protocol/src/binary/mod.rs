@@ -17,6 +17,7 @@
 //! Invariant: a payload is checked for its shape by `rkyv::access` and then by the same rules as JSON.
 
 mod conversations;
+mod found;
 mod frame;
 mod payload;
 mod records;
@@ -76,6 +77,7 @@ mod op {
     pub(super) const CONVERSATIONS: u8 = 19;
     pub(super) const MUTE: u8 = 20;
     pub(super) const BLOCK: u8 = 21;
+    pub(super) const SEARCH: u8 = 22;
 
     pub(super) const WELCOME: u8 = 128;
     pub(super) const OK: u8 = 129;
@@ -93,6 +95,7 @@ mod op {
     pub(super) const IS_TYPING: u8 = 141;
     pub(super) const RECEIPT: u8 = 142;
     pub(super) const LIST_PAGE: u8 = 143;
+    pub(super) const FOUND: u8 = 144;
 }
 
 /// A header that was read: operation, id as it stands there, and the payload.

@@ -64,6 +64,15 @@ pub(super) struct ListV1 {
     pub(super) limit: u32,
 }
 
+/// `search`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct SearchV1 {
+    pub(super) query: Vec<u8>,
+    pub(super) conversation: [u8; 16],
+    pub(super) before: Vec<u8>,
+    pub(super) limit: u32,
+}
+
 /// `create`
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct CreateV1 {
@@ -232,6 +241,22 @@ pub(super) struct ListedV1 {
     pub(super) blocked: u8,
 }
 
+/// `page` of `search`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct FoundV1 {
+    pub(super) hits: Vec<HitV1>,
+    pub(super) more: u8,
+    pub(super) before: Vec<u8>,
+    pub(super) partial: u8,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct HitV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) seq: u64,
+    pub(super) snippet: Vec<u8>,
+}
+
 /// `ok` to `view`
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct ViewedV1 {
@@ -362,6 +387,8 @@ const _: () = {
     assert!(size_of::<ArchivedWelcomeV1>() == 97 && size_of::<ArchivedLimitsV1>() == 40);
     assert!(size_of::<ArchivedListV1>() == 12 && size_of::<ArchivedListPageV1>() == 26);
     assert!(size_of::<ArchivedListedV1>() == 63);
+    assert!(size_of::<ArchivedSearchV1>() == 36 && align_of::<ArchivedSearchV1>() == 1);
+    assert!(size_of::<ArchivedFoundV1>() == 18 && size_of::<ArchivedHitV1>() == 32);
     assert!(size_of::<ArchivedOkV1>() == 48 && size_of::<ArchivedErrorV1>() == 18);
     assert!(size_of::<ArchivedPongV1>() == 16 && size_of::<ArchivedPageV1>() == 17);
     assert!(size_of::<ArchivedMembersPageV1>() == 8);

@@ -4,7 +4,8 @@ use super::{
     HeaderError, op,
     payload::{
         BlockV1, ConnectV1, CreateV1, CursorV1, DeleteV1, EditV1, HistoryV1, LeaveV1, ListMembersV1, ListV1,
-        MembersV1, MuteV1, PositionV1, ReactV1, ReadV1, RefreshV1, RoleV1, SendV1, TitleV1, TypingV1, ViewV1,
+        MembersV1, MuteV1, PositionV1, ReactV1, ReadV1, RefreshV1, RoleV1, SearchV1, SendV1, TitleV1,
+        TypingV1, ViewV1,
     },
     read, read_header, write,
 };
@@ -12,7 +13,7 @@ use crate::{
     check::{self, Fault},
     command::{
         Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, React, Request,
-        Role, Send, Target, Token,
+        Role, Search, Send, Target, Token,
     },
     event::Refusal,
     ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId},
@@ -86,6 +87,7 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
             let RefreshV1 { token } = shape(read(payload))?;
             Ok(Command::Refresh { token: self::token(token)? })
         }
+        op::SEARCH => read_search(shape(read(payload))?),
         op::SEND => read_send(shape(read(payload))?),
         op::TITLE => {
             let TitleV1 { conversation, title, message_id } = shape(read(payload))?;
@@ -181,6 +183,15 @@ fn read_members(raw: MembersV1) -> Result<Command, Fault> {
         remove: users("remove", &raw.remove)?,
         roles: roles.collect::<Result<_, Fault>>()?,
         message_id: message_id(raw.message_id),
+    }))
+}
+
+fn read_search(raw: SearchV1) -> Result<Command, Fault> {
+    Ok(Command::Search(Search {
+        query: text("query", raw.query)?,
+        conversation: (raw.conversation != NO_ID).then_some(ConversationId(raw.conversation)),
+        before: text_if("before", raw.before)?,
+        limit: raw.limit,
     }))
 }
 
@@ -299,6 +310,12 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         }
         Command::Refresh { token } => {
             write(op::REFRESH, id, &RefreshV1 { token: token.as_str().as_bytes().to_vec() }, out);
+        }
+        Command::Search(search) => {
+            let Search { query, conversation, before, limit } = search;
+            let (query, before) = (query.as_bytes().to_vec(), cursor_payload(before.as_deref()).cursor);
+            let conversation = conversation.map_or(NO_ID, |id| id.0);
+            write(op::SEARCH, id, &SearchV1 { query, conversation, before, limit: *limit }, out);
         }
         Command::Send(send) => write_send(id, send, out),
         Command::Title { conversation, title, message_id } => {

@@ -42,6 +42,7 @@ pub(super) enum Field {
     On,
     Op,
     Positions,
+    Query,
     Remove,
     ReplyTo,
     Roles,
@@ -55,7 +56,7 @@ pub(super) enum Field {
 }
 
 impl Field {
-    const ALL: [(Self, &'static str); 29] = [
+    const ALL: [(Self, &'static str); 30] = [
         (Self::Add, "add"),
         (Self::After, "after"),
         (Self::Before, "before"),
@@ -75,6 +76,7 @@ impl Field {
         (Self::On, "on"),
         (Self::Op, "op"),
         (Self::Positions, "positions"),
+        (Self::Query, "query"),
         (Self::Remove, "remove"),
         (Self::ReplyTo, "reply_to"),
         (Self::Roles, "roles"),
@@ -125,7 +127,8 @@ pub(super) struct Fields<'a> {
     pub(super) add: Vec<UserId>,
     /// A number or an opaque text: the operation says which.
     pub(super) after: Option<Lenient<'a>>,
-    pub(super) before: Option<u64>,
+    /// Likewise.
+    pub(super) before: Option<Lenient<'a>>,
     pub(super) conversation: Option<ConversationId>,
     pub(super) cursor: Option<Cow<'a, str>>,
     pub(super) device: Option<DeviceId>,
@@ -142,6 +145,7 @@ pub(super) struct Fields<'a> {
     pub(super) on: Option<bool>,
     pub(super) op: Option<Cow<'a, str>>,
     pub(super) positions: Option<Vec<(ConversationId, Seq)>>,
+    pub(super) query: Option<Cow<'a, str>>,
     pub(super) remove: Vec<UserId>,
     pub(super) reply_to: Option<u64>,
     pub(super) roles: Vec<(UserId, Role)>,
@@ -176,6 +180,7 @@ impl<'de> Fields<'de> {
             Field::On => self.on = Some(map.next_value()?),
             Field::Op => self.op = Some(map.next_value::<Text<'_>>()?.0),
             Field::Positions => self.positions = Some(map.next_value::<Positions>()?.0),
+            Field::Query => self.query = Some(map.next_value::<Text<'_>>()?.0),
             Field::Remove => self.remove = map.next_value::<Users>()?.0,
             Field::ReplyTo => self.reply_to = Some(map.next_value()?),
             Field::Roles => self.roles = map.next_value::<Roles>()?.0,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{conversations::write_list, object::Object, request::write_roles};
+use super::{conversations::write_list, found::write_found, object::Object, request::write_roles};
 use crate::{
     command::{MessageKind, Role},
     event::{
@@ -41,6 +41,7 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             object.end();
         }
         ServerFrame::Error(error) => write_error(error, out),
+        ServerFrame::Found { id, hits, end } => write_found(*id, hits, end, out),
         ServerFrame::Gap(gap) => write_gap(gap, out),
         ServerFrame::Heads { conversations, more } => {
             let mut object = Object::op(out, "heads");

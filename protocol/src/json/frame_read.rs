@@ -5,13 +5,14 @@ use std::{borrow::Cow, collections::BTreeMap};
 use serde::Deserialize;
 
 use super::conversations::{RawListed, read_list};
+use super::found::{RawHit, read_found};
 use super::value::Parsed;
 use crate::{
     command::{MessageKind, Role},
     event::{
-        AmendedEvent, AmendedForm, ErrorCode, ErrorReply, FrameFault, Gap, Head, ListEnd, MemberEntry,
-        MemberEvent, MessageEvent, OkReply, PageItem, Presence, Reached, Reaction, ServerFrame, Welcome,
-        WireLimits,
+        AmendedEvent, AmendedForm, ErrorCode, ErrorReply, FoundEnd, FrameFault, Gap, Head, ListEnd,
+        MemberEntry, MemberEvent, MessageEvent, OkReply, PageItem, Presence, Reached, Reaction, ServerFrame,
+        Welcome, WireLimits,
     },
     ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId},
 };
@@ -24,6 +25,7 @@ pub(super) struct Raw<'a> {
     op: Cow<'a, str>,
     added: Vec<Parsed<UserId>>,
     at: Option<u64>,
+    before: Option<String>,
     by: Option<Parsed<UserId>>,
     code: Option<u16>,
     conversation: Option<Parsed<ConversationId>>,
@@ -38,6 +40,7 @@ pub(super) struct Raw<'a> {
     features: Vec<String>,
     from: Option<u64>,
     heartbeat_ms: Option<u64>,
+    hits: Option<Vec<RawHit>>,
     id: Option<u64>,
     #[serde(borrow)]
     kind: Option<Cow<'a, str>>,
@@ -282,6 +285,9 @@ fn read_page(raw: Raw<'_>) -> Result<ServerFrame, FrameFault> {
     let more = raw.more;
     if let Some(conversations) = raw.conversations {
         return read_list(id, conversations, ListEnd { more, after: raw.after, partial: raw.partial });
+    }
+    if let Some(hits) = raw.hits {
+        return Ok(read_found(id, hits, FoundEnd { more, before: raw.before, partial: raw.partial }));
     }
     let messages = need(raw.messages)?.into_iter().map(read_item).collect::<Result<_, FrameFault>>()?;
     Ok(ServerFrame::Page { id, messages, more })

@@ -8,6 +8,7 @@
 
 mod conversations;
 mod fields;
+mod found;
 mod frame;
 mod frame_read;
 mod object;

@@ -13,7 +13,7 @@ use crate::{
     check::{self, Fault},
     command::{
         Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, React, Request,
-        Role, Send, Target, Token,
+        Role, Search, Send, Target, Token,
     },
     event::Refusal,
     ids::{RequestId, Seq, UnixMillis, UserId},
@@ -27,7 +27,7 @@ struct Operation {
     build: fn(&mut Fields<'_>) -> Result<Command, Fault>,
 }
 
-const OPS: [Operation; 20] = {
+const OPS: [Operation; 21] = {
     use Field::*;
     [
         Operation { name: "ack", fields: &[Cursor], build: build_ack },
@@ -57,6 +57,7 @@ const OPS: [Operation; 20] = {
         },
         Operation { name: "read", fields: &[Id, Conversation, Seq], build: build_read },
         Operation { name: "refresh", fields: &[Id, Token], build: build_refresh },
+        Operation { name: "search", fields: &[Id, Query, Conversation, Before, Limit], build: build_search },
         Operation {
             name: "send",
             fields: &[Id, To, Conversation, Kind, Text, Media, ReplyTo, Mentions, MessageId],
@@ -156,11 +157,7 @@ fn build_connect(fields: &mut Fields<'_>) -> Result<Command, Fault> {
 }
 
 fn build_conversations(fields: &mut Fields<'_>) -> Result<Command, Fault> {
-    let after = match fields.after.take() {
-        None => None,
-        Some(Lenient::Text(after)) => Some(after.into_owned()),
-        Some(_) => return Err(Fault::field("after", "has the wrong type or form")),
-    };
+    let after = opaque("after", fields.after.take())?;
     Ok(Command::Conversations { after, limit: read_limit(fields)? })
 }
 
@@ -193,12 +190,9 @@ fn build_edit(fields: &mut Fields<'_>) -> Result<Command, Fault> {
 }
 
 fn build_history(fields: &mut Fields<'_>) -> Result<Command, Fault> {
-    let after = match fields.after.take() {
-        None => None,
-        Some(Lenient::Number(after)) => Some(after),
-        Some(_) => return Err(Fault::field("after", "has the wrong type or form")),
-    };
-    let range = match (fields.before, after) {
+    let after = number("after", fields.after.take())?;
+    let before = number("before", fields.before.take())?;
+    let range = match (before, after) {
         (Some(_), Some(_)) => return Err(Fault::field("before", "cannot stand beside `after`")),
         (Some(before), None) => HistoryRange::Before(Seq(before)),
         (None, Some(after)) => HistoryRange::After(Seq(after)),
@@ -270,6 +264,15 @@ fn build_refresh(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     Ok(Command::Refresh { token: read_token(&required("token", fields.token.take())?)? })
 }
 
+fn build_search(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Search(Search {
+        query: required("query", owned(&mut fields.query))?,
+        conversation: fields.conversation,
+        before: opaque("before", fields.before.take())?,
+        limit: read_limit(fields)?,
+    }))
+}
+
 fn build_send(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     let target = match (fields.to.take(), fields.conversation) {
         (Some(_), Some(_)) => return Err(Fault::field("to", "cannot stand beside `conversation`")),
@@ -315,6 +318,24 @@ fn build_view(fields: &mut Fields<'_>) -> Result<Command, Fault> {
 /// A number that does not fit is above the limit, and refused as such.
 fn read_limit(fields: &Fields<'_>) -> Result<u32, Fault> {
     Ok(u32::try_from(required("limit", fields.limit)?).unwrap_or(u32::MAX))
+}
+
+/// A field that is a number here and a text elsewhere.
+fn number(field: &'static str, given: Option<Lenient<'_>>) -> Result<Option<u64>, Fault> {
+    match given {
+        None => Ok(None),
+        Some(Lenient::Number(number)) => Ok(Some(number)),
+        Some(_) => Err(Fault::field(field, "has the wrong type or form")),
+    }
+}
+
+/// The other way round.
+fn opaque(field: &'static str, given: Option<Lenient<'_>>) -> Result<Option<String>, Fault> {
+    match given {
+        None => Ok(None),
+        Some(Lenient::Text(text)) => Ok(Some(text.into_owned())),
+        Some(_) => Err(Fault::field(field, "has the wrong type or form")),
+    }
 }
 
 fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Fault> {
@@ -381,6 +402,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Command::Refresh { token } => {
             object.text("token", token.as_str());
         }
+        Command::Search(search) => write_search(search, &mut object),
         Command::Send(send) => write_send(send, &mut object),
         Command::Title { conversation, title, .. } => {
             object.uuid("conversation", &conversation.0).text("title", title);
@@ -440,6 +462,14 @@ pub(super) fn write_roles(roles: &[(UserId, Role)], object: &mut Object<'_>) {
         pairs.text_under(user.as_str(), role.name());
     }
     pairs.end();
+}
+
+fn write_search(search: &Search, object: &mut Object<'_>) {
+    object
+        .text("query", &search.query)
+        .uuid_if("conversation", search.conversation.as_ref().map(|id| &id.0))
+        .text_if("before", search.before.as_deref())
+        .number("limit", u64::from(search.limit));
 }
 
 fn write_send(send: &Send, object: &mut Object<'_>) {

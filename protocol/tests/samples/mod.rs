@@ -4,12 +4,12 @@
 use protocol::{
     command::{
         Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, React, Request,
-        Role, Send, Target, Token,
+        Role, Search, Send, Target, Token,
     },
     event::{
-        AmendedEvent, AmendedForm, ErrorCode, ErrorReply, Gap, Head, ListEnd, ListedConversation, ListedKind,
-        MemberEntry, MemberEvent, MessageEvent, OkReply, PageItem, Presence, Reached, Reaction, ServerFrame,
-        Welcome, WireLimits,
+        AmendedEvent, AmendedForm, ErrorCode, ErrorReply, FoundEnd, Gap, Head, Hit, ListEnd,
+        ListedConversation, ListedKind, MemberEntry, MemberEvent, MessageEvent, OkReply, PageItem, Presence,
+        Reached, Reaction, ServerFrame, Welcome, WireLimits,
     },
     ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId},
     limits,
@@ -129,11 +129,19 @@ pub(crate) fn commands() -> Vec<(&'static str, Request)> {
         ("block", Command::Block { user: user("bob"), on: true, message_id }),
         ("block_off", Command::Block { user: user("bob"), on: false, message_id: None }),
     ];
-    let numbered = commands.into_iter().zip(1..).map(|((name, command), number)| {
+    let numbered = commands.into_iter().chain(searches()).zip(1..).map(|((name, command), number)| {
         let id = RequestId::new(number).filter(|_| command.has_reply());
         (name, Request { id, command })
     });
     numbered.collect()
+}
+
+fn searches() -> [(&'static str, Command); 2] {
+    let query = "fish \"chips\" žofie".to_owned();
+    let search = Search { query, conversation: None, before: None, limit: 50 };
+    let (conversation, before) = (Some(CONVERSATION), Some(cursor()));
+    let full = Search { conversation, before, limit: 1, ..search.clone() };
+    [("search", Command::Search(search)), ("search_full", Command::Search(full))]
 }
 
 pub(crate) fn message_event() -> MessageEvent {
@@ -286,7 +294,7 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
             })),
         ),
     ];
-    frames.extend(presence_frames(id).into_iter().chain(list_frames(id)));
+    frames.extend(presence_frames(id).into_iter().chain(list_frames(id)).chain(found_frames(id)));
     frames
 }
 
@@ -306,6 +314,18 @@ fn presence_frames(id: RequestId) -> Vec<(&'static str, ServerFrame)> {
             "viewed",
             ServerFrame::Viewed { id, presence: vec![online(), gone()], receipts: vec![reached(41, 43)] },
         ),
+    ]
+}
+
+fn found_frames(id: RequestId) -> Vec<(&'static str, ServerFrame)> {
+    let hit =
+        |seq, snippet: &str| Hit { conversation: CONVERSATION, seq: Seq(seq), snippet: snippet.to_owned() };
+    let hits = vec![hit(42, "the \"plan\"\n"), hit(7, "plan")];
+    let end = FoundEnd { more: true, before: Some(cursor()), partial: false };
+    let partial = FoundEnd { partial: true, ..FoundEnd::default() };
+    vec![
+        ("found_page", ServerFrame::Found { id, hits, end }),
+        ("found_page_empty", ServerFrame::Found { id, hits: Vec::new(), end: partial }),
     ]
 }
 

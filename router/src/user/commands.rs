@@ -74,6 +74,9 @@ impl UserSide {
             Command::Conversations { after, limit } => {
                 self.list_conversations(id, number, after.as_deref(), limit);
             }
+            Command::Search(_) => {
+                self.refuse(id, number, ErrorCode::NotAllowed, "this node does not search");
+            }
             command @ (Command::Create(_)
             | Command::Delete { .. }
             | Command::Edit(_)

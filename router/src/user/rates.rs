@@ -97,6 +97,7 @@ pub const fn is_stored(command: &Command) -> bool {
         | Command::Ping { .. }
         | Command::Read { .. }
         | Command::Refresh { .. }
+        | Command::Search(_)
         | Command::Typing { .. }
         | Command::Unview { .. }
         | Command::View { .. } => false,
