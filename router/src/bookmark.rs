@@ -5,10 +5,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use protocol::ids::{ConversationId, UserId};
+use protocol::ids::{ConversationId, UnixMillis, UserId};
 use smallvec::SmallVec;
 
 use crate::cursor::{TAG_BYTES, tag};
+use crate::index::HitPlace;
 use crate::places::Places;
 
 const VERSION: u8 = 1;
@@ -58,6 +59,34 @@ pub(crate) fn decode(places: &Places, user: &UserId, text: &str) -> Option<Place
     (tag(places, user, DOMAIN, signed) == given).then(|| below.collect())
 }
 
+/// Sets the tags of hits apart from the others.
+const HIT_DOMAIN: &[u8] = b"hit";
+
+/// Writes the bookmark of a search: `base64url([version u8][at u64][position u64][log u16][tag 16])`. Only what stands below this place comes
+/// after it.
+pub(crate) fn encode_hit(places: &Places, user: &UserId, below: &HitPlace) -> String {
+    let mut bytes = vec![VERSION];
+    bytes.extend_from_slice(&below.at.0.to_le_bytes());
+    bytes.extend_from_slice(&below.position.to_le_bytes());
+    bytes.extend_from_slice(&below.log.to_le_bytes());
+    let tag = tag(places, user, HIT_DOMAIN, &bytes);
+    bytes.extend_from_slice(&tag);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Reads one; `None` when it is not of this store and this user.
+pub(crate) fn decode_hit(places: &Places, user: &UserId, text: &str) -> Option<HitPlace> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (signed, given) = bytes.split_at_checked(bytes.len().checked_sub(TAG_BYTES)?)?;
+    let (version, rest) = signed.split_first_chunk::<1>()?;
+    let (at, rest) = rest.split_first_chunk()?;
+    let (position, log) = rest.split_first_chunk()?;
+    let log = u16::from_le_bytes(log.try_into().ok()?);
+    let place =
+        HitPlace { at: UnixMillis(u64::from_le_bytes(*at)), position: u64::from_le_bytes(*position), log };
+    (*version == [VERSION] && tag(places, user, HIT_DOMAIN, signed) == given).then_some(place)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +99,21 @@ mod tests {
         let places = Places::new([1; 16], [2; 32], 64, 2);
         let text = encode(&places, &UserId::new("alice").expect("a user"), &[TOP; 64]);
         assert!(text.len() <= AFTER_BYTES_MAX, "{}", text.len());
+    }
+
+    #[test]
+    fn a_bookmark_of_a_search_is_of_one_store_and_one_user() {
+        let places = Places::new([1; 16], [2; 32], 2, 2);
+        let (user, other) = (UserId::new("alice").expect("a user"), UserId::new("bob").expect("a user"));
+        let place = HitPlace { at: UnixMillis(u64::MAX), position: u64::MAX, log: u16::MAX };
+        let text = encode_hit(&places, &user, &place);
+        assert!(text.len() <= protocol::limits::BEFORE_BYTES_MAX, "{}", text.len());
+        assert_eq!(decode_hit(&places, &user, &text), Some(place));
+        assert_eq!(decode_hit(&places, &other, &text), None);
+        assert_eq!(decode_hit(&Places { store: [9; 16], ..places.clone() }, &user, &text), None);
+        for bad in ["", "AAAA", "not base64!", &text[1..], &encode(&places, &user, &[TOP, TOP])] {
+            assert_eq!(decode_hit(&places, &user, bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -14,9 +14,11 @@
 mod bookmark;
 pub mod conversation;
 pub mod cursor;
+pub mod index;
 pub mod mail;
 pub mod places;
 pub mod user;
+pub mod words;
 
 pub use conversation::ConversationSide;
 pub use cursor::{Cursor, CursorError, Starts};

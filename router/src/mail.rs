@@ -123,6 +123,21 @@ pub enum Request {
         /// Whether.
         on: bool,
     },
+    /// Messages that may answer a search: each as the user may see it now, or nothing.
+    Candidates {
+        /// The session that searches.
+        session: SessionId,
+        /// Its home.
+        shard: ShardId,
+        /// Which log.
+        log: u16,
+        /// Who searches.
+        user: UserId,
+        /// At most as many as one request names.
+        places: Vec<(ConversationId, Seq)>,
+        /// It waited for what was not durable when it came: what is not by now is left out.
+        has_waited: bool,
+    },
     /// Links of one user beyond a position: one page of catching up.
     CatchUp {
         /// The session that catches up.
@@ -189,6 +204,15 @@ pub enum Request {
         memberships: StreamId,
         /// Go on after this position.
         after: u64,
+    },
+    /// Whether a user may search a conversation, and from where on: who is in it may. Answered with [`Reply::MaySearch`].
+    MaySearch {
+        /// Who to answer.
+        asker: Asker,
+        /// Who searches.
+        user: UserId,
+        /// What.
+        conversation: ConversationId,
     },
     /// Whether a user may mute a conversation: who is in it may. Answered with [`Reply::MayMute`].
     Mute {
@@ -430,8 +454,8 @@ pub struct MovedHead {
 pub struct Membership {
     /// Which.
     pub conversation: ConversationId,
-    /// Whether the user is in it from then on.
-    pub is_member: bool,
+    /// The first sequence that the user may read from then on; `None`: the user left.
+    pub visible_from: Option<Seq>,
     /// Where its newest record stands in the log.
     pub head_position: u64,
 }
@@ -480,6 +504,18 @@ pub struct Surveyed {
 /// From the owner of a log to a user's home.
 #[derive(Clone, Debug)]
 pub enum Reply {
+    /// What may be shown of messages that may answer a search.
+    Candidates {
+        /// The session.
+        session: SessionId,
+        /// Which log.
+        log: u16,
+        /// In the order of the request: `None` for one that is no hit for this user any more. Those that are not there any more at the
+        /// end have not fitted.
+        records: Vec<Option<Bytes>>,
+        /// Some could not be read.
+        partial: bool,
+    },
     /// A page of catching up.
     CaughtUp {
         /// The session.
@@ -564,6 +600,13 @@ pub enum Reply {
         conversation: ConversationId,
         /// Until when.
         until: UnixMillis,
+    },
+    /// The user is in the conversation: it may be searched.
+    MaySearch {
+        /// Who asked.
+        asker: Asker,
+        /// From here on.
+        visible_from: Seq,
     },
     /// A part of what a user is in.
     Memberships {
@@ -721,8 +764,13 @@ impl Request {
             | Self::Read { asker, .. }
             | Self::Set { asker, .. } => refused(asker, false),
             Self::Settings { session, shard, .. } => (shard, Reply::Settings { session, mutes: None }),
-            Self::History { asker, .. } | Self::ListMembers { asker, .. } | Self::View { asker, .. } => {
-                refused(asker, true)
+            Self::History { asker, .. }
+            | Self::ListMembers { asker, .. }
+            | Self::MaySearch { asker, .. }
+            | Self::View { asker, .. } => refused(asker, true),
+            Self::Candidates { session, shard, log, places, .. } => {
+                let records = vec![None; places.len()];
+                (shard, Reply::Candidates { session, log, records, partial: true })
             }
             Self::Signals { log, shard, .. } => (shard, Reply::SignalsTaken { log }),
             Self::CatchUp { session, shard, log, after, .. } => {

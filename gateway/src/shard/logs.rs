@@ -142,11 +142,13 @@ impl Shard {
             Request::Block { conversation, .. }
             | Request::History { conversation, .. }
             | Request::ListMembers { conversation, .. }
+            | Request::MaySearch { conversation, .. }
             | Request::Mute { conversation, .. }
             | Request::Read { conversation, .. }
             | Request::View { conversation, .. } => self.places.log_of(*conversation),
             Request::Set { user, .. } | Request::Settings { user, .. } => self.places.settings_log_of(user),
-            Request::CatchUp { log, .. }
+            Request::Candidates { log, .. }
+            | Request::CatchUp { log, .. }
             | Request::Feed { log, .. }
             | Request::List { log, .. }
             | Request::Memberships { log, .. }

@@ -10,6 +10,7 @@ use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody, Strea
 use storage_log::{Log, Lookup, Page, StreamId};
 
 use super::amend::form_of;
+use super::candidates::CandidatesPage;
 use super::catching_up::CatchUp;
 use super::fetch::{Fetch, Read, Step};
 use super::folding::hide_amendments;
@@ -50,6 +51,7 @@ pub(super) enum Purpose {
         store: Box<Store>,
         now: UnixMillis,
     },
+    Candidates(Box<CandidatesPage>),
     CatchUp(Box<CatchUp>),
     /// How many messages a conversation has up to a sequence that was read.
     Count {
@@ -123,6 +125,7 @@ impl Job {
             Purpose::Acked { .. }
             | Purpose::AckedRecords { .. }
             | Purpose::Amend { .. }
+            | Purpose::Candidates(_)
             | Purpose::Count { .. }
             | Purpose::Fold { .. }
             | Purpose::History { .. }
@@ -147,6 +150,7 @@ impl Purpose {
     fn is_shown(&self) -> bool {
         match self {
             Self::Amend { .. }
+            | Self::Candidates(_)
             | Self::CatchUp(_)
             | Self::Feed { .. }
             | Self::History { .. }
@@ -260,6 +264,7 @@ impl ConversationSide {
         match request {
             Request::CatchUp { .. } if self.large.loading.is_some() => self.large.wait(request),
             Request::CatchUp { .. } => self.begin_catching_up(request, tried, log),
+            Request::Candidates { .. } => self.begin_candidates(request, tried, log),
             Request::List { .. } => self.begin_list(request, tried, log),
             Request::Memberships { .. } => self.begin_memberships(request, log),
             Request::Reads { .. } => self.answer_reads(request, &tried),
@@ -275,7 +280,10 @@ impl ConversationSide {
                 let purpose = Purpose::Feed { session, shard, conversation, after, until, visible_from };
                 self.start(purpose, vec![lookup], log);
             }
-            Request::History { .. } | Request::ListMembers { .. } | Request::View { .. } => {
+            Request::History { .. }
+            | Request::ListMembers { .. }
+            | Request::MaySearch { .. }
+            | Request::View { .. } => {
                 self.start_members_page(request, log);
             }
             Request::Block { .. }
@@ -295,6 +303,7 @@ impl ConversationSide {
         let (conversation, user) = match &request {
             Request::History { conversation, user, .. }
             | Request::ListMembers { conversation, user, .. }
+            | Request::MaySearch { conversation, user, .. }
             | Request::View { conversation, user, .. } => (*conversation, user),
             _ => unreachable!("the caller matched"),
         };
@@ -321,6 +330,9 @@ impl ConversationSide {
                 let members =
                     members.map(|member| (member.user.clone(), member.role, member.visible_from)).collect();
                 self.outputs.push_back((asker.shard, Reply::Members { asker, members }));
+            }
+            Request::MaySearch { asker, .. } => {
+                self.outputs.push_back((asker.shard, Reply::MaySearch { asker, visible_from }));
             }
             Request::View { asker, user, .. } => {
                 let positions = slot.positions.as_ref();
@@ -415,6 +427,7 @@ impl ConversationSide {
                 self.outputs.push_back((asker.shard, history));
             }
             Purpose::Enlist { conversation } => self.finish_enlist(conversation, &records, log),
+            Purpose::Candidates(page) => self.finish_candidates(&page, records, more, log),
             Purpose::List(page) => self.finish_list_page(&page, records, more, log),
             Purpose::ListLarge => self.finish_list(&records, more, log),
             Purpose::Memberships(page) => self.finish_memberships(&page, &records, log),
@@ -444,6 +457,7 @@ impl ConversationSide {
             Purpose::Acked { user } | Purpose::AckedRecords { user } => self.finish_acked_records(&user, &[]),
             Purpose::Count { asker, conversation, .. } => self.give_up_count(asker, conversation, refusal),
             Purpose::History { asker, .. } => self.push_refusal(asker, true, refusal),
+            Purpose::Candidates(page) => self.give_up_candidates(&page),
             Purpose::List(page) => self.give_up_list_page(&page),
             Purpose::Memberships(page) => self.give_up_memberships(&page),
             Purpose::Load { conversation } => self.finish_load(conversation, &[], log),

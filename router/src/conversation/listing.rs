@@ -56,7 +56,7 @@ impl ConversationSide {
         let membership = |linked: &Linked| {
             let (conversation, visible_from) = membership_of(linked, page.user.as_bytes())?;
             let head_position = log.head_position(conversation_stream(conversation, Kind::Messages));
-            Some(Membership { conversation, is_member: visible_from.is_some(), head_position })
+            Some(Membership { conversation, visible_from, head_position })
         };
         let found = records.iter().filter_map(membership).collect();
         let partial = records.iter().any(|record| record.record.is_none());
@@ -101,7 +101,7 @@ impl ConversationSide {
     }
 
     /// Whether a user is, durably, in a conversation whose state is in memory.
-    fn is_shown(&self, user: &UserId, conversation: ConversationId, log: &Log) -> bool {
+    pub(super) fn is_shown(&self, user: &UserId, conversation: ConversationId, log: &Log) -> bool {
         let slot = self.slots.get(&conversation).filter(|slot| log.durable().covers(slot.position));
         matches!(slot.map(|slot| &slot.state), Some(Loaded::Yes(state)) if state.member(user).is_some())
     }
@@ -138,7 +138,7 @@ impl ConversationSide {
     }
 
     /// Whether nothing says that a user is not in a conversation.
-    fn may_be_shown(&self, user: &UserId, conversation: ConversationId) -> bool {
+    pub(super) fn may_be_shown(&self, user: &UserId, conversation: ConversationId) -> bool {
         match self.slots.get(&conversation).map(|slot| &slot.state) {
             Some(Loaded::Yes(state)) => state.member(user).is_some(),
             Some(Loaded::Absent | Loaded::No) | None => true,

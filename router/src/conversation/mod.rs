@@ -8,6 +8,7 @@ mod acked;
 mod amend;
 mod blocking;
 mod blocks;
+mod candidates;
 mod catching_up;
 mod damage;
 mod enlisting;
@@ -547,8 +548,13 @@ impl ConversationSide {
             }
             Request::History { asker, .. }
             | Request::ListMembers { asker, .. }
+            | Request::MaySearch { asker, .. }
             | Request::View { asker, .. } => {
                 self.push_refusal(*asker, true, refusal);
+            }
+            Request::Candidates { session, shard, log, places, .. } => {
+                let (session, log, records) = (*session, *log, vec![None; places.len()]);
+                self.outputs.push_back((*shard, Reply::Candidates { session, log, records, partial: true }));
             }
             Request::CatchUp { .. }
             | Request::Feed { .. }
@@ -568,10 +574,12 @@ fn conversation_of(request: &Request) -> Option<ConversationId> {
         Request::Block { conversation, .. }
         | Request::History { conversation, .. }
         | Request::ListMembers { conversation, .. }
+        | Request::MaySearch { conversation, .. }
         | Request::Mute { conversation, .. }
         | Request::Read { conversation, .. }
         | Request::View { conversation, .. } => Some(*conversation),
-        Request::CatchUp { .. }
+        Request::Candidates { .. }
+        | Request::CatchUp { .. }
         | Request::Feed { .. }
         | Request::List { .. }
         | Request::Memberships { .. }

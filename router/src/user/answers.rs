@@ -42,6 +42,10 @@ impl UserSide {
                 let page = frames::Page { id: asker.id, newest_first, gone };
                 self.handle_history(asker.session, &page, &records, more);
             }
+            Reply::Candidates { session, records, partial, .. } => {
+                self.handle_candidates(session, records, partial);
+            }
+            Reply::MaySearch { asker, visible_from } => self.handle_may_search(asker.session, visible_from),
             Reply::Listed { session, items, partial, .. } => self.handle_listed(session, items, partial),
             Reply::Memberships { session, log, found, more_after, partial } => {
                 self.handle_memberships(session, log, found, more_after, partial);
@@ -93,6 +97,7 @@ impl UserSide {
         }
         if is_page {
             self.page_arrived(asker.session);
+            self.forget_search(asker.session, asker.id);
             self.forget_view(asker.session, asker.id);
         }
         self.push_reply(asker.session, &ServerFrame::Error(error));
@@ -128,11 +133,13 @@ impl UserSide {
             | Reply::Refused { is_page: false, .. } => {
                 credits.commands += 1;
             }
-            Reply::CaughtUp { .. }
+            Reply::Candidates { .. }
+            | Reply::CaughtUp { .. }
             | Reply::Fed { .. }
             | Reply::Forgotten { .. }
             | Reply::History { .. }
             | Reply::Listed { .. }
+            | Reply::MaySearch { .. }
             | Reply::Members { .. }
             | Reply::Memberships { .. }
             | Reply::Reads { .. }

@@ -74,9 +74,7 @@ impl UserSide {
             Command::Conversations { after, limit } => {
                 self.list_conversations(id, number, after.as_deref(), limit);
             }
-            Command::Search(_) => {
-                self.refuse(id, number, ErrorCode::NotAllowed, "this node does not search");
-            }
+            Command::Search(search) => self.search(id, number, search, clock),
             command @ (Command::Create(_)
             | Command::Delete { .. }
             | Command::Edit(_)
@@ -148,6 +146,19 @@ impl UserSide {
     pub(super) fn refuse(&mut self, id: SessionId, number: RequestId, code: ErrorCode, message: &str) {
         let retry_after_ms = (code == ErrorCode::Busy).then_some(BUSY_RETRY_MS);
         let error = ErrorReply { id: Some(number), code, message: message.to_owned(), retry_after_ms };
+        self.push_reply(id, &ServerFrame::Error(error));
+    }
+
+    /// `busy`, and when to try again.
+    pub(super) fn refuse_for(
+        &mut self,
+        id: SessionId,
+        number: RequestId,
+        message: &str,
+        retry_after_ms: u64,
+    ) {
+        let (code, message) = (ErrorCode::Busy, message.to_owned());
+        let error = ErrorReply { id: Some(number), code, message, retry_after_ms: Some(retry_after_ms) };
         self.push_reply(id, &ServerFrame::Error(error));
     }
 

@@ -24,6 +24,9 @@ const FEW_USERS: usize = 16;
 /// `typing`; `read`; `conversations`.
 const FEATURES: [&str; 7] = ["amend", "presence", "receipts", "conversations", "mute", "block", "delivered"];
 
+/// What a node with an index does.
+const SEARCH: &str = "search";
+
 /// A page of catching up.
 pub(super) struct Page<'a> {
     pub(super) records: &'a [Linked],
@@ -95,6 +98,9 @@ impl UserSide {
         if session.page_in_flight || session.starved || !session.outbox.is_empty() {
             return;
         }
+        if self.ask_index(id) {
+            return;
+        }
         let Some((log, request)) = self.next_page(id) else {
             return;
         };
@@ -126,6 +132,7 @@ impl UserSide {
         let session = &self.sessions[id.slot as usize];
         match session.held.front() {
             Some(Held::Listing(listing)) => return Some(self.next_of_list(id, session, listing)),
+            Some(Held::Search(searching)) => return self.next_of_search(id, session, searching),
             Some(Held::Page(request)) => {
                 let (Request::History { conversation, .. }
                 | Request::ListMembers { conversation, .. }
@@ -234,7 +241,7 @@ impl UserSide {
 
     pub(super) fn welcome(&mut self, id: SessionId, greeting: Greeting, now: UnixMillis) {
         let store = protocol::ids::ConversationId(self.places.store).to_string();
-        let shard = self.shard;
+        let (shard, searches) = (self.shard, self.limits.searches);
         let Some(session) = self.session(id) else {
             return;
         };
@@ -251,7 +258,7 @@ impl UserSide {
             now,
             heartbeat_ms: HEARTBEAT_MILLIS,
             limits: WireLimits::default(),
-            features: FEATURES.map(str::to_owned).to_vec(),
+            features: FEATURES.into_iter().chain(searches.then_some(SEARCH)).map(str::to_owned).collect(),
             reset: greeting.reset,
         };
         self.push_reply(id, &ServerFrame::Welcome(Box::new(welcome)));

@@ -82,9 +82,10 @@ impl Listing {
     fn note_memberships(&mut self, log: u16, found: Vec<Membership>, more_after: Option<u64>) {
         self.looked_through += found.len();
         for membership in found {
-            if membership.is_member && self.found.len() < LISTED_MAX {
+            let is_member = membership.visible_from.is_some();
+            if is_member && self.found.len() < LISTED_MAX {
                 self.found.insert(membership.conversation, (log, membership.head_position));
-            } else if membership.is_member {
+            } else if is_member {
                 self.partial = true;
             } else {
                 self.found.remove(&membership.conversation);
@@ -225,7 +226,7 @@ impl UserSide {
     fn listing(&mut self, id: SessionId) -> Option<&mut Listing> {
         match self.session(id)?.held.front_mut() {
             Some(Held::Listing(listing)) => Some(listing),
-            Some(Held::Page(_)) | None => None,
+            Some(Held::Page(_) | Held::Search(_)) | None => None,
         }
     }
 
@@ -238,6 +239,10 @@ impl UserSide {
         partial: bool,
     ) {
         self.page_arrived(id);
+        if let Some(searching) = self.searching(id) {
+            searching.note_memberships(log, found, more_after, partial);
+            return self.go_on_searching(id);
+        }
         if let Some(listing) = self.listing(id) {
             listing.partial |= partial;
             listing.note_memberships(log, found, more_after);
@@ -344,8 +349,11 @@ mod tests {
         let (mut seen, mut below) = (Vec::new(), None);
         for _ in &all {
             let mut listing = Listing::new(RequestId(1), 2, below, 1);
-            let found =
-                all.iter().map(|id| Membership { conversation: *id, is_member: true, head_position: 7 });
+            let found = all.iter().map(|id| Membership {
+                conversation: *id,
+                visible_from: Some(Seq(1)),
+                head_position: 7,
+            });
             listing.note_memberships(0, found.collect(), None);
             let asked: Vec<Place> =
                 listing.unasked.front().map(|(_, asked)| asked.clone()).unwrap_or_default();

@@ -15,6 +15,7 @@ mod listing;
 mod outbox;
 mod presence;
 mod rates;
+mod searching;
 mod session;
 mod survey;
 mod travel;
@@ -33,6 +34,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::cursor::{self, Starts};
+use crate::index::IndexAsk;
 use crate::mail::{Request, SessionId};
 use crate::places::{Places, ShardId};
 use approach::Approaches;
@@ -43,6 +45,7 @@ use session::{Greeting, Listed, LogState, Phase, Session, Survey};
 pub use approach::ApproachLimits;
 pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
 pub use rates::{Rate, is_stored};
+pub use searching::ASKS_MAX;
 pub use travel::{Standing, Traveller, TravellingLog, TravellingSurvey};
 
 /// Sessions of one user at the same time: phones, tablets, a few browsers.
@@ -81,6 +84,8 @@ pub struct UserLimits {
     pub user_messages: Rate,
     /// How many others a user may approach.
     pub approaches: ApproachLimits,
+    /// Whether there is an index to search in.
+    pub searches: bool,
 }
 
 impl Default for UserLimits {
@@ -96,6 +101,7 @@ impl Default for UserLimits {
             session_commands,
             user_messages,
             approaches: ApproachLimits::NONE,
+            searches: false,
         }
     }
 }
@@ -152,6 +158,9 @@ pub struct UserSide {
     credits: Vec<Credits>,
     /// Sessions that wait for a page credit, by whose.
     starved: Vec<VecDeque<SessionId>>,
+    /// For the index, and how many it has not answered.
+    asks: VecDeque<IndexAsk>,
+    asks_under_way: u32,
     mail: VecDeque<(ShardId, Request)>,
     /// Sessions with something to send.
     sendable: VecDeque<SessionId>,
@@ -213,6 +222,8 @@ impl UserSide {
             random,
             credits,
             starved,
+            asks: VecDeque::new(),
+            asks_under_way: 0,
             mail: VecDeque::new(),
             sendable: VecDeque::new(),
             sendable_later: VecDeque::new(),
@@ -228,7 +239,7 @@ impl UserSide {
     pub fn requests_under_way(&self) -> u32 {
         let all = self.limits.command_credits + self.limits.page_credits;
         let credits = self.credits.iter().map(|credits| all - credits.commands - credits.pages);
-        credits.sum::<u32>() + self.signals_under_way()
+        credits.sum::<u32>() + self.signals_under_way() + self.asks_under_way
     }
 
     /// Bytes that the fullest outbox holds, queued and in flight.

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::listing::Listing;
 use super::outbox::Outbox;
 use super::rates::Meter;
+use super::searching::Searching;
 use crate::cursor::Positions;
 use crate::mail::{Request, Surveyed};
 
@@ -148,6 +149,8 @@ pub(super) enum Held {
     Listing(Box<Listing>),
     /// What one request answers.
     Page(Request),
+    /// A search, which takes several requests, and the index.
+    Search(Box<Searching>),
 }
 
 pub(super) struct Session {

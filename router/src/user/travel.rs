@@ -124,6 +124,7 @@ impl UserSide {
     fn asked_again(&self, session: &Session, held: &Held) -> Option<Asked> {
         let (id, command) = match held {
             Held::Listing(listing) => listing.asked(&self.places, &session.user),
+            Held::Search(searching) => searching.asked(),
             Held::Page(Request::History { asker, conversation, range, limit, .. }) => {
                 (asker.id, Command::History { conversation: *conversation, range: *range, limit: *limit })
             }
