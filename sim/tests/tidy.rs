@@ -12,12 +12,13 @@ const FUNCTION_LINES_MAX: usize = 70;
 const FILE_LINES_MAX: usize = 800;
 
 /// Crates, and what of ours each may depend on. One direction only.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("protocol", &[]),
     ("ring", &[]),
     ("storage-log", &[]),
     ("router", &["protocol", "storage-log"]),
-    ("gateway", &["router", "storage-log", "protocol", "ring"]),
+    ("search", &[]),
+    ("gateway", &["router", "search", "storage-log", "protocol", "ring"]),
     ("loadgen", &["protocol"]),
     ("sim", &["gateway", "router", "storage-log", "protocol", "ring"]),
     ("benches", &["gateway", "router", "storage-log", "protocol", "ring"]),
