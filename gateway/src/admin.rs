@@ -41,7 +41,7 @@ use crate::{
     auth::{AdminToken, Entry, Revocation},
     cli,
     erasures::{Asked, EraseError, Erasure, Erasures},
-    metrics::{self, CareMetrics, KeyMetrics, ShardMetrics},
+    metrics::{self, CareMetrics, KeyMetrics, SearchMetrics, ShardMetrics},
     revocations::{ENTRIES_MAX, Revocations, RevokeError, Revoked},
     state::NodeState,
     upgrade::leaving::Upgraded,
@@ -88,6 +88,8 @@ pub struct AdminContext {
     pub care: Arc<CareMetrics>,
     /// What is counted of keys that change.
     pub keys: Arc<KeyMetrics>,
+    /// What is counted of search, on a node that has it.
+    pub search: Option<Arc<SearchMetrics>>,
     /// Who may change something.
     pub admin_token: Arc<AdminToken>,
     /// What may be asked for, from when there are shards to do it.
@@ -207,6 +209,9 @@ async fn render_metrics(State(context): State<AdminContext>) -> Response {
     metrics::render(&context.metrics, &mut page);
     context.care.render(&mut page);
     context.keys.render(&mut page);
+    if let Some(search) = &context.search {
+        search.render(&mut page);
+    }
     if let Some(Commands { revocations, erasures, .. }) = context.commands.get() {
         let (pending, done) = erasures.counts();
         let _ = write!(

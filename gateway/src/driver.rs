@@ -24,6 +24,7 @@ use crate::erasures::LogLeft;
 use crate::files::{Inbox, Job, Work};
 use crate::mailbox::Mesh;
 use crate::metrics::ShardMetrics;
+use crate::search::Question;
 use crate::segments::SegmentFile;
 use crate::shard::{Action, ConnectionId, Event, Listener, ReceiveEnd, Shard};
 use crate::upgrade::successor::Boarded;
@@ -49,6 +50,8 @@ pub struct DriverParts {
     pub compactions: Sender<compaction::Job>,
     /// Who looks after what is on the disk.
     pub care: Sender<Care>,
+    /// Who has the index of words, if there is one.
+    pub search: Option<Sender<Question>>,
     /// The moment that all shards count microseconds from.
     pub epoch: Instant,
     /// Where the ring's counters go.
@@ -81,6 +84,7 @@ pub struct Driver {
     jobs: Sender<Job>,
     compactions: Sender<compaction::Job>,
     care: Sender<Care>,
+    search: Option<Sender<Question>>,
     epoch: Instant,
     metrics: Arc<ShardMetrics>,
 }
@@ -99,6 +103,7 @@ impl Driver {
             jobs,
             compactions,
             care,
+            search,
             epoch,
             metrics,
         } = parts;
@@ -129,6 +134,7 @@ impl Driver {
             jobs,
             compactions,
             care,
+            search,
             epoch,
             metrics,
         }
@@ -293,6 +299,11 @@ impl Driver {
             }
             Action::Recycle(buffer) => self.ring.recycle(buffer),
             Action::Revoked { closed } => answer(&mut self.revoking, closed),
+            Action::Search(ask) => {
+                let search = self.search.as_ref().expect("only where there is an index");
+                let question = Question { ask, inbox: self.inbox.clone() };
+                assert!(search.send(question).is_ok(), "the thread lives as long as its senders");
+            }
             Action::Send(connection, socket, bytes) => self.ring.send(socket, token(connection), bytes),
             Action::SendSocket { connection, socket, target, migration } => {
                 let address = self.addresses[target.index()];

@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam::queue::ArrayQueue;
 use ring::Waker;
+use router::index::IndexAnswer;
 use storage_log::{IndexJob, NotMade, Postings, SealedSegment, as_appended, index_file_name};
 use tokio::sync::oneshot;
 
@@ -105,6 +106,8 @@ pub enum Command {
         /// What memory keeps of it, and the file.
         made: Option<(SealedSegment, File)>,
     },
+    /// The index of words answers a session.
+    Found(IndexAnswer),
     /// Nobody writes zeros into the next segment any more.
     Zeroed {
         /// Of which log.

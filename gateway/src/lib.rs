@@ -32,6 +32,7 @@ pub mod peers;
 pub mod retention;
 pub mod revocations;
 pub mod scan;
+pub mod search;
 pub mod segments;
 pub mod shard;
 pub mod snapshots;

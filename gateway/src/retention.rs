@@ -61,6 +61,12 @@ pub fn segment_ms_max(config: &Config) -> Option<u64> {
     Some(millis((shortest / PARTS_OF_AGE).max(SEGMENT_AGE_MIN)))
 }
 
+/// How long after it was said a message is surely kept no more, where that depends on its age.
+#[must_use]
+pub fn gone_after(config: &Config) -> Option<Duration> {
+    Some(config.keep? + Duration::from_millis(segment_ms_max(config)?))
+}
+
 fn millis(duration: Duration) -> u64 {
     duration.as_millis() as u64
 }

@@ -7,7 +7,7 @@
 
 use std::{
     fmt::Write as _,
-    sync::atomic::{AtomicBool, AtomicU8, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 
 use tokio::sync::watch;
@@ -99,6 +99,8 @@ pub struct NodeState {
     pub door: Door,
     /// One number of [`LogHealth`] per log.
     logs: Box<[AtomicU8]>,
+    /// Up to where each log is durable, in bytes; 0 before it is served.
+    durable_ends: Box<[AtomicU64]>,
 }
 
 impl NodeState {
@@ -113,7 +115,21 @@ impl NodeState {
             hand_over_failed: AtomicBool::new(false),
             door: Door::default(),
             logs: (0..logs).map(|_| AtomicU8::new(LogHealth::Starting.number())).collect(),
+            durable_ends: (0..logs).map(|_| AtomicU64::new(0)).collect(),
         }
+    }
+
+    /// A log is durable up to there, in bytes: its shard says so with each batch.
+    pub fn note_durable_end(&self, log: u16, end: u64) {
+        if let Some(durable_end) = self.durable_ends.get(usize::from(log)) {
+            durable_end.store(end, Ordering::Release);
+        }
+    }
+
+    /// Up to where a log is durable, in bytes; `None` of one that is not served.
+    pub fn durable_end(&self, log: u16) -> Option<u64> {
+        let end = self.durable_ends.get(usize::from(log))?.load(Ordering::Acquire);
+        (end > 0).then_some(end)
     }
 
     /// Recovery is over and clients may come.

@@ -22,6 +22,7 @@ impl World {
         match action {
             Action::Admit { .. } | Action::CloseListeners | Action::Recycle(_) | Action::Revoked { .. } => {}
             Action::Pause | Action::Unpause { .. } => unreachable!("nobody takes over here"),
+            Action::Search(_) => unreachable!("there is no index here"),
             Action::Erased(left) => self.note_erased(&left),
             Action::Close(connection, socket) => {
                 self.net.remove(here, socket.index());

@@ -66,6 +66,7 @@ fn read_value<'a>(value: &'a Spanned<DeValue<'_>>) -> Value<'a> {
     let other = |value: &DeValue<'_>| Value::Other(format!("a value of type {}", value.type_str()));
     match value.get_ref() {
         DeValue::String(text) => Value::Text(text),
+        DeValue::Boolean(is_so) => Value::Boolean(*is_so),
         DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
             Ok(number) => Value::Integer(number),
             Err(_) => Value::Other("an integer of more than 64 bits".to_owned()),

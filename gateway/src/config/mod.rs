@@ -98,6 +98,8 @@ pub struct Config {
     pub keep_bytes: Option<u64>,
     /// How fast sealed segments are looked through for what has rotted, in bytes a second; 0 does not look.
     pub scrub_bytes_per_second: u64,
+    /// Whether there is an index of words, and users may search.
+    pub search: bool,
     /// Which web pages may connect.
     pub origins: Origins,
     /// Whose tokens are believed.
@@ -187,6 +189,7 @@ impl Default for Config {
             keep_bytes: None,
             // A hundredth of a slow disk's rate; 350 GB a day.
             scrub_bytes_per_second: 4 << 20,
+            search: false,
             origins: Origins::Unset,
             keys: KeyConfig::Development,
             drain: Duration::from_secs(5),

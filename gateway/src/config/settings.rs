@@ -67,6 +67,7 @@ pub(super) const SETTINGS: &[Setting] = &[
             set(&mut draft.config.scrub_bytes_per_second, integer(value, 0, SCRUB_BYTES_PER_SECOND_MAX))
         },
     },
+    Setting { key: "search", read: |draft, value| set(&mut draft.config.search, boolean(value)) },
     Setting {
         key: "connections_max",
         read: |draft, value| {
@@ -184,6 +185,7 @@ pub(super) fn of_variable(name: &str) -> Option<&'static Setting> {
 
 /// A value as its layer gave it.
 pub(super) enum Value<'a> {
+    Boolean(bool),
     Integer(i64),
     List(Vec<&'a str>),
     /// Of a type that no setting has; the words name it.
@@ -284,7 +286,7 @@ fn integer<T: TryFrom<u64> + Into<u64> + Copy>(value: &Value<'_>, min: T, max: T
     let number = match value {
         Value::Integer(number) => Some(*number),
         Value::Raw(text) => text.parse().ok(),
-        Value::List(_) | Value::Other(_) | Value::Text(_) => None,
+        Value::Boolean(_) | Value::List(_) | Value::Other(_) | Value::Text(_) => None,
     };
     let (min, max) = (min.into(), max.into());
     number
@@ -292,6 +294,15 @@ fn integer<T: TryFrom<u64> + Into<u64> + Copy>(value: &Value<'_>, min: T, max: T
         .filter(|number| (min..=max).contains(number))
         .and_then(|number| T::try_from(number).ok())
         .ok_or_else(|| format!("must be a whole number from {min} to {max}, not {}", value.kind()))
+}
+
+fn boolean(value: &Value<'_>) -> Result<bool, String> {
+    match value {
+        Value::Boolean(is_so) => Ok(*is_so),
+        Value::Raw("true") => Ok(true),
+        Value::Raw("false") => Ok(false),
+        other => Err(format!("must be true or false, not {}", other.kind())),
+    }
 }
 
 /// 0 is for ever. A day is the least: for so long a repeated command is recognised by what it stored.
@@ -354,6 +365,7 @@ impl Value<'_> {
     /// What the value is, in words for people.
     fn kind(&self) -> String {
         match self {
+            Self::Boolean(is_so) => is_so.to_string(),
             Self::Integer(number) => number.to_string(),
             Self::List(_) => "a list".to_owned(),
             Self::Other(kind) => kind.clone(),

@@ -62,6 +62,7 @@ impl Driver {
                     let compacted = self.take_compacted(log, made);
                     events.push(Event::Compacted { log, base, compacted });
                 }
+                Command::Found(answer) => events.push(Event::Found(answer)),
                 Command::IndexDamaged { log, base } => events.push(Event::IndexDamaged { log, base }),
                 Command::Rebuilt { log, base, made } => {
                     self.background -= 1;

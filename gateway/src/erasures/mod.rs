@@ -183,6 +183,12 @@ impl Erasures {
         (kept.len() - done, done)
     }
 
+    /// Those that were asked for after a mark, in order.
+    #[must_use]
+    pub fn since(&self, mark: u64) -> Vec<Erasure> {
+        self.lock().iter().filter(|erasure| erasure.asked_at > mark).cloned().collect()
+    }
+
     /// Erases what was asked for. When it returns well, it is durable, and no shard of this node gives it to anybody.
     /// `held` is let go of when what has begun is at its end, whoever has gone away.
     ///

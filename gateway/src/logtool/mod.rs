@@ -8,7 +8,7 @@
 //! counts is what the disk has.
 
 mod backup;
-mod data;
+pub(crate) mod data;
 mod dump;
 pub mod manifest;
 mod progress;

@@ -9,6 +9,7 @@ mod care;
 mod histogram;
 mod keys;
 mod render;
+mod search;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,6 +18,7 @@ pub use histogram::Histogram;
 pub use keys::KeyMetrics;
 use protocol::event::{CloseCode, ErrorCode};
 pub use render::render;
+pub use search::SearchMetrics;
 
 /// Only ever grows.
 #[derive(Debug, Default)]

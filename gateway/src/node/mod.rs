@@ -31,10 +31,11 @@ use crate::files::{self, Job};
 use crate::layout::{self, Layout};
 use crate::mailbox::{Mesh, deliver_places};
 use crate::memory::Gauge;
-use crate::metrics::{CareMetrics, KeyMetrics};
+use crate::metrics::{CareMetrics, KeyMetrics, SearchMetrics};
 use crate::peers::{PeerLimits, Peers};
 use crate::retention;
 use crate::revocations::{Revocations, RevocationsFile};
+use crate::search::{FollowParts, Question, Search};
 use crate::shard::Listener;
 use crate::state::NodeState;
 use crate::store::{OpenLog, Store, StoreFacts};
@@ -71,6 +72,7 @@ struct Errands {
     jobs: Sender<Job>,
     compactions: Sender<compaction::Job>,
     care: Sender<Care>,
+    search: Option<Sender<Question>>,
 }
 
 /// The threads that do it.
@@ -78,10 +80,16 @@ struct Helpers {
     files: JoinHandle<()>,
     compactor: Compactor,
     caretaker: JoinHandle<()>,
+    search: Option<Search>,
 }
 
 impl Helpers {
-    fn start(store: &Store, config: &Config, metrics: Arc<CareMetrics>) -> anyhow::Result<(Errands, Self)> {
+    fn start(
+        store: &Store,
+        config: &Config,
+        metrics: Arc<CareMetrics>,
+        search: Option<Arc<SearchMetrics>>,
+    ) -> anyhow::Result<(Errands, Self)> {
         let (jobs, files) = files::start(store.segment_maker())?;
         let (compactions, compactor) = Compactor::start(store.directory().to_owned(), store.access)?;
         let (care, caretaker) = caretaker::start(CareParts {
@@ -89,12 +97,17 @@ impl Helpers {
             scrub_bytes_per_second: config.scrub_bytes_per_second,
             metrics,
         })?;
-        Ok((Errands { jobs, compactions, care }, Self { files, compactor, caretaker }))
+        let (asking, search) = search.map(Search::start).transpose()?.unzip();
+        let errands = Errands { jobs, compactions, care, search: asking };
+        Ok((errands, Self { files, compactor, caretaker, search }))
     }
 
     /// Waits for their ends. Nobody can leave them anything any more.
     fn join(self) -> anyhow::Result<()> {
         let panicked = |what| move |_| anyhow::anyhow!("the {what} thread panicked");
+        if let Some(search) = self.search {
+            search.stop().map_err(panicked("search"))?;
+        }
         self.compactor.stop().map_err(panicked("compaction"))?;
         self.caretaker.join().map_err(panicked("caretaker"))?;
         self.files.join().map_err(panicked("files"))
@@ -237,6 +250,7 @@ fn admin_context(config: &Config, store: &Store, shards: u16) -> anyhow::Result<
         metrics: (0..shards).map(|_| Arc::default()).collect(),
         care: Arc::new(CareMetrics::new(store.logs)),
         keys: Arc::default(),
+        search: config.search.then(Arc::default),
         admin_token: Arc::new(AdminToken::load(config)?),
         commands: Arc::new(OnceLock::new()),
     })
@@ -283,7 +297,7 @@ impl Node {
         told: impl FnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<ExitCode> {
         let Self { config, keys, program, layout, gauge, store, compaction, context, admin } = self;
-        let AdminContext { state, metrics, care, keys: key_metrics, .. } = context;
+        let AdminContext { state, metrics, care, keys: key_metrics, search, .. } = context;
         if keys.rereading.is_some() || keys.refetching.is_some() {
             key_metrics.keys.set(keys.verifier.keys() as u64);
         }
@@ -291,7 +305,8 @@ impl Node {
         let places = Arc::new(Places::new(store.id, store.key, store.logs, shards));
         let (file, erased) = (lists.erasures, lists.erased);
         let parts = settle_erasures(file, erased, &opened, &places, (&store, care.clone()))?;
-        let (errands, helpers) = Helpers::start(&store, &config, care)?;
+        let (errands, mut helpers) = Helpers::start(&store, &config, care, search)?;
+        let keep = retention::gone_after(&config);
         let leaving = LeavingParts {
             program,
             facts: hello(&config, &StoreFacts::read(&config.data)?, &layout),
@@ -333,6 +348,10 @@ impl Node {
         }
         let revocations = Revocations::new(lists.revocations, lists.revoked, inboxes.clone());
         let erasures = Erasures::new(ErasuresParts { shards: inboxes.clone(), ..parts });
+        if let Some(search) = &mut helpers.search {
+            let (directory, state) = (store.directory().to_owned(), state.clone());
+            search.follow(FollowParts { directory, state, erasures: erasures.clone(), keep })?;
+        }
         let leaving = Arc::new(Leaving::new(leaving));
         let operators = Operators { revocations, erasures, leaving };
         let ended = plane.run(operators, gauge, (keys.rereading, keys.refetching), inboxes, threads)?;

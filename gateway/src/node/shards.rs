@@ -150,6 +150,7 @@ fn shard_config(common: &Common) -> ShardConfig {
                 conversations: Rate::per_hour(common.config.user_new_conversations_per_hour),
                 people: Rate::per_hour(common.config.user_added_people_per_hour),
             },
+            searches: common.config.search,
             ..UserLimits::default()
         },
         compaction: common.compaction,
@@ -217,7 +218,7 @@ impl Begin {
             random: u64::from_le_bytes(random),
         });
         let (mesh, geometry) = (common.mesh.clone(), common.geometry);
-        let (Errands { jobs, compactions, care }, epoch) = (common.errands.clone(), common.epoch);
+        let (Errands { jobs, compactions, care, search }, epoch) = (common.errands.clone(), common.epoch);
         drop(common);
         let parts = DriverParts {
             ring,
@@ -229,6 +230,7 @@ impl Begin {
             jobs,
             compactions,
             care,
+            search,
             epoch,
             metrics,
         };

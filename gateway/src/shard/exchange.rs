@@ -10,6 +10,7 @@ use bytes::Bytes;
 use ring::{RecvBuffer, Socket};
 use router::ShardId;
 use router::conversation::{Erased, ReadPlace};
+use router::index::{IndexAnswer, IndexAsk};
 use storage_log::{
     Buffer, Compacted, CompactionJob, IndexJob, Location, NotMade, Postings, RebuildJob, SealedSegment,
     WriteBatch,
@@ -64,6 +65,8 @@ pub enum Event {
     Drain,
     /// Something is to be erased, or somebody wants to know how far that is: [`Action::Erased`] answers, in the order of these.
     Erase(ErasureAsk),
+    /// The index of words has answered [`Action::Search`].
+    Found(IndexAnswer),
     /// Stand still: another process is to go on.
     Pause,
     /// Go on: it does not.
@@ -264,6 +267,8 @@ pub enum Action {
         /// How many there were.
         closed: u64,
     },
+    /// Ask the index of words: [`Event::Found`] follows. Only where users may search.
+    Search(IndexAsk),
     /// Send: [`Event::Sent`] follows.
     Send(ConnectionId, Socket, Bytes),
     /// Install a descriptor at another shard: [`Event::SocketSent`] follows.

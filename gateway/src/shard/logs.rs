@@ -11,7 +11,7 @@ use storage_log::{
 use super::{Action, Shard};
 use crate::erasures::LogLeft;
 use crate::mailbox::Back;
-use crate::state::LogHealth;
+use crate::state::{LogHealth, NodeState};
 
 /// Reads of one log that the disk works on at the same time; more wait here.
 const READS_IN_FLIGHT_MAX: usize = 64;
@@ -104,6 +104,11 @@ impl OwnedLog {
             self.compacting = Some(job.cause);
         }
         job
+    }
+
+    /// Says how far it is durable, for whoever reads it from its files.
+    pub(super) fn tell_durable_end(&self, state: &NodeState) {
+        state.note_durable_end(self.number(), self.log.durable_end());
     }
 
     pub(super) fn has_news(&self) -> bool {
@@ -303,8 +308,7 @@ impl Shard {
     }
 
     pub(super) fn handle_written(&mut self, log: u16, buffer: Buffer, synced: bool) {
-        let clock = self.clock;
-        let metrics = self.metrics.clone();
+        let (clock, metrics, state) = (self.clock, self.metrics.clone(), self.state.clone());
         let bytes = buffer.bytes().len() as u64;
         let owned = self.owned(log).expect("batches come back to their log");
         metrics.sync_seconds.record(clock.micros.saturating_sub(owned.written_at));
@@ -318,6 +322,7 @@ impl Shard {
                 if records > 0 {
                     metrics.batch_records.record(records);
                 }
+                owned.tell_durable_end(&state);
                 owned.side.handle_durable(&durable, clock.unix, &mut owned.log);
             }
             Err(_) => {
@@ -327,7 +332,7 @@ impl Shard {
                      recover by reading"
                 );
                 owned.side.handle_failed();
-                self.state.set_log(log, LogHealth::Failed);
+                state.set_log(log, LogHealth::Failed);
             }
         }
     }

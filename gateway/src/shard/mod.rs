@@ -154,6 +154,9 @@ impl Shard {
         let (places, starts) = (parts.places.clone(), parts.starts.clone());
         let admission = Admission::new(parts.config.handshakes_max, parts.config.connects_per_second_max);
         let users = UserSide::new(places, starts, parts.id, parts.config.users, parts.random | 1);
+        for owned in &parts.logs {
+            owned.tell_durable_end(&parts.state);
+        }
         let keeps_peers = parts.peers.limits_something() || !parts.config.proxies.is_empty();
         Self {
             id: parts.id,
@@ -224,6 +227,7 @@ impl Shard {
             Event::Pause => self.begin_pause(),
             Event::Resume => self.resume(),
             Event::Erase(ask) => self.handle_erase(ask),
+            Event::Found(answer) => self.users.handle_index(answer),
             Event::Read { log, job, place, bytes } => self.handle_read(log, job, place, bytes),
             Event::IndexWritten { log, sealed } => self.handle_indexed(log, sealed),
             Event::Compacted { log, base, compacted } => self.handle_compacted(log, base, compacted),
@@ -289,6 +293,9 @@ impl Shard {
                 } else {
                     self.mail.post(target, Forward::Request(request));
                 }
+            }
+            while let Some(ask) = self.users.poll_ask() {
+                self.actions.push(Action::Search(ask));
             }
             quiet &= !self.poll_outputs();
             if quiet {

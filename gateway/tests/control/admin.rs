@@ -83,6 +83,7 @@ impl Server {
             care: care.clone(),
         });
         let context = AdminContext {
+            search: None,
             keys: Arc::default(),
             state: state.clone(),
             metrics: vec![metrics.clone()],

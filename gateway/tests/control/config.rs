@@ -68,6 +68,7 @@ const EVERY_SETTING: &str = r#"
         keep_inbox_days = 20
         keep_mib = 4096
         scrub_bytes_per_second = 65
+        search = true
         connections_max = 6
         handshakes_max = 8
         connects_per_second_max = 9
@@ -107,6 +108,7 @@ fn every_setting_arrives() {
         keep_inbox: Some(Duration::from_secs(20 * 86_400)),
         keep_bytes: Some(4 << 30),
         scrub_bytes_per_second: 65,
+        search: true,
         connections_max: Some(6),
         handshakes_max: Some(8),
         connects_per_second_max: Some(9),

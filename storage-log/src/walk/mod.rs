@@ -240,6 +240,12 @@ impl Walk {
         }
     }
 
+    /// The position that the record takes that comes next, as far as was gone through; within a cold segment that of its first.
+    #[must_use]
+    pub fn next_position(&self) -> u64 {
+        self.next_position
+    }
+
     /// Offset in the open segment that the next feed begins at.
     #[must_use]
     pub fn offset(&self) -> u64 {

@@ -1,0 +1,73 @@
+//! What is counted of search: written by its two threads, each its own.
+
+use std::fmt::Write as _;
+
+use super::{Counter, Gauge};
+
+/// How much there is, how far it is, and how often it is asked.
+#[derive(Debug, Default)]
+pub struct SearchMetrics {
+    /// Messages in the index.
+    pub documents: Gauge,
+    /// Bytes of the logs that are durable and not read for the index.
+    pub lag_bytes: Gauge,
+    /// Records that were read for it.
+    pub records_total: Counter,
+    /// Bytes that were read for it.
+    pub read_bytes_total: Counter,
+    /// Commits.
+    pub commits_total: Counter,
+    /// Times that the index was removed to be made again.
+    pub rebuilds_total: Counter,
+    /// Times that something could not be read or written.
+    pub failures_total: Counter,
+    /// What shards have asked.
+    pub queries_total: Counter,
+    /// How long that took, in microseconds.
+    pub query_micros_total: Counter,
+}
+
+impl SearchMetrics {
+    /// Appends everything, as Prometheus text.
+    pub fn render(&self, out: &mut String) {
+        let lines = [
+            ("documents", "Messages in the index of words.", "gauge", self.documents.value()),
+            (
+                "lag_bytes",
+                "Durable bytes of the logs that are not read for it yet.",
+                "gauge",
+                self.lag_bytes.value(),
+            ),
+            ("records_total", "Records read for it.", "counter", self.records_total.value()),
+            ("read_bytes_total", "Bytes of the logs read for it.", "counter", self.read_bytes_total.value()),
+            ("commits_total", "Times that it was written and synced.", "counter", self.commits_total.value()),
+            (
+                "rebuilds_total",
+                "Times that it was removed, to be made again.",
+                "counter",
+                self.rebuilds_total.value(),
+            ),
+            (
+                "failures_total",
+                "Times that it could not be read or written.",
+                "counter",
+                self.failures_total.value(),
+            ),
+        ];
+        for (name, help, kind, value) in lines {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                out,
+                "# HELP gatehouse_search_{name} {help}\n# TYPE gatehouse_search_{name} {kind}\ngatehouse_search_{name} {value}"
+            );
+        }
+        let (queries, micros) = (self.queries_total.value(), self.query_micros_total.value());
+        let _ = writeln!(
+            out,
+            "# HELP gatehouse_search_seconds How long the index took for a question.\n# TYPE gatehouse_search_seconds summary\n\
+             gatehouse_search_seconds_sum {}.{:06}\ngatehouse_search_seconds_count {queries}",
+            micros / 1_000_000,
+            micros % 1_000_000
+        );
+    }
+}

@@ -1,0 +1,352 @@
+//! The follower: reads the logs on, puts what is said in them into the index, and commits how far it is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use protocol::record::{AmendmentKind, Portable, Stored, StoredBody, StreamKind as Kind};
+use router::conversation::Subject;
+use router::words;
+use search::{Document, Index, IndexError, Opened};
+use storage_log::{Met, Record};
+
+use super::progress::Progress;
+use super::tail::Tail;
+use super::{FollowParts, SEARCH_DIRECTORY, Shared};
+use crate::caretaker::space::{Space, Watermark};
+use crate::erasures::Erasure;
+use crate::logtool::data::Data;
+use crate::store::StoreFacts;
+
+/// How often it looks whether there is something new.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How long what was said may wait to be found. A commit is a few syncs, which the batches of a busy disk feel.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// The same while the index is being made: fewer and larger files.
+const COMMIT_EVERY_BEHIND: Duration = Duration::from_secs(20);
+
+/// While the index is being made the disk and the core are left to others for as long as each piece took.
+const REST: u32 = 1;
+
+/// An index that is farther behind than this says that it does not know everything: some seconds of a busy node.
+const BEHIND_BYTES: u64 = 64 << 20;
+
+/// How long it waits when the disk does not take the index, or has no room to spare.
+const RETRY_EVERY: Duration = Duration::from_secs(10);
+
+/// The same while another process has it, which is about to end.
+const HANDOVER_RETRY: Duration = Duration::from_secs(1);
+
+/// How often messages that are not kept any more are removed.
+const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
+
+pub(super) struct Follower {
+    parts: FollowParts,
+    shared: Arc<Shared>,
+    path: PathBuf,
+}
+
+/// An index that is open, and how far it is.
+struct Following {
+    index: Index,
+    data: Data,
+    tails: Vec<Tail>,
+    erased: u64,
+    /// Something was put in or taken out since the last commit.
+    is_changed: bool,
+    committed: Instant,
+    expired: Option<Instant>,
+    /// Files still hold words of what was erased.
+    is_unpurged: bool,
+}
+
+impl Follower {
+    pub(super) fn new(parts: FollowParts, shared: Arc<Shared>) -> Self {
+        let path = parts.directory.join(SEARCH_DIRECTORY);
+        Self { parts, shared, path }
+    }
+
+    /// Follows until the node ends, with one index after the other where it has to.
+    pub(super) fn run(self) {
+        while !self.shared.is_over() {
+            let ended = self.open().and_then(|mut following| self.follow(&mut following));
+            self.shared.set_reader(None);
+            self.shared.is_partial.store(true, Ordering::Relaxed);
+            match ended {
+                Ok(()) => return,
+                Err(Trouble::Index(IndexError::Damaged(reason))) => {
+                    tracing::warn!(
+                        reason,
+                        "the index of words cannot be used: it is removed, and made again from the logs"
+                    );
+                    self.shared.metrics.rebuilds_total.increment();
+                    if let Err(error) = Index::remove(&self.path) {
+                        tracing::error!(%error, "the index of words cannot be removed: remove its directory `search`");
+                        self.rest(RETRY_EVERY);
+                    }
+                }
+                Err(Trouble::Index(IndexError::Busy)) => self.rest(HANDOVER_RETRY),
+                Err(Trouble::Index(IndexError::Later(reason))) => {
+                    tracing::warn!(
+                        reason,
+                        "the index of words cannot be written: it goes on from its last commit in a while"
+                    );
+                    self.shared.metrics.failures_total.increment();
+                    self.rest(RETRY_EVERY);
+                }
+                Err(Trouble::Log(error)) => {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "a log cannot be read for the index of words: it is tried again"
+                    );
+                    self.shared.metrics.failures_total.increment();
+                    self.rest(RETRY_EVERY);
+                }
+            }
+        }
+    }
+
+    fn rest(&self, rest: Duration) {
+        let until = Instant::now() + rest;
+        while !self.shared.is_over() && Instant::now() < until {
+            thread::sleep(LOOK_EVERY.min(until.saturating_duration_since(Instant::now())));
+        }
+    }
+
+    fn open(&self) -> Result<Following, Trouble> {
+        let directory = self.parts.directory.clone();
+        let facts = StoreFacts::read(&directory)?;
+        let (store, logs) = (facts.id, facts.logs);
+        let data = Data { directory, facts, is_live: true };
+        let (index, progress) = match Index::open(&self.path)? {
+            Opened::Made(index) => (index, Progress::none(store, logs)),
+            Opened::Found { index, mark } => {
+                let progress = Progress::decode(&mark, store, logs);
+                let reason = || IndexError::Damaged("it is of another store or version".to_owned());
+                (index, progress.ok_or_else(reason)?)
+            }
+        };
+        self.check(&progress)?;
+        self.shared.set_reader(Some(index.reader()));
+        let tail = |(log, progress): (u16, _)| Tail::new(data.config(log), progress);
+        let tails = (0..).zip(progress.logs.iter().copied()).map(tail).collect();
+        let (committed, erased) = (Instant::now(), progress.erased);
+        Ok(Following {
+            index,
+            data,
+            tails,
+            erased,
+            is_changed: false,
+            committed,
+            expired: None,
+            is_unpurged: erased > 0,
+        })
+    }
+
+    /// Whether the logs reach as far as the index: those of a restored copy may not.
+    fn check(&self, progress: &Progress) -> Result<(), IndexError> {
+        for (log, progress) in (0..).zip(&progress.logs) {
+            let durable = self.parts.state.durable_end(log);
+            if durable.is_some_and(|durable| progress.base > durable) {
+                return Err(IndexError::Damaged(
+                    "it knows more than the logs, which were restored".to_owned(),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(&self, following: &mut Following) -> Result<(), Trouble> {
+        while !self.shared.is_over() {
+            if Space::of(&self.parts.directory).is_ok_and(|space| space.watermark() >= Watermark::Higher) {
+                // What is left belongs to the logs.
+                return Err(IndexError::Later("the disk is 92 % full".to_owned()).into());
+            }
+            let begun = Instant::now();
+            let (behind, more) = self.step(following)?;
+            self.shared.metrics.lag_bytes.set(behind);
+            let is_behind = behind > BEHIND_BYTES;
+            if !more && !is_behind {
+                self.settle_erasures(following);
+                self.expire(following)?;
+            }
+            let every = if is_behind { COMMIT_EVERY_BEHIND } else { COMMIT_EVERY };
+            if following.is_due(every) {
+                following.commit()?;
+                self.shared.metrics.commits_total.increment();
+            }
+            let is_known = !more && !following.is_changed;
+            if is_behind || is_known {
+                self.shared.is_partial.store(is_behind, Ordering::Relaxed);
+            }
+            if is_known && following.is_unpurged {
+                following.is_unpurged = !following.index.purge()?;
+            }
+            if let Some(reader) = self.shared.reader() {
+                self.shared.metrics.documents.set(reader.documents());
+            }
+            if !more {
+                thread::sleep(LOOK_EVERY);
+            } else if is_behind {
+                self.rest(begun.elapsed() * REST);
+            }
+        }
+        if following.tails.iter().all(Tail::is_at_mark) && following.is_changed {
+            following.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Reads a piece of each log. How many bytes are behind, and whether there is more to read now.
+    fn step(&self, following: &mut Following) -> Result<(u64, bool), Trouble> {
+        let (mut behind, mut any_more) = (0, false);
+        let Following { index, data, tails, is_changed, .. } = following;
+        for (log, tail) in (0..).zip(tails.iter_mut()) {
+            let Some(end) = self.parts.state.durable_end(log) else {
+                continue;
+            };
+            let (mut records, mut failed, known) = (0, None, tail.progress.position);
+            let stepped = tail.step(data, end, &mut |met| {
+                if let Met::Record(record) = met
+                    && record.position() > known
+                    && failed.is_none()
+                {
+                    records += 1;
+                    failed = put(index, log, record).err();
+                }
+            })?;
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+            *is_changed |= records > 0;
+            self.shared.metrics.records_total.add(records);
+            self.shared.metrics.read_bytes_total.add(stepped.bytes);
+            behind += end.saturating_sub(tail.read_to);
+            any_more |= stepped.more;
+        }
+        Ok((behind, any_more))
+    }
+
+    /// Takes out what was erased, once everything that an erasure reaches has been read.
+    fn settle_erasures(&self, following: &mut Following) {
+        for erasure in self.parts.erasures.since(following.erased) {
+            let reached = |(log, to): (&u16, &u64)| {
+                let tail = following.tails.get(usize::from(*log));
+                tail.is_none_or(|tail| tail.progress.position >= *to)
+                    || self.parts.state.durable_end(*log).is_none()
+            };
+            if !erasure.logs.iter().all(reached) || following.erase(&erasure).is_err() {
+                // A failure shows at the commit that follows.
+                return;
+            }
+            following.erased = erasure.asked_at;
+            (following.is_changed, following.is_unpurged) = (true, true);
+        }
+    }
+
+    /// Takes out what the logs do not keep any more.
+    fn expire(&self, following: &mut Following) -> Result<(), Trouble> {
+        let Some(keep) = self.parts.keep else {
+            return Ok(());
+        };
+        if following.expired.is_some_and(|expired| expired.elapsed() < EXPIRE_EVERY) {
+            return Ok(());
+        }
+        following.expired = Some(Instant::now());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        following.index.remove_before(now.saturating_sub(keep).as_millis() as u64)?;
+        following.is_changed = true;
+        Ok(())
+    }
+}
+
+impl Following {
+    fn is_due(&self, every: Duration) -> bool {
+        self.is_changed && self.committed.elapsed() >= every && self.tails.iter().all(Tail::is_at_mark)
+    }
+
+    fn commit(&mut self) -> Result<(), IndexError> {
+        let facts = &self.data.facts;
+        let mut progress = Progress::none(facts.id, facts.logs);
+        progress.logs = self.tails.iter().map(|tail| tail.progress).collect();
+        progress.erased = self.erased;
+        self.index.commit(&progress.encode())?;
+        (self.is_changed, self.committed) = (false, Instant::now());
+        Ok(())
+    }
+
+    fn erase(&mut self, erasure: &Erasure) -> Result<(), IndexError> {
+        for (log, to) in &erasure.logs {
+            match &erasure.subject {
+                Subject::Conversation(conversation) => {
+                    self.index.remove_conversation(conversation.0, u64::MAX, *log, *to)?;
+                }
+                Subject::Front(conversation, below) => {
+                    self.index.remove_conversation(conversation.0, below.0, *log, *to)?;
+                }
+                Subject::User(user) => self.index.remove_sender(user.as_bytes(), *log, *to)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts what a record says into the index.
+fn put(index: &mut Index, log: u16, record: &Record<'_>) -> Result<(), IndexError> {
+    let bytes = record.portable();
+    let Ok(portable) = Portable::parse(bytes) else {
+        return Ok(());
+    };
+    if portable.kind != Kind::Messages {
+        return Ok(());
+    }
+    let Ok(Stored { body, .. }) = Stored::with_checked_sum(portable, bytes) else {
+        return Ok(());
+    };
+    let (conversation, position) = (portable.conversation.0, record.position());
+    let document = |seq, sender, at, text: &[u8]| Document {
+        conversation,
+        seq,
+        sender,
+        at,
+        log,
+        position,
+        words: words::of_message(&String::from_utf8_lossy(text)),
+    };
+    match body {
+        StoredBody::Message(message) => {
+            index.add(document(portable.seq.0, &*message.sender, portable.at.0, &message.text))
+        }
+        StoredBody::Amendment(amendment) if amendment.change != AmendmentKind::React as u8 => {
+            let (target, form) = (amendment.target.to_native(), &amendment.form);
+            index.remove_message(conversation, target);
+            if form.deleted != 0 {
+                return Ok(());
+            }
+            index.add(document(target, &*form.sender, form.at.to_native(), &form.text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Why it cannot go on.
+enum Trouble {
+    Index(IndexError),
+    Log(anyhow::Error),
+}
+
+impl From<IndexError> for Trouble {
+    fn from(error: IndexError) -> Self {
+        Self::Index(error)
+    }
+}
+
+impl From<anyhow::Error> for Trouble {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Log(error)
+    }
+}

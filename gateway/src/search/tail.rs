@@ -1,0 +1,131 @@
+//! Reading a log on and on, as far as it is durable, past the page cache: [`storage_log::Walk`] over segments that grow.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt as _;
+
+use anyhow::Context as _;
+use ring::FileBuffer;
+use storage_log::format::{BLOCK_BYTES_MAX, FEED_BYTES, SEGMENT_HEADER_BYTES};
+use storage_log::{LogConfig, Met, Walk};
+
+use super::progress::LogProgress;
+use crate::logtool::data::{Data, Segment};
+use crate::scan::is_blank_from;
+
+/// A log that is followed.
+pub(super) struct Tail {
+    config: LogConfig,
+    walk: Walk,
+    open: Option<(Segment, File)>,
+    pub(super) progress: LogProgress,
+    /// Where it has read to, in the log.
+    pub(super) read_to: u64,
+    buffer: FileBuffer,
+}
+
+/// What one step has led to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Stepped {
+    /// Bytes that were read.
+    pub(super) bytes: u64,
+    /// There is more that is durable.
+    pub(super) more: bool,
+}
+
+impl Tail {
+    /// Goes on where `progress` says.
+    pub(super) fn new(config: LogConfig, progress: LogProgress) -> Self {
+        let LogProgress { base, first_position, .. } = progress;
+        let walk = Walk::of_segment(config.clone(), base, first_position, base);
+        let buffer = FileBuffer::aligned(FEED_BYTES + BLOCK_BYTES_MAX, BLOCK_BYTES_MAX);
+        Self { config, walk, open: None, progress, read_to: base, buffer }
+    }
+
+    /// Whether what was read so far can be said in one position: not within a segment whose records are sorted in another way.
+    pub(super) fn is_at_mark(&self) -> bool {
+        self.open.as_ref().is_none_or(|(segment, _)| !segment.is_cold())
+    }
+
+    /// Reads the next piece of what is durable up to `end`, and shows its records; those that the index has are among them.
+    ///
+    /// # Errors
+    /// Those of the disk, with the place.
+    pub(super) fn step(
+        &mut self,
+        data: &Data,
+        end: u64,
+        met: &mut dyn FnMut(Met<'_>),
+    ) -> anyhow::Result<Stepped> {
+        if self.open.is_none() && !self.open_next(data, end, met)? {
+            return Ok(Stepped { bytes: 0, more: false });
+        }
+        let (segment, file) = self.open.as_ref().expect("it was just opened");
+        let segment_bytes = self.config.geometry.segment_bytes;
+        let (base, offset) = (segment.base, self.walk.offset());
+        let is_sealed = segment.is_cold() || end > base + segment_bytes;
+        let limit = if is_sealed { segment.bytes } else { segment.bytes.min(end.saturating_sub(base)) };
+        if !is_sealed && offset >= limit {
+            return Ok(Stepped { bytes: 0, more: false });
+        }
+        let bytes = read(file, offset, limit, &mut self.buffer)
+            .with_context(|| format!("the disk cannot read {}", segment.path.display()))?;
+        let read_to = offset + bytes.len() as u64;
+        let to_end = is_sealed && (read_to >= limit || is_blank_from(file, read_to));
+        let (count, is_cold) = (bytes.len() as u64, segment.is_cold());
+        let fed = self.walk.feed(bytes, to_end, met);
+        self.read_to = base + self.walk.offset().min(segment_bytes);
+        if fed.ended {
+            self.open = None;
+            self.progress.base = base + segment_bytes;
+            self.progress.first_position = self.walk.next_position();
+            self.read_to = self.progress.base;
+        }
+        if fed.ended || !is_cold {
+            self.progress.position = self.progress.position.max(self.walk.next_position() - 1);
+        }
+        // A piece that holds no whole batch would be read for ever.
+        let is_moving = fed.consumed > 0 || fed.ended;
+        Ok(Stepped { bytes: count, more: is_moving && (fed.ended || is_sealed || read_to < limit) })
+    }
+
+    /// Opens the segment to go on in, if it holds something durable.
+    fn open_next(&mut self, data: &Data, end: u64, met: &mut dyn FnMut(Met<'_>)) -> anyhow::Result<bool> {
+        let base = self.progress.base;
+        if end <= base + SEGMENT_HEADER_BYTES as u64 {
+            return Ok(false);
+        }
+        let segments = data.segments(self.config.number)?;
+        let Some(segment) = segments.into_iter().find(|segment| segment.base >= base) else {
+            return Ok(false);
+        };
+        let file = segment.open()?;
+        let header = read(&file, 0, SEGMENT_HEADER_BYTES as u64, &mut self.buffer)?.to_vec();
+        self.progress.base = segment.base;
+        let is_ours = self.walk.open_segment(segment.base, &header, segment.bytes, met);
+        if is_ours && segment.bytes > SEGMENT_HEADER_BYTES as u64 {
+            self.open = Some((segment, file));
+            return Ok(true);
+        }
+        self.progress.base = segment.base + self.config.geometry.segment_bytes;
+        Ok(false)
+    }
+}
+
+/// Bytes of a file from `offset` on, up to `limit` and as many as fit.
+fn read<'b>(file: &File, offset: u64, limit: u64, buffer: &'b mut FileBuffer) -> std::io::Result<&'b [u8]> {
+    let block = BLOCK_BYTES_MAX as u64;
+    let start = offset - offset % block;
+    let wanted = ((limit - start).next_multiple_of(block) as usize).min(buffer.bytes().len());
+    let mut read = 0;
+    while read < wanted {
+        match file.read_at(&mut buffer.bytes_mut()[read..wanted], start + read as u64) {
+            Ok(0) => break,
+            Ok(bytes) => read += bytes,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let read = read.min((limit - start) as usize);
+    Ok(&buffer.bytes()[((offset - start) as usize).min(read)..read])
+}
