@@ -221,21 +221,21 @@ impl Index {
         Ok(())
     }
 
-    /// Writes every file anew that still holds words of messages that were removed, and removes the old ones. To be asked behind a commit.
-    /// `false`: some are being merged already, and were committed to that before the removal; ask again later.
+    /// Writes every file anew that holds words of messages that were removed, and removes the old ones. To be asked behind a commit. `false`:
+    /// some are being merged already, and may have been before the removal; ask again later.
     ///
     /// # Errors
     /// [`IndexError`].
     pub fn purge(&mut self) -> Result<bool, IndexError> {
-        let ids = self.with_removed()?;
-        for id in ids {
+        let mut is_done = true;
+        for id in self.with_removed()? {
             match self.writer.merge(&[id]).wait() {
+                Ok(_) => {}
                 // Another merge has taken it, or takes it now.
-                Ok(_) | Err(TantivyError::InvalidArgument(_)) => {}
+                Err(TantivyError::InvalidArgument(_)) => is_done = false,
                 Err(error) => return Err(error.into()),
             }
         }
-        let is_done = self.with_removed()?.is_empty();
         self.reader.reload()?;
         self.writer.garbage_collect_files().wait()?;
         Ok(is_done)

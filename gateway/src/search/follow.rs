@@ -1,5 +1,6 @@
 //! The follower: reads the logs on, puts what is said in them into the index, and commits how far it is.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,10 +45,14 @@ const HANDOVER_RETRY: Duration = Duration::from_secs(1);
 /// How often messages that are not kept any more are removed.
 const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
 
+const RESTORED: &str = "it knows more than the logs, which were restored";
+
 pub(super) struct Follower {
     parts: FollowParts,
     shared: Arc<Shared>,
     path: PathBuf,
+    /// What was said last of what keeps it from going on: once is enough.
+    said: RefCell<String>,
 }
 
 /// An index that is open, and how far it is.
@@ -55,19 +60,21 @@ struct Following {
     index: Index,
     data: Data,
     tails: Vec<Tail>,
+    /// Marks of the erasures that have left what is asked, and all files.
     erased: u64,
+    purged: u64,
     /// Something was put in or taken out since the last commit.
     is_changed: bool,
     committed: Instant,
     expired: Option<Instant>,
-    /// Files still hold words of what was erased.
-    is_unpurged: bool,
+    /// When it was last tried to write the files anew that hold words of what was erased.
+    purge_tried: Option<Instant>,
 }
 
 impl Follower {
     pub(super) fn new(parts: FollowParts, shared: Arc<Shared>) -> Self {
         let path = parts.directory.join(SEARCH_DIRECTORY);
-        Self { parts, shared, path }
+        Self { parts, shared, path, said: RefCell::default() }
     }
 
     /// Follows until the node ends, with one index after the other where it has to.
@@ -91,22 +98,28 @@ impl Follower {
                 }
                 Err(Trouble::Index(IndexError::Busy)) => self.rest(HANDOVER_RETRY),
                 Err(Trouble::Index(IndexError::Later(reason))) => {
-                    tracing::warn!(
-                        reason,
-                        "the index of words cannot be written: it goes on from its last commit in a while"
-                    );
-                    self.shared.metrics.failures_total.increment();
-                    self.rest(RETRY_EVERY);
+                    self.fail(&format!(
+                        "the index of words cannot be written, and goes on from its last commit: {reason}"
+                    ));
                 }
                 Err(Trouble::Log(error)) => {
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "a log cannot be read for the index of words: it is tried again"
-                    );
-                    self.shared.metrics.failures_total.increment();
-                    self.rest(RETRY_EVERY);
+                    self.fail(&format!("a log cannot be read for the index of words: {error:#}"));
                 }
             }
+        }
+    }
+
+    fn fail(&self, words: &str) {
+        self.say(words);
+        self.shared.metrics.failures_total.increment();
+        self.rest(RETRY_EVERY);
+    }
+
+    /// A line for the operator, unless it is the one of before.
+    fn say(&self, words: &str) {
+        if *self.said.borrow() != words {
+            tracing::warn!(retry_seconds = RETRY_EVERY.as_secs(), "{words}");
+            words.clone_into(&mut self.said.borrow_mut());
         }
     }
 
@@ -134,16 +147,18 @@ impl Follower {
         self.shared.set_reader(Some(index.reader()));
         let tail = |(log, progress): (u16, _)| Tail::new(data.config(log), progress);
         let tails = (0..).zip(progress.logs.iter().copied()).map(tail).collect();
-        let (committed, erased) = (Instant::now(), progress.erased);
+        let Progress { erased, purged, .. } = progress;
+        let committed = Instant::now();
         Ok(Following {
             index,
             data,
             tails,
             erased,
+            purged,
             is_changed: false,
             committed,
             expired: None,
-            is_unpurged: erased > 0,
+            purge_tried: None,
         })
     }
 
@@ -152,9 +167,7 @@ impl Follower {
         for (log, progress) in (0..).zip(&progress.logs) {
             let durable = self.parts.state.durable_end(log);
             if durable.is_some_and(|durable| progress.base > durable) {
-                return Err(IndexError::Damaged(
-                    "it knows more than the logs, which were restored".to_owned(),
-                ));
+                return Err(IndexError::Damaged(RESTORED.to_owned()));
             }
         }
         Ok(())
@@ -164,7 +177,10 @@ impl Follower {
         while !self.shared.is_over() {
             if Space::of(&self.parts.directory).is_ok_and(|space| space.watermark() >= Watermark::Higher) {
                 // What is left belongs to the logs.
-                return Err(IndexError::Later("the disk is 92 % full".to_owned()).into());
+                self.say("the disk is 92 % full, and the index of words stands still until there is room");
+                self.shared.is_partial.store(true, Ordering::Relaxed);
+                self.rest(RETRY_EVERY);
+                continue;
             }
             let begun = Instant::now();
             let (behind, more) = self.step(following)?;
@@ -183,8 +199,8 @@ impl Follower {
             if is_behind || is_known {
                 self.shared.is_partial.store(is_behind, Ordering::Relaxed);
             }
-            if is_known && following.is_unpurged {
-                following.is_unpurged = !following.index.purge()?;
+            if is_known {
+                following.purge()?;
             }
             if let Some(reader) = self.shared.reader() {
                 self.shared.metrics.documents.set(reader.documents());
@@ -205,10 +221,17 @@ impl Follower {
     fn step(&self, following: &mut Following) -> Result<(u64, bool), Trouble> {
         let (mut behind, mut any_more) = (0, false);
         let Following { index, data, tails, is_changed, .. } = following;
+        // One log at a time within a cold segment: there is a moment for a commit behind each then.
+        let within_cold = tails.iter().position(|tail| !tail.is_at_mark());
         for (log, tail) in (0..).zip(tails.iter_mut()) {
             let Some(end) = self.parts.state.durable_end(log) else {
                 continue;
             };
+            if within_cold.is_some_and(|within| within != usize::from(log)) {
+                behind += end.saturating_sub(tail.read_to);
+                any_more = true;
+                continue;
+            }
             let (mut records, mut failed, known) = (0, None, tail.progress.position);
             let stepped = tail.step(data, end, &mut |met| {
                 if let Met::Record(record) = met
@@ -221,6 +244,9 @@ impl Follower {
             })?;
             if let Some(error) = failed {
                 return Err(error.into());
+            }
+            if !stepped.more && tail.is_ahead() {
+                return Err(IndexError::Damaged(RESTORED.to_owned()).into());
             }
             *is_changed |= records > 0;
             self.shared.metrics.records_total.add(records);
@@ -244,7 +270,7 @@ impl Follower {
                 return;
             }
             following.erased = erasure.asked_at;
-            (following.is_changed, following.is_unpurged) = (true, true);
+            following.is_changed = true;
         }
     }
 
@@ -273,9 +299,22 @@ impl Following {
         let facts = &self.data.facts;
         let mut progress = Progress::none(facts.id, facts.logs);
         progress.logs = self.tails.iter().map(|tail| tail.progress).collect();
-        progress.erased = self.erased;
+        (progress.erased, progress.purged) = (self.erased, self.purged);
         self.index.commit(&progress.encode())?;
         (self.is_changed, self.committed) = (false, Instant::now());
+        Ok(())
+    }
+
+    /// Has the files written anew that hold words of what was erased, if there are some.
+    fn purge(&mut self) -> Result<(), IndexError> {
+        let was_tried = self.purge_tried.is_some_and(|tried| tried.elapsed() < RETRY_EVERY);
+        if self.purged == self.erased || was_tried {
+            return Ok(());
+        }
+        self.purge_tried = Some(Instant::now());
+        if self.index.purge()? {
+            (self.purged, self.is_changed, self.purge_tried) = (self.erased, true, None);
+        }
         Ok(())
     }
 

@@ -22,15 +22,17 @@ pub(super) struct Progress {
     version: u32,
     store: [u8; 16],
     pub(super) logs: Vec<LogProgress>,
-    /// Erasures up to this mark have left the index.
+    /// Erasures up to this mark have left what is asked,
     pub(super) erased: u64,
+    /// and up to this one all files.
+    pub(super) purged: u64,
 }
 
 impl Progress {
     /// Nothing of a store.
     pub(super) fn none(store: [u8; 16], logs: u16) -> Self {
         let log = LogProgress { base: 0, first_position: 1, position: 0 };
-        Self { version: VERSION, store, logs: vec![log; usize::from(logs)], erased: 0 }
+        Self { version: VERSION, store, logs: vec![log; usize::from(logs)], erased: 0, purged: 0 }
     }
 
     /// Reads what [`Progress::encode`] wrote; `None` where it is of another store or version.
@@ -53,7 +55,7 @@ mod tests {
     fn an_index_of_another_store_or_version_is_made_anew() {
         let mut progress = Progress::none([7; 16], 2);
         progress.logs[1] = LogProgress { base: 4096, first_position: 9, position: u64::MAX };
-        progress.erased = 3;
+        (progress.erased, progress.purged) = (3, 2);
         let text = progress.encode();
         assert_eq!(Progress::decode(&text, [7; 16], 2), Some(progress.clone()));
         assert_eq!(Progress::decode(&text, [8; 16], 2), None);

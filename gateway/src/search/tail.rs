@@ -47,6 +47,11 @@ impl Tail {
         self.open.as_ref().is_none_or(|(segment, _)| !segment.is_cold())
     }
 
+    /// Whether the index knows more than the log holds, once that was read to its end: the log was restored from an older copy.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.is_at_mark() && self.progress.position >= self.walk.next_position()
+    }
+
     /// Reads the next piece of what is durable up to `end`, and shows its records; those that the index has are among them.
     ///
     /// # Errors

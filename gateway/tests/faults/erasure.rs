@@ -50,7 +50,7 @@ fn admin(node: &Node, data: &Path, method: &str, body: &str) -> (String, String)
 
 /// Erases; the time under which it is known.
 #[track_caller]
-fn erase(node: &Node, data: &Path, asked: &Value) -> u64 {
+pub(crate) fn erase(node: &Node, data: &Path, asked: &Value) -> u64 {
     let (status, body) = admin(node, data, "POST", &asked.to_string());
     assert_eq!(status, "HTTP/1.1 200 OK", "{body}");
     let answer: Value = serde_json::from_str(&body).expect("JSON");
@@ -70,7 +70,7 @@ fn report(node: &Node, data: &Path, asked_at: u64) -> Value {
 
 /// Waits until it is said to be done.
 #[track_caller]
-fn wait_until_done(node: &Node, data: &Path, asked_at: u64) -> Value {
+pub(crate) fn wait_until_done(node: &Node, data: &Path, asked_at: u64) -> Value {
     let begun = Instant::now();
     loop {
         let line = report(node, data, asked_at);
@@ -85,7 +85,7 @@ fn wait_until_done(node: &Node, data: &Path, asked_at: u64) -> Value {
 }
 
 /// Every file below a directory.
-fn files(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).expect("a directory").flatten().map(|entry| entry.path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }

@@ -48,6 +48,7 @@ mod revoke;
 mod room;
 mod scarce;
 mod scrub;
+mod searching;
 mod settings;
 mod slow;
 mod snapshot;
