@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use protocol::ids::UnixMillis;
 use ring::{Completion, Errno, ListenerId, Received, Ring, RingAddress, Token};
 use router::conversation::ReadPlace;
+use router::index::IndexAsk;
 use router::mail::Clock;
 use slab::Slab;
 use storage_log::{Buffer, Geometry};
@@ -299,11 +300,7 @@ impl Driver {
             }
             Action::Recycle(buffer) => self.ring.recycle(buffer),
             Action::Revoked { closed } => answer(&mut self.revoking, closed),
-            Action::Search(ask) => {
-                let search = self.search.as_ref().expect("only where there is an index");
-                let question = Question { ask, inbox: self.inbox.clone() };
-                assert!(search.send(question).is_ok(), "the thread lives as long as its senders");
-            }
+            Action::Search(ask) => self.search(ask),
             Action::Send(connection, socket, bytes) => self.ring.send(socket, token(connection), bytes),
             Action::SendSocket { connection, socket, target, migration } => {
                 let address = self.addresses[target.index()];
@@ -318,6 +315,12 @@ impl Driver {
     pub fn take_over(&mut self, boarded: Vec<Boarded>) {
         let clock = self.clock();
         boarded.into_iter().for_each(|boarded| self.shard.take_over(boarded, clock));
+    }
+
+    fn search(&self, ask: IndexAsk) {
+        let search = self.search.as_ref().expect("only where there is an index");
+        let question = Question { ask, inbox: self.inbox.clone() };
+        assert!(search.send(question).is_ok(), "the thread lives as long as its senders");
     }
 
     fn ask(&self, care: Care) {

@@ -178,7 +178,7 @@ impl SegmentCollector for NewestOfSegment {
             return;
         }
         let (number, seq) = (of(&self.conversation), of(&self.seq));
-        if !self.scope.from.get(&number).is_some_and(|(_, from)| seq >= *from) {
+        if self.scope.from.get(&number).is_none_or(|(_, from)| seq < *from) {
             return;
         }
         let place = Place { at, position: of(&self.position), log: of(&self.log) as u16 };

@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("gateway", &["router", "search", "storage-log", "protocol", "ring"]),
     ("loadgen", &["protocol"]),
     ("sim", &["gateway", "router", "storage-log", "protocol", "ring"]),
-    ("benches", &["gateway", "router", "storage-log", "protocol", "ring"]),
+    ("benches", &["gateway", "router", "search", "storage-log", "protocol", "ring"]),
 ];
 
 fn root() -> PathBuf {

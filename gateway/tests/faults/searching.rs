@@ -123,8 +123,8 @@ fn an_index_that_is_gone_or_damaged_is_made_again_from_all_kinds_of_segments() {
     let mut conversation = Value::Null;
     for window in (0..COUNT).collect::<Vec<_>>().chunks(30) {
         let say = |number: &u64| {
-            let even = if number % 100 == 0 { "needle" } else { "hay" };
-            json!({ "to": "bob", "kind": "text", "text": format!("{even} {number} {}", "x ".repeat(2_000)) })
+            let word = if number.is_multiple_of(100) { "needle" } else { "hay" };
+            json!({ "to": "bob", "kind": "text", "text": format!("{word} {number} {}", "x ".repeat(2_000)) })
         };
         let asked: Vec<u64> = window.iter().map(|number| alice.send("send", say(number))).collect();
         for (id, number) in asked.into_iter().zip(window) {

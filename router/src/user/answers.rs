@@ -1,6 +1,8 @@
 //! What comes back from the owners of the logs, other than records to follow: replies to commands.
 
+use protocol::command::Role;
 use protocol::event::{CloseCode, ErrorCode, ErrorReply, MemberEntry, OkReply, ServerFrame};
+use protocol::ids::{Seq, UserId};
 
 use super::follow::Page;
 use super::travel::UNASKED;
@@ -50,12 +52,7 @@ impl UserSide {
             Reply::Memberships { session, log, found, more_after, partial } => {
                 self.handle_memberships(session, log, found, more_after, partial);
             }
-            Reply::Members { asker, members } => {
-                self.page_arrived(asker.session);
-                let entry = |(user, role, visible_from)| MemberEntry { user, role, visible_from };
-                let members = members.into_iter().map(entry).collect();
-                self.push_reply(asker.session, &ServerFrame::MembersPage { id: asker.id, members });
-            }
+            Reply::Members { asker, members } => self.handle_members(&asker, members),
             Reply::Reads { session, log, states } => self.handle_reads(session, log, &states),
             Reply::SignalsTaken { log } => self.handle_signals_taken(log),
             Reply::Tell { sessions, event } => self.handle_telling(&sessions, &event),
@@ -82,6 +79,13 @@ impl UserSide {
                 self.handle_fed(session, log, conversation, &records, more_after);
             }
         }
+    }
+
+    fn handle_members(&mut self, asker: &Asker, members: Vec<(UserId, Role, Seq)>) {
+        self.page_arrived(asker.session);
+        let entry = |(user, role, visible_from)| MemberEntry { user, role, visible_from };
+        let members = members.into_iter().map(entry).collect();
+        self.push_reply(asker.session, &ServerFrame::MembersPage { id: asker.id, members });
     }
 
     /// In how many milliseconds a user may approach others who was refused it.
