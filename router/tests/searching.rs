@@ -18,8 +18,9 @@ use router::user::UserLimits;
 
 use support::{Chat, answer, send, user};
 
-/// An index that names every sequence of every conversation that it is asked for, up to one that there is not.
-fn everything(ask: &IndexAsk) -> IndexAnswer {
+/// An index that names every sequence, up to one that there is not, of every conversation that it is asked for, and of others from the first on,
+/// which it is not asked for.
+fn everything(ask: &IndexAsk, others: &[ConversationId]) -> IndexAnswer {
     let of_one = |(conversation, from): &(ConversationId, Seq)| {
         let conversation = *conversation;
         (from.0..=60).map(move |seq| Candidate {
@@ -28,7 +29,9 @@ fn everything(ask: &IndexAsk) -> IndexAnswer {
             place: HitPlace { at: UnixMillis(seq), position: u64::from(conversation.0[0]), log: 0 },
         })
     };
-    let mut all: Vec<Candidate> = ask.scope.iter().flat_map(of_one).collect();
+    let others: Vec<_> = others.iter().map(|other| (*other, Seq(1))).collect();
+    let asked = ask.scope.iter().filter(|(asked, _)| others.iter().all(|(other, _)| other != asked));
+    let mut all: Vec<Candidate> = asked.chain(&others).flat_map(of_one).collect();
     all.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.place));
     all.retain(|candidate| ask.before.is_none_or(|before| candidate.place < before));
     let more = all.len() > ask.candidates_max;
@@ -40,6 +43,8 @@ struct World {
     chat: Chat,
     alice: SessionId,
     bob: SessionId,
+    /// What the index names whether it is asked for it or not.
+    others: Vec<ConversationId>,
 }
 
 impl World {
@@ -56,7 +61,7 @@ impl World {
         });
         assert!(says_so, "{welcome:?}");
         let (bob, _) = chat.connect("bob", None);
-        Self { chat, alice, bob }
+        Self { chat, alice, bob, others: Vec::new() }
     }
 
     /// What a session finds, over as many pages as there are: sequences, newest first, with what is said of them.
@@ -83,7 +88,7 @@ impl World {
         self.chat.request(who, Command::Search(search));
         let mut frames = self.chat.exchange(who);
         while let Some(ask) = self.chat.users.poll_ask() {
-            self.chat.users.handle_index(everything(&ask));
+            self.chat.users.handle_index(everything(&ask, &self.others));
             frames.extend(self.chat.exchange(who));
         }
         let replies = frames.into_iter().filter_map(|frame| match frame {
@@ -127,7 +132,8 @@ fn what_is_found_is_what_its_user_may_see_and_still_has_the_words() {
         .expect("stored");
     assert_eq!(world.seqs(bob, "red"), [3]);
     assert_eq!(world.find(bob, "bird", Some(conversation)), [(1, "green bird".to_owned())]);
-    // Who is not in it learns nothing, and not that there is something.
+    // Who is not in it learns nothing, also where the index is asked about one thing and speaks of another.
+    world.others.push(conversation);
     let (mallory, _) = world.chat.connect("mallory", None);
     assert_eq!(world.seqs(mallory, "blue"), [] as [u64; 0]);
     let search = |conversation| Search { query: "blue".to_owned(), conversation, before: None, limit: 1 };
@@ -135,6 +141,8 @@ fn what_is_found_is_what_its_user_may_see_and_still_has_the_words() {
     let nowhere = Some(ConversationId([3; 16]));
     assert_eq!(world.page(mallory, search(nowhere)).err(), Some(ErrorCode::NotFound));
     // After that it goes on as ever.
+    assert_eq!(world.seqs(mallory, "blue"), [] as [u64; 0]);
+    world.others.clear();
     assert_eq!(world.seqs(mallory, "blue"), [] as [u64; 0]);
     // What an operator has erased.
     world.chat.side.erase(&Subject::User(user("alice")), world.chat.log.newest_position());
@@ -172,6 +180,7 @@ fn a_member_finds_what_came_since_the_join_and_nothing_after_leaving() {
     say(&mut world, "the word before");
     change(&mut world, &["bob"], &[]);
     let after = say(&mut world, "the word after");
+    world.others.push(conversation);
     assert_eq!(world.seqs(bob, "word"), [after]);
     assert_eq!(world.find(bob, "word", Some(conversation)), [(after, "the word after".to_owned())]);
     assert_eq!(world.seqs(alice, "word").len(), 2);
@@ -228,7 +237,7 @@ fn a_node_without_an_index_says_so_and_one_that_is_busy_says_when() {
     }
     let bob = world.bob;
     assert_eq!(world.page(bob, search(None)).err(), Some(ErrorCode::Busy));
-    world.chat.users.handle_index(everything(&asks[0]));
+    world.chat.users.handle_index(everything(&asks[0], &[]));
     let all = Search { limit: HITS_MAX, ..search(None) };
     assert_eq!(world.page(bob, all).expect("a page").0, [(1, "word".to_owned())]);
 }
