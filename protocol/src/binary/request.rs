@@ -311,12 +311,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Command::Refresh { token } => {
             write(op::REFRESH, id, &RefreshV1 { token: token.as_str().as_bytes().to_vec() }, out);
         }
-        Command::Search(search) => {
-            let Search { query, conversation, before, limit } = search;
-            let (query, before) = (query.as_bytes().to_vec(), cursor_payload(before.as_deref()).cursor);
-            let conversation = conversation.map_or(NO_ID, |id| id.0);
-            write(op::SEARCH, id, &SearchV1 { query, conversation, before, limit: *limit }, out);
-        }
+        Command::Search(search) => write_search(id, search, out),
         Command::Send(send) => write_send(id, send, out),
         Command::Title { conversation, title, message_id } => {
             let title = title.as_bytes().to_vec();
@@ -392,6 +387,16 @@ fn write_members(id: u32, members: &Members, out: &mut Vec<u8>) {
         message_id: members.message_id.map_or(NO_ID, |id| id.0),
     };
     write(op::MEMBERS, id, &payload, out);
+}
+
+fn write_search(id: u32, search: &Search, out: &mut Vec<u8>) {
+    let payload = SearchV1 {
+        query: search.query.as_bytes().to_vec(),
+        conversation: search.conversation.map_or(NO_ID, |id| id.0),
+        before: cursor_payload(search.before.as_deref()).cursor,
+        limit: search.limit,
+    };
+    write(op::SEARCH, id, &payload, out);
 }
 
 fn write_send(id: u32, send: &Send, out: &mut Vec<u8>) {
