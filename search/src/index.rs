@@ -83,7 +83,7 @@ impl std::fmt::Debug for Index {
 }
 
 impl Index {
-    /// Opens the index of a directory, or begins one.
+    /// Opens the index of a directory, or begins one. All of its files are read, and their checksums compared.
     ///
     /// # Errors
     /// [`IndexError::Damaged`] where there is something else: [`Index::remove`] makes room for a new one.
@@ -101,6 +101,10 @@ impl Index {
         };
         if opened.schema() != schema {
             return Err(IndexError::Damaged("it was made by another version".to_owned()));
+        }
+        // What rots in it is not for the engine to come across: it takes its files for what it wrote.
+        if let Some(file) = opened.validate_checksum()?.into_iter().next() {
+            return Err(IndexError::Damaged(format!("{} does not hold its checksum", file.display())));
         }
         let mark = opened.load_metas()?.payload;
         let options = IndexWriterOptions::builder()

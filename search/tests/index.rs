@@ -218,6 +218,32 @@ fn an_index_that_is_not_what_was_written_is_refused_and_made_anew() {
         Index::remove(&path).expect("it is gone already");
         assert_eq!(made(&path).reader().documents(), 0);
     }
+    // A bit of it has rotted, in whatever file.
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut index = made(directory.path());
+    for seq in 1..=100 {
+        index.add(message(TALK, seq, "first second third")).expect("added");
+    }
+    index.remove_message(TALK, 7);
+    index.commit("1").expect("committed");
+    index.remove_message(TALK, 8);
+    index.commit("1").expect("committed");
+    drop(index);
+    let mut seen = 0;
+    for file in fs::read_dir(directory.path()).expect("a directory").flatten() {
+        let bytes = fs::read(file.path()).expect("a file");
+        if file.path().extension().is_some_and(|ending| ["json", "lock"].iter().any(|known| ending == *known))
+        {
+            continue;
+        }
+        let mut rotten = bytes.clone();
+        rotten[bytes.len() / 3] ^= 4;
+        fs::write(file.path(), rotten).expect("written");
+        assert!(matches!(Index::open(directory.path()), Err(IndexError::Damaged(_))), "{:?}", file.path());
+        fs::write(file.path(), bytes).expect("written");
+        seen += 1;
+    }
+    assert!(seen >= 5 && found(directory.path()).1 == "1", "{seen} files");
     // A file of it is gone.
     let directory = tempfile::tempdir().expect("a directory");
     let mut index = made(directory.path());
