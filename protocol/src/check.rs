@@ -8,7 +8,8 @@ use std::{borrow::Cow, collections::HashSet};
 
 use crate::{
     command::{
-        Command, Connect, Create, Edit, HistoryRange, Members, MessageKind, React, Request, Search, Send,
+        Command, Connect, Create, Edit, HistoryRange, Members, MessageKind, PushToken, React, Request,
+        Search, Send,
     },
     event::{ErrorCode, Refusal},
     ids::{MessageId, RequestId, Seq, UserId},
@@ -110,6 +111,7 @@ pub(crate) fn request(request: &Request) -> Result<(), Fault> {
         Command::Members(members) => check_members(members),
         Command::Mute { until, .. } => check_until(until.0),
         Command::Ping { cursor } => cursor.as_deref().map_or(Ok(()), check_cursor),
+        Command::PushToken { token } => token.as_ref().map_or(Ok(()), check_push_token),
         Command::React(react) => check_react(react),
         Command::Read { seq, .. } => check_seq("seq", *seq, 1),
         Command::Search(search) => check_search(search),
@@ -126,6 +128,10 @@ fn check_until(until: u64) -> Result<(), Fault> {
         return Err(Fault::field("until", "is out of range"));
     }
     Ok(())
+}
+
+fn check_push_token(token: &PushToken) -> Result<(), Fault> {
+    check_line("token", token.as_str(), limits::PUSH_TOKEN_BYTES_MAX)
 }
 
 fn check_connect(connect: &Connect) -> Result<(), Fault> {

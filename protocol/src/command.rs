@@ -94,6 +94,11 @@ pub enum Command {
         /// As in [`Command::Ack`].
         cursor: Option<String>,
     },
+    /// How a push reaches this device from now on.
+    PushToken {
+        /// What the device's push service gave it, 1..=2048 bytes without control characters; `None`: none reaches it any more.
+        token: Option<PushToken>,
+    },
     /// Adds a reaction to a message, or takes it back.
     React(React),
     /// "Read up to here", told to the others who view the conversation.
@@ -156,6 +161,7 @@ impl Command {
             Self::ListMembers { .. } | Self::Members(_) => "members",
             Self::Mute { .. } => "mute",
             Self::Ping { .. } => "ping",
+            Self::PushToken { .. } => "push_token",
             Self::React(_) => "react",
             Self::Read { .. } => "read",
             Self::Refresh { .. } => "refresh",
@@ -192,6 +198,7 @@ impl Command {
             | Self::ListMembers { .. }
             | Self::Mute { .. }
             | Self::Ping { .. }
+            | Self::PushToken { .. }
             | Self::Read { .. }
             | Self::Refresh { .. }
             | Self::Search(_)
@@ -224,6 +231,7 @@ impl Command {
             | Self::ListMembers { .. }
             | Self::Mute { .. }
             | Self::Ping { .. }
+            | Self::PushToken { .. }
             | Self::Read { .. }
             | Self::Refresh { .. }
             | Self::Search(_)
@@ -538,6 +546,29 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Token(redacted, {} bytes)", self.0.len())
+    }
+}
+
+/// What a push service calls a device by: a token, or a subscription as JSON. Whoever has it can call the device, so `Debug` never shows
+/// it, and it cannot reach a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PushToken(String);
+
+impl PushToken {
+    /// Takes it as it is. Its bounds are those of the command that brings it.
+    pub const fn new(token: String) -> Self {
+        Self(token)
+    }
+
+    /// The token itself, for the disk, the wire and the pusher.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PushToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PushToken(redacted, {} bytes)", self.0.len())
     }
 }
 

@@ -100,6 +100,14 @@ pub const MUTES_MAX: usize = 512;
 /// The `until` of a `mute` that does not end: the year 287,396.
 pub const MUTED_FOR_EVER: u64 = INTEGER_MAX;
 
+/// Devices of one user that a push token is kept of. Of a device that is thrown away nobody takes it back, so it is the one that was set
+/// longest ago which makes room.
+pub const PUSH_DEVICES_MAX: usize = 16;
+
+/// Longest push token, in bytes of UTF-8. One of APNs has 64 to 200 letters, one of FCM about 160. A Web Push subscription as JSON has an
+/// address, of up to 1,024 letters with Windows, two keys of 110 together, and its names.
+pub const PUSH_TOKEN_BYTES_MAX: usize = 2 * KIB;
+
 /// Conversations one `connect` may give positions for. A client with more uses a cursor.
 pub const POSITIONS_MAX: usize = 500;
 
@@ -177,6 +185,9 @@ pub const RECORD_ALIGN: usize = 16;
 /// JSON spends at most this many bytes on one byte of text (`\u0000`).
 const JSON_ESCAPE_BYTES: usize = 6;
 
+/// What a record of settings has of one device with a push token, in bytes.
+const PUSH_DEVICE_BYTES_MAX: usize = ID_BYTES_MAX + PUSH_TOKEN_BYTES_MAX + 3;
+
 const _: () = {
     // A page and its envelope fit any frame.
     assert!(PAGE_BYTES_MAX + KIB <= FRAME_BYTES_MAX);
@@ -195,6 +206,10 @@ const _: () = {
     assert!(TEXT_BYTES_MAX + MENTIONS_MAX * (ID_BYTES_MAX + 8) + 4 * KIB <= FRAME_BYTES_MAX);
     // All mutes (16 bytes for the conversation, 8 for the time) fit what a longest text takes.
     assert!(MUTES_MAX * 24 <= TEXT_BYTES_MAX);
+    // All that a user may have set fits a record: the mutes, and of each device its name, its token and three bytes.
+    assert!(MUTES_MAX * 24 + PUSH_DEVICES_MAX * PUSH_DEVICE_BYTES_MAX + KIB <= RECORD_PAYLOAD_BYTES_MAX);
+    // The tokens are one tagged addition, whose length is a u16.
+    assert!(PUSH_DEVICES_MAX * PUSH_DEVICE_BYTES_MAX <= u16::MAX as usize);
     // All ids of the largest group fit one command.
     assert!(MEMBERS_MAX * (ID_BYTES_MAX + 8) + 4 * KIB <= FRAME_BYTES_MAX);
     // All positions in JSON ({"conversation":"<36>","seq":<16>},) and a token and a cursor fit `connect`.

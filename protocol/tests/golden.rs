@@ -14,7 +14,9 @@ use protocol::{
     event::ServerFrame,
     ids::Seq,
     json, limits,
-    record::{AmendmentKind, Body, FormV1, MessageV1, Portable, RecordError, Stored, StoredBody, StoredItem},
+    record::{
+        AmendmentKind, Body, Ext, FormV1, MessageV1, Portable, RecordError, Stored, StoredBody, StoredItem,
+    },
     session::Input,
     upgrade::Form,
 };
@@ -95,7 +97,12 @@ fn records_are_as_they_were_and_come_back() {
             StoredBody::Message(message) => assert_eq!(&*message.sender, b"alice"),
             StoredBody::Membership(membership) => assert_eq!(membership.added.len(), 1),
             StoredBody::Positions(positions) => assert_eq!(&*positions.positions[0].user, b"bob"),
-            StoredBody::Settings(settings) => assert_eq!(settings.mutes[0].conversation, CONVERSATION.0),
+            StoredBody::Settings(settings) => {
+                assert_eq!(settings.mutes[0].conversation, CONVERSATION.0);
+                let tokens = Ext::new(&settings.ext).push_tokens();
+                let is_push = name == "settings_push";
+                assert_eq!(tokens, if is_push { samples::push_tokens().to_vec() } else { Vec::new() });
+            }
             StoredBody::State(state) => assert_eq!(&*state.creator, b"alice"),
             StoredBody::Unknown => panic!("{name} has a schema of ours"),
         }

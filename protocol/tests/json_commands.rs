@@ -92,6 +92,19 @@ fn the_time_of_a_mute() {
     check(r#"{"op":"mute","id":5,"until":1}"#, "5 bad_field `conversation` is missing");
 }
 
+#[test]
+fn what_a_push_reaches_a_device_by() {
+    check(r#"{"op":"push_token","id":5}"#, "5 bad_field `token` is missing");
+    check(r#"{"op":"push_token","id":5,"token":7}"#, "5 bad_field `token` has the wrong type or form");
+    check(r#"{"op":"push_token","id":5,"token":""}"#, "5 bad_field `token` is empty");
+    check(r#"{"op":"push_token","id":5,"token":"a\nb"}"#, "5 bad_field `token` contains a control character");
+    let token = |bytes| format!(r#"{{"op":"push_token","id":5,"token":"{}"}}"#, "t".repeat(bytes));
+    check(&token(limits::PUSH_TOKEN_BYTES_MAX + 1), "5 too_large `token` is too long");
+    assert!(decode_request(&token(limits::PUSH_TOKEN_BYTES_MAX)).is_ok());
+    // A session has no token that is nothing.
+    check(r#"{"op":"refresh","id":5,"token":null}"#, "5 bad_field `token` has the wrong type or form");
+}
+
 const WRONG_UNTIL: &str = "5 bad_field `until` has the wrong type or form";
 
 #[test]
@@ -310,6 +323,8 @@ fn errors_repeat_nothing() {
         r#"{"op":"connect","id":1,"device":"d","token":"s3cr3t s3cr3t"}"#,
         r#"{"op":"connect","id":1,"device":"d","token":"s3cr3t"#,
         r#"{"op":"connect","id":1,"device":"s3cr3t","s3cr3t":1}"#,
+        r#"{"op":"push_token","id":1,"token":["s3cr3t"]}"#,
+        r#"{"op":"push_token","id":1,"token":"s3cr3t\n"}"#,
         r#"{"op":"send","id":1,"to":"bob","kind":"s3cr3t","text":"s3cr3t"}"#,
         r#"{"op":"send","id":1,"to":"bob","kind":"text","text":{"s3cr3t":"s3cr3t"}}"#,
         r#"{"op":"members","id":1,"conversation":"s3cr3t","roles":{"s3cr3t":"s3cr3t"}}"#,
@@ -318,7 +333,9 @@ fn errors_repeat_nothing() {
         let refusal = decode_request(input).expect_err("none of these is a command");
         assert!(!format!("{refusal:?}").contains(SECRET), "{input}");
     }
-    let input = r#"{"op":"refresh","id":1,"token":"s3cr3t"}"#;
-    let request = decode_request(input).expect("this is a command");
-    assert!(!format!("{request:?}").contains(SECRET));
+    for op in ["refresh", "push_token"] {
+        let input = format!(r#"{{"op":"{op}","id":1,"token":"s3cr3t"}}"#);
+        let request = decode_request(&input).expect("this is a command");
+        assert!(!format!("{request:?}").contains(SECRET), "{op}");
+    }
 }

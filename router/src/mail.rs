@@ -9,9 +9,9 @@ mod unavailable;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::command::{Create, Edit, HistoryRange, Members, React, Send};
+use protocol::command::{Create, Edit, HistoryRange, Members, PushToken, React, Send};
 use protocol::event::{ErrorCode, ListedConversation, Presence, Reached, ServerFrame};
-use protocol::ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId};
+use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::record::{ArchivedMembershipV1, Ext, Portable, Schema, Stored, StoredBody};
 use storage_log::StreamId;
 
@@ -339,7 +339,7 @@ impl Request {
 }
 
 /// What a user sets, on all devices.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Setting {
     /// A conversation is muted, or not any more.
     Mute {
@@ -347,6 +347,13 @@ pub enum Setting {
         conversation: ConversationId,
         /// Until when; what has passed is no mute.
         until: UnixMillis,
+    },
+    /// A push reaches a device by another token, or does not any more.
+    PushToken {
+        /// Which.
+        device: DeviceId,
+        /// By what.
+        token: Option<PushToken>,
     },
 }
 

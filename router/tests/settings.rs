@@ -4,12 +4,13 @@
 
 mod support;
 
-use protocol::command::{Command, Connect};
+use protocol::command::{Command, Connect, PushToken};
 use protocol::event::{ErrorCode, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, UnixMillis};
-use protocol::limits::{MUTED_FOR_EVER, MUTES_MAX};
+use protocol::limits::{MUTED_FOR_EVER, MUTES_MAX, PUSH_DEVICES_MAX, PUSH_TOKEN_BYTES_MAX};
+use protocol::record::{Ext, Portable, Stored, StoredBody, StreamKind};
 use router::mail::SessionId;
-use router::places::direct_conversation;
+use router::places::{Places, direct_conversation};
 use storage_log::Geometry;
 use storage_log::format::BLOCK_BYTES_MIN;
 
@@ -162,4 +163,97 @@ fn settings_that_cannot_be_read_are_not_held_to_be_none() {
     assert_eq!(refusal(&chat.command(alice, mute(carol, UnixMillis(0)))), Some(ErrorCode::Unavailable));
     chat.disk_reads = true;
     assert_eq!(muted(&mut chat, alice), [(bob, FOR_EVER)]);
+}
+
+fn push_token(token: &str) -> Command {
+    Command::PushToken { token: Some(PushToken::new(token.to_owned())) }
+}
+
+/// The push tokens of alice, as the newest record of hers has them.
+fn push_tokens(chat: &Chat) -> Vec<(String, String)> {
+    let places = Places::new([1; 16], [2; 32], 1, 1);
+    let stream = places.user_stream(&user("alice"), StreamKind::Settings);
+    let location = chat.log.last(stream).expect("she has set something");
+    let record = chat.log.recent(location).expect("it is new");
+    let stored =
+        Stored::with_checked_sum(Portable::parse(record.portable()).expect("whole"), record.portable());
+    let StoredBody::Settings(settings) = stored.expect("whole").body else { panic!("another record") };
+    let tokens = Ext::new(&settings.ext).push_tokens();
+    tokens.iter().map(|(device, token)| (device.as_str().to_owned(), token.as_str().to_owned())).collect()
+}
+
+fn on(chat: &mut Chat, device: &str) -> SessionId {
+    let device = DeviceId::new(device).expect("a name");
+    let connect = Connect { token: None, device, cursor: None, positions: None };
+    let session = chat.begin_with("alice", connect);
+    chat.exchange(session);
+    session
+}
+
+fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+    of.iter().map(|(device, token)| ((*device).to_owned(), (*token).to_owned())).collect()
+}
+
+#[test]
+fn a_push_token_is_of_its_device_and_stands_beside_the_mutes() {
+    let (mut chat, alice, [bob, _]) = talked_in(Chat::new());
+    let tablet = on(&mut chat, "tablet");
+    assert_eq!(done(&chat.command(alice, push_token("a"))), Ok(()));
+    assert_eq!(done(&chat.command(tablet, push_token("b"))), Ok(()));
+    assert_eq!(done(&chat.command(alice, mute(bob, FOR_EVER))), Ok(()));
+    assert_eq!(push_tokens(&chat), pairs(&[("phone", "a"), ("tablet", "b")]));
+
+    let written = chat.written.len();
+    assert_eq!(done(&chat.command(alice, push_token("a"))), Ok(()));
+    assert_eq!(chat.written.len(), written, "an app says its token at each start: nothing is written");
+
+    assert_eq!(done(&chat.command(alice, push_token("c"))), Ok(()));
+    assert_eq!(push_tokens(&chat), pairs(&[("tablet", "b"), ("phone", "c")]));
+    // The same app, set up anew, is another device: it is not called twice.
+    assert_eq!(done(&chat.command(alice, push_token("b"))), Ok(()));
+    assert_eq!(push_tokens(&chat), pairs(&[("phone", "b")]));
+    assert_eq!(done(&chat.command(alice, Command::PushToken { token: None })), Ok(()));
+    assert_eq!(push_tokens(&chat), []);
+    assert_eq!(muted(&mut chat, alice), [(bob, FOR_EVER)]);
+}
+
+/// Answered before it is durable, a token would be lost with a crash, and the device never called.
+#[test]
+fn a_push_token_is_on_disk_before_it_is_answered() {
+    let (mut chat, alice, _) = talked_in(Chat::new());
+    chat.request(alice, push_token("a"));
+    while chat.carry_mail() || chat.carry_replies() {}
+    assert_eq!(chat.take(alice), [], "it is not durable");
+    assert_eq!(done(&chat.exchange(alice)), Ok(()));
+}
+
+#[test]
+fn of_too_many_devices_the_one_that_said_its_token_longest_ago_makes_room() {
+    let (mut chat, ..) = talked_in(Chat::new());
+    let longest = |number: usize| format!("{number:04}").repeat(PUSH_TOKEN_BYTES_MAX / 4);
+    let say = |chat: &mut Chat, device: &str, token: &str| {
+        let session = on(chat, device);
+        assert_eq!(done(&chat.command(session, push_token(token))), Ok(()));
+        chat.users.disconnect(session);
+        chat.wait(1_000);
+    };
+    for number in 0..PUSH_DEVICES_MAX {
+        say(&mut chat, &number.to_string(), &longest(number));
+    }
+    // This one is in use.
+    say(&mut chat, "0", &longest(0));
+    say(&mut chat, "new", "n");
+    let tokens = push_tokens(&chat);
+    assert_eq!(tokens.len(), PUSH_DEVICES_MAX);
+    assert!(tokens.iter().all(|(device, _)| device != "1"), "the one before all others");
+    assert_eq!(tokens[PUSH_DEVICES_MAX - 2..], pairs(&[("0", &longest(0)), ("new", "n")]));
+}
+
+#[test]
+fn push_tokens_are_kept_where_the_record_is_read_again() {
+    let (mut chat, alice, [bob, _]) = talked_in(Chat::new());
+    assert_eq!(done(&chat.command(alice, push_token("a"))), Ok(()));
+    chat.forget();
+    assert_eq!(done(&chat.command(alice, mute(bob, FOR_EVER))), Ok(()));
+    assert_eq!(push_tokens(&chat), pairs(&[("phone", "a")]));
 }

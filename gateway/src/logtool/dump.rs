@@ -221,7 +221,11 @@ fn body(stored: &Stored<'_>) -> Map<String, Value> {
         | StoredBody::Membership(_)
         | StoredBody::Message(_) => serde_json::from_slice(&render_json(stored)).unwrap_or(Value::Null),
         StoredBody::Positions(positions) => positions_body(positions),
-        StoredBody::Settings(settings) => json!({ "op": "settings", "mutes": settings.mutes.len() }),
+        // Tokens are counted: who has one can call the device.
+        StoredBody::Settings(settings) => {
+            let tokens = Ext::new(&settings.ext).push_tokens().len();
+            json!({ "op": "settings", "mutes": settings.mutes.len(), "push_tokens": tokens })
+        }
         StoredBody::State(state) => state_body(state),
         StoredBody::Unknown if [SCHEMA_ERASED, SCHEMA_GONE].contains(&stored.portable.schema) => {
             serde_json::from_slice(&render_json(stored)).unwrap_or(Value::Null)

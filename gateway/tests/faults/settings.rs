@@ -48,6 +48,25 @@ fn a_mute_is_known_on_all_devices_and_after_kill_9() {
     assert_eq!(refusal["name"], "not_a_member", "{refusal}");
 }
 
+/// Whoever has a push token can call the device: the node says none to anybody.
+#[test]
+fn a_push_token_is_taken_after_kill_9_too_and_in_no_log_line() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[("shards", "2"), ("logs", "2")]);
+    for _ in 0..2 {
+        let mut phone = Chat::connect(&node, "alice", "phone");
+        for token in [json!("fcm:s3cr3t"), Value::Null, json!("apns:s3cr3t")] {
+            let ok = phone.ask("push_token", json!({ "token": token }));
+            assert_eq!(ok["op"], "ok", "{ok}");
+        }
+        let refusal = phone.ask("push_token", json!({ "token": "s3cr3t\n" }));
+        assert_eq!(refusal["name"], "bad_field", "{refusal}");
+        assert!(!refusal.to_string().contains("s3cr3t"), "{refusal}");
+        node.restart();
+    }
+    assert!(!node.log_text().contains("s3cr3t"), "{}", node.log_text());
+}
+
 #[test]
 fn a_block_keeps_two_apart_also_after_kill_9() {
     let data = directory();

@@ -357,6 +357,13 @@ pub(super) struct MuteV1 {
     pub(super) until: u64,
 }
 
+/// `push_token`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct PushTokenV1 {
+    /// Empty: none.
+    pub(super) token: Vec<u8>,
+}
+
 /// `read`
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct ReadV1 {
@@ -396,6 +403,7 @@ const _: () = {
     assert!(size_of::<ArchivedCaughtUpV1>() == 9 && size_of::<ArchivedGapV1>() == 40);
     assert!(size_of::<ArchivedDrainV1>() == 16);
     assert!(size_of::<ArchivedViewV1>() == 16 && size_of::<ArchivedTypingV1>() == 17);
+    assert!(size_of::<ArchivedPushTokenV1>() == 8);
     assert!(size_of::<ArchivedMuteV1>() == 24 && size_of::<ArchivedBlockV1>() == 25);
     assert!(size_of::<ArchivedReadV1>() == 24 && size_of::<ArchivedReadByV1>() == 24);
     assert!(size_of::<ArchivedReceiptV1>() == 40);

@@ -4,16 +4,16 @@ use super::{
     HeaderError, op,
     payload::{
         BlockV1, ConnectV1, CreateV1, CursorV1, DeleteV1, EditV1, HistoryV1, LeaveV1, ListMembersV1, ListV1,
-        MembersV1, MuteV1, PositionV1, ReactV1, ReadV1, RefreshV1, RoleV1, SearchV1, SendV1, TitleV1,
-        TypingV1, ViewV1,
+        MembersV1, MuteV1, PositionV1, PushTokenV1, ReactV1, ReadV1, RefreshV1, RoleV1, SearchV1, SendV1,
+        TitleV1, TypingV1, ViewV1,
     },
     read, read_header, write,
 };
 use crate::{
     check::{self, Fault},
     command::{
-        Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, React, Request,
-        Role, Search, Send, Target, Token,
+        Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, PushToken, React,
+        Request, Role, Search, Send, Target, Token,
     },
     event::Refusal,
     ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId},
@@ -77,6 +77,10 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
         op::PING => {
             let CursorV1 { cursor } = shape(read(payload))?;
             Ok(Command::Ping { cursor: text_if("cursor", cursor)? })
+        }
+        op::PUSH_TOKEN => {
+            let PushTokenV1 { token } = shape(read(payload))?;
+            Ok(Command::PushToken { token: text_if("token", token)?.map(PushToken::new) })
         }
         op::REACT => read_react(shape(read(payload))?),
         op::READ => {
@@ -284,13 +288,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         }
         Command::Edit(edit) => write_edit(id, edit, out),
         Command::History { conversation, range, limit } => {
-            let (direction, seq) = match range {
-                HistoryRange::Latest => (0, 0),
-                HistoryRange::Before(seq) => (1, seq.0),
-                HistoryRange::After(seq) => (2, seq.0),
-            };
-            let payload = HistoryV1 { conversation: conversation.0, direction, seq, limit: *limit };
-            write(op::HISTORY, id, &payload, out);
+            write_history(id, *conversation, *range, *limit, out);
         }
         Command::Leave { conversation, message_id } => {
             let payload = LeaveV1 { conversation: conversation.0, message_id: no_id(*message_id) };
@@ -304,6 +302,10 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             write(op::MUTE, id, &MuteV1 { conversation: conversation.0, until: until.0 }, out);
         }
         Command::Ping { cursor } => write(op::PING, id, &cursor_payload(cursor.as_deref()), out),
+        Command::PushToken { token } => {
+            let token = token.as_ref().map_or(Vec::new(), |token| token.as_str().as_bytes().to_vec());
+            write(op::PUSH_TOKEN, id, &PushTokenV1 { token }, out);
+        }
         Command::React(react) => write_react(id, react, out),
         Command::Read { conversation, seq } => {
             write(op::READ, id, &ReadV1 { conversation: conversation.0, seq: seq.0 }, out);
@@ -328,6 +330,15 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             write(op::VIEW, id, &ViewV1 { conversation: conversation.0 }, out);
         }
     }
+}
+
+fn write_history(id: u32, conversation: ConversationId, range: HistoryRange, limit: u32, out: &mut Vec<u8>) {
+    let (direction, seq) = match range {
+        HistoryRange::Latest => (0, 0),
+        HistoryRange::Before(seq) => (1, seq.0),
+        HistoryRange::After(seq) => (2, seq.0),
+    };
+    write(op::HISTORY, id, &HistoryV1 { conversation: conversation.0, direction, seq, limit }, out);
 }
 
 fn write_connect(id: u32, connect: &Connect, out: &mut Vec<u8>) {

@@ -153,7 +153,8 @@ pub(super) struct Fields<'a> {
     pub(super) text: Option<Cow<'a, str>>,
     pub(super) title: Option<Cow<'a, str>>,
     pub(super) to: Option<UserId>,
-    pub(super) token: Option<Cow<'a, str>>,
+    /// `Some(None)`: given as null.
+    pub(super) token: Option<Option<Cow<'a, str>>>,
     pub(super) until: Option<u64>,
     pub(super) user: Option<UserId>,
 }
@@ -188,7 +189,7 @@ impl<'de> Fields<'de> {
             Field::Text => self.text = Some(map.next_value::<Text<'_>>()?.0),
             Field::Title => self.title = Some(map.next_value::<Text<'_>>()?.0),
             Field::To => self.to = Some(map.next_value::<Parsed<_>>()?.0),
-            Field::Token => self.token = Some(map.next_value::<Text<'_>>()?.0),
+            Field::Token => self.token = Some(map.next_value::<Option<Text<'_>>>()?.map(|text| text.0)),
             Field::Until => self.until = Some(map.next_value()?),
             Field::User => self.user = Some(map.next_value::<Parsed<_>>()?.0),
         }

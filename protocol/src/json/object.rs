@@ -94,6 +94,12 @@ impl<'o> Object<'o> {
         self
     }
 
+    pub(super) fn null(&mut self, name: &str) -> &mut Self {
+        self.name(name);
+        self.out.extend_from_slice(b"null");
+        self
+    }
+
     pub(super) fn boolean(&mut self, name: &str, value: bool) -> &mut Self {
         self.name(name);
         self.out.extend_from_slice(if value { b"true" } else { b"false" });

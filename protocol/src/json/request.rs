@@ -12,8 +12,8 @@ use super::{
 use crate::{
     check::{self, Fault},
     command::{
-        Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, React, Request,
-        Role, Search, Send, Target, Token,
+        Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, PushToken, React,
+        Request, Role, Search, Send, Target, Token,
     },
     event::Refusal,
     ids::{RequestId, Seq, UnixMillis, UserId},
@@ -27,7 +27,7 @@ struct Operation {
     build: fn(&mut Fields<'_>) -> Result<Command, Fault>,
 }
 
-const OPS: [Operation; 21] = {
+const OPS: [Operation; 22] = {
     use Field::*;
     [
         Operation { name: "ack", fields: &[Cursor], build: build_ack },
@@ -50,6 +50,7 @@ const OPS: [Operation; 21] = {
         },
         Operation { name: "mute", fields: &[Id, Conversation, Until], build: build_mute },
         Operation { name: "ping", fields: &[Id, Cursor], build: build_ping },
+        Operation { name: "push_token", fields: &[Id, Token], build: build_push_token },
         Operation {
             name: "react",
             fields: &[Id, Conversation, Seq, Emoji, On, MessageId],
@@ -149,7 +150,7 @@ fn build_block(fields: &mut Fields<'_>) -> Result<Command, Fault> {
 
 fn build_connect(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     Ok(Command::Connect(Connect {
-        token: fields.token.take().map(|token| read_token(&token)).transpose()?,
+        token: bearer(fields)?,
         device: required("device", fields.device.take())?,
         cursor: owned(&mut fields.cursor),
         positions: fields.positions.take(),
@@ -243,6 +244,11 @@ fn build_ping(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     Ok(Command::Ping { cursor: owned(&mut fields.cursor) })
 }
 
+fn build_push_token(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    let token = required("token", fields.token.take())?;
+    Ok(Command::PushToken { token: token.map(|token| PushToken::new(token.into_owned())) })
+}
+
 fn build_react(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     Ok(Command::React(React {
         conversation: required("conversation", fields.conversation)?,
@@ -261,7 +267,7 @@ fn build_read(fields: &mut Fields<'_>) -> Result<Command, Fault> {
 }
 
 fn build_refresh(fields: &mut Fields<'_>) -> Result<Command, Fault> {
-    Ok(Command::Refresh { token: read_token(&required("token", fields.token.take())?)? })
+    Ok(Command::Refresh { token: required("token", bearer(fields)?)? })
 }
 
 fn build_search(fields: &mut Fields<'_>) -> Result<Command, Fault> {
@@ -346,8 +352,13 @@ fn owned(text: &mut Option<Cow<'_, str>>) -> Option<String> {
     text.take().map(Cow::into_owned)
 }
 
-fn read_token(text: &str) -> Result<Token, Fault> {
-    Token::new(text).ok_or(Fault::token())
+/// A token of a session, which is not null.
+fn bearer(fields: &mut Fields<'_>) -> Result<Option<Token>, Fault> {
+    match fields.token.take() {
+        None => Ok(None),
+        Some(None) => Err(Fault::field("token", "has the wrong type or form")),
+        Some(Some(text)) => Token::new(&text).ok_or(Fault::token()).map(Some),
+    }
 }
 
 /// Appends `request` as one JSON object. What [`decode_request`] reads from it equals `request` when that
@@ -397,6 +408,12 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         }
         Command::Ping { cursor } => {
             object.text_if("cursor", cursor.as_deref());
+        }
+        Command::PushToken { token: Some(token) } => {
+            object.text("token", token.as_str());
+        }
+        Command::PushToken { token: None } => {
+            object.null("token");
         }
         Command::React(react) => write_react(react, &mut object),
         Command::Refresh { token } => {

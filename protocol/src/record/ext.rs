@@ -3,7 +3,8 @@
 //! One after the other: `tag u8 | length u16, little-endian | that many bytes`. A tag stands once. What a reader does not
 //! know it passes over, and a writer that changes the payload keeps it.
 
-use crate::ids::Seq;
+use crate::command::PushToken;
+use crate::ids::{DeviceId, Seq};
 
 /// Tag in the state of a conversation that fans out on read: the first sequence that no inbox has a link to. In a
 /// membership record: no sequence from that one up to the record itself has one.
@@ -12,6 +13,10 @@ const UNLINKED_FROM: u8 = 1;
 /// Tag in the state of a direct conversation: which of its members block the other, a bit each, in the order of the members. Absent
 /// where nobody does.
 const BLOCKS: u8 = 2;
+
+/// Tag in what a user has set: the push tokens of its devices, the one that was set last behind the others. Of each: the length of the
+/// device's id (1), that, the length of the token (2, little-endian), that.
+const PUSH_TOKENS: u8 = 3;
 
 const HEAD_BYTES: usize = 3;
 
@@ -47,6 +52,27 @@ impl<'a> Ext<'a> {
         self.with(BLOCKS, (blocks != 0).then_some(&[blocks][..]))
     }
 
+    /// The push tokens of a user's devices, the one that was set longest ago first.
+    pub fn push_tokens(self) -> Vec<(DeviceId, PushToken)> {
+        let mut rest =
+            self.entries().find(|(tag, _)| *tag == PUSH_TOKENS).map_or(&[][..], |(_, bytes)| bytes);
+        let tokens = std::iter::from_fn(|| take_push_token(&mut rest));
+        tokens.collect()
+    }
+
+    /// The same additions with these in place of what stood there: at most [`crate::limits::PUSH_DEVICES_MAX`].
+    pub fn with_push_tokens(self, tokens: &[(DeviceId, PushToken)]) -> Vec<u8> {
+        let mut value = Vec::new();
+        for (device, token) in tokens {
+            let (device, token) = (device.as_bytes(), token.as_str().as_bytes());
+            value.push(u8::try_from(device.len()).expect("an id is short"));
+            value.extend_from_slice(device);
+            value.extend_from_slice(&u16::try_from(token.len()).expect("a token is short").to_le_bytes());
+            value.extend_from_slice(token);
+        }
+        self.with(PUSH_TOKENS, (!tokens.is_empty()).then_some(&value[..]))
+    }
+
     fn with(self, tag: u8, value: Option<&[u8]>) -> Vec<u8> {
         let others = self.entries().filter(|(other, _)| *other != tag);
         let mut out = Vec::with_capacity(self.0.len() + HEAD_BYTES + value.map_or(0, <[u8]>::len));
@@ -68,6 +94,17 @@ impl<'a> Ext<'a> {
             Some((*tag, value))
         })
     }
+}
+
+/// The first of these, which are behind it then.
+fn take_push_token(rest: &mut &[u8]) -> Option<(DeviceId, PushToken)> {
+    let (length, behind) = rest.split_first()?;
+    let (device, behind) = behind.split_at_checked(usize::from(*length))?;
+    let (length, behind) = behind.split_first_chunk::<2>()?;
+    let (token, behind) = behind.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    *rest = behind;
+    let device = DeviceId::new(str::from_utf8(device).ok()?).ok()?;
+    Some((device, PushToken::new(str::from_utf8(token).ok()?.to_owned())))
 }
 
 #[cfg(test)]
@@ -100,5 +137,22 @@ mod tests {
             assert_eq!(Ext::new(&whole[..end]).unlinked_from(), None, "{end} bytes");
         }
         assert_eq!(Ext::new(&[UNLINKED_FROM, 1, 0, 5]).unlinked_from(), None);
+    }
+
+    #[test]
+    fn push_tokens_stand_in_their_order_and_one_that_is_cut_short_is_not_there() {
+        let device = |name| DeviceId::new(name).expect("a device");
+        let tokens = ["a", "bcd"].map(|name| (device(name), PushToken::new(format!("token of {name}"))));
+        let unknown = [9, 2, 0, 7, 8];
+        let with = Ext::new(&unknown).with_push_tokens(&tokens);
+        assert_eq!(Ext::new(&with).push_tokens(), tokens);
+        assert_eq!(Ext::new(&with).with_push_tokens(&[]), unknown);
+        let value = &with[unknown.len() + HEAD_BYTES..];
+        for end in 0..value.len() {
+            let mut cut = vec![PUSH_TOKENS, end as u8, 0];
+            cut.extend_from_slice(&value[..end]);
+            let whole = usize::from(end >= 1 + 1 + 2 + "token of a".len());
+            assert_eq!(Ext::new(&cut).push_tokens(), tokens[..whole], "{end} bytes");
+        }
     }
 }

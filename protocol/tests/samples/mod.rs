@@ -3,8 +3,8 @@
 
 use protocol::{
     command::{
-        Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, React, Request,
-        Role, Search, Send, Target, Token,
+        Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, PushToken, React,
+        Request, Role, Search, Send, Target, Token,
     },
     event::{
         AmendedEvent, AmendedForm, ErrorCode, ErrorReply, FoundEnd, Gap, Head, Hit, ListEnd,
@@ -14,8 +14,8 @@ use protocol::{
     ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId},
     limits,
     record::{
-        AmendmentKind, AmendmentV1, Body, ConversationStateV1, FormV1, MemberV1, MembershipV1, MessageV1,
-        MuteV1, NameV1, PositionV1, PositionsV1, ReactionV1, SettingsV1,
+        AmendmentKind, AmendmentV1, Body, ConversationStateV1, Ext, FormV1, MemberV1, MembershipV1,
+        MessageV1, MuteV1, NameV1, PositionV1, PositionsV1, ReactionV1, SettingsV1,
     },
 };
 
@@ -129,11 +129,18 @@ pub(crate) fn commands() -> Vec<(&'static str, Request)> {
         ("block", Command::Block { user: user("bob"), on: true, message_id }),
         ("block_off", Command::Block { user: user("bob"), on: false, message_id: None }),
     ];
-    let numbered = commands.into_iter().chain(searches()).zip(1..).map(|((name, command), number)| {
-        let id = RequestId::new(number).filter(|_| command.has_reply());
-        (name, Request { id, command })
-    });
+    let numbered = commands.into_iter().chain(searches()).chain(token_settings()).zip(1..).map(
+        |((name, command), number)| {
+            let id = RequestId::new(number).filter(|_| command.has_reply());
+            (name, Request { id, command })
+        },
+    );
     numbered.collect()
+}
+
+fn token_settings() -> [(&'static str, Command); 2] {
+    let token = Some(PushToken::new("fcm:ž\"9".to_owned()));
+    [("push_token", Command::PushToken { token }), ("push_token_none", Command::PushToken { token: None })]
 }
 
 fn searches() -> [(&'static str, Command); 2] {
@@ -459,6 +466,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("state", Body::State(state)),
         ("positions", Body::Positions(positions())),
         ("settings", Body::Settings(settings())),
+        ("settings_push", Body::Settings(settings_push())),
         // These are written at sequence 43: what amends that is what is served in its place.
         ("amendment", Body::Amendment(amendment(AmendmentKind::React, 41, form()))),
         ("amendment_deleted", Body::Amendment(amendment(AmendmentKind::Delete, 41, form().deleted()))),
@@ -472,6 +480,16 @@ fn settings() -> SettingsV1 {
     let mute = |conversation: ConversationId, until| MuteV1 { conversation: conversation.0, until };
     let mutes = vec![mute(CONVERSATION, NOW.0), mute(ConversationId([9; 16]), limits::MUTED_FOR_EVER)];
     SettingsV1 { mutes, ext: vec![1, 0, 2, 3] }
+}
+
+pub(crate) fn push_tokens() -> [(DeviceId, PushToken); 2] {
+    [("phone", "fcm:9"), ("ž", "apns:8")]
+        .map(|(device, token)| (DeviceId::new(device).expect("a device"), PushToken::new(token.to_owned())))
+}
+
+fn settings_push() -> SettingsV1 {
+    let ext = Ext::new(&[9, 2, 0, 7, 8]).with_push_tokens(&push_tokens());
+    SettingsV1 { ext, ..settings() }
 }
 
 fn positions() -> PositionsV1 {

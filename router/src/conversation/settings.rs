@@ -6,11 +6,12 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
+use protocol::command::PushToken;
 use protocol::event::ErrorCode;
-use protocol::ids::{ConversationId, UnixMillis, UserId};
-use protocol::limits::MUTES_MAX;
+use protocol::ids::{ConversationId, DeviceId, UnixMillis, UserId};
+use protocol::limits::{MUTES_MAX, PUSH_DEVICES_MAX};
 use protocol::record::{
-    ArchivedMuteV1, ArchivedSettingsV1, Body, MuteV1, Portable, SettingsV1, Stored, StoredBody,
+    ArchivedMuteV1, ArchivedSettingsV1, Body, Ext, MuteV1, Portable, SettingsV1, Stored, StoredBody,
     StreamKind as Kind,
 };
 use storage_log::{Answer, Draft, Log};
@@ -21,7 +22,8 @@ use super::state::{NOT_A_MEMBER, NOT_FOUND, Refusal};
 use super::{ConversationSide, Waiting};
 use crate::mail::{Asker, Linked, Reply, Request, Setting};
 
-/// Users whose settings are kept in memory per log: at most 12 KiB each, as a rule some bytes. Others are read again from the log.
+/// Users whose settings are kept in memory per log: at most 46 KiB each (512 mutes, 16 tokens of 2 KiB), as a rule
+/// some bytes or a token or two. Others are read again from the log.
 const LOADED_MAX: usize = 4_096;
 
 /// Requests that wait while the settings of one user are being read: all that its sessions may have under way are 256.
@@ -77,30 +79,60 @@ impl Settings {
     }
 
     /// The settings with this one, without what has passed.
-    fn with(&self, setting: Setting, now: UnixMillis) -> Result<Self, Refusal> {
+    fn with(&self, setting: &Setting, now: UnixMillis) -> Result<Self, Refusal> {
         let mut after = self.clone();
         match setting {
-            Setting::Mute { conversation, until } => {
+            &Setting::Mute { conversation, until } => {
                 after.mutes.retain(|(muted, until)| *muted != conversation && *until > now);
                 if until > now && after.mutes.len() >= MUTES_MAX {
                     return Err(TOO_MANY);
                 }
                 after.mutes.extend((until > now).then_some((conversation, until)));
             }
+            Setting::PushToken { device, token } => {
+                let tokens = Ext::new(&after.ext).push_tokens();
+                after.ext =
+                    Ext::new(&after.ext).with_push_tokens(&with_token(tokens, device, token.as_ref()));
+            }
         }
         Ok(after)
     }
 
     /// Whether a setting is so already.
-    fn has(&self, setting: Setting, now: UnixMillis) -> bool {
+    fn has(&self, setting: &Setting, now: UnixMillis) -> bool {
         match setting {
-            Setting::Mute { conversation, until } => {
+            &Setting::Mute { conversation, until } => {
                 let muted =
                     self.mutes.iter().find(|(muted, _)| *muted == conversation).map(|(_, until)| *until);
                 muted.unwrap_or_default() == if until > now { until } else { UnixMillis(0) }
             }
+            Setting::PushToken { device, token } => {
+                let tokens = Ext::new(&self.ext).push_tokens();
+                let place = tokens.iter().position(|(known, _)| known == device);
+                // While there is room the order is nobody's matter, and an app that says its token at each start writes nothing. Else
+                // one that is said again is no longer the one that makes room.
+                let is_in_order = tokens.len() < PUSH_DEVICES_MAX || place == Some(PUSH_DEVICES_MAX - 1);
+                match (place, token) {
+                    (None, None) => true,
+                    (Some(place), Some(token)) => tokens[place].1 == *token && is_in_order,
+                    (None, Some(_)) | (Some(_), None) => false,
+                }
+            }
         }
     }
+}
+
+/// A token has one device: one that was set up anew under another name is not called twice. Where there are too many, the one that was
+/// set longest ago goes, since nobody takes back that of a device which is not there any more.
+fn with_token(
+    mut tokens: Vec<(DeviceId, PushToken)>,
+    device: &DeviceId,
+    token: Option<&PushToken>,
+) -> Vec<(DeviceId, PushToken)> {
+    tokens.retain(|(known, other)| known != device && Some(other) != token);
+    tokens.extend(token.map(|token| (device.clone(), token.clone())));
+    tokens.drain(..tokens.len().saturating_sub(PUSH_DEVICES_MAX));
+    tokens
 }
 
 impl SettingsTable {
@@ -186,11 +218,11 @@ impl ConversationSide {
         let slot = &self.settings.slots[user];
         let settings = slot.settings.as_ref().expect("it was read");
         match request {
-            Request::Set { asker, setting, .. } if settings.has(setting, now) => {
+            Request::Set { asker, ref setting, .. } if settings.has(setting, now) => {
                 let position = slot.position;
                 self.done_when_durable(asker, position, log);
             }
-            Request::Set { asker, setting, .. } => match settings.with(setting, now) {
+            Request::Set { asker, setting, .. } => match settings.with(&setting, now) {
                 Ok(after) => self.append_settings(asker, user, after, now, log),
                 Err(refusal) => self.refuse(asker, refusal),
             },

@@ -1,6 +1,6 @@
 //! What a client asks: checked against its session, then mailed to the conversation's home, or answered here.
 
-use protocol::command::{Command, Send, Target};
+use protocol::command::{Command, PushToken, Send, Target};
 use protocol::event::{CloseCode, ErrorCode, ErrorReply, OkReply, Refusal, ServerFrame};
 use protocol::ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::limits::COMMANDS_IN_FLIGHT_MAX;
@@ -53,6 +53,7 @@ impl UserSide {
             Command::Ack { .. } | Command::Refresh { .. } | Command::Typing { .. } => {}
             Command::Block { user, on, .. } => self.block(id, number, user, on, clock),
             Command::Mute { conversation, until } => self.mute(id, number, conversation, until, clock),
+            Command::PushToken { token } => self.set_push_token(id, number, token, clock),
             Command::Read { conversation, seq } => self.read(id, number, conversation, seq, clock),
             Command::View { conversation } => self.view(id, number, conversation, clock),
             Command::Unview { conversation } => self.unview(id, number, conversation),
@@ -226,6 +227,12 @@ impl UserSide {
             return self.set(asker, user, Setting::Mute { conversation, until });
         }
         self.mail_command(asker, conversation, Request::Mute { asker, user, conversation, until });
+    }
+
+    fn set_push_token(&mut self, id: SessionId, number: RequestId, token: Option<PushToken>, clock: Clock) {
+        let Some((asker, user)) = self.asker(id, number, clock) else { return };
+        let Some(device) = self.session(id).map(|session| session.device.clone()) else { return };
+        self.set(asker, user, Setting::PushToken { device, token });
     }
 
     /// Mails a setting to the owner of the log that the user's settings stand in.

@@ -22,7 +22,8 @@ const FEW_USERS: usize = 16;
 
 /// What a node does beside what every one does: `edit`, `delete` and `react`; `view`, `unview` and
 /// `typing`; `read`; `conversations`.
-const FEATURES: [&str; 7] = ["amend", "presence", "receipts", "conversations", "mute", "block", "delivered"];
+const FEATURES: [&str; 8] =
+    ["amend", "presence", "receipts", "conversations", "mute", "block", "delivered", "push_token"];
 
 /// What a node with an index does.
 const SEARCH: &str = "search";

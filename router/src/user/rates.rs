@@ -86,6 +86,7 @@ pub const fn is_stored(command: &Command) -> bool {
         | Command::Leave { .. }
         | Command::Members(_)
         | Command::Mute { .. }
+        | Command::PushToken { .. }
         | Command::React(_)
         | Command::Send(_)
         | Command::Title { .. } => true,
