@@ -494,7 +494,7 @@ impl ConversationSide {
         // One failed read is no verdict: what waits is told, and who asks next has it read again.
         for entrant in std::mem::take(&mut slot.pending) {
             let refusal = (ErrorCode::Unavailable, "this conversation's state cannot be read from the disk");
-            self.refuse_entrant(&entrant, refusal);
+            self.refuse_entrant(conversation, &entrant, refusal);
         }
     }
 

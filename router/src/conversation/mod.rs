@@ -22,6 +22,7 @@ mod listing;
 mod membership;
 mod pages;
 mod positions;
+mod push;
 mod reading;
 mod recent;
 mod retention;
@@ -52,6 +53,7 @@ use gathering::Gathering;
 use jobs::Job;
 use large::{LargeGroups, Roster};
 use pages::WaitingPages;
+use push::Pushes;
 use settings::SettingsTable;
 use slots::{Entrant, Loaded, Slot};
 use state::{Audience, Conversation, Plan};
@@ -59,6 +61,7 @@ use viewers::Viewers;
 
 pub use erasure::{Erased, Subject};
 pub use fetch::{Read, ReadPlace};
+pub use push::PushDue;
 pub use recent::Recent;
 
 /// Conversations whose state is kept in memory per log. About 100 bytes a member; older ones load again from the log.
@@ -110,6 +113,7 @@ pub struct ConversationSide {
     large: LargeGroups,
     viewers: Viewers,
     gathering: Gathering,
+    pushes: Pushes,
     settings: SettingsTable,
     acked: Acked,
     /// Pages by a membership that is not durable yet, and the position that makes it so. Bounded by the page credits.
@@ -143,6 +147,7 @@ impl ConversationSide {
         Self {
             viewers: Viewers::new(places.clone(), log),
             gathering: Gathering::default(),
+            pushes: Pushes::default(),
             settings: SettingsTable::default(),
             acked: Acked::default(),
             places,
@@ -377,6 +382,9 @@ impl ConversationSide {
         self.outputs.extend(self.viewers.take_answers());
         self.fold_durable(delivery.conversation, record.seq(), record.portable());
         self.acked.note_durable(position, delivery.conversation, Seq(record.seq()));
+        if delivery.messages > 0 {
+            self.pushes.note_message(delivery.conversation, Seq(record.seq()));
+        }
         let bytes = self.erased.delivered(position, record.portable());
         self.deliver_to(&delivery.audience, position, &bytes, delivery.asked_micros);
         if let Some(hidden_from) = &delivery.hidden_from {

@@ -161,6 +161,11 @@ impl Positions {
         self.by_user.get(user).map_or((Seq(0), 0), |position| (position.read, position.message_count))
     }
 
+    /// How far a user has read, or a device of the user has stored; a record of its own or the one by which it joined counts as read.
+    pub(super) fn reached(&self, user: &UserId) -> Seq {
+        self.by_user.get(user).map_or(Seq(0), |position| position.read.max(position.delivered))
+    }
+
     /// The newest sequence that is folded in, and the messages up to there.
     pub(super) fn folded(&self) -> (Seq, u64) {
         (self.folded_to, self.message_count)

@@ -116,7 +116,7 @@ impl ConversationSide {
         slot.pending = kept;
         self.resumed.push_back(conversation);
         let refused: VecDeque<Entrant> = refused;
-        refused.iter().for_each(|entrant| self.refuse_entrant(entrant, refusal));
+        refused.iter().for_each(|entrant| self.refuse_entrant(conversation, entrant, refusal));
     }
 
     /// A record of a conversation became durable.

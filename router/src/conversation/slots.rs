@@ -42,6 +42,8 @@ pub(super) enum Entrant {
     Request(Box<Request>),
     /// A device of a user has what there is up to a sequence.
     Delivered(UserId, Seq),
+    /// It is time to look whom its messages have not reached.
+    Push,
     /// A page of several conversations, by its number, that waits for state and positions of this one.
     Page(u32, ConversationId),
 }
@@ -50,7 +52,7 @@ impl Entrant {
     pub(super) fn needs_positions(&self) -> bool {
         match self {
             Self::Request(request) => matches!(**request, Request::Read { .. } | Request::View { .. }),
-            Self::Delivered(..) | Self::Page(..) => true,
+            Self::Delivered(..) | Self::Page(..) | Self::Push => true,
         }
     }
 }
@@ -83,7 +85,11 @@ impl ConversationSide {
         slot.touched = self.clock;
         if slot.busy || !slot.pending.is_empty() {
             if slot.pending.len() == PENDING_MAX {
-                return self.refuse_entrant(&entrant, (ErrorCode::Busy, "this conversation is loading"));
+                return self.refuse_entrant(
+                    conversation,
+                    &entrant,
+                    (ErrorCode::Busy, "this conversation is loading"),
+                );
             }
             slot.pending.push_back(entrant);
             return;
@@ -138,6 +144,7 @@ impl ConversationSide {
         match entrant {
             Entrant::Delivered(user, seq) => self.note_delivered(conversation, &user, seq),
             Entrant::Page(page, _) => self.note_read_for(page),
+            Entrant::Push => self.judge_push(conversation),
             Entrant::Request(request) => match *request {
                 Request::Store(store) => self.store(store, now, log, false),
                 Request::Block { asker, user, peer, conversation, on } => {
@@ -161,11 +168,12 @@ impl ConversationSide {
         }
     }
 
-    pub(super) fn refuse_entrant(&mut self, entrant: &Entrant, refusal: Refusal) {
+    pub(super) fn refuse_entrant(&mut self, of: ConversationId, entrant: &Entrant, refusal: Refusal) {
         match entrant {
             Entrant::Request(request) => self.refuse_request(request, refusal),
             Entrant::Delivered(..) => {}
             Entrant::Page(page, conversation) => self.note_unreadable_for(*page, *conversation),
+            Entrant::Push => self.pushes.retry(of),
         }
     }
 
