@@ -17,6 +17,10 @@ use storage_log::StreamId;
 
 use crate::places::ShardId;
 
+/// Users whose push tokens one shard asks another for at a time: what a round between two shards carries beside everything else. A place is
+/// kept for each of them, in both directions.
+pub const PUSH_LOOKUPS: usize = 64;
+
 /// One session of one shard; a reply to a session that has gone finds nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SessionId {
@@ -227,6 +231,18 @@ pub enum Request {
         /// Until when.
         until: UnixMillis,
     },
+    /// By which tokens a user is to be called of a conversation. It takes no credit: a shard has [`PUSH_LOOKUPS`] under way at another
+    /// at most, each answered with [`Reply::PushTokens`].
+    PushTokens {
+        /// Who asks,
+        shard: ShardId,
+        /// and its number for the call.
+        call: u32,
+        /// Whom.
+        user: UserId,
+        /// Of what.
+        conversation: ConversationId,
+    },
     /// A member has read a conversation up to a sequence.
     Read {
         /// Who to answer.
@@ -330,6 +346,7 @@ impl Request {
             self,
             Self::Block { .. }
                 | Self::Mute { .. }
+                | Self::PushTokens { .. }
                 | Self::Read { .. }
                 | Self::Set { .. }
                 | Self::Store(_)
@@ -664,6 +681,13 @@ pub enum Reply {
         at: UnixMillis,
         /// Who has begun a conversation by it, however its session has fared since.
         begun_by: Option<UserId>,
+    },
+    /// By which tokens a user is to be called.
+    PushTokens {
+        /// As asked.
+        call: u32,
+        /// None where the conversation is muted, or no device has one; `None` where that cannot be read now.
+        tokens: Option<Vec<(DeviceId, PushToken)>>,
     },
     /// How far a user has read conversations; of those that are not here that is not known.
     Reads {

@@ -4,9 +4,10 @@
 
 mod support;
 
-use protocol::command::{Command, Create, HistoryPolicy, Members, Request};
+use protocol::command::{Command, Create, HistoryPolicy, Members, Request, Send, Target};
 use protocol::event::ServerFrame;
 use protocol::ids::{ConversationId, Seq};
+use router::conversation::Unjudged;
 use router::mail::SessionId;
 use router::places::direct_conversation;
 
@@ -19,7 +20,7 @@ const REST: u64 = 10_000;
 /// Alice, who has said something to bob.
 fn said() -> (Chat, SessionId, ConversationId) {
     let mut chat = Chat::new();
-    chat.side.begin_pushes();
+    chat.side.begin_pushes(Unjudged::nothing());
     chat.wait(0);
     let (alice, _) = chat.connect("alice", None);
     say(&mut chat, alice);
@@ -43,7 +44,11 @@ fn judge(chat: &mut Chat) {
 fn called(chat: &mut Chat, millis: u64) -> Vec<(String, u64, u64)> {
     chat.wait(millis);
     judge(chat);
-    let calls = std::iter::from_fn(|| chat.side.poll_push());
+    let calls = std::iter::from_fn(|| {
+        let due = chat.side.poll_push()?;
+        chat.side.settle_push(&due);
+        Some(due)
+    });
     calls.map(|due| (due.user.as_str().to_owned(), due.seq.0, due.count)).collect()
 }
 
@@ -118,10 +123,10 @@ fn a_message_that_comes_while_another_waits_is_given_its_own_time() {
     assert_eq!(called(&mut chat, WAIT), bob(2, 1));
 }
 
-#[test]
-fn in_a_group_those_are_called_who_may_see_it_and_have_not_said_it() {
+/// Alice, who has made a group of bob and carol and waited.
+fn group() -> (Chat, SessionId, ConversationId) {
     let mut chat = Chat::new();
-    chat.side.begin_pushes();
+    chat.side.begin_pushes(Unjudged::nothing());
     chat.wait(0);
     let (alice, _) = chat.connect("alice", None);
     let create = Create {
@@ -135,14 +140,22 @@ fn in_a_group_those_are_called_who_may_see_it_and_have_not_said_it() {
         ServerFrame::Ok(ok) => ok.conversation,
         _ => None,
     });
-    let conversation = group.expect("made");
     judge(&mut chat);
     assert_eq!(called(&mut chat, WAIT), [], "a change of members calls nobody");
+    (chat, alice, group.expect("made"))
+}
+
+fn say_in(chat: &mut Chat, session: SessionId, group: ConversationId) {
     let Command::Send(to_bob) = send("bob", "hello", None) else { unreachable!() };
-    let target = protocol::command::Target::Conversation(conversation);
-    answer(&chat.command(alice, Command::Send(protocol::command::Send { target, ..to_bob })))
-        .expect("stored");
-    judge(&mut chat);
+    let target = Target::Conversation(group);
+    answer(&chat.command(session, Command::Send(Send { target, ..to_bob }))).expect("stored");
+    judge(chat);
+}
+
+#[test]
+fn in_a_group_those_are_called_who_may_see_it_and_have_not_said_it() {
+    let (mut chat, alice, conversation) = group();
+    say_in(&mut chat, alice, conversation);
     let members = Members {
         conversation,
         add: vec![user("dave")],
@@ -152,6 +165,80 @@ fn in_a_group_those_are_called_who_may_see_it_and_have_not_said_it() {
     };
     chat.command(alice, Command::Members(members));
     assert_eq!(called(&mut chat, WAIT), bob(2, 1), "carol has left, and dave may not see it");
+}
+
+/// The end of one's rest is no time to call another, who has been called of all there is and has rested too.
+#[test]
+fn the_end_of_a_rest_calls_nobody_of_what_another_waits_for() {
+    let (mut chat, alice, group) = group();
+    say_in(&mut chat, alice, group);
+    let (carol, _) = chat.connect("carol", None);
+    chat.command(carol, Command::Read { conversation: group, seq: Seq(2) });
+    assert_eq!(called(&mut chat, WAIT), bob(2, 1));
+    chat.wait(2_000);
+    say_in(&mut chat, alice, group);
+    assert_eq!(called(&mut chat, WAIT), [("carol".to_owned(), 3, 1)]);
+    assert_eq!(called(&mut chat, REST - 2_000 - WAIT), bob(3, 2), "he has rested");
+    assert_eq!(called(&mut chat, 5_000), [], "carol has");
+    assert_eq!(called(&mut chat, 5_000), [], "bob has");
+}
+
+/// A start goes on behind the mark, so that says no more than has been done.
+#[test]
+fn the_mark_stays_below_what_somebody_may_have_to_be_called_of() {
+    let (mut chat, alice, conversation) = said();
+    let begun = chat.side.push_mark(&chat.log);
+    chat.wait(WAIT);
+    judge(&mut chat);
+    let due = chat.side.poll_push().expect("bob is called");
+    assert_eq!(chat.side.push_mark(&chat.log), begun, "it is not known whether it was taken");
+    chat.side.settle_push(&due);
+    let after = chat.side.push_mark(&chat.log);
+    assert!(after > begun && after == chat.log.durable().position());
+    // Within the rest, and one more that has its own time.
+    for _ in 0..2 {
+        say(&mut chat, alice);
+        assert_eq!(called(&mut chat, WAIT), []);
+        assert!(chat.side.push_mark(&chat.log) <= after);
+    }
+    let (bob, _) = chat.connect("bob", None);
+    chat.command(bob, Command::Read { conversation, seq: Seq(3) });
+    assert_eq!(called(&mut chat, REST), []);
+    assert_eq!(chat.side.push_mark(&chat.log), chat.log.durable().position());
+}
+
+/// What a log says is read back, and everybody is called who was not, of what is no older than ten minutes.
+#[test]
+fn a_start_calls_of_what_stands_behind_the_mark() {
+    let (mut chat, alice, _) = said();
+    assert_eq!(called(&mut chat, WAIT), bob(1, 1));
+    let mark = chat.side.push_mark(&chat.log);
+    chat.wait(REST);
+    say(&mut chat, alice);
+    let now = chat.clock.unix.0;
+    for (mark, now, calls) in [
+        (Some(mark), now, bob(2, 2)),
+        (Some(mark), now + 600_000, bob(2, 2)),
+        (Some(mark), now + 600_001, vec![]),
+        (Some(0), now, bob(2, 2)),
+        (Some(chat.log.durable().position()), now, vec![]),
+        (None, now, vec![]),
+    ] {
+        let mut unjudged = Unjudged::behind(mark, now);
+        chat.read_back(&mut |record| unjudged.observe(record));
+        chat.forget();
+        chat.side.begin_pushes(unjudged);
+        judge(&mut chat);
+        assert_eq!(called(&mut chat, WAIT - 1), []);
+        assert_eq!(called(&mut chat, 1), calls, "{mark:?} {now}");
+    }
+    // Another process has gone on meanwhile.
+    let mut unjudged = Unjudged::behind(Some(0), now);
+    chat.read_back(&mut |record| unjudged.observe(record));
+    unjudged.pass(Some(mark));
+    assert_eq!(unjudged.conversations(), 1);
+    unjudged.pass(Some(chat.log.durable().position()));
+    assert_eq!(unjudged.conversations(), 0);
 }
 
 #[test]
@@ -166,7 +253,7 @@ fn who_blocks_the_other_is_not_called() {
 #[test]
 fn while_nobody_takes_the_calls_the_others_stay_due() {
     let mut chat = Chat::new();
-    chat.side.begin_pushes();
+    chat.side.begin_pushes(Unjudged::nothing());
     chat.wait(0);
     let (mut taken, all) = (0, 1_100);
     for number in 0..all {
@@ -194,7 +281,7 @@ fn without_being_asked_for_nobody_is_called() {
     say(&mut chat, alice);
     judge(&mut chat);
     assert_eq!(called(&mut chat, WAIT), []);
-    chat.side.begin_pushes();
+    chat.side.begin_pushes(Unjudged::nothing());
     assert_eq!(called(&mut chat, WAIT), [], "from then on, not from the beginning");
     say(&mut chat, alice);
     judge(&mut chat);
@@ -210,7 +297,7 @@ fn positions_that_are_not_in_memory_are_read() {
     chat.wait(1_000);
     chat.exchange(session);
     chat.forget();
-    chat.side.begin_pushes();
+    chat.side.begin_pushes(Unjudged::nothing());
     say(&mut chat, alice);
     judge(&mut chat);
     assert_eq!(called(&mut chat, WAIT), bob(2, 1), "the first was read");

@@ -9,7 +9,8 @@ use protocol::event::{ErrorCode, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, UnixMillis};
 use protocol::limits::{MUTED_FOR_EVER, MUTES_MAX, PUSH_DEVICES_MAX, PUSH_TOKEN_BYTES_MAX};
 use protocol::record::{Ext, Portable, Stored, StoredBody, StreamKind};
-use router::mail::SessionId;
+use router::ShardId;
+use router::mail::{Reply, Request, SessionId};
 use router::places::{Places, direct_conversation};
 use storage_log::Geometry;
 use storage_log::format::BLOCK_BYTES_MIN;
@@ -256,4 +257,35 @@ fn push_tokens_are_kept_where_the_record_is_read_again() {
     chat.forget();
     assert_eq!(done(&chat.command(alice, mute(bob, FOR_EVER))), Ok(()));
     assert_eq!(push_tokens(&chat), pairs(&[("phone", "a")]));
+}
+
+/// By how many tokens alice is called of a conversation; `None` where that cannot be read.
+fn called_by(chat: &mut Chat, conversation: ConversationId) -> Option<usize> {
+    let shard = ShardId(0);
+    let request = Request::PushTokens { shard, call: 7, user: user("alice"), conversation };
+    chat.side.handle_request(request, chat.clock.unix, &mut chat.log);
+    while let Some(read) = chat.side.poll_read() {
+        chat.answer_read(read);
+    }
+    let (_, reply) = chat.side.poll_output().expect("an answer");
+    let Reply::PushTokens { call: 7, tokens } = reply else { panic!("{reply:?}") };
+    tokens.map(|tokens| tokens.len())
+}
+
+#[test]
+fn nobody_is_called_of_what_is_muted_until_that_has_passed_nor_without_a_token() {
+    let (mut chat, alice, [bob, carol]) = talked_in(Chat::new());
+    assert_eq!(called_by(&mut chat, bob), Some(0));
+    chat.command(alice, push_token("a"));
+    let tablet = on(&mut chat, "tablet");
+    chat.command(tablet, push_token("b"));
+    assert_eq!(called_by(&mut chat, bob), Some(2));
+    chat.command(alice, mute(bob, UnixMillis(chat.clock.unix.0 + 1_000)));
+    assert_eq!((called_by(&mut chat, bob), called_by(&mut chat, carol)), (Some(0), Some(2)));
+    chat.wait(999);
+    assert_eq!(called_by(&mut chat, bob), Some(0));
+    chat.wait(1);
+    assert_eq!(called_by(&mut chat, bob), Some(2));
+    chat.forget();
+    assert_eq!(called_by(&mut chat, bob), Some(2), "the log says it");
 }

@@ -289,6 +289,7 @@ impl ConversationSide {
             Request::Block { .. }
             | Request::Mute { .. }
             | Request::Read { .. }
+            | Request::PushTokens { .. }
             | Request::Set { .. }
             | Request::Settings { .. }
             | Request::Signals { .. }

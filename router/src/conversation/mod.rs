@@ -30,6 +30,7 @@ mod runs;
 mod settings;
 mod slots;
 mod state;
+mod unjudged;
 mod viewers;
 
 use std::collections::VecDeque;
@@ -63,6 +64,7 @@ pub use erasure::{Erased, Subject};
 pub use fetch::{Read, ReadPlace};
 pub use push::PushDue;
 pub use recent::Recent;
+pub use unjudged::Unjudged;
 
 /// Conversations whose state is kept in memory per log. About 100 bytes a member; older ones load again from the log.
 const LOADED_MAX: usize = 100_000;
@@ -184,7 +186,7 @@ impl ConversationSide {
             self.outputs.push_back((shard, Reply::SignalsTaken { log: number }));
             return self.resume(now, log);
         }
-        if matches!(request, Request::Set { .. } | Request::Settings { .. }) {
+        if matches!(request, Request::PushTokens { .. } | Request::Set { .. } | Request::Settings { .. }) {
             self.handle_settings(request, now, log);
             return self.resume(now, log);
         }
@@ -383,7 +385,7 @@ impl ConversationSide {
         self.fold_durable(delivery.conversation, record.seq(), record.portable());
         self.acked.note_durable(position, delivery.conversation, Seq(record.seq()));
         if delivery.messages > 0 {
-            self.pushes.note_message(delivery.conversation, Seq(record.seq()));
+            self.pushes.note_message(delivery.conversation, Seq(record.seq()), position);
         }
         let bytes = self.erased.delivered(position, record.portable());
         self.deliver_to(&delivery.audience, position, &bytes, delivery.asked_micros);
@@ -550,6 +552,9 @@ impl ConversationSide {
             Request::Settings { session, shard, .. } => {
                 self.outputs.push_back((*shard, Reply::Settings { session: *session, mutes: None }));
             }
+            Request::PushTokens { shard, call, .. } => {
+                self.outputs.push_back((*shard, Reply::PushTokens { call: *call, tokens: None }));
+            }
             Request::List { session, shard, log, conversations, .. } => {
                 let (session, log, items) = (*session, *log, vec![None; conversations.len()]);
                 self.outputs.push_back((*shard, Reply::Listed { session, log, items, partial: true }));
@@ -591,6 +596,7 @@ fn conversation_of(request: &Request) -> Option<ConversationId> {
         | Request::Feed { .. }
         | Request::List { .. }
         | Request::Memberships { .. }
+        | Request::PushTokens { .. }
         | Request::Reads { .. }
         | Request::Set { .. }
         | Request::Settings { .. }

@@ -5,15 +5,21 @@
 //! one message, nor of one conversation within 10 s: what comes then waits.
 //!
 //! What is not known of a member makes a call too many. Of a large group nothing is known of what was delivered, so its members are called
-//! unless they have read. A message costs one look at a map. Memory alone holds all this: a start forgets who was to be called.
+//! unless they have read. A message costs one look at a map.
+//!
+//! Invariant: a message of which somebody may still have to be called is held, and the mark of the log stays below it. So a start that
+//! looks at what stands behind the mark forgets nobody; it may call somebody again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
 use protocol::ids::{ConversationId, Seq, UnixMillis, UserId};
 use storage_log::Log;
 
+use super::positions::Positions;
 use super::slots::Entrant;
+use super::state::Conversation;
+use super::unjudged::Unjudged;
 use super::{ConversationSide, LOADED_MAX, Loaded};
 
 /// How long a message waits for one of its reader's devices, in microseconds: as long as a radio takes that is not dead.
@@ -22,9 +28,12 @@ const WAIT_MICROS: u64 = 3_000_000;
 /// How long a user who was called of a conversation is not called of it again, in microseconds.
 const REST_MICROS: u64 = 10_000_000;
 
-/// Conversations that are looked at, or rest, at a time, of one log: those of the last 13 s. The next one is passed over until its
-/// next message, and [`ConversationSide::pushes_passed_over`] counts it.
+/// Conversations that are looked at, or rest, at a time, of one log: those of the last 13 s. Messages of others wait until there is room.
 const WAITING_MAX: usize = LOADED_MAX;
+
+/// Messages that wait for that, 32 bytes each: those of 10 s, of 100,000 a second. The next one is passed over, and
+/// [`ConversationSide::pushes_passed_over`] counts it: who is called of the next message of its conversation is called of this one too.
+const LATER_MAX: usize = 1 << 20;
 
 /// Calls that wait to be taken. While there are so many no conversation is looked at: those stay due, and one adds at most 500.
 const DUE_MAX: usize = 1_024;
@@ -40,6 +49,8 @@ pub struct PushDue {
     pub seq: Seq,
     /// Messages that the user has not read, as a list of conversations says it.
     pub count: u64,
+    /// Position of the first message that it is for: held until [`ConversationSide::settle_push`].
+    held: Option<u64>,
 }
 
 /// A conversation in which something was said.
@@ -49,18 +60,30 @@ struct Entry {
     /// Up to here that was judged.
     judged: Seq,
     newest: Seq,
+    /// Position of the first message after `judged`, held while there is one,
+    held: Option<u64>,
+    /// and of the first after `until`.
+    held_next: Option<u64>,
     /// When it is looked at; `None` while it is new, or is being looked at.
     due: Option<u64>,
     /// Nothing was said since it was looked at: it is kept for those who were called.
     rests: bool,
-    called: Vec<Called>,
+    called: BTreeMap<UserId, Called>,
 }
 
 struct Called {
-    user: UserId,
     /// The newest message then.
     seq: Seq,
     rests_until: u64,
+    /// Position of the first message that has waited long enough since, and that the user is called of when it has rested.
+    held: Option<u64>,
+}
+
+/// A message that has found no room.
+struct Later {
+    conversation: ConversationId,
+    seq: Seq,
+    position: u64,
 }
 
 /// What waits to be looked at, and whom to call.
@@ -71,28 +94,68 @@ pub(super) struct Pushes {
     /// Those that are new since the last turn, which said the time.
     fresh: Vec<ConversationId>,
     due: BTreeSet<(u64, ConversationId)>,
+    later: VecDeque<Later>,
     calls: VecDeque<PushDue>,
+    held: Held,
     passed_over: u64,
     micros: u64,
 }
 
+/// Positions of messages of which somebody may still have to be called, and how often each is held.
+#[derive(Default)]
+struct Held(BTreeMap<u64, u32>);
+
+impl Held {
+    fn hold(&mut self, position: u64) -> Option<u64> {
+        *self.0.entry(position).or_default() += 1;
+        Some(position)
+    }
+
+    fn release(&mut self, held: Option<u64>) {
+        let Some(position) = held else { return };
+        let count = self.0.get_mut(&position).expect("it is held");
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(&position);
+        }
+    }
+}
+
 impl Pushes {
     /// A message became durable.
-    pub(super) fn note_message(&mut self, conversation: ConversationId, seq: Seq) {
+    pub(super) fn note_message(&mut self, conversation: ConversationId, seq: Seq, position: u64) {
         if !self.is_on {
             return;
         }
-        let is_full = self.entries.len() >= WAITING_MAX;
+        let has_room = self.later.is_empty() && self.entries.len() < WAITING_MAX;
+        if has_room || self.entries.contains_key(&conversation) {
+            self.add(Later { conversation, seq, position });
+        } else if self.later.len() < LATER_MAX {
+            self.later.push_back(Later { conversation, seq, position });
+        } else {
+            self.passed_over += 1;
+        }
+    }
+
+    fn add(&mut self, Later { conversation, seq, position }: Later) {
         match self.entries.get_mut(&conversation) {
+            // It has waited while newer ones had room.
+            Some(entry) if seq <= entry.newest => {}
             Some(entry) if entry.rests => {
                 (entry.until, entry.newest, entry.rests) = (seq, seq, false);
+                entry.held = self.held.hold(position);
                 self.fresh.push(conversation);
             }
-            Some(entry) => entry.newest = seq,
-            None if is_full => self.passed_over += 1,
+            Some(entry) => {
+                if entry.held_next.is_none() {
+                    entry.held_next = self.held.hold(position);
+                }
+                entry.newest = seq;
+            }
             None => {
-                let (judged, due, rests, called) = (Seq(0), None, false, Vec::new());
-                let entry = Entry { until: seq, judged, newest: seq, due, rests, called };
+                let (judged, due, rests, called) = (Seq(0), None, false, BTreeMap::new());
+                let (held, held_next) = (self.held.hold(position), None);
+                let entry = Entry { until: seq, judged, newest: seq, held, held_next, due, rests, called };
                 self.entries.insert(conversation, entry);
                 self.fresh.push(conversation);
             }
@@ -123,42 +186,95 @@ impl Pushes {
         Some(conversation)
     }
 
+    /// Finds out whom to call of a conversation.
+    fn judge(
+        &mut self,
+        conversation: ConversationId,
+        entry: &mut Entry,
+        state: &Conversation,
+        positions: &Positions,
+    ) {
+        let (_, messages) = positions.folded();
+        for member in state.members() {
+            let user = &member.user;
+            // Who was added later reads none of it, and who blocks the other one wants to hear nothing.
+            let is_told = member.visible_from <= entry.until && !state.blocks(user);
+            let is_missing = is_told && positions.reached(user) < entry.until;
+            let held = match entry.called.get_mut(user) {
+                Some(called) if !is_missing || called.seq >= entry.until => {
+                    self.held.release(called.held.take());
+                    continue;
+                }
+                Some(called) if called.rests_until > self.micros => {
+                    if let (None, Some(position)) = (called.held, entry.held) {
+                        called.held = self.held.hold(position);
+                    }
+                    continue;
+                }
+                Some(Called { held: held @ Some(_), .. }) => held.take(),
+                None if !is_missing || entry.until <= entry.judged => continue,
+                Some(_) | None => entry.held.and_then(|position| self.held.hold(position)),
+            };
+            let count = messages.saturating_sub(positions.of(user).1);
+            let (user, seq) = (user.clone(), entry.newest);
+            let called = Called { seq, rests_until: self.micros + REST_MICROS, held: None };
+            entry.called.insert(user.clone(), called);
+            self.calls.push_back(PushDue { user, conversation, seq, count, held });
+        }
+    }
+
     /// It was looked at: when it is again, or that it is not.
     fn settle(&mut self, conversation: ConversationId, mut entry: Entry) {
         entry.judged = entry.until;
-        entry.called.retain(|called| called.rests_until > self.micros);
-        let next = entry.called.iter().map(|called| called.rests_until).min();
+        self.held.release(entry.held.take());
+        let (micros, held) = (self.micros, &mut self.held);
+        entry.called.retain(|_, called| {
+            let rests = called.rests_until > micros;
+            if !rests {
+                // Of one who is no member any more.
+                held.release(called.held.take());
+            }
+            rests
+        });
+        let next = entry.called.values().map(|called| called.rests_until).min();
         entry.rests = entry.newest == entry.until;
         let at = match next {
-            _ if !entry.rests => self.micros + WAIT_MICROS,
+            _ if !entry.rests => micros + WAIT_MICROS,
             Some(at) => at,
             None => return,
         };
-        entry.until = entry.newest;
+        (entry.until, entry.held) = (entry.newest, entry.held_next.take());
         self.entries.insert(conversation, entry);
         self.schedule(conversation, at);
     }
-}
 
-impl Entry {
-    /// Whether it is time to judge of a user who has everything up to `has`.
-    fn judges(&self, user: &UserId, micros: u64) -> bool {
-        match self.called.iter().find(|called| called.user == *user) {
-            Some(called) => called.seq < self.until && called.rests_until <= micros,
-            None => self.until > self.judged,
+    /// Nobody is in it any more: nothing is held for it.
+    fn forget(&mut self, entry: Entry) {
+        let Entry { held, held_next, called, .. } = entry;
+        for held in [held, held_next].into_iter().chain(called.into_values().map(|called| called.held)) {
+            self.held.release(held);
         }
     }
 }
 
 impl ConversationSide {
-    /// From now on says whom the messages that come do not reach. Without it they cost nothing.
-    pub fn begin_pushes(&mut self) {
+    /// From now on says whom messages do not reach: those that come, and those that a start has found unjudged. Without it they cost
+    /// nothing.
+    pub fn begin_pushes(&mut self, unjudged: Unjudged) {
         self.pushes.is_on = true;
+        for (conversation, seq, position) in unjudged.into_messages() {
+            self.pushes.note_message(conversation, seq, position);
+        }
     }
 
     /// Looks at the conversations whose time has come, at `micros` by the clock of the turns.
     pub fn judge_pushes(&mut self, micros: u64, now: UnixMillis, log: &mut Log) {
         self.pushes.micros = micros;
+        while self.pushes.entries.len() < WAITING_MAX
+            && let Some(later) = self.pushes.later.pop_front()
+        {
+            self.pushes.add(later);
+        }
         for conversation in std::mem::take(&mut self.pushes.fresh) {
             self.pushes.schedule(conversation, micros + WAIT_MICROS);
         }
@@ -168,12 +284,41 @@ impl ConversationSide {
         }
     }
 
-    /// The next user to call.
+    /// In how many microseconds there is somebody to call, or a conversation to look at.
+    #[must_use]
+    pub fn push_in_micros(&self, micros: u64) -> Option<u64> {
+        if !self.pushes.calls.is_empty() {
+            return Some(0);
+        }
+        self.pushes.due.first().map(|(at, _)| at.saturating_sub(micros))
+    }
+
+    /// The next user to call. [`ConversationSide::settle_push`] says when that is done.
     pub fn poll_push(&mut self) -> Option<PushDue> {
         self.pushes.calls.pop_front()
     }
 
-    /// Conversations that were passed over for want of room, since the start.
+    /// A user was called, for certain, or is not to be.
+    pub fn settle_push(&mut self, due: &PushDue) {
+        self.pushes.held.release(due.held);
+    }
+
+    /// Of all messages up to this position those have been called who had to be.
+    #[must_use]
+    pub fn push_mark(&self, log: &Log) -> u64 {
+        let held = self.pushes.held.0.first_key_value().map(|(position, _)| *position);
+        let later = self.pushes.later.front().map(|later| later.position);
+        let first = held.into_iter().chain(later).min();
+        first.map_or(log.durable().position(), |first| first - 1)
+    }
+
+    /// Conversations that are looked at or rest.
+    #[must_use]
+    pub fn pushes_waiting(&self) -> usize {
+        self.pushes.entries.len()
+    }
+
+    /// Messages that were passed over for want of room, since the start.
     #[must_use]
     pub fn pushes_passed_over(&self) -> u64 {
         self.pushes.passed_over
@@ -182,25 +327,11 @@ impl ConversationSide {
     /// Looks at a conversation whose state and positions are in memory.
     pub(super) fn judge_push(&mut self, conversation: ConversationId) {
         let Some(mut entry) = self.pushes.entries.remove(&conversation) else { return };
-        let micros = self.pushes.micros;
         let slot = &self.slots[&conversation];
-        let (Loaded::Yes(state), Some(positions)) = (&slot.state, &slot.positions) else { return };
-        let (_, messages) = positions.folded();
-        let mut called = Vec::new();
-        for member in state.members() {
-            let user = &member.user;
-            // Who was added later reads none of it, and who blocks the other one wants to hear nothing.
-            let is_told = member.visible_from <= entry.until && !state.blocks(user);
-            if !is_told || positions.reached(user) >= entry.until || !entry.judges(user, micros) {
-                continue;
-            }
-            let count = messages.saturating_sub(positions.of(user).1);
-            let (user, seq) = (user.clone(), entry.newest);
-            called.push(Called { user: user.clone(), seq, rests_until: micros + REST_MICROS });
-            self.pushes.calls.push_back(PushDue { user, conversation, seq, count });
-        }
-        entry.called.retain(|before| called.iter().all(|called| called.user != before.user));
-        entry.called.append(&mut called);
+        let (Loaded::Yes(state), Some(positions)) = (&slot.state, &slot.positions) else {
+            return self.pushes.forget(entry);
+        };
+        self.pushes.judge(conversation, &mut entry, state, positions);
         self.pushes.settle(conversation, entry);
     }
 }

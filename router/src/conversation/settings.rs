@@ -149,7 +149,9 @@ impl SettingsTable {
 impl ConversationSide {
     /// Sets something of a user, or says what is set; once the record of it was read.
     pub(super) fn handle_settings(&mut self, request: Request, now: UnixMillis, log: &mut Log) {
-        let (Request::Set { user, .. } | Request::Settings { user, .. }) = &request else {
+        let (Request::PushTokens { user, .. } | Request::Set { user, .. } | Request::Settings { user, .. }) =
+            &request
+        else {
             unreachable!("the caller matched");
         };
         let user = user.clone();
@@ -229,6 +231,12 @@ impl ConversationSide {
             Request::Settings { session, shard, .. } if log.durable().covers(slot.position) => {
                 let mutes = Some(settings.mutes.clone());
                 self.outputs.push_back((shard, Reply::Settings { session, mutes }));
+            }
+            Request::PushTokens { shard, call, conversation, .. } if log.durable().covers(slot.position) => {
+                let mut mutes = settings.mutes.iter();
+                let is_muted = mutes.any(|(muted, until)| *muted == conversation && *until > now);
+                let tokens = if is_muted { Vec::new() } else { Ext::new(&settings.ext).push_tokens() };
+                self.outputs.push_back((shard, Reply::PushTokens { call, tokens: Some(tokens) }));
             }
             request if log.is_healthy() => {
                 let position = slot.position;

@@ -20,6 +20,7 @@ impl Request {
             | Self::Mute { asker, .. }
             | Self::Read { asker, .. }
             | Self::Set { asker, .. } => refused(asker, false),
+            Self::PushTokens { shard, call, .. } => (shard, Reply::PushTokens { call, tokens: None }),
             Self::Settings { session, shard, .. } => (shard, Reply::Settings { session, mutes: None }),
             Self::History { asker, .. }
             | Self::ListMembers { asker, .. }

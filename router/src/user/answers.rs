@@ -61,6 +61,7 @@ impl UserSide {
             Reply::MayMute { asker, user, conversation, until } => {
                 self.set(asker, user, Setting::Mute { conversation, until });
             }
+            Reply::PushTokens { .. } => unreachable!("the shard asked, and takes it"),
             Reply::Settings { session, mutes } => self.handle_settings(session, mutes, now),
             Reply::Viewed { asker, conversation, presence, receipts } => {
                 self.handle_viewed(asker.session, asker.id, conversation, &presence, &receipts);
@@ -127,6 +128,7 @@ impl UserSide {
         match reply {
             Reply::Deliver(_)
             | Reply::Overrun { .. }
+            | Reply::PushTokens { .. }
             | Reply::SignalsTaken { .. }
             | Reply::Tell { .. }
             | Reply::TellUser { .. }

@@ -19,7 +19,7 @@ use router::user::UserLimits;
 use router::{ConversationSide, Places, ShardId, UserSide};
 use storage_log::format::BLOCK_BYTES_MIN;
 use storage_log::{
-    BlockPlace, Geometry, INDEX_BLOCK_BYTES, IndexJob, Log, LogConfig, NotMade, Scan, SegmentHeader,
+    BlockPlace, Geometry, INDEX_BLOCK_BYTES, IndexJob, Log, LogConfig, NotMade, Record, Scan, SegmentHeader,
     SpareWork, WriteBatch,
 };
 
@@ -105,6 +105,18 @@ impl Chat {
     pub(crate) fn forget(&mut self) {
         let places = Arc::new(Places::new([1; 16], [2; 32], 1, 1));
         self.side = ConversationSide::new(places, 0, Recent::new(1));
+    }
+
+    /// Shows every record of the first segment, as a start does.
+    pub(crate) fn read_back(&self, observe: &mut dyn FnMut(&Record<'_>)) {
+        let config = self.log.config().clone();
+        let Geometry { block_bytes, segment_bytes, .. } = config.geometry;
+        let mut scan = Scan::new(config, 1);
+        let header = SegmentHeader { store: [1; 16], log: 0, base: 0, block_bytes, segment_bytes };
+        scan.open_segment(0, &header.encode()).expect("a header");
+        let mut bytes = self.written[scan.offset() as usize..].to_vec();
+        bytes.resize(bytes.len().next_multiple_of(4_096) + 4_096, 0);
+        scan.feed(&bytes, true, observe).expect("a sound log");
     }
 
     pub(crate) fn connect(&mut self, name: &str, cursor: Option<String>) -> (SessionId, Vec<ServerFrame>) {
