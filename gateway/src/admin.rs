@@ -41,7 +41,7 @@ use crate::{
     auth::{AdminToken, Entry, Revocation},
     cli,
     erasures::{Asked, EraseError, Erasure, Erasures},
-    metrics::{self, CareMetrics, KeyMetrics, SearchMetrics, ShardMetrics},
+    metrics::{self, CareMetrics, KeyMetrics, PushMetrics, SearchMetrics, ShardMetrics},
     revocations::{ENTRIES_MAX, Revocations, RevokeError, Revoked},
     state::NodeState,
     upgrade::leaving::Upgraded,
@@ -90,6 +90,8 @@ pub struct AdminContext {
     pub keys: Arc<KeyMetrics>,
     /// What is counted of search, on a node that has it.
     pub search: Option<Arc<SearchMetrics>>,
+    /// Of push calls, where there are any.
+    pub pushes: Option<Arc<PushMetrics>>,
     /// Who may change something.
     pub admin_token: Arc<AdminToken>,
     /// What may be asked for, from when there are shards to do it.
@@ -211,6 +213,9 @@ async fn render_metrics(State(context): State<AdminContext>) -> Response {
     context.keys.render(&mut page);
     if let Some(search) = &context.search {
         search.render(&mut page);
+    }
+    if let Some(pushes) = &context.pushes {
+        pushes.render(&mut page);
     }
     if let Some(Commands { revocations, erasures, .. }) = context.commands.get() {
         let (pending, done) = erasures.counts();

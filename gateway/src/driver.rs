@@ -25,6 +25,7 @@ use crate::erasures::LogLeft;
 use crate::files::{Inbox, Job, Work};
 use crate::mailbox::Mesh;
 use crate::metrics::ShardMetrics;
+use crate::pushes::{self, PushBatch};
 use crate::search::Question;
 use crate::segments::SegmentFile;
 use crate::shard::{Action, ConnectionId, Event, Listener, ReceiveEnd, Shard};
@@ -53,6 +54,8 @@ pub struct DriverParts {
     pub care: Sender<Care>,
     /// Who has the index of words, if there is one.
     pub search: Option<Sender<Question>>,
+    /// Who calls users, where anybody does.
+    pub pushes: Option<Sender<pushes::Job>>,
     /// The moment that all shards count microseconds from.
     pub epoch: Instant,
     /// Where the ring's counters go.
@@ -86,6 +89,7 @@ pub struct Driver {
     compactions: Sender<compaction::Job>,
     care: Sender<Care>,
     search: Option<Sender<Question>>,
+    pushes: Option<Sender<pushes::Job>>,
     epoch: Instant,
     metrics: Arc<ShardMetrics>,
 }
@@ -105,6 +109,7 @@ impl Driver {
             compactions,
             care,
             search,
+            pushes,
             epoch,
             metrics,
         } = parts;
@@ -136,6 +141,7 @@ impl Driver {
             compactions,
             care,
             search,
+            pushes,
             epoch,
             metrics,
         }
@@ -250,6 +256,7 @@ impl Driver {
                 self.listens = false;
                 self.listeners.iter().for_each(|(listener, _)| self.ring.close_listener(*listener));
             }
+            Action::Push(batch) => self.push(batch),
             Action::Pause => self.pause(),
             Action::Unpause { is_draining } => self.unpause(is_draining),
             Action::Close(connection, socket) => self.ring.close(socket, token(connection)),
@@ -325,6 +332,13 @@ impl Driver {
 
     fn ask(&self, care: Care) {
         assert!(self.care.send(care).is_ok(), "the thread lives as long as its senders");
+    }
+
+    fn push(&mut self, batch: Arc<PushBatch>) {
+        self.background += 1;
+        let pushes = self.pushes.as_ref().expect("shards call nobody where there is no such thread");
+        let job = pushes::Job { batch, inbox: self.inbox.clone() };
+        assert!(pushes.send(job).is_ok(), "the thread lives as long as its senders");
     }
 
     fn pause(&mut self) {

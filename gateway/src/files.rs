@@ -20,6 +20,7 @@ use crate::auth::{Revocation, Verifier};
 use crate::compaction::Written;
 use crate::erasures::{ErasureAsk, LogLeft};
 use crate::indexes;
+use crate::pushes::Pushed;
 use crate::segments::{SegmentFile, SegmentMaker, log_directory};
 use crate::shard::Listener;
 use crate::snapshots;
@@ -63,6 +64,8 @@ pub enum Command {
     },
     /// Tokens are judged by these keys from now on.
     Keys(Verifier),
+    /// What became of a batch of push calls.
+    Pushed(Pushed),
     /// A segment that was asked for, or why there is none.
     Segment {
         /// Of which log.

@@ -1,4 +1,4 @@
-//! A list in the data directory that a node cannot do without: what was revoked, what was erased.
+//! A list in the data directory: what was revoked, what was erased, which a node cannot do without; and marks of push calls.
 //!
 //! ```text
 //! {"version":1,"revocations":[
@@ -38,7 +38,7 @@ struct Versioned {
 struct Document<T> {
     #[serde(rename = "version")]
     _version: u64,
-    #[serde(alias = "erasures", alias = "revocations")]
+    #[serde(alias = "erasures", alias = "marks", alias = "revocations")]
     list: Option<Vec<T>>,
     sum: Option<String>,
 }

@@ -29,6 +29,7 @@ pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod peers;
+pub mod pushes;
 pub mod retention;
 pub mod revocations;
 pub mod scan;

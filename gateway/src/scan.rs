@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use router::conversation::Recent;
+use router::conversation::{Recent, Unjudged};
 use rustix::fs::{SeekFrom, seek};
 use storage_log::{
     IndexJob, LogConfig, LogFile, LogFiles, Record, Recovered, SealedSegment, as_appended, index_file_name,
@@ -28,6 +28,8 @@ pub struct Start {
     pub seed: u64,
     /// Milliseconds since 1970.
     pub now: u64,
+    /// Up to which position users were called; `None`: nobody is of what stands there.
+    pub push_mark: Option<u64>,
 }
 
 /// How a log is read back.
@@ -92,12 +94,12 @@ pub fn scan(
     directory: &Path,
     segments: &mut [(u64, SegmentFile)],
     reading: Reading,
-) -> Result<(Recovered, Recent), LogRefusal> {
+) -> Result<(Recovered, Recent, Unjudged), LogRefusal> {
     let snapshot = snapshots::open(directory).map_err(LogRefusal::Disk)?;
     let mut files =
         Files { snapshot, directory: Some(directory), reading, ..Files::of(config, start, segments) };
     let recovered = files.read_back(config)?;
-    Ok((recovered, files.recent))
+    Ok((recovered, files.recent, files.unjudged))
 }
 
 /// Reads a log back up to `end`, and writes nothing.
@@ -109,7 +111,7 @@ pub fn look(
     segments: &mut [(u64, SegmentFile)],
     end: u64,
 ) -> Result<Recovered, LogRefusal> {
-    let start = Start { epoch: 0, seed: 0, now: u64::MAX };
+    let start = Start { epoch: 0, seed: 0, now: u64::MAX, push_mark: None };
     Files { end, ..Files::of(config, start, segments) }.read_back(config)
 }
 
@@ -124,13 +126,15 @@ struct Files<'f> {
     /// What stands behind it is not read.
     end: u64,
     recent: Recent,
+    unjudged: Unjudged,
 }
 
 impl<'f> Files<'f> {
     fn of(config: &LogConfig, start: Start, segments: &'f mut [(u64, SegmentFile)]) -> Self {
         let (log, recent) = (config.number, Recent::new(start.seed));
-        let reading = Reading::Alone;
-        Self { log, start, directory: None, reading, segments, snapshot: None, end: u64::MAX, recent }
+        let unjudged = Unjudged::behind(start.push_mark, start.now);
+        let (reading, directory, snapshot, end) = (Reading::Alone, None, None, u64::MAX);
+        Self { log, start, directory, reading, segments, snapshot, end, recent, unjudged }
     }
 
     fn read_back(&mut self, config: &LogConfig) -> Result<Recovered, LogRefusal> {
@@ -220,14 +224,16 @@ impl LogFiles for Files<'_> {
 
     fn begin(&mut self) {
         self.recent = Recent::new(self.start.seed);
+        self.unjudged.clear();
     }
 
     fn show(&mut self, record: &Record<'_>) {
         self.recent.observe(record);
+        self.unjudged.observe(record);
     }
 
     fn wants(&mut self, clock: u64) -> bool {
-        self.recent.wants(clock, self.start.now)
+        self.recent.wants(clock, self.start.now) || self.unjudged.wants(clock)
     }
 
     fn skip(&mut self, clock: u64) {

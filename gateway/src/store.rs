@@ -6,6 +6,7 @@
 //!   store.toml       format, id, number of logs, secret of the installation (mode 0600)
 //!   revocations.json what was revoked, once something is (mode 0600); see `revocations`
 //!   erasures.json    what was erased, once something is (mode 0600); see `erasures`
+//!   pushes.json      up to where users were called, where they are (mode 0600); see `pushes::marks`
 //!   log-00/          one directory per log
 //!     seg-0000000000000000.log   segments, named by their first byte
 //! ```
@@ -21,13 +22,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use router::conversation::Recent;
+use router::conversation::{Recent, Unjudged};
 use router::places::KINDS;
 use serde::{Deserialize, Serialize};
 use storage_log::format::{BATCH_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FORMAT_VERSION, SEGMENT_BYTES};
 use storage_log::{Answer, Geometry, Log, LogConfig, Recovered, WriteBatch, segment_file_name};
 
 use crate::erasures::marks;
+use crate::pushes::marks::{MarksFile, of_log};
 use crate::scan::{Reading, Start, scan};
 use crate::segments::{
     Access, SegmentFile, SegmentMaker, block_of, log_directory, open_segments, sync_directory,
@@ -110,6 +112,8 @@ pub struct Store {
     pub access: Access,
     /// As [`LogConfig::segment_ms_max`], of all its logs.
     pub segment_ms_max: Option<u64>,
+    /// Whether users are called of what a start finds unjudged.
+    pub pushes: bool,
 }
 
 /// A log that was read back and is durable as it stands.
@@ -118,6 +122,8 @@ pub struct OpenLog {
     pub log: Log,
     /// Ids stored lately.
     pub recent: Recent,
+    /// Messages of which nobody may have been called yet.
+    pub unjudged: Unjudged,
     /// Its segment files, in order. Those that are sealed are open through the page cache only.
     pub segments: Vec<(u64, SegmentFile)>,
     /// Mark of the newest erasure that a segment was gone through for; 0 is none.
@@ -128,6 +134,7 @@ pub struct OpenLog {
 pub struct ReadLog {
     recovered: Recovered,
     recent: Recent,
+    unjudged: Unjudged,
     segments: Vec<(u64, SegmentFile)>,
 }
 
@@ -174,7 +181,7 @@ impl Store {
         let access = access(directory, file.block)?;
         let directory = directory.to_owned();
         let (logs, segment_ms_max) = (file.logs, None);
-        Ok(Self { directory, lock, id, key, logs, geometry, access, segment_ms_max })
+        Ok(Self { directory, lock, id, key, logs, geometry, access, segment_ms_max, pushes: false })
     }
 
     /// Where it is.
@@ -230,8 +237,9 @@ impl Store {
             segment_ms_max: self.segment_ms_max,
         };
         let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
-        let start = Start { epoch, seed, now };
-        let (recovered, recent) = scan(&config, start, &directory, &mut segments, reading)?;
+        let marks = if self.pushes { MarksFile::of(&self.directory).read() } else { Vec::new() };
+        let start = Start { epoch, seed, now, push_mark: of_log(&marks, number) };
+        let (recovered, recent, unjudged) = scan(&config, start, &directory, &mut segments, reading)?;
         if let Some(dropped) = recovered.dropped {
             tracing::warn!(
                 log = number,
@@ -242,7 +250,7 @@ impl Store {
             );
         }
         tracing::info!(log = number, records = recovered.records, "log recovered");
-        Ok(ReadLog { recovered, recent, segments })
+        Ok(ReadLog { recovered, recent, unjudged, segments })
     }
 
     /// Writes the last batch of a log again, begins run `run` and syncs: from here on it is this process's.
@@ -250,7 +258,7 @@ impl Store {
     /// # Errors
     /// Those of the disk.
     pub fn begin_log(&self, read: ReadLog, run: [u8; 16], now: u64) -> io::Result<OpenLog> {
-        let ReadLog { recovered, recent, mut segments } = read;
+        let ReadLog { recovered, recent, unjudged, mut segments } = read;
         let mut log = recovered.log;
         let number = log.number();
         let directory = log_directory(&self.directory, number);
@@ -277,7 +285,7 @@ impl Store {
         let marks = marks::read(&directory, log.config());
         marks.iter().for_each(|(base, mark)| log.restore_mark(*base, *mark));
         let newest_mark = marks.values().copied().max().unwrap_or(0);
-        Ok(OpenLog { log, recent, segments, newest_mark })
+        Ok(OpenLog { log, recent, unjudged, segments, newest_mark })
     }
 }
 

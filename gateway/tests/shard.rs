@@ -63,6 +63,7 @@ impl Bench {
             drain_seconds: 0,
             users: UserLimits::default(),
             compaction: CompactionPolicy::default(),
+            pushes: false,
         };
         let shard = Shard::new(ShardParts {
             id: ShardId(0),

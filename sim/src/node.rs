@@ -128,6 +128,7 @@ impl Node {
                     mail_per_turn: rng.between(1, 6) as usize,
                     drain_seconds: 1,
                     users: bounds.users,
+                    pushes: false,
                     compaction: CompactionPolicy {
                         after_ms: Some(rng.below(300)),
                         keep_ms: bounds.keep_ms,

@@ -100,6 +100,8 @@ pub struct Config {
     pub scrub_bytes_per_second: u64,
     /// Whether there is an index of words, and users may search.
     pub search: bool,
+    /// A file that is told who is to be called of what has not reached them, on the disk for certain; `None`: nobody is.
+    pub push_file: Option<PathBuf>,
     /// Which web pages may connect.
     pub origins: Origins,
     /// Whose tokens are believed.
@@ -190,6 +192,7 @@ impl Default for Config {
             // A hundredth of a slow disk's rate; 350 GB a day.
             scrub_bytes_per_second: 4 << 20,
             search: false,
+            push_file: None,
             origins: Origins::Unset,
             keys: KeyConfig::Development,
             drain: Duration::from_secs(5),

@@ -149,6 +149,10 @@ pub(super) const SETTINGS: &[Setting] = &[
             set(&mut draft.config.drain, seconds.map(Duration::from_secs))
         },
     },
+    Setting {
+        key: "push_file",
+        read: |draft, value| set(&mut draft.config.push_file, path(value).map(Some)),
+    },
     Setting { key: "origins", read: |draft, value| set(&mut draft.config.origins, origins(value)) },
     Setting {
         key: "hs256_key_file",

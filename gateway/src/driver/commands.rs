@@ -7,6 +7,7 @@ use ring::ListenerId;
 
 use super::{Driver, segments};
 use crate::files::Command;
+use crate::pushes::Pushed;
 use crate::shard::{Event, Listener};
 use crate::upgrade::passenger;
 use crate::upgrade::wire;
@@ -33,6 +34,7 @@ impl Driver {
                 Command::DurableEnds(told) => drop(told.send(self.shard.durable_ends())),
                 Command::Leave => self.leaving = true,
                 Command::Keys(verifier) => events.push(Event::Keys(verifier)),
+                Command::Pushed(pushed) => events.push(self.end_push(pushed)),
                 Command::Revoke { revocation, closed } => {
                     self.revoking.push_back(closed);
                     events.push(Event::Revoke(revocation));
@@ -79,6 +81,11 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn end_push(&mut self, pushed: Pushed) -> Event {
+        self.background -= 1;
+        Event::Pushed(pushed)
     }
 
     /// Tells another process of all connections, with their descriptors, as many at a time as one message takes: it says when it has

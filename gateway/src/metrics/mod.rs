@@ -8,6 +8,7 @@
 mod care;
 mod histogram;
 mod keys;
+mod pushes;
 mod render;
 mod search;
 
@@ -17,6 +18,7 @@ pub use care::CareMetrics;
 pub use histogram::Histogram;
 pub use keys::KeyMetrics;
 use protocol::event::{CloseCode, ErrorCode};
+pub use pushes::PushMetrics;
 pub use render::render;
 pub use search::SearchMetrics;
 
@@ -257,6 +259,14 @@ pub struct ShardMetrics {
     pub index_rebuild_failures_total: Counter,
     /// Bytes written.
     pub log_bytes_total: Counter,
+    /// Conversations in which somebody may have to be called, or was lately.
+    pub push_waiting: Gauge,
+    /// Messages of which nobody was called, for want of room.
+    pub push_passed_over_total: Counter,
+    /// Users who were not called: no device has a token, or the conversation is muted.
+    pub push_silent_total: Counter,
+    /// Users who were not called because what they have set cannot be read.
+    pub push_unknown_total: Counter,
     /// From a command that stores to its `ok` in the outbox, in microseconds.
     pub ack_seconds: Histogram,
     /// From a command that stores to its delivery in an outbox, in microseconds.

@@ -64,7 +64,7 @@ type CounterRow = (&'static str, &'static str, fn(&ShardMetrics) -> &Counter);
 type GaugeRow = (&'static str, &'static str, fn(&ShardMetrics) -> &Gauge);
 
 /// Counters that are added up over all shards.
-const COUNTERS: [CounterRow; 21] = [
+const COUNTERS: [CounterRow; 24] = [
     ("accepted_total", "Connections accepted.", |m| &m.accepted_total),
     ("moved_total", "Connections moved to their user's home shard.", |m| &m.moved_total),
     ("proxied_total", "Connections whose PROXY header said whose they are.", |m| &m.proxied_total),
@@ -96,14 +96,30 @@ const COUNTERS: [CounterRow; 21] = [
         &m.index_rebuild_failures_total
     }),
     ("log_bytes_total", "Bytes written to the logs.", |m| &m.log_bytes_total),
+    ("push_passed_over_total", "Messages of which nobody was called, for want of room.", |m| {
+        &m.push_passed_over_total
+    }),
+    (
+        "push_silent_total",
+        "Users not called, as they have no push token or have muted the conversation.",
+        |m| &m.push_silent_total,
+    ),
+    ("push_unknown_total", "Users not called because their settings could not be read.", |m| {
+        &m.push_unknown_total
+    }),
 ];
 
 /// Gauges that are added up over all shards.
-const GAUGES: [GaugeRow; 4] = [
+const GAUGES: [GaugeRow; 5] = [
     ("handshakes", "Connections that have not shown a token yet.", |m| &m.handshakes),
     ("sessions", "Connections that showed a valid token.", |m| &m.sessions),
     ("mail_requests", "Requests waiting between shards.", |m| &m.mail_requests),
     ("mail_replies", "Replies and deliveries waiting between shards.", |m| &m.mail_replies),
+    (
+        "push_waiting",
+        "Conversations of which somebody may have to be called, or was in the last 10 s.",
+        |m| &m.push_waiting,
+    ),
 ];
 
 /// Appends everything that `shards` counted, in the order of the shards.

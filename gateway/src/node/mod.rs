@@ -31,8 +31,10 @@ use crate::files::{self, Job};
 use crate::layout::{self, Layout};
 use crate::mailbox::{Mesh, deliver_places};
 use crate::memory::Gauge;
-use crate::metrics::{CareMetrics, KeyMetrics, SearchMetrics};
+use crate::metrics::{CareMetrics, KeyMetrics, PushMetrics, SearchMetrics};
 use crate::peers::{PeerLimits, Peers};
+use crate::pushes;
+use crate::pushes::marks::{self, Mark};
 use crate::retention;
 use crate::revocations::{Revocations, RevocationsFile};
 use crate::search::{FollowParts, Question, Search};
@@ -73,6 +75,7 @@ struct Errands {
     compactions: Sender<compaction::Job>,
     care: Sender<Care>,
     search: Option<Sender<Question>>,
+    pushes: Option<Sender<pushes::Job>>,
 }
 
 /// The threads that do it.
@@ -81,6 +84,7 @@ struct Helpers {
     compactor: Compactor,
     caretaker: JoinHandle<()>,
     search: Option<Search>,
+    pushes: Option<JoinHandle<()>>,
 }
 
 impl Helpers {
@@ -89,6 +93,7 @@ impl Helpers {
         config: &Config,
         metrics: Arc<CareMetrics>,
         search: Option<Arc<SearchMetrics>>,
+        calls: Option<(Vec<Mark>, Arc<PushMetrics>)>,
     ) -> anyhow::Result<(Errands, Self)> {
         let (jobs, files) = files::start(store.segment_maker())?;
         let (compactions, compactor) = Compactor::start(store.directory().to_owned(), store.access)?;
@@ -98,8 +103,12 @@ impl Helpers {
             metrics,
         })?;
         let (asking, search) = search.map(Search::start).transpose()?.unzip();
-        let errands = Errands { jobs, compactions, care, search: asking };
-        Ok((errands, Self { files, compactor, caretaker, search }))
+        let calls = config.push_file.as_ref().zip(calls);
+        let calls =
+            calls.map(|(file, (marks, metrics))| pushes::start(file, store.directory(), marks, metrics));
+        let (pushes, calling) = calls.transpose()?.unzip();
+        let errands = Errands { jobs, compactions, care, search: asking, pushes };
+        Ok((errands, Self { files, compactor, caretaker, search, pushes: calling }))
     }
 
     /// Waits for their ends. Nobody can leave them anything any more.
@@ -110,6 +119,7 @@ impl Helpers {
         }
         self.compactor.stop().map_err(panicked("compaction"))?;
         self.caretaker.join().map_err(panicked("caretaker"))?;
+        self.pushes.map_or(Ok(()), JoinHandle::join).map_err(panicked("pushes"))?;
         self.files.join().map_err(panicked("files"))
     }
 }
@@ -251,6 +261,7 @@ fn admin_context(config: &Config, store: &Store, shards: u16) -> anyhow::Result<
         care: Arc::new(CareMetrics::new(store.logs)),
         keys: Arc::default(),
         search: config.search.then(Arc::default),
+        pushes: config.push_file.as_ref().map(|_| Arc::default()),
         admin_token: Arc::new(AdminToken::load(config)?),
         commands: Arc::new(OnceLock::new()),
     })
@@ -292,12 +303,13 @@ impl Node {
         self,
         plane: ControlPlane,
         lists: Lists,
-        (opened, starts): (Vec<OpenLog>, Starts),
+        (mut opened, starts): (Vec<OpenLog>, Starts),
         seated: Seated,
         told: impl FnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<ExitCode> {
         let Self { config, keys, program, layout, gauge, store, compaction, context, admin } = self;
-        let AdminContext { state, metrics, care, keys: key_metrics, search, .. } = context;
+        let AdminContext { state, metrics, care, keys: key_metrics, search, pushes: push_metrics, .. } =
+            context;
         if keys.rereading.is_some() || keys.refetching.is_some() {
             key_metrics.keys.set(keys.verifier.keys() as u64);
         }
@@ -305,7 +317,11 @@ impl Node {
         let places = Arc::new(Places::new(store.id, store.key, store.logs, shards));
         let (file, erased) = (lists.erasures, lists.erased);
         let parts = settle_erasures(file, erased, &opened, &places, (&store, care.clone()))?;
-        let (errands, mut helpers) = Helpers::start(&store, &config, care, search)?;
+        let calls = push_metrics.map(|metrics| {
+            let marks = marks::settle(store.directory(), &mut opened);
+            marks.map(|marks| (marks, metrics)).context("the marks of push calls cannot be written")
+        });
+        let (errands, mut helpers) = Helpers::start(&store, &config, care, search, calls.transpose()?)?;
         let keep = retention::gone_after(&config);
         let leaving = LeavingParts {
             program,
@@ -440,9 +456,10 @@ fn layout_of(config: &Config) -> anyhow::Result<Layout> {
     Ok(layout)
 }
 
-/// Says what becomes of the logs of a store with time.
+/// Says what becomes of the logs of a store with time, and what a start looks for in them.
 fn with_retention(mut store: Store, config: &Config) -> anyhow::Result<(Arc<Store>, CompactionPolicy)> {
     store.segment_ms_max = retention::segment_ms_max(config);
+    store.pushes = config.push_file.is_some();
     let compaction = retention::policy(config, &store)?;
     retention::warn_if_too_much(config, &store);
     Ok((Arc::new(store), compaction))

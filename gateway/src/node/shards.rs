@@ -154,6 +154,7 @@ fn shard_config(common: &Common) -> ShardConfig {
             ..UserLimits::default()
         },
         compaction: common.compaction,
+        pushes: common.config.push_file.is_some(),
     }
 }
 
@@ -195,11 +196,14 @@ impl Begin {
         getrandom::fill(&mut cache_key).context("the system gives no randomness")?;
         let mut segments = Vec::new();
         let mut owned = Vec::new();
-        for OpenLog { log, recent, segments: files, .. } in logs {
+        for OpenLog { log, recent, unjudged, segments: files, .. } in logs {
             segments.push((log.number(), files));
             let side = ConversationSide::new(common.places.clone(), log.number(), recent);
             let mut log = OwnedLog::new(log, side);
             erasures::start::put_in_force(&common.erased, &mut log);
+            if common.config.push_file.is_some() {
+                log.begin_pushes(unjudged);
+            }
             owned.push(log);
         }
         let shard = Shard::new(ShardParts {
@@ -218,7 +222,8 @@ impl Begin {
             random: u64::from_le_bytes(random),
         });
         let (mesh, geometry) = (common.mesh.clone(), common.geometry);
-        let (Errands { jobs, compactions, care, search }, epoch) = (common.errands.clone(), common.epoch);
+        let (Errands { jobs, compactions, care, search, pushes }, epoch) =
+            (common.errands.clone(), common.epoch);
         drop(common);
         let parts = DriverParts {
             ring,
@@ -231,6 +236,7 @@ impl Begin {
             compactions,
             care,
             search,
+            pushes,
             epoch,
             metrics,
         };

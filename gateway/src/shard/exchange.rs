@@ -19,6 +19,7 @@ use storage_log::{
 use super::ConnectionId;
 use crate::auth::{Revocation, Verifier};
 use crate::erasures::{ErasureAsk, LogLeft};
+use crate::pushes::{PushBatch, Pushed};
 
 /// Which listener a connection came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +70,8 @@ pub enum Event {
     Found(IndexAnswer),
     /// Stand still: another process is to go on.
     Pause,
+    /// What became of [`Action::Push`].
+    Pushed(Pushed),
     /// Go on: it does not.
     Resume,
     /// A record was read, or could not be.
@@ -291,6 +294,8 @@ pub enum Action {
     },
     /// Take no connections any more.
     CloseListeners,
+    /// Call users: [`Event::Pushed`] follows.
+    Push(Arc<PushBatch>),
     /// Take none for now, and cancel all that waits to be received and sent.
     Pause,
     /// Take them again, unless the node drains.

@@ -1,7 +1,7 @@
 //! The logs that a shard owns: requests in, batches out, answers and deliveries when they are durable.
 
 use router::conversation::{Read, Subject};
-use router::mail::Request;
+use router::mail::{Reply, Request};
 use router::{ConversationSide, ShardId, UserSide};
 use storage_log::{
     Buffer, Cause, Compacted, CompactionJob, CompactionPolicy, ErasureLeft, Log, LogConfig, NotMade,
@@ -33,8 +33,8 @@ const REBUILD_RETRY_SECONDS: u64 = 60;
 
 /// A log and the conversations in it.
 pub struct OwnedLog {
-    log: Log,
-    side: ConversationSide,
+    pub(super) log: Log,
+    pub(super) side: ConversationSide,
     reads_in_flight: usize,
     /// Second before which no segment is asked for.
     segment_not_before: u64,
@@ -167,7 +167,7 @@ impl Shard {
             // Refused at start: the node serves what it has.
             let (target, reply) = request.into_unavailable();
             if target == self.id {
-                return self.users.handle_reply(target, reply, clock);
+                return self.handle_reply(target, reply);
             }
             return self.mail.reply(target, Back::Reply(reply));
         };
@@ -358,7 +358,9 @@ impl Shard {
         for owned in &mut self.logs {
             while let Some((target, reply)) = owned.side.poll_output() {
                 any = true;
-                if target == self.id {
+                if let (true, Reply::PushTokens { call, tokens }) = (target == self.id, &reply) {
+                    self.pushing.handle_tokens(*call, tokens.clone());
+                } else if target == self.id {
                     self.users.handle_reply(target, reply, self.clock);
                 } else {
                     self.mail.reply(target, Back::Reply(reply));

@@ -15,6 +15,7 @@ mod flush;
 mod logs;
 mod moving;
 mod peer;
+mod push;
 mod revoke;
 mod serve;
 mod timers;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use protocol::event::ErrorCode;
 use protocol::upgrade::UpgradePolicy;
 use router::cursor::Starts;
-use router::mail::Clock;
+use router::mail::{Clock, Reply};
 use router::user::UserLimits;
 use router::{Places, ShardId, UserSide};
 use storage_log::CompactionPolicy;
@@ -43,6 +44,7 @@ use connection::Connections;
 use crowd::Crowd;
 use drain::Drain;
 use moving::Moves;
+use push::Pushing;
 use revoke::Sweep;
 
 pub use connection::ConnectionId;
@@ -77,6 +79,8 @@ pub struct ShardConfig {
     pub users: UserLimits,
     /// When segments are written anew.
     pub compaction: CompactionPolicy,
+    /// Whether anybody is called of what has not reached them.
+    pub pushes: bool,
 }
 
 /// Everything that a shard is made from.
@@ -127,6 +131,7 @@ pub struct Shard {
     /// Revocations whose sessions are being closed: as many as were sent, which are few.
     sweeps: VecDeque<Sweep>,
     moves: Moves,
+    pushing: Pushing,
     admission: Admission,
     crowd: Crowd,
     metrics: Arc<ShardMetrics>,
@@ -157,6 +162,7 @@ impl Shard {
         for owned in &parts.logs {
             owned.tell_durable_end(&parts.state);
         }
+        let pushing = Pushing::new(parts.config.pushes, parts.places.shards);
         let keeps_peers = parts.peers.limits_something() || !parts.config.proxies.is_empty();
         Self {
             id: parts.id,
@@ -174,6 +180,7 @@ impl Shard {
             denied: parts.denied,
             sweeps: VecDeque::new(),
             moves: Moves::new(parts.id),
+            pushing,
             admission,
             crowd: Crowd::default(),
             metrics: parts.metrics,
@@ -208,7 +215,9 @@ impl Shard {
             self.continue_drain();
             self.continue_admission();
         }
+        self.judge_pushes();
         self.exchange_local();
+        self.poll_pushes();
         self.poll_logs();
         self.poll_sends();
         self.post_notes();
@@ -225,6 +234,7 @@ impl Shard {
             Event::Closed(connection) => self.handle_closed(connection),
             Event::Drain => self.begin_drain(),
             Event::Pause => self.begin_pause(),
+            Event::Pushed(pushed) => self.handle_pushed(pushed),
             Event::Resume => self.resume(),
             Event::Erase(ask) => self.handle_erase(ask),
             Event::Found(answer) => self.users.handle_index(answer),
@@ -275,9 +285,16 @@ impl Shard {
         for _ in 0..self.config.mail_per_turn {
             match self.mail.take_reply(source) {
                 None => return,
-                Some(Back::Reply(reply)) => self.users.handle_reply(source, reply, self.clock),
+                Some(Back::Reply(reply)) => self.handle_reply(source, reply),
                 Some(Back::Moved) => self.handle_moved(source),
             }
+        }
+    }
+
+    fn handle_reply(&mut self, source: ShardId, reply: Reply) {
+        match reply {
+            Reply::PushTokens { call, tokens } => self.pushing.handle_tokens(call, tokens),
+            reply => self.users.handle_reply(source, reply, self.clock),
         }
     }
 
@@ -344,6 +361,7 @@ impl Shard {
             1_000_000 - self.clock.micros % 1_000_000
         };
         let next = self.admission.wait_micros().into_iter().chain(self.mark_in_micros());
+        let next = next.chain(self.push_in_micros());
         if self.paused { wait } else { next.fold(wait, u64::min) }
     }
 

@@ -57,7 +57,10 @@ impl Shard {
     /// shard may still ask it something.
     #[must_use]
     pub fn is_settled(&mut self) -> bool {
-        let asks = self.users.requests_under_way() > 0 || self.mail.has_notes() || self.mail.has_mail();
+        let asks = self.users.requests_under_way() > 0
+            || self.pushing.asks()
+            || self.mail.has_notes()
+            || self.mail.has_mail();
         let revokes = !self.sweeps.is_empty();
         if !self.paused
             || asks

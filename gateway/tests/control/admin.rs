@@ -88,6 +88,7 @@ impl Server {
             state: state.clone(),
             metrics: vec![metrics.clone()],
             care,
+            pushes: None,
             admin_token: Arc::new(AdminToken::new(TOKEN.as_bytes())),
             commands: Arc::new(OnceLock::new()),
         };

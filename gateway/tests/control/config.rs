@@ -74,6 +74,7 @@ const EVERY_SETTING: &str = r#"
         connects_per_second_max = 9
         memory_reserve_mib = 10
         drain_seconds = 7
+        push_file = "p"
         origins = ["https://a.example", "http://localhost:8080"]
         eddsa_public_key_file = "pub"
         eddsa_private_key_file = "priv"
@@ -109,6 +110,7 @@ fn every_setting_arrives() {
         keep_bytes: Some(4 << 30),
         scrub_bytes_per_second: 65,
         search: true,
+        push_file: Some("p".into()),
         connections_max: Some(6),
         handshakes_max: Some(8),
         connects_per_second_max: Some(9),

@@ -40,6 +40,7 @@ mod power;
 mod presence;
 mod process;
 mod proxies;
+mod push;
 mod receipts;
 mod repair;
 mod resume;

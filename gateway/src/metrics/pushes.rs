@@ -1,0 +1,47 @@
+//! What is counted of push calls as they are written: by the one thread that does it.
+
+use std::fmt::Write as _;
+
+use super::{Counter, Gauge};
+
+/// How many, how well, and into what.
+#[derive(Debug, Default)]
+pub struct PushMetrics {
+    /// Calls on the disk.
+    pub calls_total: Counter,
+    /// Times that a batch of them could not be written.
+    pub failures_total: Counter,
+    /// 1 while they cannot.
+    pub failing: Gauge,
+    /// Bytes of the file that they are written into.
+    pub file_bytes: Gauge,
+}
+
+impl PushMetrics {
+    /// Appends everything, as Prometheus text.
+    pub fn render(&self, out: &mut String) {
+        let lines = [
+            ("push_calls_total", "Push calls written.", "counter", self.calls_total.value()),
+            (
+                "push_failures_total",
+                "Times that push calls could not be written; they are written later.",
+                "counter",
+                self.failures_total.value(),
+            ),
+            ("push_failing", "1 while push calls cannot be written.", "gauge", self.failing.value()),
+            (
+                "push_file_bytes",
+                "Bytes of the file of push calls, when it was last written.",
+                "gauge",
+                self.file_bytes.value(),
+            ),
+        ];
+        for (name, help, kind, value) in lines {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                out,
+                "# HELP gatehouse_{name} {help}\n# TYPE gatehouse_{name} {kind}\ngatehouse_{name} {value}"
+            );
+        }
+    }
+}
