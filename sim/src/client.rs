@@ -17,6 +17,7 @@ use protocol::upgrade::{Form, UpgradePolicy};
 use router::mail::Clock;
 
 use crate::Rng;
+use crate::calling::Registering;
 use crate::listing::{self, Listing};
 use crate::oracle::Oracle;
 use crate::settings::Setting;
@@ -99,6 +100,8 @@ pub(crate) struct Client {
     pub(crate) viewing: Viewing,
     /// What it sets, where anybody does.
     pub(crate) setting: Setting,
+    /// Whether it has said its token, where anybody is called.
+    pub(crate) registering: Registering,
     /// Dice of its own, where messages are amended.
     pub(crate) amending: Option<Rng>,
     /// How far its own clock, by which it names its messages, is behind or ahead.
@@ -129,6 +132,7 @@ impl Client {
             listing: Listing::default(),
             viewing: Viewing::default(),
             setting: Setting::default(),
+            registering: Registering::default(),
             amending: None,
             skew_ms,
             output: Vec::new(),
@@ -138,6 +142,7 @@ impl Client {
     pub(crate) fn is_settled(&self) -> bool {
         self.pending.is_empty()
             && self.setting.is_settled()
+            && self.registering.is_settled()
             && self.older.is_empty()
             && self.link.as_ref().is_some_and(|link| link.welcomed && !link.replaying)
     }
@@ -183,6 +188,7 @@ impl Client {
         self.pending.iter_mut().for_each(|pending| pending.id = RequestId(0));
         self.viewing.begin();
         self.setting.begin();
+        self.registering.begin();
         self.listing.begin();
         // The first frame is pipelined behind the upgrade request: a server must take it as a frame.
         let mut payload = Vec::new();
@@ -243,7 +249,7 @@ impl Client {
         if calm || self.pending.len() >= PENDING_MAX {
             return;
         }
-        if self.amend(oracle, now) || self.look(oracle) || self.set(users, oracle, now) {
+        if self.amend(oracle, now) || self.look(oracle) || self.set(users, oracle, now) || self.register() {
             return;
         }
         let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
@@ -331,6 +337,17 @@ impl Client {
         let command = self.setting.act(id, &self.user, known, now, &mut oracle.mutes);
         let block = || self.setting.block(id, &self.user, users, &oracle.blocks);
         let Some(command) = command.or_else(block) else {
+            return false;
+        };
+        self.next_id += 1;
+        self.write(&Request { id: Some(id), command });
+        true
+    }
+
+    /// Says by which token it is called, as its dice have it.
+    fn register(&mut self) -> bool {
+        let id = RequestId(self.next_id + 1);
+        let Some(command) = self.registering.act(id, &self.user, &self.device) else {
             return false;
         };
         self.next_id += 1;
@@ -619,6 +636,7 @@ impl Client {
             link.times = times;
         } else if self.setting.done(ok.id, &self.user, &mut oracle.mutes)
             || self.setting.blocked(ok.id, &self.user, &oracle.blocks)
+            || self.registering.done(ok.id, &self.user, &mut oracle.tokens)
         {
         } else if let Some(place) = self.pending.iter().position(|pending| pending.id == ok.id) {
             let pending = self.pending.remove(place);
@@ -642,6 +660,7 @@ impl Client {
     fn handle_error(&mut self, error: &ErrorReply, oracle: &mut Oracle, now: UnixMillis, micros: u64) {
         self.viewing.refused(error.id);
         self.listing.refused(error.id);
+        self.registering.refused(error.id);
         self.setting.refused(error.id, error.code, &self.user, &mut oracle.mutes);
         let Some(place) = self.pending.iter().position(|pending| Some(pending.id) == error.id) else {
             return;

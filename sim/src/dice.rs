@@ -26,6 +26,9 @@ pub(crate) const LISTING: u64 = 0x006c_6973_7469_6e67;
 /// And those of who sets what, each client's its own.
 pub(crate) const SETTING: u64 = 0x0073_6574_7469_6e67;
 
+/// And those of who is called, each client's its own and the file's.
+pub(crate) const CALLING: u64 = 0x0063_616c_6c69_6e67;
+
 /// And those of how large a group is that fans out on read.
 pub(crate) const GROWING: u64 = 0x6772_6f77;
 
@@ -43,6 +46,11 @@ pub(crate) fn small_group_members_max(seed: u64) -> usize {
     } else {
         SMALL_GROUP_MEMBERS_MAX
     }
+}
+
+/// In some worlds users are called, and those take longer: few of them, none of which has failed once.
+pub(crate) fn calls(seed: u64) -> bool {
+    matches!(seed % 16, 3 | 5 | 13)
 }
 
 /// One to two devices of each user.
@@ -78,5 +86,6 @@ pub(crate) fn give_dice(seed: u64, clients: &mut [Client]) {
         client.viewing.dice = looks.then(|| Rng::new(seed ^ VIEWING ^ number));
         client.listing.dice = looks.then(|| Rng::new(seed ^ LISTING ^ number));
         client.setting.dice = sets.then(|| Rng::new(seed ^ SETTING ^ number));
+        client.registering.dice = calls(seed).then(|| Rng::new(seed ^ CALLING ^ (number + 1)));
     }
 }

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod calling;
 mod client;
 mod dice;
 mod disk;

@@ -9,13 +9,14 @@ use gateway::peers::{PeerLimits, Peers};
 use gateway::shard::{OwnedLog, Shard, ShardConfig, ShardParts};
 use gateway::state::NodeState;
 use protocol::upgrade::{Origins, UpgradePolicy};
-use router::conversation::Recent;
+use router::conversation::{Recent, Unjudged};
 use router::places::KINDS;
 use router::user::UserLimits;
 use router::{ConversationSide, Places, ShardId, Starts};
 use storage_log::{Answer, CompactionPolicy, Geometry, LogConfig};
 
 use crate::Rng;
+use crate::calling::Calls;
 use crate::disk::Disk;
 use crate::erasing::Erasures;
 
@@ -87,7 +88,7 @@ impl Node {
     pub(crate) fn start(
         places: &Arc<Places>,
         keys: &Keys,
-        (denied, erasures): (&DenyList, &mut Erasures),
+        (denied, erasures, calls): (&DenyList, &mut Erasures, &mut Calls),
         disk: &mut Disk,
         rng: &mut Rng,
         now: u64,
@@ -98,21 +99,23 @@ impl Node {
         run[8..].copy_from_slice(&rng.roll().to_le_bytes());
         let mut logs = Vec::new();
         for number in 0..places.logs {
-            logs.push(recover(places, disk, number, run, now));
+            logs.push(recover(places, disk, calls, number, run, now));
         }
-        let starts = Arc::new(Starts::new(logs.iter().map(|(log, _)| log.runs().to_vec()).collect()));
-        logs.iter().for_each(|(log, _)| starts.keep_from(log.number(), log.links_kept_from()));
+        let starts = Arc::new(Starts::new(logs.iter().map(|(log, ..)| log.runs().to_vec()).collect()));
+        logs.iter().for_each(|(log, ..)| starts.keep_from(log.number(), log.links_kept_from()));
         let mesh = Mesh::new(places.shards, rng.between(1, DELIVER_PLACES_MAX + 1) as usize);
         let state = Arc::new(NodeState::new(places.logs));
         let metrics: Vec<_> = (0..places.shards).map(|_| Arc::new(ShardMetrics::default())).collect();
-        let mut shards = Vec::new();
+        let (mut shards, pushes) = (Vec::new(), calls.dice.is_some());
         for id in (0..places.shards).map(ShardId) {
-            let owned = logs.extract_if(.., |(log, _)| places.owner_of(log.number()) == id);
-            let owned = owned.map(|(log, recent)| {
+            let owned = logs.extract_if(.., |(log, ..)| places.owner_of(log.number()) == id);
+            let owned = owned.map(|(log, recent, unjudged)| {
                 let side = ConversationSide::new(places.clone(), log.number(), recent);
                 let begun = log.runs().last().map_or(0, |run| run.first_position - 1);
+                let end = log.durable().position();
                 let mut owned = OwnedLog::new(log, side);
                 erasures.put_in_force(begun, &mut owned);
+                calls.begin(&mut owned, unjudged, end);
                 owned
             });
             shards.push(Shard::new(ShardParts {
@@ -128,7 +131,7 @@ impl Node {
                     mail_per_turn: rng.between(1, 6) as usize,
                     drain_seconds: 1,
                     users: bounds.users,
-                    pushes: false,
+                    pushes,
                     compaction: CompactionPolicy {
                         after_ms: Some(rng.below(300)),
                         keep_ms: bounds.keep_ms,
@@ -155,13 +158,16 @@ impl Node {
 fn recover(
     places: &Places,
     disk: &mut Disk,
+    calls: &Calls,
     number: u16,
     run: [u8; 16],
     now: u64,
-) -> (storage_log::Log, Recent) {
+) -> (storage_log::Log, Recent, Unjudged) {
     let epoch = u32::from_le_bytes([run[0], run[1], run[2], run[3]]);
     let config = log_config(places, disk.geometry(), number);
-    let (recovered, recent) = disk.recover(&config, epoch, now, &mut |_| {}).expect("a crash is not damage");
+    let mut unjudged = calls.unjudged(number, now);
+    let read = disk.recover(&config, epoch, now, &mut |record| unjudged.observe(record));
+    let (recovered, recent) = read.expect("a crash is not damage");
     if let Some(batch) = &recovered.rewrite {
         disk.write_now(number, batch);
     }
@@ -178,5 +184,5 @@ fn recover(
         disk.write_now(number, &batch);
         log.handle_written(batch.buffer, true).expect("written");
     }
-    (log, recent)
+    (log, recent, unjudged)
 }

@@ -7,6 +7,7 @@ use protocol::ids::{ConversationId, MessageId, UserId};
 use protocol::record::{Portable, Stored, StoredBody, StreamKind as Kind};
 use storage_log::Record;
 
+use crate::calling::Tokens;
 use crate::erasing::Erasures;
 use crate::forms::{Form, Forms};
 use crate::settings::{Blocks, Mutes};
@@ -47,6 +48,7 @@ pub(crate) struct Oracle {
     /// How far each has read.
     pub(crate) reads: ReadBounds,
     pub(crate) mutes: Mutes,
+    pub(crate) tokens: Tokens,
     pub(crate) blocks: Blocks,
     /// Times that somebody was told that something was erased.
     pub(crate) erased: u64,

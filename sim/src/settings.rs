@@ -136,6 +136,9 @@ struct Asked {
     at: u64,
     done_at: Option<u64>,
     refused: bool,
+    /// When it was asked for and done, in milliseconds since 1970.
+    asked_ms: u64,
+    done_ms: Option<u64>,
 }
 
 /// All that was asked for.
@@ -144,6 +147,8 @@ pub(crate) struct Mutes {
     of: BTreeMap<Place, Vec<Asked>>,
     /// Counts what was asked for and answered, and so is a clock.
     now: u64,
+    /// Milliseconds since 1970.
+    pub(crate) now_ms: u64,
     /// Times that one was told at rest that something is muted.
     pub(crate) told: u64,
 }
@@ -152,13 +157,34 @@ impl Mutes {
     fn asked(&mut self, place: Place, until: UnixMillis) -> usize {
         self.now += 1;
         let asked = self.of.entry(place).or_default();
-        asked.push(Asked { until, at: self.now, done_at: None, refused: false });
+        let (asked_ms, done_ms) = (self.now_ms, None);
+        asked.push(Asked { until, at: self.now, done_at: None, refused: false, asked_ms, done_ms });
         asked.len() - 1
     }
 
     fn done(&mut self, place: &Place, number: usize) {
         self.now += 1;
-        self.of.get_mut(place).expect("it was asked for")[number].done_at = Some(self.now);
+        let asked = &mut self.of.get_mut(place).expect("it was asked for")[number];
+        (asked.done_at, asked.done_ms) = (Some(self.now), Some(self.now_ms));
+    }
+
+    /// Whether a conversation was muted at a time for certain, and for so long before that.
+    pub(crate) fn is_muted(&self, user: &UserId, conversation: ConversationId, at: u64, before: u64) -> bool {
+        let asked = self.of.get(&(user.clone(), conversation)).map_or(&[][..], Vec::as_slice);
+        let mut asked = asked.iter().filter(|one| !one.refused && one.asked_ms <= at).rev();
+        // What was asked for while another was not done may have come before it.
+        let last = asked.next();
+        let mut is_alone =
+            |last: &Asked| asked.all(|one| one.done_ms.is_some_and(|done| done <= last.asked_ms));
+        last.is_some_and(|last| {
+            let is_done = last.done_ms.is_some_and(|done| done + before <= at);
+            is_done && last.until.0 > at && is_alone(last)
+        })
+    }
+
+    /// Whether a conversation may ever have been muted.
+    pub(crate) fn may_mute(&self, user: &UserId, conversation: ConversationId) -> bool {
+        self.of.contains_key(&(user.clone(), conversation))
     }
 
     fn refused(&mut self, place: &Place, number: usize) {
@@ -214,6 +240,13 @@ impl Blocks {
 
     pub(crate) fn who(&self, conversation: ConversationId) -> &[UserId] {
         self.of.get(&conversation).and_then(|states| states.last()).map_or(&[], |(_, blocking)| blocking)
+    }
+
+    /// Whether one of the two has ever blocked the other.
+    pub(crate) fn was_one(&self, conversation: ConversationId) -> bool {
+        self.of
+            .get(&conversation)
+            .is_some_and(|states| states.iter().any(|(_, blocking)| !blocking.is_empty()))
     }
 
     /// `blocked_is_silent`: a message becomes durable.

@@ -21,9 +21,15 @@ struct Bounds {
     acknowledged: Seq,
 }
 
+/// How far a user has come for certain, and when that was known, in milliseconds since 1970.
+type Reached = Vec<(u64, Seq)>;
+
 #[derive(Default)]
 pub(crate) struct ReadBounds {
     bounds: BTreeMap<(ConversationId, UserId), Bounds>,
+    reached: BTreeMap<(ConversationId, UserId), Reached>,
+    /// Milliseconds since 1970.
+    pub(crate) now: u64,
     /// Times that somebody was told what is unread, and of those, that something was.
     pub(crate) told: (u64, u64),
 }
@@ -55,6 +61,7 @@ impl ReadBounds {
             let bounds = self.of(conversation, user);
             bounds.least = bounds.least.max(Seq(seq));
             bounds.most = bounds.most.max(Seq(seq));
+            self.note_reached(conversation, user, Seq(seq));
         }
     }
 
@@ -63,6 +70,7 @@ impl ReadBounds {
         let bounds = self.of(conversation, user);
         assert!(read <= bounds.most, "receipt: {user} has read {read}, and said {}", bounds.most);
         bounds.least = bounds.least.max(read);
+        self.note_reached(conversation, user, read);
     }
 
     /// A device acknowledges something, and has no more of a conversation than this.
@@ -76,6 +84,24 @@ impl ReadBounds {
         let Bounds { most, acknowledged, .. } = *self.of(conversation, user);
         let limit = most.max(acknowledged);
         assert!(delivered <= limit, "receipt: {delivered} was delivered to {user}, who has {limit}");
+        self.note_reached(conversation, user, delivered);
+    }
+
+    fn note_reached(&mut self, conversation: ConversationId, user: &UserId, seq: Seq) {
+        let now = self.now;
+        self.reached.entry((conversation, user.clone())).or_default().push((now, seq));
+    }
+
+    /// How far a user had come for certain, and others knew, at a time.
+    pub(crate) fn reached_before(&self, conversation: ConversationId, user: &UserId, at: u64) -> Seq {
+        let reached = self.reached.get(&(conversation, user.clone())).into_iter().flatten();
+        reached.filter(|(since, _)| *since <= at).map(|(_, seq)| *seq).max().unwrap_or_default()
+    }
+
+    /// How far a user may have come.
+    pub(crate) fn may_have(&self, conversation: ConversationId, user: &UserId) -> Seq {
+        let bounds = self.bounds.get(&(conversation, user.clone())).copied().unwrap_or_default();
+        bounds.most.max(bounds.acknowledged)
     }
 }
 

@@ -23,7 +23,7 @@ impl World {
             Action::Admit { .. } | Action::CloseListeners | Action::Recycle(_) | Action::Revoked { .. } => {}
             Action::Pause | Action::Unpause { .. } => unreachable!("nobody takes over here"),
             Action::Search(_) => unreachable!("there is no index here"),
-            Action::Push(_) => unreachable!("nobody is called here"),
+            Action::Push(batch) => self.push(shard, batch),
             Action::Erased(left) => self.note_erased(&left),
             Action::Close(connection, socket) => {
                 self.net.remove(here, socket.index());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::auth::{DenyList, FOR_EVER, Issued, Keys, Revocation, Span, Subject, TokenId};
+use gateway::pushes::PushBatch;
 use gateway::shard::{Event, Shard};
 use protocol::command::Token;
 use protocol::event::CloseCode;
@@ -18,9 +19,11 @@ use router::{Places, ShardId, UserSide};
 use storage_log::{Compacted, CompactionJob, Log, WriteBatch};
 
 use crate::Rng;
+use crate::calling::{CALLED_MICROS, Calls};
 use crate::client::{Client, Pass, Times};
 use crate::dice::{
-    AMENDING, DEAFNESS, ERASING, FILLING, REVOKING, clients_of, give_dice, small_group_members_max,
+    AMENDING, CALLING, DEAFNESS, ERASING, FILLING, REVOKING, calls, clients_of, give_dice,
+    small_group_members_max,
 };
 use crate::disk::{Disk, geometry};
 use crate::listing::check_lists;
@@ -72,6 +75,8 @@ pub struct Outcome {
     pub muted: u64,
     /// Times that somebody began to block somebody.
     pub blocked: u64,
+    /// Times that somebody was called of what had not reached them.
+    pub called: u64,
     /// Orderly stops.
     pub drains: u32,
     /// Crashes.
@@ -134,6 +139,11 @@ pub(crate) enum Item {
         run: u32,
         pipe: usize,
     },
+    Push {
+        run: u32,
+        shard: usize,
+        batch: Arc<PushBatch>,
+    },
     ReadClient(usize),
     Restart,
     Erase,
@@ -186,6 +196,7 @@ pub(crate) struct World {
     pub(crate) filling: Option<Rng>,
     pub(crate) full: u32,
     bounds: Bounds,
+    pub(crate) calls: Calls,
     pub(crate) disk: Disk,
     pub(crate) net: Net,
     pub(crate) node: Option<Node>,
@@ -210,8 +221,10 @@ pub(crate) struct World {
     pub(crate) index_reads: u32,
     compactions: u32,
     pub(crate) rebuilds: u32,
-    /// When something last became durable.
+    /// When something last became durable,
     stored_at: u64,
+    /// and when a process last began.
+    begun_at: u64,
     pub(crate) expired: u64,
     pub(crate) revoked: u64,
     pub(crate) digest: u64,
@@ -273,6 +286,7 @@ impl World {
             erasing: matches!(seed % 16, 5 | 8 | 13).then(|| Rng::new(seed ^ ERASING)),
             filling: matches!(seed % 16, 3 | 11 | 13).then(|| Rng::new(seed ^ FILLING)),
             full: 0,
+            calls: Calls::new(calls(seed).then(|| Rng::new(seed ^ CALLING))),
             net: Net::default(),
             node: None,
             run: 0,
@@ -295,6 +309,7 @@ impl World {
             compactions: 0,
             rebuilds: 0,
             stored_at: 0,
+            begun_at: 0,
             expired: 0,
             revoked: 0,
             digest: 0,
@@ -317,6 +332,7 @@ impl World {
             .as_mut()
             .map(|rng| (0..rng.between(1, 4)).map(|_| rng.below(BUSY_MICROS)).collect::<Vec<_>>());
         times.into_iter().flatten().for_each(|at| self.later(at, Item::Revoke(None)));
+        self.begin_calling();
         self.begin_erasing();
     }
 
@@ -351,6 +367,7 @@ impl World {
     fn is_at_rest(&self) -> bool {
         self.now > BUSY_MICROS + 3_000_000
             && self.now > self.stored_at + MAIL_MICROS
+            && (self.calls.dice.is_none() || self.now > self.stored_at.max(self.begun_at) + CALLED_MICROS)
             && self.node.as_ref().is_some_and(|node| self.has_nothing_to_do(node))
             && self.listening().all(|(_, client)| client.is_settled())
             && self
@@ -377,6 +394,8 @@ impl World {
     }
 
     fn handle(&mut self, item: Item) {
+        let now = self.unix().0;
+        (self.oracle.reads.now, self.oracle.mutes.now_ms, self.oracle.tokens.now) = (now, now, now);
         match item {
             Item::Act(client) => self.act(client),
             Item::Crash => self.crash(),
@@ -391,6 +410,7 @@ impl World {
                 self.compact(log, shard, &job, &erased);
             }
             Item::Pump { run, pipe } if run == self.run => self.pump(pipe),
+            Item::Push { run, shard, batch } if run == self.run => self.end_push(shard, &batch),
             Item::ReadClient(client) => self.read_client(client),
             Item::Restart => self.restart(),
             Item::Erase => self.erase(),
@@ -400,6 +420,7 @@ impl World {
             Item::Compact { .. }
             | Item::Event { .. }
             | Item::Pump { .. }
+            | Item::Push { .. }
             | Item::Turn { .. }
             | Item::WriteDone { .. } => {}
         }
@@ -445,7 +466,9 @@ impl World {
         self.run += 1;
         let now = self.unix().0;
         let (disk, rng) = (&mut self.disk, &mut self.rng);
-        let kept = (&self.denied, &mut self.oracle.erasures);
+        self.begun_at = self.now;
+        self.calls.begin_run();
+        let kept = (&self.denied, &mut self.oracle.erasures, &mut self.calls);
         let node = Node::start(&self.places, &self.keys, kept, disk, rng, now, &self.bounds);
         // What a crash left whole above the mark counts from now on.
         let mut states = BTreeMap::new();
@@ -465,7 +488,8 @@ impl World {
     }
 
     fn crash(&mut self) {
-        if self.node.is_none() || self.is_calm() {
+        // Users are called when it is calm, and that is to be interrupted.
+        if self.node.is_none() || (self.is_calm() && self.calls.dice.is_none()) {
             return;
         }
         self.crashes += 1;
@@ -630,6 +654,7 @@ impl World {
         let clients = self.listening().map(|(_, client)| (&client.user, &client.listing));
         check_lists(clients, &log, &direct, &mut oracle, now);
         self.oracle = oracle;
+        self.calls.check_all(&self.oracle, &self.users, &audiences);
         let unread = self.check_slow_is_alone();
         for (_, client) in self.listening() {
             if let Some(link) = &client.link {
@@ -650,6 +675,7 @@ impl World {
                 .fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1)),
             muted: self.oracle.mutes.told,
             blocked: self.oracle.blocks.begun,
+            called: self.calls.count(),
             presence: self
                 .clients
                 .iter()
