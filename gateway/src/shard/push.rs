@@ -30,6 +30,9 @@ const MARKS_MICROS: u64 = 5_000_000;
 /// How long before a file that takes nothing is tried again, and settings that could not be read are, in microseconds.
 const RETRY_MICROS: u64 = 1_000_000;
 
+/// Calls that wait for settings to be read once more, so that those whose settings can be read go on. At the limit the next one is given up.
+const RETRIES_MAX: usize = 1_024;
+
 /// How often settings are asked for: after half a minute they are damaged, or their log is not served.
 const TRIES_MAX: u8 = 30;
 
@@ -98,7 +101,7 @@ impl Pushing {
     }
 
     fn has_room(&self) -> bool {
-        let asking = self.asked.len() + self.waiting.len() + self.retries.len() + self.answered.len();
+        let asking = self.asked.len() + self.waiting.len() + self.answered.len();
         asking + self.calls.len() < CALLS_MAX
     }
 
@@ -114,13 +117,12 @@ impl Pushing {
         self.waiting.push_back(Candidate { log, due, target, tries: 0 });
     }
 
-    /// The next question, if its shard is not asked as many as it may be.
+    /// The next question to a shard that is not asked as many as it may be: one that waits for its disk keeps nobody else waiting.
     fn poll_request(&mut self, me: ShardId) -> Option<(ShardId, Request)> {
-        let target = self.waiting.front()?.target;
-        if self.asked_of[target.index()] >= PUSH_LOOKUPS {
-            return None;
-        }
-        let candidate = self.waiting.pop_front().expect("looked at");
+        let has_place = |candidate: &Candidate| self.asked_of[candidate.target.index()] < PUSH_LOOKUPS;
+        let place = self.waiting.iter().position(has_place)?;
+        let candidate = self.waiting.remove(place).expect("found");
+        let target = candidate.target;
         self.asked_of[target.index()] += 1;
         let (user, conversation) = (candidate.due.user.clone(), candidate.due.conversation);
         let call = self.asked.insert(candidate) as u32;
@@ -237,7 +239,7 @@ impl Shard {
     fn settle_push(&mut self, mut candidate: Candidate, tokens: Option<Tokens>) {
         let at = self.clock.unix;
         match tokens {
-            None if candidate.tries < TRIES_MAX => {
+            None if candidate.tries < TRIES_MAX && self.pushing.retries.len() < RETRIES_MAX => {
                 candidate.tries += 1;
                 let again = self.clock.micros + RETRY_MICROS;
                 return self.pushing.retries.push_back((again, candidate));

@@ -181,6 +181,26 @@ fn who_is_to_be_called_is_after_kill_9_and_once() {
     assert_eq!(calls, expected, "carol has read it");
 }
 
+/// The process that was to call somebody goes, and the next one does: neither forgets, nor calls of what was called.
+#[test]
+fn who_is_to_be_called_is_by_the_process_that_takes_over() {
+    let calling = Calling::start("2");
+    let mut alice = Chat::connect(&calling.node, "alice", "phone");
+    calling.pass(&mut alice, "zoe");
+    // Its mark is on the disk, or will be before the process goes.
+    calling.away("bob", &["phone"]);
+    alice.tell("bob", "hello");
+    let upgraded = calling.node.upgrade();
+    assert!(upgraded.contains(" 200 "), "{upgraded}");
+    assert!(calling.calls().iter().all(|(user, ..)| user == "zoe"));
+    calling.wait_for("bob");
+    calling.pass(&mut alice, "yan");
+    let mut calls = calling.calls();
+    calls.sort();
+    calls.dedup();
+    assert_eq!(calls, [call("bob", 1, 1), call("yan", 1, 1), call("zoe", 1, 1)]);
+}
+
 /// What a node said before it was told to call belongs to nobody.
 #[test]
 fn a_node_that_begins_to_call_calls_of_what_comes() {

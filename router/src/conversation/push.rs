@@ -162,6 +162,21 @@ impl Pushes {
         }
     }
 
+    /// Takes what found no room, as far as there is some.
+    fn take_later(&mut self) {
+        while self.entries.len() < WAITING_MAX
+            && let Some(later) = self.later.pop_front()
+        {
+            self.add(later);
+        }
+    }
+
+    /// Position of the first message of which somebody may still have to be called.
+    fn first_held(&self) -> Option<u64> {
+        let held = self.held.0.first_key_value().map(|(position, _)| *position);
+        held.into_iter().chain(self.later.front().map(|later| later.position)).min()
+    }
+
     /// It cannot be looked at now, for want of memory or of the disk: once more later.
     pub(super) fn retry(&mut self, conversation: ConversationId) {
         self.schedule(conversation, self.micros + WAIT_MICROS);
@@ -270,11 +285,7 @@ impl ConversationSide {
     /// Looks at the conversations whose time has come, at `micros` by the clock of the turns.
     pub fn judge_pushes(&mut self, micros: u64, now: UnixMillis, log: &mut Log) {
         self.pushes.micros = micros;
-        while self.pushes.entries.len() < WAITING_MAX
-            && let Some(later) = self.pushes.later.pop_front()
-        {
-            self.pushes.add(later);
-        }
+        self.pushes.take_later();
         for conversation in std::mem::take(&mut self.pushes.fresh) {
             self.pushes.schedule(conversation, micros + WAIT_MICROS);
         }
@@ -306,10 +317,7 @@ impl ConversationSide {
     /// Of all messages up to this position those have been called who had to be.
     #[must_use]
     pub fn push_mark(&self, log: &Log) -> u64 {
-        let held = self.pushes.held.0.first_key_value().map(|(position, _)| *position);
-        let later = self.pushes.later.front().map(|later| later.position);
-        let first = held.into_iter().chain(later).min();
-        first.map_or(log.durable().position(), |first| first - 1)
+        self.pushes.first_held().map_or(log.durable().position(), |first| first - 1)
     }
 
     /// Conversations that are looked at or rest.
@@ -333,5 +341,36 @@ impl ConversationSide {
         };
         self.pushes.judge(conversation, &mut entry, state, positions);
         self.pushes.settle(conversation, entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Conversations beyond those that may be looked at wait in memory, and hold the mark as the others do.
+    #[test]
+    fn what_finds_no_room_waits_for_it_and_is_held() {
+        let conversation = |number: u64| {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&number.to_le_bytes());
+            ConversationId(id)
+        };
+        let mut pushes = Pushes { is_on: true, ..Pushes::default() };
+        let (room, all) = (WAITING_MAX as u64, WAITING_MAX as u64 + 10);
+        (0..all).for_each(|number| pushes.note_message(conversation(number), Seq(1), 100 + number));
+        // One that is there already needs none.
+        pushes.note_message(conversation(0), Seq(2), 100 + all);
+        assert_eq!((pushes.entries.len(), pushes.later.len(), pushes.passed_over), (WAITING_MAX, 10, 0));
+        assert_eq!(pushes.first_held(), Some(100));
+        for number in 0..room {
+            let entry = pushes.entries.remove(&conversation(number)).expect("it had room");
+            pushes.forget(entry);
+        }
+        assert_eq!(pushes.first_held(), Some(100 + room));
+        pushes.take_later();
+        assert_eq!((pushes.entries.len(), pushes.later.len()), (10, 0));
+        assert_eq!(pushes.first_held(), Some(100 + room));
+        (0..10).for_each(|number| assert!(pushes.entries.contains_key(&conversation(room + number))));
     }
 }
