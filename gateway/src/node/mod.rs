@@ -7,11 +7,12 @@ mod shards;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use protocol::ids::UnixMillis;
@@ -109,6 +110,19 @@ impl Helpers {
         let (pushes, calling) = calls.transpose()?.unzip();
         let errands = Errands { jobs, compactions, care, search: asking, pushes };
         Ok((errands, Self { files, compactor, caretaker, search, pushes: calling }))
+    }
+
+    /// The index of words follows the logs from now on, if there is one.
+    fn follow(
+        &mut self,
+        directory: &Path,
+        state: &Arc<NodeState>,
+        erasures: &Arc<Erasures>,
+        keep: Option<Duration>,
+    ) -> anyhow::Result<()> {
+        let Some(search) = &mut self.search else { return Ok(()) };
+        let (directory, state, erasures) = (directory.to_owned(), state.clone(), erasures.clone());
+        Ok(search.follow(FollowParts { directory, state, erasures, keep })?)
     }
 
     /// Waits for their ends. Nobody can leave them anything any more.
@@ -317,11 +331,8 @@ impl Node {
         let places = Arc::new(Places::new(store.id, store.key, store.logs, shards));
         let (file, erased) = (lists.erasures, lists.erased);
         let parts = settle_erasures(file, erased, &opened, &places, (&store, care.clone()))?;
-        let calls = push_metrics.map(|metrics| {
-            let marks = marks::settle(store.directory(), &mut opened);
-            marks.map(|marks| (marks, metrics)).context("the marks of push calls cannot be written")
-        });
-        let (errands, mut helpers) = Helpers::start(&store, &config, care, search, calls.transpose()?)?;
+        let calls = push_metrics.map(|metrics| (marks::settle(store.directory(), &mut opened), metrics));
+        let (errands, mut helpers) = Helpers::start(&store, &config, care, search, calls)?;
         let keep = retention::gone_after(&config);
         let leaving = LeavingParts {
             program,
@@ -364,10 +375,7 @@ impl Node {
         }
         let revocations = Revocations::new(lists.revocations, lists.revoked, inboxes.clone());
         let erasures = Erasures::new(ErasuresParts { shards: inboxes.clone(), ..parts });
-        if let Some(search) = &mut helpers.search {
-            let (directory, state) = (store.directory().to_owned(), state.clone());
-            search.follow(FollowParts { directory, state, erasures: erasures.clone(), keep })?;
-        }
+        helpers.follow(store.directory(), &state, &erasures, keep)?;
         let leaving = Arc::new(Leaving::new(leaving));
         let operators = Operators { revocations, erasures, leaving };
         let ended = plane.run(operators, gauge, (keys.rereading, keys.refetching), inboxes, threads)?;

@@ -70,11 +70,9 @@ pub fn of_log(marks: &[Mark], log: u16) -> Option<u64> {
 }
 
 /// Fits the marks to the logs as they were read back: one that has none, or that is shorter than its mark, begins at its end. Written
-/// before anybody is served, so that from now on nobody is forgotten.
-///
-/// # Errors
-/// Those of the disk.
-pub fn settle(directory: &Path, opened: &mut [OpenLog]) -> io::Result<Vec<Mark>> {
+/// before anybody is served, so that from now on nobody is forgotten; where that cannot be, chat goes on without.
+#[must_use]
+pub fn settle(directory: &Path, opened: &mut [OpenLog]) -> Vec<Mark> {
     let file = MarksFile::of(directory);
     let mut marks = file.read();
     let before = marks.clone();
@@ -92,8 +90,14 @@ pub fn settle(directory: &Path, opened: &mut [OpenLog]) -> io::Result<Vec<Mark>>
             tracing::info!(log, conversations, "conversations in which nobody may have been called yet");
         }
     }
-    if marks != before {
-        file.write(&marks)?;
+    if marks != before
+        && let Err(error) = file.write(&marks)
+    {
+        tracing::error!(
+            %error,
+            "the marks of push calls could not be written: until they can, a crash forgets who was to be called; make room in the data \
+             directory"
+        );
     }
-    Ok(marks)
+    marks
 }

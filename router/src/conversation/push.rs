@@ -141,7 +141,8 @@ impl Pushes {
         match self.entries.get_mut(&conversation) {
             // It has waited while newer ones had room.
             Some(entry) if seq <= entry.newest => {}
-            Some(entry) if entry.rests => {
+            // One that is being looked at, for want of what has to be read, is looked at as it was.
+            Some(entry) if entry.rests && entry.due.is_some() => {
                 (entry.until, entry.newest, entry.rests) = (seq, seq, false);
                 entry.held = self.held.hold(position);
                 self.fresh.push(conversation);
@@ -347,6 +348,29 @@ impl ConversationSide {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A message that comes while its conversation is being read, at the end of somebody's rest, is given its own time.
+    #[test]
+    fn what_comes_while_a_conversation_is_read_waits_its_three_seconds() {
+        let (conversation, bob) = (ConversationId([1; 16]), UserId::new("bob").expect("a name"));
+        let mut pushes = Pushes { is_on: true, ..Pushes::default() };
+        pushes.note_message(conversation, Seq(1), 10);
+        pushes.fresh.clear();
+        pushes.schedule(conversation, 0);
+        assert_eq!(pushes.poll_due(), Some(conversation));
+        let mut entry = pushes.entries.remove(&conversation).expect("noted");
+        entry.called.insert(bob, Called { seq: Seq(1), rests_until: REST_MICROS, held: None });
+        pushes.settle(conversation, entry);
+        pushes.micros = REST_MICROS;
+        assert_eq!(pushes.poll_due(), Some(conversation));
+        pushes.note_message(conversation, Seq(2), 11);
+        let entry = pushes.entries.remove(&conversation).expect("it rests");
+        assert_eq!((entry.until, entry.newest), (Seq(1), Seq(2)));
+        pushes.settle(conversation, entry);
+        let entry = &pushes.entries[&conversation];
+        assert_eq!((entry.until, entry.due), (Seq(2), Some(REST_MICROS + WAIT_MICROS)));
+        assert_eq!(pushes.first_held(), Some(11));
+    }
 
     /// Conversations beyond those that may be looked at wait in memory, and hold the mark as the others do.
     #[test]
