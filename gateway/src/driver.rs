@@ -15,7 +15,7 @@ use router::conversation::ReadPlace;
 use router::index::IndexAsk;
 use router::mail::Clock;
 use slab::Slab;
-use storage_log::{Buffer, Geometry};
+use storage_log::{Buffer, Geometry, Location};
 use tokio::sync::oneshot;
 
 use crate::caretaker::Care;
@@ -279,11 +279,7 @@ impl Driver {
                 let (base, work) = (job.base(), Work::Index(Box::new(job)));
                 self.start(Job { log, base, inbox: self.inbox.clone(), work });
             }
-            Action::Quarantine { log, location } => {
-                let (base, bytes) = (self.geometry.segment_of(location.lsn()), location.bytes() as u64);
-                let offset = self.geometry.offset_of(location.lsn());
-                self.ask(Care::Quarantine(DamagedPlace { log, base, offset, bytes }));
-            }
+            Action::Quarantine { log, location } => self.quarantine(log, location),
             Action::Compact { log, job, erased } => {
                 self.background += 1;
                 let job = compaction::Job::Compact { log, job, erased, inbox: self.inbox.clone() };
@@ -316,6 +312,12 @@ impl Driver {
             Action::Shutdown(connection, socket) => self.ring.shutdown(socket, token(connection)),
             Action::Write { log, batch } => self.write(log, batch),
         }
+    }
+
+    fn quarantine(&self, log: u16, location: Location) {
+        let (base, bytes) = (self.geometry.segment_of(location.lsn()), location.bytes() as u64);
+        let offset = self.geometry.offset_of(location.lsn());
+        self.ask(Care::Quarantine(DamagedPlace { log, base, offset, bytes }));
     }
 
     /// Goes on with connections of another process. Called before the first turn, and before there is a listener.

@@ -409,12 +409,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Command::Ping { cursor } => {
             object.text_if("cursor", cursor.as_deref());
         }
-        Command::PushToken { token: Some(token) } => {
-            object.text("token", token.as_str());
-        }
-        Command::PushToken { token: None } => {
-            object.null("token");
-        }
+        Command::PushToken { token } => write_push_token(token.as_ref(), &mut object),
         Command::React(react) => write_react(react, &mut object),
         Command::Refresh { token } => {
             object.text("token", token.as_str());
@@ -433,6 +428,13 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
     }
     object.uuid_if("message_id", request.command.message_id().as_ref().map(|id| &id.0));
     object.end();
+}
+
+fn write_push_token(token: Option<&PushToken>, object: &mut Object<'_>) {
+    match token {
+        Some(token) => object.text("token", token.as_str()),
+        None => object.null("token"),
+    };
 }
 
 fn write_edit(edit: &Edit, object: &mut Object<'_>) {
