@@ -24,8 +24,14 @@ use crate::store::StoreFacts;
 /// How often it looks whether there is something new.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How long what was said may wait to be found. A commit is a few syncs, which the batches of a busy disk feel.
+/// How long what was said may wait to be found.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// The same on a busy node: a commit is a few syncs, and the batches that are written meanwhile wait for them.
+const COMMIT_EVERY_BUSY: Duration = Duration::from_secs(5);
+
+/// A node is busy that has stored more than so many records since the last commit.
+const BUSY_RECORDS: u64 = 1_000;
 
 /// The same while the index is being made: fewer and larger files.
 const COMMIT_EVERY_BEHIND: Duration = Duration::from_secs(20);
@@ -65,6 +71,8 @@ struct Following {
     purged: u64,
     /// Something was put in or taken out since the last commit.
     is_changed: bool,
+    /// Records that were read since.
+    pending: u64,
     committed: Instant,
     expired: Option<Instant>,
     /// When it was last tried to write the files anew that hold words of what was erased.
@@ -156,6 +164,7 @@ impl Follower {
             erased,
             purged,
             is_changed: false,
+            pending: 0,
             committed,
             expired: None,
             purge_tried: None,
@@ -190,7 +199,11 @@ impl Follower {
                 self.settle_erasures(following);
                 self.expire(following)?;
             }
-            let every = if is_behind { COMMIT_EVERY_BEHIND } else { COMMIT_EVERY };
+            let every = match following.pending {
+                _ if is_behind => COMMIT_EVERY_BEHIND,
+                BUSY_RECORDS.. => COMMIT_EVERY_BUSY,
+                _ => COMMIT_EVERY,
+            };
             if following.is_due(every) {
                 following.commit()?;
                 self.shared.metrics.commits_total.increment();
@@ -220,7 +233,7 @@ impl Follower {
     /// Reads a piece of each log. How many bytes are behind, and whether there is more to read now.
     fn step(&self, following: &mut Following) -> Result<(u64, bool), Trouble> {
         let (mut behind, mut any_more) = (0, false);
-        let Following { index, data, tails, is_changed, .. } = following;
+        let Following { index, data, tails, is_changed, pending, .. } = following;
         // One log at a time within a cold segment: there is a moment for a commit behind each then.
         let within_cold = tails.iter().position(|tail| !tail.is_at_mark());
         for (log, tail) in (0..).zip(tails.iter_mut()) {
@@ -249,6 +262,7 @@ impl Follower {
                 return Err(IndexError::Damaged(RESTORED.to_owned()).into());
             }
             *is_changed |= records > 0;
+            *pending += records;
             self.shared.metrics.records_total.add(records);
             self.shared.metrics.read_bytes_total.add(stepped.bytes);
             behind += end.saturating_sub(tail.read_to);
@@ -301,7 +315,7 @@ impl Following {
         progress.logs = self.tails.iter().map(|tail| tail.progress).collect();
         (progress.erased, progress.purged) = (self.erased, self.purged);
         self.index.commit(&progress.encode())?;
-        (self.is_changed, self.committed) = (false, Instant::now());
+        (self.is_changed, self.pending, self.committed) = (false, 0, Instant::now());
         Ok(())
     }
 
