@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command as Process, Stdio};
@@ -183,11 +183,7 @@ impl Leaving {
             _ => bail!("it does not speak as a new process does"),
         }
         let mut seats = Vec::new();
-        wire::say(
-            &successor.stream,
-            &FromOld::Granted,
-            &[self.parts.lock.as_fd(), self.parts.admin.as_fd()],
-        )?;
+        successor.tell(&FromOld::Granted, &[self.parts.lock.as_fd(), self.parts.admin.as_fd()])?;
         for inbox in &self.parts.inboxes {
             let (told, listeners) = sync_channel(1);
             inbox.send(Command::Listeners(told));
@@ -201,7 +197,7 @@ impl Leaving {
             let both = [Listener::Chat, Listener::Echo].into_iter().filter_map(of_kind);
             let descriptors: Vec<_> =
                 [theirs.as_fd()].into_iter().chain(both.map(|(_, listener)| listener.as_fd())).collect();
-            wire::say(&successor.stream, &FromOld::Granted, &descriptors)?;
+            successor.tell(&FromOld::Granted, &descriptors)?;
             seats.push(ours);
         }
         successor.expect_seated()?;
@@ -218,7 +214,7 @@ impl Leaving {
                 durable[usize::from(log)] = end;
             }
         }
-        wire::say(&successor.stream, &FromOld::Quiet(durable), &[])?;
+        successor.tell(&FromOld::Quiet(durable), &[])?;
         match successor.hear(READ_AHEAD_MAX).context("it did not read the logs back")? {
             FromNew::Ahead => Ok(()),
             _ => bail!("it does not speak as a new process does"),
@@ -233,7 +229,7 @@ impl Leaving {
         wait_until(REST_MAX, || mesh.is_settled() && self.parts.have_had_a_turn() && mesh.is_settled())
             .context("the shards did not come to rest: a disk is slow, or one of them very busy")?;
         self.check_may_leave()?;
-        wire::say(&successor.stream, &FromOld::Paused, &[])?;
+        successor.tell(&FromOld::Paused, &[])?;
         let (told, numbers) = sync_channel(seats.len());
         for (inbox, stream) in self.parts.inboxes.iter().zip(seats) {
             inbox.send(Command::Describe { stream, told: told.clone() });
@@ -254,8 +250,8 @@ impl Leaving {
         // From here on callers are the new process's: they wait until it takes them.
         let door = &self.parts.state.door;
         door.shut(true);
-        let said = wait_until(REST_MAX, || door.is_shut())
-            .and_then(|()| Ok(wire::say(&successor.stream, &FromOld::Yours, &[])?));
+        let said =
+            wait_until(REST_MAX, || door.is_shut()).and_then(|()| successor.tell(&FromOld::Yours, &[]));
         if said.is_err() {
             door.shut(false);
         }
@@ -351,6 +347,11 @@ impl Successor {
             .spawn()
             .with_context(|| format!("{} cannot be started", program.path.display()))?;
         Ok(Self { child, stream, has_everything: false })
+    }
+
+    /// Says something to it. That it refuses or has ended is an error in words.
+    fn tell(&mut self, message: &FromOld, descriptors: &[BorrowedFd<'_>]) -> anyhow::Result<()> {
+        wire::say(&self.stream, message, descriptors).map_err(|error| self.why(error))
     }
 
     /// What it says next. That it refuses, has ended or says nothing is an error in words.
