@@ -291,9 +291,9 @@ pub(crate) struct ShapeFlags {
     /// Protocol: binary, json or mixed
     #[arg(long, value_enum, default_value = "mixed", hide_possible_values = true)]
     pub(crate) form: Forms,
-    /// Worker processes
-    #[arg(long, value_name = "W", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX)))]
-    pub(crate) workers: u32,
+    /// Worker processes [default: what files allow]
+    #[arg(long, value_name = "W", value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX)))]
+    pub(crate) workers: Option<u32>,
 }
 
 /// Where results go, besides standard output.

@@ -12,6 +12,7 @@ use crate::{
     load::{Load, LoadStep},
     plan::{Attention, Mix, USERS_MAX, USERS_MIN},
     report::{Limit, Limits},
+    worker::workers_for,
 };
 
 /// Everything about a run but which node it loads, and where the results go.
@@ -44,7 +45,7 @@ impl Scenario {
                 viewers: shape.viewers.min(users),
             },
             forms: shape.form,
-            workers: shape.workers,
+            workers: shape.workers.unwrap_or_else(|| workers_for(users)),
             limits: Limits::with(&limits.limit),
         }
     }
@@ -72,8 +73,7 @@ struct File {
     viewers: u32,
     #[serde(default = "usual_forms")]
     form: Forms,
-    #[serde(default = "one")]
-    workers: u32,
+    workers: Option<u32>,
     step: Vec<Step>,
     #[serde(default)]
     limits: BTreeMap<String, f64>,
@@ -110,14 +110,11 @@ fn usual_forms() -> Forms {
     Forms::Mixed
 }
 
-fn one() -> u32 {
-    1
-}
-
 impl File {
     fn scenario(self, said: &[Limit]) -> anyhow::Result<Scenario> {
         let Self { users, payload, mix, read_percent, viewers, form, workers, step, limits } = self;
         ensure!((USERS_MIN..=USERS_MAX).contains(&users), "users: {USERS_MIN} to {USERS_MAX}");
+        let workers = workers.unwrap_or_else(|| workers_for(users));
         ensure!((1..=WORKERS_MAX).contains(&workers), "workers: 1 to {WORKERS_MAX}");
         let (least, most) = match payload {
             Sizes::One(bytes) => (bytes, bytes),
@@ -190,7 +187,7 @@ mod tests {
             read_percent: 0,
             viewers: 0,
             form: Forms::Mixed,
-            workers: 1,
+            workers: None,
         };
         let limits = LimitFlags { limit: vec!["ack.p99=7".parse().expect("a limit")] };
         assert_eq!(short, Scenario::of_flags(12, 1, 1, &shape, &limits));

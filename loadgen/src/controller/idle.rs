@@ -7,7 +7,6 @@
 use std::{collections::BTreeMap, io::Write, net::IpAddr, process::ExitCode, thread, time::Duration};
 
 use anyhow::ensure;
-use rustix::process::{Resource, getrlimit};
 
 use super::{crew::Crew, endpoint};
 use crate::{
@@ -19,11 +18,9 @@ use crate::{
     link::{ADDRESS_CONNECTIONS, FromWorker, IdleConfig, IdleCounts, IdleTick, Order, ToWorker},
     random::Random,
     report::{IdleReport, IdleRound},
-    worker::FILES_SPARE,
+    worker::workers_for,
 };
 
-/// Users of one worker at most, however many files it may open.
-const WORKER_USERS_MAX: u64 = 50_000;
 /// From the start of the workers until the first user comes.
 const START_NOTICE: Duration = Duration::from_secs(1);
 /// How long users may take beyond what their number takes at the rate.
@@ -43,10 +40,10 @@ pub(crate) fn idle(flags: &IdleFlags) -> anyhow::Result<ExitCode> {
     let mut rounds = Vec::new();
     for number in 1..=flags.rounds {
         let mut orders = Vec::new();
-        for worker in 0..workers(flags.connections) {
+        for worker in 0..workers_for(flags.connections) {
             orders.push(IdleConfig {
                 worker,
-                workers: workers(flags.connections),
+                workers: workers_for(flags.connections),
                 endpoint: endpoint.clone(),
                 sources: sources(&endpoint, flags.connections, &mut random),
                 secret: secret.clone(),
@@ -59,25 +56,18 @@ pub(crate) fn idle(flags: &IdleFlags) -> anyhow::Result<ExitCode> {
         say(&format!("round {number}: {} users connect to {}", flags.connections, endpoint.host));
         rounds.push(Round::new(flags, orders.len()).play(orders)?);
     }
-    let report = IdleReport::new(flags, workers(flags.connections), rounds);
+    let report = IdleReport::new(flags, workers_for(flags.connections), rounds);
     report.write(flags.json.as_deref())?;
     // A reader that has gone away does not change the verdict.
     let _ = write!(std::io::stdout(), "{report}");
     Ok(report.exit_code())
 }
 
-/// As few as the file limit of a process allows.
-pub(super) fn workers(users: u32) -> u32 {
-    let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    let each = limit.saturating_sub(FILES_SPARE).clamp(1, WORKER_USERS_MAX);
-    u64::from(users).div_ceil(each) as u32
-}
-
 /// On this machine, addresses of its own for each worker and each round, so that their ports are free. Elsewhere the system
 /// knows best.
 fn sources(endpoint: &Endpoint, users: u32, random: &mut Random) -> Vec<IpAddr> {
     let Some([first, second, third]) = endpoint.own_network(random) else { return Vec::new() };
-    let count = users.div_ceil(workers(users)).div_ceil(ADDRESS_CONNECTIONS) as u8;
+    let count = users.div_ceil(workers_for(users)).div_ceil(ADDRESS_CONNECTIONS) as u8;
     (1..=count).map(|host| IpAddr::from([first, second, third, host])).collect()
 }
 

@@ -9,7 +9,7 @@ use anyhow::ensure;
 
 use super::{
     Board, CROWD_READ_BUFFER_BYTES, FINISH_WAIT_MAX, PHASE_WAIT_MAX, START_NOTICE, crew::Crew, endpoint,
-    idle::workers, progress::Progress,
+    progress::Progress,
 };
 use crate::{
     cli::CrowdFlags,
@@ -24,6 +24,7 @@ use crate::{
     random::Random,
     report::{Footprint, PhaseReport, StepReport},
     verify,
+    worker::workers_for,
 };
 
 /// How long the others are alone, and how long nothing happens in between.
@@ -228,7 +229,7 @@ fn configs(flags: &CrowdFlags, shape: &Shape, tag: &str) -> anyhow::Result<Vec<W
     let endpoint = Endpoint { read_buffer_bytes: CROWD_READ_BUFFER_BYTES, ..endpoint(&flags.node.url)? };
     let secret = Signer::read_secret(&flags.node.secret())?;
     let mut random = Random::from_system()?;
-    let workers = 1 + workers(flags.users);
+    let workers = 1 + workers_for(flags.users);
     let config = |worker| {
         let receive_buffer_bytes = shape.receive_buffer_bytes.filter(|_| worker > 0);
         WorkerConfig {

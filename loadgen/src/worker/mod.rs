@@ -59,7 +59,9 @@ const OPEN_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long after the schedule answers and receipts are waited for.
 pub(crate) const DRAIN_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Open files of a worker that are no connections of users.
-pub(crate) const FILES_SPARE: u64 = 64;
+const FILES_SPARE: u64 = 64;
+/// Users of one worker at most, however many files it may open.
+const WORKER_USERS_MAX: u64 = 50_000;
 /// Promised amendments that are told on one line.
 const AMENDMENTS_A_LINE: usize = 1024;
 /// Viewed conversations that are told on one line.
@@ -147,6 +149,13 @@ fn serve() -> anyhow::Result<()> {
         Order::Run(config) => runtime.block_on(conduct(config, inbox)),
         Order::Storm(config) => runtime.block_on(storm::conduct(config, inbox)),
     }
+}
+
+/// Workers for so many users: as few as the file limit of a process allows.
+pub(crate) fn workers_for(users: u32) -> u32 {
+    let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let each = limit.saturating_sub(FILES_SPARE).clamp(1, WORKER_USERS_MAX);
+    u64::from(users).div_ceil(each) as u32
 }
 
 /// A connection is a file. What the system lets a process have at most is taken, and must be enough.
