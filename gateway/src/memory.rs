@@ -1,10 +1,10 @@
 //! How much memory is left, and when that is too little for more connections.
 //!
-//! What counts is what the system can still give: `MemAvailable`, and where control groups (version 2) bound the node, what
+//! What counts is what the system can still give: `MemAvailable`, and where control groups bound the node, of version 2 or of 1, what
 //! the tightest of them leaves, files that are only cached not counted. A connection takes some 10 KB, most of it the
 //! kernel's, which the process does not see in its own size.
 //!
-//! Nothing is believed for long: it is read five times a second, in which 3,000 connections come, 30 MB.
+//! Nothing is believed for long, nor in which groups the node is: it is read five times a second, in which 3,000 connections come, 30 MB.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,23 +30,52 @@ pub struct Memory {
 pub struct Gauge {
     reserve: Option<u64>,
     meminfo: PathBuf,
-    /// The node's control group and those around it.
-    groups: Vec<PathBuf>,
+    /// The control groups that the node is in.
+    own: PathBuf,
+    /// Where control groups are.
+    root: PathBuf,
 }
+
+/// What a version of control groups calls what it says of memory.
+struct Names {
+    /// "max" is no bound, and no number.
+    bound: &'static str,
+    used: &'static str,
+    /// In `memory.stat`: files that are only cached, and not used lately.
+    cached: &'static str,
+}
+
+const VERSION_2: Names = Names { bound: "memory.max", used: "memory.current", cached: "inactive_file " };
+const VERSION_1: Names =
+    Names { bound: "memory.limit_in_bytes", used: "memory.usage_in_bytes", cached: "total_inactive_file " };
 
 impl Gauge {
     /// Of this process; `reserve` is what the operator wants to be kept free, in bytes.
     #[must_use]
     pub fn of_this_process(reserve: Option<u64>) -> Self {
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default().to_owned();
-        Self::at(Path::new("/proc/meminfo"), Path::new("/sys/fs/cgroup"), Path::new(&path), reserve)
+        let [meminfo, own, root] =
+            ["/proc/meminfo", "/proc/self/cgroup", "/sys/fs/cgroup"].map(PathBuf::from);
+        Self { reserve, meminfo, own, root }
     }
 
-    fn at(meminfo: &Path, root: &Path, group: &Path, reserve: Option<u64>) -> Self {
+    /// What bounds the node, beside the system.
+    fn bounds(&self) -> Vec<Memory> {
+        let own = fs::read_to_string(&self.own).unwrap_or_default();
+        let groups = own.lines().filter_map(|line| {
+            // Number of the hierarchy, its controllers, and the group; version 2 has no number and no names.
+            let (controllers, group) = line.split_once(':')?.1.split_once(":/")?;
+            let is_of_memory = controllers.split(',').any(|controller| controller == "memory");
+            match controllers {
+                "" => Some((self.root.clone(), group, VERSION_2)),
+                _ => is_of_memory.then(|| (self.root.join("memory"), group, VERSION_1)),
+            }
+        });
         // The root group has no bound, and in a container it may be what is seen of another.
-        let groups = group.ancestors().map(|group| root.join(group)).collect();
-        Self { reserve, meminfo: meminfo.to_owned(), groups }
+        let all = groups.flat_map(|(root, group, names)| {
+            let around = Path::new(group).ancestors();
+            around.filter_map(|group| read_group(&root.join(group), &names)).collect::<Vec<_>>()
+        });
+        all.collect()
     }
 
     /// What is there now. `None` where the system does not say, or nobody wants to know.
@@ -56,9 +85,9 @@ impl Gauge {
             return None;
         }
         let system = system(&fs::read_to_string(&self.meminfo).ok()?)?;
-        Some(self.groups.iter().filter_map(|group| read_group(group)).fold(system, |least, group| Memory {
-            total: least.total.min(group.total),
-            left: least.left.min(group.left),
+        Some(self.bounds().into_iter().fold(system, |least, bound| Memory {
+            total: least.total.min(bound.total),
+            left: least.left.min(bound.left),
         }))
     }
 
@@ -85,14 +114,13 @@ fn system(meminfo: &str) -> Option<Memory> {
     Some(Memory { total: kib("MemTotal:")? << 10, left: kib("MemAvailable:")? << 10 })
 }
 
-fn read_group(group: &Path) -> Option<Memory> {
+fn read_group(group: &Path, names: &Names) -> Option<Memory> {
     let number =
         |name: &str| -> Option<u64> { fs::read_to_string(group.join(name)).ok()?.trim().parse().ok() };
-    // "max" is no bound.
-    let total = number("memory.max")?;
-    let used = number("memory.current")?;
+    let total = number(names.bound)?;
+    let used = number(names.used)?;
     let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
-    let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse::<u64>().ok());
+    let cached = stat.lines().find_map(|line| line.strip_prefix(names.cached)?.parse::<u64>().ok());
     Some(Memory { total, left: total.saturating_sub(used.saturating_sub(cached.unwrap_or(0))) })
 }
 
@@ -112,9 +140,17 @@ mod tests {
             fs::write(path, text).expect("a file");
         };
         write("meminfo", "MemTotal:       8388608 kB\nMemFree: 1 kB\nMemAvailable:   4194304 kB\n");
-        let gauge = |group| Gauge::at(&root.join("meminfo"), &root.join("groups"), Path::new(group), None);
+        let gauge = |own: &str| {
+            write("own", own);
+            Gauge {
+                reserve: None,
+                meminfo: root.join("meminfo"),
+                own: root.join("own"),
+                root: root.join("groups"),
+            }
+        };
         let system = Memory { total: 8192 * MIB, left: 4096 * MIB };
-        assert_eq!(gauge("").read(), Some(system), "no control group says anything");
+        assert_eq!(gauge("0::/\n").read(), Some(system), "no control group says anything");
 
         write("groups/outer/memory.max", &format!("{}\n", 1024 * MIB));
         write("groups/outer/memory.current", &format!("{}\n", 900 * MIB));
@@ -122,13 +158,27 @@ mod tests {
         write("groups/outer/inner/memory.max", "max\n");
         write("groups/outer/inner/memory.current", "7\n");
         let bound = Memory { total: 1024 * MIB, left: 224 * MIB };
-        assert_eq!(gauge("outer/inner").read(), Some(bound));
-        assert_eq!(Gauge { reserve: Some(0), ..gauge("outer/inner") }.read(), None);
+        assert_eq!(gauge("0::/outer/inner\n").read(), Some(bound));
+        assert_eq!(Gauge { reserve: Some(0), ..gauge("0::/outer/inner\n") }.read(), None);
+
+        write("groups/memory/old/memory.limit_in_bytes", &format!("{}\n", 512 * MIB));
+        write("groups/memory/old/memory.usage_in_bytes", &format!("{}\n", 500 * MIB));
+        write(
+            "groups/memory/old/memory.stat",
+            &format!("inactive_file 7\ntotal_inactive_file {}\n", 50 * MIB),
+        );
+        let bound = Memory { total: 512 * MIB, left: 62 * MIB };
+        assert_eq!(
+            gauge("9:cpu:/outer\n4:hugetlb,memory:/old/inner\n0::/\n").read(),
+            Some(bound),
+            "version 1"
+        );
     }
 
     #[test]
     fn a_shortage_begins_below_the_reserve_and_ends_well_above_it() {
-        let gauge = |reserve| Gauge { reserve, meminfo: PathBuf::new(), groups: Vec::new() };
+        let nowhere = PathBuf::new;
+        let gauge = |reserve| Gauge { reserve, meminfo: nowhere(), own: nowhere(), root: nowhere() };
         let left = |left| Memory { total: 100 * MIB, left };
         assert_eq!(gauge(None).reserve(left(0)), 64 * MIB, "at least");
         assert_eq!(gauge(None).reserve(Memory { total: 2048 * MIB, left: 0 }), 128 * MIB);

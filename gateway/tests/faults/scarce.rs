@@ -1,4 +1,4 @@
-//! A machine that gives a node less than it asks for: no descriptors, a fifth of a core. It is late, and loses nothing.
+//! A machine that gives a node less than it asks for: no descriptors, a fifth of a core, little memory. It is late, and loses nothing.
 
 use std::{
     fs::{self, File},
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     chat::{Chat, message_id, verdict},
     node::{Node, PATIENCE, directory},
+    raw::Raw,
 };
 
 /// Acknowledgements waited for at a time: half of what a session may have under way.
@@ -25,6 +26,13 @@ const TEXT_BYTES: usize = 16 << 10;
 
 /// More than two segments take.
 const LETTERS: usize = 800;
+
+/// What bounds memory, in version 2 and 1 of control groups.
+const MEMORY_FILES: [&str; 2] = ["memory.max", "memory.limit_in_bytes"];
+
+/// Kept free for those who are there. Beyond it a node may take half of what the letters are, in the test of memory.
+const RESERVE_MIB: &str = "64";
+const BOUND: u64 = (64 + 6) << 20;
 
 /// Sends letters to bob, each until it is taken. What was refused on the way is what `refused` is told.
 fn send_all(alice: &mut Chat, ids: &[String], mut refused: impl FnMut(&Value)) {
@@ -116,22 +124,21 @@ fn a_node_that_may_open_nothing_more_holds_back_and_goes_on_when_it_may() {
     check_all(&node, &ids);
 }
 
-/// A fifth of a core for all threads of a node together: a control group of version 1 or 2, whichever there is.
+/// What a node may have of something: a control group of version 1 or 2, whichever there is.
 struct Share {
     group: PathBuf,
     node: Pid,
 }
 
+/// Where a version of control groups is, and what is written into which of its files.
+type Bounds<'b> = (&'b str, &'b [(&'b str, &'b str)]);
+
 impl Share {
     /// `None`, said aloud, where this user may make none.
-    fn of(node: &Node) -> Option<Self> {
+    fn of(node: &Node, what: &str, bounds: [Bounds<'_>; 2]) -> Option<Self> {
         let node = node.id();
         let name = format!("gatehouse-test-{}", node.as_raw_nonzero());
-        let quotas: [(&str, &[(&str, &str)]); 2] = [
-            ("/sys/fs/cgroup", &[("cpu.max", "10000 50000")]),
-            ("/sys/fs/cgroup/cpu", &[("cpu.cfs_period_us", "50000"), ("cpu.cfs_quota_us", "10000")]),
-        ];
-        for (root, settings) in quotas {
+        for (root, settings) in bounds {
             let share = Self { group: Path::new(root).join(&name), node };
             let made = fs::create_dir(&share.group)
                 .and_then(|()| settings.iter().try_for_each(|(file, text)| share.set(file, text)))
@@ -140,8 +147,28 @@ impl Share {
                 return Some(share);
             }
         }
-        let _ = writeln!(stderr(), "not run: no control group bounds what a node may have of the cores");
+        let _ = writeln!(stderr(), "not run: no control group bounds what a node may have of {what}");
         None
+    }
+
+    /// A fifth of a core for all threads of a node together.
+    fn of_a_core(node: &Node) -> Option<Self> {
+        let version_1 = [("cpu.cfs_period_us", "50000"), ("cpu.cfs_quota_us", "10000")];
+        let version_2 = [("cpu.max", "10000 50000")];
+        Self::of(node, "the cores", [("/sys/fs/cgroup", &version_2), ("/sys/fs/cgroup/cpu", &version_1)])
+    }
+
+    /// So much memory, of what it takes from now on.
+    fn of_memory(node: &Node, bytes: u64) -> Option<Self> {
+        let bytes = bytes.to_string();
+        let (version_1, version_2) = ([(MEMORY_FILES[1], &*bytes)], [(MEMORY_FILES[0], &*bytes)]);
+        Self::of(node, "memory", [("/sys/fs/cgroup", &version_2), ("/sys/fs/cgroup/memory", &version_1)])
+    }
+
+    /// Another bound on memory.
+    fn set_memory(&self, bytes: u64) {
+        let is_set = MEMORY_FILES.iter().any(|file| self.set(file, &bytes.to_string()).is_ok());
+        assert!(is_set, "it was set before");
     }
 
     fn set(&self, file: &str, text: &str) -> io::Result<()> {
@@ -166,7 +193,7 @@ impl Drop for Share {
 fn a_node_with_a_fifth_of_a_core_is_late_and_loses_nothing() {
     let data = directory();
     let node = Node::start(data.path(), &[]);
-    let Some(share) = Share::of(&node) else {
+    let Some(share) = Share::of_a_core(&node) else {
         return;
     };
     let mut bob = Chat::connect(&node, "bob", "b");
@@ -177,6 +204,30 @@ fn a_node_with_a_fifth_of_a_core_is_late_and_loses_nothing() {
     assert_eq!(given, ids.iter().map(|id| json!(id)).collect::<Vec<_>>());
     alice.is_fine();
     bob.is_fine();
+    check_all(&node, &ids);
+    drop(share);
+}
+
+/// E6: who is there keeps what memory is left, whoever comes is told to come later, and nobody is killed for it.
+#[test]
+fn a_node_whose_control_group_has_little_memory_left_takes_nobody_more() {
+    let data = directory();
+    let settings = [("GATEHOUSE_LOGS", "1"), ("GATEHOUSE_MEMORY_RESERVE_MIB", RESERVE_MIB)];
+    let node = Node::start(data.path(), &settings);
+    let (mut alice, mut bob) = (Chat::connect(&node, "alice", "a"), Chat::connect(&node, "bob", "b"));
+    let Some(share) = Share::of_memory(&node, BOUND) else {
+        return;
+    };
+    Chat::connect(&node, "carol", "c").is_fine();
+    let ids = letters(&alice, LETTERS);
+    send_all(&mut alice, &ids, |reply| assert_eq!(verdict(reply), "3002 busy", "{reply}"));
+    node.log_line(&["short of memory: new connections are refused with 503"]);
+    let response = Raw::connect(node.listen).head();
+    assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("\r\nRetry-After: "), "{response}");
+    alice.is_fine();
+    bob.is_fine();
+    share.set_memory(BOUND * 4);
+    node.log_line(&["memory suffices again"]);
     check_all(&node, &ids);
     drop(share);
 }
