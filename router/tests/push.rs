@@ -302,3 +302,42 @@ fn positions_that_are_not_in_memory_are_read() {
     judge(&mut chat);
     assert_eq!(called(&mut chat, WAIT), bob(2, 1), "the first was read");
 }
+
+/// A start that finds thousands of conversations does not have all of them read at once, before what clients ask who come back.
+#[test]
+fn conversations_that_have_to_be_read_are_looked_at_a_few_at_a_time() {
+    let mut chat = Chat::with_tail(1);
+    chat.disk_reads = true;
+    chat.wait(0);
+    let all = 100;
+    for number in 0..all {
+        let (alice, _) = chat.connect(&format!("alice-{number}"), None);
+        say(&mut chat, alice);
+        chat.users.disconnect(alice);
+    }
+    let mut unjudged = Unjudged::behind(Some(0), chat.clock.unix.0);
+    chat.read_back(&mut |record| unjudged.observe(record));
+    chat.forget();
+    chat.side.begin_pushes(unjudged);
+    judge(&mut chat);
+    chat.wait(WAIT);
+    // Those of the first round cannot be read, and keep no place.
+    chat.disk_reads = false;
+    let (mut rounds, mut calls) = (Vec::new(), 0);
+    while chat.side.push_in_micros(chat.clock.micros) == Some(0) {
+        chat.side.judge_pushes(chat.clock.micros, chat.clock.unix, &mut chat.log);
+        calls += std::iter::from_fn(|| chat.side.poll_push()).count();
+        let reads: Vec<_> = std::iter::from_fn(|| chat.side.poll_read()).collect();
+        rounds.push(reads.len());
+        let waits = reads.len() < 32 || chat.side.push_in_micros(chat.clock.micros).is_none();
+        assert!(waits, "for the disk, not for time: {rounds:?}");
+        reads.into_iter().for_each(|read| chat.answer_read(read));
+        while let Some(read) = chat.side.poll_read() {
+            chat.answer_read(read);
+        }
+        chat.disk_reads = true;
+        calls += std::iter::from_fn(|| chat.side.poll_push()).count();
+    }
+    assert!(rounds.len() >= 4 && rounds.iter().all(|reads| *reads <= 32), "{rounds:?}");
+    assert_eq!((calls, called(&mut chat, WAIT).len()), (all - 32, 32), "{rounds:?}");
+}

@@ -38,6 +38,10 @@ const LATER_MAX: usize = 1 << 20;
 /// Calls that wait to be taken. While there are so many no conversation is looked at: those stay due, and one adds at most 500.
 const DUE_MAX: usize = 1_024;
 
+/// Conversations that are being looked at, whose state or positions are read for it: half of what the disk works on at a time. A start may
+/// find a hundred thousand at once, and those who come back then are not to wait behind them.
+const LOOKS_MAX: usize = 32;
+
 /// Somebody is to be called.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PushDue {
@@ -94,6 +98,8 @@ pub(super) struct Pushes {
     /// Those that are new since the last turn, which said the time.
     fresh: Vec<ConversationId>,
     due: BTreeSet<(u64, ConversationId)>,
+    /// How many are being looked at.
+    looks: usize,
     later: VecDeque<Later>,
     calls: VecDeque<PushDue>,
     held: Held,
@@ -180,6 +186,7 @@ impl Pushes {
 
     /// It cannot be looked at now, for want of memory or of the disk: once more later.
     pub(super) fn retry(&mut self, conversation: ConversationId) {
+        self.looks -= 1;
         self.schedule(conversation, self.micros + WAIT_MICROS);
     }
 
@@ -194,10 +201,11 @@ impl Pushes {
     /// The next one that is due, while there is room for what it comes to.
     fn poll_due(&mut self) -> Option<ConversationId> {
         let (at, conversation) = *self.due.first()?;
-        if at > self.micros || self.calls.len() >= DUE_MAX {
+        if at > self.micros || self.calls.len() >= DUE_MAX || self.looks >= LOOKS_MAX {
             return None;
         }
         self.due.pop_first();
+        self.looks += 1;
         self.entries.get_mut(&conversation).expect("what is due is there").due = None;
         Some(conversation)
     }
@@ -302,7 +310,9 @@ impl ConversationSide {
         if !self.pushes.calls.is_empty() {
             return Some(0);
         }
-        self.pushes.due.first().map(|(at, _)| at.saturating_sub(micros))
+        // What was read says that there is room for another look.
+        let next = self.pushes.due.first().filter(|_| self.pushes.looks < LOOKS_MAX);
+        next.map(|(at, _)| at.saturating_sub(micros))
     }
 
     /// The next user to call. [`ConversationSide::settle_push`] says when that is done.
@@ -335,6 +345,7 @@ impl ConversationSide {
 
     /// Looks at a conversation whose state and positions are in memory.
     pub(super) fn judge_push(&mut self, conversation: ConversationId) {
+        self.pushes.looks -= 1;
         let Some(mut entry) = self.pushes.entries.remove(&conversation) else { return };
         let slot = &self.slots[&conversation];
         let (Loaded::Yes(state), Some(positions)) = (&slot.state, &slot.positions) else {
