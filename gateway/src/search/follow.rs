@@ -1,6 +1,6 @@
 //! The follower: reads the logs on, puts what is said in them into the index, and commits how far it is.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use search::{Document, Index, IndexError, Opened};
 use storage_log::{Met, Record};
 
 use super::progress::Progress;
-use super::tail::Tail;
+use super::tail::{Tail, Unreadable};
 use super::{FollowParts, SEARCH_DIRECTORY, Shared};
 use crate::caretaker::space::{Space, Watermark};
 use crate::erasures::Erasure;
@@ -59,6 +59,8 @@ pub(super) struct Follower {
     path: PathBuf,
     /// What was said last of what keeps it from going on: once is enough.
     said: RefCell<String>,
+    /// A place of a log that cannot be read is waited for once, and passed over then.
+    unreadable: Cell<Unreadable>,
 }
 
 /// An index that is open, and how far it is.
@@ -82,7 +84,7 @@ struct Following {
 impl Follower {
     pub(super) fn new(parts: FollowParts, shared: Arc<Shared>) -> Self {
         let path = parts.directory.join(SEARCH_DIRECTORY);
-        Self { parts, shared, path, said: RefCell::default() }
+        Self { parts, shared, path, said: RefCell::default(), unreadable: Cell::new(Unreadable::Fails) }
     }
 
     /// Follows until the node ends, with one index after the other where it has to.
@@ -111,7 +113,10 @@ impl Follower {
                     ));
                 }
                 Err(Trouble::Log(error)) => {
-                    self.fail(&format!("a log cannot be read for the index of words: {error:#}"));
+                    self.fail(&format!(
+                        "a log cannot be read for the index of words, which will pass over what stands there: {error:#}"
+                    ));
+                    self.unreadable.set(Unreadable::IsPassedOver);
                 }
             }
         }
@@ -153,7 +158,7 @@ impl Follower {
         };
         self.check(&progress)?;
         self.shared.set_reader(Some(index.reader()));
-        let tail = |(log, progress): (u16, _)| Tail::new(data.config(log), progress);
+        let tail = |(log, progress): (u16, _)| Tail::new(data.config(log), progress, self.unreadable.get());
         let tails = (0..).zip(progress.logs.iter().copied()).map(tail).collect();
         let Progress { erased, purged, .. } = progress;
         let committed = Instant::now();

@@ -1,17 +1,21 @@
 //! Reading a log on and on, as far as it is durable, past the page cache: [`storage_log::Walk`] over segments that grow.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
 
 use anyhow::Context as _;
 use ring::FileBuffer;
+use rustix::io::Errno;
 use storage_log::format::{BLOCK_BYTES_MAX, FEED_BYTES, SEGMENT_HEADER_BYTES};
 use storage_log::{LogConfig, Met, Walk};
 
 use super::progress::LogProgress;
 use crate::logtool::data::{Data, Segment};
 use crate::scan::is_blank_from;
+
+/// What the system says of a sector that cannot be read.
+const EIO: i32 = Errno::IO.raw_os_error();
 
 /// A log that is followed.
 pub(super) struct Tail {
@@ -22,6 +26,16 @@ pub(super) struct Tail {
     /// Where it has read to, in the log.
     pub(super) read_to: u64,
     buffer: FileBuffer,
+    unreadable: Unreadable,
+}
+
+/// What becomes of a place that the disk cannot read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Unreadable {
+    /// It is an error: the disk may be able to in a moment.
+    Fails,
+    /// It is passed over, as what is damaged is: readers are told of a gap there, and all else is to be found nevertheless.
+    IsPassedOver,
 }
 
 /// What one step has led to.
@@ -35,11 +49,11 @@ pub(super) struct Stepped {
 
 impl Tail {
     /// Goes on where `progress` says.
-    pub(super) fn new(config: LogConfig, progress: LogProgress) -> Self {
+    pub(super) fn new(config: LogConfig, progress: LogProgress, unreadable: Unreadable) -> Self {
         let LogProgress { base, first_position, .. } = progress;
         let walk = Walk::of_segment(config.clone(), base, first_position, base);
         let buffer = FileBuffer::aligned(FEED_BYTES + BLOCK_BYTES_MAX, BLOCK_BYTES_MAX);
-        Self { config, walk, open: None, progress, read_to: base, buffer }
+        Self { config, walk, open: None, progress, read_to: base, buffer, unreadable }
     }
 
     /// Whether what was read so far can be said in one position: not within a segment whose records are sorted in another way.
@@ -73,7 +87,7 @@ impl Tail {
         if !is_sealed && offset >= limit {
             return Ok(Stepped { bytes: 0, more: false });
         }
-        let bytes = read(file, offset, limit, &mut self.buffer)
+        let bytes = read(from(file), (offset, limit), self.unreadable, &mut self.buffer)
             .with_context(|| format!("the disk cannot read {}", segment.path.display()))?;
         let read_to = offset + bytes.len() as u64;
         let to_end = is_sealed && (read_to >= limit || is_blank_from(file, read_to));
@@ -105,7 +119,8 @@ impl Tail {
             return Ok(false);
         };
         let file = segment.open()?;
-        let header = read(&file, 0, SEGMENT_HEADER_BYTES as u64, &mut self.buffer)?.to_vec();
+        let place = (0, SEGMENT_HEADER_BYTES as u64);
+        let header = read(from(&file), place, self.unreadable, &mut self.buffer)?.to_vec();
         self.progress.base = segment.base;
         let is_ours = self.walk.open_segment(segment.base, &header, segment.bytes, met);
         if is_ours && segment.bytes > SEGMENT_HEADER_BYTES as u64 {
@@ -117,20 +132,67 @@ impl Tail {
     }
 }
 
-/// Bytes of a file from `offset` on, up to `limit` and as many as fit.
-fn read<'b>(file: &File, offset: u64, limit: u64, buffer: &'b mut FileBuffer) -> std::io::Result<&'b [u8]> {
+fn from(file: &File) -> impl Fn(&mut [u8], u64) -> io::Result<usize> {
+    |bytes, offset| file.read_at(bytes, offset)
+}
+
+/// Bytes of a file from `offset` on, up to `limit` and as many as fit. Of what is passed over there are zeros, in whole blocks.
+fn read(
+    read_at: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+    (offset, limit): (u64, u64),
+    unreadable: Unreadable,
+    buffer: &mut FileBuffer,
+) -> io::Result<&[u8]> {
     let block = BLOCK_BYTES_MAX as u64;
     let start = offset - offset % block;
     let wanted = ((limit - start).next_multiple_of(block) as usize).min(buffer.bytes().len());
-    let mut read = 0;
+    let (mut read, mut is_apart) = (0, false);
     while read < wanted {
-        match file.read_at(&mut buffer.bytes_mut()[read..wanted], start + read as u64) {
+        // A read fails as a whole for one sector of it.
+        let end = if is_apart { wanted.min((read + 1).next_multiple_of(BLOCK_BYTES_MAX)) } else { wanted };
+        match read_at(&mut buffer.bytes_mut()[read..end], start + read as u64) {
             Ok(0) => break,
             Ok(bytes) => read += bytes,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) if error.raw_os_error() != Some(EIO) || unreadable == Unreadable::Fails => {
+                return Err(error);
+            }
+            Err(_) if !is_apart => is_apart = true,
+            Err(_) => {
+                buffer.bytes_mut()[read..end].fill(0);
+                read = end;
+            }
         }
     }
     let read = read.min((limit - start) as usize);
     Ok(&buffer.bytes()[((offset - start) as usize).min(read)..read])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sector that is lost keeps nothing else from being found, nor whoever searches waiting for ever.
+    #[test]
+    fn what_the_disk_cannot_read_is_passed_over_alone() {
+        let (block, lost) = (BLOCK_BYTES_MAX as u64, 2 * BLOCK_BYTES_MAX as u64 + 512);
+        let disk = |bytes: &mut [u8], offset: u64| {
+            if (offset..offset + bytes.len() as u64).contains(&lost) {
+                return Err(io::Error::from_raw_os_error(EIO));
+            }
+            bytes.fill(7);
+            Ok(bytes.len())
+        };
+        let mut buffer = FileBuffer::aligned(5 * BLOCK_BYTES_MAX, BLOCK_BYTES_MAX);
+        let place = (100, 4 * block + 50);
+        let failed = read(disk, place, Unreadable::Fails, &mut buffer);
+        assert_eq!(failed.expect_err("it cannot be read").raw_os_error(), Some(EIO));
+        let bytes = read(disk, place, Unreadable::IsPassedOver, &mut buffer).expect("the rest can");
+        let is_there = |at: usize| !(2 * block..3 * block).contains(&(at as u64 + 100));
+        assert_eq!(bytes.len() as u64, 4 * block - 50);
+        assert!(bytes.iter().enumerate().all(|(at, byte)| *byte == if is_there(at) { 7 } else { 0 }));
+        // Of a disk that says something else nothing is passed over.
+        let gone = |_: &mut [u8], _| Err(io::Error::from(ErrorKind::NotFound));
+        assert!(read(gone, place, Unreadable::IsPassedOver, &mut buffer).is_err());
+    }
 }
