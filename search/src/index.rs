@@ -1,8 +1,9 @@
 //! The writing side: messages in, removed, committed with a mark.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::ops::Bound;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use tantivy::directory::error::{LockError, OpenDirectoryError, OpenReadError, OpenWriteError};
@@ -83,12 +84,15 @@ impl std::fmt::Debug for Index {
 }
 
 impl Index {
-    /// Opens the index of a directory, or begins one. All of its files are read, and their checksums compared.
+    /// Opens the index of a directory, or begins one; nobody but its owner may look into that. All of its files are read, and their checksums
+    /// compared.
     ///
     /// # Errors
     /// [`IndexError::Damaged`] where there is something else: [`Index::remove`] makes room for a new one.
     pub fn open(directory: &Path) -> Result<Opened, IndexError> {
         fs::create_dir_all(directory).map_err(IndexError::of_disk)?;
+        // The engine makes its files for everybody to read.
+        fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(IndexError::of_disk)?;
         let (schema, fields) = schema();
         let is_there = directory.join("meta.json").exists();
         let opened = if is_there {

@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -254,4 +255,19 @@ fn an_index_that_is_not_what_was_written_is_refused_and_made_anew() {
     let file = files.find(|file| file.path().extension().is_some_and(|ending| ending == "term"));
     fs::remove_file(file.expect("words are in a file").path()).expect("removed");
     assert!(matches!(Index::open(directory.path()), Err(IndexError::Damaged(_))));
+}
+
+/// Its files are as the engine makes them: nobody else comes so far, also where an index was made before.
+#[test]
+fn what_was_said_is_no_matter_of_other_users_of_the_host() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("search");
+    for before in [None, Some(0o755)] {
+        if let Some(mode) = before {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).expect("one's own directory");
+        }
+        drop(Index::open(&path).expect("an index"));
+        let mode = fs::metadata(&path).expect("a directory").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
 }
