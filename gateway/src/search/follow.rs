@@ -263,7 +263,7 @@ impl Follower {
             if let Some(error) = failed {
                 return Err(error.into());
             }
-            if !stepped.more && tail.is_ahead() {
+            if !stepped.more && tail.is_ahead(end) {
                 return Err(IndexError::Damaged(RESTORED.to_owned()).into());
             }
             *is_changed |= records > 0;

@@ -61,9 +61,11 @@ impl Tail {
         self.open.as_ref().is_none_or(|(segment, _)| !segment.is_cold())
     }
 
-    /// Whether the index knows more than the log holds, once that was read to its end: the log was restored from an older copy.
-    pub(super) fn is_ahead(&self) -> bool {
-        self.is_at_mark() && self.progress.position >= self.walk.next_position()
+    /// Whether the index knows more than the log holds, once that was read to its end, which is at `end`: the log was restored from an older
+    /// copy. Where a segment is just being given up, or cannot be read, nothing is known yet.
+    pub(super) fn is_ahead(&self, end: u64) -> bool {
+        let is_read = self.read_to >= end || end <= self.progress.base + SEGMENT_HEADER_BYTES as u64;
+        is_read && self.is_at_mark() && self.progress.position >= self.walk.next_position()
     }
 
     /// Reads the next piece of what is durable up to `end`, and shows its records; those that the index has are among them.
@@ -170,7 +172,25 @@ fn read(
 
 #[cfg(test)]
 mod tests {
+    use storage_log::Geometry;
+
     use super::*;
+    use crate::store::StoreFacts;
+
+    /// Its segments are being given up while they are listed: that is no reason to make the index again.
+    #[test]
+    fn a_log_whose_segments_are_not_there_in_this_moment_was_not_restored() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let geometry = Geometry::of_blocks(BLOCK_BYTES_MAX);
+        let facts = StoreFacts { id: [1; 16], key: [2; 32], logs: 1, geometry };
+        let data = Data { directory: directory.path().to_owned(), facts, is_live: true };
+        let progress = LogProgress { base: 0, first_position: 1, position: 5 };
+        let mut tail = Tail::new(data.config(0), progress, Unreadable::Fails);
+        for (end, is_ahead) in [(1 << 20, false), (SEGMENT_HEADER_BYTES as u64, true)] {
+            let stepped = tail.step(&data, end, &mut |_| {}).expect("there is nothing to read");
+            assert_eq!((stepped.more, tail.is_ahead(end)), (false, is_ahead), "{end}");
+        }
+    }
 
     /// A sector that is lost keeps nothing else from being found, nor whoever searches waiting for ever.
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Instant,
 };
 
@@ -166,6 +167,38 @@ fn an_index_that_is_gone_or_damaged_is_made_again_from_all_kinds_of_segments() {
         assert_eq!(node.metric("search_documents"), COUNT - 1, "{how}: each once");
         assert_eq!(node.metric("search_rebuilds_total"), u64::from(how == "damaged"));
     }
+}
+
+#[test]
+fn an_index_that_is_ahead_of_logs_that_were_restored_is_made_again() {
+    let (data, copy) = (directory(), directory());
+    let mut node = Node::start(data.path(), &SEARCHES);
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    alice.tell("bob", "red fish");
+    node.kill();
+    let logs = ["log-00", "log-01", "log-02"];
+    let copied = |from: &Path, to: &Path| {
+        for log in logs {
+            let _ = fs::remove_dir_all(to.join(log));
+            let cp = Command::new("cp")
+                .args(["-a", "--sparse=always"])
+                .args([from.join(log), to.join(log)])
+                .status();
+            assert!(cp.expect("there is cp").success());
+        }
+    };
+    copied(data.path(), copy.path());
+    node.restart();
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    alice.tell("bob", "blue fish");
+    alice.tell("bob", "green fish");
+    wait_for(&mut alice, "fish", &[3, 2, 1]);
+    node.kill();
+    copied(copy.path(), data.path());
+    node.restart();
+    node.wait_for_metric("search_rebuilds_total", 1);
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    wait_for(&mut alice, "fish", &[1]);
 }
 
 #[track_caller]
