@@ -114,7 +114,7 @@ impl Follower {
                 }
                 Err(Trouble::Log(error)) => {
                     self.fail(&format!(
-                        "a log cannot be read for the index of words, which will pass over what stands there: {error:#}"
+                        "a log cannot be read for the index of words, and a sector that stays lost is passed over then: {error:#}"
                     ));
                     self.unreadable.set(Unreadable::IsPassedOver);
                 }
