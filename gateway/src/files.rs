@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam::queue::ArrayQueue;
 use ring::Waker;
 use router::index::IndexAnswer;
+use router::user::ASKS_MAX;
 use storage_log::{IndexJob, NotMade, Postings, SealedSegment, as_appended, index_file_name};
 use tokio::sync::oneshot;
 
@@ -125,11 +126,14 @@ pub struct Inbox {
     waker: Waker,
 }
 
-/// Commands waiting for one shard: one per owned log and a drain, with room to spare.
-const COMMANDS_MAX: usize = 256;
+/// Commands waiting for one shard: some per owned log, an answer for each search that the index works on, one batch of calls, and a
+/// drain, with room to spare: a command that must not be refused has to find a place.
+const COMMANDS_MAX: usize = 512;
 
 /// Commands that may wait when another is offered: the rest of the places is for those that must not be refused.
 const OFFERED_MAX: usize = 128;
+
+const _: () = assert!(OFFERED_MAX + ASKS_MAX as usize + 256 <= COMMANDS_MAX);
 
 impl Inbox {
     /// An inbox of the shard that `waker` wakes.

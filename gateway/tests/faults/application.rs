@@ -55,7 +55,7 @@ fn members_only() {
             }
         }
         // What is not in this version is refused by name, not by silence.
-        assert_eq!(verdict(&eve.ask("search", json!({ "conversation": group }))), "1002 unknown_op");
+        assert_eq!(verdict(&eve.ask("summarize", json!({ "conversation": group }))), "1002 unknown_op");
         assert_eq!(alice.history(&group).len(), 1, "nothing of it was stored");
         assert_eq!(alice.history(&direct).len(), 1);
     });
