@@ -1,4 +1,4 @@
-//! Up to where everybody was called, of each log: `pushes.json` in the data directory, a list as [`crate::kept_list`] keeps it.
+//! Up to where everybody was called, of each log: `pushes.json` in the data directory, a list as `kept_list.rs` keeps it.
 //!
 //! ```text
 //! {"log":0,"mark":48213}
