@@ -105,7 +105,6 @@ pub(super) struct User {
 
 impl User {
     pub(super) fn new(index: UserIndex, desk: &mut Desk) -> Self {
-        let first_ping = Duration::from_millis(desk.random.below(PING_EVERY.as_millis() as u64));
         Self {
             index,
             place: desk.config.place_of(index),
@@ -123,7 +122,7 @@ impl User {
             in_flight: InFlight::default(),
             next_request: 1,
             clock_ahead: 0,
-            next_ping: Moment::now().after(first_ping),
+            next_ping: Moment::default(),
             live_since: None,
             lost_at: None,
         }
@@ -433,6 +432,11 @@ impl User {
         if self.presence != Presence::Live {
             desk.muster.live += 1;
             desk.muster.count(now);
+        }
+        if self.live_since.is_none() {
+            // As clients are told to: who came together does not ping together.
+            let first_ping = Duration::from_millis(desk.random.below(PING_EVERY.as_millis() as u64));
+            self.next_ping = now.after(first_ping);
         }
         self.presence = Presence::Live;
         self.live_since = Some(now);
