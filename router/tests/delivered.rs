@@ -17,7 +17,10 @@ const GATHERED: u64 = 1_000;
 
 /// Alice and bob are here, and she looks.
 fn looking() -> (Chat, SessionId, SessionId, ConversationId) {
-    let mut chat = Chat::new();
+    looking_in(Chat::new())
+}
+
+fn looking_in(mut chat: Chat) -> (Chat, SessionId, SessionId, ConversationId) {
     chat.wait(0);
     let (alice, _) = chat.connect("alice", None);
     let (bob, _) = chat.connect("bob", None);
@@ -130,12 +133,7 @@ fn a_device_that_comes_back_acknowledges_what_it_was_given_since() {
 fn what_was_delivered_lately_is_known_without_reading_it_again() {
     let mut chat = Chat::with_tail(1);
     chat.disk_reads = true;
-    chat.wait(0);
-    let (alice, _) = chat.connect("alice", None);
-    let (bob, _) = chat.connect("bob", None);
-    let conversation = direct_conversation(&user("alice"), &user("bob"));
-    say(&mut chat, alice, 1);
-    chat.command(alice, Command::View { conversation });
+    let (mut chat, alice, bob, conversation) = looking_in(chat);
     let one = cursor(&mut chat, bob);
     ack(&mut chat, bob, one);
     assert_eq!(told(&mut chat, alice), [reached("bob", 0, 1)]);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Counter, Gauge};
+use super::{Counter, Gauge, render::render_line};
 use crate::caretaker::space::Space;
 
 /// What was looked through, and what was found.
@@ -54,11 +54,7 @@ impl CareMetrics {
     /// Appends everything, as Prometheus text.
     pub fn render(&self, out: &mut String) {
         let mut line = |name: &str, help: &str, kind: &str, value: u64| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                out,
-                "# HELP gatehouse_{name} {help}\n# TYPE gatehouse_{name} {kind}\ngatehouse_{name} {value}"
-            );
+            render_line(name, help, kind, value, out);
         };
         let counter = "counter";
         line(

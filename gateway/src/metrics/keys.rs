@@ -1,8 +1,6 @@
 //! What is counted of keys that are read or fetched again: written by the control plane's thread alone.
 
-use std::fmt::Write as _;
-
-use super::{Counter, Gauge};
+use super::{Counter, Gauge, render::render_line};
 
 /// How often, how well, and how many there are.
 #[derive(Debug, Default)]
@@ -25,28 +23,24 @@ impl KeyMetrics {
                 "jwks_fetches_total",
                 "Times that a set of keys was fetched, or its file read again.",
                 "counter",
-                &self.fetches_total.value(),
+                self.fetches_total.value(),
             ),
             (
                 "jwks_fetch_failures_total",
                 "Times that it could not be used; the keys of before stayed.",
                 "counter",
-                &self.failures_total.value(),
+                self.failures_total.value(),
             ),
-            ("jwks_keys", "Keys of the set that is in force.", "gauge", &self.keys.value()),
+            ("jwks_keys", "Keys of the set that is in force.", "gauge", self.keys.value()),
             (
                 "jwks_fetched_timestamp_seconds",
                 "When a set was last fetched or read that can be used; 0 is not since the start.",
                 "gauge",
-                &self.fetched_seconds.value(),
+                self.fetched_seconds.value(),
             ),
         ];
         for (name, help, kind, value) in lines {
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                out,
-                "# HELP gatehouse_{name} {help}\n# TYPE gatehouse_{name} {kind}\ngatehouse_{name} {value}"
-            );
+            render_line(name, help, kind, value, out);
         }
     }
 }

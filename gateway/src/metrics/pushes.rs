@@ -1,8 +1,6 @@
 //! What is counted of push calls as they are written: by the one thread that does it.
 
-use std::fmt::Write as _;
-
-use super::{Counter, Gauge};
+use super::{Counter, Gauge, render::render_line};
 
 /// How many, how well, and into what.
 #[derive(Debug, Default)]
@@ -37,11 +35,7 @@ impl PushMetrics {
             ),
         ];
         for (name, help, kind, value) in lines {
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                out,
-                "# HELP gatehouse_{name} {help}\n# TYPE gatehouse_{name} {kind}\ngatehouse_{name} {value}"
-            );
+            render_line(name, help, kind, value, out);
         }
     }
 }

@@ -8,6 +8,15 @@ use super::{
     CLOSE_CODES, Counter, Gauge, Histogram, PauseReason, RefusedReason, ShardMetrics, histogram::Snapshot,
 };
 
+/// Appends one number with what it is.
+pub(super) fn render_line(name: &str, help: &str, kind: &str, value: u64, out: &mut String) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        out,
+        "# HELP gatehouse_{name} {help}\n# TYPE gatehouse_{name} {kind}\ngatehouse_{name} {value}"
+    );
+}
+
 /// Bounds of time histograms: 100 µs to 100 s. Each ends a bucket of the histogram, so counts are exact.
 const TIME_BOUNDS: [(u64, &str); 19] = [
     (100, "0.0001"),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Counter, Gauge};
+use super::{Counter, Gauge, render::render_line};
 
 /// How much there is, how far it is, and how often it is asked.
 #[derive(Debug, Default)]
@@ -31,35 +31,41 @@ impl SearchMetrics {
     /// Appends everything, as Prometheus text.
     pub fn render(&self, out: &mut String) {
         let lines = [
-            ("documents", "Messages in the index of words.", "gauge", self.documents.value()),
+            ("search_documents", "Messages in the index of words.", "gauge", self.documents.value()),
             (
-                "lag_bytes",
+                "search_lag_bytes",
                 "Durable bytes of the logs that are not read for it yet.",
                 "gauge",
                 self.lag_bytes.value(),
             ),
-            ("records_total", "Records read for it.", "counter", self.records_total.value()),
-            ("read_bytes_total", "Bytes of the logs read for it.", "counter", self.read_bytes_total.value()),
-            ("commits_total", "Times that it was written and synced.", "counter", self.commits_total.value()),
+            ("search_records_total", "Records read for it.", "counter", self.records_total.value()),
             (
-                "rebuilds_total",
+                "search_read_bytes_total",
+                "Bytes of the logs read for it.",
+                "counter",
+                self.read_bytes_total.value(),
+            ),
+            (
+                "search_commits_total",
+                "Times that it was written and synced.",
+                "counter",
+                self.commits_total.value(),
+            ),
+            (
+                "search_rebuilds_total",
                 "Times that it was removed, to be made again.",
                 "counter",
                 self.rebuilds_total.value(),
             ),
             (
-                "failures_total",
+                "search_failures_total",
                 "Times that it could not be read or written.",
                 "counter",
                 self.failures_total.value(),
             ),
         ];
         for (name, help, kind, value) in lines {
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                out,
-                "# HELP gatehouse_search_{name} {help}\n# TYPE gatehouse_search_{name} {kind}\ngatehouse_search_{name} {value}"
-            );
+            render_line(name, help, kind, value, out);
         }
         let (queries, micros) = (self.queries_total.value(), self.query_micros_total.value());
         let _ = writeln!(
