@@ -66,8 +66,9 @@ pub use push::PushDue;
 pub use recent::Recent;
 pub use unjudged::Unjudged;
 
-/// Conversations whose state is kept in memory per log. About 100 bytes a member; older ones load again from the log.
-const LOADED_MAX: usize = 100_000;
+/// Conversations whose state is kept in memory per log: about 1 KB for two members with what they have read. Others load again from the
+/// log, which is a read or two for each.
+const LOADED_MAX: usize = 200_000;
 
 /// When to try again after `busy`.
 const BUSY_RETRY_MS: u64 = 100;
@@ -104,6 +105,8 @@ pub struct ConversationSide {
     places: Arc<Places>,
     log: u16,
     slots: HashMap<ConversationId, Slot, foldhash::fast::RandomState>,
+    /// All of `slots`, and when each was asked for when it was looked at last.
+    loaded: VecDeque<(ConversationId, u64)>,
     recent: Recent,
     /// Commands that are stored and not durable: nobody can read them yet. Bounded by what the log lets wait.
     undurable: HashMap<recent::Key, recent::Known, foldhash::fast::RandomState>,
@@ -155,6 +158,7 @@ impl ConversationSide {
             places,
             log,
             slots: HashMap::default(),
+            loaded: VecDeque::new(),
             recent,
             undurable: HashMap::default(),
             amended: HashMap::default(),

@@ -15,6 +15,10 @@ use super::state::{Conversation, Refusal};
 use super::{ConversationSide, LOADED_MAX};
 use crate::mail::Request;
 
+/// Conversations that are looked at, for each that comes, to find one that nobody has asked for in a while: a turn is not stopped by a look
+/// at all of them.
+const LOOKED_AT_MAX: usize = 16;
+
 /// Requests that one conversation holds back while its state loads. A room of 99 that all speak at once after a
 /// restart, and again; the next are told `busy`.
 const PENDING_MAX: usize = 256;
@@ -68,6 +72,12 @@ impl Slot {
             touched: 0,
         }
     }
+
+    /// Whether the log has all of it.
+    fn is_settled(&self, log: &Log) -> bool {
+        let positions = self.positions.as_ref().is_none_or(|positions| positions.is_settled());
+        positions && !self.busy && self.pending.is_empty() && log.durable().covers(self.position)
+    }
 }
 
 impl ConversationSide {
@@ -81,7 +91,10 @@ impl ConversationSide {
     ) {
         self.forget_idle(log);
         self.clock += 1;
-        let slot = self.slots.entry(conversation).or_insert_with(Slot::new);
+        let slot = self.slots.entry(conversation).or_insert_with(|| {
+            self.loaded.push_back((conversation, self.clock));
+            Slot::new()
+        });
         slot.touched = self.clock;
         if slot.busy || !slot.pending.is_empty() {
             if slot.pending.len() == PENDING_MAX {
@@ -177,23 +190,23 @@ impl ConversationSide {
         }
     }
 
-    /// Keeps the number of loaded conversations bounded: the half that was touched longest ago goes, what is busy or not
+    /// Keeps the number of loaded conversations bounded: one that nobody has asked for since it was looked at last goes; what is busy or not
     /// yet durable stays.
     fn forget_idle(&mut self, log: &Log) {
         if self.slots.len() < LOADED_MAX {
             return;
         }
-        let mut touched: Vec<u64> = self.slots.values().map(|slot| slot.touched).collect();
-        let middle = touched.len() / 2;
-        let (_, median, _) = touched.select_nth_unstable(middle);
-        let (median, durable) = (*median, log.durable());
-        self.slots.retain(|_, slot| {
-            let is_settled = slot.positions.as_ref().is_none_or(|positions| positions.is_settled());
-            !is_settled
-                || slot.touched > median
-                || slot.busy
-                || !slot.pending.is_empty()
-                || !durable.covers(slot.position)
-        });
+        for _ in 0..LOOKED_AT_MAX {
+            let Some((conversation, looked_at)) = self.loaded.pop_front() else {
+                return;
+            };
+            let slot = &self.slots[&conversation];
+            if slot.touched == looked_at && slot.is_settled(log) {
+                self.slots.remove(&conversation);
+                return;
+            }
+            let touched = slot.touched;
+            self.loaded.push_back((conversation, touched));
+        }
     }
 }
