@@ -15,6 +15,9 @@ use support::{Chat, NOW, answer, id_of, send, user};
 /// How long positions are gathered, in milliseconds.
 const GATHERED: u64 = 1_000;
 
+/// The same where nobody looks.
+const GATHERED_UNSEEN: u64 = 10_000;
+
 /// Alice and bob are here, and she looks.
 fn looking() -> (Chat, SessionId, SessionId, ConversationId) {
     looking_in(Chat::new())
@@ -99,6 +102,8 @@ fn it_is_known_after_a_start_and_whoever_looks_later_is_told() {
     let two = cursor(&mut chat, bob);
     ack(&mut chat, bob, two);
     assert_eq!(told(&mut chat, alice), [], "she does not look");
+    chat.wait(GATHERED_UNSEEN);
+    chat.exchange(bob);
     chat.forget();
     chat.users.disconnect(bob);
     let frames = chat.command(alice, Command::View { conversation });
@@ -158,7 +163,7 @@ fn what_was_delivered_lately_is_known_without_reading_it_again() {
 
 #[test]
 fn an_acknowledgement_of_many_conversations_says_it_of_those_that_moved_last() {
-    let (mut chat, alice, bob, conversation) = looking();
+    let (mut chat, alice, bob, _) = looking();
     let names: Vec<String> = (0..40).map(|number| format!("friend-{number}")).collect();
     for name in &names {
         let (friend, _) = chat.connect(name, None);
@@ -169,6 +174,51 @@ fn an_acknowledgement_of_many_conversations_says_it_of_those_that_moved_last() {
     let before = chat.log.durable().position();
     ack(&mut chat, bob, all);
     assert_eq!(told(&mut chat, alice), [reached("bob", 0, 2)]);
+    assert_eq!(chat.log.durable().position(), before + 1, "nobody looks at the others");
+    chat.wait(GATHERED_UNSEEN);
+    chat.exchange(bob);
     assert_eq!(chat.log.durable().position(), before + 16, "the work of one acknowledgement is bounded");
-    let _ = conversation;
+}
+
+/// The members of a group say what they have one after the other: that was a record of all of them for nearly each.
+#[test]
+fn what_nobody_looks_at_is_written_once_for_many_who_say_it() {
+    let (mut chat, alice, bob, conversation) = looking();
+    chat.command(alice, Command::Unview { conversation });
+    let before = chat.log.durable().position();
+    for number in 2..8 {
+        say(&mut chat, alice, number);
+        let newest = cursor(&mut chat, bob);
+        ack(&mut chat, bob, newest);
+        assert_eq!(told(&mut chat, alice), []);
+    }
+    assert_eq!(chat.log.durable().position(), before + 6, "the messages");
+    chat.wait(GATHERED_UNSEEN);
+    chat.exchange(bob);
+    assert_eq!(chat.log.durable().position(), before + 7);
+    // Once it is written there is nothing to write.
+    chat.wait(GATHERED_UNSEEN);
+    chat.exchange(bob);
+    assert_eq!(chat.log.durable().position(), before + 7);
+}
+
+#[test]
+fn who_begins_to_look_or_reads_does_not_wait_for_what_could_wait() {
+    let (mut chat, alice, bob, conversation) = looking();
+    chat.command(alice, Command::Unview { conversation });
+    say(&mut chat, alice, 2);
+    let two = cursor(&mut chat, bob);
+    ack(&mut chat, bob, two);
+    assert_eq!(told(&mut chat, alice), []);
+    chat.command(alice, Command::View { conversation });
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 2)], "within a second");
+    chat.command(alice, Command::Unview { conversation });
+    say(&mut chat, alice, 3);
+    let three = cursor(&mut chat, bob);
+    ack(&mut chat, bob, three);
+    assert_eq!(told(&mut chat, alice), []);
+    let before = chat.log.durable().position();
+    chat.request(bob, Command::Read { conversation, seq: Seq(1) });
+    told(&mut chat, alice);
+    assert_eq!(chat.log.durable().position(), before + 1, "what was read is on disk within a second");
 }

@@ -14,6 +14,7 @@ use storage_log::{Log, Lookup, Page};
 use super::ConversationSide;
 use super::fetch::{Fetch, Found};
 use super::jobs::Purpose;
+use super::positions::Due;
 use super::slots::{Entrant, Loaded};
 use crate::mail::{Linked, Signal};
 use crate::places::ShardId;
@@ -28,7 +29,7 @@ const CONVERSATIONS_MAX: usize = 16;
 /// each adds a few. Who comes then is passed over: about 1 MB.
 const UNDER_WAY_MAX: usize = 1_024;
 
-/// Records whose conversation is known by their position: a device says every 30 s what it has, so what it speaks of is as old as that, or a
+/// Positions of which is known what stands there: a device says every 30 s what it has, so what it speaks of is as old as that, or a
 /// little more. Enough for 8,000 records a second; 8 MB.
 const LATELY_MAX: usize = 1 << 18;
 
@@ -37,23 +38,45 @@ const LATELY_MAX: usize = 1 << 18;
 pub(super) struct Acked {
     under_way: usize,
     delivered: VecDeque<(ConversationId, UserId, Seq)>,
-    /// Of which conversation the newest records are: by position, oldest first.
-    lately: VecDeque<(u64, ConversationId, Seq)>,
+    lately: Lately,
+}
+
+/// Of which conversation the newest records are that inboxes are told of.
+#[derive(Default)]
+struct Lately {
+    /// Position of the first.
+    first: u64,
+    /// One for each position from there on: nothing where there is another kind of record.
+    records: VecDeque<Option<(ConversationId, Seq)>>,
+}
+
+impl Lately {
+    /// The record at a position beyond all that are known.
+    fn push(&mut self, position: u64, conversation: ConversationId, seq: Seq) {
+        debug_assert!(self.records.is_empty() || position >= self.first + self.records.len() as u64);
+        let missing = position.saturating_sub(self.first + self.records.len() as u64);
+        if self.records.is_empty() || missing as usize >= LATELY_MAX {
+            self.records.clear();
+            self.first = position;
+        } else {
+            self.records.extend((0..missing).map(|_| None));
+        }
+        self.records.push_back(Some((conversation, seq)));
+        let too_many = self.records.len().saturating_sub(LATELY_MAX);
+        self.records.drain(..too_many);
+        self.first += too_many as u64;
+    }
+
+    fn get(&self, position: u64) -> Option<(ConversationId, Seq)> {
+        let place = position.checked_sub(self.first)?;
+        *self.records.get(place as usize)?
+    }
 }
 
 impl Acked {
     /// A record became durable and is delivered: nobody has to read it again to say of what it is.
     pub(super) fn note_durable(&mut self, position: u64, conversation: ConversationId, seq: Seq) {
-        if self.lately.len() == LATELY_MAX {
-            self.lately.pop_front();
-        }
-        self.lately.push_back((position, conversation, seq));
-    }
-
-    fn known(&self, position: u64) -> Option<(ConversationId, Seq)> {
-        let place = self.lately.binary_search_by_key(&position, |(position, ..)| *position).ok()?;
-        let (_, conversation, seq) = self.lately[place];
-        Some((conversation, seq))
+        self.lately.push(position, conversation, seq);
     }
 }
 
@@ -86,7 +109,7 @@ impl ConversationSide {
     pub(super) fn finish_acked_places(&mut self, user: UserId, found: Vec<Found>, log: &mut Log) {
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
         for found in found {
-            match self.acked.known(found.key()) {
+            match self.acked.lately.get(found.key()) {
                 Some(record) => known.push(record),
                 None => unknown.push(found),
             }
@@ -134,11 +157,39 @@ impl ConversationSide {
 
     pub(super) fn note_delivered(&mut self, conversation: ConversationId, user: &UserId, seq: Seq) {
         let is_full = self.gathering.is_full();
+        let due = if self.viewers.is_viewed(conversation) { Due::Soon } else { Due::Later };
         let slot = self.slots.get_mut(&conversation).expect("entered");
         let positions = slot.positions.as_mut().expect("they were read before");
         let seq = seq.min(positions.folded().0);
-        if !is_full && positions.note_delivered(user, seq) {
-            self.gathering.add(conversation);
+        if !is_full && positions.note_delivered(user, seq, due) {
+            self.gathering.add(conversation, due);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_positions_are_known_and_what_lies_between_is_not() {
+        let mut lately = Lately::default();
+        let of = |position: u64| (ConversationId([position as u8; 16]), Seq(position));
+        let push = |lately: &mut Lately, position| lately.push(position, of(position).0, of(position).1);
+        assert_eq!(lately.get(0), None);
+        [1_000, 1_001, 1_005].into_iter().for_each(|position| push(&mut lately, position));
+        for position in 998..1_008 {
+            let is_known = [1_000, 1_001, 1_005].contains(&position);
+            assert_eq!(lately.get(position), is_known.then(|| of(position)), "{position}");
+        }
+        // The oldest make room,
+        let last = 1_000 + LATELY_MAX as u64;
+        push(&mut lately, last);
+        assert_eq!([1_000, 1_001, last].map(|position| lately.get(position).is_some()), [false, true, true]);
+        assert_eq!(lately.records.len(), LATELY_MAX);
+        // all of them, where what comes is far beyond them.
+        let far = last + 10 * LATELY_MAX as u64;
+        push(&mut lately, far);
+        assert_eq!((lately.get(last), lately.get(far), lately.records.len()), (None, Some(of(far)), 1));
     }
 }

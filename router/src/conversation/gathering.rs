@@ -1,4 +1,5 @@
-//! Writing positions: what is new of a conversation once a second, all of it in one record.
+//! Writing positions: what is new of a conversation once a second, all of it in one record; where nobody has read and nobody looks, less
+//! often.
 //!
 //! A `read` is answered at once and promises no durability. Only what is durable is told to others: so there are as many receipts as
 //! there are records, and a crash takes none back.
@@ -9,12 +10,20 @@ use protocol::ids::{ConversationId, UnixMillis};
 use protocol::record::StreamKind as Kind;
 use storage_log::{Answer, Draft, Log};
 
-use super::positions::New;
+use super::positions::{Due, New};
 use super::{ConversationSide, LOADED_MAX, Loaded};
 use crate::places::conversation_stream;
 
 /// How long what is new waits for more of the same conversation, in microseconds: its viewers are told at most once a second.
 const GATHER_MICROS: u64 = 1_000_000;
+
+/// The same where nothing but deliveries is new and nobody views the conversation: nobody is told of it. Of what a crash takes each device
+/// says most again when it is back, and until then a message is held to be on its way that had arrived. The members of a group say what
+/// they have within half a minute of each other: with a second, that is a record of all of them for nearly each who says so.
+const GATHER_LATER_MICROS: u64 = 10_000_000;
+
+/// Conversations that wait so long; beyond that the oldest is due. A quarter of what is kept loaded.
+const LATER_MAX: usize = LOADED_MAX / 4;
 
 /// Conversations in which something was read that is not written yet: they cannot be forgotten meanwhile, and while the disk is full
 /// they only become more. Half of what is kept loaded.
@@ -27,6 +36,10 @@ pub(super) struct Gathering {
     fresh: Vec<ConversationId>,
     /// Until when they wait, in microseconds; in this order, so that a turn in which none is due looks at one.
     due: VecDeque<(u64, ConversationId)>,
+    /// Likewise, for those that can wait longer, since the last turn and before. What has become urgent meanwhile, or was written, is in it
+    /// until its time.
+    fresh_later: Vec<ConversationId>,
+    later: VecDeque<(u64, ConversationId)>,
     written: VecDeque<Written>,
 }
 
@@ -41,7 +54,8 @@ struct Written {
 impl Gathering {
     /// Whether something has to be written, or to become durable.
     pub(super) fn is_empty(&self) -> bool {
-        self.fresh.is_empty() && self.due.is_empty() && self.written.is_empty()
+        let is_waiting = !self.fresh.is_empty() || !self.due.is_empty();
+        !is_waiting && self.fresh_later.is_empty() && self.later.is_empty() && self.written.is_empty()
     }
 
     /// Whether it takes no more conversations.
@@ -49,9 +63,13 @@ impl Gathering {
         self.due.len() >= GATHERED_MAX
     }
 
-    /// The positions of a conversation are new, and were not before.
-    pub(super) fn add(&mut self, conversation: ConversationId) {
-        self.fresh.push(conversation);
+    /// The positions of a conversation are new, and nothing waited there as urgently before.
+    pub(super) fn add(&mut self, conversation: ConversationId, due: Due) {
+        match due {
+            Due::Soon => self.fresh.push(conversation),
+            Due::Later => self.fresh_later.push(conversation),
+            Due::Never => {}
+        }
     }
 }
 
@@ -60,6 +78,7 @@ impl ConversationSide {
     /// not take are given up then, since nobody was promised them and the node has to end.
     pub fn write_positions(&mut self, micros: u64, now: UnixMillis, all: bool, log: &mut Log) {
         let next = micros + GATHER_MICROS;
+        self.end_waiting(micros, all);
         let Gathering { fresh, due, .. } = &mut self.gathering;
         due.extend(fresh.drain(..).map(|conversation| (next, conversation)));
         for _ in 0..due.len() {
@@ -75,6 +94,35 @@ impl ConversationSide {
                 _ => {}
             }
         }
+    }
+
+    /// Those that have waited as long as they can are due.
+    fn end_waiting(&mut self, micros: u64, all: bool) {
+        let Gathering { fresh_later, later, .. } = &mut self.gathering;
+        let until = micros + GATHER_LATER_MICROS;
+        later.extend(fresh_later.drain(..).map(|conversation| (until, conversation)));
+        while let Some(&(until, conversation)) = self.gathering.later.front()
+            && (all || until <= micros || self.gathering.later.len() > LATER_MAX)
+        {
+            self.gathering.later.pop_front();
+            if self.is_hastened(conversation) {
+                self.gathering.due.push_front((micros, conversation));
+            }
+        }
+    }
+
+    /// What waits to be written of a conversation is wanted soon.
+    pub(super) fn hasten(&mut self, conversation: ConversationId) {
+        if self.is_hastened(conversation) {
+            self.gathering.add(conversation, Due::Soon);
+        }
+    }
+
+    /// Whether what waits can wait no longer, and could before. What was written meanwhile may even be forgotten.
+    fn is_hastened(&mut self, conversation: ConversationId) -> bool {
+        let slot = self.slots.get_mut(&conversation);
+        let positions = slot.and_then(|slot| slot.positions.as_mut());
+        positions.is_some_and(|positions| positions.due() == Due::Later && positions.renew(Due::Soon))
     }
 
     fn give_up_new(&mut self, conversation: ConversationId) {

@@ -339,7 +339,10 @@ impl ConversationSide {
                 let positions = slot.positions.as_ref();
                 let reached = positions.map(|positions| positions.durable_receipts()).unwrap_or_default();
                 match self.viewers.view(asker, user, conversation, state, reached) {
-                    Ok(()) => self.answer_views(),
+                    Ok(()) => {
+                        self.hasten(conversation);
+                        self.answer_views();
+                    }
                     Err(refusal) => self.push_refusal(asker, true, refusal),
                 }
             }

@@ -15,7 +15,7 @@ use protocol::limits::MEMBERS_MAX;
 use protocol::record::{ArchivedPositionsV1, Body, PositionV1, PositionsV1, StoredBody};
 
 use super::folding::stored;
-use super::state::Conversation;
+use super::state::{Conversation, Member};
 
 /// Sequences after which positions are written also where nobody says that anything was read: what a start has to fold in again of a
 /// conversation is a page, and a conversation that does not rest pays a record of positions for so many of its own.
@@ -51,10 +51,23 @@ pub(super) struct New {
     pub(super) reached: Reached,
 }
 
+/// When what is newer than the newest record is to be written.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Due {
+    /// There is nothing.
+    #[default]
+    Never,
+    /// Nobody looks at it, and a crash loses nothing that a device does not say again.
+    Later,
+    /// Somebody waits for it.
+    Soon,
+}
+
 /// Positions of the members of one conversation.
 #[derive(Default)]
 pub(super) struct Positions {
-    by_user: BTreeMap<UserId, Position>,
+    /// In the order of their users: most conversations are of two, of whom a tree would cost a kibibyte.
+    by_user: Vec<(UserId, Position)>,
     /// Everything durable up to here is in them.
     folded_to: Seq,
     /// Messages up to and including that.
@@ -66,16 +79,21 @@ pub(super) struct Positions {
     /// and its number.
     number: u64,
     ext: Vec<u8>,
-    /// Something is newer than the newest record: it is due, or waits for its time.
-    is_new: bool,
+    /// Whether something is newer than the newest record, and waits for its time.
+    due: Due,
     /// Records of positions that are not durable.
     under_way: u32,
 }
 
 impl Positions {
-    pub(super) fn read(stored: &ArchivedPositionsV1, number: u64) -> Self {
+    /// As they were stored under a number. Names of `members` are not kept once more.
+    pub(super) fn read(stored: &ArchivedPositionsV1, number: u64, members: &[Member]) -> Self {
         let entries = stored.positions.iter().filter_map(|position| {
-            let user = UserId::new(std::str::from_utf8(&position.user).ok()?).ok()?;
+            let known = members.iter().find(|member| member.user.as_bytes() == &*position.user);
+            let user = match known {
+                Some(member) => member.user.clone(),
+                None => UserId::new(std::str::from_utf8(&position.user).ok()?).ok()?,
+            };
             let receipt = Seq(position.receipt.to_native());
             let position = Position {
                 read: Seq(position.read.to_native()),
@@ -88,15 +106,19 @@ impl Positions {
             Some((user, position))
         });
         let folded_to = Seq(stored.folded_to.to_native());
+        let mut by_user: Vec<(UserId, Position)> = entries.collect();
+        // As they were written: a look, as a rule.
+        by_user.sort_by(|(one, _), (other, _)| one.cmp(other));
+        by_user.dedup_by(|(one, _), (other, _)| one == other);
         Self {
-            by_user: entries.collect(),
+            by_user,
             folded_to,
             message_count: stored.message_count.to_native(),
             is_whole: false,
             written_to: folded_to,
             number,
             ext: stored.ext.to_vec(),
-            is_new: false,
+            due: Due::Never,
             under_way: 0,
         }
     }
@@ -107,7 +129,7 @@ impl Positions {
     }
 
     pub(super) fn body(&self) -> Body {
-        let position = |(user, position): (&UserId, &Position)| PositionV1 {
+        let position = |(user, position): &(UserId, Position)| PositionV1 {
             user: user.as_bytes().to_vec(),
             read: position.read.0,
             message_count: position.message_count,
@@ -129,6 +151,19 @@ impl Positions {
         told.map(|(user, reached)| (user.clone(), reached)).collect()
     }
 
+    fn find(&self, user: &UserId) -> Option<&Position> {
+        let place = self.by_user.binary_search_by(|(known, _)| known.cmp(user)).ok()?;
+        Some(&self.by_user[place].1)
+    }
+
+    fn entry(&mut self, user: &UserId) -> &mut Position {
+        let place = self.by_user.binary_search_by(|(known, _)| known.cmp(user)).unwrap_or_else(|place| {
+            self.by_user.insert(place, (user.clone(), Position::default()));
+            place
+        });
+        &mut self.by_user[place].1
+    }
+
     /// Those whose receipts are not on disk.
     pub(super) fn new_receipts(&self) -> Vec<New> {
         let is_new = |position: &Position| position.reached() != position.durable_reached();
@@ -138,7 +173,8 @@ impl Positions {
 
     /// A receipt is on disk: what others are told from now on, if that is news, and whether more was read.
     pub(super) fn note_durable(&mut self, new: &New) -> Option<(Reached, bool)> {
-        let position = self.by_user.get_mut(&new.user)?;
+        let place = self.by_user.binary_search_by(|(known, _)| known.cmp(&new.user)).ok()?;
+        let position = &mut self.by_user[place].1;
         let before = position.durable_reached();
         position.durable_receipt = position.durable_receipt.max(new.reached.read);
         position.durable_delivered = position.durable_delivered.max(new.reached.delivered);
@@ -146,24 +182,24 @@ impl Positions {
         (after != before).then_some((after, after.read > before.read))
     }
 
-    /// A device of a user has stored what there is up to a sequence. Whether that is news, and nothing else was new.
-    pub(super) fn note_delivered(&mut self, user: &UserId, seq: Seq) -> bool {
-        let position = self.by_user.entry(user.clone()).or_default();
+    /// A device of a user has stored what there is up to a sequence. Whether that is news, and nothing else waited as urgently.
+    pub(super) fn note_delivered(&mut self, user: &UserId, seq: Seq, due: Due) -> bool {
+        let position = self.entry(user);
         let is_news = seq > position.reached().delivered;
         if is_news {
             position.delivered = seq;
         }
-        is_news && self.renew()
+        is_news && self.renew(due)
     }
 
     /// How far a user has read, and the messages up to there: nothing, where nothing is known.
     pub(super) fn of(&self, user: &UserId) -> (Seq, u64) {
-        self.by_user.get(user).map_or((Seq(0), 0), |position| (position.read, position.message_count))
+        self.find(user).map_or((Seq(0), 0), |position| (position.read, position.message_count))
     }
 
     /// How far a user has read, or a device of the user has stored; a record of its own or the one by which it joined counts as read.
     pub(super) fn reached(&self, user: &UserId) -> Seq {
-        self.by_user.get(user).map_or(Seq(0), |position| position.read.max(position.delivered))
+        self.find(user).map_or(Seq(0), |position| position.read.max(position.delivered))
     }
 
     /// The newest sequence that is folded in, and the messages up to there.
@@ -178,26 +214,33 @@ impl Positions {
 
     /// Whether memory is ahead of the disk.
     pub(super) fn is_settled(&self) -> bool {
-        !self.is_new && self.under_way == 0
+        self.due == Due::Never && self.under_way == 0
     }
 
-    /// A user has read up to a sequence, up to which there are so many messages. Whether that is news, and nothing else was new.
+    /// A user has read up to a sequence, up to which there are so many messages. Whether that is news, and nothing else waited as urgently.
     pub(super) fn note_read(&mut self, user: &UserId, seq: Seq, message_count: u64) -> bool {
-        let position = self.by_user.entry(user.clone()).or_default();
+        let position = self.entry(user);
         let before = *position;
         position.move_to(seq, message_count);
         position.receipt = position.receipt.max(seq);
-        before != *position && self.renew()
+        before != *position && self.renew(Due::Soon)
     }
 
-    /// There is something to write; whether there was nothing before.
-    pub(super) fn renew(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_new, true)
+    /// There is something to write; whether there was nothing before that waits as urgently.
+    pub(super) fn renew(&mut self, due: Due) -> bool {
+        let before = self.due;
+        self.due = before.max(due);
+        before < due
+    }
+
+    /// What waits to be written.
+    pub(super) fn due(&self) -> Due {
+        self.due
     }
 
     /// They were appended, as they are now, under the next number.
     pub(super) fn note_appended(&mut self) {
-        (self.number, self.written_to, self.is_new) = (self.number + 1, self.folded_to, false);
+        (self.number, self.written_to, self.due) = (self.number + 1, self.folded_to, Due::Never);
         self.under_way += 1;
     }
 
@@ -206,7 +249,7 @@ impl Positions {
     }
 
     pub(super) fn give_up_new(&mut self) {
-        self.is_new = false;
+        self.due = Due::Never;
     }
 
     /// Number of the newest record.
@@ -272,13 +315,13 @@ impl Positions {
 
     fn own(&mut self, user: &[u8]) -> Option<&mut Position> {
         let user = UserId::new(std::str::from_utf8(user).ok()?).ok()?;
-        Some(self.by_user.entry(user).or_default())
+        Some(self.entry(&user))
     }
 
     /// Who leaves and comes back has read what was read; but they are not kept for ever.
     pub(super) fn trim(&mut self, state: &Conversation) {
         if self.by_user.len() > state.members().len() + STRANGERS_MAX {
-            self.by_user.retain(|user, _| state.member(user).is_some());
+            self.by_user.retain(|(user, _)| state.member(user).is_some());
         }
     }
 }

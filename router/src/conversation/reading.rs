@@ -17,9 +17,9 @@ use storage_log::{Log, Lookup, Page};
 
 use super::fetch::Fetch;
 use super::jobs::{PAGE, Purpose};
-use super::positions::{FOLDED_PER_RECORD, Positions};
+use super::positions::{Due, FOLDED_PER_RECORD, Positions};
 use super::slots::Entrant;
-use super::state::Refusal;
+use super::state::{Conversation, Refusal};
 use super::{ConversationSide, Loaded};
 use crate::mail::{Asker, Linked, ReadState, Reply};
 use crate::places::conversation_stream;
@@ -56,11 +56,12 @@ impl ConversationSide {
 
     /// What cannot be read is begun anew: a position that is lost moves forward again with the next `read`, message or join.
     pub(super) fn finish_positions(&mut self, conversation: ConversationId, records: &[Linked]) {
+        let members = self.loaded(conversation).map_or(&[][..], Conversation::members);
         let read = records.first().and_then(|linked| {
             let bytes = linked.record.as_ref()?;
             let portable = Portable::parse(bytes).ok()?;
             match Stored::with_checked_sum(portable, bytes).ok()?.body {
-                StoredBody::Positions(positions) => Some(Positions::read(positions, portable.seq.0)),
+                StoredBody::Positions(positions) => Some(Positions::read(positions, portable.seq.0, members)),
                 _ => None,
             }
         });
@@ -136,8 +137,8 @@ impl ConversationSide {
     fn renew_if_far(&mut self, conversation: ConversationId) {
         let slot = self.slots.get_mut(&conversation).expect("entered");
         let positions = slot.positions.as_mut().expect("they were read");
-        if positions.wants_record() && !self.gathering.is_full() && positions.renew() {
-            self.gathering.add(conversation);
+        if positions.wants_record() && !self.gathering.is_full() && positions.renew(Due::Soon) {
+            self.gathering.add(conversation, Due::Soon);
         }
     }
 
@@ -218,7 +219,7 @@ impl ConversationSide {
         let slot = self.slots.get_mut(&conversation).expect("entered");
         let positions = slot.positions.as_mut().expect("they were read before");
         if positions.note_read(user, seq, message_count) {
-            self.gathering.add(conversation);
+            self.gathering.add(conversation, Due::Soon);
         }
         self.outputs.push_back((asker.shard, Reply::Done { asker }));
     }

@@ -131,6 +131,11 @@ impl Viewers {
         Ok(())
     }
 
+    /// Whether somebody views a conversation.
+    pub(super) fn is_viewed(&self, conversation: ConversationId) -> bool {
+        self.viewed.contains_key(&conversation)
+    }
+
     /// What a view is answered with goes ahead of what has waited for room: that must not be older.
     fn renew_own(&mut self, conversation: ConversationId, reached: &BTreeMap<UserId, Reached>) {
         for news in self.news.iter_mut().filter(|news| !news.own.is_empty()) {
