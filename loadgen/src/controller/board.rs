@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use protocol::ids::MessageId;
 
-use super::progress::Progress;
+use super::{Cost, Costs, progress::Progress};
 use crate::{
     latency::Latencies,
     link::{Counts, Split, Tick, Totals},
@@ -36,6 +36,7 @@ pub(crate) struct Second {
     pub(crate) tick: Tick,
     pub(crate) delivery: Latencies,
     pub(crate) lag: Latencies,
+    pub(crate) cost: Cost,
 }
 
 /// Everything that came in.
@@ -64,10 +65,11 @@ pub(crate) struct Board {
     /// Resident memory of all workers when all users were online.
     pub(crate) generator_bytes: u64,
     pub(crate) progress: Progress,
+    pub(super) costs: Costs,
 }
 
 impl Board {
-    pub(crate) fn new(plan: Rc<Plan>, progress: Progress) -> Self {
+    pub(crate) fn new(plan: Rc<Plan>, progress: Progress, costs: Costs) -> Self {
         Self {
             plan,
             seconds: BTreeMap::new(),
@@ -88,6 +90,7 @@ impl Board {
             reads: Vec::new(),
             generator_bytes: 0,
             progress,
+            costs,
         }
     }
 
@@ -105,7 +108,9 @@ impl Board {
 
     pub(super) fn handle_tick(&mut self, tick: &Tick) {
         let Some(number) = tick.second else { return };
-        let second = self.seconds.entry(number).or_default();
+        let costs = &mut self.costs;
+        let first = || Second { cost: costs.take(), ..Second::default() };
+        let second = self.seconds.entry(number).or_insert_with(first);
         second.tick.connected += tick.connected;
         second.tick.sent += tick.sent;
         second.tick.acked += tick.acked;

@@ -55,6 +55,11 @@ impl Crew {
         self.hands.len() as u32
     }
 
+    /// The numbers of their processes.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        self.hands.iter().map(|hand| hand.child.id()).collect()
+    }
+
     pub(super) fn tell_all(&mut self, message: &ToWorker) -> anyhow::Result<()> {
         self.hands.iter_mut().try_for_each(|hand| hand.tell(message))
     }

@@ -17,7 +17,7 @@ use crate::{
     latency::Latencies,
     link::{ADDRESS_CONNECTIONS, FromWorker, IdleConfig, IdleCounts, IdleTick, Order, ToWorker},
     random::Random,
-    report::{IdleReport, IdleRound},
+    report::{Floor, IdleReport, IdleRound},
     worker::workers_for,
 };
 
@@ -36,6 +36,7 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 pub(crate) fn idle(flags: &IdleFlags) -> anyhow::Result<ExitCode> {
     let secret = Signer::read_secret(&flags.node.secret())?;
     let endpoint = Endpoint { read_buffer_bytes: READ_BUFFER_BYTES, ..endpoint(&flags.node.url)? };
+    let floor = Floor::find(&flags.floor)?;
     let mut random = Random::from_system()?;
     let mut rounds = Vec::new();
     for number in 1..=flags.rounds {
@@ -56,7 +57,7 @@ pub(crate) fn idle(flags: &IdleFlags) -> anyhow::Result<ExitCode> {
         say(&format!("round {number}: {} users connect to {}", flags.connections, endpoint.host));
         rounds.push(Round::new(flags, orders.len()).play(orders)?);
     }
-    let report = IdleReport::new(flags, workers_for(flags.connections), rounds);
+    let report = IdleReport::new(flags, workers_for(flags.connections), rounds, floor.as_ref());
     report.write(flags.json.as_deref())?;
     // A reader that has gone away does not change the verdict.
     let _ = write!(std::io::stdout(), "{report}");

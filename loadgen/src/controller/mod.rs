@@ -6,6 +6,7 @@
 //! ```
 
 mod board;
+mod costs;
 mod crew;
 mod history;
 mod idle;
@@ -20,6 +21,7 @@ use std::{io::Write, net::ToSocketAddrs, path::PathBuf, process::ExitCode, rc::R
 use anyhow::{Context, ensure};
 
 pub(crate) use board::{Board, Measured};
+pub(crate) use costs::{Cost, Costs};
 pub(crate) use idle::idle;
 pub(crate) use node::become_node;
 pub(crate) use scene::Played;
@@ -34,7 +36,7 @@ use crate::{
     link::{ADDRESS_CONNECTIONS, Order, ToWorker, WorkerConfig},
     plan::Plan,
     random::Random,
-    report::{self, OutageReport, Report, Timing},
+    report::{self, Floor, OutageReport, Report, Timing},
     scenario::Scenario,
     verify,
     worker::DRAIN_WAIT_MAX,
@@ -67,6 +69,8 @@ struct Plot<'a> {
     timing: Timing,
     /// What a node here holds locked: it says which process is measured.
     lock: Option<PathBuf>,
+    /// What figures are shown as multiples of.
+    floor: Option<Floor>,
 }
 
 /// `loadgen check`.
@@ -79,8 +83,8 @@ pub(crate) fn check(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
         scenario: Scenario::of_flags(flags.users, flags.rate, flags.seconds, &flags.shape, &flags.limits),
         outputs: &flags.outputs,
         timing: if flags.no_timing { Timing::Reported } else { Timing::Judged },
-        // It is killed half-way.
-        lock: None,
+        lock: Some(node.data().join("lock")),
+        floor: Floor::find(&flags.outputs.floor)?,
     };
     let report = plot.play(Some(&mut node))?;
     if report.verdict == report::Verdict::Fail {
@@ -105,6 +109,7 @@ pub(crate) fn run(flags: &RunFlags) -> anyhow::Result<ExitCode> {
         outputs: &flags.outputs,
         timing: if flags.no_timing { Timing::Reported } else { Timing::Judged },
         lock: flags.node.data.as_ref().map(|data| data.join("lock")),
+        floor: Floor::find(&flags.outputs.floor)?,
     };
     Ok(plot.play(None)?.exit_code())
 }
@@ -132,7 +137,8 @@ impl Plot<'_> {
         let worker = |worker| self.worker(worker, &tag, &mut random);
         let configs: Vec<_> = (0..self.scenario.workers).map(worker).collect();
         let plan = Rc::new(Plan::new(&tag, self.scenario.users, self.scenario.mix));
-        let mut board = Board::new(plan, Progress::new(self.scenario.workers));
+        let costs = Costs::new(self.lock.clone());
+        let mut board = Board::new(plan, Progress::new(self.scenario.workers), costs);
         let orders: Vec<_> = configs.iter().cloned().map(Order::Run).collect();
         let mut crew = Crew::start(&orders)?;
         let start = self.begin(&mut crew, &mut board)?;
@@ -157,9 +163,12 @@ impl Plot<'_> {
         });
         let mut report = Report::new(&board, &self.scenario, self.timing, outage);
         report.node_cpu_seconds = before.zip(after).and_then(|((process, before), (same, after))| {
-            // Of one that has handed over half is gone.
+            // Of one that was killed, or has handed over, half is gone.
             (process == same).then(|| after.saturating_sub(before).as_secs_f64())
         });
+        if let Some(floor) = &self.floor {
+            report.compare_with(floor);
+        }
         report.write(self.outputs)?;
         // A reader that has gone away does not change the verdict.
         let _ = write!(std::io::stdout(), "{report}");
@@ -201,6 +210,7 @@ impl Plot<'_> {
         crew.tell_all(&ToWorker::Open)?;
         ensure!(crew.wait(deadline(), board, |said| said.opened == workers)?, "rooms were not made");
         board.progress.say(&self.scenario.load.to_string());
+        board.costs.begin(crew.processes());
         let start = Moment::now().after(START_NOTICE);
         crew.tell_all(&ToWorker::Start { at: start })?;
         Ok(start)

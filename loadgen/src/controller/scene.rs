@@ -8,8 +8,8 @@ use std::{rc::Rc, time::Duration};
 use anyhow::ensure;
 
 use super::{
-    Board, CROWD_READ_BUFFER_BYTES, FINISH_WAIT_MAX, PHASE_WAIT_MAX, START_NOTICE, crew::Crew, endpoint,
-    progress::Progress,
+    Board, CROWD_READ_BUFFER_BYTES, Costs, FINISH_WAIT_MAX, PHASE_WAIT_MAX, START_NOTICE, crew::Crew,
+    endpoint, progress::Progress,
 };
 use crate::{
     cli::CrowdFlags,
@@ -22,7 +22,7 @@ use crate::{
     load::Load,
     plan::{Attention, Mix, Plan},
     random::Random,
-    report::{Footprint, PhaseReport, StepReport},
+    report::{Floor, Footprint, PhaseReport, StepReport},
     verify,
     worker::workers_for,
 };
@@ -54,6 +54,7 @@ pub(super) enum Whom {
 /// A crowd, and others beside it.
 pub(super) struct Scene<'a> {
     flags: &'a CrowdFlags,
+    floor: Option<Floor>,
     crew: Crew,
     board: Board,
     /// Of the schedule.
@@ -70,6 +71,8 @@ pub(crate) struct Played {
     pub(crate) steps: Vec<StepReport>,
     pub(crate) phases: Vec<PhaseReport>,
     pub(crate) node: Option<Footprint>,
+    /// What figures are shown as multiples of.
+    pub(crate) floor: Option<Floor>,
 }
 
 impl<'a> Scene<'a> {
@@ -82,8 +85,9 @@ impl<'a> Scene<'a> {
         let orders: Vec<_> = configs.iter().cloned().map(Order::Storm).collect();
         Ok(Self {
             flags,
+            floor: Floor::find(&flags.floor)?,
             crew: Crew::start(&orders)?,
-            board: Board::new(plan, Progress::new(1)),
+            board: Board::new(plan, Progress::new(1), Costs::new(None)),
             start: Moment::default(),
             steps: Vec::new(),
             phases: Vec::new(),
@@ -94,11 +98,11 @@ impl<'a> Scene<'a> {
 
     /// Ends the workers and judges what they have said.
     pub(super) fn judge(self) -> anyhow::Result<Played> {
-        let Self { crew, mut board, steps, phases, footprint, flags, .. } = self;
+        let Self { crew, mut board, steps, phases, footprint, flags, floor, .. } = self;
         drop(crew);
         let late = verify::judge(&board.evidence)?;
         board.violations.merge(late);
-        Ok(Played { board, steps, phases, node: flags.pid.map(|_| footprint) })
+        Ok(Played { board, steps, phases, node: flags.pid.map(|_| footprint), floor })
     }
 
     /// Workers of the crowd.
@@ -145,7 +149,7 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    pub(super) fn say(&self, text: &str) {
+    pub(super) fn say(&mut self, text: &str) {
         self.board.progress.say(text);
     }
 

@@ -7,7 +7,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Machine, Verdict};
+use super::{Floor, Machine, Multiples, Verdict, floor};
 use crate::{
     cli::CrowdFlags,
     controller::{Board, Played},
@@ -103,13 +103,16 @@ pub(super) struct CrowdReport {
     /// Conversations that could not be read at the end.
     logs_missing: usize,
     pub(super) node: Option<Footprint>,
+    /// What the others had, as multiples of what the bare machine can do, where that is known.
+    multiples: Option<Multiples>,
 }
 
 impl CrowdReport {
     /// Without a verdict.
     pub(super) fn new(flags: &CrowdFlags, played: Played) -> Self {
-        let Played { board, steps, mut phases, node } = played;
+        let Played { board, steps, mut phases, node, floor } = played;
         phases.iter_mut().for_each(|phase| phase.fill(&board));
+        let multiples = floor.map(|floor| multiples(&phases, &floor));
         Self {
             tool: env!("CARGO_PKG_NAME"),
             version: env!("CARGO_PKG_VERSION"),
@@ -130,6 +133,7 @@ impl CrowdReport {
             is_drained: board.is_drained,
             logs_missing: board.plan.rooms_count() as usize - board.evidence.logs.len(),
             node,
+            multiples,
         }
     }
 
@@ -224,6 +228,7 @@ impl CrowdReport {
 
     /// What was wrong, and what follows.
     pub(super) fn write_verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        floor::write(f, self.multiples.as_ref())?;
         for violation in &self.violations.first {
             writeln!(f, "wrong      {}: {}", violation.kind, violation.detail)?;
         }
@@ -232,6 +237,14 @@ impl CrowdReport {
         }
         writeln!(f, "verdict    {}", self.verdict)
     }
+}
+
+fn multiples(phases: &[PhaseReport], floor: &Floor) -> Multiples {
+    let mut multiples = Multiples::default();
+    for PhaseReport { name, delivery, .. } in phases {
+        multiples.latency(name, *delivery, floor);
+    }
+    multiples
 }
 
 /// The file that was asked for.

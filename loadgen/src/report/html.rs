@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use super::{
-    LAG_P99_MAX_MS, OutageReport, Report, SecondReport, Verdict,
+    LAG_P99_MAX_MS, OutageReport, Report, SecondReport, Verdict, floor,
     svg::{Axis, Chart},
 };
-use crate::latency::Summary;
+use crate::{controller::Cost, latency::Summary};
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b1f24;--soft:#59636e;--rule:#d8dee4;--band:#f0c24b55;\
@@ -28,6 +28,7 @@ vertical-align:-1px;margin-right:.35rem}";
 
 type Count = fn(&SecondReport) -> u64;
 type Percentile = fn(&SecondReport) -> Option<f64>;
+type Cores = fn(&Cost) -> Option<f64>;
 
 /// The whole page.
 pub(super) fn page(report: &Report) -> String {
@@ -58,6 +59,9 @@ pub(super) fn page(report: &Report) -> String {
     page.push_str(&distribution(report));
     page.push_str(&throughput(report));
     page.push_str(&latency_over_time(report));
+    page.push_str(&cores(report));
+    page.push_str(&connections(report));
+    write_floor(&mut page, report);
     write_counts(&mut page, report);
     write_violations(&mut page, report);
     let machine = &report.machine;
@@ -178,6 +182,39 @@ fn latency_over_time(report: &Report) -> String {
     figure("Delivery latency, second by second", &[("one", "p50"), ("two", "p99")], chart)
 }
 
+/// What node and generator took of the cores.
+fn cores(report: &Report) -> String {
+    let lines: [(&str, &str, Cores); 2] =
+        [("one", "node", |cost| cost.node_cores), ("two", "generator", |cost| cost.generator_cores)];
+    let of = |value: Cores| report.timeline.iter().filter_map(move |second| value(&second.cost));
+    let y = Axis::linear(lines.iter().flat_map(|(_, _, value)| of(*value)));
+    let mut chart = over_time("Cores in each second", report, y);
+    chart.y_ticks("");
+    for (class, name, value) in lines {
+        let points = report.timeline.iter().map(|second| {
+            let cores = value(&second.cost);
+            let title = format!("second {}: {name} {:.2} cores", second.second, cores.unwrap_or_default());
+            (second.second as f64, cores, title)
+        });
+        chart.line(class, &points.collect::<Vec<_>>());
+    }
+    let key = [("one", "node, where it runs on this machine"), ("two", "generator")];
+    figure("Cores at work", &key, chart)
+}
+
+fn connections(report: &Report) -> String {
+    let y = Axis::linear(report.timeline.iter().map(|second| second.connected as f64));
+    let mut chart = over_time("Connections in each second", report, y);
+    chart.y_ticks("");
+    let points = report.timeline.iter().map(|second| {
+        let connected = second.connected;
+        let title = format!("second {}: {connected} connected", second.second);
+        (second.second as f64, Some(connected as f64), title)
+    });
+    chart.line("one", &points.collect::<Vec<_>>());
+    figure("Connections", &[("one", "connected")], chart)
+}
+
 /// A chart over the seconds of the schedule, with the outage marked.
 fn over_time(label: &str, report: &Report, y: Axis) -> Chart {
     let last = report.timeline.last().map_or(1.0, |second| second.second as f64);
@@ -198,6 +235,18 @@ fn figure(title: &str, key: &[(&str, &str)], chart: Chart) -> String {
     }
     let _ = write!(text, "</p>{}", chart.finish());
     text
+}
+
+/// The figures as multiples of what the bare machine can do, where that is known.
+fn write_floor(page: &mut String, report: &Report) {
+    let Some(multiples) = &report.multiples else { return };
+    page.push_str(
+        "<h2>Beside the bare machine</h2><table><tr><th></th><th>measured</th><th>bare</th><th>times</th></tr>",
+    );
+    for [name, measured, bare, times] in multiples.rows() {
+        let _ = write!(page, "<tr><td>{name}</td><td>{measured}</td><td>{bare}</td><td>{times}</td></tr>");
+    }
+    let _ = write!(page, "</table><p class=\"soft\">{}</p>", floor::BARE);
 }
 
 fn write_counts(page: &mut String, report: &Report) {

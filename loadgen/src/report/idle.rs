@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, fs, path::Path, process::ExitCode, time::D
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Machine, Verdict};
+use super::{Floor, Machine, Multiples, Verdict, floor};
 use crate::{cli::IdleFlags, host::Reading, latency::Summary, link::IdleCounts};
 
 /// How late heartbeats may be before a run proves nothing, in milliseconds: they are 30 s apart.
@@ -109,10 +109,17 @@ pub(crate) struct IdleReport {
     reasons: Vec<String>,
     rounds: Vec<IdleRound>,
     costs: Vec<Option<Costs>>,
+    /// Of what the bare machine can do, where both are known.
+    multiples: Option<Multiples>,
 }
 
 impl IdleReport {
-    pub(crate) fn new(flags: &IdleFlags, workers: u32, rounds: Vec<IdleRound>) -> Self {
+    pub(crate) fn new(
+        flags: &IdleFlags,
+        workers: u32,
+        rounds: Vec<IdleRound>,
+        floor: Option<&Floor>,
+    ) -> Self {
         let users = u64::from(flags.connections);
         let mut reasons: Vec<String> = rounds.iter().flat_map(|round| round.faults(users)).collect();
         let lag = rounds.iter().map(|round| round.lag.p99_ms).fold(0.0, f64::max);
@@ -121,6 +128,7 @@ impl IdleReport {
             verdict = Verdict::Invalid;
             reasons.push(format!("the generator was late: p99 of its lag is {lag:.0} ms"));
         }
+        let costs: Vec<_> = rounds.iter().map(IdleRound::costs).collect();
         Self {
             tool: env!("CARGO_PKG_NAME"),
             version: env!("CARGO_PKG_VERSION"),
@@ -132,7 +140,8 @@ impl IdleReport {
             workers,
             verdict,
             reasons,
-            costs: rounds.iter().map(IdleRound::costs).collect(),
+            multiples: floor.map(|floor| multiples(&costs, floor)),
+            costs,
             rounds,
         }
     }
@@ -177,11 +186,21 @@ impl fmt::Display for IdleReport {
                 write_costs(f, [before, kept, after], costs, *seconds)?;
             }
         }
+        floor::write(f, self.multiples.as_ref())?;
         for reason in &self.reasons {
             writeln!(f, "because    {reason}")?;
         }
         writeln!(f, "verdict    {}", self.verdict)
     }
+}
+
+/// Of each round that was measured.
+fn multiples(costs: &[Option<Costs>], floor: &Floor) -> Multiples {
+    let mut multiples = Multiples::default();
+    for Costs { heartbeat_cpu_micros, .. } in costs.iter().flatten() {
+        multiples.heartbeat(*heartbeat_cpu_micros, floor);
+    }
+    multiples
 }
 
 fn write_costs(

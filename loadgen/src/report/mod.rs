@@ -1,7 +1,7 @@
 //! What a run came to: the verdict with its reasons, as text, as JSON, and as one HTML file.
 
-mod compare;
 mod crowd;
+mod floor;
 mod html;
 mod idle;
 mod limits;
@@ -18,15 +18,15 @@ use serde::Serialize;
 
 use crate::{
     cli::{EXIT_FAILED, EXIT_INVALID, EXIT_PASSED, OutputFlags},
-    controller::{Board, Measured},
+    controller::{Board, Cost, Measured},
     latency::{Latencies, Summary},
     link::Counts,
     load::Load,
     scenario::Scenario,
     verify::Violations,
 };
-pub(crate) use compare::compare;
 pub(crate) use crowd::{Footprint, PhaseReport, StepReport};
+pub(crate) use floor::{Floor, Multiples, compare};
 pub(crate) use idle::{IdleReport, IdleRound};
 pub(crate) use limits::{Limit, Limits};
 use machine::Machine;
@@ -115,6 +115,8 @@ pub(crate) struct SecondReport {
     pub(crate) errors: u64,
     pub(crate) delivery_p50_ms: Option<f64>,
     pub(crate) delivery_p99_ms: Option<f64>,
+    #[serde(flatten)]
+    pub(crate) cost: Cost,
 }
 
 /// What was asked for.
@@ -156,6 +158,8 @@ pub(crate) struct Report {
     pub(crate) outage: Option<OutageReport>,
     /// What the node took of the cores while messages were sent, where it is one process on this machine.
     pub(crate) node_cpu_seconds: Option<f64>,
+    /// Of what the bare machine can do, where that is known.
+    pub(crate) multiples: Option<Multiples>,
     /// Resident memory of the generator when all users were online and no room was made.
     pub(crate) generator_bytes: u64,
     pub(crate) violations: Violations,
@@ -201,6 +205,7 @@ impl Report {
             read: Pair::of(&board.read),
             outage,
             node_cpu_seconds: None,
+            multiples: None,
             generator_bytes: board.generator_bytes,
             violations: board.violations.clone(),
             timeline: timeline(board),
@@ -265,6 +270,17 @@ impl Report {
         (if reasons.is_empty() { Verdict::Pass } else { Verdict::Fail }, reasons)
     }
 
+    /// Puts the figures beside those of the bare machine.
+    pub(crate) fn compare_with(&mut self, floor: &Floor) {
+        let mut multiples = Multiples::default();
+        multiples.latency("ack", self.ack.outside, floor);
+        multiples.latency("delivery", self.delivery.outside, floor);
+        if let Some(seconds) = self.node_cpu_seconds {
+            multiples.processor(seconds, self.counts.acked, self.counts.delivered, floor);
+        }
+        self.multiples = Some(multiples);
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         self.verdict.exit_code()
     }
@@ -304,6 +320,7 @@ fn timeline(board: &Board) -> Vec<SecondReport> {
         errors: second.tick.errors,
         delivery_p50_ms: second.delivery.percentile_ms(50.0),
         delivery_p99_ms: second.delivery.percentile_ms(99.0),
+        cost: second.cost,
     });
     seconds.collect()
 }
@@ -356,6 +373,7 @@ mod tests {
             read: pair(in_time),
             outage: None,
             node_cpu_seconds: None,
+            multiples: None,
             generator_bytes: 0,
             violations: Violations::default(),
             timeline: Vec::new(),

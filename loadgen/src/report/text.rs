@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{OutageReport, Report, Settings};
+use super::{OutageReport, Report, Settings, floor};
 use crate::{latency::Summary, link::Counts, verify::Kind};
 
 /// Fewest users of whom is said what each takes: of fewer it is the program that is measured.
@@ -21,6 +21,7 @@ impl fmt::Display for Report {
         }
         self.write_costs(f)?;
         self.write_times(f)?;
+        floor::write(f, self.multiples.as_ref())?;
         for violation in &self.violations.first {
             writeln!(f, "violation  {}: {}", violation.kind, violation.detail)?;
         }
