@@ -10,6 +10,7 @@ mod costs;
 mod crew;
 mod history;
 mod idle;
+mod live;
 mod node;
 mod progress;
 mod scene;
@@ -151,6 +152,7 @@ impl Plot<'_> {
         let after = self.node_cpu();
         self.end(&mut crew, &mut board)?;
         drop(crew);
+        board.progress.end();
         let late = verify::judge(&board.evidence)?;
         board.violations.merge(late);
         if let Some(path) = &self.outputs.history {

@@ -1,29 +1,45 @@
-//! How a run goes, while it goes: one line that is rewritten on a terminal, plain lines otherwise.
+//! How a run goes, while it goes: a view of the seconds on a terminal, plain lines otherwise.
 
 use std::io::{IsTerminal, Write, stderr};
 
-use super::board::Second;
+use super::{board::Second, live::Live};
 
 /// Plain lines are for logs: not every second.
 const PLAIN_EVERY_SECONDS: u64 = 5;
 
 pub(crate) struct Progress {
-    is_terminal: bool,
+    screen: Screen,
     /// Workers whose tick of the newest second is still to come would make it flicker.
     workers: u32,
     ticks: u32,
 }
 
+enum Screen {
+    /// A terminal on which nothing was shown yet.
+    Blank,
+    Live(Box<Live>),
+    Plain,
+}
+
 impl Progress {
     pub(super) fn new(workers: u32) -> Self {
-        Self { is_terminal: stderr().is_terminal(), workers, ticks: 0 }
+        let screen = if stderr().is_terminal() { Screen::Blank } else { Screen::Plain };
+        Self { screen, workers, ticks: 0 }
     }
 
     /// A step of the run.
-    pub(super) fn say(&self, text: &str) {
-        let mut output = stderr().lock();
-        let clear = if self.is_terminal { "\r\x1b[K" } else { "" };
-        let _ = writeln!(output, "{clear}loadgen: {text}");
+    pub(super) fn say(&mut self, text: &str) {
+        match &mut self.screen {
+            Screen::Live(live) => live.say(&format!("loadgen: {text}")),
+            Screen::Blank | Screen::Plain => {
+                let _ = writeln!(stderr().lock(), "loadgen: {text}");
+            }
+        }
+    }
+
+    /// Takes away what is shown while a run goes: what follows stands in its place.
+    pub(super) fn end(&mut self) {
+        self.screen = Screen::Plain;
     }
 
     pub(super) fn show(&mut self, number: u64, second: &Second) {
@@ -31,28 +47,31 @@ impl Progress {
         if !self.ticks.is_multiple_of(self.workers) {
             return;
         }
-        if !self.is_terminal && !(number + 1).is_multiple_of(PLAIN_EVERY_SECONDS) {
-            return;
+        if matches!(self.screen, Screen::Blank) {
+            // A terminal that cannot be asked is written to as a file is.
+            self.screen = Live::new().map_or(Screen::Plain, |live| Screen::Live(Box::new(live)));
         }
-        let tick = &second.tick;
-        let at = |percentile| second.delivery.percentile_ms(percentile).unwrap_or_default();
-        let line = format!(
-            "{:>4} s  sent {:>6}/s  acked {:>6}/s  delivered {:>6}/s  p50 {:.1} ms  p99 {:.1} ms  \
-             connected {}  errors {}",
-            number + 1,
-            tick.sent,
-            tick.acked,
-            tick.delivered,
-            at(50.0),
-            at(99.0),
-            tick.connected,
-            tick.errors
-        );
-        let mut output = stderr().lock();
-        let _ = if self.is_terminal {
-            write!(output, "\r\x1b[K{line}").and_then(|()| output.flush())
-        } else {
-            writeln!(output, "{line}")
-        };
+        match &mut self.screen {
+            Screen::Live(live) => live.show(number, second),
+            Screen::Plain if (number + 1).is_multiple_of(PLAIN_EVERY_SECONDS) => show_plain(number, second),
+            Screen::Blank | Screen::Plain => {}
+        }
     }
+}
+
+fn show_plain(number: u64, second: &Second) {
+    let tick = &second.tick;
+    let at = |percentile| second.delivery.percentile_ms(percentile).unwrap_or_default();
+    let _ = writeln!(
+        stderr().lock(),
+        "{:>4} s  sent {:>6}/s  acked {:>6}/s  delivered {:>6}/s  p50 {:.1} ms  p99 {:.1} ms  connected {}  errors {}",
+        number + 1,
+        tick.sent,
+        tick.acked,
+        tick.delivered,
+        at(50.0),
+        at(99.0),
+        tick.connected,
+        tick.errors
+    );
 }

@@ -100,6 +100,7 @@ impl<'a> Scene<'a> {
     pub(super) fn judge(self) -> anyhow::Result<Played> {
         let Self { crew, mut board, steps, phases, footprint, flags, floor, .. } = self;
         drop(crew);
+        board.progress.end();
         let late = verify::judge(&board.evidence)?;
         board.violations.merge(late);
         Ok(Played { board, steps, phases, node: flags.pid.map(|_| footprint), floor })
