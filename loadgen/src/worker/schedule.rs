@@ -85,15 +85,19 @@ pub(super) async fn tick_every_second(worker: Rc<Worker>) {
                 return;
             }
         }
-        let start = worker.with(|state| state.desk.start);
         if now < next {
             continue;
         }
-        // From the start on, ticks end on whole seconds of the schedule.
+        let start = worker.with(|state| state.desk.start);
+        // From the start on, ticks end on whole seconds of the schedule: one that began before it ends with the first of them.
         let whole = start.map(|start| now.since(start).as_secs());
+        if let (Some(start), Some(0)) = (start, whole) {
+            next = start.after(TICK);
+            continue;
+        }
         let tick = worker.with(|state| {
             let connected = state.users.iter().filter(|user| user.presence == Presence::Live).count();
-            state.desk.tally.tick(whole.map(|second| second.saturating_sub(1)), connected as u64)
+            state.desk.tally.tick(whole.map(|second| second - 1), connected as u64)
         });
         next = match (start, whole) {
             (Some(start), Some(second)) => start.after(TICK * (second as u32 + 1)),
