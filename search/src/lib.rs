@@ -14,7 +14,7 @@ mod index;
 mod schema;
 
 pub use asking::{Asked, Candidate, Candidates, Reader, Scope};
-pub use index::{Document, Index, IndexError, Opened};
+pub use index::{Check, Document, Index, IndexError, Opened};
 
 /// Where a message stands in the order of hits, and which record of which log said so last: unique.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

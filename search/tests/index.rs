@@ -7,20 +7,20 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use search::{Asked, Candidates, Document, Index, IndexError, Opened, Place, Reader, Scope};
+use search::{Asked, Candidates, Check, Document, Index, IndexError, Opened, Place, Reader, Scope};
 
 const TALK: [u8; 16] = [7; 16];
 const OTHER: [u8; 16] = [9; 16];
 
 fn made(directory: &Path) -> Index {
-    match Index::open(directory).expect("it can be made") {
+    match Index::open(directory, Check::Sums).expect("it can be made") {
         Opened::Made(index) => index,
         Opened::Found { mark, .. } => panic!("there is one, at {mark}"),
     }
 }
 
 fn found(directory: &Path) -> (Index, String) {
-    match Index::open(directory).expect("it can be opened") {
+    match Index::open(directory, Check::Sums).expect("it can be opened") {
         Opened::Found { index, mark } => (index, mark),
         Opened::Made(_) => panic!("there is none"),
     }
@@ -188,7 +188,7 @@ fn what_is_erased_is_what_was_said_up_to_then() {
 fn what_was_committed_is_there_at_the_next_start_with_its_mark_and_nothing_else() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut index = made(directory.path());
-    assert!(matches!(Index::open(directory.path()), Err(IndexError::Busy)), "it is open");
+    assert!(matches!(Index::open(directory.path(), Check::Sums), Err(IndexError::Busy)), "it is open");
     index.add(message(TALK, 1, "first")).expect("added");
     index.commit("1 7").expect("committed");
     index.add(message(TALK, 2, "first")).expect("added");
@@ -214,7 +214,7 @@ fn an_index_that_is_not_what_was_written_is_refused_and_made_anew() {
         index.commit("1").expect("committed");
         drop(index);
         fs::write(path.join(name), bytes).expect("written");
-        assert!(matches!(Index::open(&path), Err(IndexError::Damaged(_))), "{name}");
+        assert!(matches!(Index::open(&path, Check::Sums), Err(IndexError::Damaged(_))), "{name}");
         Index::remove(&path).expect("removed");
         Index::remove(&path).expect("it is gone already");
         assert_eq!(made(&path).reader().documents(), 0);
@@ -240,7 +240,11 @@ fn an_index_that_is_not_what_was_written_is_refused_and_made_anew() {
         let mut rotten = bytes.clone();
         rotten[bytes.len() / 3] ^= 4;
         fs::write(file.path(), rotten).expect("written");
-        assert!(matches!(Index::open(directory.path()), Err(IndexError::Damaged(_))), "{:?}", file.path());
+        assert!(
+            matches!(Index::open(directory.path(), Check::Sums), Err(IndexError::Damaged(_))),
+            "{:?}",
+            file.path()
+        );
         fs::write(file.path(), bytes).expect("written");
         seen += 1;
     }
@@ -254,7 +258,7 @@ fn an_index_that_is_not_what_was_written_is_refused_and_made_anew() {
     let mut files = fs::read_dir(directory.path()).expect("a directory").flatten();
     let file = files.find(|file| file.path().extension().is_some_and(|ending| ending == "term"));
     fs::remove_file(file.expect("words are in a file").path()).expect("removed");
-    assert!(matches!(Index::open(directory.path()), Err(IndexError::Damaged(_))));
+    assert!(matches!(Index::open(directory.path(), Check::Sums), Err(IndexError::Damaged(_))));
 }
 
 /// Its files are as the engine makes them: nobody else comes so far, also where an index was made before.
@@ -266,7 +270,7 @@ fn what_was_said_is_no_matter_of_other_users_of_the_host() {
         if let Some(mode) = before {
             fs::set_permissions(&path, Permissions::from_mode(mode)).expect("one's own directory");
         }
-        drop(Index::open(&path).expect("an index"));
+        drop(Index::open(&path, Check::Sums).expect("an index"));
         let mode = fs::metadata(&path).expect("a directory").permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use router::words;
-use search::{Asked, Document, Index, Opened, Reader, Scope};
+use search::{Asked, Check, Document, Index, Opened, Reader, Scope};
 
 const USAGE: &str = "\
 Makes an index of MESSAGES messages in CONVERSATIONS conversations in DIR, and asks it.
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 
 fn measure(directory: &Path, messages: u64, conversations: u64) -> anyhow::Result<()> {
     Index::remove(directory)?;
-    let opened = Index::open(directory).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let opened = Index::open(directory, Check::Sums).map_err(|error| anyhow::anyhow!("{error:?}"))?;
     let Opened::Made(mut index) = opened else { anyhow::bail!("there is one") };
     let (begun, mut text_bytes) = (Instant::now(), 0);
     for number in 0..messages {

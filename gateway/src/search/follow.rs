@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use protocol::record::{AmendmentKind, Portable, Stored, StoredBody, StreamKind as Kind};
 use router::conversation::Subject;
 use router::words;
-use search::{Document, Index, IndexError, Opened};
+use search::{Check, Document, Index, IndexError, Opened};
 use storage_log::{Met, Record};
 
 use super::progress::Progress;
@@ -61,6 +61,8 @@ pub(super) struct Follower {
     said: RefCell<String>,
     /// A place of a log that cannot be read is waited for once, and passed over then.
     unreadable: Cell<Unreadable>,
+    /// Its files hold their checksums: what rots between two starts is found at the second.
+    is_checked: Cell<bool>,
 }
 
 /// An index that is open, and how far it is.
@@ -84,7 +86,14 @@ struct Following {
 impl Follower {
     pub(super) fn new(parts: FollowParts, shared: Arc<Shared>) -> Self {
         let path = parts.directory.join(SEARCH_DIRECTORY);
-        Self { parts, shared, path, said: RefCell::default(), unreadable: Cell::new(Unreadable::Fails) }
+        Self {
+            parts,
+            shared,
+            path,
+            said: RefCell::default(),
+            unreadable: Cell::new(Unreadable::Fails),
+            is_checked: Cell::new(false),
+        }
     }
 
     /// Follows until the node ends, with one index after the other where it has to.
@@ -100,6 +109,7 @@ impl Follower {
                         reason,
                         "the index of words cannot be used: it is removed, and made again from the logs"
                     );
+                    self.is_checked.set(false);
                     self.shared.metrics.rebuilds_total.increment();
                     if let Err(error) = Index::remove(&self.path) {
                         tracing::error!(%error, "the index of words cannot be removed: remove its directory `search`");
@@ -148,7 +158,10 @@ impl Follower {
         let facts = StoreFacts::read(&directory)?;
         let (store, logs) = (facts.id, facts.logs);
         let data = Data { directory, facts, is_live: true };
-        let (index, progress) = match Index::open(&self.path)? {
+        let check = if self.is_checked.get() { Check::Nothing } else { Check::Sums };
+        let opened = Index::open(&self.path, check)?;
+        self.is_checked.set(true);
+        let (index, progress) = match opened {
             Opened::Made(index) => (index, Progress::none(store, logs)),
             Opened::Found { index, mark } => {
                 let progress = Progress::decode(&mark, store, logs);
@@ -263,7 +276,7 @@ impl Follower {
             if let Some(error) = failed {
                 return Err(error.into());
             }
-            if !stepped.more && tail.is_ahead(end) {
+            if stepped.is_other || !stepped.more && tail.is_ahead(end) {
                 return Err(IndexError::Damaged(RESTORED.to_owned()).into());
             }
             *is_changed |= records > 0;
@@ -317,7 +330,7 @@ impl Following {
     fn commit(&mut self) -> Result<(), IndexError> {
         let facts = &self.data.facts;
         let mut progress = Progress::none(facts.id, facts.logs);
-        progress.logs = self.tails.iter().map(|tail| tail.progress).collect();
+        progress.logs = self.tails.iter().map(Tail::mark).collect();
         (progress.erased, progress.purged) = (self.erased, self.purged);
         self.index.commit(&progress.encode())?;
         (self.is_changed, self.pending, self.committed) = (false, 0, Instant::now());

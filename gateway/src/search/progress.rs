@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Of what is in an index, and how. Another one is made anew.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// How far the index is in one log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -14,6 +14,9 @@ pub(super) struct LogProgress {
     pub(super) first_position: u64,
     /// Everything up to this position is in the index.
     pub(super) position: u64,
+    /// When the record there was stored, milliseconds since 1970; 0 where that is not known. A log that was restored from an older copy and has
+    /// grown since has another record there.
+    pub(super) at: u64,
 }
 
 /// How far the index is.
@@ -31,7 +34,7 @@ pub(super) struct Progress {
 impl Progress {
     /// Nothing of a store.
     pub(super) fn none(store: [u8; 16], logs: u16) -> Self {
-        let log = LogProgress { base: 0, first_position: 1, position: 0 };
+        let log = LogProgress { base: 0, first_position: 1, position: 0, at: 0 };
         Self { version: VERSION, store, logs: vec![log; usize::from(logs)], erased: 0, purged: 0 }
     }
 
@@ -54,7 +57,7 @@ mod tests {
     #[test]
     fn an_index_of_another_store_or_version_is_made_anew() {
         let mut progress = Progress::none([7; 16], 2);
-        progress.logs[1] = LogProgress { base: 4096, first_position: 9, position: u64::MAX };
+        progress.logs[1] = LogProgress { base: 4096, first_position: 9, position: u64::MAX, at: 7 };
         (progress.erased, progress.purged) = (3, 2);
         let text = progress.encode();
         assert_eq!(Progress::decode(&text, [7; 16], 2), Some(progress.clone()));

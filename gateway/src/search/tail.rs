@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
 
 use anyhow::Context as _;
+use protocol::record::Portable;
 use ring::FileBuffer;
 use rustix::io::Errno;
 use storage_log::format::{BLOCK_BYTES_MAX, FEED_BYTES, SEGMENT_HEADER_BYTES};
@@ -27,6 +28,8 @@ pub(super) struct Tail {
     pub(super) read_to: u64,
     buffer: FileBuffer,
     unreadable: Unreadable,
+    /// Of the records that were met, the newest: its position, and when it was stored.
+    newest: (u64, u64),
 }
 
 /// What becomes of a place that the disk cannot read.
@@ -39,12 +42,14 @@ pub(super) enum Unreadable {
 }
 
 /// What one step has led to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(super) struct Stepped {
     /// Bytes that were read.
     pub(super) bytes: u64,
     /// There is more that is durable.
     pub(super) more: bool,
+    /// Where the index ends stands another record than it knows.
+    pub(super) is_other: bool,
 }
 
 impl Tail {
@@ -53,7 +58,8 @@ impl Tail {
         let LogProgress { base, first_position, .. } = progress;
         let walk = Walk::of_segment(config.clone(), base, first_position, base);
         let buffer = FileBuffer::aligned(FEED_BYTES + BLOCK_BYTES_MAX, BLOCK_BYTES_MAX);
-        Self { config, walk, open: None, progress, read_to: base, buffer, unreadable }
+        let newest = (progress.position, progress.at);
+        Self { config, walk, open: None, progress, read_to: base, buffer, unreadable, newest }
     }
 
     /// Whether what was read so far can be said in one position: not within a segment whose records are sorted in another way.
@@ -68,6 +74,13 @@ impl Tail {
         is_read && self.is_at_mark() && self.progress.position >= self.walk.next_position()
     }
 
+    /// How far it is, for a commit.
+    pub(super) fn mark(&self) -> LogProgress {
+        let (newest, at) = self.newest;
+        let at = if newest == self.progress.position { at } else { 0 };
+        LogProgress { at, ..self.progress }
+    }
+
     /// Reads the next piece of what is durable up to `end`, and shows its records; those that the index has are among them.
     ///
     /// # Errors
@@ -79,7 +92,7 @@ impl Tail {
         met: &mut dyn FnMut(Met<'_>),
     ) -> anyhow::Result<Stepped> {
         if self.open.is_none() && !self.open_next(data, end, met)? {
-            return Ok(Stepped { bytes: 0, more: false });
+            return Ok(Stepped::default());
         }
         let (segment, file) = self.open.as_ref().expect("it was just opened");
         let segment_bytes = self.config.geometry.segment_bytes;
@@ -87,14 +100,24 @@ impl Tail {
         let is_sealed = segment.is_cold() || end > base + segment_bytes;
         let limit = if is_sealed { segment.bytes } else { segment.bytes.min(end.saturating_sub(base)) };
         if !is_sealed && offset >= limit {
-            return Ok(Stepped { bytes: 0, more: false });
+            return Ok(Stepped::default());
         }
         let bytes = read(from(file), (offset, limit), self.unreadable, &mut self.buffer)
             .with_context(|| format!("the disk cannot read {}", segment.path.display()))?;
         let read_to = offset + bytes.len() as u64;
         let to_end = is_sealed && (read_to >= limit || is_blank_from(file, read_to));
         let (count, is_cold) = (bytes.len() as u64, segment.is_cold());
-        let fed = self.walk.feed(bytes, to_end, met);
+        let (known, mut newest, mut is_other) = (self.progress, self.newest, false);
+        let fed = self.walk.feed(bytes, to_end, &mut |one| {
+            if let Met::Record(record) = &one
+                && let Ok(Portable { at, .. }) = Portable::parse(record.portable())
+            {
+                newest = newest.max((record.position(), at.0));
+                is_other |= record.position() == known.position && known.at != 0 && at.0 != known.at;
+            }
+            met(one);
+        });
+        self.newest = newest;
         self.read_to = base + self.walk.offset().min(segment_bytes);
         if fed.ended {
             self.open = None;
@@ -107,7 +130,8 @@ impl Tail {
         }
         // A piece that holds no whole batch would be read for ever.
         let is_moving = fed.consumed > 0 || fed.ended;
-        Ok(Stepped { bytes: count, more: is_moving && (fed.ended || is_sealed || read_to < limit) })
+        let more = is_moving && (fed.ended || is_sealed || read_to < limit);
+        Ok(Stepped { bytes: count, more, is_other })
     }
 
     /// Opens the segment to go on in, if it holds something durable.
@@ -184,7 +208,7 @@ mod tests {
         let geometry = Geometry::of_blocks(BLOCK_BYTES_MAX);
         let facts = StoreFacts { id: [1; 16], key: [2; 32], logs: 1, geometry };
         let data = Data { directory: directory.path().to_owned(), facts, is_live: true };
-        let progress = LogProgress { base: 0, first_position: 1, position: 5 };
+        let progress = LogProgress { base: 0, first_position: 1, position: 5, at: 0 };
         let mut tail = Tail::new(data.config(0), progress, Unreadable::Fails);
         for (end, is_ahead) in [(1 << 20, false), (SEGMENT_HEADER_BYTES as u64, true)] {
             let stepped = tail.step(&data, end, &mut |_| {}).expect("there is nothing to read");

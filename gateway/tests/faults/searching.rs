@@ -176,29 +176,58 @@ fn an_index_that_is_ahead_of_logs_that_were_restored_is_made_again() {
     let mut alice = Chat::connect(&node, "alice", "phone");
     alice.tell("bob", "red fish");
     node.kill();
-    let logs = ["log-00", "log-01", "log-02"];
-    let copied = |from: &Path, to: &Path| {
-        for log in logs {
-            let _ = fs::remove_dir_all(to.join(log));
-            let cp = Command::new("cp")
-                .args(["-a", "--sparse=always"])
-                .args([from.join(log), to.join(log)])
-                .status();
-            assert!(cp.expect("there is cp").success());
-        }
-    };
-    copied(data.path(), copy.path());
+    copy_logs(data.path(), copy.path());
     node.restart();
     let mut alice = Chat::connect(&node, "alice", "phone");
     alice.tell("bob", "blue fish");
     alice.tell("bob", "green fish");
     wait_for(&mut alice, "fish", &[3, 2, 1]);
     node.kill();
-    copied(copy.path(), data.path());
+    copy_logs(copy.path(), data.path());
     node.restart();
     node.wait_for_metric("search_rebuilds_total", 1);
     let mut alice = Chat::connect(&node, "alice", "phone");
     wait_for(&mut alice, "fish", &[1]);
+}
+
+/// How far the index was is no more than a number then, and the logs are past it.
+#[test]
+fn an_index_of_logs_that_were_restored_and_have_grown_since_is_made_again() {
+    let (data, copy) = (directory(), directory());
+    let mut node = Node::start(data.path(), &SEARCHES);
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    alice.tell("bob", "red fish");
+    wait_for(&mut alice, "fish", &[1]);
+    node.kill();
+    copy_logs(data.path(), copy.path());
+    node.restart();
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    alice.tell("bob", "blue fish");
+    wait_for(&mut alice, "fish", &[2, 1]);
+    node.kill();
+    drop(node);
+    copy_logs(copy.path(), data.path());
+    let mut grown = Node::start(data.path(), &SEARCHES[..2]);
+    let mut alice = Chat::connect(&grown, "alice", "phone");
+    for number in 0..5 {
+        alice.tell("bob", &format!("pink fish {number}"));
+    }
+    grown.kill();
+    drop(grown);
+    let node = Node::start(data.path(), &SEARCHES);
+    node.wait_for_metric("search_rebuilds_total", 1);
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    wait_for(&mut alice, "pink", &[6, 5, 4, 3, 2]);
+    wait_for(&mut alice, "blue", &[]);
+}
+
+fn copy_logs(from: &Path, to: &Path) {
+    for log in ["log-00", "log-01", "log-02"] {
+        let _ = fs::remove_dir_all(to.join(log));
+        let cp =
+            Command::new("cp").args(["-a", "--sparse=always"]).args([from.join(log), to.join(log)]).status();
+        assert!(cp.expect("there is cp").success());
+    }
 }
 
 #[track_caller]
