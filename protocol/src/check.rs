@@ -9,7 +9,7 @@ use std::{borrow::Cow, collections::HashSet};
 use crate::{
     command::{
         Command, Connect, Create, Edit, HistoryRange, Members, MessageKind, PushToken, React, Request,
-        Search, Send,
+        Retention, Search, Send,
     },
     event::{ErrorCode, Refusal},
     ids::{MessageId, RequestId, Seq, UserId},
@@ -114,6 +114,10 @@ pub(crate) fn request(request: &Request) -> Result<(), Fault> {
         Command::PushToken { token } => token.as_ref().map_or(Ok(()), check_push_token),
         Command::React(react) => check_react(react),
         Command::Read { seq, .. } => check_seq("seq", *seq, 1),
+        Command::Retention { retention, message_id, .. } => {
+            check_retention(*retention)?;
+            check_message_id(*message_id)
+        }
         Command::Search(search) => check_search(search),
         Command::Send(send) => check_send(send),
         Command::Title { title, message_id, .. } => {
@@ -126,6 +130,17 @@ pub(crate) fn request(request: &Request) -> Result<(), Fault> {
 fn check_until(until: u64) -> Result<(), Fault> {
     if until > limits::INTEGER_MAX {
         return Err(Fault::field("until", "is out of range"));
+    }
+    Ok(())
+}
+
+fn check_retention(Retention { days, last }: Retention) -> Result<(), Fault> {
+    for (field, value, max) in
+        [("days", days, limits::RETENTION_DAYS_MAX), ("last", last, limits::RETENTION_LAST_MAX)]
+    {
+        if value.is_some_and(|value| !(1..=max).contains(&value)) {
+            return Err(Fault::field(field, "is out of range"));
+        }
     }
     Ok(())
 }

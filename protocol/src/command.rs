@@ -113,6 +113,15 @@ pub enum Command {
         /// The new token, of the same user.
         token: Token,
     },
+    /// How much of a conversation is kept, from now on.
+    Retention {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// How much; neither `days` nor `last`: all that is there.
+        retention: Retention,
+        /// Makes the command happen once.
+        message_id: Option<MessageId>,
+    },
     /// Looks for words in the user's own conversations.
     Search(Search),
     /// Sends a message.
@@ -165,6 +174,7 @@ impl Command {
             Self::React(_) => "react",
             Self::Read { .. } => "read",
             Self::Refresh { .. } => "refresh",
+            Self::Retention { .. } => "retention",
             Self::Search(_) => "search",
             Self::Send(_) => "send",
             Self::Title { .. } => "title",
@@ -186,6 +196,7 @@ impl Command {
             Self::Block { message_id, .. }
             | Self::Delete { message_id, .. }
             | Self::Leave { message_id, .. }
+            | Self::Retention { message_id, .. }
             | Self::Title { message_id, .. } => *message_id,
             Self::Edit(edit) => edit.message_id,
             Self::Members(members) => members.message_id,
@@ -222,6 +233,10 @@ impl Command {
             Self::Leave { .. } => ContentHash::new("leave").finish(),
             Self::Members(members) => members.content_hash(),
             Self::React(react) => react.content_hash(),
+            Self::Retention { retention, .. } => {
+                let (days, last) = (retention.days.unwrap_or(0), retention.last.unwrap_or(0));
+                ContentHash::new("retention").number(days.into()).number(last.into()).finish()
+            }
             Self::Send(send) => send.content_hash(),
             Self::Title { title, .. } => ContentHash::new("title").bytes(title.as_bytes()).finish(),
             Self::Ack { .. }
@@ -394,6 +409,15 @@ impl Members {
         }
         hash.finish()
     }
+}
+
+/// How much of a conversation is kept. Where both are given, what either does not keep is not kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// What was stored in the last so many days of 24 hours, 1..=3650; `None`: however old it is.
+    pub days: Option<u32>,
+    /// The newest so many sequences, 1..=1,000,000; `None`: however many there are.
+    pub last: Option<u32>,
 }
 
 /// Where a message goes.

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::{
-    command::{MessageKind, Role},
+    command::{MessageKind, Retention, Role},
     ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId},
     limits,
 };
@@ -65,7 +65,7 @@ pub enum ServerFrame {
         /// Another `heads` follows.
         more: bool,
     },
-    /// A membership or title change took a sequence.
+    /// A change of members, title or retention took a sequence.
     Member(MemberEvent),
     /// Reply to `members` with `list:true`.
     MembersPage {
@@ -73,6 +73,8 @@ pub enum ServerFrame {
         id: RequestId,
         /// All members, at most 500.
         members: Vec<MemberEntry>,
+        /// How much of the conversation is kept.
+        retention: Retention,
     },
     /// A message took a sequence.
     Message(MessageEvent),
@@ -287,7 +289,7 @@ pub enum PageItem {
     Amended(AmendedEvent),
     /// Sequences that cannot be served.
     Gap(Gap),
-    /// A membership or title change.
+    /// A change of members, title or retention.
     Member(MemberEvent),
     /// A message.
     Message(MessageEvent),
@@ -391,6 +393,8 @@ pub struct MemberEvent {
     pub roles: Vec<(UserId, Role)>,
     /// The new title.
     pub title: Option<String>,
+    /// How much of the conversation is kept from here on, where that was set.
+    pub retention: Option<Retention>,
 }
 
 /// One member in a list.
@@ -438,6 +442,8 @@ pub struct ListedConversation {
     pub muted_until: Option<UnixMillis>,
     /// The user blocks the other one of this direct conversation.
     pub blocked: bool,
+    /// How much of it is kept.
+    pub retention: Retention,
     /// What stands at `head`, as `history` shows it; absent where that cannot be shown.
     pub last: Option<PageItem>,
 }

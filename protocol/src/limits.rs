@@ -97,6 +97,12 @@ pub const TYPING_MILLIS: u64 = 6_000;
 /// than that of the longest message.
 pub const MUTES_MAX: usize = 512;
 
+/// Largest `days` of `retention`: ten years. What is to be kept for longer is kept for ever.
+pub const RETENTION_DAYS_MAX: u32 = 3_650;
+
+/// Largest `last` of `retention`: more than anybody scrolls through, and few enough to be counted in a telephone.
+pub const RETENTION_LAST_MAX: u32 = 1_000_000;
+
 /// The `until` of a `mute` that does not end: the year 287,396.
 pub const MUTED_FOR_EVER: u64 = INTEGER_MAX;
 

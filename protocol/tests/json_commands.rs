@@ -93,6 +93,22 @@ fn the_time_of_a_mute() {
 }
 
 #[test]
+fn how_much_is_kept() {
+    for fields in ["", r#","days":null,"last":null"#, r#","days":3650,"last":1000000"#, r#","last":1"#] {
+        check(&format!(r#"{{"op":"retention","id":5,"conversation":"$C"{fields}}}"#), "ok retention");
+    }
+    for (field, value) in
+        [("days", "0"), ("days", "3651"), ("days", "4294967303"), ("last", "0"), ("last", "1000001")]
+    {
+        let retention = format!(r#"{{"op":"retention","id":5,"conversation":"$C","{field}":{value}}}"#);
+        check(&retention, &format!("5 bad_field `{field}` is out of range"));
+    }
+    let text = r#"{"op":"retention","id":5,"conversation":"$C","days":"7"}"#;
+    check(text, "5 bad_field `days` has the wrong type or form");
+    check(r#"{"op":"retention","id":5,"days":7}"#, "5 bad_field `conversation` is missing");
+}
+
+#[test]
 fn what_a_push_reaches_a_device_by() {
     check(r#"{"op":"push_token","id":5}"#, "5 bad_field `token` is missing");
     check(r#"{"op":"push_token","id":5,"token":7}"#, "5 bad_field `token` has the wrong type or form");

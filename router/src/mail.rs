@@ -9,7 +9,7 @@ mod unavailable;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::command::{Create, Edit, HistoryRange, Members, PushToken, React, Send};
+use protocol::command::{Create, Edit, HistoryRange, Members, PushToken, React, Retention, Send};
 use protocol::event::{ErrorCode, ListedConversation, Presence, Reached, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::record::{ArchivedMembershipV1, Ext, Portable, Schema, Stored, StoredBody};
@@ -100,6 +100,8 @@ pub enum Change {
     Members(Members),
     /// A reaction to a message, added or taken back.
     React(React),
+    /// How much of the conversation is kept.
+    Retention(Retention),
     /// A message; `peer` is set when it was addressed to a user, so that the conversation can be made.
     Send {
         /// The message.
@@ -615,6 +617,8 @@ pub enum Reply {
         asker: Asker,
         /// User, role number, first visible sequence.
         members: Vec<(UserId, protocol::command::Role, Seq)>,
+        /// How much of it is kept.
+        retention: Retention,
     },
     /// The user is in the conversation: it may be muted.
     MayMute {

@@ -3,6 +3,8 @@
 //! What is stored under a name for ever (logs, streams, derived ids) depends on the store alone; where a user's
 //! sessions live depends on the number of shards and may change at any start.
 
+use std::time::Duration;
+
 use blake3::Hasher;
 use protocol::ids::{ConversationId, MessageId, UserId};
 use protocol::limits::SMALL_GROUP_MEMBERS_MAX;
@@ -19,6 +21,8 @@ pub const KINDS: Kinds = Kinds {
     amended: StreamKind(Kind::Amendments as u8),
     content: Schema::Message as u16,
 };
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Whatever a command may come to, a log takes.
 const _: () = assert!(protocol::limits::RECORD_PAYLOAD_BYTES_MAX <= storage_log::format::PAYLOAD_BYTES_MAX);
@@ -49,13 +53,16 @@ pub struct Places {
     /// Members up to which a group fans out on write: its records are linked into every member's inbox. It counts when the
     /// members change; how a group fans out until then stands in its state.
     pub small_group_members_max: usize,
+    /// How long a day is by which it is set how much of a conversation is kept.
+    pub retention_day: Duration,
 }
 
 impl Places {
     /// Those of a store with so many logs, in a process with so many shards.
     #[must_use]
     pub const fn new(store: [u8; 16], key: [u8; 32], logs: u16, shards: u16) -> Self {
-        Self { store, key, logs, shards, small_group_members_max: SMALL_GROUP_MEMBERS_MAX }
+        let (small_group_members_max, retention_day) = (SMALL_GROUP_MEMBERS_MAX, DAY);
+        Self { store, key, logs, shards, small_group_members_max, retention_day }
     }
 
     /// The shard where all sessions of a user live.
@@ -96,6 +103,13 @@ impl Places {
     #[must_use]
     pub(crate) fn large_groups_stream(&self) -> StreamId {
         self.named_stream(&[], Kind::Memberships)
+    }
+
+    /// The stream of every log that the records are linked into with which it was set how much of a conversation is kept. No user has an
+    /// id with a control character.
+    #[must_use]
+    pub(crate) fn retention_stream(&self) -> StreamId {
+        self.named_stream(&[0], Kind::Memberships)
     }
 
     fn named_stream(&self, name: &[u8], kind: Kind) -> StreamId {

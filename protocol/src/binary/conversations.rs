@@ -3,7 +3,7 @@
 use super::{
     frame::{MEANING, bytes, text, text_if, user},
     op,
-    payload::{ListPageV1, ListedV1},
+    payload::{ListPageV1, ListedV1, RetentionV1},
     records::{item_record, read_records},
     write,
 };
@@ -74,6 +74,7 @@ fn listed_payload(listed: &ListedConversation, has_last: bool) -> ListedV1 {
         unread: listed.unread,
         has_last: u8::from(has_last),
         blocked: u8::from(listed.blocked),
+        retention: RetentionV1::of(listed.retention),
         muted_until: listed.muted_until.map_or(0, |until| until.0),
     }
 }
@@ -96,6 +97,7 @@ pub(super) fn read_list(id: RequestId, page: ListPageV1) -> Result<ServerFrame, 
             read: Seq(raw.read),
             unread: raw.unread,
             blocked: raw.blocked != 0,
+            retention: raw.retention.read(),
             muted_until: (raw.muted_until != 0).then_some(UnixMillis(raw.muted_until)),
             last: if raw.has_last == 0 { None } else { Some(records.next().ok_or(MEANING)?) },
         })

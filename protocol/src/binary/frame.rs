@@ -6,7 +6,7 @@ use super::{
     op,
     payload::{
         CaughtUpV1, CursorV1, DrainV1, ErrorV1, GapV1, HeadV1, HeadsV1, IsTypingV1, LimitsV1, MembersPageV1,
-        OkV1, PageV1, PongV1, PresenceV1, ReadByV1, ReceiptV1, ViewedV1, WelcomeV1,
+        OkV1, PageV1, PongV1, PresenceV1, ReadByV1, ReceiptV1, RetentionV1, ViewedV1, WelcomeV1,
     },
     read, read_header,
     records::{amended_record, item_record, member_record, message_record, read_records},
@@ -54,10 +54,11 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             write(op::HEADS, 0, &HeadsV1 { conversations, more: u8::from(*more) }, out);
         }
         ServerFrame::Member(event) => out.extend_from_slice(&member_record(event)),
-        ServerFrame::MembersPage { id, members } => {
+        ServerFrame::MembersPage { id, members, retention } => {
             let member = |entry: &MemberEntry| MemberV1::new(&entry.user, entry.role, entry.visible_from);
             let members = members.iter().map(member).collect();
-            write(op::MEMBERS_PAGE, id.0, &MembersPageV1 { members }, out);
+            let retention = RetentionV1::of(*retention);
+            write(op::MEMBERS_PAGE, id.0, &MembersPageV1 { members, retention }, out);
         }
         ServerFrame::Message(event) => out.extend_from_slice(&message_record(event)),
         ServerFrame::Ok(ok) => {
@@ -245,9 +246,9 @@ fn decode_frame(op: u8, id: Option<RequestId>, payload: &[u8]) -> Result<Option<
         }
         op::LIST_PAGE => read_list(answered?, shape(read(payload))?)?,
         op::MEMBERS_PAGE => {
-            let MembersPageV1 { members } = shape(read(payload))?;
+            let MembersPageV1 { members, retention } = shape(read(payload))?;
             let members = members.iter().map(read_entry).collect::<Result<_, _>>()?;
-            ServerFrame::MembersPage { id: answered?, members }
+            ServerFrame::MembersPage { id: answered?, members, retention: retention.read() }
         }
         op::OK => {
             let raw: OkV1 = shape(read(payload))?;

@@ -79,6 +79,7 @@ mod op {
     pub(super) const BLOCK: u8 = 21;
     pub(super) const SEARCH: u8 = 22;
     pub(super) const PUSH_TOKEN: u8 = 23;
+    pub(super) const RETENTION: u8 = 24;
 
     pub(super) const WELCOME: u8 = 128;
     pub(super) const OK: u8 = 129;

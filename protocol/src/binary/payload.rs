@@ -3,6 +3,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::command::Retention;
 use crate::record::{MemberV1, NameV1};
 
 /// `connect`
@@ -112,6 +113,21 @@ pub(super) struct TitleV1 {
     pub(super) message_id: [u8; 16],
 }
 
+/// `retention`
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct SetRetentionV1 {
+    pub(super) conversation: [u8; 16],
+    pub(super) retention: RetentionV1,
+    pub(super) message_id: [u8; 16],
+}
+
+/// 0 for none.
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct RetentionV1 {
+    pub(super) days: u32,
+    pub(super) last: u32,
+}
+
 /// `leave`
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct LeaveV1 {
@@ -211,6 +227,7 @@ pub(super) struct PageV1 {
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct MembersPageV1 {
     pub(super) members: Vec<MemberV1>,
+    pub(super) retention: RetentionV1,
 }
 
 /// `page` of `conversations`: the newest records of those that have one, each padded to 16, in the order of the conversations.
@@ -239,6 +256,7 @@ pub(super) struct ListedV1 {
     pub(super) muted_until: u64,
     /// 0 or 1.
     pub(super) blocked: u8,
+    pub(super) retention: RetentionV1,
 }
 
 /// `page` of `search`
@@ -378,6 +396,17 @@ pub(super) struct TypingV1 {
     pub(super) on: u8,
 }
 
+impl RetentionV1 {
+    pub(super) fn of(Retention { days, last }: Retention) -> Self {
+        Self { days: days.unwrap_or(0), last: last.unwrap_or(0) }
+    }
+
+    pub(super) fn read(&self) -> Retention {
+        let some = |number: u32| (number > 0).then_some(number);
+        Retention { days: some(self.days), last: some(self.last) }
+    }
+}
+
 // Golden: 8 bytes a list, nothing padded. A change here is a change of the wire.
 const _: () = {
     assert!(size_of::<ArchivedConnectV1>() == 33 && align_of::<ArchivedConnectV1>() == 1);
@@ -393,12 +422,13 @@ const _: () = {
     assert!(size_of::<ArchivedReactV1>() == 49);
     assert!(size_of::<ArchivedWelcomeV1>() == 97 && size_of::<ArchivedLimitsV1>() == 40);
     assert!(size_of::<ArchivedListV1>() == 12 && size_of::<ArchivedListPageV1>() == 26);
-    assert!(size_of::<ArchivedListedV1>() == 63);
+    assert!(size_of::<ArchivedListedV1>() == 71);
     assert!(size_of::<ArchivedSearchV1>() == 36 && align_of::<ArchivedSearchV1>() == 1);
     assert!(size_of::<ArchivedFoundV1>() == 18 && size_of::<ArchivedHitV1>() == 32);
     assert!(size_of::<ArchivedOkV1>() == 48 && size_of::<ArchivedErrorV1>() == 18);
     assert!(size_of::<ArchivedPongV1>() == 16 && size_of::<ArchivedPageV1>() == 17);
-    assert!(size_of::<ArchivedMembersPageV1>() == 8);
+    assert!(size_of::<ArchivedMembersPageV1>() == 16 && size_of::<ArchivedRetentionV1>() == 8);
+    assert!(size_of::<ArchivedSetRetentionV1>() == 40 && align_of::<ArchivedSetRetentionV1>() == 1);
     assert!(size_of::<ArchivedHeadsV1>() == 9 && size_of::<ArchivedHeadV1>() == 48);
     assert!(size_of::<ArchivedCaughtUpV1>() == 9 && size_of::<ArchivedGapV1>() == 40);
     assert!(size_of::<ArchivedDrainV1>() == 16);

@@ -11,7 +11,7 @@ use crate::{
     limits,
     record::{
         AmendmentKind, AmendmentV1, ArchivedAmendmentV1, ArchivedFormV1, ArchivedMemberV1,
-        ArchivedMembershipV1, ArchivedMessageV1, ArchivedNameV1, Body, FormV1, MemberV1, MembershipV1,
+        ArchivedMembershipV1, ArchivedMessageV1, ArchivedNameV1, Body, Ext, FormV1, MemberV1, MembershipV1,
         MessageV1, NameV1, Portable, ReactionV1, RecordError, Stored, StoredBody, reaction_groups,
     },
 };
@@ -100,7 +100,7 @@ pub(super) fn member_record(event: &MemberEvent) -> Vec<u8> {
         title: bytes(event.title.as_deref().unwrap_or_default()),
         created: 0,
         content_hash: 0,
-        ext: Vec::new(),
+        ext: Ext::default().with_retention(event.retention),
     };
     Body::Membership(body).record(event.conversation, event.seq, event.at, 0)
 }
@@ -247,6 +247,7 @@ fn read_membership(portable: &Portable, body: &ArchivedMembershipV1) -> Result<M
         removed: read_names(&body.removed)?,
         roles: body.roles.iter().map(role).collect::<Result<_, FrameFault>>()?,
         title: (body.title_set != 0).then_some(title),
+        retention: Ext::new(&body.ext).retention(),
     })
 }
 

@@ -4,8 +4,8 @@ use super::{
     HeaderError, op,
     payload::{
         BlockV1, ConnectV1, CreateV1, CursorV1, DeleteV1, EditV1, HistoryV1, LeaveV1, ListMembersV1, ListV1,
-        MembersV1, MuteV1, PositionV1, PushTokenV1, ReactV1, ReadV1, RefreshV1, RoleV1, SearchV1, SendV1,
-        TitleV1, TypingV1, ViewV1,
+        MembersV1, MuteV1, PositionV1, PushTokenV1, ReactV1, ReadV1, RefreshV1, RetentionV1, RoleV1,
+        SearchV1, SendV1, SetRetentionV1, TitleV1, TypingV1, ViewV1,
     },
     read, read_header, write,
 };
@@ -91,6 +91,7 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
             let RefreshV1 { token } = shape(read(payload))?;
             Ok(Command::Refresh { token: self::token(token)? })
         }
+        op::RETENTION => read_retention(&shape(read(payload))?),
         op::SEARCH => read_search(shape(read(payload))?),
         op::SEND => read_send(shape(read(payload))?),
         op::TITLE => {
@@ -188,6 +189,11 @@ fn read_members(raw: MembersV1) -> Result<Command, Fault> {
         roles: roles.collect::<Result<_, Fault>>()?,
         message_id: message_id(raw.message_id),
     }))
+}
+
+fn read_retention(raw: &SetRetentionV1) -> Result<Command, Fault> {
+    let (conversation, retention) = (conversation(raw.conversation)?, raw.retention.read());
+    Ok(Command::Retention { conversation, retention, message_id: message_id(raw.message_id) })
 }
 
 fn read_search(raw: SearchV1) -> Result<Command, Fault> {
@@ -312,6 +318,11 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         }
         Command::Refresh { token } => {
             write(op::REFRESH, id, &RefreshV1 { token: token.as_str().as_bytes().to_vec() }, out);
+        }
+        Command::Retention { conversation, retention, message_id } => {
+            let (retention, message_id) = (RetentionV1::of(*retention), no_id(*message_id));
+            let payload = SetRetentionV1 { conversation: conversation.0, retention, message_id };
+            write(op::RETENTION, id, &payload, out);
         }
         Command::Search(search) => write_search(id, search, out),
         Command::Send(send) => write_send(id, send, out),

@@ -5,12 +5,13 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::{
-    frame::{reply, write_item, write_json},
-    frame_read::{Raw, need, read_item},
+    frame::{reply, write_item, write_json, write_retention},
+    frame_read::{Raw, RawRetention, need, read_item},
     object::Object,
     value::Parsed,
 };
 use crate::{
+    command::Retention,
     event::{FrameFault, ListEnd, ListedConversation, ListedKind, PageItem, ServerFrame},
     ids::{ConversationId, RequestId, Seq, UnixMillis, UserId},
     record::StoredListed,
@@ -32,6 +33,7 @@ pub(super) struct RawListed<'a> {
     muted_until: Option<u64>,
     #[serde(default)]
     blocked: bool,
+    retention: Option<RawRetention>,
     #[serde(borrow)]
     last: Option<Box<Raw<'a>>>,
 }
@@ -94,6 +96,9 @@ fn write_listed(listed: &ListedConversation, out: &mut Vec<u8>, last: impl FnOnc
     if listed.blocked {
         object.boolean("blocked", true);
     }
+    if listed.retention != Retention::default() {
+        write_retention(listed.retention, &mut object);
+    }
     last(&mut object);
     object.end();
 }
@@ -122,6 +127,7 @@ fn read_listed(raw: RawListed<'_>) -> Result<ListedConversation, FrameFault> {
         read: Seq(raw.read),
         unread: raw.unread,
         blocked: raw.blocked,
+        retention: raw.retention.map(RawRetention::read).unwrap_or_default(),
         muted_until: raw.muted_until.map(UnixMillis),
         last,
     })

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{conversations::write_list, found::write_found, object::Object, request::write_roles};
 use crate::{
-    command::{MessageKind, Role},
+    command::{MessageKind, Retention, Role},
     event::{
         AmendedEvent, AmendedForm, ErrorReply, Gap, Head, MemberEntry, MemberEvent, MessageEvent, OkReply,
         PageItem, Presence, Reached, Reaction, ServerFrame, Welcome,
@@ -12,7 +12,7 @@ use crate::{
     ids::{RequestId, Seq, UserId},
     record::{
         AmendmentKind, ArchivedAmendmentV1, ArchivedFormV1, ArchivedMemberV1, ArchivedMembershipV1,
-        ArchivedMessageV1, ArchivedNameV1, Portable, ReactionGroup, SCHEMA_ERASED, SCHEMA_GONE, Stored,
+        ArchivedMessageV1, ArchivedNameV1, Ext, Portable, ReactionGroup, SCHEMA_ERASED, SCHEMA_GONE, Stored,
         StoredBody, StoredItem, reaction_groups,
     },
 };
@@ -49,7 +49,9 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             object.end();
         }
         ServerFrame::Member(event) => write_member(event, out),
-        ServerFrame::MembersPage { id, members } => write_members_page(*id, members, out),
+        ServerFrame::MembersPage { id, members, retention } => {
+            write_members_page(*id, members, *retention, out);
+        }
         ServerFrame::Message(event) => write_message(event, out),
         ServerFrame::Ok(ok) => write_ok(ok, out),
         ServerFrame::Page { id, messages, more } => {
@@ -93,7 +95,7 @@ pub(super) fn write_item(item: &PageItem, out: &mut Vec<u8>) {
     }
 }
 
-fn write_members_page(id: RequestId, members: &[MemberEntry], out: &mut Vec<u8>) {
+fn write_members_page(id: RequestId, members: &[MemberEntry], retention: Retention, out: &mut Vec<u8>) {
     let mut object = reply(out, "page", id);
     object.list("members", members, |member, out| {
         let mut object = Object::new(out);
@@ -103,6 +105,16 @@ fn write_members_page(id: RequestId, members: &[MemberEntry], out: &mut Vec<u8>)
             .number("visible_from", member.visible_from.0);
         object.end();
     });
+    if retention != Retention::default() {
+        write_retention(retention, &mut object);
+    }
+    object.end();
+}
+
+/// Absent is not set; without members is that all is kept.
+pub(super) fn write_retention(Retention { days, last }: Retention, object: &mut Object<'_>) {
+    let mut object = object.object("retention");
+    object.number_if("days", days.map(u64::from)).number_if("last", last.map(u64::from));
     object.end();
 }
 
@@ -287,6 +299,9 @@ fn write_stored_membership(portable: &Portable, body: &ArchivedMembershipV1, out
     if body.title_set != 0 {
         object.text("title", &text(&body.title));
     }
+    if let Some(retention) = Ext::new(&body.ext).retention() {
+        write_retention(retention, &mut object);
+    }
     object.end();
 }
 
@@ -410,6 +425,9 @@ fn write_member(event: &MemberEvent, out: &mut Vec<u8>) {
         .texts_if("removed", event.removed.iter().map(UserId::as_str));
     write_roles(&event.roles, &mut object);
     object.text_if("title", event.title.as_deref());
+    if let Some(retention) = event.retention {
+        write_retention(retention, &mut object);
+    }
     object.end();
 }
 

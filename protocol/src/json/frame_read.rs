@@ -8,7 +8,7 @@ use super::conversations::{RawListed, read_list};
 use super::found::{RawHit, read_found};
 use super::value::Parsed;
 use crate::{
-    command::{MessageKind, Role},
+    command::{MessageKind, Retention, Role},
     event::{
         AmendedEvent, AmendedForm, ErrorCode, ErrorReply, FoundEnd, FrameFault, Gap, Head, ListEnd,
         MemberEntry, MemberEvent, MessageEvent, OkReply, PageItem, Presence, Reached, Reaction, ServerFrame,
@@ -67,6 +67,7 @@ pub(super) struct Raw<'a> {
     removed: Vec<Parsed<UserId>>,
     reply_to: Option<u64>,
     reset: bool,
+    retention: Option<RawRetention>,
     retry_after_ms: Option<u64>,
     roles: Option<super::value::Roles>,
     sender: Option<Parsed<UserId>>,
@@ -78,6 +79,18 @@ pub(super) struct Raw<'a> {
     title: Option<String>,
     to: Option<u64>,
     user: Option<Parsed<UserId>>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+pub(super) struct RawRetention {
+    days: Option<u32>,
+    last: Option<u32>,
+}
+
+impl RawRetention {
+    pub(super) const fn read(self) -> Retention {
+        Retention { days: self.days, last: self.last }
+    }
 }
 
 #[derive(Deserialize)]
@@ -248,6 +261,7 @@ fn read_member(raw: Raw<'_>) -> Result<MemberEvent, FrameFault> {
         removed: users(raw.removed),
         roles: raw.roles.map(|roles| roles.0).unwrap_or_default(),
         title: raw.title,
+        retention: raw.retention.map(RawRetention::read),
     })
 }
 
@@ -280,7 +294,8 @@ fn read_page(raw: Raw<'_>) -> Result<ServerFrame, FrameFault> {
             })
         };
         let members = members.into_iter().map(entry).collect::<Result<_, FrameFault>>()?;
-        return Ok(ServerFrame::MembersPage { id, members });
+        let retention = raw.retention.map(RawRetention::read).unwrap_or_default();
+        return Ok(ServerFrame::MembersPage { id, members, retention });
     }
     let more = raw.more;
     if let Some(conversations) = raw.conversations {

@@ -13,7 +13,7 @@ use crate::{
     check::{self, Fault},
     command::{
         Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, PushToken, React,
-        Request, Role, Search, Send, Target, Token,
+        Request, Retention, Role, Search, Send, Target, Token,
     },
     event::Refusal,
     ids::{RequestId, Seq, UnixMillis, UserId},
@@ -27,7 +27,7 @@ struct Operation {
     build: fn(&mut Fields<'_>) -> Result<Command, Fault>,
 }
 
-const OPS: [Operation; 22] = {
+const OPS: [Operation; 23] = {
     use Field::*;
     [
         Operation { name: "ack", fields: &[Cursor], build: build_ack },
@@ -58,6 +58,11 @@ const OPS: [Operation; 22] = {
         },
         Operation { name: "read", fields: &[Id, Conversation, Seq], build: build_read },
         Operation { name: "refresh", fields: &[Id, Token], build: build_refresh },
+        Operation {
+            name: "retention",
+            fields: &[Id, Conversation, Days, Last, MessageId],
+            build: build_retention,
+        },
         Operation { name: "search", fields: &[Id, Query, Conversation, Before, Limit], build: build_search },
         Operation {
             name: "send",
@@ -270,6 +275,16 @@ fn build_refresh(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     Ok(Command::Refresh { token: required("token", bearer(fields)?)? })
 }
 
+fn build_retention(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    // A number that does not fit is above the limit, and refused as such.
+    let number = |given: Option<u64>| given.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+    Ok(Command::Retention {
+        conversation: required("conversation", fields.conversation)?,
+        retention: Retention { days: number(fields.days), last: number(fields.last) },
+        message_id: fields.message_id,
+    })
+}
+
 fn build_search(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     Ok(Command::Search(Search {
         query: required("query", owned(&mut fields.query))?,
@@ -413,6 +428,11 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Command::React(react) => write_react(react, &mut object),
         Command::Refresh { token } => {
             object.text("token", token.as_str());
+        }
+        Command::Retention { conversation, retention, .. } => {
+            let Retention { days, last } = *retention;
+            object.uuid("conversation", &conversation.0);
+            object.number_if("days", days.map(u64::from)).number_if("last", last.map(u64::from));
         }
         Command::Search(search) => write_search(search, &mut object),
         Command::Send(send) => write_send(send, &mut object),

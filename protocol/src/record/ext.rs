@@ -3,8 +3,8 @@
 //! One after the other: `tag u8 | length u16, little-endian | that many bytes`. A tag stands once. What a reader does not
 //! know it passes over, and a writer that changes the payload keeps it.
 
-use crate::command::PushToken;
-use crate::ids::{DeviceId, Seq};
+use crate::command::{PushToken, Retention};
+use crate::ids::{DeviceId, Seq, UnixMillis};
 
 /// Tag in the state of a conversation that fans out on read: the first sequence that no inbox has a link to. In a
 /// membership record: no sequence from that one up to the record itself has one.
@@ -17,6 +17,14 @@ const BLOCKS: u8 = 2;
 /// Tag in what a user has set: the push tokens of its devices, the one that was set last behind the others. Of each: the length of the
 /// device's id (1), that, the length of the token (2, little-endian), that.
 const PUSH_TOKENS: u8 = 3;
+
+/// Tag in the state of a conversation: how much of it is kept; absent where that is all. In a membership record: it was set to this. Days
+/// (4, little-endian) and newest sequences (4), 0 for none.
+const RETENTION: u8 = 4;
+
+/// Tag in the state of a conversation: what is not kept, whatever is set now, because something was set before. The first sequence (8,
+/// little-endian) and the first time (8, milliseconds since 1970) that are.
+const FRONT: u8 = 5;
 
 const HEAD_BYTES: usize = 3;
 
@@ -71,6 +79,35 @@ impl<'a> Ext<'a> {
             value.extend_from_slice(token);
         }
         self.with(PUSH_TOKENS, (!tokens.is_empty()).then_some(&value[..]))
+    }
+
+    /// How much of the conversation is kept, where that is said.
+    pub fn retention(self) -> Option<Retention> {
+        let bytes = self.entries().find(|(tag, _)| *tag == RETENTION)?.1;
+        let ([days, last], []) = bytes.as_chunks::<4>() else { return None };
+        let number = |bytes: &[u8; 4]| Some(u32::from_le_bytes(*bytes)).filter(|number| *number > 0);
+        Some(Retention { days: number(days), last: number(last) })
+    }
+
+    /// The same additions with this one in place of what stood there.
+    pub fn with_retention(self, retention: Option<Retention>) -> Vec<u8> {
+        let value = retention.map(|Retention { days, last }| {
+            [days, last].map(|number| number.unwrap_or(0).to_le_bytes()).concat()
+        });
+        self.with(RETENTION, value.as_deref())
+    }
+
+    /// What was set before has left nothing of the conversation before this sequence, and before this time.
+    pub fn front(self) -> (Seq, UnixMillis) {
+        let bytes = self.entries().find(|(tag, _)| *tag == FRONT).map_or(&[][..], |(_, bytes)| bytes);
+        let ([seq, at], []) = bytes.as_chunks::<8>() else { return Default::default() };
+        (Seq(u64::from_le_bytes(*seq)), UnixMillis(u64::from_le_bytes(*at)))
+    }
+
+    /// The same additions with this one in place of what stood there.
+    pub fn with_front(self, (seq, at): (Seq, UnixMillis)) -> Vec<u8> {
+        let value = [seq.0, at.0].map(u64::to_le_bytes).concat();
+        self.with(FRONT, (seq.0 > 0 || at.0 > 0).then_some(&value[..]))
     }
 
     fn with(self, tag: u8, value: Option<&[u8]>) -> Vec<u8> {
@@ -128,6 +165,24 @@ mod tests {
         assert_eq!((Ext::new(&with).blocks(), Ext::new(&with).unlinked_from()), (2, Some(Seq(5))));
         assert_eq!(Ext::new(&with).with_blocks(0), whole);
         assert_eq!((Ext::new(&whole).blocks(), Ext::new(&[BLOCKS, 2, 0, 1, 1]).blocks()), (0, 0));
+    }
+
+    #[test]
+    fn retention_stands_beside_the_others_and_what_is_all_can_be_said() {
+        let whole = Ext::default().with_unlinked_from(Some(Seq(5)));
+        let week = Retention { days: Some(7), last: None };
+        let with = Ext::new(&whole).with_retention(Some(week));
+        let with = Ext::new(&with).with_front((Seq(9), UnixMillis(11)));
+        let ext = Ext::new(&with);
+        assert_eq!((ext.retention(), ext.front()), (Some(week), (Seq(9), UnixMillis(11))));
+        assert_eq!(ext.unlinked_from(), Some(Seq(5)));
+        let all = ext.with_retention(Some(Retention::default()));
+        assert_eq!(Ext::new(&all).retention(), Some(Retention::default()));
+        let neither = Ext::new(&all).with_front(Default::default());
+        assert_eq!(Ext::new(&neither).with_retention(None), whole);
+        assert_eq!((Ext::new(&whole).retention(), Ext::new(&whole).front()), Default::default());
+        assert_eq!(Ext::new(&[RETENTION, 4, 0, 7, 0, 0, 0]).retention(), None);
+        assert_eq!(Ext::new(&[FRONT, 8, 0, 7, 0, 0, 0, 0, 0, 0, 0]).front(), Default::default());
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl ReactionV1 {
     }
 }
 
-/// A change of members, roles or title as it is stored.
+/// A change of members, roles, title or, in `ext`, retention as it is stored.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct MembershipV1 {
     /// The name of the command that made it.

@@ -4,7 +4,7 @@
 use protocol::{
     command::{
         Command, Connect, Create, Edit, HistoryPolicy, HistoryRange, Members, MessageKind, PushToken, React,
-        Request, Role, Search, Send, Target, Token,
+        Request, Retention, Role, Search, Send, Target, Token,
     },
     event::{
         AmendedEvent, AmendedForm, ErrorCode, ErrorReply, FoundEnd, Gap, Head, Hit, ListEnd,
@@ -129,18 +129,31 @@ pub(crate) fn commands() -> Vec<(&'static str, Request)> {
         ("block", Command::Block { user: user("bob"), on: true, message_id }),
         ("block_off", Command::Block { user: user("bob"), on: false, message_id: None }),
     ];
-    let numbered = commands.into_iter().chain(searches()).chain(token_settings()).zip(1..).map(
-        |((name, command), number)| {
-            let id = RequestId::new(number).filter(|_| command.has_reply());
-            (name, Request { id, command })
-        },
-    );
+    let all = commands.into_iter().chain(searches()).chain(token_settings()).chain(retentions());
+    let numbered = all.zip(1..).map(|((name, command), number)| {
+        let id = RequestId::new(number).filter(|_| command.has_reply());
+        (name, Request { id, command })
+    });
     numbered.collect()
 }
 
 fn token_settings() -> [(&'static str, Command); 2] {
     let token = Some(PushToken::new("fcm:ž\"9".to_owned()));
     [("push_token", Command::PushToken { token }), ("push_token_none", Command::PushToken { token: None })]
+}
+
+fn retentions() -> [(&'static str, Command); 3] {
+    let (conversation, all) = (CONVERSATION, Retention::default());
+    let retention = |retention, message_id| Command::Retention { conversation, retention, message_id };
+    [
+        ("retention", retention(kept(), Some(message_id()))),
+        ("retention_days", retention(Retention { days: Some(7), ..all }, None)),
+        ("retention_none", retention(all, None)),
+    ]
+}
+
+fn kept() -> Retention {
+    Retention { days: Some(limits::RETENTION_DAYS_MAX), last: Some(limits::RETENTION_LAST_MAX) }
 }
 
 fn searches() -> [(&'static str, Command); 2] {
@@ -223,11 +236,16 @@ pub(crate) fn member_event() -> MemberEvent {
         removed: vec![user("bob")],
         roles: vec![(user("carol"), Role::Admin)],
         title: Some("Schach".to_owned()),
+        retention: None,
     }
 }
 
 fn titled() -> MemberEvent {
     MemberEvent { added: vec![], removed: vec![], roles: vec![], ..member_event() }
+}
+
+fn retained(retention: Retention) -> ServerFrame {
+    ServerFrame::Member(MemberEvent { title: None, retention: Some(retention), ..titled() })
 }
 
 pub(crate) fn gap() -> Gap {
@@ -269,7 +287,6 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
         ("heads", ServerFrame::Heads { conversations: vec![head, Head { from: None, ..head }], more: true }),
         ("member", ServerFrame::Member(member_event())),
         ("member_title", ServerFrame::Member(titled())),
-        ("members_page", ServerFrame::MembersPage { id, members: entries() }),
         ("message", ServerFrame::Message(plain)),
         ("message_deleted", ServerFrame::Message(deleted_event())),
         ("message_folded", ServerFrame::Message(folded_event())),
@@ -302,7 +319,18 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
         ),
     ];
     frames.extend(presence_frames(id).into_iter().chain(list_frames(id)).chain(found_frames(id)));
+    frames.extend(retention_frames(id));
     frames
+}
+
+fn retention_frames(id: RequestId) -> [(&'static str, ServerFrame); 4] {
+    let page = |retention| ServerFrame::MembersPage { id, members: entries(), retention };
+    [
+        ("member_retention", retained(kept())),
+        ("member_retention_none", retained(Retention::default())),
+        ("members_page", page(kept())),
+        ("members_page_bare", page(Retention::default())),
+    ]
 }
 
 fn presence_frames(id: RequestId) -> Vec<(&'static str, ServerFrame)> {
@@ -346,6 +374,7 @@ fn list_frames(id: RequestId) -> Vec<(&'static str, ServerFrame)> {
         unread: 1,
         muted_until: None,
         blocked: false,
+        retention: Retention { days: None, last: Some(100) },
         last: Some(PageItem::Message(folded_event())),
     };
     let kind = ListedKind::Direct { peer: user("žofie") };
@@ -355,6 +384,7 @@ fn list_frames(id: RequestId) -> Vec<(&'static str, ServerFrame)> {
         members_count: 2,
         muted_until,
         blocked: true,
+        retention: Retention::default(),
         last: None,
         ..group.clone()
     };
@@ -452,6 +482,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         content_hash: 0x0123_4567_89AB_CDEF,
         ext: Vec::new(),
     };
+    let retained = MembershipV1 { ext: Ext::default().with_retention(Some(kept())), ..membership.clone() };
     let state = ConversationStateV1 {
         kind: 2,
         history: HistoryPolicy::All as u8,
@@ -463,6 +494,8 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
     vec![
         ("message", Body::Message(message)),
         ("membership", Body::Membership(membership)),
+        ("membership_retention", Body::Membership(retained)),
+        ("state_retention", Body::State(state_retention(&state))),
         ("state", Body::State(state)),
         ("positions", Body::Positions(positions())),
         ("settings", Body::Settings(settings())),
@@ -474,6 +507,11 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("folded", Body::Amendment(amendment(AmendmentKind::Edit, 43, form()))),
         ("folded_deleted", Body::Amendment(amendment(AmendmentKind::Delete, 43, form().deleted()))),
     ]
+}
+
+fn state_retention(state: &ConversationStateV1) -> ConversationStateV1 {
+    let ext = Ext::default().with_retention(Some(kept()));
+    ConversationStateV1 { ext: Ext::new(&ext).with_front((Seq(41), NOW)), ..state.clone() }
 }
 
 fn settings() -> SettingsV1 {

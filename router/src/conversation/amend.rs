@@ -32,7 +32,12 @@ impl Change {
             Self::Delete { target } => Some(*target),
             Self::Edit(edit) => Some(edit.seq),
             Self::React(react) => Some(react.seq),
-            Self::Create(_) | Self::Leave | Self::Members(_) | Self::Send { .. } | Self::Title(_) => None,
+            Self::Create(_)
+            | Self::Leave
+            | Self::Members(_)
+            | Self::Retention(_)
+            | Self::Send { .. }
+            | Self::Title(_) => None,
         }
     }
 }

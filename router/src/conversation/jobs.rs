@@ -330,7 +330,8 @@ impl ConversationSide {
                 let members = state.members().iter();
                 let members =
                     members.map(|member| (member.user.clone(), member.role, member.visible_from)).collect();
-                self.outputs.push_back((asker.shard, Reply::Members { asker, members }));
+                let retention = state.kept().retention;
+                self.outputs.push_back((asker.shard, Reply::Members { asker, members, retention }));
             }
             Request::MaySearch { asker, .. } => {
                 self.outputs.push_back((asker.shard, Reply::MaySearch { asker, visible_from }));

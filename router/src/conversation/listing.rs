@@ -174,6 +174,7 @@ impl ConversationSide {
             // That is the user's home to say.
             muted_until: None,
             blocked: state.blocks(user),
+            retention: state.kept().retention,
             last: None,
         };
         let last = bytes.filter(|_| portable.is_some_and(|portable| !is_number(portable.schema)));

@@ -17,6 +17,7 @@ mod fetch;
 mod folding;
 mod gathering;
 mod jobs;
+mod kept;
 mod large;
 mod listing;
 mod membership;
@@ -426,7 +427,8 @@ impl ConversationSide {
         if let Some(target) = store.change.target() {
             return self.find_amended(store, target, now, log);
         }
-        match state::plan(&self.places, &store, self.loaded(store.conversation), Seq(head + 1)) {
+        let next = (Seq(head + 1), UnixMillis(log.clock(now.0)));
+        match state::plan(&self.places, &store, self.loaded(store.conversation), next) {
             Err(refusal) => self.refuse(store.asker, refusal),
             Ok(plan) => match self.judge_roster(&store, &plan) {
                 Err(refusal) => self.refuse(store.asker, refusal),

@@ -5,15 +5,16 @@
 
 use std::sync::Arc;
 
-use protocol::command::{HistoryPolicy, Role, Send};
+use protocol::command::{HistoryPolicy, Retention, Role, Send};
 use protocol::event::ErrorCode;
-use protocol::ids::{Seq, UserId};
+use protocol::ids::{Seq, UnixMillis, UserId};
 use protocol::record::{
     ArchivedConversationStateV1, Body, ConversationStateV1, Ext, MemberV1, MembershipV1, MessageV1,
     StreamKind as Kind,
 };
 use storage_log::StreamId;
 
+use super::kept::Kept;
 use super::large::Roster;
 use super::membership::{membership, plan_create};
 use crate::mail::{Change, Store};
@@ -100,12 +101,12 @@ pub(crate) struct Plan {
     pub(crate) roster: Option<Roster>,
 }
 
-/// Decides what `store` does to a conversation whose next record takes `seq`.
+/// Decides what `store` does to a conversation whose next record takes `seq`, at the time `at`.
 pub(crate) fn plan(
     places: &Places,
     store: &Store,
     before: Option<&Conversation>,
-    seq: Seq,
+    (seq, at): (Seq, UnixMillis),
 ) -> Result<Plan, Refusal> {
     match (&store.change, before) {
         (Change::Create(create), None) => {
@@ -131,9 +132,19 @@ pub(crate) fn plan(
                     let memberships = before.begun_by(places, seq);
                     Ok(Plan { memberships, ..before.plan_send(store, send) })
                 }
+                Change::Retention(retention) if !before.is_group() => {
+                    before.judge_blocks(&store.user)?;
+                    // A conversation begins with its first message.
+                    if seq == Seq(1) {
+                        Err(NOT_FOUND)
+                    } else {
+                        Ok(before.plan_retention(places, store, *retention, seq, at))
+                    }
+                }
                 _ if before.kind == ConversationKind::Direct => Err(GROUPS_ONLY),
                 Change::Leave => before.plan_leave(places, store, seq),
                 _ if member.role == Role::Member => Err(ADMINS_ONLY),
+                Change::Retention(retention) => Ok(before.plan_retention(places, store, *retention, seq, at)),
                 Change::Title(title) => Ok(before.plan_title(places, store, title)),
                 Change::Members(members) => {
                     judge_adding(store.may.add || members.add.is_empty())?;
@@ -263,6 +274,11 @@ impl Conversation {
         self.unlinked_from().is_some()
     }
 
+    /// How much of it is kept.
+    pub(super) fn kept(&self) -> Kept {
+        Kept::of(Ext::new(&self.ext))
+    }
+
     /// The first sequence of those that are in no inbox, while it fans out on read.
     pub(super) fn unlinked_from(&self) -> Option<Seq> {
         Ext::new(&self.ext).unlinked_from()
@@ -294,9 +310,30 @@ impl Conversation {
         }
     }
 
+    fn plan_retention(
+        &self,
+        places: &Places,
+        store: &Store,
+        retention: Retention,
+        seq: Seq,
+        at: UnixMillis,
+    ) -> Plan {
+        let ext = self.kept().change(places, &self.ext, retention, (seq, at));
+        let after = Self { ext, ..self.clone() };
+        let ext = Ext::default().with_retention(Some(retention));
+        let event = MembershipV1 { ext, ..membership(store) };
+        // A start finds by it that something is set here.
+        let memberships = vec![places.retention_stream()];
+        Plan { memberships, ..self.plan_change(places, event, after) }
+    }
+
     fn plan_title(&self, places: &Places, store: &Store, title: &str) -> Plan {
         let event = MembershipV1 { title_set: 1, title: title.as_bytes().to_vec(), ..membership(store) };
-        let after = Self { title: title.to_owned(), ..self.clone() };
+        self.plan_change(places, event, Self { title: title.to_owned(), ..self.clone() })
+    }
+
+    /// A change of what the conversation is, and not of its members.
+    fn plan_change(&self, places: &Places, event: MembershipV1, after: Self) -> Plan {
         // As with every new state of a large group: where they are being listed, the one before it is passed over.
         let roster = self.is_large().then(|| Roster::of(places, &after));
         Plan {

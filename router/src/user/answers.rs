@@ -1,6 +1,6 @@
 //! What comes back from the owners of the logs, other than records to follow: replies to commands.
 
-use protocol::command::Role;
+use protocol::command::{Retention, Role};
 use protocol::event::{CloseCode, ErrorCode, ErrorReply, MemberEntry, OkReply, ServerFrame};
 use protocol::ids::{Seq, UserId};
 
@@ -52,7 +52,7 @@ impl UserSide {
             Reply::Memberships { session, log, found, more_after, partial } => {
                 self.handle_memberships(session, log, found, more_after, partial);
             }
-            Reply::Members { asker, members } => self.handle_members(&asker, members),
+            Reply::Members { asker, members, retention } => self.handle_members(&asker, members, retention),
             Reply::Reads { session, log, states } => self.handle_reads(session, log, &states),
             Reply::SignalsTaken { log } => self.handle_signals_taken(log),
             Reply::Tell { sessions, event } => self.handle_telling(&sessions, &event),
@@ -82,11 +82,11 @@ impl UserSide {
         }
     }
 
-    fn handle_members(&mut self, asker: &Asker, members: Vec<(UserId, Role, Seq)>) {
+    fn handle_members(&mut self, asker: &Asker, members: Vec<(UserId, Role, Seq)>, retention: Retention) {
         self.page_arrived(asker.session);
         let entry = |(user, role, visible_from)| MemberEntry { user, role, visible_from };
         let members = members.into_iter().map(entry).collect();
-        self.push_reply(asker.session, &ServerFrame::MembersPage { id: asker.id, members });
+        self.push_reply(asker.session, &ServerFrame::MembersPage { id: asker.id, members, retention });
     }
 
     /// In how many milliseconds a user may approach others who was refused it.

@@ -82,6 +82,7 @@ impl UserSide {
             | Command::Leave { .. }
             | Command::Members(_)
             | Command::React(_)
+            | Command::Retention { .. }
             | Command::Send(_)
             | Command::Title { .. }) => self.store(id, number, command, clock),
         }
@@ -307,6 +308,7 @@ fn change_of(
         Command::Leave { conversation, .. } => (conversation, Change::Leave),
         Command::Members(members) => (members.conversation, Change::Members(members)),
         Command::React(react) => (react.conversation, Change::React(react)),
+        Command::Retention { conversation, retention, .. } => (conversation, Change::Retention(retention)),
         Command::Title { conversation, title, .. } => (conversation, Change::Title(title)),
         Command::Send(send) => match send_target(&send) {
             (Some(conversation), _) => (conversation, Change::Send { send, peer: None }),

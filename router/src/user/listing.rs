@@ -319,6 +319,7 @@ fn encoded_bytes(form: Form, item: &ListedItem) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use protocol::command::Retention;
     use protocol::event::{ListedConversation, ListedKind};
     use protocol::ids::Seq;
 
@@ -336,6 +337,7 @@ mod tests {
             unread,
             muted_until: None,
             blocked: false,
+            retention: Retention::default(),
             last,
         };
         Some(ListedItem { listed, at: Some(UnixMillis(5)), last: None })

@@ -88,6 +88,7 @@ pub const fn is_stored(command: &Command) -> bool {
         | Command::Mute { .. }
         | Command::PushToken { .. }
         | Command::React(_)
+        | Command::Retention { .. }
         | Command::Send(_)
         | Command::Title { .. } => true,
         Command::Ack { .. }
