@@ -4,11 +4,15 @@
 
 mod support;
 
-use protocol::command::{Command, Create, HistoryPolicy, Members, Retention, Role};
-use protocol::event::{ErrorCode, ListedConversation, MemberEvent, ServerFrame};
-use protocol::ids::{ConversationId, MessageId};
+use protocol::command::{
+    Command, Connect, Create, HistoryPolicy, HistoryRange, Members, React, Retention, Role,
+};
+use protocol::event::{ErrorCode, ListedConversation, MemberEvent, PageItem, ServerFrame};
+use protocol::ids::{ConversationId, DeviceId, MessageId, Seq};
 use router::mail::SessionId;
 use router::places::{created_conversation, direct_conversation};
+use storage_log::Geometry;
+use storage_log::format::BLOCK_BYTES_MIN;
 
 use support::{Chat, NOW, answer, id_of, send, user};
 
@@ -112,4 +116,275 @@ fn either_of_the_two_sets_what_is_kept_of_a_direct_conversation_once_there_is_so
         assert_eq!(answer(&chat.command(session, set(talk(), WEEK, None))), Err(ErrorCode::NotAllowed));
     }
     assert_eq!(kept(&mut chat, bob, talk()), newest(5));
+}
+
+const DAY: u64 = 24 * 60 * 60 * 1_000;
+
+/// What it is and at which sequence, and what it says.
+fn line(item: &PageItem) -> String {
+    match item {
+        PageItem::Amended(event) => format!("amended {} of {}", event.seq.0, event.target.0),
+        PageItem::Gap(gap) => format!("gap {}..={} {}", gap.from.0, gap.to.0, gap.reason),
+        PageItem::Member(event) => format!("member {}", event.seq.0),
+        PageItem::Message(event) => format!("message {}", event.seq.0),
+    }
+}
+
+/// The same of what is pushed.
+fn lines(frames: Vec<ServerFrame>) -> Vec<String> {
+    let items = frames.into_iter().filter_map(|frame| match frame {
+        ServerFrame::Message(event) => Some(PageItem::Message(event)),
+        ServerFrame::Member(event) => Some(PageItem::Member(event)),
+        ServerFrame::Amended(event) => Some(PageItem::Amended(event)),
+        ServerFrame::Gap(gap) => Some(PageItem::Gap(gap)),
+        _ => None,
+    });
+    items.map(|item| line(&item)).collect()
+}
+
+fn page(chat: &mut Chat, session: SessionId, range: HistoryRange, limit: u32) -> (Vec<String>, bool) {
+    let history = Command::History { conversation: talk(), range, limit };
+    let Some(ServerFrame::Page { messages, more, .. }) = chat.command(session, history).pop() else {
+        panic!("a page");
+    };
+    (messages.iter().map(line).collect(), more)
+}
+
+/// The conversation, in whichever way it is asked for.
+#[track_caller]
+fn check_history(chat: &mut Chat, session: SessionId, expected: &[&str]) {
+    for range in [HistoryRange::Latest, HistoryRange::After(Seq(0)), HistoryRange::Before(Seq(99))] {
+        let (lines, more) = page(chat, session, range, 99);
+        assert_eq!(
+            (lines.as_slice(), more),
+            (&expected.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>()[..], false),
+            "{range:?}"
+        );
+    }
+}
+
+fn react(seq: u64) -> Command {
+    let emoji = "+".to_owned();
+    Command::React(React { conversation: talk(), seq: Seq(seq), emoji, on: true, message_id: None })
+}
+
+/// What a device is told that comes back with this, and whether it is told to begin anew.
+fn back(
+    chat: &mut Chat,
+    name: &str,
+    cursor: Option<String>,
+    positions: Option<Vec<(ConversationId, Seq)>>,
+) -> Vec<String> {
+    let device = DeviceId::new("back").expect("a name");
+    let session = chat.begin_with(name, Connect { token: None, device, cursor, positions });
+    let frames = chat.exchange(session);
+    chat.users.disconnect(session);
+    assert!(matches!(frames.last(), Some(ServerFrame::CaughtUp { partial: false, .. })), "{frames:?}");
+    lines(frames)
+}
+
+fn cursor_of(frames: &[ServerFrame]) -> Option<String> {
+    frames.iter().find_map(|frame| {
+        if let ServerFrame::Welcome(welcome) = frame { welcome.cursor.clone() } else { None }
+    })
+}
+
+/// Alice has said so many things to bob, of which he has read nothing; and his cursor from before.
+fn said(chat: &mut Chat, count: u64) -> (SessionId, SessionId, Option<String>) {
+    chat.wait(0);
+    let (bob, frames) = chat.connect("bob", None);
+    let (alice, _) = chat.connect("alice", None);
+    for seq in 1..=count {
+        assert_eq!(answer(&chat.command(alice, send("bob", "words", None))), Ok(seq));
+    }
+    chat.exchange(bob);
+    (alice, bob, cursor_of(&frames))
+}
+
+/// Exactly the newest are kept, wherever they are read, by whom and after what.
+#[test]
+fn what_stands_before_the_newest_is_one_gap_everywhere() {
+    let mut chat = Chat::new();
+    let (alice, bob, cursor) = said(&mut chat, 5);
+    assert_eq!(answer(&chat.command(alice, set(talk(), newest(3), None))), Ok(6));
+    let kept = ["gap 1..=3 not kept any more", "message 4", "message 5", "member 6"];
+    for _ in 0..2 {
+        check_history(&mut chat, bob, &kept);
+        assert_eq!(
+            page(&mut chat, bob, HistoryRange::Before(Seq(4)), 9),
+            (vec!["gap 1..=3 not kept any more".to_owned()], false)
+        );
+        assert_eq!(page(&mut chat, bob, HistoryRange::Before(Seq(3)), 9).0, ["gap 1..=2 not kept any more"]);
+        assert_eq!(
+            page(&mut chat, bob, HistoryRange::After(Seq(1)), 1),
+            (vec!["gap 2..=3 not kept any more".to_owned(), "message 4".to_owned()], true)
+        );
+        assert_eq!(
+            page(&mut chat, bob, HistoryRange::After(Seq(3)), 1),
+            (vec!["message 4".to_owned()], true)
+        );
+        assert_eq!(page(&mut chat, bob, HistoryRange::Latest, 2).0, kept[2..]);
+        assert_eq!(page(&mut chat, bob, HistoryRange::After(Seq(6)), 9), (Vec::new(), false));
+        assert_eq!(back(&mut chat, "bob", cursor.clone(), None), kept);
+        assert_eq!(back(&mut chat, "bob", None, Some(vec![(talk(), Seq(0))])), kept);
+        assert_eq!(
+            back(&mut chat, "bob", None, Some(vec![(talk(), Seq(2))])),
+            ["gap 3..=3 not kept any more", "message 4", "message 5", "member 6"]
+        );
+        let listed = listed(&mut chat, bob, talk());
+        assert_eq!(
+            (listed.head, listed.unread, listed.read),
+            (Seq(6), 2, Seq(0)),
+            "what is gone is not unread"
+        );
+        chat.forget();
+    }
+    assert_eq!(answer(&chat.command(alice, send("bob", "more", None))), Ok(7));
+    check_history(&mut chat, bob, &["gap 1..=4 not kept any more", "message 5", "member 6", "message 7"]);
+    assert_eq!(listed(&mut chat, bob, talk()).unread, 2);
+}
+
+/// Nor does it come back when all is kept from now on.
+#[test]
+fn what_is_gone_stays_so_whatever_is_set_next() {
+    let mut chat = Chat::new();
+    let (alice, bob, cursor) = said(&mut chat, 5);
+    for (seq, retention) in [(6, newest(3)), (7, newest(100)), (8, WEEK), (9, Retention::default())] {
+        assert_eq!(answer(&chat.command(bob, set(talk(), retention, None))), Ok(seq));
+    }
+    assert_eq!(answer(&chat.command(alice, send("bob", "more", None))), Ok(10));
+    // The first of them left three of six, and was in force when the seventh came.
+    let kept = [
+        "gap 1..=3 not kept any more",
+        "message 4",
+        "message 5",
+        "member 6",
+        "member 7",
+        "member 8",
+        "member 9",
+        "message 10",
+    ];
+    for _ in 0..2 {
+        check_history(&mut chat, bob, &kept);
+        assert_eq!(back(&mut chat, "bob", cursor.clone(), None), kept);
+        assert_eq!(listed(&mut chat, bob, talk()).unread, 3);
+        chat.forget();
+    }
+}
+
+#[test]
+fn what_is_older_than_the_days_is_gone_to_the_millisecond_and_stays_so_when_the_clock_goes_back() {
+    let mut chat = Chat::new();
+    let (alice, bob, cursor) = said(&mut chat, 1);
+    chat.wait(DAY);
+    assert_eq!(answer(&chat.command(alice, send("bob", "later", None))), Ok(2));
+    assert_eq!(answer(&chat.command(alice, set(talk(), WEEK, None))), Ok(3));
+    let all = ["message 1", "message 2", "member 3"];
+    chat.wait(6 * DAY);
+    check_history(&mut chat, bob, &all);
+    assert_eq!(
+        (listed(&mut chat, bob, talk()).unread, back(&mut chat, "bob", cursor.clone(), None)),
+        (2, all.map(str::to_owned).to_vec())
+    );
+    chat.wait(1);
+    let later = ["gap 1..=1 not kept any more", "message 2", "member 3"];
+    check_history(&mut chat, bob, &later);
+    assert_eq!(
+        (listed(&mut chat, bob, talk()).unread, back(&mut chat, "bob", cursor.clone(), None)),
+        (1, later.map(str::to_owned).to_vec())
+    );
+    chat.clock.unix.0 -= DAY;
+    check_history(&mut chat, bob, &later);
+    chat.clock.unix.0 += 2 * DAY;
+    for _ in 0..2 {
+        check_history(&mut chat, bob, &["gap 1..=3 not kept any more"]);
+        let listed = listed(&mut chat, bob, talk());
+        assert_eq!((listed.head, listed.unread, listed.last), (Seq(3), 0, None), "its head stays");
+        chat.forget();
+    }
+    assert_eq!(answer(&chat.command(alice, send("bob", "again", None))), Ok(4));
+    check_history(&mut chat, bob, &["gap 1..=3 not kept any more", "message 4"]);
+}
+
+/// An amendment holds all of its message, and is gone with it; it takes a sequence itself, so it may push out what it amends.
+#[test]
+fn nothing_amends_what_is_gone_and_what_did_says_nothing_of_it() {
+    let mut chat = Chat::new();
+    let (alice, bob, cursor) = said(&mut chat, 3);
+    assert_eq!(answer(&chat.command(bob, react(1))), Ok(4));
+    assert_eq!(answer(&chat.command(bob, react(3))), Ok(5));
+    assert_eq!(answer(&chat.command(bob, set(talk(), newest(4), None))), Ok(6));
+    let kept = ["gap 1..=2 not kept any more", "message 3", "gap 4..=4 erased", "amended 5 of 3", "member 6"];
+    check_history(&mut chat, alice, &kept);
+    assert_eq!(back(&mut chat, "bob", cursor, None), kept);
+    assert_eq!(answer(&chat.command(alice, react(2))), Err(ErrorCode::NotFound));
+    chat.exchange(bob);
+    chat.request(alice, react(3));
+    assert_eq!(lines(chat.exchange(bob)), ["gap 7..=7 erased"], "the message is gone with that");
+    check_history(
+        &mut chat,
+        alice,
+        &[
+            "gap 1..=3 not kept any more",
+            "gap 4..=4 erased",
+            "gap 5..=5 erased",
+            "member 6",
+            "gap 7..=7 erased",
+        ],
+    );
+    assert_eq!(answer(&chat.command(alice, react(3))), Err(ErrorCode::NotFound));
+}
+
+/// A setting that is under way takes nothing from anybody: a crash may undo it.
+#[test]
+fn nothing_is_gone_before_the_setting_is_durable() {
+    let mut chat = Chat::new();
+    let (alice, _, cursor) = said(&mut chat, 3);
+    chat.request(alice, set(talk(), newest(1), None));
+    chat.carry_mail();
+    let batch = chat.log.poll_write(0).expect("the change");
+    // A page of catching up does not wait for it.
+    let back = chat.begin("bob", cursor);
+    chat.take(back);
+    chat.carry_mail();
+    chat.carry_replies();
+    assert_eq!(lines(chat.take(back)), ["message 1", "message 2", "message 3"]);
+    chat.handle_written(batch);
+    chat.exchange(alice);
+    check_history(&mut chat, alice, &["gap 1..=3 not kept any more", "member 4"]);
+}
+
+/// As a recount has it, over messages and what is none, also where it has to be looked for on the disk.
+#[test]
+fn what_is_unread_is_what_is_kept_of_it() {
+    let (segment_bytes, batch_bytes_max) = (256 << 10, 64 << 10);
+    let geometry = Geometry { segment_bytes, batch_bytes_max, block_bytes: BLOCK_BYTES_MIN };
+    let mut chat = Chat::with_geometry(4 << 10, geometry);
+    chat.disk_reads = true;
+    let (alice, bob, _) = said(&mut chat, 1);
+    // Whether it is a message, and when.
+    let mut records = vec![(true, chat.clock.unix.0)];
+    for number in 2..=3_000_u64 {
+        chat.wait(DAY / 100);
+        let is_message = number % 7 != 0;
+        let command = if is_message { send("bob", "words", None) } else { react(number - 1) };
+        assert_eq!(answer(&chat.command(alice, command)), Ok(number));
+        records.push((is_message, chat.clock.unix.0));
+    }
+    let settings = [Some(20), Some(3), None, Some(1)];
+    for (number, days) in settings.into_iter().enumerate() {
+        let last = if number == 2 { Some(77) } else { None };
+        answer(&chat.command(bob, set(talk(), Retention { days, last }, None))).expect("stored");
+        records.push((false, chat.clock.unix.0));
+        for _ in 0..3 {
+            chat.wait(DAY / 7);
+            let kept = records.iter().rev().take(last.unwrap_or(u32::MAX) as usize);
+            let kept = kept
+                .filter(|(_, at)| days.is_none_or(|days| at + u64::from(days) * DAY >= chat.clock.unix.0));
+            let unread = kept.filter(|(is_message, _)| *is_message).count() as u64;
+            let listed = listed(&mut chat, bob, talk());
+            assert_eq!((listed.head.0, listed.unread), (records.len() as u64, unread), "{days:?} {last:?}");
+            chat.forget();
+        }
+    }
 }

@@ -5,7 +5,9 @@
 
 mod support;
 
-use protocol::command::{Command, Create, Edit, HistoryPolicy, Members, MessageKind, Search, Send, Target};
+use protocol::command::{
+    Command, Create, Edit, HistoryPolicy, Members, MessageKind, Retention, Search, Send, Target,
+};
 use protocol::event::{ErrorCode, FoundEnd, ServerFrame};
 use protocol::ids::{ConversationId, Seq, UnixMillis};
 use protocol::limits::{HITS_MAX, SNIPPET_BYTES_MAX};
@@ -147,6 +149,22 @@ fn what_is_found_is_what_its_user_may_see_and_still_has_the_words() {
     // What an operator has erased.
     world.chat.side.erase(&Subject::User(user("alice")), world.chat.log.newest_position());
     assert_eq!(world.seqs(bob, "blue"), [] as [u64; 0]);
+}
+
+/// However far behind the index is, which goes on naming it.
+#[test]
+fn nobody_finds_what_is_not_kept_any_more() {
+    let mut world = World::new();
+    let (alice, bob, conversation) = (world.alice, world.bob, with_bob());
+    for text in ["fish one", "fish two", "fish three"] {
+        answer(&world.chat.command(alice, send("bob", text, None))).expect("stored");
+    }
+    let retention = Retention { days: Some(1), last: Some(3) };
+    let set = Command::Retention { conversation, retention, message_id: None };
+    answer(&world.chat.command(alice, set)).expect("stored");
+    assert_eq!(world.seqs(bob, "fish"), [3, 2]);
+    world.chat.wait(24 * 60 * 60 * 1_000 + 1);
+    assert_eq!(world.seqs(bob, "fish"), [] as [u64; 0]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use router::mail::Clock;
 
 use crate::Rng;
 use crate::calling::Registering;
+use crate::keeping::{self, Since};
 use crate::listing::{self, Listing};
 use crate::oracle::Oracle;
 use crate::settings::Setting;
@@ -38,10 +39,10 @@ pub(crate) struct Link {
     /// Started at the head: what came before is not owed.
     fresh: bool,
     sent: Vec<usize>,
-    /// When it was opened, by the clock of what was acknowledged: what it is sent until it is caught up is read from then on.
-    begun: u64,
+    /// When it was opened: what it is sent until it is caught up is read from then on.
+    begun: Since,
     /// When each page was asked for.
-    pages: BTreeMap<RequestId, u64>,
+    pages: BTreeMap<RequestId, Since>,
     /// The times of its token.
     pub(crate) times: Times,
     /// A new token under way, and the times of that.
@@ -102,8 +103,10 @@ pub(crate) struct Client {
     pub(crate) setting: Setting,
     /// Whether it has said its token, where anybody is called.
     pub(crate) registering: Registering,
-    /// Dice of its own, where messages are amended.
+    /// Dice of its own, where messages are amended,
     pub(crate) amending: Option<Rng>,
+    /// and where it is set how much is kept.
+    pub(crate) keeping: Option<Rng>,
     /// How far its own clock, by which it names its messages, is behind or ahead.
     skew_ms: i64,
     output: Vec<u8>,
@@ -134,6 +137,7 @@ impl Client {
             setting: Setting::default(),
             registering: Registering::default(),
             amending: None,
+            keeping: None,
             skew_ms,
             output: Vec::new(),
         }
@@ -157,7 +161,7 @@ impl Client {
     }
 
     /// Opens a connection: the upgrade and, without waiting for the answer, `connect`.
-    pub(crate) fn connect(&mut self, pipe: usize, pass: Pass, begun: u64, rng: &mut Rng) {
+    pub(crate) fn connect(&mut self, pipe: usize, pass: Pass, begun: Since, rng: &mut Rng) {
         let session =
             Session::client(&SessionLimits::CLIENT, self.form, "sim", UpgradePolicy::PATH, None, rng.roll());
         let fresh = self.cursor.is_none();
@@ -249,7 +253,12 @@ impl Client {
         if calm || self.pending.len() >= PENDING_MAX {
             return;
         }
-        if self.amend(oracle, now) || self.look(oracle) || self.set(users, oracle, now) || self.register() {
+        if self.keep(now)
+            || self.amend(oracle, now)
+            || self.look(oracle)
+            || self.set(users, oracle, now)
+            || self.register()
+        {
             return;
         }
         let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
@@ -269,7 +278,7 @@ impl Client {
                 };
                 let (id, limit) = (self.id(), rng.between(1, 60) as u32);
                 let link = self.link.as_mut().expect("looked at");
-                link.pages.insert(id, oracle.forms.now());
+                link.pages.insert(id, oracle.since());
                 self.write(&Request {
                     id: Some(id),
                     command: Command::History { conversation, range, limit },
@@ -293,8 +302,8 @@ impl Client {
     /// Asks what it is in: at rest for all of it.
     fn ask_list(&mut self, oracle: &Oracle, calm: bool) {
         let id = RequestId(self.next_id + 1);
-        let now = oracle.forms.now();
-        let command = if calm { self.listing.next_page(id) } else { self.listing.act(id, now) };
+        let since = oracle.since();
+        let command = if calm { self.listing.next_page(id, since) } else { self.listing.act(id, since) };
         if let Some(command) = command {
             self.next_id += 1;
             self.write(&Request { id: Some(id), command });
@@ -351,6 +360,23 @@ impl Client {
             return false;
         };
         self.next_id += 1;
+        self.write(&Request { id: Some(id), command });
+        true
+    }
+
+    /// Sets how much is kept, as its dice have it.
+    fn keep(&mut self, now: UnixMillis) -> bool {
+        let claimed = UnixMillis(now.0.saturating_add_signed(self.skew_ms));
+        let known = self.seen.keys().copied();
+        let Some(command) = self
+            .keeping
+            .as_mut()
+            .and_then(|dice| keeping::act(dice, known, |dice| new_message_id(dice, claimed)))
+        else {
+            return false;
+        };
+        let (id, message_id) = (self.id(), command.message_id().expect("it is named"));
+        self.pending.push(Pending { id, command: command.clone(), message_id });
         self.write(&Request { id: Some(id), command });
         true
     }
@@ -603,7 +629,7 @@ impl Client {
         oracle: &mut Oracle,
         now: UnixMillis,
     ) {
-        listing::check_page(&self.user, &conversations, oracle);
+        listing::check_page(&self.user, &conversations, self.listing.asked_at(id), oracle);
         let last: Vec<PageItem> = conversations.iter().filter_map(|listed| listed.last.clone()).collect();
         let since = self.listing.told(id, conversations, end);
         last.iter().for_each(|last| check_page(std::slice::from_ref(last), since, oracle, now));
@@ -617,7 +643,8 @@ impl Client {
     fn handle_head(&mut self, head: &Head, oracle: &mut Oracle) {
         oracle.told_head(head.conversation, head.head.0);
         let Head { conversation, head: newest, read, unread, .. } = *head;
-        oracle.told_unread(&self.user, Told { conversation, head: newest, read, unread });
+        let since = self.since();
+        oracle.told_unread(&self.user, Told { conversation, head: newest, read, unread }, since);
         // From an older cursor on, what ends a time of which nothing is sent may be known already.
         for known in [&mut self.seen, &mut self.headed] {
             let known = known.entry(head.conversation).or_default();
@@ -626,7 +653,7 @@ impl Client {
     }
 
     /// Since when what it is told now was read: what is told live may have waited.
-    fn since(&self) -> Option<u64> {
+    fn since(&self) -> Option<Since> {
         self.link.as_ref().filter(|link| link.replaying).map(|link| link.begun)
     }
 
@@ -648,7 +675,7 @@ impl Client {
 
     fn handle_gap(&mut self, gap: &Gap, oracle: &mut Oracle, now: UnixMillis) {
         if gap.reason == "erased" {
-            let place = oracle.told_erased(gap);
+            let place = oracle.told_erased(gap, now.0);
             return self.receive(place, false);
         }
         oracle.told_gone(gap, now.0);
@@ -705,7 +732,7 @@ fn new_message_id(rng: &mut Rng, now: UnixMillis) -> MessageId {
     MessageId::v7(now, random)
 }
 
-fn check_page(items: &[PageItem], since: Option<u64>, oracle: &mut Oracle, now: UnixMillis) {
+fn check_page(items: &[PageItem], since: Option<Since>, oracle: &mut Oracle, now: UnixMillis) {
     let mut last = None;
     for item in items {
         let (conversation, seq) = match item {
@@ -721,9 +748,10 @@ fn check_page(items: &[PageItem], since: Option<u64>, oracle: &mut Oracle, now: 
             }
             PageItem::Member(event) => {
                 oracle.delivered((event.conversation, event.seq.0), event.message_id, None);
+                oracle.check_kept((event.conversation, event.seq.0), since);
                 (event.conversation, event.seq.0)
             }
-            PageItem::Gap(gap) if gap.reason == "erased" => oracle.told_erased(gap),
+            PageItem::Gap(gap) if gap.reason == "erased" => oracle.told_erased(gap, now.0),
             PageItem::Gap(gap) => {
                 assert!(last.is_none(), "only the front of a conversation goes");
                 oracle.told_gone(gap, now.0);

@@ -29,6 +29,9 @@ pub(crate) const SETTING: u64 = 0x0073_6574_7469_6e67;
 /// And those of who is called, each client's its own and the file's.
 pub(crate) const CALLING: u64 = 0x0063_616c_6c69_6e67;
 
+/// And those of who sets how much is kept, each client's its own and the day's.
+pub(crate) const KEEPING: u64 = 0x6b65_6570_696e_6700;
+
 /// And those of how large a group is that fans out on read.
 pub(crate) const GROWING: u64 = 0x6772_6f77;
 
@@ -51,6 +54,12 @@ pub(crate) fn small_group_members_max(seed: u64) -> usize {
 /// In some worlds users are called, and those take longer: few of them, none of which has failed once.
 pub(crate) fn calls(seed: u64) -> bool {
     matches!(seed % 16, 3 | 5 | 13)
+}
+
+/// In some worlds it is set how much of a conversation is kept: in some in which something is erased, and in some in which nothing is; none has
+/// failed once.
+pub(crate) fn keeps(seed: u64) -> bool {
+    matches!(seed % 32, 3 | 15 | 29)
 }
 
 /// One to two devices of each user.
@@ -86,6 +95,7 @@ pub(crate) fn give_dice(seed: u64, clients: &mut [Client]) {
         client.viewing.dice = looks.then(|| Rng::new(seed ^ VIEWING ^ number));
         client.listing.dice = looks.then(|| Rng::new(seed ^ LISTING ^ number));
         client.setting.dice = sets.then(|| Rng::new(seed ^ SETTING ^ number));
+        client.keeping = keeps(seed).then(|| Rng::new(seed ^ KEEPING ^ (number + 1)));
         client.registering.dice = calls(seed).then(|| Rng::new(seed ^ CALLING ^ (number + 1)));
     }
 }

@@ -10,6 +10,7 @@ use protocol::event::{ListEnd, ListedConversation, PageItem};
 use protocol::ids::{ConversationId, RequestId, UnixMillis, UserId};
 
 use crate::Rng;
+use crate::keeping::Since;
 use crate::oracle::{Oracle, Truth, members_of};
 use crate::unread::Told;
 use crate::world::World;
@@ -20,7 +21,7 @@ pub(crate) struct Listing {
     /// Where anybody asks before the end.
     pub(crate) dice: Option<Rng>,
     /// Pages asked for now and then, and when.
-    asked: BTreeMap<RequestId, u64>,
+    asked: BTreeMap<RequestId, Since>,
     /// Where the page before ended.
     after: Option<String>,
     last: Last,
@@ -35,7 +36,7 @@ enum Last {
     Wanted,
     /// The next page is to be asked for, or is.
     Under {
-        asked: Option<RequestId>,
+        asked: Option<(RequestId, Since)>,
         after: Option<String>,
         told: Vec<ListedConversation>,
     },
@@ -55,19 +56,19 @@ impl Listing {
     }
 
     /// A page of the list at rest, if that is wanted: short ones, so that there are several.
-    pub(crate) fn next_page(&mut self, id: RequestId) -> Option<Command> {
+    pub(crate) fn next_page(&mut self, id: RequestId, now: Since) -> Option<Command> {
         if matches!(self.last, Last::Wanted) {
             self.last = Last::Under { asked: None, after: None, told: Vec::new() };
         }
         let Last::Under { asked: asked @ None, after, .. } = &mut self.last else {
             return None;
         };
-        *asked = Some(id);
+        *asked = Some((id, now));
         Some(Command::Conversations { after: after.clone(), limit: 3 })
     }
 
     /// Some page, as the dice have it.
-    pub(crate) fn act(&mut self, id: RequestId, now: u64) -> Option<Command> {
+    pub(crate) fn act(&mut self, id: RequestId, now: Since) -> Option<Command> {
         let rng = self.dice.as_mut()?;
         if !rng.one_in(12) {
             return None;
@@ -91,15 +92,26 @@ impl Listing {
 
     /// Something was refused: if it is this, it is asked for again.
     pub(crate) fn refused(&mut self, refused: Option<RequestId>) {
-        if matches!(&self.last, Last::Under { asked, .. } if *asked == refused) {
+        if matches!(&self.last, Last::Under { asked, .. } if asked.map(|(id, _)| id) == refused) {
             self.ask_again();
         }
     }
 
+    /// When a page was asked for.
+    pub(crate) fn asked_at(&self, id: RequestId) -> Option<Since> {
+        let at_rest = if let Last::Under { asked, .. } = &self.last { *asked } else { None };
+        at_rest.filter(|(asked, _)| *asked == id).map(|(_, at)| at).or_else(|| self.asked.get(&id).copied())
+    }
+
     /// A page has come. When it was asked for, if that was before the end.
-    pub(crate) fn told(&mut self, id: RequestId, page: Vec<ListedConversation>, end: ListEnd) -> Option<u64> {
+    pub(crate) fn told(
+        &mut self,
+        id: RequestId,
+        page: Vec<ListedConversation>,
+        end: ListEnd,
+    ) -> Option<Since> {
         if let Last::Under { asked, after, told } = &mut self.last
-            && *asked == Some(id)
+            && asked.is_some_and(|(asked, _)| asked == id)
         {
             if end.partial {
                 self.last = Last::Wanted;
@@ -160,12 +172,17 @@ impl World {
 }
 
 /// Holds a page against what is true.
-pub(crate) fn check_page(user: &UserId, page: &[ListedConversation], oracle: &mut Oracle) {
+pub(crate) fn check_page(
+    user: &UserId,
+    page: &[ListedConversation],
+    since: Option<Since>,
+    oracle: &mut Oracle,
+) {
     for listed in page {
         let ListedConversation { conversation, head, read, unread, .. } = *listed;
         let place = (conversation, head.0);
         assert!(oracle.durable.contains_key(&place), "acked_is_durable: {place:?} is listed and not on disk");
-        oracle.told_unread(user, Told { conversation, head, read, unread });
+        oracle.told_unread(user, Told { conversation, head, read, unread }, since);
         let seq = match &listed.last {
             Some(PageItem::Amended(event)) => event.seq,
             Some(PageItem::Member(event)) => event.seq,

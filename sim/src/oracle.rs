@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::command::Retention;
 use protocol::event::{AmendedEvent, Gap, MessageEvent};
 use protocol::ids::{ConversationId, MessageId, UserId};
-use protocol::record::{Portable, Stored, StoredBody, StreamKind as Kind};
+use protocol::record::{Ext, Portable, Stored, StoredBody, StreamKind as Kind};
 use storage_log::Record;
 
 use crate::calling::Tokens;
 use crate::erasing::Erasures;
 use crate::forms::{Form, Forms};
+use crate::keeping::{Keeping, Since};
 use crate::settings::{Blocks, Mutes};
 use crate::unread::ReadBounds;
 
@@ -24,6 +26,8 @@ pub(crate) struct Truth {
     pub(crate) at: u64,
     pub(crate) added: Vec<UserId>,
     pub(crate) removed: Vec<UserId>,
+    /// How much is kept from there on, where that was set.
+    pub(crate) retention: Option<Retention>,
 }
 
 /// Everything that was durable at some time, and everything that was promised.
@@ -50,6 +54,7 @@ pub(crate) struct Oracle {
     pub(crate) mutes: Mutes,
     pub(crate) tokens: Tokens,
     pub(crate) blocks: Blocks,
+    pub(crate) keeping: Keeping,
     /// Times that somebody was told that something was erased.
     pub(crate) erased: u64,
 }
@@ -73,8 +78,12 @@ impl Oracle {
     pub(crate) fn told_gone(&mut self, gap: &Gap, now: u64) {
         self.gone += 1;
         for seq in gap.from.0..=gap.to.0 {
-            let truth = self.durable.get(&(gap.conversation, seq)).expect("a gap where something was");
-            assert!(self.may_be_gone(truth.at, now), "{gap:?} at {now}: {seq} is of {}", truth.at);
+            let truth =
+                self.durable.get(&(gap.conversation, seq)).expect("a gap where something was").clone();
+            let is_set = self.is_in_front((gap.conversation, seq), now);
+            self.keeping.told += u64::from(is_set);
+            let may_be = is_set || self.may_be_gone(truth.at, now);
+            assert!(may_be, "{gap:?} at {now}: {seq} is of {}", truth.at);
         }
     }
 
@@ -101,6 +110,7 @@ impl Oracle {
         }
         self.enter_form(key, &truth);
         self.reads.enter(key, &truth);
+        self.keeping.enter(key, &truth, self.reads.now);
         let earlier = self.durable.insert(key, truth);
         assert!(earlier.is_none(), "one_seq_one_message: {key:?} was written twice");
     }
@@ -117,6 +127,7 @@ impl Oracle {
     pub(crate) fn survived(&mut self, place: (ConversationId, u64), truth: Truth) {
         self.enter_form(place, &truth);
         self.reads.enter(place, &truth);
+        self.keeping.enter(place, &truth, self.reads.now);
         self.durable.entry(place).or_insert(truth);
     }
 
@@ -144,7 +155,11 @@ impl Oracle {
         }
         let earlier = self.acked.insert((user.clone(), message_id), place);
         let at = |place| self.durable[&place].at;
-        let is_forgotten = |earlier| self.may_be_gone(at(earlier), at(place)) || self.may_be_erased(earlier);
+        let now = self.reads.now;
+        let is_forgotten = |earlier| {
+            let is_in_front = self.is_in_front(earlier, now);
+            self.may_be_gone(at(earlier), at(place)) || self.may_be_erased(earlier) || is_in_front
+        };
         assert!(
             earlier.is_none_or(|earlier| earlier == place || is_forgotten(earlier)),
             "one_seq_one_message: {message_id} got two places"
@@ -175,12 +190,13 @@ impl Oracle {
     }
 
     /// A message is what the disk has at its place, and in the form that it had when it was asked for, or later.
-    pub(crate) fn told_message(&mut self, event: &MessageEvent, since: Option<u64>) {
+    pub(crate) fn told_message(&mut self, event: &MessageEvent, since: Option<Since>) {
         let place = (event.conversation, event.seq.0);
+        self.check_kept(place, since);
         let is_as_sent = !event.deleted && event.edited_at.is_none();
         let text = if is_as_sent { Some(event.text.clone()) } else { self.text_of(place) };
         self.delivered(place, event.message_id, text.as_deref());
-        self.forms.message(event, since);
+        self.forms.message(event, since.map(|since| since.forms));
     }
 
     fn text_of(&self, place: (ConversationId, u64)) -> Option<String> {
@@ -188,16 +204,19 @@ impl Oracle {
         Some(text.expect("only messages have a folded form"))
     }
 
-    pub(crate) fn told_amended(&mut self, event: &AmendedEvent, since: Option<u64>) {
+    pub(crate) fn told_amended(&mut self, event: &AmendedEvent, since: Option<Since>) {
+        self.check_kept((event.conversation, event.seq.0), since);
+        self.check_amended_kept(event, since);
         self.delivered((event.conversation, event.seq.0), event.message_id, None);
-        self.forms.amended(event, since);
+        self.forms.amended(event, since.map(|since| since.forms));
     }
 
     /// Holds the log, as a node reads it at the end, against all of this.
     pub(crate) fn check_log(&self, log: &BTreeMap<(ConversationId, u64), Truth>, now: u64) {
         for (place, truth) in &self.durable {
             let found = log.get(place);
-            let is_gone = found.is_none() && self.may_be_gone(truth.at, now);
+            let may_be = self.may_be_gone(truth.at, now) || self.is_in_front(*place, now);
+            let is_gone = found.is_none() && may_be;
             assert!(is_gone || found == Some(truth), "acked_survives: {place:?} is not as it was");
         }
         let mut names = BTreeMap::new();
@@ -209,12 +228,16 @@ impl Oracle {
             };
             // Of what is gone, some stays for its links.
             let begins = self.keep_ms.is_some() && self.may_be_gone(self.at_before(*conversation, *seq), now);
+            let begins = begins || self.is_in_front((*conversation, *seq - 1), now);
             assert!(follows || begins, "dense_order: {conversation} has a hole before {seq}");
             head = Some((*conversation, *seq));
             let name = (*conversation, truth.sender.clone(), truth.message_id);
             let earlier = names.insert(name, (truth.at, *seq));
-            let is_forgotten =
-                |(at, seq)| self.may_be_gone(at, truth.at) || self.may_be_erased((*conversation, seq));
+            let is_forgotten = |(at, seq)| {
+                let place = (*conversation, seq);
+                let is_in_front = self.is_in_front(place, now);
+                self.may_be_gone(at, truth.at) || self.may_be_erased(place) || is_in_front
+            };
             assert!(
                 earlier.is_none_or(is_forgotten),
                 "one_seq_one_message: {} is stored twice",
@@ -224,7 +247,9 @@ impl Oracle {
         self.forms.check_log(&self.durable);
         for ((user, message_id), refused_at) in &self.refused {
             let stored = log.iter().any(|(place, truth)| {
-                let is_forgotten = self.may_be_gone(truth.at, *refused_at) || self.may_be_erased(*place);
+                let is_in_front = self.is_in_front(*place, now);
+                let is_forgotten =
+                    self.may_be_gone(truth.at, *refused_at) || self.may_be_erased(*place) || is_in_front;
                 truth.sender == *user && truth.message_id == *message_id && !is_forgotten
             });
             assert!(!stored, "{message_id} of {user} was refused for good and is stored");
@@ -245,6 +270,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             at,
             added: Vec::new(),
             removed: Vec::new(),
+            retention: None,
         },
         StoredBody::Message(body) => Truth {
             message_id: MessageId(body.message_id),
@@ -254,6 +280,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             at,
             added: Vec::new(),
             removed: Vec::new(),
+            retention: None,
         },
         StoredBody::Membership(body) => Truth {
             message_id: MessageId(body.message_id),
@@ -263,6 +290,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             at,
             added: body.added.iter().map(|member| user(&member.user)).collect(),
             removed: body.removed.iter().map(|name| user(&name.name)).collect(),
+            retention: Ext::new(&body.ext).retention(),
         },
         StoredBody::Folded(_)
         | StoredBody::Positions(_)

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use protocol::ids::{ConversationId, Seq, UserId};
 
+use crate::keeping::Since;
 use crate::oracle::{Oracle, Truth};
 
 /// Of one user in one conversation.
@@ -107,13 +108,11 @@ impl ReadBounds {
 
 impl Oracle {
     /// `unread_is_exact`: somebody was told how far it has read, and what is beyond that.
-    pub(crate) fn told_unread(&mut self, user: &UserId, told: Told) {
+    pub(crate) fn told_unread(&mut self, user: &UserId, told: Told, since: Option<Since>) {
         let Told { conversation, head, read, unread } = told;
         let Bounds { least, most, .. } = *self.reads.of(conversation, user);
         assert!(read <= most, "unread_is_exact: {user} said {most}: {told:?}");
-        let beyond = (conversation, read.0 + 1)..=(conversation, head.0.max(read.0 + 1));
-        let beyond = self.durable.range(beyond).filter(|(place, _)| place.1 <= head.0);
-        let counted = beyond.filter(|(_, truth)| truth.text.is_some()).count() as u64;
+        let (counted, at_most) = self.unread_beyond(conversation, read.0, head.0, since);
         self.reads.told.0 += 1;
         self.reads.told.1 += u64::from(unread > 0);
         if self.keep_ms.is_some() || !self.erasures.is_empty() {
@@ -121,20 +120,29 @@ impl Oracle {
             assert!(unread >= counted, "unread_is_exact: {user} has {counted}: {told:?}");
             return;
         }
-        assert_eq!(unread, counted, "unread_is_exact: {user}: {told:?}");
+        // How far it had read, and what is kept, could not be read: then nothing is held to be.
+        let all = || self.unread_beyond(conversation, 0, head.0, Some(Since::NEVER)).1;
+        let is_unknown = self.has_rotted && read == Seq(0) && unread == all();
+        let is_exact = (counted..=at_most).contains(&unread);
+        assert!(is_exact || is_unknown, "unread_is_exact: {user}: {told:?}, and not {counted}..={at_most}");
         if self.has_rotted && read == Seq(0) {
             // How far it had read could not be read: then nothing is held to be.
             return;
         }
         // All up to that head was durable when it was told; whether what others were told was, only who comes to rest can say.
         let own = self.own_before(conversation, user, head);
-        assert!(read >= own, "unread_is_exact: {user} has read {own}, and at last {least}: {told:?}");
+        let is_kept = own.0 >= self.kept_from(conversation);
+        assert!(
+            read >= own || !is_kept,
+            "unread_is_exact: {user} has read {own}, and at last {least}: {told:?}"
+        );
     }
 
     /// At rest nobody has read less than others were told, whatever crashed.
     pub(crate) fn check_not_forgotten(&self, user: &UserId, conversation: ConversationId, read: Seq) {
         let bounds = self.reads.bounds.get(&(conversation, user.clone())).copied().unwrap_or_default();
         let is_lost = self.keep_ms.is_some() || !self.erasures.is_empty();
+        let is_lost = is_lost || bounds.least.0 < self.kept_from(conversation);
         assert!(is_lost || read >= bounds.least, "unread_is_exact: {user} had read {}: {read}", bounds.least);
     }
 

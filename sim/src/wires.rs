@@ -237,7 +237,7 @@ impl World {
     fn connect(&mut self, index: usize, pass: Pass) {
         let shard = ShardId(self.rng.below(u64::from(self.places.shards)) as u16);
         let (pipe, socket) = self.net.open(index, shard);
-        let begun = self.oracle.forms.now();
+        let begun = self.oracle.since();
         self.clients[index].connect(pipe, pass, begun, &mut self.rng);
         let (socket, peer) = (Socket::from_index(socket), ([127, 0, 0, 1], 1).into());
         self.event(shard.index(), 1, Event::Accepted { listener: Listener::Chat, socket, peer });

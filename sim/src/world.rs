@@ -22,10 +22,11 @@ use crate::Rng;
 use crate::calling::{CALLED_MICROS, Calls};
 use crate::client::{Client, Pass, Times};
 use crate::dice::{
-    AMENDING, CALLING, DEAFNESS, ERASING, FILLING, REVOKING, calls, clients_of, give_dice,
+    AMENDING, CALLING, DEAFNESS, ERASING, FILLING, KEEPING, REVOKING, calls, clients_of, give_dice, keeps,
     small_group_members_max,
 };
 use crate::disk::{Disk, geometry};
+use crate::keeping;
 use crate::listing::check_lists;
 use crate::net::Net;
 use crate::node::{Bounds, Node, log_config};
@@ -105,6 +106,8 @@ pub struct Outcome {
     pub folded: u64,
     /// Times that somebody was told that something was erased.
     pub erased: u64,
+    /// Sequences that somebody was told are not kept, by what was set.
+    pub kept: u64,
     /// Index files that rotted while the node served, and were made again.
     pub rebuilds: u32,
     /// Sessions whose token ended.
@@ -256,7 +259,12 @@ impl World {
         let logs = rng.between(1, 4) as u16;
         let geometry = geometry(&mut rng);
         let small_group_members_max = small_group_members_max(seed);
-        let places = Places { small_group_members_max, ..Places::new([5; 16], [6; 32], logs, shards) };
+        let mut places = Places { small_group_members_max, ..Places::new([5; 16], [6; 32], logs, shards) };
+        let mut oracle = Oracle::new(Bounds::of_world(seed).keep_ms);
+        if keeps(seed) {
+            places.retention_day = keeping::day(&mut Rng::new(seed ^ KEEPING));
+            oracle.keeping.day_ms = places.retention_day.as_millis() as u64;
+        }
         let places = Arc::new(places);
         let keys = Keys::from_secret(&[9; 32]).expect("a long secret");
         let users: Vec<UserId> = (0..rng.between(2, 7))
@@ -293,7 +301,7 @@ impl World {
             arrived: Vec::new(),
             users,
             clients,
-            oracle: Oracle::new(bounds.keep_ms),
+            oracle,
             bounds,
             draining: false,
             drains: 0,
@@ -621,7 +629,9 @@ impl World {
                     && record.schema() != storage_log::SCHEMA_GONE
                 {
                     let truth = if record.schema() == storage_log::SCHEMA_ERASED {
-                        assert!(self.oracle.may_be_erased(place), "{place:?} is gone, and was not erased");
+                        let may_be = self.oracle.may_be_erased(place)
+                            || self.oracle.amends_front(place, self.unix().0);
+                        assert!(may_be, "{place:?} is gone, and was not erased");
                         self.oracle.durable[&place].clone()
                     } else {
                         truth_of(record.portable())
@@ -695,6 +705,7 @@ impl World {
             gone: self.oracle.gone,
             folded: self.oracle.forms.shown,
             erased: self.oracle.erased,
+            kept: self.oracle.keeping.told,
             rebuilds: self.rebuilds,
             expired: self.expired,
             revoked: self.revoked,

@@ -63,7 +63,7 @@ fn the_worlds_see_what_they_are_for() {
     let mut expired = 0;
     let mut full = 0;
     let (mut index_reads, mut compactions, mut rebuilds, mut gone) = (0, 0, 0, 0);
-    let (mut revoked, mut folded, mut erased, mut heads) = (0, 0, 0, 0);
+    let (mut revoked, mut folded, mut erased, mut heads, mut kept) = (0, 0, 0, 0, 0);
     let (mut presence, mut receipts, mut counted) = ((0, 0), (0, 0), (0, 0));
     let (mut muted, mut blocked, mut called) = (0, 0, 0);
     for seed in 0..100 {
@@ -86,6 +86,7 @@ fn the_worlds_see_what_they_are_for() {
         gone += outcome.gone;
         full += outcome.full;
         erased += outcome.erased;
+        kept += outcome.kept;
         heads += outcome.heads;
         receipts = (receipts.0 + outcome.receipts.0, receipts.1 + outcome.receipts.1);
         muted += outcome.muted;
@@ -103,6 +104,7 @@ fn the_worlds_see_what_they_are_for() {
     assert!(gone > 10, "{gone} times somebody was told that retention was faster");
     assert!(folded > 1_000, "{folded} times somebody was shown what was amended");
     assert!(erased > 20, "{erased} times somebody was told that something was erased");
+    assert!(kept > 100, "{kept} sequences that somebody was told are not kept, by what was set");
     assert!(
         receipts.0 > 100 && receipts.1 > 20,
         "{receipts:?} times somebody was told how far another has come"
@@ -113,7 +115,7 @@ fn the_worlds_see_what_they_are_for() {
     assert!(counted.0 > 5_000 && counted.1 > 1_000, "{counted:?} times somebody was told what is unread");
     assert!(heads > 100, "{heads} times somebody was told of a head instead of records");
     assert!(
-        presence.0 > 200 && presence.1 > 20,
+        presence.0 > 150 && presence.1 > 20,
         "{presence:?} times somebody was told who came, and who went"
     );
     assert!(full > 20, "{full} times the disk had no room for a segment");

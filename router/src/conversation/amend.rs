@@ -6,14 +6,14 @@
 use protocol::command::Role;
 use protocol::event::ErrorCode;
 use protocol::ids::{Seq, UnixMillis};
-use protocol::record::{AmendmentKind, AmendmentV1, Body, FormV1, StoredBody};
+use protocol::record::{AmendmentKind, AmendmentV1, Body, FormV1, StoredBody, StreamKind as Kind};
 use storage_log::{Link, Log, StreamId};
 
 use super::folding::stored;
 use super::state::{Conversation, NOT_A_MEMBER, NOT_FOUND, Plan, Refusal};
 use super::{ConversationSide, Delivery};
 use crate::mail::{Change, Linked, Store};
-use crate::places::{KINDS, Places};
+use crate::places::{KINDS, Places, conversation_stream};
 
 const NO_MESSAGE: Refusal = (ErrorCode::NotFound, "there is no such message");
 const DELETED: Refusal = (ErrorCode::NotFound, "the message was deleted");
@@ -149,6 +149,11 @@ impl ConversationSide {
     pub(super) fn amend(&mut self, store: &Store, form: FormV1, now: UnixMillis, log: &mut Log) {
         let conversation = self.loaded(store.conversation).expect("it was asked whether this may be amended");
         let at = UnixMillis(log.clock(now.0));
+        let head = Seq(log.head(conversation_stream(store.conversation, Kind::Messages)).seq);
+        let front = conversation.kept().front(&self.places, head, at);
+        if store.change.target().is_some_and(|target| front.has(target, UnixMillis(form.at))) {
+            return self.refuse(store.asker, NO_MESSAGE);
+        }
         match conversation.plan_amendment(&self.places, store, form, at) {
             Err(refusal) => self.refuse(store.asker, refusal),
             Ok((plan, Amended { target, form })) => {

@@ -34,7 +34,7 @@ impl ConversationSide {
         let mut conversations: Vec<ConversationId> = places.iter().map(|(of, _)| *of).collect();
         conversations.sort_unstable();
         conversations.dedup();
-        if self.read_states(user, &conversations, || request.clone(), &tried).is_none() {
+        if self.read_states(user, &conversations, || request.clone(), &tried, log).is_none() {
             return;
         }
         // As in a list: a membership that a crash may undo is waited for once.
@@ -74,7 +74,7 @@ impl ConversationSide {
         is_cut: bool,
         log: &Log,
     ) {
-        self.erased.conceal(&mut records);
+        self.conceal(&mut records, log);
         let is = |linked: &Linked, place: &(ConversationId, Seq)| (linked.conversation, linked.seq) == *place;
         // What did not fit is always the last.
         let last = records.last().filter(|_| is_cut);

@@ -67,11 +67,11 @@ impl ConversationSide {
         told.sort_unstable();
         told.dedup();
         let (number, user, tried) = (self.log, page.user.clone(), page.tried.clone());
-        let Some(reads) = self.read_states(&user, &told, || page.request(number), &tried) else {
+        let Some(reads) = self.read_states(&user, &told, || page.request(number), &tried, log) else {
             return;
         };
         let partial = self.large.is_partial();
-        self.erased.conceal_links(&mut records);
+        self.conceal_links(&mut records, log);
         let reply = Reply::CaughtUp { session, log: number, records, heads, reads, end, at_head, partial };
         self.outputs.push_back((shard, reply));
     }

@@ -9,17 +9,22 @@
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use protocol::ids::{ConversationId, Seq, UserId};
+use protocol::ids::{ConversationId, Seq, UnixMillis, UserId};
 use protocol::record::{
-    Portable, SCHEMA_ERASED, SCHEMA_GONE, Schema, Stored, StoredBody, StreamKind as Kind,
+    AmendmentKind, ArchivedAmendmentV1, Portable, SCHEMA_ERASED, SCHEMA_GONE, Schema, Stored, StoredBody,
+    StreamKind as Kind,
 };
 use storage_log::Verdict;
 
+use super::kept::Front;
 use crate::mail::Linked;
 
 const _: () = {
     assert!(SCHEMA_ERASED == storage_log::SCHEMA_ERASED && SCHEMA_GONE == storage_log::SCHEMA_GONE);
 };
+
+/// What is not kept of a conversation; `None`: all is.
+type FrontOf<'f> = dyn Fn(ConversationId) -> Option<Front> + 'f;
 
 /// Of what the content is erased.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -92,9 +97,11 @@ impl Erased {
     /// What becomes of the record `[portable part | payload]` at a position: the one place where that is decided.
     #[must_use]
     pub fn verdict(&self, position: u64, record: &[u8]) -> Verdict {
-        if position > self.furthest {
-            return Verdict::Keep;
-        }
+        self.judge(position, record, &|_| None)
+    }
+
+    /// The same, of conversations of which a front is not kept.
+    fn judge(&self, position: u64, record: &[u8], front: &FrontOf<'_>) -> Verdict {
         let Ok(portable) = Portable::parse(record) else {
             return Verdict::Keep;
         };
@@ -102,14 +109,19 @@ impl Erased {
         if portable.kind != Kind::Messages || portable.schema == SCHEMA_GONE {
             return Verdict::Keep;
         }
+        let front = front(portable.conversation);
+        if position > self.furthest && front.is_none() {
+            return Verdict::Keep;
+        }
         // Who belongs to a conversation, and what it is called, is no content.
         let is_content = !is_number && portable.schema != Schema::Membership as u16;
         let reach = self.conversations.get(&portable.conversation);
-        let leaves = reach.is_some_and(|reach| reach.has_front(portable.seq, position));
+        let leaves = reach.is_some_and(|reach| reach.has_front(portable.seq, position))
+            || front.is_some_and(|front| front.has(portable.seq, portable.at));
         let is_erased = is_content
             && (leaves
                 || reach.is_some_and(|reach| position <= reach.to)
-                || self.holds_erased(reach, position, portable, record));
+                || self.holds_erased((reach, front), position, portable, record));
         match (is_erased, leaves) {
             (false, false) => Verdict::Keep,
             (false, true) => Verdict::Leave,
@@ -120,8 +132,14 @@ impl Erased {
 
     /// Whether a record holds a message of a user whose content is erased, or all of a message that stood in a front: what amends a
     /// message holds all of it, and goes with it, whoever made it.
-    fn holds_erased(&self, reach: Option<&Reach>, position: u64, portable: Portable, record: &[u8]) -> bool {
-        if self.users.is_empty() && reach.is_none() {
+    fn holds_erased(
+        &self,
+        (reach, front): (Option<&Reach>, Option<Front>),
+        position: u64,
+        portable: Portable,
+        record: &[u8],
+    ) -> bool {
+        if self.users.is_empty() && reach.is_none() && front.is_none() {
             return false;
         }
         let is_of_user = |sender: &[u8]| {
@@ -135,6 +153,7 @@ impl Erased {
                 let target = Seq(amendment.target.to_native());
                 is_of_user(&amendment.form.sender)
                     || reach.is_some_and(|reach| reach.has_front(target, position))
+                    || front.is_some_and(|front| shows_front(front, target, amendment))
             }
             Ok(
                 StoredBody::Membership(_)
@@ -148,8 +167,8 @@ impl Erased {
     }
 
     /// Takes what is erased out of a page of a conversation, where its front is not there any more.
-    pub(super) fn conceal(&self, records: &mut [Linked]) {
-        self.replace(records, |verdict| match verdict {
+    pub(super) fn conceal(&self, records: &mut [Linked], front: &FrontOf<'_>) {
+        self.replace(records, front, |verdict| match verdict {
             Verdict::Keep => None,
             Verdict::Erase => Some(SCHEMA_ERASED),
             Verdict::Leave | Verdict::EraseAndLeave => Some(SCHEMA_GONE),
@@ -157,24 +176,36 @@ impl Erased {
     }
 
     /// The same of a page of links, where what has left its conversation still stands.
-    pub(super) fn conceal_links(&self, records: &mut [Linked]) {
-        self.replace(records, in_links);
+    pub(super) fn conceal_links(&self, records: &mut [Linked], front: &FrontOf<'_>) {
+        self.replace(records, front, in_links);
     }
 
     /// What whoever it is linked for is given of a record.
     #[must_use]
     pub fn delivered(&self, position: u64, record: &[u8]) -> Bytes {
-        let schema = in_links(self.verdict(position, record));
+        self.delivered_behind(position, record, None)
+    }
+
+    /// The same, of a conversation of which a front is not kept.
+    pub(super) fn delivered_behind(&self, position: u64, record: &[u8], front: Option<Front>) -> Bytes {
+        if position > self.furthest && front.is_none() {
+            return Bytes::copy_from_slice(record);
+        }
+        let schema = in_links(self.judge(position, record, &|_| front));
         let number = schema.and_then(|schema| number_of(record, schema));
         number.unwrap_or_else(|| Bytes::copy_from_slice(record))
     }
 
-    fn replace(&self, records: &mut [Linked], schema: impl Fn(Verdict) -> Option<u16>) {
+    fn replace(&self, records: &mut [Linked], front: &FrontOf<'_>, schema: impl Fn(Verdict) -> Option<u16>) {
         for linked in records {
             let Some(record) = &linked.record else {
+                // When it was stored is not known.
+                if front(linked.conversation).is_some_and(|front| linked.seq < front.seq) {
+                    linked.record = Some(number_alone(linked));
+                }
                 continue;
             };
-            if let Some(schema) = schema(self.verdict(linked.position, record)) {
+            if let Some(schema) = schema(self.judge(linked.position, record, front)) {
                 linked.record = number_of(record, schema);
             }
         }
@@ -188,6 +219,29 @@ fn in_links(verdict: Verdict) -> Option<u16> {
         Verdict::Erase => Some(SCHEMA_ERASED),
         Verdict::EraseAndLeave => Some(SCHEMA_GONE),
     }
+}
+
+/// Whether an amendment says something of a message in front; one that is hidden says nothing.
+fn shows_front(front: Front, target: Seq, amendment: &ArchivedAmendmentV1) -> bool {
+    let is_hidden = amendment.change == AmendmentKind::Hidden as u8;
+    !is_hidden && front.has(target, UnixMillis(amendment.form.at.to_native()))
+}
+
+/// What is left of a record that cannot be read, and is not kept anyway.
+fn number_alone(linked: &Linked) -> Bytes {
+    let mut number = Portable {
+        kind: Kind::Messages,
+        payload_bytes: 0,
+        schema: SCHEMA_GONE,
+        flags: 0,
+        conversation: linked.conversation,
+        seq: linked.seq,
+        at: UnixMillis(0),
+        message_count: 0,
+        payload_sum: 0,
+    };
+    number.seal(&[]);
+    Bytes::copy_from_slice(&number.encode())
 }
 
 /// What is left of a record without its content; none of one that is not sound, which is a gap then.

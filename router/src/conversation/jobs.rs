@@ -12,6 +12,7 @@ use storage_log::{Log, Lookup, Page, StreamId};
 use super::amend::form_of;
 use super::candidates::CandidatesPage;
 use super::catching_up::CatchUp;
+use super::counting::Search;
 use super::fetch::{Fetch, Read, Step};
 use super::folding::hide_amendments;
 use super::large::Roster;
@@ -52,6 +53,8 @@ pub(super) enum Purpose {
         now: UnixMillis,
     },
     Candidates(Box<CandidatesPage>),
+    /// Where what is kept of a conversation begins.
+    Counting(Box<Search>),
     CatchUp(Box<CatchUp>),
     /// How many messages a conversation has up to a sequence that was read.
     Count {
@@ -60,17 +63,14 @@ pub(super) enum Purpose {
         conversation: ConversationId,
         seq: Seq,
     },
-    /// Who is in a group, after a start.
+    /// Who is in a group, and what is kept of a conversation, after a start.
     Enlist {
         conversation: ConversationId,
     },
     Feed {
-        session: SessionId,
-        shard: ShardId,
-        conversation: ConversationId,
-        after: Seq,
-        until: u64,
-        visible_from: Seq,
+        feed: Feed,
+        /// It was looked behind this sequence.
+        from: u64,
     },
     /// What follows the positions that were read.
     Fold {
@@ -87,8 +87,8 @@ pub(super) enum Purpose {
         visible_from: Seq,
     },
     List(Box<ListPage>),
-    /// Which groups may be large, after a start.
-    ListLarge,
+    /// Which groups may be large, and of which conversations something may be set, after a start.
+    Enlisted,
     Memberships(Box<Memberships>),
     Load {
         conversation: ConversationId,
@@ -118,6 +118,16 @@ pub(super) enum Purpose {
     },
 }
 
+/// Records of one conversation beyond a sequence, as they were asked for.
+pub(super) struct Feed {
+    session: SessionId,
+    shard: ShardId,
+    conversation: ConversationId,
+    after: Seq,
+    until: u64,
+    visible_from: Seq,
+}
+
 impl Job {
     /// Whether who waits for it can be told that there is no answer.
     pub(super) fn is_refusable(&self) -> bool {
@@ -127,6 +137,7 @@ impl Job {
             | Purpose::Amend { .. }
             | Purpose::Candidates(_)
             | Purpose::Count { .. }
+            | Purpose::Counting(_)
             | Purpose::Fold { .. }
             | Purpose::History { .. }
             | Purpose::List(_)
@@ -138,8 +149,8 @@ impl Job {
             | Purpose::Verify { .. } => true,
             Purpose::CatchUp { .. }
             | Purpose::Enlist { .. }
+            | Purpose::Enlisted
             | Purpose::Feed { .. }
-            | Purpose::ListLarge
             | Purpose::Survey { .. } => false,
         }
     }
@@ -158,9 +169,10 @@ impl Purpose {
             Self::Acked { .. }
             | Self::AckedRecords { .. }
             | Self::Count { .. }
+            | Self::Counting(_)
             | Self::Enlist { .. }
+            | Self::Enlisted
             | Self::Fold { .. }
-            | Self::ListLarge
             | Self::Load { .. }
             | Self::Memberships(_)
             | Self::LookUp { .. }
@@ -262,12 +274,11 @@ impl ConversationSide {
     /// The same, of one that may have been begun before.
     pub(super) fn begin_page(&mut self, request: Request, tried: Tried, log: &mut Log) {
         match request {
-            Request::CatchUp { .. } if self.large.loading.is_some() => self.large.wait(request),
             Request::CatchUp { .. } => self.begin_catching_up(request, tried, log),
             Request::Candidates { .. } => self.begin_candidates(request, tried, log),
             Request::List { .. } => self.begin_list(request, tried, log),
             Request::Memberships { .. } => self.begin_memberships(request, log),
-            Request::Reads { .. } => self.answer_reads(request, &tried),
+            Request::Reads { .. } => self.answer_reads(request, &tried, log),
             Request::Survey { session, shard, user, memberships, after, .. } => {
                 let lookup = Lookup::after(log, memberships, after, PAGE);
                 let user = user.as_bytes().to_vec();
@@ -275,10 +286,10 @@ impl ConversationSide {
                 self.start(purpose, vec![lookup], log);
             }
             Request::Feed { session, shard, conversation, after, until, visible_from, .. } => {
-                let stream = conversation_stream(conversation, Kind::Messages);
-                let lookup = Lookup::after(log, stream, after.0, PAGE);
-                let purpose = Purpose::Feed { session, shard, conversation, after, until, visible_from };
-                self.start(purpose, vec![lookup], log);
+                // From the last that is not kept on, so that it is told how far that is.
+                let from = self.begins_from(conversation, log).0.saturating_sub(2);
+                let feed = Feed { session, shard, conversation, after, until, visible_from };
+                self.feed_from(after.0.max(from), feed, log);
             }
             Request::History { .. }
             | Request::ListMembers { .. }
@@ -372,21 +383,44 @@ impl ConversationSide {
         let stream = conversation_stream(conversation, Kind::Messages);
         let page = Page { items_max: limit as usize, bytes_max: PAGE_BYTES_MAX };
         let below = log.durable_head(stream).seq + 1;
+        let begin = self.begins_from(conversation, log).0;
         let (newest_first, lowest, below) = match range {
             HistoryRange::After(after) => {
                 let lowest = visible_from.0.max(after.0.saturating_add(1));
-                (false, lowest, lowest)
+                (false, lowest, lowest.max(begin))
             }
             HistoryRange::Before(before) => (true, visible_from.0, below.min(before.0)),
             HistoryRange::Latest => (true, visible_from.0, below),
         };
         let lookup = if newest_first {
-            Lookup::before(log, stream, below, lowest, page)
+            Lookup::before(log, stream, below, lowest.max(begin), page)
         } else {
-            Lookup::after(log, stream, lowest - 1, page)
+            Lookup::after(log, stream, below - 1, page)
         };
         let purpose = Purpose::History { asker, conversation, newest_first, lowest, below, visible_from };
         self.start(purpose, vec![lookup], log);
+    }
+
+    fn feed_from(&mut self, from: u64, feed: Feed, log: &mut Log) {
+        let stream = conversation_stream(feed.conversation, Kind::Messages);
+        self.start(Purpose::Feed { feed, from }, vec![Lookup::after(log, stream, from, PAGE)], log);
+    }
+
+    fn finish_feed(&mut self, feed: Feed, from: u64, mut records: Vec<Linked>, more: bool, log: &mut Log) {
+        let Feed { session, shard, conversation, after, until, visible_from } = feed;
+        let read = records.len();
+        let last = records.last().map(|last| last.seq);
+        records.retain(|record| record.position <= until);
+        if records.is_empty() && from > after.0 {
+            // What is kept begins beyond that position: how far what is not kept goes below it, say those that were passed over.
+            return self.feed_from(after.0, feed, log);
+        }
+        let more_after = if more && records.len() == read { last } else { None };
+        self.conceal(&mut records, log);
+        hide_amendments(&mut records, visible_from);
+        let gone = take_gone(conversation, &mut records, after.0 + 1, after.0 + 1);
+        let fed = Reply::Fed { session, log: self.log, conversation, gone, records, more_after };
+        self.outputs.push_back((shard, fed));
     }
 
     pub(super) fn finish(&mut self, job: Job, log: &mut Log) {
@@ -403,23 +437,13 @@ impl ConversationSide {
             }
             Purpose::Fold { conversation, until } => self.finish_fold(conversation, until, &records),
             Purpose::Amend { store, now } => {
-                self.erased.conceal(&mut records);
+                self.conceal(&mut records, log);
                 self.finish_amend(store, records.first(), now, log);
             }
-            Purpose::Feed { session, shard, conversation, after, until, visible_from } => {
-                let read = records.len();
-                let last = records.last().map(|last| last.seq);
-                records.retain(|record| record.position <= until);
-                let more_after = if more && records.len() == read { last } else { None };
-                self.erased.conceal(&mut records);
-                hide_amendments(&mut records, visible_from);
-                let gone = take_gone(conversation, &mut records, after.0 + 1, after.0 + 1);
-                let fed = Reply::Fed { session, log: self.log, conversation, gone, records, more_after };
-                self.outputs.push_back((shard, fed));
-            }
+            Purpose::Feed { feed, from } => self.finish_feed(feed, from, records, more, log),
             Purpose::History { asker, conversation, newest_first, lowest, below, visible_from } => {
                 let (mut more, mut lowest) = (more, lowest);
-                self.erased.conceal(&mut records);
+                self.conceal(&mut records, log);
                 if newest_first {
                     records.reverse();
                     // Nothing is below a stub; what is below the page is for the next one.
@@ -431,10 +455,11 @@ impl ConversationSide {
                 let history = Reply::History { asker, gone, records, newest_first, more };
                 self.outputs.push_back((asker.shard, history));
             }
+            Purpose::Counting(search) => self.finish_counting(search, &records, log),
             Purpose::Enlist { conversation } => self.finish_enlist(conversation, &records, log),
             Purpose::Candidates(page) => self.finish_candidates(&page, records, more, log),
             Purpose::List(page) => self.finish_list_page(&page, records, more, log),
-            Purpose::ListLarge => self.finish_list(&records, more, log),
+            Purpose::Enlisted => self.finish_list(&records, more, log),
             Purpose::Memberships(page) => self.finish_memberships(&page, &records, log),
             Purpose::Load { conversation } => self.finish_load(conversation, &records, log),
             Purpose::Positions { conversation } => self.finish_positions(conversation, &records),
@@ -461,6 +486,7 @@ impl ConversationSide {
         match job.purpose {
             Purpose::Acked { user } | Purpose::AckedRecords { user } => self.finish_acked_records(&user, &[]),
             Purpose::Count { asker, conversation, .. } => self.give_up_count(asker, conversation, refusal),
+            Purpose::Counting(search) => self.give_up_counting(&search, refusal),
             Purpose::History { asker, .. } => self.push_refusal(asker, true, refusal),
             Purpose::Candidates(page) => self.give_up_candidates(&page),
             Purpose::List(page) => self.give_up_list_page(&page),
@@ -476,8 +502,8 @@ impl ConversationSide {
             }
             Purpose::CatchUp { .. }
             | Purpose::Enlist { .. }
+            | Purpose::Enlisted
             | Purpose::Feed { .. }
-            | Purpose::ListLarge
             | Purpose::Survey { .. } => unreachable!("these are not refused"),
         }
     }

@@ -11,11 +11,18 @@ use crate::places::Places;
 
 /// What stands before the first of both is not kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Front {
+pub(crate) struct Front {
     /// The first sequence that may be kept,
-    pub(super) seq: Seq,
+    pub(crate) seq: Seq,
     /// and the first time.
-    pub(super) at: UnixMillis,
+    pub(crate) at: UnixMillis,
+}
+
+impl Front {
+    /// Whether a record is not kept: it stands in front of what is.
+    pub(super) fn has(&self, seq: Seq, at: UnixMillis) -> bool {
+        seq < self.seq || at < self.at
+    }
 }
 
 /// What is set of one conversation.
@@ -31,6 +38,11 @@ impl Kept {
     pub(super) fn of(ext: Ext<'_>) -> Self {
         let (seq, at) = ext.front();
         Self { retention: ext.retention().unwrap_or_default(), front: Front { seq, at } }
+    }
+
+    /// Whether all is kept, and was at all times.
+    pub(super) fn is_all(&self) -> bool {
+        *self == Self::default()
     }
 
     /// What is kept of a conversation with this head, at `now`.

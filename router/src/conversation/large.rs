@@ -65,10 +65,14 @@ pub(super) struct LargeGroups {
 #[derive(Default)]
 pub(super) struct Loading {
     pub(super) begun: bool,
-    /// Groups that may be large, whose states are being read.
+    /// Conversations of the list, whose states are being read.
     pub(super) states: usize,
     /// Where the list of them goes on; `None`: it has ended.
     pub(super) list_after: Option<u64>,
+    /// Lists that have been read whole.
+    pub(super) lists_ended: usize,
+    /// Those whose states were asked for: each once, however often it changed.
+    pub(super) asked: HashSet<ConversationId>,
     /// Changed since the start: known already.
     changed: HashSet<ConversationId>,
     /// Pages that cannot be answered before. Bounded by the page credits.

@@ -74,7 +74,7 @@ impl ConversationSide {
         let Request::List { session, shard, user, conversations, has_waited, .. } = &request else {
             unreachable!("the caller matched");
         };
-        let Some(states) = self.read_states(user, conversations, || request.clone(), &tried) else {
+        let Some(states) = self.read_states(user, conversations, || request.clone(), &tried, log) else {
             return;
         };
         // Who reads by a membership, or is told a title, that a crash may undo is told what is not. It is waited for once: where something
@@ -113,7 +113,7 @@ impl ConversationSide {
         is_cut: bool,
         log: &Log,
     ) {
-        self.erased.conceal(&mut records);
+        self.conceal(&mut records, log);
         // What did not fit is always the last.
         let last = records.last().map(|last| last.conversation).filter(|_| is_cut);
         let end = last.and_then(|last| page.conversations.iter().position(|of| *of == last));

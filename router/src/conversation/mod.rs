@@ -10,11 +10,13 @@ mod blocking;
 mod blocks;
 mod candidates;
 mod catching_up;
+mod counting;
 mod damage;
 mod enlisting;
 mod erasure;
 mod fetch;
 mod folding;
+mod fronts;
 mod gathering;
 mod jobs;
 mod kept;
@@ -51,8 +53,10 @@ use acked::Acked;
 use blocks::Blocks;
 use damage::Damages;
 use folding::hide;
+use fronts::{Fronts, shows_messages};
 use gathering::Gathering;
 use jobs::Job;
+use kept::Kept;
 use large::{LargeGroups, Roster};
 use pages::WaitingPages;
 use push::Pushes;
@@ -99,6 +103,8 @@ struct Delivery {
     messages: u64,
     /// Who has to learn of the head when coming back, where that changes.
     roster: Option<Roster>,
+    /// How much of the conversation is kept, where that may change.
+    kept: Option<Kept>,
 }
 
 /// All conversations of one log.
@@ -117,11 +123,16 @@ pub struct ConversationSide {
     /// Messages that were appended and will not become durable, as the log has stopped.
     lost: Vec<(ConversationId, u64)>,
     large: LargeGroups,
+    fronts: Fronts,
+    /// The newest time that it was told: what is not kept any more stays so if a clock goes back.
+    now: UnixMillis,
     viewers: Viewers,
     gathering: Gathering,
     pushes: Pushes,
     settings: SettingsTable,
     acked: Acked,
+    /// Pages that have waited for what a start reads. Bounded by the page credits.
+    held: VecDeque<Request>,
     /// Pages by a membership that is not durable yet, and the position that makes it so. Bounded by the page credits.
     early: VecDeque<(u64, Request)>,
     jobs: Slab<Job>,
@@ -166,6 +177,9 @@ impl ConversationSide {
             waiting: VecDeque::new(),
             lost: Vec::new(),
             large: LargeGroups::new(),
+            fronts: Fronts::default(),
+            now: UnixMillis(0),
+            held: VecDeque::new(),
             early: VecDeque::new(),
             jobs: Slab::new(),
             moved: 0,
@@ -185,15 +199,24 @@ impl ConversationSide {
 
     /// Takes a request from a user's home.
     pub fn handle_request(&mut self, request: Request, now: UnixMillis, log: &mut Log) {
+        self.note_time(now);
         self.begin_enlisting(log);
+        if self.large.loading.is_some() && shows_messages(&request) {
+            self.large.wait(request);
+        } else {
+            self.admit(request, now, log);
+        }
+        self.resume(now, log);
+    }
+
+    /// Begins with a request, whatever it waited for.
+    fn admit(&mut self, request: Request, now: UnixMillis, log: &mut Log) {
         if let Request::Signals { log: number, shard, signals } = request {
             self.handle_signals(shard, signals, log);
-            self.outputs.push_back((shard, Reply::SignalsTaken { log: number }));
-            return self.resume(now, log);
+            return self.outputs.push_back((shard, Reply::SignalsTaken { log: number }));
         }
         if matches!(request, Request::PushTokens { .. } | Request::Set { .. } | Request::Settings { .. }) {
-            self.handle_settings(request, now, log);
-            return self.resume(now, log);
+            return self.handle_settings(request, now, log);
         }
         match conversation_of(&request) {
             None => self.start_page(request, log),
@@ -201,7 +224,10 @@ impl ConversationSide {
                 self.enter(conversation, Entrant::Request(Box::new(request)), now, log);
             }
         }
-        self.resume(now, log);
+    }
+
+    fn note_time(&mut self, now: UnixMillis) {
+        self.now = self.now.max(now);
     }
 
     /// Takes the disk's answer to a [`Read`]: `None` when it failed. A block answers all who have asked for it meanwhile.
@@ -213,6 +239,7 @@ impl ConversationSide {
         now: UnixMillis,
         log: &mut Log,
     ) {
+        self.note_time(now);
         let others =
             self.jobs[job as usize].fetch.block().map_or_else(Vec::new, |block| self.blocks.end(block));
         // Each goes on as far as the block leads before the next is given it: there are never many copies.
@@ -262,6 +289,7 @@ impl ConversationSide {
     /// Answers and delivers everything that `durable` covers.
     pub fn handle_durable(&mut self, durable: &Durable, now: UnixMillis, log: &mut Log) {
         assert_eq!(durable.log(), self.log, "a token of this log");
+        self.note_time(now);
         while self.waiting.front().is_some_and(|waiting| durable.covers(waiting.position)) {
             let waiting = self.waiting.pop_front().expect("looked at");
             self.outputs.push_back((waiting.shard, waiting.reply));
@@ -333,6 +361,7 @@ impl ConversationSide {
 
     /// The index file of the segment at `base` was made again: what waited for it goes on.
     pub fn handle_index(&mut self, base: u64, now: UnixMillis, log: &mut Log) {
+        self.note_time(now);
         for mut job in self.unstall(base, |_| true) {
             job.fetch.forget_failure();
             self.run(job, log);
@@ -346,6 +375,7 @@ impl ConversationSide {
         for job in self.unstall(base, Job::is_refusable) {
             self.give_up(job, log);
         }
+        self.refuse_held();
         self.resume(now, log);
     }
 
@@ -392,7 +422,10 @@ impl ConversationSide {
         if delivery.messages > 0 {
             self.pushes.note_message(delivery.conversation, Seq(record.seq()), position);
         }
-        let bytes = self.erased.delivered(position, record.portable());
+        self.note_kept(delivery.conversation, delivery.kept.take());
+        let (seq, at) = (Seq(record.seq()), UnixMillis(record.at()));
+        let front = self.front_then(delivery.conversation, seq, at);
+        let bytes = self.erased.delivered_behind(position, record.portable(), front);
         self.deliver_to(&delivery.audience, position, &bytes, delivery.asked_micros);
         if let Some(hidden_from) = &delivery.hidden_from {
             self.deliver_to(hidden_from, position, &hide(&bytes), delivery.asked_micros);
@@ -492,6 +525,8 @@ impl ConversationSide {
         let Plan { after, audience, hidden_from, messages, roster, .. } = plan;
         self.messages_stored += messages;
         let conversation = store.conversation;
+        let may_be_kept = |kept: &Kept| !kept.is_all() || self.fronts.get(conversation).is_some();
+        let kept = after.as_ref().map(Conversation::kept).filter(may_be_kept);
         let amended = store.change.target().map(|target| (conversation, target));
         let delivery = Some(Delivery {
             key,
@@ -503,6 +538,7 @@ impl ConversationSide {
             conversation,
             messages,
             roster,
+            kept,
         });
         self.waiting.push_back(Waiting { position, shard: store.asker.shard, reply, delivery });
         let slot = self.slots.get_mut(&store.conversation).expect("entered");

@@ -49,11 +49,12 @@ impl ConversationSide {
         conversations: &[ConversationId],
         request: impl FnOnce() -> Request,
         tried: &Tried,
+        log: &Log,
     ) -> Option<Vec<ReadState>> {
         let mut states = Vec::with_capacity(conversations.len());
         let mut missing = Vec::new();
         for conversation in conversations {
-            match self.read_state(user, *conversation) {
+            match self.read_state(user, *conversation, log) {
                 Some(state) => states.push(state),
                 None if tried.rounds == ROUNDS_MAX || tried.unknown.contains(conversation) => {}
                 None => missing.push(*conversation),
@@ -99,12 +100,12 @@ impl ConversationSide {
     }
 
     /// How far a session's user has read some conversations, for its home to tell.
-    pub(super) fn answer_reads(&mut self, request: Request, tried: &Tried) {
-        let Request::Reads { session, shard, log, user, conversations } = &request else {
+    pub(super) fn answer_reads(&mut self, request: Request, tried: &Tried, log: &Log) {
+        let Request::Reads { session, shard, log: number, user, conversations } = &request else {
             unreachable!("the caller matched");
         };
-        if let Some(states) = self.read_states(user, conversations, || request.clone(), tried) {
-            let (session, log) = (*session, *log);
+        if let Some(states) = self.read_states(user, conversations, || request.clone(), tried, log) {
+            let (session, log) = (*session, *number);
             self.outputs.push_back((*shard, Reply::Reads { session, log, states }));
         }
     }

@@ -210,13 +210,13 @@ impl Pushes {
         Some(conversation)
     }
 
-    /// Finds out whom to call of a conversation.
+    /// Finds out whom to call of a conversation, of whose messages so many are `gone`.
     fn judge(
         &mut self,
         conversation: ConversationId,
         entry: &mut Entry,
-        state: &Conversation,
-        positions: &Positions,
+        (state, positions): (&Conversation, &Positions),
+        gone: u64,
     ) {
         let (_, messages) = positions.folded();
         for member in state.members() {
@@ -239,7 +239,7 @@ impl Pushes {
                 None if !is_missing || entry.until <= entry.judged => continue,
                 Some(_) | None => entry.held.and_then(|position| self.held.hold(position)),
             };
-            let count = messages.saturating_sub(positions.of(user).1);
+            let count = messages.saturating_sub(positions.of(user).1.max(gone));
             let (user, seq) = (user.clone(), entry.newest);
             let called = Called { seq, rests_until: self.micros + REST_MICROS, held: None };
             entry.called.insert(user.clone(), called);
@@ -344,14 +344,15 @@ impl ConversationSide {
     }
 
     /// Looks at a conversation whose state and positions are in memory.
-    pub(super) fn judge_push(&mut self, conversation: ConversationId) {
+    pub(super) fn judge_push(&mut self, conversation: ConversationId, log: &Log) {
         self.pushes.looks -= 1;
+        let gone = self.begin_of(conversation, log).map_or(0, |begin| begin.messages);
         let Some(mut entry) = self.pushes.entries.remove(&conversation) else { return };
         let slot = &self.slots[&conversation];
         let (Loaded::Yes(state), Some(positions)) = (&slot.state, &slot.positions) else {
             return self.pushes.forget(entry);
         };
-        self.pushes.judge(conversation, &mut entry, state, positions);
+        self.pushes.judge(conversation, &mut entry, (state, positions), gone);
         self.pushes.settle(conversation, entry);
     }
 }

@@ -224,12 +224,19 @@ impl ConversationSide {
         self.outputs.push_back((asker.shard, Reply::Done { asker }));
     }
 
-    /// How far a user has read a conversation, if its positions are in memory and whole.
-    pub(super) fn read_state(&self, user: &UserId, conversation: ConversationId) -> Option<ReadState> {
+    /// How far a user has read a conversation, if its positions are in memory and whole, and it is known where what is kept of it begins.
+    pub(super) fn read_state(
+        &self,
+        user: &UserId,
+        conversation: ConversationId,
+        log: &Log,
+    ) -> Option<ReadState> {
         let positions = self.slots.get(&conversation)?.positions.as_ref();
         // Whatever else the conversation is busy with: one that always is would never be known.
         let positions = positions.filter(|positions| positions.is_whole())?;
         let ((head, message_count), (read, read_count)) = (positions.folded(), positions.of(user));
+        // What is not kept is not unread.
+        let read_count = read_count.max(self.begin_of(conversation, log)?.messages);
         Some(ReadState { conversation, head, message_count, read, read_count })
     }
 }

@@ -59,6 +59,15 @@ impl Entrant {
             Self::Delivered(..) | Self::Page(..) | Self::Push => true,
         }
     }
+
+    /// Whether it has to be known where what is kept begins.
+    pub(super) fn needs_begin(&self) -> bool {
+        match self {
+            Self::Request(request) => matches!(**request, Request::History { .. }),
+            Self::Page(..) | Self::Push => true,
+            Self::Delivered(..) => false,
+        }
+    }
 }
 
 impl Slot {
@@ -119,6 +128,8 @@ impl ConversationSide {
                 self.go_on_with(conversation, now, log);
             } else if let Some((conversation, entrant)) = self.poll_delivered() {
                 self.enter(conversation, entrant, now, log);
+            } else if let Some(request) = self.held.pop_front() {
+                self.admit(request, now, log);
             } else if !self.go_on_with_settings(now, log) && !self.begin_next_page(now, log) {
                 return;
             }
@@ -154,10 +165,15 @@ impl ConversationSide {
             slot.pending.push_front(entrant);
             return self.start_positions(conversation, log);
         }
+        if entrant.needs_begin() && self.begin_of(conversation, log).is_none() {
+            let slot = self.slots.get_mut(&conversation).expect("entered");
+            slot.pending.push_front(entrant);
+            return self.start_counting(conversation, log);
+        }
         match entrant {
             Entrant::Delivered(user, seq) => self.note_delivered(conversation, &user, seq),
             Entrant::Page(page, _) => self.note_read_for(page),
-            Entrant::Push => self.judge_push(conversation),
+            Entrant::Push => self.judge_push(conversation, log),
             Entrant::Request(request) => match *request {
                 Request::Store(store) => self.store(store, now, log, false),
                 Request::Block { asker, user, peer, conversation, on } => {

@@ -4,7 +4,7 @@ use protocol::event::{ServerFrame, Welcome, WireLimits};
 use protocol::ids::UnixMillis;
 use protocol::limits::HEARTBEAT_MILLIS;
 
-use super::frames::{Rendered, gap, record_frame, server_frame};
+use super::frames::{GoneRuns, Rendered, gap, gone_frame, record_frame, server_frame};
 use super::session::{Greeting, Held, Phase};
 use super::{UserSide, heads};
 use crate::mail::{Clock, Deliver, Linked, MovedHead, ReadState, Request, SessionId};
@@ -22,8 +22,17 @@ const FEW_USERS: usize = 16;
 
 /// What a node does beside what every one does: `edit`, `delete` and `react`; `view`, `unview` and
 /// `typing`; `read`; `conversations`.
-const FEATURES: [&str; 8] =
-    ["amend", "presence", "receipts", "conversations", "mute", "block", "delivered", "push_token"];
+const FEATURES: [&str; 9] = [
+    "amend",
+    "presence",
+    "receipts",
+    "conversations",
+    "mute",
+    "block",
+    "delivered",
+    "push_token",
+    "retention",
+];
 
 /// What a node with an index does.
 const SEARCH: &str = "search";
@@ -216,13 +225,21 @@ impl UserSide {
         let Some(session) = self.session(id) else {
             return;
         };
+        let form = session.form;
+        let mut gone = GoneRuns::default();
         for linked in records {
+            if gone.add(linked) {
+                continue;
+            }
             let frame = match &linked.record {
-                Some(record) => record_frame(session.form, record),
-                None => server_frame(session.form, &ServerFrame::Gap(gap(linked))),
+                Some(record) => record_frame(form, record),
+                None => server_frame(form, &ServerFrame::Gap(gap(linked))),
             };
+            let before = gone.end(linked.conversation);
+            before.into_iter().for_each(|gone| session.outbox.push(gone_frame(form, gone), false));
             session.outbox.push(frame, false);
         }
+        gone.end_all().for_each(|gone| session.outbox.push(gone_frame(form, gone), false));
         session.since_cursor += records.len() as u32;
         self.counters.replays += records.len() as u64;
         if !records.is_empty() {

@@ -2,9 +2,9 @@
 
 use bytes::{Bytes, BytesMut};
 use protocol::event::{Gap, ServerFrame};
-use protocol::ids::RequestId;
+use protocol::ids::{ConversationId, RequestId};
 use protocol::limits::FRAME_BYTES_MAX;
-use protocol::record::{Portable, Stored, StoredItem};
+use protocol::record::{Portable, SCHEMA_GONE, Stored, StoredItem};
 use protocol::upgrade::Form;
 use protocol::ws::{Opcode, frame_header};
 
@@ -53,6 +53,42 @@ pub(super) fn gap(linked: &Linked) -> Gap {
 pub(super) fn gone_gap(gone: Gone) -> Gap {
     let Gone { conversation, from, to } = gone;
     Gap { conversation, from, to, reason: "not kept any more".to_owned() }
+}
+
+/// The same, as it is pushed.
+pub(super) fn gone_frame(form: Form, gone: Gone) -> Bytes {
+    server_frame(form, &ServerFrame::Gap(gone_gap(gone)))
+}
+
+/// What is not kept of the records of a page, of each conversation what follows each other as one: ahead of its next record, or at the end.
+#[derive(Default)]
+pub(super) struct GoneRuns(Vec<Gone>);
+
+impl GoneRuns {
+    /// Takes a record of which only the number is kept, if it is one.
+    pub(super) fn add(&mut self, linked: &Linked) -> bool {
+        let portable = linked.record.as_ref().and_then(|record| Portable::parse(record).ok());
+        if portable.is_none_or(|portable| portable.schema != SCHEMA_GONE) {
+            return false;
+        }
+        let (conversation, seq) = (linked.conversation, linked.seq);
+        let follows = |gone: &&mut Gone| gone.conversation == conversation && gone.to.0 + 1 == seq.0;
+        match self.0.iter_mut().find(follows) {
+            Some(gone) => gone.to = seq,
+            None => self.0.push(Gone { conversation, from: seq, to: seq }),
+        }
+        true
+    }
+
+    /// Those of a conversation, whose next record comes.
+    pub(super) fn end(&mut self, conversation: ConversationId) -> Vec<Gone> {
+        self.0.extract_if(.., |gone| gone.conversation == conversation).collect()
+    }
+
+    /// All that are left.
+    pub(super) fn end_all(self) -> impl Iterator<Item = Gone> {
+        self.0.into_iter()
+    }
 }
 
 /// A reply to `history` before it has records.
