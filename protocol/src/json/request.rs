@@ -430,9 +430,8 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             object.text("token", token.as_str());
         }
         Command::Retention { conversation, retention, .. } => {
-            let Retention { days, last } = *retention;
             object.uuid("conversation", &conversation.0);
-            object.number_if("days", days.map(u64::from)).number_if("last", last.map(u64::from));
+            write_kept(*retention, &mut object);
         }
         Command::Search(search) => write_search(search, &mut object),
         Command::Send(send) => write_send(send, &mut object),
@@ -448,6 +447,10 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
     }
     object.uuid_if("message_id", request.command.message_id().as_ref().map(|id| &id.0));
     object.end();
+}
+
+fn write_kept(Retention { days, last }: Retention, object: &mut Object<'_>) {
+    object.number_if("days", days.map(u64::from)).number_if("last", last.map(u64::from));
 }
 
 fn write_push_token(token: Option<&PushToken>, object: &mut Object<'_>) {
