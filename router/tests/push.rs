@@ -4,7 +4,7 @@
 
 mod support;
 
-use protocol::command::{Command, Create, HistoryPolicy, Members, Request, Send, Target};
+use protocol::command::{Command, Create, HistoryPolicy, Members, Request, Retention, Send, Target};
 use protocol::event::ServerFrame;
 use protocol::ids::{ConversationId, Seq};
 use router::conversation::Unjudged;
@@ -88,6 +88,24 @@ fn who_is_connected_and_says_nothing_is_called_and_who_acknowledges_or_reads_is_
     judge(&mut chat);
     chat.command(session, Command::Read { conversation, seq: Seq(3) });
     assert_eq!(called(&mut chat, WAIT), [], "it was read");
+}
+
+/// By then there is nothing to read; and who is called is told how much there is.
+#[test]
+fn nobody_is_called_of_what_is_not_kept_any_more() {
+    let (mut chat, alice, conversation) = said();
+    say(&mut chat, alice);
+    let set = |last| {
+        let retention = Retention { days: None, last: Some(last) };
+        Command::Retention { conversation, retention, message_id: None }
+    };
+    answer(&chat.command(alice, set(1))).expect("stored");
+    judge(&mut chat);
+    assert_eq!(called(&mut chat, WAIT), [], "the change alone is kept");
+    answer(&chat.command(alice, set(3))).expect("stored");
+    (0..5).for_each(|_| say(&mut chat, alice));
+    judge(&mut chat);
+    assert_eq!(called(&mut chat, WAIT), bob(9, 3));
 }
 
 #[test]

@@ -133,7 +133,10 @@ impl Calls {
                 newest.remove(&(*conversation, user));
             }
             // Of what is erased a start finds that it was there, and not that it was a message.
-            let is_message = truth.text.is_some() && !oracle.may_be_erased((*conversation, *seq));
+            let place = (*conversation, *seq);
+            let is_message = truth.text.is_some() && !oracle.may_be_erased(place);
+            // Nor is anybody called of what was not kept any more when it was looked at.
+            let is_message = is_message && !oracle.is_in_front(place, oracle.reads.now);
             for user in users.iter().filter(|_| is_message) {
                 if audiences[&(*conversation, *seq)].contains(user) && truth.sender != *user {
                     newest.insert((*conversation, user), *seq);

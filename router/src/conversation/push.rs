@@ -223,7 +223,9 @@ impl Pushes {
             let user = &member.user;
             // Who was added later reads none of it, and who blocks the other one wants to hear nothing.
             let is_told = member.visible_from <= entry.until && !state.blocks(user);
-            let is_missing = is_told && positions.reached(user) < entry.until;
+            let count = messages.saturating_sub(positions.of(user).1.max(gone));
+            // What is not kept any more is missing to nobody.
+            let is_missing = is_told && positions.reached(user) < entry.until && count > 0;
             let held = match entry.called.get_mut(user) {
                 Some(called) if !is_missing || called.seq >= entry.until => {
                     self.held.release(called.held.take());
@@ -239,7 +241,6 @@ impl Pushes {
                 None if !is_missing || entry.until <= entry.judged => continue,
                 Some(_) | None => entry.held.and_then(|position| self.held.hold(position)),
             };
-            let count = messages.saturating_sub(positions.of(user).1.max(gone));
             let (user, seq) = (user.clone(), entry.newest);
             let called = Called { seq, rests_until: self.micros + REST_MICROS, held: None };
             entry.called.insert(user.clone(), called);
