@@ -140,6 +140,11 @@ impl Oracle {
         target.is_some_and(|(target, _)| self.is_in_front((place.0, *target), now))
     }
 
+    /// Whether nobody need know any more by which command a record was made.
+    pub(crate) fn is_forgotten(&self, place: Place, now: u64) -> bool {
+        self.is_in_front(place, now) || self.amends_front(place, now)
+    }
+
     /// `kept_is_exact`: somebody is given a record who has asked for it then.
     pub(crate) fn check_kept(&self, place: Place, since: Option<Since>) {
         let Some(Since { ms, .. }) = since.filter(|_| self.keeping.day_ms > 0) else { return };

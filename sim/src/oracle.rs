@@ -157,7 +157,7 @@ impl Oracle {
         let at = |place| self.durable[&place].at;
         let now = self.reads.now;
         let is_forgotten = |earlier| {
-            let is_in_front = self.is_in_front(earlier, now);
+            let is_in_front = self.is_forgotten(earlier, now);
             self.may_be_gone(at(earlier), at(place)) || self.may_be_erased(earlier) || is_in_front
         };
         assert!(
@@ -235,7 +235,7 @@ impl Oracle {
             let earlier = names.insert(name, (truth.at, *seq));
             let is_forgotten = |(at, seq)| {
                 let place = (*conversation, seq);
-                let is_in_front = self.is_in_front(place, now);
+                let is_in_front = self.is_forgotten(place, now);
                 self.may_be_gone(at, truth.at) || self.may_be_erased(place) || is_in_front
             };
             assert!(
@@ -247,7 +247,7 @@ impl Oracle {
         self.forms.check_log(&self.durable);
         for ((user, message_id), refused_at) in &self.refused {
             let stored = log.iter().any(|(place, truth)| {
-                let is_in_front = self.is_in_front(*place, now);
+                let is_in_front = self.is_forgotten(*place, now);
                 let is_forgotten =
                     self.may_be_gone(truth.at, *refused_at) || self.may_be_erased(*place) || is_in_front;
                 truth.sender == *user && truth.message_id == *message_id && !is_forgotten

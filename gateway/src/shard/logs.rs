@@ -413,8 +413,11 @@ impl Shard {
             if !held && second >= owned.compaction_not_before {
                 owned.compaction_not_before = second + COMPACTION_SECONDS;
                 let job = owned.poll_compaction(clock.unix.0, second, &self.config.compaction);
-                let erased = owned.side.erased();
-                self.actions.extend(job.map(|job| Action::Compact { log, job, erased }));
+                let side = &owned.side;
+                self.actions.extend(job.map(|job| {
+                    let erased = side.erased(&owned.log);
+                    Action::Compact { log, job, erased }
+                }));
             }
             if !held
                 && second >= owned.index_not_before

@@ -91,7 +91,7 @@ pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// The files that hold these words, byte for byte.
-fn holding(data: &Path, words: &str) -> Vec<PathBuf> {
+pub(crate) fn holding(data: &Path, words: &str) -> Vec<PathBuf> {
     let holds = |path: &PathBuf| {
         let bytes = fs::read(path).unwrap_or_default();
         bytes.windows(words.len()).any(|part| part == words.as_bytes())

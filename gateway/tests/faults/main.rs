@@ -33,6 +33,7 @@ mod groups;
 mod handshake;
 mod ips;
 mod jwks_url;
+mod keeping;
 mod keys;
 mod logtool;
 mod order;

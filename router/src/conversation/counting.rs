@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 use protocol::ids::{ConversationId, Seq};
-use protocol::record::{Portable, SCHEMA_ERASED, SCHEMA_GONE, Schema, StreamKind as Kind};
+use protocol::record::{Portable, SCHEMA_GONE, Schema, StreamKind as Kind};
 use storage_log::{Head, Log, Lookup, Page};
 
 use super::ConversationSide;
@@ -42,7 +42,7 @@ pub(super) struct Begin {
 struct Seen {
     seq: u64,
     at: u64,
-    /// Messages before it: one of which it is not known that it was none is held to have been one.
+    /// Messages before it.
     before: u64,
 }
 
@@ -75,7 +75,8 @@ pub(super) struct Search {
 impl Seen {
     fn of(linked: &Linked) -> Option<Self> {
         let portable = Portable::parse(linked.record.as_ref()?).ok()?;
-        let may_count = [Schema::Message as u16, SCHEMA_ERASED, SCHEMA_GONE].contains(&portable.schema);
+        // What is erased there is an amendment of something in front, as a rule; and a message that was erased is missing to nobody.
+        let may_count = [Schema::Message as u16, SCHEMA_GONE].contains(&portable.schema);
         let before = portable.message_count.saturating_sub(u64::from(may_count));
         Some(Self { seq: linked.seq.0, at: portable.at.0, before })
     }

@@ -1,6 +1,8 @@
 //! What is erased, and what readers get in its place: nothing of it from the moment in which it is asked for, whether it still stands
 //! on the disk or not.
 //!
+//! What members do not keep of a conversation goes the same way: see `fronts.rs`.
+//!
 //! A page is read as ever, and what is erased is taken out of it at its end: what a reader is given for a record that is concealed is
 //! byte for byte what is left of it once its segment was written anew. So one thing is seen before and after, and it is decided in one
 //! place, [`Erased::verdict`].
@@ -45,6 +47,8 @@ pub struct Erased {
     /// Up to which position.
     users: HashMap<UserId, u64, foldhash::fast::RandomState>,
     conversations: HashMap<ConversationId, Reach, foldhash::fast::RandomState>,
+    /// What is in front of what is kept, for whoever writes a segment anew: as it was at a time.
+    fronts: HashMap<ConversationId, Front, foldhash::fast::RandomState>,
 }
 
 #[derive(Clone, Default, Debug)]
@@ -97,7 +101,7 @@ impl Erased {
     /// What becomes of the record `[portable part | payload]` at a position: the one place where that is decided.
     #[must_use]
     pub fn verdict(&self, position: u64, record: &[u8]) -> Verdict {
-        self.judge(position, record, &|_| None)
+        self.judge(position, record, &|conversation| self.fronts.get(&conversation).copied())
     }
 
     /// The same, of conversations of which a front is not kept.
@@ -164,6 +168,11 @@ impl Erased {
             )
             | Err(_) => false,
         }
+    }
+
+    /// The same, and what is in front of what is kept of these conversations.
+    pub(super) fn with_fronts(&self, fronts: impl Iterator<Item = (ConversationId, Front)>) -> Self {
+        Self { fronts: fronts.collect(), ..self.clone() }
     }
 
     /// Takes what is erased out of a page of a conversation, where its front is not there any more.

@@ -33,6 +33,10 @@ impl Fronts {
         self.kept.get(&conversation)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
     /// What is kept of a conversation is this, durably.
     pub(super) fn set(&mut self, conversation: ConversationId, kept: Kept, is_loading: bool) {
         if is_loading {
@@ -94,6 +98,12 @@ impl ConversationSide {
         let kept = self.fronts.get(conversation)?;
         let head = Seq(log.durable_head(conversation_stream(conversation, Kind::Messages)).seq);
         Some(kept.front(&self.places, head, UnixMillis(log.clock(self.now.0))))
+    }
+
+    /// The same of all of which something is set.
+    pub(super) fn all_fronts(&self, log: &Log) -> impl Iterator<Item = (ConversationId, Front)> {
+        let all = self.fronts.kept.keys();
+        all.filter_map(|conversation| Some((*conversation, self.front(*conversation, log)?)))
     }
 
     /// The same as it was when the record `seq` became the newest, `at` that time: what is delivered live is judged so.

@@ -268,10 +268,13 @@ impl ConversationSide {
         });
     }
 
-    /// What is erased, as it stands now: for whoever writes a segment anew.
+    /// What is erased, and what is in front of what conversations keep, as it durably stands now: for whoever writes a segment anew.
     #[must_use]
-    pub fn erased(&self) -> Arc<Erased> {
-        self.erased.clone()
+    pub fn erased(&self, log: &Log) -> Arc<Erased> {
+        match self.fronts.is_empty() {
+            true => self.erased.clone(),
+            false => Arc::new(self.erased.with_fronts(self.all_fronts(log))),
+        }
     }
 
     /// A segment of the log was written anew, and what is begun from now on finds it where it stands now.
