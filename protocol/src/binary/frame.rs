@@ -13,7 +13,7 @@ use super::{
     write,
 };
 use crate::{
-    command::Role,
+    command::{Retention, Role},
     event::{
         ErrorCode, ErrorReply, FrameFault, Gap, Head, MemberEntry, OkReply, PageItem, Presence, Reached,
         ServerFrame, Welcome, WireLimits,
@@ -55,10 +55,7 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
         }
         ServerFrame::Member(event) => out.extend_from_slice(&member_record(event)),
         ServerFrame::MembersPage { id, members, retention } => {
-            let member = |entry: &MemberEntry| MemberV1::new(&entry.user, entry.role, entry.visible_from);
-            let members = members.iter().map(member).collect();
-            let retention = RetentionV1::of(*retention);
-            write(op::MEMBERS_PAGE, id.0, &MembersPageV1 { members, retention }, out);
+            write(op::MEMBERS_PAGE, id.0, &members_payload(members, *retention), out);
         }
         ServerFrame::Message(event) => out.extend_from_slice(&message_record(event)),
         ServerFrame::Ok(ok) => {
@@ -131,6 +128,11 @@ pub(super) fn bytes(text: &str) -> Vec<u8> {
 fn gap_payload(gap: &Gap) -> GapV1 {
     let Gap { conversation, from, to, reason } = gap;
     GapV1 { conversation: conversation.0, from: from.0, to: to.0, reason: bytes(reason) }
+}
+
+fn members_payload(members: &[MemberEntry], retention: Retention) -> MembersPageV1 {
+    let member = |entry: &MemberEntry| MemberV1::new(&entry.user, entry.role, entry.visible_from);
+    MembersPageV1 { members: members.iter().map(member).collect(), retention: RetentionV1::of(retention) }
 }
 
 fn presence_payload(presence: &Presence) -> PresenceV1 {
