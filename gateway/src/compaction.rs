@@ -22,7 +22,7 @@ use rustix::fs::{Advice, fadvise};
 use storage_log::format::BLOCK_BYTES_MAX;
 use storage_log::{
     CompactionJob, IndexJob, LogFile, LogFiles, Rewritten, SealedSegment, as_appended, compact_erasing,
-    index_file_name, is_cold, segment_file_name,
+    index_file_name, is_cold, is_worth_writing, segment_file_name,
 };
 
 use crate::erasures::marks;
@@ -202,6 +202,9 @@ fn write_cold(
     let new = path.with_extension("cold.new");
     let pace = Pace::new(enough);
     let mut files = Files::open(directory, job, &pace)?;
+    if !is_worth_writing(job, erased.fronts(), &mut files)? {
+        return Ok(Written::Clean);
+    }
     let mut out = PacedWriter::create(&new, access, &pace)?;
     let judge = |record: &storage_log::Record<'_>| erased.verdict(record.position(), record.portable());
     let written = compact_erasing(job, &judge, &mut files, &mut |bytes| out.write(bytes));

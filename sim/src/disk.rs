@@ -8,7 +8,7 @@ use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, SEGMENT_HEADER_BYTES
 use storage_log::{
     BlockPlace, Compacted, CompactionJob, Damage, Geometry, INDEX_BLOCK_BYTES, IndexJob, Location, LogConfig,
     LogFile, LogFiles, RebuildJob, Record, Recovered, Refusal, Rewritten, SealedSegment, SegmentHeader,
-    WriteBatch, as_appended, compact_erasing, read_back,
+    WriteBatch, as_appended, compact_erasing, is_worth_writing, read_back,
 };
 
 use crate::Rng;
@@ -142,6 +142,10 @@ impl Disk {
         let mut file = Vec::new();
         let judge = |record: &Record<'_>| erased.verdict(record.position(), record.portable());
         let mut files = Files { disk: self, log, now: 0, recent: Recent::new(SEED), observe: &mut |_| {} };
+        let Ok(is_worth) = is_worth_writing(job, erased.fronts(), &mut files);
+        if !is_worth {
+            return Compacted::Clean;
+        }
         let Ok(written) = compact_erasing(job, &judge, &mut files, &mut |bytes| {
             file.extend_from_slice(bytes);
             Ok(())

@@ -39,8 +39,9 @@ mod walk;
 pub use batch::WriteBatch;
 pub use buffer::Buffer;
 pub use cold::{
-    Cause, ColdWalk, Compacted, CompactionJob, CompactionPolicy, ErasureLeft, Judge, ROOM_RETRY_MS,
-    Retention, Rewritten, SEGMENTS_MIN, Verdict, compact, compact_erasing, decode_marks, encode_marks,
+    Cause, ColdWalk, Compacted, CompactionJob, CompactionPolicy, ErasureLeft, FRONT_LOOK_MS, FRONT_LOOKS,
+    Front, Fronts, Judge, ROOM_RETRY_MS, Retention, Rewritten, SEGMENTS_MIN, Verdict, compact,
+    compact_erasing, decode_marks, encode_marks, is_worth_writing,
 };
 pub use glance::Glance;
 pub use index::{

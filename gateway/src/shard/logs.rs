@@ -95,6 +95,7 @@ impl OwnedLog {
     }
 
     fn poll_compaction(&mut self, now: u64, second: u64, policy: &CompactionPolicy) -> Option<CompactionJob> {
+        self.log.note_fronts(self.side.has_fronts());
         let job = if second < self.rewrite_not_before {
             self.log.poll_expiry(now, policy)
         } else {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     chat::Chat,
     erasure::holding,
-    logtool::{fill, log, text},
+    logtool::{fill, fill_to, log, text},
     node::{Node, PATIENCE, directory},
     retention::check_told,
 };
@@ -85,5 +85,29 @@ fn what_is_not_kept_is_shown_to_nobody_at_once_and_stands_in_no_file_soon() {
     assert_eq!(check_told(&alice.history(&conversation), 1, 26), 21);
     check_listed(&mut alice, &conversation, &Value::Null, 1);
     assert!(holding(&data, SECRET).is_empty());
+    log(&["verify", "--data", text(&data)]).check(0, &["log 0: sound"]);
+}
+
+/// What is cold by then is written anew for it as well.
+#[test]
+fn what_was_compacted_before_it_was_set_goes_too() {
+    let root = directory();
+    let data = root.path().join("data");
+    let node = Node::start(&data, &SMALL);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    (0..20).for_each(|number| drop(alice.tell("carol", &format!("{SECRET}: {number}"))));
+    let (letters, conversation) = fill_to(&mut alice, "carol", 200, 15 << 10);
+    fill(&mut alice, 200, 15 << 10);
+    let begun = Instant::now();
+    while !data.join("log-00/seg-0000000000000000.cold").exists() {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    assert!(!holding(&data, SECRET).is_empty(), "nothing is set of it");
+    let set = alice.ask("retention", json!({ "conversation": conversation, "last": 10 }));
+    assert_eq!(set["op"], "ok", "{set}");
+    wait_until_gone(&data);
+    let head = 20 + letters.len() as u64 + 1;
+    assert_eq!(check_told(&alice.history(&conversation), 1, head), head - 9);
     log(&["verify", "--data", text(&data)]).check(0, &["log 0: sound"]);
 }

@@ -16,7 +16,7 @@ use protocol::record::{
     AmendmentKind, ArchivedAmendmentV1, Portable, SCHEMA_ERASED, SCHEMA_GONE, Schema, Stored, StoredBody,
     StreamKind as Kind,
 };
-use storage_log::Verdict;
+use storage_log::{Fronts, Verdict};
 
 use super::kept::Front;
 use crate::mail::Linked;
@@ -48,7 +48,7 @@ pub struct Erased {
     users: HashMap<UserId, u64, foldhash::fast::RandomState>,
     conversations: HashMap<ConversationId, Reach, foldhash::fast::RandomState>,
     /// What is in front of what is kept, for whoever writes a segment anew: as it was at a time.
-    fronts: HashMap<ConversationId, Front, foldhash::fast::RandomState>,
+    fronts: Fronts,
 }
 
 #[derive(Clone, Default, Debug)]
@@ -101,7 +101,8 @@ impl Erased {
     /// What becomes of the record `[portable part | payload]` at a position: the one place where that is decided.
     #[must_use]
     pub fn verdict(&self, position: u64, record: &[u8]) -> Verdict {
-        self.judge(position, record, &|conversation| self.fronts.get(&conversation).copied())
+        let front = |front: &storage_log::Front| Front { seq: Seq(front.seq), at: UnixMillis(front.at) };
+        self.judge(position, record, &|conversation| self.fronts.get(&conversation.0).map(front))
     }
 
     /// The same, of conversations of which a front is not kept.
@@ -171,8 +172,14 @@ impl Erased {
     }
 
     /// The same, and what is in front of what is kept of these conversations.
-    pub(super) fn with_fronts(&self, fronts: impl Iterator<Item = (ConversationId, Front)>) -> Self {
-        Self { fronts: fronts.collect(), ..self.clone() }
+    pub(super) fn with_fronts(&self, fronts: Fronts) -> Self {
+        Self { fronts, ..self.clone() }
+    }
+
+    /// What is in front of what is kept, for whoever asks whether a segment is worth writing anew.
+    #[must_use]
+    pub fn fronts(&self) -> &Fronts {
+        &self.fronts
     }
 
     /// Takes what is erased out of a page of a conversation, where its front is not there any more.

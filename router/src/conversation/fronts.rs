@@ -101,9 +101,19 @@ impl ConversationSide {
     }
 
     /// The same of all of which something is set.
-    pub(super) fn all_fronts(&self, log: &Log) -> impl Iterator<Item = (ConversationId, Front)> {
-        let all = self.fronts.kept.keys();
-        all.filter_map(|conversation| Some((*conversation, self.front(*conversation, log)?)))
+    pub(super) fn all_fronts(&self, log: &Log) -> storage_log::Fronts {
+        let front = |conversation: &ConversationId| {
+            let Front { seq: Seq(seq), at: UnixMillis(at) } = self.front(*conversation, log)?;
+            let head = log.durable_head(conversation_stream(*conversation, Kind::Messages)).seq;
+            Some((conversation.0, storage_log::Front { seq, at, head }))
+        };
+        self.fronts.kept.keys().filter_map(front).collect()
+    }
+
+    /// Whether something is set of any.
+    #[must_use]
+    pub fn has_fronts(&self) -> bool {
+        !self.fronts.is_empty()
     }
 
     /// The same as it was when the record `seq` became the newest, `at` that time: what is delivered live is judged so.

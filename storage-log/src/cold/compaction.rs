@@ -58,15 +58,27 @@ pub fn compact_erasing<E>(
     files: &mut dyn LogFiles<Error = E>,
     out: &mut dyn FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<Rewritten, E> {
+    let Some((footer, _, runs)) = open_index(job, files)? else {
+        return Ok(Rewritten::Unsound);
+    };
+    Compaction { config: &job.config, footer, runs, judge, files, out }.run(job)
+}
+
+/// What the index of a segment says of it, and the starts in it; `None` when it is not sound, or another's.
+pub(super) fn open_index<E>(
+    job: &CompactionJob,
+    files: &mut dyn LogFiles<Error = E>,
+) -> Result<Option<(IndexFooter, SealedSegment, Vec<Run>)>, E> {
     let (config, base) = (&job.config, job.base);
     let mut header = [0; SEGMENT_HEADER_BYTES];
     let read = files.read(LogFile::Segment(as_appended(base)), 0, &mut header)?;
-    let Ok(SegmentHeader { base: found, .. }) = SegmentHeader::parse(&header[..read]) else {
-        return Ok(Rewritten::Unsound);
-    };
+    let header = SegmentHeader::parse(&header[..read]).ok().filter(|header| header.base == base);
+    if header.is_none() {
+        return Ok(None);
+    }
     let bytes = files.bytes(LogFile::Index(as_appended(base)))?.unwrap_or(0);
     let mut failed = None;
-    let index = read_index_tail(bytes, found, config, &mut |at, into| match files.read(
+    let index = read_index_tail(bytes, base, config, &mut |at, into| match files.read(
         LogFile::Index(as_appended(base)),
         at,
         into,
@@ -80,14 +92,10 @@ pub fn compact_erasing<E>(
     if let Some(error) = failed {
         return Err(error);
     }
-    let Some((footer, runs)) = index.and_then(|(footer, tail)| Some((footer, footer.read_tail(&tail)?.1)))
-    else {
-        return Ok(Rewritten::Unsound);
-    };
-    if found != base {
-        return Ok(Rewritten::Unsound);
-    }
-    Compaction { config, footer, runs, judge, files, out }.run(job)
+    Ok(index.and_then(|(footer, tail)| {
+        let (sealed, runs) = footer.read_tail(&tail)?;
+        Some((footer, sealed, runs))
+    }))
 }
 
 struct Compaction<'c, E> {
@@ -106,7 +114,7 @@ impl<E> Compaction<'_, E> {
         if !self.survey(&mut plan)? {
             return Ok(Rewritten::Unsound);
         }
-        if job.cause == Cause::Erased && !plan.erases() {
+        if matches!(job.cause, Cause::Erased | Cause::Front { .. }) && !plan.erases() {
             return Ok(Rewritten::Clean);
         }
         if !self.decide(&mut plan)? {

@@ -21,6 +21,7 @@
 
 mod compaction;
 mod erasure;
+mod fronts;
 mod marks;
 mod plan;
 mod records;
@@ -29,9 +30,13 @@ mod walk;
 
 pub use compaction::{Rewritten, compact, compact_erasing};
 pub use erasure::{ErasureLeft, Judge, Verdict};
+pub use fronts::{Front, Fronts, is_worth_writing};
 pub use marks::{decode_marks, encode_marks};
 pub use plan::Retention;
 pub(crate) use records::ColdRecords;
 pub(crate) use schedule::Schedule;
-pub use schedule::{Cause, Compacted, CompactionJob, CompactionPolicy, ROOM_RETRY_MS, SEGMENTS_MIN};
+pub use schedule::{
+    Cause, Compacted, CompactionJob, CompactionPolicy, FRONT_LOOK_MS, FRONT_LOOKS, ROOM_RETRY_MS,
+    SEGMENTS_MIN,
+};
 pub use walk::ColdWalk;

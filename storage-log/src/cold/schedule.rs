@@ -1,9 +1,10 @@
 //! When which segment of a log is written anew: one at a time, the oldest first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::index::file::SealedSegment;
 use crate::log::{Log, LogConfig};
+use crate::segment::{as_appended, is_cold};
 
 use super::erasure::Erasing;
 use super::plan::Retention;
@@ -30,6 +31,16 @@ pub const SEGMENTS_MIN: u64 = 4;
 /// How long after a segment was expired for want of room the next one is, where that has not helped, in milliseconds. Somebody else
 /// fills the disk then, and is not to be fed with what is kept; what was freed has long been asked for.
 pub const ROOM_RETRY_MS: u64 = 60_000;
+
+/// How often a segment that stays as it is otherwise is looked at for fronts that are not kept, in milliseconds: a day. A look costs a few blocks of its index.
+pub const FRONT_LOOK_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// It is written anew when so much of it is in front, one part in: all that is kept is read and written for that, seven times what goes at the most.
+const FRONT_SHARE: u64 = 8;
+
+/// Of so many looks one has it written anew for whatever is in front: a week after it was not to be kept, nothing of it is left. Each segment has its own day, so
+/// what that costs is spread: reading and writing a seventh of the store a day at the most, and only where something can go.
+pub const FRONT_LOOKS: u64 = 7;
 
 impl CompactionPolicy {
     fn retention(&self, now: u64, sealed: &[SealedSegment], segment_bytes: u64) -> Retention {
@@ -80,6 +91,11 @@ pub enum Cause {
     Erased,
     /// All of it is older than what is kept.
     Expired,
+    /// Some of it may be in front of what streams keep, and nothing else is due: where less than so many bytes are, it stays as it is.
+    Front {
+        /// At least so many, and at least 1.
+        least: u64,
+    },
     /// The disk has no room for the next segment, and gives less than may be kept.
     NoRoom,
 }
@@ -160,6 +176,10 @@ pub(crate) struct Schedule {
     freed_at: u64,
     /// Bases that turned out not to be sound.
     left_alone: BTreeSet<u64>,
+    /// Something is set of how much streams keep.
+    has_fronts: bool,
+    /// By base as it was appended: the last day on which it was looked at for that, since the start.
+    looked: BTreeMap<u64, u64>,
     pub(super) erasing: Erasing,
     /// Every sealed segment is as it is to be, and no other waits to be sealed: the one that takes appends may be left for an
     /// erasure. So however many are asked for, no more than one segment is left before its time and not yet written anew.
@@ -215,8 +235,36 @@ impl Log {
             Some((sealed.base, cause))
         });
         self.schedule.may_leave = next.is_none() && self.index.only_one_is_open();
-        let (base, cause) = next?;
+        let (base, cause) = next.or_else(|| self.poll_front(now, policy))?;
         Some(self.begin_compaction(now, base, cause, kept.of(cause)))
+    }
+
+    /// Whether something is set of how much streams keep: then segments are looked at for what is in front of that.
+    pub fn note_fronts(&mut self, has_fronts: bool) {
+        self.schedule.has_fronts = has_fronts;
+    }
+
+    /// A segment that was not looked at today, of those that nothing else will have written anew.
+    fn poll_front(&mut self, now: u64, policy: &CompactionPolicy) -> Option<(u64, Cause)> {
+        if !self.schedule.has_fronts {
+            return None;
+        }
+        let (today, segment_bytes) = (now / FRONT_LOOK_MS, self.geometry().segment_bytes);
+        let stays = |sealed: &SealedSegment| is_cold(sealed.base) || policy.after_ms.is_none();
+        let is_due = |sealed: &&SealedSegment| {
+            let looked = self.schedule.looked.get(&as_appended(sealed.base));
+            stays(sealed)
+                && !sealed.is_expired()
+                && !self.schedule.is_left_alone(sealed.base)
+                && looked != Some(&today)
+        };
+        let sealed = self.index.all_sealed().iter().find(is_due)?;
+        let number = as_appended(sealed.base) / segment_bytes;
+        let is_its_day = (today + number).is_multiple_of(FRONT_LOOKS);
+        let least = if is_its_day { 1 } else { (sealed.records_on_disk(segment_bytes) / FRONT_SHARE).max(1) };
+        let base = sealed.base;
+        self.schedule.looked.insert(as_appended(base), today);
+        Some((base, Cause::Front { least }))
     }
 
     /// The same, but only a segment of which all goes: one that leaves room, where there is not enough to write others anew.
@@ -256,7 +304,9 @@ impl Log {
     }
 
     fn begin_compaction(&mut self, now: u64, base: u64, cause: Cause, retention: Retention) -> CompactionJob {
-        let mark = self.schedule.erasing.newest_mark();
+        // A look goes through no records, so it says nothing of erasures; and all that are due are carried out.
+        let is_look = matches!(cause, Cause::Front { .. });
+        let mark = if is_look { 0 } else { self.schedule.erasing.newest_mark() };
         self.schedule.under_way = Some(UnderWay { base, mark, cause });
         if cause == Cause::NoRoom {
             self.schedule.freed_at = now;
@@ -280,7 +330,7 @@ impl Log {
                 return true;
             }
             Compacted::Unsound => _ = self.schedule.left_alone.insert(base),
-            Compacted::Failed => {}
+            Compacted::Failed => _ = self.schedule.looked.remove(&as_appended(base)),
         }
         if self.schedule.under_way.take().is_some_and(|under_way| under_way.cause == Cause::NoRoom) {
             // Nothing was freed: there is nothing to wait for.

@@ -361,8 +361,12 @@ impl SealedSegment {
 
     /// Bytes that it takes on the disk, index and all, but for less than a block.
     pub(crate) fn bytes_on_disk(&self, segment_bytes: u64) -> u64 {
-        let segment = if self.is_appended() { segment_bytes } else { self.blocks_at };
-        segment + u64::from(self.blocks()) * INDEX_BLOCK_BYTES as u64
+        self.records_on_disk(segment_bytes) + u64::from(self.blocks()) * INDEX_BLOCK_BYTES as u64
+    }
+
+    /// The same without its index.
+    pub(crate) fn records_on_disk(&self, segment_bytes: u64) -> u64 {
+        if self.is_appended() { segment_bytes } else { self.blocks_at }
     }
 
     /// The blocks that may hold pieces of `stream`: the one whose front is below it, to the last that begins like it.
