@@ -94,11 +94,7 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
         op::RETENTION => read_retention(&shape(read(payload))?),
         op::SEARCH => read_search(shape(read(payload))?),
         op::SEND => read_send(shape(read(payload))?),
-        op::TITLE => {
-            let TitleV1 { conversation, title, message_id } = shape(read(payload))?;
-            let (conversation, title) = (self::conversation(conversation)?, text("title", title)?);
-            Ok(Command::Title { conversation, title, message_id: self::message_id(message_id) })
-        }
+        op::TITLE => read_title(shape(read(payload))?),
         op::TYPING => {
             let TypingV1 { conversation, on } = shape(read(payload))?;
             Ok(Command::Typing { conversation: self::conversation(conversation)?, on: flag("on", on)? })
@@ -220,6 +216,11 @@ fn read_send(raw: SendV1) -> Result<Command, Fault> {
         mentions: users("mentions", &raw.mentions)?,
         message_id: message_id(raw.message_id),
     }))
+}
+
+fn read_title(raw: TitleV1) -> Result<Command, Fault> {
+    let (conversation, title) = (conversation(raw.conversation)?, text("title", raw.title)?);
+    Ok(Command::Title { conversation, title, message_id: message_id(raw.message_id) })
 }
 
 /// 16 zero bytes: no id.
