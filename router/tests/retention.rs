@@ -8,11 +8,12 @@ use protocol::command::{
     Command, Connect, Create, HistoryPolicy, HistoryRange, Members, React, Retention, Role,
 };
 use protocol::event::{ErrorCode, ListedConversation, MemberEvent, PageItem, ServerFrame};
-use protocol::ids::{ConversationId, DeviceId, MessageId, Seq};
+use protocol::ids::{ConversationId, DeviceId, MessageId, Seq, UnixMillis};
+use protocol::record::StreamKind;
 use router::mail::SessionId;
-use router::places::{created_conversation, direct_conversation};
-use storage_log::Geometry;
+use router::places::{conversation_stream, created_conversation, direct_conversation};
 use storage_log::format::BLOCK_BYTES_MIN;
+use storage_log::{Geometry, Verdict};
 
 use support::{Chat, NOW, answer, id_of, send, user};
 
@@ -335,6 +336,25 @@ fn nothing_amends_what_is_gone_and_what_did_says_nothing_of_it() {
     assert_eq!(answer(&chat.command(alice, react(3))), Err(ErrorCode::NotFound));
 }
 
+/// Also while all of it is under way, and what is amended is known from memory.
+#[test]
+fn nothing_amends_behind_a_setting_what_was_amended_before_it() {
+    let mut chat = Chat::new();
+    let (alice, ..) = said(&mut chat, 3);
+    for command in [react(1), set(talk(), newest(3), None), react(1)] {
+        chat.request(alice, command);
+    }
+    let frames = chat.exchange(alice);
+    let stored = frames.iter().filter_map(|frame| match frame {
+        ServerFrame::Ok(ok) => ok.seq,
+        _ => None,
+    });
+    assert!(stored.eq([Seq(4), Seq(5)]), "{frames:?}");
+    let refused =
+        |frame: &ServerFrame| matches!(frame, ServerFrame::Error(error) if error.code == ErrorCode::NotFound);
+    assert!(frames.iter().any(refused), "{frames:?}");
+}
+
 /// A setting that is under way takes nothing from anybody: a crash may undo it.
 #[test]
 fn nothing_is_gone_before_the_setting_is_durable() {
@@ -352,6 +372,25 @@ fn nothing_is_gone_before_the_setting_is_durable() {
     chat.handle_written(batch);
     chat.exchange(alice);
     check_history(&mut chat, alice, &["gap 1..=3 not kept any more", "member 4"]);
+}
+
+/// Whoever writes a segment anew may come when nobody has asked for anything for days.
+#[test]
+fn whoever_writes_a_segment_anew_is_told_what_is_in_front_by_then() {
+    let mut chat = Chat::new();
+    let (alice, ..) = said(&mut chat, 2);
+    assert_eq!(answer(&chat.command(alice, set(talk(), WEEK, None))), Ok(3));
+    for (days, expected) in [(7, Verdict::Keep), (8, Verdict::EraseAndLeave)] {
+        let erased = chat.side.erased(UnixMillis(NOW.0 + days * DAY), &chat.log);
+        let mut verdicts = Vec::new();
+        chat.read_back(&mut |record| {
+            if record.stream() == conversation_stream(talk(), StreamKind::Messages) && record.seq() < 3 {
+                verdicts.push(erased.verdict(record.position(), record.portable()));
+            }
+        });
+        assert_eq!(verdicts, [expected; 2], "after {days} days");
+        assert_eq!(erased.fronts()[&talk().0].head, 3);
+    }
 }
 
 /// As a recount has it, over messages and what is none, also where it has to be looked for on the disk.

@@ -414,9 +414,9 @@ impl Shard {
             if !held && second >= owned.compaction_not_before {
                 owned.compaction_not_before = second + COMPACTION_SECONDS;
                 let job = owned.poll_compaction(clock.unix.0, second, &self.config.compaction);
-                let side = &owned.side;
+                let side = &mut owned.side;
                 self.actions.extend(job.map(|job| {
-                    let erased = side.erased(&owned.log);
+                    let erased = side.erased(clock.unix, &owned.log);
                     Action::Compact { log, job, erased }
                 }));
             }

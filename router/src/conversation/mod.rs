@@ -270,7 +270,8 @@ impl ConversationSide {
 
     /// What is erased, and what is in front of what conversations keep, as it durably stands now: for whoever writes a segment anew.
     #[must_use]
-    pub fn erased(&self, log: &Log) -> Arc<Erased> {
+    pub fn erased(&mut self, now: UnixMillis, log: &Log) -> Arc<Erased> {
+        self.note_time(now);
         match self.fronts.is_empty() {
             true => self.erased.clone(),
             false => Arc::new(self.erased.with_fronts(self.all_fronts(log))),
