@@ -15,7 +15,7 @@ use protocol::command::Connect;
 use protocol::ids::{RequestId, UserId};
 use protocol::session::Session;
 use router::ShardId;
-use router::mail::{PUSH_LOOKUPS, Reply, Request};
+use router::mail::{PUSH_LOOKUPS, Reply, Request, SIGHTINGS};
 use router::user::{COMMAND_CREDITS, PAGE_CREDITS};
 
 use crate::auth::Verified;
@@ -90,9 +90,10 @@ const LOGS_MAX: usize = 64;
 impl Lane {
     fn new(deliver_places: usize) -> Self {
         // A move may be followed by its cancellation before either is read.
-        // Of each log one mail of signals is under way, and one answer to it; and as many look-ups of push tokens as there may be.
-        let requests = REPLY_CREDITS + MOVE_CREDITS as usize + LOGS_MAX + PUSH_LOOKUPS;
-        let replies = REPLY_CREDITS + deliver_places + LOGS_MAX + LOGS_MAX + PUSH_LOOKUPS;
+        // Of each log one mail of signals is under way, and one answer to it; and as many look-ups of push tokens
+        // and of sightings as there may be.
+        let requests = REPLY_CREDITS + MOVE_CREDITS as usize + LOGS_MAX + PUSH_LOOKUPS + SIGHTINGS;
+        let replies = REPLY_CREDITS + deliver_places + LOGS_MAX + LOGS_MAX + PUSH_LOOKUPS + SIGHTINGS;
         Self { requests: ArrayQueue::new(requests), replies: ArrayQueue::new(replies) }
     }
 }

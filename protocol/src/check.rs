@@ -103,7 +103,8 @@ pub(crate) fn request(request: &Request) -> Result<(), Fault> {
         Command::Edit(edit) => check_edit(edit),
         Command::History { range, limit, .. } => check_history(*range, *limit),
         Command::Leave { message_id, .. } => check_message_id(*message_id),
-        Command::ListMembers { .. }
+        Command::Invisible { .. }
+        | Command::ListMembers { .. }
         | Command::Refresh { .. }
         | Command::Typing { .. }
         | Command::Unview { .. }

@@ -68,6 +68,11 @@ pub enum Command {
         /// Items, 1..=200.
         limit: u32,
     },
+    /// The user is shown to others as offline, or as is again.
+    Invisible {
+        /// Whether.
+        on: bool,
+    },
     /// Leaves a group.
     Leave {
         /// Which group.
@@ -166,6 +171,7 @@ impl Command {
             Self::Delete { .. } => "delete",
             Self::Edit(_) => "edit",
             Self::History { .. } => "history",
+            Self::Invisible { .. } => "invisible",
             Self::Leave { .. } => "leave",
             Self::ListMembers { .. } | Self::Members(_) => "members",
             Self::Mute { .. } => "mute",
@@ -206,6 +212,7 @@ impl Command {
             | Self::Connect(_)
             | Self::Conversations { .. }
             | Self::History { .. }
+            | Self::Invisible { .. }
             | Self::ListMembers { .. }
             | Self::Mute { .. }
             | Self::Ping { .. }
@@ -243,6 +250,7 @@ impl Command {
             | Self::Connect(_)
             | Self::Conversations { .. }
             | Self::History { .. }
+            | Self::Invisible { .. }
             | Self::ListMembers { .. }
             | Self::Mute { .. }
             | Self::Ping { .. }

@@ -65,6 +65,11 @@ pub enum ServerFrame {
         /// Another `heads` follows.
         more: bool,
     },
+    /// The user is invisible, or is not any more: to the user's own sessions.
+    Invisible {
+        /// Whether.
+        on: bool,
+    },
     /// A change of members, title or retention took a sequence.
     Member(MemberEvent),
     /// Reply to `members` with `list:true`.

@@ -102,6 +102,8 @@ fn records_are_as_they_were_and_come_back() {
                 let tokens = Ext::new(&settings.ext).push_tokens();
                 let is_push = name == "settings_push";
                 assert_eq!(tokens, if is_push { samples::push_tokens().to_vec() } else { Vec::new() });
+                let since = Ext::new(&settings.ext).invisible_since();
+                assert_eq!(since, (name == "settings_invisible").then_some(NOW));
             }
             StoredBody::State(state) => assert_eq!(&*state.creator, b"alice"),
             StoredBody::Unknown => panic!("{name} has a schema of ours"),

@@ -121,6 +121,13 @@ fn what_a_push_reaches_a_device_by() {
     check(r#"{"op":"refresh","id":5,"token":null}"#, "5 bad_field `token` has the wrong type or form");
 }
 
+#[test]
+fn who_wants_to_be_invisible_says_so() {
+    check(r#"{"op":"invisible","id":5}"#, "5 bad_field `on` is missing");
+    check(r#"{"op":"invisible","id":5,"on":1}"#, "5 bad_field `on` has the wrong type or form");
+    check(r#"{"op":"invisible","on":true}"#, "- bad_field `id` is missing");
+}
+
 const WRONG_UNTIL: &str = "5 bad_field `until` has the wrong type or form";
 
 #[test]

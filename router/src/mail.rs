@@ -4,6 +4,7 @@
 //! [`Reply::Deliver`] and [`Reply::Overrun`] are nobody's reply; they share the queue with replies because the exact
 //! switch to live depends on the one order.
 
+mod presence;
 mod unavailable;
 
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use protocol::record::{ArchivedMembershipV1, Ext, Portable, Schema, Stored, Stor
 use storage_log::StreamId;
 
 use crate::places::ShardId;
+
+pub use presence::{SIGHTINGS, Sighting, Signal, Standing};
 
 /// Users whose push tokens one shard asks another for at a time: what a round between two shards carries beside everything else. A place is
 /// kept for each of them, in both directions.
@@ -278,6 +281,14 @@ pub enum Request {
         /// What.
         setting: Setting,
     },
+    /// What is kept of a user's presence. It takes no credit: a shard has [`SIGHTINGS`] under way at another at most, each answered with
+    /// [`Reply::Sighting`].
+    Sighting {
+        /// Who asks: the user's home.
+        shard: ShardId,
+        /// Of whom.
+        user: UserId,
+    },
     /// What a user has set.
     Settings {
         /// The session that asks.
@@ -351,6 +362,7 @@ impl Request {
                 | Self::PushTokens { .. }
                 | Self::Read { .. }
                 | Self::Set { .. }
+                | Self::Sighting { .. }
                 | Self::Store(_)
                 | Self::Signals { .. }
         )
@@ -360,6 +372,11 @@ impl Request {
 /// What a user sets, on all devices.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Setting {
+    /// The user is shown to others as offline, or as is again.
+    Invisible {
+        /// Whether.
+        on: bool,
+    },
     /// A conversation is muted, or not any more.
     Mute {
         /// Which.
@@ -373,57 +390,6 @@ pub enum Setting {
         device: DeviceId,
         /// By what.
         token: Option<PushToken>,
-    },
-}
-
-/// How a user stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Standing {
-    /// Not here.
-    Offline {
-        /// The last time the user was, if this node knows.
-        last_seen: Option<UnixMillis>,
-    },
-    /// With a session, or gone for less than grace.
-    Online,
-    /// The node has just begun: whoever is not here may be on the way back.
-    Unknown,
-}
-
-/// What a user's home tells the owner of a log, kept nowhere.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Signal {
-    /// A watched user came or went, or this is how one stands who is watched from now on.
-    Stands {
-        /// Who.
-        user: UserId,
-        /// How.
-        standing: Standing,
-    },
-    /// A user is writing something, or not any more.
-    Typing {
-        /// Where.
-        conversation: ConversationId,
-        /// Who. The session says so.
-        user: UserId,
-        /// Whether.
-        on: bool,
-    },
-    /// A device has stored what stands in its user's inbox after a position, up to another.
-    Acked {
-        /// Whose.
-        user: UserId,
-        /// What it had before.
-        after: u64,
-        /// What it has.
-        to: u64,
-    },
-    /// A session views a conversation no longer.
-    Unviewed {
-        /// Which.
-        conversation: ConversationId,
-        /// The session.
-        session: SessionId,
     },
 }
 
@@ -586,6 +552,15 @@ pub enum Reply {
         /// Go on after this sequence, if there is more.
         more_after: Option<Seq>,
     },
+    /// A user is invisible from now on, or is not any more, durably.
+    Hidden {
+        /// Who asked.
+        asker: Asker,
+        /// Who.
+        user: UserId,
+        /// Since when; `None`: not any more.
+        since: Option<UnixMillis>,
+    },
     /// A page of history.
     History {
         /// Who asked.
@@ -708,6 +683,13 @@ pub enum Reply {
         session: SessionId,
         /// What is muted, and until when; some of that may have passed. `None` where it cannot be read.
         mutes: Option<Vec<(ConversationId, UnixMillis)>>,
+    },
+    /// What is kept of a user's presence.
+    Sighting {
+        /// Of whom.
+        user: UserId,
+        /// `None` where it cannot be read now.
+        found: Option<Sighting>,
     },
     /// The signals before have been read.
     SignalsTaken {

@@ -86,6 +86,12 @@ impl Places {
         (hash % u64::from(self.logs)) as u16
     }
 
+    /// The shard that owns the log that a user's settings stand in.
+    #[must_use]
+    pub fn settings_owner_of(&self, user: &UserId) -> ShardId {
+        self.owner_of(self.settings_log_of(user))
+    }
+
     /// The shard that owns a log. Owners are spread as evenly as they can be.
     #[must_use]
     pub fn owner_of(&self, log: u16) -> ShardId {

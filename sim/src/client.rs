@@ -18,6 +18,7 @@ use router::mail::Clock;
 
 use crate::Rng;
 use crate::calling::Registering;
+use crate::hiding::Hiding;
 use crate::keeping::{self, Since};
 use crate::listing::{self, Listing};
 use crate::oracle::Oracle;
@@ -103,6 +104,8 @@ pub(crate) struct Client {
     pub(crate) setting: Setting,
     /// Whether it has said its token, where anybody is called.
     pub(crate) registering: Registering,
+    /// Whether it is invisible, where anybody is.
+    pub(crate) hiding: Hiding,
     /// Dice of its own, where messages are amended,
     pub(crate) amending: Option<Rng>,
     /// and where it is set how much is kept.
@@ -136,6 +139,7 @@ impl Client {
             viewing: Viewing::default(),
             setting: Setting::default(),
             registering: Registering::default(),
+            hiding: Hiding::default(),
             amending: None,
             keeping: None,
             skew_ms,
@@ -147,6 +151,7 @@ impl Client {
         self.pending.is_empty()
             && self.setting.is_settled()
             && self.registering.is_settled()
+            && self.hiding.is_settled()
             && self.older.is_empty()
             && self.link.as_ref().is_some_and(|link| link.welcomed && !link.replaying)
     }
@@ -193,6 +198,7 @@ impl Client {
         self.viewing.begin();
         self.setting.begin();
         self.registering.begin();
+        self.hiding.begin();
         self.listing.begin();
         // The first frame is pipelined behind the upgrade request: a server must take it as a frame.
         let mut payload = Vec::new();
@@ -253,12 +259,8 @@ impl Client {
         if calm || self.pending.len() >= PENDING_MAX {
             return;
         }
-        if self.keep(now)
-            || self.amend(oracle, now)
-            || self.look(oracle)
-            || self.set(users, oracle, now)
-            || self.register()
-        {
+        let has_acted = self.keep(now) || self.amend(oracle, now) || self.look(oracle);
+        if has_acted || self.set(users, oracle, now) || self.register() || self.hide(oracle) {
             return;
         }
         let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
@@ -320,7 +322,7 @@ impl Client {
         }
         let id = command.has_reply().then(|| self.id());
         if let (Some(id), Command::View { conversation }) = (id, &command) {
-            self.viewing.asked(id, *conversation);
+            self.viewing.asked(id, *conversation, oracle);
         }
         self.write(&Request { id, command });
         true
@@ -377,6 +379,17 @@ impl Client {
         };
         let (id, message_id) = (self.id(), command.message_id().expect("it is named"));
         self.pending.push(Pending { id, command: command.clone(), message_id });
+        self.write(&Request { id: Some(id), command });
+        true
+    }
+
+    /// Becomes invisible, or visible again, as its dice have it.
+    fn hide(&mut self, oracle: &mut Oracle) -> bool {
+        let id = RequestId(self.next_id + 1);
+        let Some(command) = self.hiding.act(id, &self.user, &mut oracle.invisibles) else {
+            return false;
+        };
+        self.next_id += 1;
         self.write(&Request { id: Some(id), command });
         true
     }
@@ -590,7 +603,8 @@ impl Client {
             }
             ServerFrame::Page { id, messages, .. } => self.handle_page(id, &messages, oracle, now),
             ServerFrame::Found { .. } | ServerFrame::MembersPage { .. } | ServerFrame::Drain { .. } => {}
-            ServerFrame::Presence(presence) => self.viewing.told(&self.user, presence),
+            ServerFrame::Invisible { on } => self.hiding.told(&self.user, on, &oracle.invisibles),
+            ServerFrame::Presence(presence) => self.viewing.told(&self.user, presence, oracle),
             ServerFrame::Typing { conversation, user, .. } => {
                 self.viewing.told_typing(&self.user, conversation, &user);
             }
@@ -664,6 +678,7 @@ impl Client {
         } else if self.setting.done(ok.id, &self.user, &mut oracle.mutes)
             || self.setting.blocked(ok.id, &self.user, &oracle.blocks)
             || self.registering.done(ok.id, &self.user, &mut oracle.tokens)
+            || self.hiding.done(ok.id, &self.user, &mut oracle.invisibles)
         {
         } else if let Some(place) = self.pending.iter().position(|pending| pending.id == ok.id) {
             let pending = self.pending.remove(place);
@@ -688,6 +703,7 @@ impl Client {
         self.viewing.refused(error.id);
         self.listing.refused(error.id);
         self.registering.refused(error.id);
+        self.hiding.refused(error.id, error.code, &self.user, &mut oracle.invisibles);
         self.setting.refused(error.id, error.code, &self.user, &mut oracle.mutes);
         let Some(place) = self.pending.iter().position(|pending| Some(pending.id) == error.id) else {
             return;

@@ -31,6 +31,8 @@ pub(crate) const CALLING: u64 = 0x0063_616c_6c69_6e67;
 
 /// And those of who sets how much is kept, each client's its own and the day's.
 pub(crate) const KEEPING: u64 = 0x6b65_6570_696e_6700;
+/// And those of who is invisible, each client's its own.
+pub(crate) const HIDING: u64 = 0x6869_6469_6e67;
 
 /// And those of how large a group is that fans out on read.
 pub(crate) const GROWING: u64 = 0x6772_6f77;
@@ -91,11 +93,13 @@ pub(crate) fn clients_of(
 pub(crate) fn give_dice(seed: u64, clients: &mut [Client]) {
     let looks = matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15);
     let sets = matches!(seed % 16, 3 | 5 | 8 | 13 | 15);
+    let hides = matches!(seed % 16, 3 | 8 | 13 | 15);
     for (client, number) in clients.iter_mut().zip(0..) {
         client.viewing.dice = looks.then(|| Rng::new(seed ^ VIEWING ^ number));
         client.listing.dice = looks.then(|| Rng::new(seed ^ LISTING ^ number));
         client.setting.dice = sets.then(|| Rng::new(seed ^ SETTING ^ number));
         client.keeping = keeps(seed).then(|| Rng::new(seed ^ KEEPING ^ (number + 1)));
+        client.hiding.dice = hides.then(|| Rng::new(seed ^ HIDING ^ number));
         client.registering.dice = calls(seed).then(|| Rng::new(seed ^ CALLING ^ (number + 1)));
     }
 }

@@ -15,6 +15,7 @@ mod dice;
 mod disk;
 mod erasing;
 mod forms;
+mod hiding;
 mod keeping;
 mod listing;
 mod net;

@@ -11,6 +11,7 @@ use storage_log::Record;
 use crate::calling::Tokens;
 use crate::erasing::Erasures;
 use crate::forms::{Form, Forms};
+use crate::hiding::Invisibles;
 use crate::keeping::{Keeping, Since};
 use crate::settings::{Blocks, Mutes};
 use crate::unread::ReadBounds;
@@ -55,6 +56,7 @@ pub(crate) struct Oracle {
     pub(crate) tokens: Tokens,
     pub(crate) blocks: Blocks,
     pub(crate) keeping: Keeping,
+    pub(crate) invisibles: Invisibles,
     /// Times that somebody was told that something was erased.
     pub(crate) erased: u64,
 }

@@ -7,6 +7,7 @@ use protocol::event::{Presence, Reached};
 use protocol::ids::{ConversationId, RequestId, Seq, UserId};
 
 use crate::Rng;
+use crate::hiding::Hidden;
 use crate::oracle::Oracle;
 
 /// Everything of one client. What it looks at ends with its connection.
@@ -14,11 +15,12 @@ use crate::oracle::Oracle;
 pub(crate) struct Viewing {
     /// Where anybody looks at anything.
     pub(crate) dice: Option<Rng>,
-    asked: BTreeMap<RequestId, ConversationId>,
+    /// With who was invisible when it was asked.
+    asked: BTreeMap<RequestId, (ConversationId, Hidden)>,
     views: BTreeSet<ConversationId>,
     /// Asked for on this connection at any time: what is on its way when a view ends still comes.
     ever: BTreeSet<ConversationId>,
-    online: BTreeMap<UserId, bool>,
+    online: BTreeMap<UserId, Presence>,
     /// How far others have read: it never goes back, over all connections.
     read: BTreeMap<(ConversationId, UserId), Reached>,
     receipts: u64,
@@ -52,8 +54,8 @@ impl Viewing {
         })
     }
 
-    pub(crate) fn asked(&mut self, id: RequestId, conversation: ConversationId) {
-        self.asked.insert(id, conversation);
+    pub(crate) fn asked(&mut self, id: RequestId, conversation: ConversationId, oracle: &Oracle) {
+        self.asked.insert(id, (conversation, oracle.invisibles.all()));
         self.ever.insert(conversation);
     }
 
@@ -67,7 +69,7 @@ impl Viewing {
     fn end(&mut self, conversation: ConversationId) {
         self.views.remove(&conversation);
         // What was asked for is ended by what comes behind it.
-        self.asked.retain(|_, asked| *asked != conversation);
+        self.asked.retain(|_, (asked, _)| *asked != conversation);
     }
 
     /// It is no member any more: nothing of it is told.
@@ -76,7 +78,7 @@ impl Viewing {
     }
 
     pub(crate) fn refused(&mut self, id: Option<RequestId>) {
-        id.and_then(|id| self.asked.remove(&id));
+        let _ = id.and_then(|id| self.asked.remove(&id));
     }
 
     pub(crate) fn viewed(
@@ -86,26 +88,28 @@ impl Viewing {
         receipts: Vec<(UserId, Reached)>,
         oracle: &mut Oracle,
     ) {
-        if let Some(conversation) = self.asked.remove(&id) {
+        if let Some((conversation, hidden)) = self.asked.remove(&id) {
+            presence.iter().for_each(|one| oracle.invisibles.check_viewed(one, &hidden));
             self.views.insert(conversation);
             receipts
                 .into_iter()
                 .for_each(|(user, reached)| self.told_reached(conversation, user, reached, oracle));
         }
-        self.online.extend(presence.into_iter().map(|one| (one.user, one.online)));
+        self.online.extend(presence.into_iter().map(|one| (one.user.clone(), one)));
     }
 
     /// `members_only`: nobody is told of presence who looks at nothing, nor of itself.
-    pub(crate) fn told(&mut self, me: &UserId, presence: Presence) {
+    pub(crate) fn told(&mut self, me: &UserId, presence: Presence, oracle: &Oracle) {
         assert!(
             !self.ever.is_empty(),
             "members_only: {me} was told of {} and looks at nothing",
             presence.user
         );
         assert_ne!(*me, presence.user, "presence: told of itself");
+        oracle.invisibles.check_told(&presence);
         self.told += 1;
         self.told_gone += u64::from(!presence.online);
-        self.online.insert(presence.user, presence.online);
+        self.online.insert(presence.user.clone(), presence);
     }
 
     pub(crate) fn told_typing(&mut self, me: &UserId, conversation: ConversationId, user: &UserId) {
@@ -142,8 +146,8 @@ impl Viewing {
         self.views.iter()
     }
 
-    pub(crate) fn known(&self, user: &UserId) -> Option<bool> {
-        self.online.get(user).copied()
+    pub(crate) fn known(&self, user: &UserId) -> Option<&Presence> {
+        self.online.get(user)
     }
 
     /// Times that it was told who came or went, and of those, who went.

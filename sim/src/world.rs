@@ -1,11 +1,13 @@
 //! The world: what happens when, and what is true at the end.
 
+mod ends;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::auth::{DenyList, FOR_EVER, Issued, Keys, Revocation, Span, Subject, TokenId};
+use gateway::auth::{DenyList, FOR_EVER, Keys, Revocation, Span, Subject};
 use gateway::pushes::PushBatch;
 use gateway::shard::{Event, Shard};
 use protocol::command::Token;
@@ -30,7 +32,7 @@ use crate::keeping;
 use crate::listing::check_lists;
 use crate::net::Net;
 use crate::node::{Bounds, Node, log_config};
-use crate::oracle::{Oracle, Truth, audiences, members_of, truth_of};
+use crate::oracle::{Oracle, Truth, audiences, truth_of};
 
 /// 2026-01-01, in milliseconds since 1970.
 const BEGUN_MS: u64 = 1_767_225_600_000;
@@ -38,11 +40,11 @@ const BEGUN_MS: u64 = 1_767_225_600_000;
 /// How long clients do as they like, in microseconds; then everything has to come to rest.
 pub(crate) const BUSY_MICROS: u64 = 2_500_000;
 
+/// From when on what was said before it was calm has come everywhere, in microseconds.
+const CALM_MICROS: u64 = BUSY_MICROS + 2_000_000;
+
 /// One write in so many fails.
 const WRITES_PER_FAILURE: u64 = 600;
-
-/// How long a session may outlive its token: the wheel turns by seconds, and a client sees the end a little later.
-const EXPIRY_SLACK_MS: u64 = 2_500;
 
 /// By when it must have, in microseconds: also where an index file is made again, fails, or rots once more, for each of which a
 /// session that catches up waits a minute.
@@ -53,9 +55,6 @@ const MAIL_MICROS: u64 = 100_000;
 
 /// What an outbox may hold beyond its limit: one page as it is rendered, and the replies to all commands of a session.
 const OUTBOX_SLACK_BYTES: usize = FRAME_BYTES_MAX + 64 * COMMANDS_IN_FLIGHT_MAX * 16;
-
-/// `slow_is_alone`: by when all others are at rest although one does not read, in microseconds; long before that one is given up.
-const ALONE_MICROS: u64 = 10_000_000;
 
 /// What a run came to. Two runs of one seed give equal ones.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,6 +75,8 @@ pub struct Outcome {
     pub muted: u64,
     /// Times that somebody began to block somebody.
     pub blocked: u64,
+    /// Times that somebody asked who is there while somebody was invisible who was asked for.
+    pub hidden: u64,
     /// Times that somebody was called of what had not reached them.
     pub called: u64,
     /// Orderly stops.
@@ -404,6 +405,7 @@ impl World {
     fn handle(&mut self, item: Item) {
         let now = self.unix().0;
         (self.oracle.reads.now, self.oracle.mutes.now_ms, self.oracle.tokens.now) = (now, now, now);
+        (self.oracle.invisibles.now_ms, self.oracle.invisibles.is_calm) = (now, self.now > CALM_MICROS);
         match item {
             Item::Act(client) => self.act(client),
             Item::Crash => self.crash(),
@@ -685,6 +687,7 @@ impl World {
                 .fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1)),
             muted: self.oracle.mutes.told,
             blocked: self.oracle.blocks.begun,
+            hidden: self.oracle.invisibles.seen.get(),
             called: self.calls.count(),
             presence: self
                 .clients
@@ -713,82 +716,5 @@ impl World {
             micros: self.now,
             digest: self.digest,
         }
-    }
-
-    /// One that does not read costs nobody else time, and what is kept for it is bounded. How much that is.
-    fn check_slow_is_alone(&self) -> usize {
-        let largest = |node: &Node| node.shards.iter().map(|shard| shard.users().largest_outbox()).max();
-        let unread = self.node.as_ref().and_then(largest).unwrap_or(0);
-        // Who waits for an index file to be made again waits for minutes.
-        let is_late = self.rebuilds == 0 && self.now > ALONE_MICROS;
-        assert!(self.deaf.is_none() || !is_late, "slow_is_alone: the others are not at rest");
-        unread
-    }
-
-    /// Whoever is connected at the end may be.
-    fn check_token(&self, user: &UserId, times: Times) {
-        let now = self.unix();
-        assert!(times.expires_at + EXPIRY_SLACK_MS > now.0, "{user} is connected without a token");
-        let issued = Issued { at: times.issued_at, id: TokenId::NONE };
-        assert!(!self.denied.revokes(user, issued, now), "{user} is connected with a token that was revoked");
-    }
-
-    /// `members_only`, and nothing owed is missing.
-    fn check_client(
-        &self,
-        client: &Client,
-        log: &BTreeMap<(ConversationId, u64), Truth>,
-        audiences: &BTreeMap<(ConversationId, u64), std::collections::BTreeSet<UserId>>,
-    ) {
-        let user = &client.user;
-        for (place, truth) in log {
-            let mine = audiences[place].contains(user);
-            let received = client.received.contains(place);
-            assert!(
-                mine || !received || self.may_read(place, user, log),
-                "members_only: {user} was given {place:?}"
-            );
-            let headed = client.headed.get(&place.0).is_some_and(|head| place.1 <= *head);
-            let left = client.surveyed_at.is_some_and(|surveyed| truth.at <= surveyed)
-                && log
-                    .range(*place..)
-                    .take_while(|((conversation, _), _)| *conversation == place.0)
-                    .any(|(_, truth)| truth.removed.contains(user));
-            let owed =
-                mine && !headed && !left && client.owed_since.is_some_and(|since| truth.at > since + 1);
-            assert!(received || !owed, "{user} was never told of {place:?}");
-        }
-    }
-
-    /// At rest everybody who reads is online, and whoever looks at a conversation knows that of its members.
-    fn check_presence(
-        &self,
-        client: &Client,
-        log: &BTreeMap<(ConversationId, u64), Truth>,
-        direct: &BTreeMap<ConversationId, [UserId; 2]>,
-    ) {
-        let members = members_of(log, direct);
-        let here = |user: &UserId| self.listening().any(|(_, client)| client.user == *user);
-        let views = client.viewing.views().filter(|of| self.oracle.blocks.who(**of).is_empty());
-        for conversation in views {
-            let others = members.get(conversation).into_iter().flatten();
-            let others = others.filter(|other| **other != client.user && here(other));
-            for other in others {
-                let known = client.viewing.known(other);
-                assert_eq!(known, Some(true), "presence: {} sees {other} in {conversation}", client.user);
-            }
-        }
-    }
-
-    /// By positions one is fed what came before one joined, where the group says so.
-    fn may_read(
-        &self,
-        place: &(ConversationId, u64),
-        user: &UserId,
-        log: &BTreeMap<(ConversationId, u64), Truth>,
-    ) -> bool {
-        log.range(*place..)
-            .take_while(|((conversation, _), _)| *conversation == place.0)
-            .any(|(_, truth)| truth.added.contains(user))
     }
 }

@@ -65,7 +65,7 @@ fn the_worlds_see_what_they_are_for() {
     let (mut index_reads, mut compactions, mut rebuilds, mut gone) = (0, 0, 0, 0);
     let (mut revoked, mut folded, mut erased, mut heads, mut kept) = (0, 0, 0, 0, 0);
     let (mut presence, mut receipts, mut counted) = ((0, 0), (0, 0), (0, 0));
-    let (mut muted, mut blocked, mut called) = (0, 0, 0);
+    let (mut muted, mut blocked, mut called, mut hidden) = (0, 0, 0, 0);
     for seed in 0..100 {
         let outcome = run(seed);
         crashes += outcome.crashes;
@@ -91,6 +91,7 @@ fn the_worlds_see_what_they_are_for() {
         receipts = (receipts.0 + outcome.receipts.0, receipts.1 + outcome.receipts.1);
         muted += outcome.muted;
         blocked += outcome.blocked;
+        hidden += outcome.hidden;
         called += outcome.called;
         counted = (counted.0 + outcome.counted.0, counted.1 + outcome.counted.1);
         presence = (presence.0 + outcome.presence.0, presence.1 + outcome.presence.1);
@@ -111,7 +112,8 @@ fn the_worlds_see_what_they_are_for() {
     );
     assert!(muted > 50, "{muted} times somebody was told at rest that something is muted");
     assert!(blocked > 50, "{blocked} times somebody began to block somebody");
-    assert!(called > 100, "{called} times somebody was called of what had not reached them");
+    assert!(hidden > 50, "{hidden} times somebody looked for one who was invisible");
+    assert!(called > 60, "{called} times somebody was called of what had not reached them");
     assert!(counted.0 > 5_000 && counted.1 > 1_000, "{counted:?} times somebody was told what is unread");
     assert!(heads > 100, "{heads} times somebody was told of a head instead of records");
     assert!(

@@ -224,7 +224,8 @@ fn body(stored: &Stored<'_>) -> Map<String, Value> {
         // Tokens are counted: who has one can call the device.
         StoredBody::Settings(settings) => {
             let tokens = Ext::new(&settings.ext).push_tokens().len();
-            json!({ "op": "settings", "mutes": settings.mutes.len(), "push_tokens": tokens })
+            let invisible_since = Ext::new(&settings.ext).invisible_since().map(|since| since.0);
+            json!({ "op": "settings", "mutes": settings.mutes.len(), "push_tokens": tokens, "invisible_since": invisible_since })
         }
         StoredBody::State(state) => state_body(state),
         StoredBody::Unknown if [SCHEMA_ERASED, SCHEMA_GONE].contains(&stored.portable.schema) => {

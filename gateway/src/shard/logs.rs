@@ -152,9 +152,10 @@ impl Shard {
             | Request::Mute { conversation, .. }
             | Request::Read { conversation, .. }
             | Request::View { conversation, .. } => self.places.log_of(*conversation),
-            Request::PushTokens { user, .. } | Request::Set { user, .. } | Request::Settings { user, .. } => {
-                self.places.settings_log_of(user)
-            }
+            Request::PushTokens { user, .. }
+            | Request::Set { user, .. }
+            | Request::Settings { user, .. }
+            | Request::Sighting { user, .. } => self.places.settings_log_of(user),
             Request::Candidates { log, .. }
             | Request::CatchUp { log, .. }
             | Request::Feed { log, .. }

@@ -30,6 +30,7 @@ impl Shard {
     pub(super) fn begin_pause(&mut self) {
         if !self.paused && self.drain.is_none() {
             self.paused = true;
+            self.users.pause();
             self.actions.push(Action::Pause);
         }
     }
@@ -39,6 +40,7 @@ impl Shard {
         if !std::mem::take(&mut self.paused) {
             return;
         }
+        self.users.unpause();
         self.actions.push(Action::Unpause { is_draining: self.drain.is_some() });
         for id in self.connections.ids() {
             self.rearm(id);

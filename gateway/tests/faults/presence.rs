@@ -97,3 +97,38 @@ fn a_ninth_view_and_the_view_of_a_stranger_are_refused() {
     let refusal = eve.ask("view", json!({ "conversation": conversations[8] }));
     assert_eq!(refusal["name"], "not_a_member", "{refusal}");
 }
+
+/// A setting on disk: neither kill -9 nor an upgrade shows who is invisible, nor when it came and went.
+#[test]
+fn who_is_invisible_is_so_after_kill_9_and_an_upgrade_too() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[("shards", "3"), ("logs", "3")]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let conversation = alice.tell("bob", "hello")["conversation"].take();
+    let mut bob = Chat::connect(&node, "bob", "b");
+    assert!(view(&mut alice, &conversation).contains(&("bob".to_owned(), true)));
+    let mut tablet = Chat::connect(&node, "bob", "tablet");
+    let ok = bob.ask("invisible", json!({ "on": true }));
+    assert_eq!(ok["op"], "ok", "{ok}");
+    assert_eq!(tablet.event("invisible")["on"], true);
+    let gone = news(&mut alice, "presence", "bob");
+    assert!(gone["online"] == false && gone["last_seen"].is_u64(), "{gone}");
+    drop(tablet);
+    node.restart();
+    drop((alice, bob));
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let mut bob = Chat::connect(&node, "bob", "b");
+    assert_eq!(bob.event("invisible")["on"], true);
+    assert_eq!(view(&mut alice, &conversation), [("alice".to_owned(), true)]);
+    // As of one who does not come back: when the first seconds are over.
+    assert_eq!(news(&mut alice, "presence", "bob"), gone);
+    let answer = node.upgrade();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(bob.event("invisible")["on"], true, "said again by the new process");
+    bob.send_text(&json!({ "op": "typing", "conversation": conversation, "on": true }).to_string());
+    bob.is_fine();
+    let ok = bob.ask("invisible", json!({ "on": false }));
+    assert_eq!(ok["op"], "ok", "{ok}");
+    assert_eq!(news(&mut alice, "presence", "bob")["online"], true);
+    assert!(alice.take_events().iter().all(|event| event["op"] != "typing"));
+}

@@ -396,6 +396,7 @@ impl User {
             ServerFrame::Conversations { .. }
             | ServerFrame::Found { .. }
             | ServerFrame::MembersPage { .. }
+            | ServerFrame::Invisible { .. }
             | ServerFrame::Typing { .. } => {}
         }
     }

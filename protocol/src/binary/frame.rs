@@ -5,8 +5,9 @@ use super::{
     found::{read_found, write_found},
     op,
     payload::{
-        CaughtUpV1, CursorV1, DrainV1, ErrorV1, GapV1, HeadV1, HeadsV1, IsTypingV1, LimitsV1, MembersPageV1,
-        OkV1, PageV1, PongV1, PresenceV1, ReadByV1, ReceiptV1, RetentionV1, ViewedV1, WelcomeV1,
+        CaughtUpV1, CursorV1, DrainV1, ErrorV1, GapV1, HeadV1, HeadsV1, InvisibleV1, IsTypingV1, LimitsV1,
+        MembersPageV1, OkV1, PageV1, PongV1, PresenceV1, ReadByV1, ReceiptV1, RetentionV1, ViewedV1,
+        WelcomeV1,
     },
     read, read_header,
     records::{amended_record, item_record, member_record, message_record, read_records},
@@ -53,6 +54,7 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             let conversations = conversations.iter().map(head_payload).collect();
             write(op::HEADS, 0, &HeadsV1 { conversations, more: u8::from(*more) }, out);
         }
+        ServerFrame::Invisible { on } => write(op::IS_INVISIBLE, 0, &invisible_payload(*on), out),
         ServerFrame::Member(event) => out.extend_from_slice(&member_record(event)),
         ServerFrame::MembersPage { id, members, retention } => {
             write(op::MEMBERS_PAGE, id.0, &members_payload(members, *retention), out);
@@ -78,9 +80,7 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             write(op::IS_TYPING, 0, &IsTypingV1 { conversation: conversation.0, user, on }, out);
         }
         ServerFrame::Receipt { conversation, user, reached } => {
-            let (conversation, user) = (conversation.0, bytes(user.as_str()));
-            let (read, delivered) = (reached.read.0, reached.delivered.0);
-            write(op::RECEIPT, 0, &ReceiptV1 { conversation, user, read, delivered }, out);
+            write(op::RECEIPT, 0, &receipt_payload(*conversation, user, *reached), out);
         }
         ServerFrame::Viewed { id, presence, receipts } => {
             let presence = presence.iter().map(presence_payload).collect();
@@ -133,6 +133,15 @@ fn gap_payload(gap: &Gap) -> GapV1 {
 fn members_payload(members: &[MemberEntry], retention: Retention) -> MembersPageV1 {
     let member = |entry: &MemberEntry| MemberV1::new(&entry.user, entry.role, entry.visible_from);
     MembersPageV1 { members: members.iter().map(member).collect(), retention: RetentionV1::of(retention) }
+}
+
+fn invisible_payload(on: bool) -> InvisibleV1 {
+    InvisibleV1 { on: u8::from(on) }
+}
+
+fn receipt_payload(conversation: ConversationId, user: &UserId, reached: Reached) -> ReceiptV1 {
+    let (read, delivered) = (reached.read.0, reached.delivered.0);
+    ReceiptV1 { conversation: conversation.0, user: bytes(user.as_str()), read, delivered }
 }
 
 fn presence_payload(presence: &Presence) -> PresenceV1 {
@@ -246,6 +255,7 @@ fn decode_frame(op: u8, id: Option<RequestId>, payload: &[u8]) -> Result<Option<
                 more: more != 0,
             }
         }
+        op::IS_INVISIBLE => read_invisible(&shape(read(payload))?),
         op::LIST_PAGE => read_list(answered?, shape(read(payload))?)?,
         op::MEMBERS_PAGE => {
             let MembersPageV1 { members, retention } = shape(read(payload))?;
@@ -302,6 +312,10 @@ pub(super) fn user(bytes: &[u8]) -> Result<UserId, FrameFault> {
 fn read_gap(raw: GapV1) -> Result<Gap, FrameFault> {
     let reason = text(raw.reason)?;
     Ok(Gap { conversation: ConversationId(raw.conversation), from: Seq(raw.from), to: Seq(raw.to), reason })
+}
+
+fn read_invisible(raw: &InvisibleV1) -> ServerFrame {
+    ServerFrame::Invisible { on: raw.on != 0 }
 }
 
 fn read_receipt(raw: &ReceiptV1) -> Result<ServerFrame, FrameFault> {

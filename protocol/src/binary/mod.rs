@@ -80,6 +80,7 @@ mod op {
     pub(super) const SEARCH: u8 = 22;
     pub(super) const PUSH_TOKEN: u8 = 23;
     pub(super) const RETENTION: u8 = 24;
+    pub(super) const INVISIBLE: u8 = 25;
 
     pub(super) const WELCOME: u8 = 128;
     pub(super) const OK: u8 = 129;
@@ -98,6 +99,7 @@ mod op {
     pub(super) const RECEIPT: u8 = 142;
     pub(super) const LIST_PAGE: u8 = 143;
     pub(super) const FOUND: u8 = 144;
+    pub(super) const IS_INVISIBLE: u8 = 146;
 }
 
 /// A header that was read: operation, id as it stands there, and the payload.

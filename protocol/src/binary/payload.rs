@@ -382,6 +382,13 @@ pub(super) struct PushTokenV1 {
     pub(super) token: Vec<u8>,
 }
 
+/// `invisible`, both ways
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct InvisibleV1 {
+    /// 0 or 1.
+    pub(super) on: u8,
+}
+
 /// `read`
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct ReadV1 {
@@ -434,6 +441,7 @@ const _: () = {
     assert!(size_of::<ArchivedDrainV1>() == 16);
     assert!(size_of::<ArchivedViewV1>() == 16 && size_of::<ArchivedTypingV1>() == 17);
     assert!(size_of::<ArchivedPushTokenV1>() == 8);
+    assert!(size_of::<ArchivedInvisibleV1>() == 1);
     assert!(size_of::<ArchivedMuteV1>() == 24 && size_of::<ArchivedBlockV1>() == 25);
     assert!(size_of::<ArchivedReadV1>() == 24 && size_of::<ArchivedReadByV1>() == 24);
     assert!(size_of::<ArchivedReceiptV1>() == 40);

@@ -3,9 +3,9 @@
 use super::{
     HeaderError, op,
     payload::{
-        BlockV1, ConnectV1, CreateV1, CursorV1, DeleteV1, EditV1, HistoryV1, LeaveV1, ListMembersV1, ListV1,
-        MembersV1, MuteV1, PositionV1, PushTokenV1, ReactV1, ReadV1, RefreshV1, RetentionV1, RoleV1,
-        SearchV1, SendV1, SetRetentionV1, TitleV1, TypingV1, ViewV1,
+        BlockV1, ConnectV1, CreateV1, CursorV1, DeleteV1, EditV1, HistoryV1, InvisibleV1, LeaveV1,
+        ListMembersV1, ListV1, MembersV1, MuteV1, PositionV1, PushTokenV1, ReactV1, ReadV1, RefreshV1,
+        RetentionV1, RoleV1, SearchV1, SendV1, SetRetentionV1, TitleV1, TypingV1, ViewV1,
     },
     read, read_header, write,
 };
@@ -63,6 +63,7 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
         }
         op::EDIT => read_edit(shape(read(payload))?),
         op::HISTORY => read_history(&shape::<HistoryV1>(read(payload))?),
+        op::INVISIBLE => read_invisible(&shape(read(payload))?),
         op::LEAVE => {
             let LeaveV1 { conversation, message_id } = shape(read(payload))?;
             let conversation = self::conversation(conversation)?;
@@ -99,16 +100,19 @@ fn decode_command(op: u8, payload: &[u8]) -> Result<Command, Fault> {
             let TypingV1 { conversation, on } = shape(read(payload))?;
             Ok(Command::Typing { conversation: self::conversation(conversation)?, on: flag("on", on)? })
         }
-        op::UNVIEW => {
-            let ViewV1 { conversation } = shape(read(payload))?;
-            Ok(Command::Unview { conversation: self::conversation(conversation)? })
-        }
-        op::VIEW => {
-            let ViewV1 { conversation } = shape(read(payload))?;
-            Ok(Command::View { conversation: self::conversation(conversation)? })
-        }
+        op::UNVIEW => Ok(Command::Unview { conversation: viewed(payload)? }),
+        op::VIEW => Ok(Command::View { conversation: viewed(payload)? }),
         _ => Err(Fault::unknown_op()),
     }
+}
+
+fn viewed(payload: &[u8]) -> Result<ConversationId, Fault> {
+    let ViewV1 { conversation } = shape(read(payload))?;
+    self::conversation(conversation)
+}
+
+fn read_invisible(raw: &InvisibleV1) -> Result<Command, Fault> {
+    Ok(Command::Invisible { on: flag("on", raw.on)? })
 }
 
 fn read_block(raw: &BlockV1) -> Result<Command, Fault> {
@@ -304,6 +308,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Command::ListMembers { conversation } => {
             write(op::LIST_MEMBERS, id, &ListMembersV1 { conversation: conversation.0 }, out);
         }
+        Command::Invisible { on } => write(op::INVISIBLE, id, &InvisibleV1 { on: u8::from(*on) }, out),
         Command::Members(members) => write_members(id, members, out),
         Command::Mute { conversation, until } => {
             write(op::MUTE, id, &MuteV1 { conversation: conversation.0, until: until.0 }, out);

@@ -48,6 +48,7 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
             object.list("conversations", conversations, write_head).boolean("more", *more);
             object.end();
         }
+        ServerFrame::Invisible { on } => write_invisible(*on, out),
         ServerFrame::Member(event) => write_member(event, out),
         ServerFrame::MembersPage { id, members, retention } => {
             write_members_page(*id, members, *retention, out);
@@ -84,6 +85,12 @@ pub fn encode_frame(frame: &ServerFrame, out: &mut Vec<u8>) {
         ServerFrame::Viewed { id, presence, receipts } => write_viewed(*id, presence, receipts, out),
         ServerFrame::Welcome(welcome) => write_welcome(welcome, out),
     }
+}
+
+fn write_invisible(on: bool, out: &mut Vec<u8>) {
+    let mut object = Object::op(out, "invisible");
+    object.boolean("on", on);
+    object.end();
 }
 
 pub(super) fn write_item(item: &PageItem, out: &mut Vec<u8>) {

@@ -138,6 +138,7 @@ pub fn decode_frame(text: &str) -> Result<Option<ServerFrame>, FrameFault> {
         "error" => ServerFrame::Error(read_error(&raw)?),
         "gap" => ServerFrame::Gap(read_gap(&raw)?),
         "heads" => read_heads(&raw)?,
+        "invisible" => ServerFrame::Invisible { on: need(raw.on)? },
         "member" => ServerFrame::Member(read_member(raw)?),
         "message" => ServerFrame::Message(read_message(raw)?),
         "ok" if raw.presence.is_some() => read_viewed(raw)?,

@@ -27,7 +27,7 @@ struct Operation {
     build: fn(&mut Fields<'_>) -> Result<Command, Fault>,
 }
 
-const OPS: [Operation; 23] = {
+const OPS: [Operation; 24] = {
     use Field::*;
     [
         Operation { name: "ack", fields: &[Cursor], build: build_ack },
@@ -42,6 +42,7 @@ const OPS: [Operation; 23] = {
             fields: &[Id, Conversation, Before, After, Limit],
             build: build_history,
         },
+        Operation { name: "invisible", fields: &[Id, On], build: build_invisible },
         Operation { name: "leave", fields: &[Id, Conversation, MessageId], build: build_leave },
         Operation {
             name: "members",
@@ -238,6 +239,10 @@ fn build_members(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     }
 }
 
+fn build_invisible(fields: &mut Fields<'_>) -> Result<Command, Fault> {
+    Ok(Command::Invisible { on: required("on", fields.on)? })
+}
+
 fn build_mute(fields: &mut Fields<'_>) -> Result<Command, Fault> {
     Ok(Command::Mute {
         conversation: required("conversation", fields.conversation)?,
@@ -392,12 +397,7 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Command::Conversations { after, limit } => {
             object.text_if("after", after.as_deref()).number("limit", u64::from(*limit));
         }
-        Command::Create(create) => {
-            object
-                .text("title", &create.title)
-                .texts("members", create.members.iter().map(UserId::as_str))
-                .text("history", create.history.name());
-        }
+        Command::Create(create) => write_create(create, &mut object),
         Command::Delete { conversation, seq, .. } | Command::Read { conversation, seq } => {
             object.uuid("conversation", &conversation.0).number("seq", seq.0);
         }
@@ -411,8 +411,8 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
             }
             .number("limit", u64::from(*limit));
         }
-        Command::Leave { conversation, .. } => {
-            object.uuid("conversation", &conversation.0);
+        Command::Invisible { on } => {
+            object.boolean("on", *on);
         }
         Command::ListMembers { conversation } => {
             object.uuid("conversation", &conversation.0).boolean("list", true);
@@ -441,12 +441,19 @@ pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
         Command::Typing { conversation, on } => {
             object.uuid("conversation", &conversation.0).boolean("on", *on);
         }
-        Command::Unview { conversation } | Command::View { conversation } => {
+        Command::Leave { conversation, .. }
+        | Command::Unview { conversation }
+        | Command::View { conversation } => {
             object.uuid("conversation", &conversation.0);
         }
     }
     object.uuid_if("message_id", request.command.message_id().as_ref().map(|id| &id.0));
     object.end();
+}
+
+fn write_create(Create { title, members, history, .. }: &Create, object: &mut Object<'_>) {
+    let members = members.iter().map(UserId::as_str);
+    object.text("title", title).texts("members", members).text("history", history.name());
 }
 
 fn write_kept(Retention { days, last }: Retention, object: &mut Object<'_>) {

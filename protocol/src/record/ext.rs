@@ -26,6 +26,9 @@ const RETENTION: u8 = 4;
 /// little-endian) and the first time (8, milliseconds since 1970) that are.
 const FRONT: u8 = 5;
 
+/// Tag in what a user has set: since when the user is invisible, in milliseconds since 1970. Absent where that is not so.
+const INVISIBLE: u8 = 6;
+
 const HEAD_BYTES: usize = 3;
 
 /// Tagged additions, read in place.
@@ -110,6 +113,17 @@ impl<'a> Ext<'a> {
         self.with(FRONT, (seq.0 > 0 || at.0 > 0).then_some(&value[..]))
     }
 
+    /// Since when the user is invisible.
+    pub fn invisible_since(self) -> Option<UnixMillis> {
+        let bytes = self.entries().find(|(tag, _)| *tag == INVISIBLE)?.1;
+        Some(UnixMillis(u64::from_le_bytes(bytes.try_into().ok()?)))
+    }
+
+    /// The same additions with this one in place of what stood there.
+    pub fn with_invisible_since(self, since: Option<UnixMillis>) -> Vec<u8> {
+        self.with(INVISIBLE, since.map(|since| since.0.to_le_bytes()).as_ref().map(<[u8; 8]>::as_slice))
+    }
+
     fn with(self, tag: u8, value: Option<&[u8]>) -> Vec<u8> {
         let others = self.entries().filter(|(other, _)| *other != tag);
         let mut out = Vec::with_capacity(self.0.len() + HEAD_BYTES + value.map_or(0, <[u8]>::len));
@@ -183,6 +197,17 @@ mod tests {
         assert_eq!((Ext::new(&whole).retention(), Ext::new(&whole).front()), Default::default());
         assert_eq!(Ext::new(&[RETENTION, 4, 0, 7, 0, 0, 0]).retention(), None);
         assert_eq!(Ext::new(&[FRONT, 8, 0, 7, 0, 0, 0, 0, 0, 0, 0]).front(), Default::default());
+    }
+
+    #[test]
+    fn invisible_stands_beside_the_others_and_takes_no_room_where_it_is_not_so() {
+        let tokens = [(DeviceId::new("a").expect("a device"), PushToken::new("token".to_owned()))];
+        let whole = Ext::default().with_push_tokens(&tokens);
+        let with = Ext::new(&whole).with_invisible_since(Some(UnixMillis(77)));
+        assert_eq!(Ext::new(&with).invisible_since(), Some(UnixMillis(77)));
+        assert_eq!(Ext::new(&with).push_tokens(), tokens);
+        assert_eq!(Ext::new(&with).with_invisible_since(None), whole);
+        assert_eq!(Ext::new(&whole).invisible_since(), None);
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub(crate) fn commands() -> Vec<(&'static str, Request)> {
         ("block", Command::Block { user: user("bob"), on: true, message_id }),
         ("block_off", Command::Block { user: user("bob"), on: false, message_id: None }),
     ];
-    let all = commands.into_iter().chain(searches()).chain(token_settings()).chain(retentions());
+    let all = commands.into_iter().chain(searches()).chain(user_settings()).chain(retentions());
     let numbered = all.zip(1..).map(|((name, command), number)| {
         let id = RequestId::new(number).filter(|_| command.has_reply());
         (name, Request { id, command })
@@ -137,9 +137,14 @@ pub(crate) fn commands() -> Vec<(&'static str, Request)> {
     numbered.collect()
 }
 
-fn token_settings() -> [(&'static str, Command); 2] {
+fn user_settings() -> [(&'static str, Command); 4] {
     let token = Some(PushToken::new("fcm:ž\"9".to_owned()));
-    [("push_token", Command::PushToken { token }), ("push_token_none", Command::PushToken { token: None })]
+    [
+        ("push_token", Command::PushToken { token }),
+        ("push_token_none", Command::PushToken { token: None }),
+        ("invisible", Command::Invisible { on: true }),
+        ("invisible_off", Command::Invisible { on: false }),
+    ]
 }
 
 fn retentions() -> [(&'static str, Command); 3] {
@@ -342,6 +347,8 @@ fn presence_frames(id: RequestId) -> Vec<(&'static str, ServerFrame)> {
     vec![
         ("presence", ServerFrame::Presence(online())),
         ("presence_gone", ServerFrame::Presence(gone())),
+        ("invisible", ServerFrame::Invisible { on: true }),
+        ("invisible_off", ServerFrame::Invisible { on: false }),
         ("typing_event", ServerFrame::Typing { conversation: CONVERSATION, user: user("bob"), on: true }),
         ("receipt", receipt(42, 0)),
         ("receipt_delivered", receipt(0, 42)),
@@ -500,6 +507,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("positions", Body::Positions(positions())),
         ("settings", Body::Settings(settings())),
         ("settings_push", Body::Settings(settings_push())),
+        ("settings_invisible", Body::Settings(settings_invisible())),
         // These are written at sequence 43: what amends that is what is served in its place.
         ("amendment", Body::Amendment(amendment(AmendmentKind::React, 41, form()))),
         ("amendment_deleted", Body::Amendment(amendment(AmendmentKind::Delete, 41, form().deleted()))),
@@ -523,6 +531,10 @@ fn settings() -> SettingsV1 {
 pub(crate) fn push_tokens() -> [(DeviceId, PushToken); 2] {
     [("phone", "fcm:9"), ("ž", "apns:8")]
         .map(|(device, token)| (DeviceId::new(device).expect("a device"), PushToken::new(token.to_owned())))
+}
+
+fn settings_invisible() -> SettingsV1 {
+    SettingsV1 { ext: Ext::default().with_invisible_since(Some(NOW)), ..settings() }
 }
 
 fn settings_push() -> SettingsV1 {

@@ -85,6 +85,7 @@ pub(super) fn shows_messages(request: &Request) -> bool {
         | Request::Read { .. }
         | Request::Set { .. }
         | Request::Settings { .. }
+        | Request::Sighting { .. }
         | Request::Signals { .. }
         | Request::Store(_)
         | Request::Survey { .. }

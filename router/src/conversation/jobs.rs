@@ -303,6 +303,7 @@ impl ConversationSide {
             | Request::PushTokens { .. }
             | Request::Set { .. }
             | Request::Settings { .. }
+            | Request::Sighting { .. }
             | Request::Signals { .. }
             | Request::Store(_) => {
                 unreachable!("nothing is read for these")

@@ -215,8 +215,9 @@ impl ConversationSide {
             self.handle_signals(shard, signals, log);
             return self.outputs.push_back((shard, Reply::SignalsTaken { log: number }));
         }
-        if matches!(request, Request::PushTokens { .. } | Request::Set { .. } | Request::Settings { .. }) {
-            return self.handle_settings(request, now, log);
+        if settings::is_of_a_user(&request) {
+            self.handle_settings(request, now, log);
+            return self.resume(now, log);
         }
         match conversation_of(&request) {
             None => self.start_page(request, log),
@@ -317,7 +318,9 @@ impl ConversationSide {
         for waiting in std::mem::take(&mut self.waiting) {
             self.lost
                 .extend(waiting.delivery.as_ref().map(|delivery| (delivery.conversation, delivery.messages)));
-            if let Reply::Stored { asker, .. } | Reply::Done { asker } = waiting.reply {
+            if let Reply::Stored { asker, .. } | Reply::Done { asker } | Reply::Hidden { asker, .. } =
+                waiting.reply
+            {
                 self.refuse(asker, refusal);
             }
         }
@@ -598,6 +601,9 @@ impl ConversationSide {
             Request::Settings { session, shard, .. } => {
                 self.outputs.push_back((*shard, Reply::Settings { session: *session, mutes: None }));
             }
+            Request::Sighting { shard, user } => {
+                self.outputs.push_back((*shard, Reply::Sighting { user: user.clone(), found: None }));
+            }
             Request::PushTokens { shard, call, .. } => {
                 self.outputs.push_back((*shard, Reply::PushTokens { call: *call, tokens: None }));
             }
@@ -646,6 +652,7 @@ fn conversation_of(request: &Request) -> Option<ConversationId> {
         | Request::Reads { .. }
         | Request::Set { .. }
         | Request::Settings { .. }
+        | Request::Sighting { .. }
         | Request::Signals { .. }
         | Request::Survey { .. } => None,
     }

@@ -20,7 +20,7 @@ use super::fetch::Fetch;
 use super::jobs::Purpose;
 use super::state::{NOT_A_MEMBER, NOT_FOUND, Refusal};
 use super::{ConversationSide, Waiting};
-use crate::mail::{Asker, Linked, Reply, Request, Setting};
+use crate::mail::{Asker, Linked, Reply, Request, Setting, Sighting};
 
 /// Users whose settings are kept in memory per log: at most 46 KiB each (512 mutes, 16 tokens of 2 KiB), as a rule
 /// some bytes or a token or two. Others are read again from the log.
@@ -82,6 +82,10 @@ impl Settings {
     fn with(&self, setting: &Setting, now: UnixMillis) -> Result<Self, Refusal> {
         let mut after = self.clone();
         match setting {
+            // Who is invisible already is so since then.
+            &Setting::Invisible { on } => {
+                after.ext = Ext::new(&after.ext).with_invisible_since(on.then_some(now));
+            }
             &Setting::Mute { conversation, until } => {
                 after.mutes.retain(|(muted, until)| *muted != conversation && *until > now);
                 if until > now && after.mutes.len() >= MUTES_MAX {
@@ -98,9 +102,24 @@ impl Settings {
         Ok(after)
     }
 
+    fn invisible_since(&self) -> Option<UnixMillis> {
+        Ext::new(&self.ext).invisible_since()
+    }
+
+    /// What is answered once these are durable. A user's home has to know who is invisible, whoever asked.
+    fn done(&self, asker: Asker, user: &UserId, setting: &Setting) -> Reply {
+        match setting {
+            Setting::Invisible { .. } => {
+                Reply::Hidden { asker, user: user.clone(), since: self.invisible_since() }
+            }
+            Setting::Mute { .. } | Setting::PushToken { .. } => Reply::Done { asker },
+        }
+    }
+
     /// Whether a setting is so already.
     fn has(&self, setting: &Setting, now: UnixMillis) -> bool {
         match setting {
+            &Setting::Invisible { on } => Ext::new(&self.ext).invisible_since().is_some() == on,
             &Setting::Mute { conversation, until } => {
                 let muted =
                     self.mutes.iter().find(|(muted, _)| *muted == conversation).map(|(_, until)| *until);
@@ -146,11 +165,24 @@ impl SettingsTable {
     }
 }
 
+/// Whether a request is for the owner of what a user has set.
+pub(super) const fn is_of_a_user(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::PushTokens { .. }
+            | Request::Set { .. }
+            | Request::Settings { .. }
+            | Request::Sighting { .. }
+    )
+}
+
 impl ConversationSide {
     /// Sets something of a user, or says what is set; once the record of it was read.
     pub(super) fn handle_settings(&mut self, request: Request, now: UnixMillis, log: &mut Log) {
-        let (Request::PushTokens { user, .. } | Request::Set { user, .. } | Request::Settings { user, .. }) =
-            &request
+        let (Request::PushTokens { user, .. }
+        | Request::Set { user, .. }
+        | Request::Settings { user, .. }
+        | Request::Sighting { user, .. }) = &request
         else {
             unreachable!("the caller matched");
         };
@@ -221,16 +253,20 @@ impl ConversationSide {
         let settings = slot.settings.as_ref().expect("it was read");
         match request {
             Request::Set { asker, ref setting, .. } if settings.has(setting, now) => {
-                let position = slot.position;
-                self.done_when_durable(asker, position, log);
+                let (position, reply) = (slot.position, settings.done(asker, user, setting));
+                self.answer_when_durable(asker, reply, position, log);
             }
             Request::Set { asker, setting, .. } => match settings.with(&setting, now) {
-                Ok(after) => self.append_settings(asker, user, after, now, log),
+                Ok(after) => self.append_settings(asker, user, &setting, after, now, log),
                 Err(refusal) => self.refuse(asker, refusal),
             },
             Request::Settings { session, shard, .. } if log.durable().covers(slot.position) => {
                 let mutes = Some(settings.mutes.clone());
                 self.outputs.push_back((shard, Reply::Settings { session, mutes }));
+            }
+            Request::Sighting { shard, user } if log.durable().covers(slot.position) => {
+                let found = Some(Sighting { invisible_since: settings.invisible_since() });
+                self.outputs.push_back((shard, Reply::Sighting { user, found }));
             }
             Request::PushTokens { shard, call, conversation, .. } if log.durable().covers(slot.position) => {
                 let mut mutes = settings.mutes.iter();
@@ -250,6 +286,7 @@ impl ConversationSide {
         &mut self,
         asker: Asker,
         user: &UserId,
+        setting: &Setting,
         after: Settings,
         now: UnixMillis,
         log: &mut Log,
@@ -268,8 +305,9 @@ impl ConversationSide {
         match log.append(&[draft], now.0) {
             Answer::Stored(stored) => {
                 (slot.number, slot.position) = (slot.number + 1, stored.last_position);
+                let reply = after.done(asker, user, setting);
                 slot.settings = Some(after);
-                self.done_when_durable(asker, stored.last_position, log);
+                self.answer_when_durable(asker, reply, stored.last_position, log);
             }
             Answer::Busy => self.refuse(asker, (ErrorCode::Busy, "the disk is behind")),
             Answer::Full => self.refuse(asker, (ErrorCode::StorageFull, "the disk is full")),
@@ -280,7 +318,11 @@ impl ConversationSide {
 
     /// Answers a command of which there is no more to say when what it depends on is durable.
     pub(super) fn done_when_durable(&mut self, asker: Asker, position: u64, log: &Log) {
-        let (shard, reply) = (asker.shard, Reply::Done { asker });
+        self.answer_when_durable(asker, Reply::Done { asker }, position, log);
+    }
+
+    fn answer_when_durable(&mut self, asker: Asker, reply: Reply, position: u64, log: &Log) {
+        let shard = asker.shard;
         if log.durable().covers(position) {
             self.outputs.push_back((shard, reply));
         } else if log.is_healthy() {

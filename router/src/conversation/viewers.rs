@@ -302,7 +302,9 @@ impl Viewers {
         else {
             return;
         };
-        if viewed.blocked {
+        // Who is not shown to be here is not shown to write: it may be invisible.
+        let standing = self.watched.get(user).and_then(|watched| watched.standing);
+        if viewed.blocked || standing != Some(Standing::Online) {
             return;
         }
         for viewer in viewed.viewers.iter().filter(|viewer| viewer.user != *user) {

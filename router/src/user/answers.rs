@@ -18,9 +18,7 @@ impl UserSide {
         match reply {
             Reply::Deliver(deliver) => self.deliver(&deliver, clock),
             Reply::CaughtUp { session, log, records, heads, reads, end, at_head, partial } => {
-                if let Some(session) = self.session(session) {
-                    session.partial |= partial;
-                }
+                self.note_partial(session, partial);
                 let page = Page { records: &records, heads: &heads, reads: &reads, end, at_head };
                 self.handle_page(session, log, &page, now);
             }
@@ -58,6 +56,8 @@ impl UserSide {
             Reply::Tell { sessions, event } => self.handle_telling(&sessions, &event),
             Reply::TellUser { user, event } => self.handle_telling(&self.sessions_of(&user), &event),
             Reply::Done { asker } => self.push_done(asker.session, asker.id),
+            Reply::Hidden { asker, user, since } => self.handle_hidden(&asker, user, since),
+            Reply::Sighting { user, found } => self.handle_sighting(from, user, found),
             Reply::MayMute { asker, user, conversation, until } => {
                 self.set(asker, user, Setting::Mute { conversation, until });
             }
@@ -68,9 +68,7 @@ impl UserSide {
             }
             Reply::Watch { log, watched, unwatched } => self.handle_watch(log, watched, &unwatched),
             Reply::Surveyed { session, log, conversations, more_after, position, partial } => {
-                if let Some(session) = self.session(session) {
-                    session.partial |= partial;
-                }
+                self.note_partial(session, partial);
                 self.handle_surveyed(session, log, conversations, more_after, position);
             }
             Reply::Fed { session, log, conversation, gone, records, more_after } => {
@@ -79,6 +77,12 @@ impl UserSide {
                 }
                 self.handle_fed(session, log, conversation, &records, more_after);
             }
+        }
+    }
+
+    fn note_partial(&mut self, id: SessionId, partial: bool) {
+        if let Some(session) = self.session(id) {
+            session.partial |= partial;
         }
     }
 
@@ -129,11 +133,13 @@ impl UserSide {
             Reply::Deliver(_)
             | Reply::Overrun { .. }
             | Reply::PushTokens { .. }
+            | Reply::Sighting { .. }
             | Reply::SignalsTaken { .. }
             | Reply::Tell { .. }
             | Reply::TellUser { .. }
             | Reply::Watch { .. } => {}
             Reply::Done { .. }
+            | Reply::Hidden { .. }
             | Reply::MayMute { .. }
             | Reply::Stored { .. }
             | Reply::Refused { is_page: false, .. } => {

@@ -52,6 +52,7 @@ impl UserSide {
         match request.command {
             Command::Ack { .. } | Command::Refresh { .. } | Command::Typing { .. } => {}
             Command::Block { user, on, .. } => self.block(id, number, user, on, clock),
+            Command::Invisible { on } => self.set_invisible(id, number, on, clock),
             Command::Mute { conversation, until } => self.mute(id, number, conversation, until, clock),
             Command::PushToken { token } => self.set_push_token(id, number, token, clock),
             Command::Read { conversation, seq } => self.read(id, number, conversation, seq, clock),
@@ -234,6 +235,12 @@ impl UserSide {
         let Some((asker, user)) = self.asker(id, number, clock) else { return };
         let Some(device) = self.session(id).map(|session| session.device.clone()) else { return };
         self.set(asker, user, Setting::PushToken { device, token });
+    }
+
+    fn set_invisible(&mut self, id: SessionId, number: RequestId, on: bool, clock: Clock) {
+        if let Some((asker, user)) = self.asker(id, number, clock) {
+            self.set(asker, user, Setting::Invisible { on });
+        }
     }
 
     /// Mails a setting to the owner of the log that the user's settings stand in.

@@ -22,7 +22,7 @@ const FEW_USERS: usize = 16;
 
 /// What a node does beside what every one does: `edit`, `delete` and `react`; `view`, `unview` and
 /// `typing`; `read`; `conversations`.
-const FEATURES: [&str; 9] = [
+const FEATURES: [&str; 10] = [
     "amend",
     "presence",
     "receipts",
@@ -32,6 +32,7 @@ const FEATURES: [&str; 9] = [
     "delivered",
     "push_token",
     "retention",
+    "invisible",
 ];
 
 /// What a node with an index does.
@@ -280,6 +281,7 @@ impl UserSide {
             reset: greeting.reset,
         };
         self.push_reply(id, &ServerFrame::Welcome(Box::new(welcome)));
+        self.tell_if_invisible(id);
     }
 
     fn push_caught_up_if_live(&mut self, id: SessionId, now: UnixMillis) {

@@ -17,8 +17,10 @@ mod presence;
 mod rates;
 mod searching;
 mod session;
+mod sightings;
 mod survey;
 mod travel;
+mod viewing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,6 +43,7 @@ use approach::Approaches;
 use presence::PresenceBoard;
 use rates::Present;
 use session::{Greeting, Listed, LogState, Phase, Session, Survey};
+use sightings::Asks;
 
 pub use approach::ApproachLimits;
 pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
@@ -155,6 +158,7 @@ pub struct UserSide {
     generation: u32,
     random: u64,
     presence: PresenceBoard,
+    asks_of_sightings: Asks,
     credits: Vec<Credits>,
     /// Sessions that wait for a page credit, by whose.
     starved: Vec<VecDeque<SessionId>>,
@@ -211,6 +215,7 @@ impl UserSide {
         let starved = vec![VecDeque::new(); usize::from(places.shards)];
         Self {
             presence: PresenceBoard::new(places.logs, limits.presence_grace_millis),
+            asks_of_sightings: Asks::new(places.shards),
             places,
             starts,
             shard,
@@ -239,7 +244,10 @@ impl UserSide {
     pub fn requests_under_way(&self) -> u32 {
         let all = self.limits.command_credits + self.limits.page_credits;
         let credits = self.credits.iter().map(|credits| all - credits.commands - credits.pages);
-        credits.sum::<u32>() + self.signals_under_way() + self.asks_under_way
+        credits.sum::<u32>()
+            + self.signals_under_way()
+            + self.asks_of_sightings.under_way()
+            + self.asks_under_way
     }
 
     /// Bytes that the fullest outbox holds, queued and in flight.
@@ -390,6 +398,7 @@ impl UserSide {
     pub fn poll_mail(&mut self) -> Option<(ShardId, Request)> {
         if self.mail.is_empty() {
             self.send_signals();
+            self.ask_sightings();
         }
         self.mail.pop_front()
     }

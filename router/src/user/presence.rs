@@ -6,14 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
-use protocol::event::{ErrorCode, Presence, Reached, ServerFrame};
-use protocol::ids::{ConversationId, RequestId, UserId};
-use protocol::limits::VIEWS_MAX;
+use protocol::event::Presence;
+use protocol::ids::{ConversationId, UnixMillis, UserId};
 
 use super::UserSide;
-use super::session::{Held, View};
-use super::travel::UNASKED;
-use crate::mail::{Clock, Request, SessionId, Signal, Standing};
+use crate::mail::{Clock, Request, SessionId, Sighting, Signal, Standing};
 
 /// Logs of a store, at most: each has a bit in what is known of a watched user.
 const LOGS_MAX: u16 = 64;
@@ -25,15 +22,15 @@ const LAST_SEEN_MAX: usize = 65_536;
 const SIGNALS_PER_MAIL: usize = 256;
 
 /// Who types in how many conversations of one log, until that is told. Beyond it the next is not told at all.
-const TYPING_MAX: usize = 1_024;
+pub(super) const TYPING_MAX: usize = 1_024;
 
 /// What a log has not been told yet.
 #[derive(Default)]
-struct Untold {
+pub(super) struct Untold {
     /// Users whose standing it has to know, as it then is.
     standings: BTreeMap<UserId, ()>,
-    typing: BTreeMap<(ConversationId, UserId), bool>,
-    unviewed: VecDeque<(ConversationId, SessionId)>,
+    pub(super) typing: BTreeMap<(ConversationId, UserId), bool>,
+    pub(super) unviewed: VecDeque<(ConversationId, SessionId)>,
     /// What devices have acknowledged: after where, and up to where.
     acked: BTreeMap<UserId, (u64, u64)>,
     /// A mail is on its way.
@@ -49,21 +46,54 @@ impl Untold {
     }
 }
 
+/// What is known of a watched user who is not here and was not seen to leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Known {
+    /// Nothing: it has to be asked for.
+    #[default]
+    No,
+    Sighted(Sighting),
+    /// It cannot be read now.
+    Unread,
+}
+
+/// A user whom logs watch.
+#[derive(Default)]
+pub(super) struct Watched {
+    /// A bit each.
+    logs: u64,
+    pub(super) known: Known,
+}
+
+/// Why a user who has a session is not shown as online.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Hidden {
+    /// It has just come, and may be invisible: that is asked for.
+    Unknown,
+    /// The same, and it has gone again: then.
+    Left(Clock),
+    /// It is invisible, since then.
+    Since(UnixMillis),
+    /// Whether it is cannot be read now.
+    Unread,
+}
+
 /// Presence of one shard's users.
 pub(super) struct PresenceBoard {
     grace_micros: u64,
-    clock: Clock,
-    /// When this shard first knew the time, in microseconds: until grace has passed, who is not here may be on the way back.
-    begun: Option<u64>,
-    /// The logs that watch a user, a bit each.
-    watchers: HashMap<UserId, u64, foldhash::fast::RandomState>,
-    /// When the last session of a user ended: the newest of those who are not here.
-    last_seen: HashMap<UserId, Clock, foldhash::fast::RandomState>,
+    pub(super) clock: Clock,
+    /// When this shard first knew the time: until grace has passed, who is not here may be on the way back.
+    begun: Option<Clock>,
+    pub(super) watchers: HashMap<UserId, Watched, foldhash::fast::RandomState>,
+    /// Those of who have come that others do not see: nobody else of them, so most users have no entry.
+    pub(super) hidden: HashMap<UserId, Hidden, foldhash::fast::RandomState>,
+    /// When the last session of a user ended: the newest of those who are not here, and were not invisible.
+    pub(super) last_seen: HashMap<UserId, Clock, foldhash::fast::RandomState>,
     /// The same in the order of the ends, with those that have come back.
     ends: VecDeque<(u64, UserId)>,
     /// Who is watched, not here, and still held to be, and until when: each once, however often they are watched anew.
     graces: BTreeSet<(u64, UserId)>,
-    untold: Vec<Untold>,
+    pub(super) untold: Vec<Untold>,
     /// The node goes away: nobody is told that its users do.
     leaving: bool,
 }
@@ -83,6 +113,7 @@ impl PresenceBoard {
             clock: Clock::default(),
             begun: None,
             watchers: HashMap::default(),
+            hidden: HashMap::default(),
             last_seen: HashMap::default(),
             ends: VecDeque::new(),
             graces: BTreeSet::new(),
@@ -93,28 +124,66 @@ impl PresenceBoard {
 
     /// Until when a user who is not here is held to be.
     fn grace_until(&self, user: &UserId) -> u64 {
-        let begun = self.begun.unwrap_or(self.clock.micros);
-        let last_seen = self.last_seen.get(user).map_or(begun, |seen| seen.micros);
-        last_seen + self.grace_micros
+        let seen = self.last_seen.get(user).copied().or(self.begun).unwrap_or(self.clock);
+        seen.micros + self.grace_micros
     }
 
-    fn standing(&self, user: &UserId, is_here: bool) -> Standing {
-        let last_seen = self.last_seen.get(user).map(|seen| seen.unix);
-        let in_grace = self.clock.micros < self.grace_until(user);
-        match last_seen {
-            _ if is_here => Standing::Online,
-            Some(_) if in_grace => Standing::Online,
-            None if in_grace => Standing::Unknown,
-            _ => Standing::Offline { last_seen },
+    /// How a user is shown; `None`: that has to be asked for first.
+    pub(super) fn standing(&self, user: &UserId, is_here: bool) -> Option<Standing> {
+        if is_here {
+            return match self.hidden.get(user) {
+                None => Some(Standing::Online),
+                Some(Hidden::Since(since)) => Some(self.away(Some(*since))),
+                Some(Hidden::Unread) => Some(Standing::Unknown),
+                Some(Hidden::Left(_) | Hidden::Unknown) => None,
+            };
+        }
+        if let Some(seen) = self.last_seen.get(user) {
+            let in_grace = self.clock.micros < seen.micros + self.grace_micros;
+            let last_seen = Some(seen.unix);
+            return Some(if in_grace { Standing::Online } else { Standing::Offline { last_seen } });
+        }
+        match self.watchers.get(user)?.known {
+            Known::No => None,
+            Known::Sighted(sighting) => Some(self.away(sighting.invisible_since)),
+            Known::Unread => Some(Standing::Unknown),
         }
     }
 
-    fn tell(&mut self, user: &UserId) {
-        let watchers = self.watchers.get(user).copied().unwrap_or(0);
+    /// Right after a start who went away before it may be on the way back; of who is invisible that is held too, or it would be told that
+    /// they are not.
+    fn away(&self, last_seen: Option<UnixMillis>) -> Standing {
+        let begun = self.begun.unwrap_or(self.clock);
+        let is_of_before = last_seen.is_none_or(|seen| seen < begun.unix);
+        if is_of_before && self.clock.micros < begun.micros + self.grace_micros {
+            return Standing::Unknown;
+        }
+        Standing::Offline { last_seen }
+    }
+
+    pub(super) fn tell(&mut self, user: &UserId) {
+        let watchers = self.watchers.get(user).map_or(0, |watched| watched.logs);
         for (log, untold) in self.untold.iter_mut().enumerate() {
             if watchers & (1 << log) != 0 {
                 untold.standings.insert(user.clone(), ());
             }
+        }
+    }
+
+    /// A user who was not invisible has gone.
+    pub(super) fn note_left(&mut self, user: &UserId, clock: Clock) {
+        self.last_seen.insert(user.clone(), clock);
+        self.ends.push_back((clock.micros, user.clone()));
+        self.forget_oldest();
+        if self.watchers.contains_key(user) {
+            self.graces.insert((clock.micros + self.grace_micros, user.clone()));
+        }
+    }
+
+    /// Keeps what is known of a user while somebody watches it.
+    pub(super) fn know(&mut self, user: &UserId, known: Known) {
+        if let Some(watched) = self.watchers.get_mut(user) {
+            watched.known = known;
         }
     }
 
@@ -139,14 +208,15 @@ impl UserSide {
     pub fn begin_turn(&mut self, clock: Clock) {
         let board = &mut self.presence;
         board.clock = clock;
-        board.begun.get_or_insert(clock.micros);
+        board.begun.get_or_insert(clock);
         while self.presence.graces.first().is_some_and(|(until, _)| *until <= clock.micros) {
             let (_, user) = self.presence.graces.pop_first().expect("looked at");
             let has_left = self.presence.grace_until(&user) <= clock.micros;
-            if has_left && !self.users.contains_key(&user) {
+            if has_left && (!self.users.contains_key(&user) || self.presence.hidden.contains_key(&user)) {
                 self.presence.tell(&user);
             }
         }
+        self.ask_again(clock.micros);
     }
 
     /// The node goes away, and its users with it: nobody is told that they leave.
@@ -154,13 +224,20 @@ impl UserSide {
         self.presence.leaving = true;
     }
 
-    /// The first session of a user began.
+    /// The first session of a user began. Who was seen to leave was not invisible, and has changed nothing of that without a session; of
+    /// others it has to be known first.
     pub(super) fn note_come(&mut self, user: &UserId) {
-        let was_away = self.presence.clock.micros >= self.presence.grace_until(user)
-            || !self.presence.last_seen.contains_key(user);
-        self.presence.last_seen.remove(user);
-        if was_away {
-            self.presence.tell(user);
+        let board = &mut self.presence;
+        if let Some(seen) = board.last_seen.remove(user) {
+            if board.clock.micros >= seen.micros + board.grace_micros {
+                board.tell(user);
+            }
+            return;
+        }
+        board.hidden.insert(user.clone(), Hidden::Unknown);
+        match board.watchers.get(user).map(|watched| watched.known) {
+            Some(Known::Sighted(sighting)) => self.settle(user, sighting),
+            _ => self.ask_later(user),
         }
     }
 
@@ -171,31 +248,35 @@ impl UserSide {
             return;
         }
         let clock = board.clock;
-        board.last_seen.insert(user.clone(), clock);
-        board.ends.push_back((clock.micros, user.clone()));
-        board.forget_oldest();
-        if board.watchers.contains_key(user) {
-            board.graces.insert((clock.micros + board.grace_micros, user.clone()));
+        match board.hidden.remove(user) {
+            None => board.note_left(user, clock),
+            Some(Hidden::Unknown) => _ = board.hidden.insert(user.clone(), Hidden::Left(clock)),
+            // Nobody is told, as nobody was told that it was here.
+            Some(Hidden::Since(since)) => {
+                board.know(user, Known::Sighted(Sighting { invisible_since: Some(since) }))
+            }
+            Some(Hidden::Left(_) | Hidden::Unread) => {}
         }
     }
 
     /// A log wants to know how users stand, or not any more.
     pub(super) fn handle_watch(&mut self, log: u16, watched: Vec<UserId>, unwatched: &[UserId]) {
         for user in unwatched {
-            let Some(watchers) = self.presence.watchers.get_mut(user) else { continue };
-            *watchers &= !(1 << log);
-            if *watchers == 0 {
+            let Some(watched) = self.presence.watchers.get_mut(user) else { continue };
+            watched.logs &= !(1 << log);
+            if watched.logs == 0 {
                 self.presence.watchers.remove(user);
             }
             self.presence.untold[usize::from(log)].standings.remove(user);
         }
         for user in watched {
             let until = self.presence.grace_until(&user);
-            if !self.users.contains_key(&user) && self.presence.clock.micros < until {
+            let is_seen = self.users.contains_key(&user) && !self.presence.hidden.contains_key(&user);
+            if !is_seen && self.presence.clock.micros < until {
                 self.presence.graces.insert((until, user.clone()));
             }
             self.presence.untold[usize::from(log)].standings.insert(user.clone(), ());
-            *self.presence.watchers.entry(user).or_default() |= 1 << log;
+            self.presence.watchers.entry(user).or_default().logs |= 1 << log;
         }
     }
 
@@ -217,6 +298,9 @@ impl UserSide {
                 continue;
             }
             let signals = self.take_signals(log);
+            if signals.is_empty() {
+                continue;
+            }
             self.presence.untold[log].under_way = true;
             let (log, shard) = (log as u16, self.shard);
             self.mail.push_back((self.places.owner_of(log), Request::Signals { log, shard, signals }));
@@ -230,8 +314,13 @@ impl UserSide {
             let signal = if let Some((conversation, session)) = untold.unviewed.pop_front() {
                 Signal::Unviewed { conversation, session }
             } else if let Some((user, ())) = untold.standings.pop_first() {
-                let standing = self.presence.standing(&user, self.users.contains_key(&user));
-                Signal::Stands { user, standing }
+                match self.presence.standing(&user, self.users.contains_key(&user)) {
+                    Some(standing) => Signal::Stands { user, standing },
+                    None => {
+                        self.ask_soon(&user);
+                        continue;
+                    }
+                }
             } else if let Some(((conversation, user), on)) = untold.typing.pop_first() {
                 Signal::Typing { conversation, user, on }
             } else if let Some((user, (after, to))) = untold.acked.pop_first() {
@@ -244,123 +333,11 @@ impl UserSide {
         signals
     }
 
-    pub(super) fn view(
-        &mut self,
-        id: SessionId,
-        number: RequestId,
-        conversation: ConversationId,
-        clock: Clock,
-    ) {
-        let Some((asker, user)) = self.asker(id, number, clock) else { return };
-        let Some(session) = self.session(id) else { return };
-        let views = &mut session.viewing.get_or_insert_default().views;
-        let place = views.iter().position(|view| view.conversation == conversation);
-        match place {
-            Some(place) => views[place].asked = Some(number),
-            None if views.len() >= VIEWS_MAX => {
-                let words = "a session views at most 8 conversations: end one first";
-                return self.refuse(id, number, ErrorCode::Limit, words);
-            }
-            None => views.push(View { conversation, asked: Some(number) }),
-        }
-        // The end of an earlier view that has not left yet would end this one.
-        let log = usize::from(self.places.log_of(conversation));
-        self.presence.untold[log].unviewed.retain(|unviewed| *unviewed != (conversation, id));
-        self.hold(id, Held::Page(Request::View { asker, user, conversation }));
-    }
-
-    pub(super) fn unview(&mut self, id: SessionId, number: RequestId, conversation: ConversationId) {
-        if let Some(viewing) = self.session(id).and_then(|session| session.viewing.as_mut())
-            && viewing.views.extract_if(.., |view| view.conversation == conversation).count() > 0
-        {
-            self.end_view(id, conversation);
-        }
-        self.push_done(id, number);
-    }
-
-    pub(super) fn end_view(&mut self, id: SessionId, conversation: ConversationId) {
-        let log = usize::from(self.places.log_of(conversation));
-        self.presence.untold[log].unviewed.push_back((conversation, id));
-    }
-
-    pub(super) fn type_in(&mut self, id: SessionId, conversation: ConversationId, on: bool) {
-        let Some(user) = self.session(id).map(|session| session.user.clone()) else { return };
-        let typing = &mut self.presence.untold[usize::from(self.places.log_of(conversation))].typing;
-        if typing.len() < TYPING_MAX || typing.contains_key(&(conversation, user.clone())) {
-            typing.insert((conversation, user), on);
-        }
-    }
-
-    /// The answer to a `view`, unless it was ended meanwhile: then the log has not heard of that.
-    pub(super) fn handle_viewed(
-        &mut self,
-        id: SessionId,
-        number: RequestId,
-        conversation: ConversationId,
-        presence: &[Presence],
-        receipts: &[(UserId, Reached)],
-    ) {
-        self.page_arrived(id);
-        let viewing = self.session(id).and_then(|session| session.viewing.as_mut());
-        let mut views = viewing.into_iter().flat_map(|viewing| &mut viewing.views);
-        match views.find(|view| view.conversation == conversation) {
-            Some(view) => view.asked = view.asked.filter(|asked| *asked != number),
-            None => self.end_view(id, conversation),
-        }
-        if number == UNASKED {
-            return;
-        }
-        self.push_reply(
-            id,
-            &ServerFrame::Viewed { id: number, presence: presence.to_vec(), receipts: receipts.to_vec() },
-        );
-    }
-
-    /// Something was refused that may have been a `view`. An earlier one of the same may have been granted: the log is told that it has
-    /// ended, or nobody would.
-    pub(super) fn forget_view(&mut self, id: SessionId, number: RequestId) {
-        let Some(viewing) = self.session(id).and_then(|session| session.viewing.as_mut()) else { return };
-        let refused: Vec<View> = viewing.views.extract_if(.., |view| view.asked == Some(number)).collect();
-        for view in refused {
-            self.end_view(id, view.conversation);
-        }
-    }
-
     pub(super) fn sessions_of(&self, user: &UserId) -> Vec<SessionId> {
         let slots = self.users.get(user).into_iter().flat_map(|present| &present.slots);
         let session =
             |slot: &u32| SessionId { slot: *slot, generation: self.sessions[*slot as usize].generation };
         slots.map(session).collect()
-    }
-
-    /// News of somebody. A session that does not read is told the newest presence once it does, and of all else nothing.
-    pub(super) fn handle_telling(&mut self, sessions: &[SessionId], event: &ServerFrame) {
-        for id in sessions {
-            let outbox_bytes_max = self.limits.outbox_bytes_max;
-            let Some(session) = self.session(*id) else { continue };
-            let has_late = session.viewing.as_ref().is_some_and(|viewing| !viewing.late.is_empty());
-            match event {
-                _ if !has_late && session.outbox.has_room(outbox_bytes_max) => {
-                    self.counters.presence += 1;
-                    self.push_event(*id, event);
-                }
-                ServerFrame::Presence(presence) => {
-                    let viewing = session.viewing.get_or_insert_default();
-                    viewing.late.retain(|late| late.user != presence.user);
-                    viewing.late.push(presence.clone());
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// An outbox is empty: what was kept for it goes first.
-    pub(super) fn push_late(&mut self, id: SessionId) {
-        let Some(viewing) = self.session(id).and_then(|session| session.viewing.as_mut()) else { return };
-        for presence in std::mem::take(&mut viewing.late) {
-            self.counters.presence += 1;
-            self.push_event(id, &ServerFrame::Presence(presence));
-        }
     }
 }
 

@@ -83,6 +83,7 @@ pub const fn is_stored(command: &Command) -> bool {
         | Command::Create(_)
         | Command::Delete { .. }
         | Command::Edit(_)
+        | Command::Invisible { .. }
         | Command::Leave { .. }
         | Command::Members(_)
         | Command::Mute { .. }

@@ -140,6 +140,8 @@ pub(super) struct View {
 pub(super) struct Viewing {
     pub(super) views: Vec<View>,
     pub(super) late: Vec<Presence>,
+    /// Likewise, that its user is invisible or is not any more: whichever is so then.
+    pub(super) late_invisible: bool,
 }
 
 /// What waits for its turn to be made when the outbox is empty.

@@ -1,0 +1,67 @@
+//! What is said of who is there.
+
+use protocol::ids::{ConversationId, UnixMillis, UserId};
+
+use super::SessionId;
+
+/// Users of whom one shard asks another at a time what is kept of their presence: a round between two shards answers so many, and the disk
+/// reads no more at once for those who only come. A place is kept for each of them, in both directions.
+pub const SIGHTINGS: usize = 64;
+
+/// What is kept of a user's presence, where nobody has it in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sighting {
+    /// Since when the user is invisible, if so.
+    pub invisible_since: Option<UnixMillis>,
+}
+
+/// How a user stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Not here.
+    Offline {
+        /// The last time the user was, if this node knows.
+        last_seen: Option<UnixMillis>,
+    },
+    /// With a session, or gone for less than grace.
+    Online,
+    /// The node has just begun: whoever is not here may be on the way back.
+    Unknown,
+}
+
+/// What a user's home tells the owner of a log, kept nowhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Signal {
+    /// A watched user came or went, or this is how one stands who is watched from now on.
+    Stands {
+        /// Who.
+        user: UserId,
+        /// How.
+        standing: Standing,
+    },
+    /// A user is writing something, or not any more.
+    Typing {
+        /// Where.
+        conversation: ConversationId,
+        /// Who. The session says so.
+        user: UserId,
+        /// Whether.
+        on: bool,
+    },
+    /// A device has stored what stands in its user's inbox after a position, up to another.
+    Acked {
+        /// Whose.
+        user: UserId,
+        /// What it had before.
+        after: u64,
+        /// What it has.
+        to: u64,
+    },
+    /// A session views a conversation no longer.
+    Unviewed {
+        /// Which.
+        conversation: ConversationId,
+        /// The session.
+        session: SessionId,
+    },
+}

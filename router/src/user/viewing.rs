@@ -1,0 +1,130 @@
+//! What a session views, and what it is told of that.
+
+use protocol::event::{ErrorCode, Presence, Reached, ServerFrame};
+use protocol::ids::{ConversationId, RequestId, UserId};
+use protocol::limits::VIEWS_MAX;
+
+use super::UserSide;
+use super::presence::TYPING_MAX;
+use super::session::{Held, View};
+use super::travel::UNASKED;
+use crate::mail::{Clock, Request, SessionId};
+
+impl UserSide {
+    pub(super) fn view(
+        &mut self,
+        id: SessionId,
+        number: RequestId,
+        conversation: ConversationId,
+        clock: Clock,
+    ) {
+        let Some((asker, user)) = self.asker(id, number, clock) else { return };
+        let Some(session) = self.session(id) else { return };
+        let views = &mut session.viewing.get_or_insert_default().views;
+        let place = views.iter().position(|view| view.conversation == conversation);
+        match place {
+            Some(place) => views[place].asked = Some(number),
+            None if views.len() >= VIEWS_MAX => {
+                let words = "a session views at most 8 conversations: end one first";
+                return self.refuse(id, number, ErrorCode::Limit, words);
+            }
+            None => views.push(View { conversation, asked: Some(number) }),
+        }
+        // The end of an earlier view that has not left yet would end this one.
+        let log = usize::from(self.places.log_of(conversation));
+        self.presence.untold[log].unviewed.retain(|unviewed| *unviewed != (conversation, id));
+        self.hold(id, Held::Page(Request::View { asker, user, conversation }));
+    }
+
+    pub(super) fn unview(&mut self, id: SessionId, number: RequestId, conversation: ConversationId) {
+        if let Some(viewing) = self.session(id).and_then(|session| session.viewing.as_mut())
+            && viewing.views.extract_if(.., |view| view.conversation == conversation).count() > 0
+        {
+            self.end_view(id, conversation);
+        }
+        self.push_done(id, number);
+    }
+
+    pub(super) fn end_view(&mut self, id: SessionId, conversation: ConversationId) {
+        let log = usize::from(self.places.log_of(conversation));
+        self.presence.untold[log].unviewed.push_back((conversation, id));
+    }
+
+    pub(super) fn type_in(&mut self, id: SessionId, conversation: ConversationId, on: bool) {
+        let Some(user) = self.session(id).map(|session| session.user.clone()) else { return };
+        let typing = &mut self.presence.untold[usize::from(self.places.log_of(conversation))].typing;
+        if typing.len() < TYPING_MAX || typing.contains_key(&(conversation, user.clone())) {
+            typing.insert((conversation, user), on);
+        }
+    }
+
+    /// The answer to a `view`, unless it was ended meanwhile: then the log has not heard of that.
+    pub(super) fn handle_viewed(
+        &mut self,
+        id: SessionId,
+        number: RequestId,
+        conversation: ConversationId,
+        presence: &[Presence],
+        receipts: &[(UserId, Reached)],
+    ) {
+        self.page_arrived(id);
+        let viewing = self.session(id).and_then(|session| session.viewing.as_mut());
+        let mut views = viewing.into_iter().flat_map(|viewing| &mut viewing.views);
+        match views.find(|view| view.conversation == conversation) {
+            Some(view) => view.asked = view.asked.filter(|asked| *asked != number),
+            None => self.end_view(id, conversation),
+        }
+        if number == UNASKED {
+            return;
+        }
+        self.push_reply(
+            id,
+            &ServerFrame::Viewed { id: number, presence: presence.to_vec(), receipts: receipts.to_vec() },
+        );
+    }
+
+    /// Something was refused that may have been a `view`. An earlier one of the same may have been granted: the log is told that it has
+    /// ended, or nobody would.
+    pub(super) fn forget_view(&mut self, id: SessionId, number: RequestId) {
+        let Some(viewing) = self.session(id).and_then(|session| session.viewing.as_mut()) else { return };
+        let refused: Vec<View> = viewing.views.extract_if(.., |view| view.asked == Some(number)).collect();
+        for view in refused {
+            self.end_view(id, view.conversation);
+        }
+    }
+
+    /// News of somebody. A session that does not read is told the newest presence once it does, and of all else nothing.
+    pub(super) fn handle_telling(&mut self, sessions: &[SessionId], event: &ServerFrame) {
+        for id in sessions {
+            let outbox_bytes_max = self.limits.outbox_bytes_max;
+            let Some(session) = self.session(*id) else { continue };
+            let has_late = session.viewing.as_ref().is_some_and(|viewing| !viewing.late.is_empty());
+            match event {
+                _ if !has_late && session.outbox.has_room(outbox_bytes_max) => {
+                    self.counters.presence += 1;
+                    self.push_event(*id, event);
+                }
+                ServerFrame::Presence(presence) => {
+                    let viewing = session.viewing.get_or_insert_default();
+                    viewing.late.retain(|late| late.user != presence.user);
+                    viewing.late.push(presence.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// An outbox is empty: what was kept for it goes first.
+    pub(super) fn push_late(&mut self, id: SessionId) {
+        let Some(viewing) = self.session(id).and_then(|session| session.viewing.as_mut()) else { return };
+        let is_late = std::mem::take(&mut viewing.late_invisible);
+        for presence in std::mem::take(&mut viewing.late) {
+            self.counters.presence += 1;
+            self.push_event(id, &ServerFrame::Presence(presence));
+        }
+        if is_late && let Some(user) = self.user_of(id).cloned() {
+            let on = self.presence.is_invisible(&user);
+            self.push_event(id, &ServerFrame::Invisible { on });
+        }
+    }
+}
