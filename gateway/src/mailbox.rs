@@ -90,10 +90,10 @@ const LOGS_MAX: usize = 64;
 impl Lane {
     fn new(deliver_places: usize) -> Self {
         // A move may be followed by its cancellation before either is read.
-        // Of each log one mail of signals is under way, and one answer to it; and as many look-ups of push tokens
+        // Of each log one mail of signals is under way, one of sightings, and one answer to each; and as many look-ups of push tokens
         // and of sightings as there may be.
-        let requests = REPLY_CREDITS + MOVE_CREDITS as usize + LOGS_MAX + PUSH_LOOKUPS + SIGHTINGS;
-        let replies = REPLY_CREDITS + deliver_places + LOGS_MAX + LOGS_MAX + PUSH_LOOKUPS + SIGHTINGS;
+        let requests = REPLY_CREDITS + MOVE_CREDITS as usize + 2 * LOGS_MAX + PUSH_LOOKUPS + SIGHTINGS;
+        let replies = REPLY_CREDITS + deliver_places + 3 * LOGS_MAX + PUSH_LOOKUPS + SIGHTINGS;
         Self { requests: ArrayQueue::new(requests), replies: ArrayQueue::new(replies) }
     }
 }

@@ -105,10 +105,18 @@ fn records_are_as_they_were_and_come_back() {
                 let since = Ext::new(&settings.ext).invisible_since();
                 assert_eq!(since, (name == "settings_invisible").then_some(NOW));
             }
+            StoredBody::Sighting(sighting) => assert_eq!(sighting.at.to_native(), NOW.0),
             StoredBody::State(state) => assert_eq!(&*state.creator, b"alice"),
             StoredBody::Unknown => panic!("{name} has a schema of ours"),
         }
-        if !matches!(stored.body, StoredBody::Positions(_) | StoredBody::Settings(_) | StoredBody::State(_)) {
+        let is_shown = !matches!(
+            stored.body,
+            StoredBody::Positions(_)
+                | StoredBody::Settings(_)
+                | StoredBody::Sighting(_)
+                | StoredBody::State(_)
+        );
+        if is_shown {
             check_golden("records", name, "json", &json::render_json(&stored));
         }
     }

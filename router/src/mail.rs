@@ -18,7 +18,7 @@ use storage_log::StreamId;
 
 use crate::places::ShardId;
 
-pub use presence::{SIGHTINGS, Sighting, Signal, Standing};
+pub use presence::{SEEN_PER_MAIL, SIGHTINGS, Sighting, Signal, Standing};
 
 /// Users whose push tokens one shard asks another for at a time: what a round between two shards carries beside everything else. A place is
 /// kept for each of them, in both directions.
@@ -288,6 +288,17 @@ pub enum Request {
         shard: ShardId,
         /// Of whom.
         user: UserId,
+        /// Whether it is asked when the user was last seen, too.
+        is_whole: bool,
+    },
+    /// When users were last seen, to be written. One such mail is under way from a shard to a log, answered with [`Reply::SeenTaken`].
+    Seen {
+        /// Which log.
+        log: u16,
+        /// The users' home.
+        shard: ShardId,
+        /// At most [`SEEN_PER_MAIL`]; of each the newest that is known there.
+        seen: Vec<(UserId, UnixMillis)>,
     },
     /// What a user has set.
     Settings {
@@ -361,6 +372,7 @@ impl Request {
                 | Self::Mute { .. }
                 | Self::PushTokens { .. }
                 | Self::Read { .. }
+                | Self::Seen { .. }
                 | Self::Set { .. }
                 | Self::Sighting { .. }
                 | Self::Store(_)
@@ -683,6 +695,11 @@ pub enum Reply {
         session: SessionId,
         /// What is muted, and until when; some of that may have passed. `None` where it cannot be read.
         mutes: Option<Vec<(ConversationId, UnixMillis)>>,
+    },
+    /// The sightings before are on their way to the disk, or were given up because it takes nothing.
+    SeenTaken {
+        /// Of which log.
+        log: u16,
     },
     /// What is kept of a user's presence.
     Sighting {

@@ -16,7 +16,7 @@ use storage_log::{Kinds, StreamId, StreamKind};
 pub const KINDS: Kinds = Kinds {
     home: StreamKind(Kind::Messages as u8),
     last: [StreamKind(Kind::State as u8), StreamKind(Kind::Positions as u8)],
-    alone: StreamKind(Kind::Settings as u8),
+    alone: [StreamKind(Kind::Settings as u8), StreamKind(Kind::Sightings as u8)],
     linked: [StreamKind(Kind::Inbox as u8), StreamKind(Kind::Memberships as u8)],
     amended: StreamKind(Kind::Amendments as u8),
     content: Schema::Message as u16,

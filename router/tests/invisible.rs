@@ -127,11 +127,12 @@ fn it_is_on_disk_before_it_is_answered_and_said_twice_it_is_no_record() {
     for _ in 0..2 {
         is_done(&chat.command(bob, ON));
     }
-    assert_eq!(chat.log.durable().position(), before + 1);
+    // What is set, and that it was seen until then; likewise that it is seen again.
+    assert_eq!(chat.log.durable().position(), before + 2);
     for _ in 0..2 {
         is_done(&chat.command(bob, OFF));
     }
-    assert_eq!(chat.log.durable().position(), before + 2);
+    assert_eq!(chat.log.durable().position(), before + 4);
 }
 
 #[test]
@@ -208,9 +209,9 @@ fn nobody_is_shown_before_it_is_known_who_is_invisible() {
     // It came, left and came again before anybody knew.
     chat.users.disconnect(carol);
     let carol = chat.begin("carol", None);
-    let invisible_since = Some(UnixMillis(NOW.0 + 7));
+    let (invisible_since, last_seen, is_whole) = (Some(UnixMillis(NOW.0 + 7)), None, true);
     let Request::Sighting { user, .. } = request else { unreachable!("it is one") };
-    let reply = Reply::Sighting { user, found: Some(Sighting { invisible_since }) };
+    let reply = Reply::Sighting { user, found: Some(Sighting { invisible_since, last_seen, is_whole }) };
     chat.users.handle_reply(target, reply, chat.clock);
     assert_eq!(told(&chat.exchange(alice)), ["alice is here", "carol is away since 7"]);
     assert_eq!(told(&chat.exchange(carol)), Vec::<String>::new(), "the node's own questions are no news");

@@ -34,6 +34,9 @@ pub(crate) const KEEPING: u64 = 0x6b65_6570_696e_6700;
 /// And those of who is invisible, each client's its own.
 pub(crate) const HIDING: u64 = 0x6869_6469_6e67;
 
+/// And those of who stays away for a while when the node has ended.
+pub(crate) const STAYING: u64 = 0x7374_6179;
+
 /// And those of how large a group is that fans out on read.
 pub(crate) const GROWING: u64 = 0x6772_6f77;
 
@@ -93,7 +96,7 @@ pub(crate) fn clients_of(
 pub(crate) fn give_dice(seed: u64, clients: &mut [Client]) {
     let looks = matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15);
     let sets = matches!(seed % 16, 3 | 5 | 8 | 13 | 15);
-    let hides = matches!(seed % 16, 3 | 8 | 13 | 15);
+    let hides = matches!(seed % 16, 3 | 8 | 13);
     for (client, number) in clients.iter_mut().zip(0..) {
         client.viewing.dice = looks.then(|| Rng::new(seed ^ VIEWING ^ number));
         client.listing.dice = looks.then(|| Rng::new(seed ^ LISTING ^ number));

@@ -126,6 +126,11 @@ impl Invisibles {
         self.all_asked(user).iter().any(|asked| asked.on == on)
     }
 
+    /// Whether a user was ever to be invisible.
+    pub(crate) fn may_hide(&self, user: &UserId) -> bool {
+        self.of.contains_key(user)
+    }
+
     fn all_asked(&self, user: &UserId) -> &[Asked] {
         self.of.get(user).map_or(&[], Vec::as_slice)
     }

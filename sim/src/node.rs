@@ -33,7 +33,10 @@ const SQUEEZING: u64 = 0x7371_7565_657a;
 const KEEPING: u64 = 0x6b65_6570;
 
 /// How long somebody is held to be online without a session: most come back sooner.
-const PRESENCE_GRACE_MILLIS: u64 = 40;
+pub(crate) const PRESENCE_GRACE_MILLIS: u64 = 40;
+
+/// By how much it may be wrong after a crash when somebody was last seen: little, so that who stays is written again.
+pub(crate) const LAST_SEEN_ERROR_MILLIS: u64 = 2_400;
 
 /// What a node of this world may hold, and for how long.
 pub(crate) struct Bounds {
@@ -50,7 +53,11 @@ impl Bounds {
     /// In some worlds little, so that outboxes fill up and credits run out. Each kind has dice of its own, and is none of the kinds of
     /// which one has failed once: those are what they were.
     pub(crate) fn of_world(seed: u64) -> Self {
-        let mut users = UserLimits { presence_grace_millis: PRESENCE_GRACE_MILLIS, ..UserLimits::default() };
+        let mut users = UserLimits {
+            presence_grace_millis: PRESENCE_GRACE_MILLIS,
+            last_seen_error_millis: LAST_SEEN_ERROR_MILLIS,
+            ..UserLimits::default()
+        };
         if matches!(seed % 16, 8 | 11 | 15) {
             let mut rng = Rng::new(seed ^ SQUEEZING);
             users = UserLimits {

@@ -13,6 +13,7 @@ use crate::erasing::Erasures;
 use crate::forms::{Form, Forms};
 use crate::hiding::Invisibles;
 use crate::keeping::{Keeping, Since};
+use crate::seen::Seen;
 use crate::settings::{Blocks, Mutes};
 use crate::unread::ReadBounds;
 
@@ -57,6 +58,7 @@ pub(crate) struct Oracle {
     pub(crate) blocks: Blocks,
     pub(crate) keeping: Keeping,
     pub(crate) invisibles: Invisibles,
+    pub(crate) seen: Seen,
     /// Times that somebody was told that something was erased.
     pub(crate) erased: u64,
 }
@@ -297,6 +299,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
         StoredBody::Folded(_)
         | StoredBody::Positions(_)
         | StoredBody::Settings(_)
+        | StoredBody::Sighting(_)
         | StoredBody::State(_)
         | StoredBody::Unknown => {
             panic!("a stream of messages holds messages, amendments and memberships")

@@ -9,14 +9,15 @@ use protocol::ids::{ConversationId, RequestId, Seq, UserId};
 use crate::Rng;
 use crate::hiding::Hidden;
 use crate::oracle::Oracle;
+use crate::seen::Gone;
 
 /// Everything of one client. What it looks at ends with its connection.
 #[derive(Default)]
 pub(crate) struct Viewing {
     /// Where anybody looks at anything.
     pub(crate) dice: Option<Rng>,
-    /// With who was invisible when it was asked.
-    asked: BTreeMap<RequestId, (ConversationId, Hidden)>,
+    /// With who was invisible, and who was not here, when it was asked.
+    asked: BTreeMap<RequestId, (ConversationId, Hidden, Gone)>,
     views: BTreeSet<ConversationId>,
     /// Asked for on this connection at any time: what is on its way when a view ends still comes.
     ever: BTreeSet<ConversationId>,
@@ -55,7 +56,7 @@ impl Viewing {
     }
 
     pub(crate) fn asked(&mut self, id: RequestId, conversation: ConversationId, oracle: &Oracle) {
-        self.asked.insert(id, (conversation, oracle.invisibles.all()));
+        self.asked.insert(id, (conversation, oracle.invisibles.all(), oracle.seen.gone()));
         self.ever.insert(conversation);
     }
 
@@ -69,7 +70,7 @@ impl Viewing {
     fn end(&mut self, conversation: ConversationId) {
         self.views.remove(&conversation);
         // What was asked for is ended by what comes behind it.
-        self.asked.retain(|_, (asked, _)| *asked != conversation);
+        self.asked.retain(|_, (asked, ..)| *asked != conversation);
     }
 
     /// It is no member any more: nothing of it is told.
@@ -88,8 +89,10 @@ impl Viewing {
         receipts: Vec<(UserId, Reached)>,
         oracle: &mut Oracle,
     ) {
-        if let Some((conversation, hidden)) = self.asked.remove(&id) {
+        if let Some((conversation, hidden, gone)) = self.asked.remove(&id) {
             presence.iter().for_each(|one| oracle.invisibles.check_viewed(one, &hidden));
+            let visible = presence.iter().filter(|one| !oracle.invisibles.may_hide(&one.user));
+            visible.for_each(|one| oracle.seen.check_viewed(one, &gone));
             self.views.insert(conversation);
             receipts
                 .into_iter()

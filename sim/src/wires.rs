@@ -212,9 +212,10 @@ impl World {
             Some(_) => (!calm && self.rng.one_in(30)).then(|| self.rng.between(1, 4)),
         };
         let pass = seconds.map(|seconds| self.pass(index, seconds));
+        let is_away = self.is_away(index);
         let client = &mut self.clients[index];
         match &client.link {
-            None if self.node.is_some() && !self.draining => {
+            None if self.node.is_some() && !self.draining && !is_away => {
                 self.connect(index, pass.expect("one to come with"));
             }
             None => {}
@@ -258,11 +259,12 @@ impl World {
     /// The client goes without a word.
     fn cut(&mut self, index: usize) {
         self.end_client(index);
+        self.stay_away(index);
         let delay = self.rng.between(1_000, 300_000);
         self.later(delay, Item::Act(index));
     }
 
-    fn end_client(&mut self, index: usize) {
+    pub(crate) fn end_client(&mut self, index: usize) {
         let Some(link) = &self.clients[index].link else {
             return;
         };

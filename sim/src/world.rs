@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::auth::{DenyList, FOR_EVER, Keys, Revocation, Span, Subject};
+use gateway::auth::{DenyList, Keys};
 use gateway::pushes::PushBatch;
 use gateway::shard::{Event, Shard};
 use protocol::command::Token;
@@ -24,8 +24,8 @@ use crate::Rng;
 use crate::calling::{CALLED_MICROS, Calls};
 use crate::client::{Client, Pass, Times};
 use crate::dice::{
-    AMENDING, CALLING, DEAFNESS, ERASING, FILLING, KEEPING, REVOKING, calls, clients_of, give_dice, keeps,
-    small_group_members_max,
+    AMENDING, CALLING, DEAFNESS, ERASING, FILLING, KEEPING, REVOKING, STAYING, calls, clients_of, give_dice,
+    keeps, small_group_members_max,
 };
 use crate::disk::{Disk, geometry};
 use crate::keeping;
@@ -33,6 +33,7 @@ use crate::listing::check_lists;
 use crate::net::Net;
 use crate::node::{Bounds, Node, log_config};
 use crate::oracle::{Oracle, Truth, audiences, truth_of};
+use crate::seen::End;
 
 /// 2026-01-01, in milliseconds since 1970.
 const BEGUN_MS: u64 = 1_767_225_600_000;
@@ -75,6 +76,8 @@ pub struct Outcome {
     pub muted: u64,
     /// Times that somebody began to block somebody.
     pub blocked: u64,
+    /// Times that somebody was told when one was last seen who left before a restart, and of those not exactly.
+    pub last_seen: (u64, u64),
     /// Times that somebody asked who is there while somebody was invisible who was asked for.
     pub hidden: u64,
     /// Times that somebody was called of what had not reached them.
@@ -191,11 +194,15 @@ pub(crate) struct World {
     pub(crate) places: Arc<Places>,
     pub(crate) keys: Keys,
     /// What was revoked, as it stands on the disk.
-    denied: DenyList,
+    pub(crate) denied: DenyList,
     /// When and whom: in some worlds only.
-    revoking: Option<Rng>,
+    pub(crate) revoking: Option<Rng>,
     /// When and whose messages, likewise.
     pub(crate) erasing: Option<Rng>,
+    /// Who stays away when the node has ended, likewise,
+    pub(crate) staying: Option<Rng>,
+    /// and until when.
+    pub(crate) away: BTreeMap<UserId, u64>,
     /// Whether the disk has room for a segment: in some worlds only.
     pub(crate) filling: Option<Rng>,
     pub(crate) full: u32,
@@ -294,6 +301,8 @@ impl World {
             revoking: matches!(seed % 8, 3 | 5).then(|| Rng::new(seed ^ REVOKING)),
             erasing: matches!(seed % 16, 5 | 8 | 13).then(|| Rng::new(seed ^ ERASING)),
             filling: matches!(seed % 16, 3 | 11 | 13).then(|| Rng::new(seed ^ FILLING)),
+            staying: matches!(seed % 16, 5 | 15).then(|| Rng::new(seed ^ STAYING)),
+            away: BTreeMap::new(),
             full: 0,
             calls: Calls::new(calls(seed).then(|| Rng::new(seed ^ CALLING))),
             net: Net::default(),
@@ -462,12 +471,15 @@ impl World {
 
     /// Tells the oracle what a batch made durable.
     fn enter(&mut self, log: u16, batch: &WriteBatch) {
-        self.stored_at = self.now;
         let mut at = storage_log::format::BATCH_HEADER_BYTES;
         while let Ok(record) =
             storage_log::Record::parse(&batch.buffer.bytes()[at..], batch.segment + batch.offset + at as u64)
         {
             self.oracle.enter(log, &record);
+            // Of who stays it is written again and again.
+            if record.stream().kind.0 != protocol::record::StreamKind::Sightings as u8 {
+                self.stored_at = self.now;
+            }
             at += record.bytes_in_log();
         }
     }
@@ -505,11 +517,16 @@ impl World {
         self.crashes += 1;
         self.draining = false;
         self.disk.crash(&mut self.rng);
-        self.stop_node();
+        self.stop_node(End::Crashed);
     }
 
     /// The process is gone: every connection ends, and after a while the next one starts.
-    fn stop_node(&mut self) {
+    fn stop_node(&mut self, end: End) {
+        self.oracle.seen.is_lossy |= self.full > 0 || self.oracle.has_rotted;
+        let has_failed = self.node.as_ref().is_some_and(|node| node.state.exit_failed());
+        let end = if has_failed { End::Failed } else { end };
+        self.oracle.seen.end_run(self.unix(), end);
+        self.keep_away();
         self.count_node();
         self.node = None;
         self.run += 1;
@@ -536,39 +553,6 @@ impl World {
         }
     }
 
-    /// Takes tokens back, of one user or of all: on the disk at once, at each shard when it hears of it.
-    fn revoke(&mut self, user: Option<UserId>) {
-        let issued_before = self.unix().0 / 1_000 + 1;
-        let Some(rng) = &mut self.revoking else {
-            return;
-        };
-        let subject = match user {
-            Some(user) => Subject::User(user),
-            None if rng.one_in(4) => Subject::Everyone,
-            None => Subject::User(rng.pick(&self.users).clone()),
-        };
-        let delays: Vec<u64> = self.arrived.iter().map(|_| rng.below(600)).collect();
-        let revocation = Revocation { subject, span: Span { issued_before, until: FOR_EVER } };
-        self.denied.insert(&revocation);
-        if self.node.is_some() {
-            for (shard, delay) in delays.into_iter().enumerate() {
-                self.event(shard, delay, Event::Revoke(revocation.clone()));
-            }
-        }
-    }
-
-    /// Now and then a token is taken back while its connection is between two shards.
-    pub(crate) fn revoke_moving(&mut self, pipe: usize) {
-        let calm = self.is_calm();
-        if let Some(rng) = &mut self.revoking
-            && !calm
-            && rng.one_in(8)
-        {
-            let user = self.clients[self.net.pipes[pipe].client].user.clone();
-            self.later(0, Item::Revoke(Some(user)));
-        }
-    }
-
     fn end_drain_if_done(&mut self) {
         let drained = self.node.as_ref().is_some_and(|node| node.shards.iter().all(Shard::is_drained));
         if !self.draining || !drained {
@@ -577,7 +561,7 @@ impl World {
         self.draining = false;
         self.drains += 1;
         self.disk.assert_quiet();
-        self.stop_node();
+        self.stop_node(End::Orderly);
     }
 
     fn count_node(&mut self) {
@@ -601,6 +585,10 @@ impl World {
         let mut events = std::mem::take(&mut self.arrived[index]);
         let mut actions = Vec::new();
         node.shards[index].turn(clock, &mut events, &mut actions);
+        for user in self.users.iter().filter(|user| self.places.home_of(user) == id) {
+            let is_here = node.shards[index].users().connections_of(user).next().is_some();
+            self.oracle.seen.note(user, is_here, clock.unix);
+        }
         let held = node.shards[index].users().largest_outbox();
         let most = self.bounds.users.outbox_bytes_max + OUTBOX_SLACK_BYTES;
         assert!(held <= most, "bounded: an outbox holds {held} bytes of {most}");
@@ -688,6 +676,7 @@ impl World {
             muted: self.oracle.mutes.told,
             blocked: self.oracle.blocks.begun,
             hidden: self.oracle.invisibles.seen.get(),
+            last_seen: self.oracle.seen.told.get(),
             called: self.calls.count(),
             presence: self
                 .clients

@@ -54,18 +54,14 @@ fn same_seed_same_bytes() {
 
 #[test]
 fn the_worlds_see_what_they_are_for() {
-    let mut crashes = 0;
-    let mut drains = 0;
-    let mut failures = 0;
+    let (mut crashes, mut drains, mut failures) = (0, 0, 0);
     let (mut overruns, mut outbox_full, mut busy, mut unread) = (0, 0, 0, 0);
-    let mut moved = 0;
-    let mut replaced = 0;
-    let mut expired = 0;
-    let mut full = 0;
+    let (mut moved, mut replaced) = (0, 0);
+    let (mut expired, mut full) = (0, 0);
     let (mut index_reads, mut compactions, mut rebuilds, mut gone) = (0, 0, 0, 0);
     let (mut revoked, mut folded, mut erased, mut heads, mut kept) = (0, 0, 0, 0, 0);
     let (mut presence, mut receipts, mut counted) = ((0, 0), (0, 0), (0, 0));
-    let (mut muted, mut blocked, mut called, mut hidden) = (0, 0, 0, 0);
+    let (mut muted, mut blocked, mut called, mut hidden, mut last_seen) = (0, 0, 0, 0, (0, 0));
     for seed in 0..100 {
         let outcome = run(seed);
         crashes += outcome.crashes;
@@ -92,6 +88,7 @@ fn the_worlds_see_what_they_are_for() {
         muted += outcome.muted;
         blocked += outcome.blocked;
         hidden += outcome.hidden;
+        last_seen = (last_seen.0 + outcome.last_seen.0, last_seen.1 + outcome.last_seen.1);
         called += outcome.called;
         counted = (counted.0 + outcome.counted.0, counted.1 + outcome.counted.1);
         presence = (presence.0 + outcome.presence.0, presence.1 + outcome.presence.1);
@@ -113,6 +110,10 @@ fn the_worlds_see_what_they_are_for() {
     assert!(muted > 50, "{muted} times somebody was told at rest that something is muted");
     assert!(blocked > 50, "{blocked} times somebody began to block somebody");
     assert!(hidden > 50, "{hidden} times somebody looked for one who was invisible");
+    assert!(
+        last_seen.0 > 5 && last_seen.1 > 5,
+        "{last_seen:?} times one was told of had left before a restart"
+    );
     assert!(called > 60, "{called} times somebody was called of what had not reached them");
     assert!(counted.0 > 5_000 && counted.1 > 1_000, "{counted:?} times somebody was told what is unread");
     assert!(heads > 100, "{heads} times somebody was told of a head instead of records");

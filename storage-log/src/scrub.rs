@@ -65,7 +65,7 @@ mod tests {
     fn progress_reads_back_and_nothing_else_passes_for_it() {
         let kind = StreamKind;
         let (home, last, linked) = (kind(1), [kind(2), kind(3)], [kind(4), kind(5)]);
-        let kinds = Kinds { home, last, alone: kind(6), linked, amended: kind(8), content: 1 };
+        let kinds = Kinds { home, last, alone: [6, 9].map(kind), linked, amended: kind(8), content: 1 };
         let geometry = Geometry::of_blocks(512);
         let config =
             LogConfig { store: [7; 16], number: 3, geometry, tail_bytes_max: 0, kinds, segment_ms_max: None };

@@ -227,6 +227,7 @@ fn body(stored: &Stored<'_>) -> Map<String, Value> {
             let invisible_since = Ext::new(&settings.ext).invisible_since().map(|since| since.0);
             json!({ "op": "settings", "mutes": settings.mutes.len(), "push_tokens": tokens, "invisible_since": invisible_since })
         }
+        StoredBody::Sighting(sighting) => json!({ "op": "sighting", "last_seen": sighting.at.to_native() }),
         StoredBody::State(state) => state_body(state),
         StoredBody::Unknown if [SCHEMA_ERASED, SCHEMA_GONE].contains(&stored.portable.schema) => {
             serde_json::from_slice(&render_json(stored)).unwrap_or(Value::Null)

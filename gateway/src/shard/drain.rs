@@ -83,7 +83,7 @@ impl Shard {
         if let Some(drain) = &self.drain {
             let last = drain.begun + self.config.drain_seconds * 1_000_000 + GRACE_MICROS + LAST_MICROS;
             let gone = self.connections.count() == 0 || self.clock.micros >= last;
-            self.mail.set_at_rest(gone && self.logs_are_quiet());
+            self.mail.set_at_rest(gone && self.users.has_written() && self.logs_are_quiet());
         }
     }
 

@@ -162,6 +162,7 @@ impl Shard {
             | Request::List { log, .. }
             | Request::Memberships { log, .. }
             | Request::Reads { log, .. }
+            | Request::Seen { log, .. }
             | Request::Signals { log, .. }
             | Request::Survey { log, .. } => *log,
         };

@@ -361,7 +361,7 @@ impl Shard {
             1_000_000 - self.clock.micros % 1_000_000
         };
         let next = self.admission.wait_micros().into_iter().chain(self.mark_in_micros());
-        let next = next.chain(self.push_in_micros());
+        let next = next.chain(self.push_in_micros()).chain(self.users.write_in_micros());
         if self.paused { wait } else { next.fold(wait, u64::min) }
     }
 

@@ -60,6 +60,7 @@ impl Shard {
     #[must_use]
     pub fn is_settled(&mut self) -> bool {
         let asks = self.users.requests_under_way() > 0
+            || !self.users.has_written()
             || self.pushing.asks()
             || self.mail.has_notes()
             || self.mail.has_mail();

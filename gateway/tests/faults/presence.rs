@@ -132,3 +132,37 @@ fn who_is_invisible_is_so_after_kill_9_and_an_upgrade_too() {
     assert_eq!(news(&mut alice, "presence", "bob")["online"], true);
     assert!(alice.take_events().iter().all(|event| event["op"] != "typing"));
 }
+
+/// `last_seen` of a user in the answer to a `view`, or told when the first seconds of a run are over.
+fn last_seen(node: &Node, conversation: &Value, user: &str) -> u64 {
+    let mut alice = Chat::connect(node, "alice", "a");
+    view(&mut alice, conversation);
+    let gone = news(&mut alice, "presence", user);
+    assert_eq!(gone["online"], false, "{gone}");
+    gone["last_seen"].as_u64().unwrap_or_else(|| panic!("it is known: {gone}"))
+}
+
+#[test]
+fn when_somebody_was_last_seen_is_known_after_a_restart_and_after_kill_9() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[("shards", "3"), ("logs", "3")]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let conversation = alice.tell("bob", "hello")["conversation"].take();
+    let came_at = Chat::connect(&node, "bob", "b").welcome["now"].as_u64().expect("a time");
+    // He has gone, and who views is told so once grace has passed: then it is on its way to the disk.
+    view(&mut alice, &conversation);
+    let gone = news(&mut alice, "presence", "bob")["last_seen"].as_u64().expect("it is known");
+    assert!(came_at <= gone && gone < came_at + 10_000, "{came_at} {gone}");
+    drop(alice);
+    node.restart();
+    let seen = last_seen(&node, &conversation, "bob");
+    assert!(came_at <= seen && seen <= gone, "after kill -9: {came_at} {seen} {gone}");
+    // Here at an orderly end.
+    let bob = Chat::connect(&node, "bob", "b");
+    let before = bob.welcome["now"].as_u64().expect("a time");
+    node.terminate();
+    assert!(node.ended().success());
+    drop(node);
+    let node = Node::start(data.path(), &[("shards", "3"), ("logs", "3")]);
+    assert!(last_seen(&node, &conversation, "bob") >= before, "seen until the end");
+}

@@ -143,9 +143,11 @@ fn read_record(stored: &Stored<'_>) -> Result<PageItem, FrameFault> {
         StoredBody::Folded(form) => PageItem::Message(read_form(&stored.portable, form)?),
         StoredBody::Membership(body) => PageItem::Member(read_membership(&stored.portable, body)?),
         StoredBody::Message(body) => PageItem::Message(read_message(&stored.portable, body)?),
-        StoredBody::Positions(_) | StoredBody::Settings(_) | StoredBody::State(_) | StoredBody::Unknown => {
-            PageItem::Gap(unknown_gap(&stored.portable))
-        }
+        StoredBody::Positions(_)
+        | StoredBody::Settings(_)
+        | StoredBody::Sighting(_)
+        | StoredBody::State(_)
+        | StoredBody::Unknown => PageItem::Gap(unknown_gap(&stored.portable)),
     })
 }
 

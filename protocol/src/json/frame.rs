@@ -180,9 +180,11 @@ pub fn write_json(stored: &Stored<'_>, out: &mut Vec<u8>) {
         StoredBody::Folded(form) => write_stored_form(&stored.portable, form, out),
         StoredBody::Membership(body) => write_stored_membership(&stored.portable, body, out),
         StoredBody::Message(body) => write_stored_message(&stored.portable, body, out),
-        StoredBody::Positions(_) | StoredBody::Settings(_) | StoredBody::State(_) | StoredBody::Unknown => {
-            write_gap(&unknown_gap(&stored.portable), out)
-        }
+        StoredBody::Positions(_)
+        | StoredBody::Settings(_)
+        | StoredBody::Sighting(_)
+        | StoredBody::State(_)
+        | StoredBody::Unknown => write_gap(&unknown_gap(&stored.portable), out),
     }
 }
 

@@ -32,8 +32,9 @@ pub use ext::Ext;
 pub use payload::{
     AmendmentV1, ArchivedAmendmentV1, ArchivedConversationStateV1, ArchivedFormV1, ArchivedMemberV1,
     ArchivedMembershipV1, ArchivedMessageV1, ArchivedMuteV1, ArchivedNameV1, ArchivedPositionV1,
-    ArchivedPositionsV1, ArchivedReactionV1, ArchivedSettingsV1, Body, ConversationStateV1, FormV1, MemberV1,
-    MembershipV1, MessageV1, MuteV1, NameV1, PositionV1, PositionsV1, ReactionV1, Schema, SettingsV1,
+    ArchivedPositionsV1, ArchivedReactionV1, ArchivedSettingsV1, ArchivedSightingV1, Body,
+    ConversationStateV1, FormV1, MemberV1, MembershipV1, MessageV1, MuteV1, NameV1, PositionV1, PositionsV1,
+    ReactionV1, Schema, SettingsV1, SightingV1,
 };
 pub use stored::{Stored, StoredBody, StoredItem, StoredListed};
 
@@ -116,6 +117,8 @@ pub enum StreamKind {
     Runs = 7,
     /// Links from a conversation's amendments to what they amend.
     Amendments = 8,
+    /// When a user was last seen.
+    Sightings = 9,
 }
 
 impl StreamKind {
@@ -130,6 +133,7 @@ impl StreamKind {
             6 => Some(Self::Settings),
             7 => Some(Self::Runs),
             8 => Some(Self::Amendments),
+            9 => Some(Self::Sightings),
             _ => None,
         }
     }

@@ -31,6 +31,8 @@ pub enum Schema {
     Positions = 5,
     /// [`SettingsV1`], in a stream of settings.
     Settings = 6,
+    /// [`SightingV1`], in a stream of sightings.
+    Sighting = 7,
 }
 
 /// A message as it is stored.
@@ -227,6 +229,15 @@ pub struct MuteV1 {
     pub until: u64,
 }
 
+/// When a user was last seen. Never leaves the node as it is.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct SightingV1 {
+    /// In milliseconds since 1970.
+    pub at: u64,
+    /// Tagged additions; unknown tags are kept.
+    pub ext: Vec<u8>,
+}
+
 /// A member inside a stored list.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberV1 {
@@ -272,6 +283,8 @@ pub enum Body {
     Positions(PositionsV1),
     /// Schema 6.
     Settings(SettingsV1),
+    /// Schema 7.
+    Sighting(SightingV1),
     /// Schema 3.
     State(ConversationStateV1),
 }
@@ -285,6 +298,7 @@ impl Body {
             Self::Message(_) => Schema::Message,
             Self::Positions(_) => Schema::Positions,
             Self::Settings(_) => Schema::Settings,
+            Self::Sighting(_) => Schema::Sighting,
             Self::State(_) => Schema::State,
         }
     }
@@ -295,6 +309,7 @@ impl Body {
             Self::Amendment(_) | Self::Membership(_) | Self::Message(_) => StreamKind::Messages,
             Self::Positions(_) => StreamKind::Positions,
             Self::Settings(_) => StreamKind::Settings,
+            Self::Sighting(_) => StreamKind::Sightings,
             Self::State(_) => StreamKind::State,
         }
     }
@@ -305,6 +320,7 @@ impl Body {
             Self::Amendment(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::Membership(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::Message(body) => rkyv::to_bytes::<rancor::Error>(body),
+            Self::Sighting(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::Settings(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::Positions(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::State(body) => rkyv::to_bytes::<rancor::Error>(body),
@@ -353,6 +369,7 @@ const _: () = {
     assert!(size_of::<ArchivedPositionV1>() == 40 && align_of::<ArchivedPositionV1>() == 1);
     assert!(size_of::<ArchivedMuteV1>() == 24 && align_of::<ArchivedMuteV1>() == 1);
     assert!(size_of::<ArchivedSettingsV1>() == 16 && align_of::<ArchivedSettingsV1>() == 1);
+    assert!(size_of::<ArchivedSightingV1>() == 16 && align_of::<ArchivedSightingV1>() == 1);
     assert!(size_of::<ArchivedPositionsV1>() == 32 && align_of::<ArchivedPositionsV1>() == 1);
     assert!(size_of::<ArchivedConversationStateV1>() == 34 && align_of::<ArchivedConversationStateV1>() == 1);
 };

@@ -10,8 +10,8 @@ use rkyv::rancor::Failure;
 
 use super::{
     ArchivedAmendmentV1, ArchivedConversationStateV1, ArchivedFormV1, ArchivedMembershipV1,
-    ArchivedMessageV1, ArchivedPositionsV1, ArchivedSettingsV1, PORTABLE_BYTES, Portable, RecordError,
-    Schema, StreamKind,
+    ArchivedMessageV1, ArchivedPositionsV1, ArchivedSettingsV1, ArchivedSightingV1, PORTABLE_BYTES, Portable,
+    RecordError, Schema, StreamKind,
 };
 use crate::event::{Gap, ListedConversation};
 
@@ -41,6 +41,8 @@ pub enum StoredBody<'a> {
     Positions(&'a ArchivedPositionsV1),
     /// Schema 6 in a stream of settings.
     Settings(&'a ArchivedSettingsV1),
+    /// Schema 7 in a stream of sightings.
+    Sighting(&'a ArchivedSightingV1),
     /// Schema 3 in a stream of state.
     State(&'a ArchivedConversationStateV1),
     /// A schema this program does not know: delivered as a gap, kept as it is.
@@ -107,6 +109,10 @@ impl<'a> Stored<'a> {
             StreamKind::Settings if known(Schema::Settings) => {
                 let body = rkyv::access::<ArchivedSettingsV1, Failure>(payload);
                 StoredBody::Settings(body.map_err(|_| RecordError::Damaged)?)
+            }
+            StreamKind::Sightings if known(Schema::Sighting) => {
+                let body = rkyv::access::<ArchivedSightingV1, Failure>(payload);
+                StoredBody::Sighting(body.map_err(|_| RecordError::Damaged)?)
             }
             StreamKind::State if known(Schema::State) => {
                 let body = rkyv::access::<ArchivedConversationStateV1, Failure>(payload);

@@ -15,7 +15,7 @@ use protocol::{
     limits,
     record::{
         AmendmentKind, AmendmentV1, Body, ConversationStateV1, Ext, FormV1, MemberV1, MembershipV1,
-        MessageV1, MuteV1, NameV1, PositionV1, PositionsV1, ReactionV1, SettingsV1,
+        MessageV1, MuteV1, NameV1, PositionV1, PositionsV1, ReactionV1, SettingsV1, SightingV1,
     },
 };
 
@@ -506,6 +506,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("state", Body::State(state)),
         ("positions", Body::Positions(positions())),
         ("settings", Body::Settings(settings())),
+        ("sighting", Body::Sighting(SightingV1 { at: NOW.0, ext: Vec::new() })),
         ("settings_push", Body::Settings(settings_push())),
         ("settings_invisible", Body::Settings(settings_invisible())),
         // These are written at sequence 43: what amends that is what is served in its place.

@@ -56,6 +56,7 @@ pub(super) fn form_of(record: Option<&Linked>) -> Result<FormV1, Refusal> {
         | StoredBody::Membership(_)
         | StoredBody::Positions(_)
         | StoredBody::Settings(_)
+        | StoredBody::Sighting(_)
         | StoredBody::State(_)
         | StoredBody::Unknown => Err(NO_MESSAGE),
     }
@@ -190,6 +191,7 @@ impl Plan {
             | Body::Message(_)
             | Body::Positions(_)
             | Body::Settings(_)
+            | Body::Sighting(_)
             | Body::State(_) => None,
         };
         seen.chain(hidden).chain(amends).collect()

@@ -164,6 +164,7 @@ impl Erased {
                 StoredBody::Membership(_)
                 | StoredBody::Positions(_)
                 | StoredBody::Settings(_)
+                | StoredBody::Sighting(_)
                 | StoredBody::State(_)
                 | StoredBody::Unknown,
             )

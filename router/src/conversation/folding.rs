@@ -201,6 +201,7 @@ fn target_of(linked: &Linked) -> Option<Target> {
         | StoredBody::Membership(_)
         | StoredBody::Positions(_)
         | StoredBody::Settings(_)
+        | StoredBody::Sighting(_)
         | StoredBody::State(_)
         | StoredBody::Unknown => None,
     }

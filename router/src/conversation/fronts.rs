@@ -83,6 +83,7 @@ pub(super) fn shows_messages(request: &Request) -> bool {
         | Request::Mute { .. }
         | Request::PushTokens { .. }
         | Request::Read { .. }
+        | Request::Seen { .. }
         | Request::Set { .. }
         | Request::Settings { .. }
         | Request::Sighting { .. }

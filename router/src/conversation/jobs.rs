@@ -105,6 +105,11 @@ pub(super) enum Purpose {
     Settings {
         user: UserId,
     },
+    /// When a user was last seen.
+    Sighting {
+        user: UserId,
+        shard: ShardId,
+    },
     Verify {
         store: Box<Store>,
         now: UnixMillis,
@@ -146,6 +151,7 @@ impl Job {
             | Purpose::LookUp { .. }
             | Purpose::Positions { .. }
             | Purpose::Settings { .. }
+            | Purpose::Sighting { .. }
             | Purpose::Verify { .. } => true,
             Purpose::CatchUp { .. }
             | Purpose::Enlist { .. }
@@ -178,6 +184,7 @@ impl Purpose {
             | Self::LookUp { .. }
             | Self::Positions { .. }
             | Self::Settings { .. }
+            | Self::Sighting { .. }
             | Self::Survey { .. }
             | Self::Verify { .. } => false,
         }
@@ -301,6 +308,7 @@ impl ConversationSide {
             | Request::Mute { .. }
             | Request::Read { .. }
             | Request::PushTokens { .. }
+            | Request::Seen { .. }
             | Request::Set { .. }
             | Request::Settings { .. }
             | Request::Sighting { .. }
@@ -465,6 +473,7 @@ impl ConversationSide {
             Purpose::Load { conversation } => self.finish_load(conversation, &records, log),
             Purpose::Positions { conversation } => self.finish_positions(conversation, &records),
             Purpose::Settings { user } => self.finish_settings(&user, &records),
+            Purpose::Sighting { user, shard } => self.finish_sighting(user, shard, &records),
             Purpose::LookUp { store, clock } => self.finish_look_up(store, clock, &records, log),
             Purpose::Verify { store, now } => self.finish_verify(store, &records, now, log),
             Purpose::Survey { session, shard, user, memberships, after } => {
@@ -497,6 +506,7 @@ impl ConversationSide {
                 self.give_up_positions(conversation, refusal);
             }
             Purpose::Settings { user } => self.finish_settings(&user, &[]),
+            Purpose::Sighting { user, shard } => self.answer_sighting(user, shard, None),
             Purpose::Amend { store, .. } | Purpose::LookUp { store, .. } | Purpose::Verify { store, .. } => {
                 self.end_look_up(&store);
                 self.refuse(store.asker, refusal);

@@ -31,6 +31,7 @@ mod recent;
 mod retention;
 mod runs;
 mod settings;
+mod sightings;
 mod slots;
 mod state;
 mod unjudged;
@@ -61,6 +62,7 @@ use large::{LargeGroups, Roster};
 use pages::WaitingPages;
 use push::Pushes;
 use settings::SettingsTable;
+use sightings::Unwritten;
 use slots::{Entrant, Loaded, Slot};
 use state::{Audience, Conversation, Plan};
 use viewers::Viewers;
@@ -130,6 +132,7 @@ pub struct ConversationSide {
     gathering: Gathering,
     pushes: Pushes,
     settings: SettingsTable,
+    sightings: Unwritten,
     acked: Acked,
     /// Pages that have waited for what a start reads. Bounded by the page credits.
     held: VecDeque<Request>,
@@ -166,6 +169,7 @@ impl ConversationSide {
             gathering: Gathering::default(),
             pushes: Pushes::default(),
             settings: SettingsTable::default(),
+            sightings: Unwritten::default(),
             acked: Acked::default(),
             places,
             log,
@@ -214,6 +218,9 @@ impl ConversationSide {
         if let Request::Signals { log: number, shard, signals } = request {
             self.handle_signals(shard, signals, log);
             return self.outputs.push_back((shard, Reply::SignalsTaken { log: number }));
+        }
+        if let Request::Seen { shard, seen, .. } = request {
+            return self.handle_seen(shard, seen, now, log);
         }
         if settings::is_of_a_user(&request) {
             self.handle_settings(request, now, log);
@@ -412,7 +419,10 @@ impl ConversationSide {
     /// Whether something waits for durability.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty() || !self.early.is_empty() || !self.gathering.is_empty()
+        !self.waiting.is_empty()
+            || !self.early.is_empty()
+            || !self.gathering.is_empty()
+            || !self.sightings.is_empty()
     }
 
     fn deliver(&mut self, delivery: &mut Delivery, log: &Log) {
@@ -601,7 +611,7 @@ impl ConversationSide {
             Request::Settings { session, shard, .. } => {
                 self.outputs.push_back((*shard, Reply::Settings { session: *session, mutes: None }));
             }
-            Request::Sighting { shard, user } => {
+            Request::Sighting { shard, user, .. } => {
                 self.outputs.push_back((*shard, Reply::Sighting { user: user.clone(), found: None }));
             }
             Request::PushTokens { shard, call, .. } => {
@@ -625,6 +635,7 @@ impl ConversationSide {
             | Request::Feed { .. }
             | Request::Memberships { .. }
             | Request::Reads { .. }
+            | Request::Seen { .. }
             | Request::Signals { .. }
             | Request::Survey { .. } => {
                 unreachable!("no conversation holds these back")
@@ -650,6 +661,7 @@ fn conversation_of(request: &Request) -> Option<ConversationId> {
         | Request::Memberships { .. }
         | Request::PushTokens { .. }
         | Request::Reads { .. }
+        | Request::Seen { .. }
         | Request::Set { .. }
         | Request::Settings { .. }
         | Request::Sighting { .. }

@@ -308,6 +308,7 @@ impl Positions {
             | StoredBody::Folded(_)
             | StoredBody::Positions(_)
             | StoredBody::Settings(_)
+            | StoredBody::Sighting(_)
             | StoredBody::State(_)
             | StoredBody::Unknown => {}
         }

@@ -228,6 +228,7 @@ pub(crate) fn command_of(bytes: &[u8]) -> Option<(Vec<u8>, [u8; 16], u64)> {
         StoredBody::Folded(_)
         | StoredBody::Positions(_)
         | StoredBody::Settings(_)
+        | StoredBody::Sighting(_)
         | StoredBody::State(_)
         | StoredBody::Unknown => None,
     }

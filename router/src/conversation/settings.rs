@@ -18,6 +18,7 @@ use storage_log::{Answer, Draft, Log};
 
 use super::fetch::Fetch;
 use super::jobs::Purpose;
+use super::sightings::{sighting_draft, sighting_payload};
 use super::state::{NOT_A_MEMBER, NOT_FOUND, Refusal};
 use super::{ConversationSide, Waiting};
 use crate::mail::{Asker, Linked, Reply, Request, Setting, Sighting};
@@ -264,8 +265,13 @@ impl ConversationSide {
                 let mutes = Some(settings.mutes.clone());
                 self.outputs.push_back((shard, Reply::Settings { session, mutes }));
             }
-            Request::Sighting { shard, user } if log.durable().covers(slot.position) => {
-                let found = Some(Sighting { invisible_since: settings.invisible_since() });
+            Request::Sighting { shard, user, is_whole } if log.durable().covers(slot.position) => {
+                let invisible_since = settings.invisible_since();
+                if is_whole && invisible_since.is_none() {
+                    return self.start_sighting(user, shard, log);
+                }
+                let is_whole = invisible_since.is_some();
+                let found = Some(Sighting { invisible_since, last_seen: None, is_whole });
                 self.outputs.push_back((shard, Reply::Sighting { user, found }));
             }
             Request::PushTokens { shard, call, conversation, .. } if log.durable().covers(slot.position) => {
@@ -302,7 +308,12 @@ impl ConversationSide {
             payload: &body.payload(),
             links: &[],
         };
-        match log.append(&[draft], now.0) {
+        // Whoever becomes invisible was seen until then: that is what is known once it is visible again.
+        let payload = sighting_payload(now);
+        let sighting = sighting_draft(&self.places, user, &payload, log.clock(now.0));
+        let is_seen_last = *setting == Setting::Invisible { on: true };
+        let group = [draft, sighting];
+        match log.append(&group[..1 + usize::from(is_seen_last)], now.0) {
             Answer::Stored(stored) => {
                 (slot.number, slot.position) = (slot.number + 1, stored.last_position);
                 let reply = after.done(asker, user, setting);

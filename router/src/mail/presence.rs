@@ -8,11 +8,25 @@ use super::SessionId;
 /// reads no more at once for those who only come. A place is kept for each of them, in both directions.
 pub const SIGHTINGS: usize = 64;
 
+/// Users in one [`super::Request::Seen`].
+pub const SEEN_PER_MAIL: usize = 256;
+
 /// What is kept of a user's presence, where nobody has it in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sighting {
     /// Since when the user is invisible, if so.
     pub invisible_since: Option<UnixMillis>,
+    /// When the user was last seen, if that was looked for and is known.
+    pub last_seen: Option<UnixMillis>,
+    /// It was looked for; or nobody is shown it, as the user is invisible.
+    pub is_whole: bool,
+}
+
+impl Sighting {
+    /// Of who is invisible.
+    pub(crate) const fn hidden(since: UnixMillis) -> Self {
+        Self { invisible_since: Some(since), last_seen: None, is_whole: true }
+    }
 }
 
 /// How a user stands.

@@ -21,7 +21,8 @@ impl Request {
             | Self::Read { asker, .. }
             | Self::Set { asker, .. } => refused(asker, false),
             Self::PushTokens { shard, call, .. } => (shard, Reply::PushTokens { call, tokens: None }),
-            Self::Sighting { shard, user } => (shard, Reply::Sighting { user, found: None }),
+            Self::Seen { log, shard, .. } => (shard, Reply::SeenTaken { log }),
+            Self::Sighting { shard, user, .. } => (shard, Reply::Sighting { user, found: None }),
             Self::Settings { session, shard, .. } => (shard, Reply::Settings { session, mutes: None }),
             Self::History { asker, .. }
             | Self::ListMembers { asker, .. }

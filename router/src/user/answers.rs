@@ -52,6 +52,7 @@ impl UserSide {
             }
             Reply::Members { asker, members, retention } => self.handle_members(&asker, members, retention),
             Reply::Reads { session, log, states } => self.handle_reads(session, log, &states),
+            Reply::SeenTaken { log } => self.handle_seen_taken(log),
             Reply::SignalsTaken { log } => self.handle_signals_taken(log),
             Reply::Tell { sessions, event } => self.handle_telling(&sessions, &event),
             Reply::TellUser { user, event } => self.handle_telling(&self.sessions_of(&user), &event),
@@ -133,6 +134,7 @@ impl UserSide {
             Reply::Deliver(_)
             | Reply::Overrun { .. }
             | Reply::PushTokens { .. }
+            | Reply::SeenTaken { .. }
             | Reply::Sighting { .. }
             | Reply::SignalsTaken { .. }
             | Reply::Tell { .. }

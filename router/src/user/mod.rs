@@ -21,6 +21,7 @@ mod sightings;
 mod survey;
 mod travel;
 mod viewing;
+mod writing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ use presence::PresenceBoard;
 use rates::Present;
 use session::{Greeting, Listed, LogState, Phase, Session, Survey};
 use sightings::Asks;
+use writing::Writing;
 
 pub use approach::ApproachLimits;
 pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
@@ -57,6 +59,10 @@ pub const SESSIONS_PER_USER_MAX: usize = 8;
 /// How long a user is held to be online without a session, in milliseconds: who changes the network, or comes back after a restart of
 /// the node, has not been away.
 pub const PRESENCE_GRACE_MILLIS: u64 = 10_000;
+
+/// By how much it may be wrong after a crash when a user was last seen, in milliseconds: users who stay are written down once in less than that, so
+/// an hour makes some 50 records a second of 100,000, and who asks is seldom helped by less.
+pub const LAST_SEEN_ERROR_MILLIS: u64 = 3_600_000;
 
 /// Commands under way from one shard to another.
 pub const COMMAND_CREDITS: u32 = 1024;
@@ -81,6 +87,8 @@ pub struct UserLimits {
     pub page_credits: u32,
     /// How long a user is held to be online without a session, in milliseconds.
     pub presence_grace_millis: u64,
+    /// By how much it may be wrong after a crash when a user was last seen, in milliseconds.
+    pub last_seen_error_millis: u64,
     /// Commands of one session.
     pub session_commands: Rate,
     /// Commands that store something, of all sessions of a user together.
@@ -101,6 +109,7 @@ impl Default for UserLimits {
             command_credits,
             page_credits,
             presence_grace_millis,
+            last_seen_error_millis: LAST_SEEN_ERROR_MILLIS,
             session_commands,
             user_messages,
             approaches: ApproachLimits::NONE,
@@ -159,6 +168,7 @@ pub struct UserSide {
     random: u64,
     presence: PresenceBoard,
     asks_of_sightings: Asks,
+    writing: Writing,
     credits: Vec<Credits>,
     /// Sessions that wait for a page credit, by whose.
     starved: Vec<VecDeque<SessionId>>,
@@ -216,6 +226,7 @@ impl UserSide {
         Self {
             presence: PresenceBoard::new(places.logs, limits.presence_grace_millis),
             asks_of_sightings: Asks::new(places.shards),
+            writing: Writing::new(places.logs, limits.last_seen_error_millis),
             places,
             starts,
             shard,
@@ -247,6 +258,7 @@ impl UserSide {
         credits.sum::<u32>()
             + self.signals_under_way()
             + self.asks_of_sightings.under_way()
+            + self.writing.under_way()
             + self.asks_under_way
     }
 
@@ -365,10 +377,15 @@ impl UserSide {
         }
         let ended = self.sessions.remove(session.slot as usize);
         if let Some(Present { slots, .. }) = self.users.get_mut(&ended.user) {
+            let is_first = slots.first() == Some(&session.slot);
             slots.retain(|slot| *slot != session.slot);
-            if slots.is_empty() {
-                self.users.remove(&ended.user);
-                self.note_gone(&ended.user);
+            match slots.first() {
+                None => {
+                    self.users.remove(&ended.user);
+                    self.note_gone(&ended.user, ended.written);
+                }
+                Some(first) if is_first => self.sessions[*first as usize].written = ended.written,
+                Some(_) => {}
             }
         }
         for view in ended.viewing.into_iter().flat_map(|viewing| viewing.views) {
@@ -399,6 +416,7 @@ impl UserSide {
         if self.mail.is_empty() {
             self.send_signals();
             self.ask_sightings();
+            self.write_sightings();
         }
         self.mail.pop_front()
     }

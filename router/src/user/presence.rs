@@ -15,7 +15,7 @@ use crate::mail::{Clock, Request, SessionId, Sighting, Signal, Standing};
 /// Logs of a store, at most: each has a bit in what is known of a watched user.
 const LOGS_MAX: u16 = 64;
 
-/// Users of whom this shard knows when they were last online, beside those who are. About 6 MB.
+/// Users of whom this shard knows when they were last online, beside those who are and those of whom that is not written yet. About 6 MB.
 const LAST_SEEN_MAX: usize = 65_536;
 
 /// Signals in one mail.
@@ -65,6 +65,14 @@ pub(super) struct Watched {
     pub(super) known: Known,
 }
 
+/// When a user left who was not invisible.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Left {
+    clock: Clock,
+    /// The unit in which its sighting was written before.
+    written: u16,
+}
+
 /// Why a user who has a session is not shown as online.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Hidden {
@@ -88,9 +96,11 @@ pub(super) struct PresenceBoard {
     /// Those of who have come that others do not see: nobody else of them, so most users have no entry.
     pub(super) hidden: HashMap<UserId, Hidden, foldhash::fast::RandomState>,
     /// When the last session of a user ended: the newest of those who are not here, and were not invisible.
-    pub(super) last_seen: HashMap<UserId, Clock, foldhash::fast::RandomState>,
-    /// The same in the order of the ends, with those that have come back.
-    ends: VecDeque<(u64, UserId)>,
+    pub(super) last_seen: HashMap<UserId, Left, foldhash::fast::RandomState>,
+    /// The same in the order of the ends, with those that have come back: of those that are to be written,
+    pub(super) ends: VecDeque<(u64, UserId)>,
+    /// and of those that are.
+    written: VecDeque<(u64, UserId)>,
     /// Who is watched, not here, and still held to be, and until when: each once, however often they are watched anew.
     graces: BTreeSet<(u64, UserId)>,
     pub(super) untold: Vec<Untold>,
@@ -116,15 +126,24 @@ impl PresenceBoard {
             hidden: HashMap::default(),
             last_seen: HashMap::default(),
             ends: VecDeque::new(),
+            written: VecDeque::new(),
             graces: BTreeSet::new(),
             untold: (0..logs).map(|_| Untold::default()).collect(),
             leaving: false,
         }
     }
 
+    /// Sessions of another process come before the first turn.
+    pub(super) fn begin_resuming(&mut self, clock: Clock) {
+        if self.begun.is_none() {
+            self.clock = clock;
+        }
+    }
+
     /// Until when a user who is not here is held to be.
     fn grace_until(&self, user: &UserId) -> u64 {
-        let seen = self.last_seen.get(user).copied().or(self.begun).unwrap_or(self.clock);
+        let left = self.last_seen.get(user).map(|left| left.clock);
+        let seen = left.or(self.begun).unwrap_or(self.clock);
         seen.micros + self.grace_micros
     }
 
@@ -138,14 +157,14 @@ impl PresenceBoard {
                 Some(Hidden::Left(_) | Hidden::Unknown) => None,
             };
         }
-        if let Some(seen) = self.last_seen.get(user) {
+        if let Some(Left { clock: seen, .. }) = self.last_seen.get(user) {
             let in_grace = self.clock.micros < seen.micros + self.grace_micros;
             let last_seen = Some(seen.unix);
             return Some(if in_grace { Standing::Online } else { Standing::Offline { last_seen } });
         }
         match self.watchers.get(user)?.known {
             Known::No => None,
-            Known::Sighted(sighting) => Some(self.away(sighting.invisible_since)),
+            Known::Sighted(sighting) => Some(self.away(sighting.invisible_since.or(sighting.last_seen))),
             Known::Unread => Some(Standing::Unknown),
         }
     }
@@ -171,13 +190,39 @@ impl PresenceBoard {
     }
 
     /// A user who was not invisible has gone.
-    pub(super) fn note_left(&mut self, user: &UserId, clock: Clock) {
-        self.last_seen.insert(user.clone(), clock);
+    pub(super) fn note_left(&mut self, user: &UserId, clock: Clock, written: u16) {
+        self.last_seen.insert(user.clone(), Left { clock, written });
         self.ends.push_back((clock.micros, user.clone()));
-        self.forget_oldest();
-        if self.watchers.contains_key(user) {
+        let last_seen = Some(clock.unix);
+        self.know(user, Known::Sighted(Sighting { invisible_since: None, last_seen, is_whole: true }));
+        if self.watchers.contains_key(user) && !self.leaving {
             self.graces.insert((clock.micros + self.grace_micros, user.clone()));
         }
+    }
+
+    fn is_end(&self, micros: u64, user: &UserId) -> Option<UnixMillis> {
+        self.last_seen.get(user).filter(|left| left.clock.micros == micros).map(|left| left.clock.unix)
+    }
+
+    /// When the next user was last seen for whom grace has passed, or who is not waited for; `Some(None)` of one who has come back.
+    pub(super) fn next_end(&self, is_ending: bool) -> Option<Option<UnixMillis>> {
+        let (micros, user) = self.ends.front()?;
+        let is_due = is_ending || micros + self.grace_micros <= self.clock.micros;
+        is_due.then(|| self.is_end(*micros, user))
+    }
+
+    /// In how many microseconds grace has passed for one who has left.
+    pub(super) fn end_in_micros(&self) -> Option<u64> {
+        let (micros, _) = self.ends.front()?;
+        Some((micros + self.grace_micros).saturating_sub(self.clock.micros))
+    }
+
+    /// The user of [`PresenceBoard::next_end`], which is written from now on.
+    pub(super) fn take_end(&mut self) -> UserId {
+        let (micros, user) = self.ends.pop_front().expect("there was one");
+        self.written.push_back((micros, user.clone()));
+        self.forget_oldest();
+        user
     }
 
     /// Keeps what is known of a user while somebody watches it.
@@ -189,16 +234,19 @@ impl PresenceBoard {
 
     fn forget_oldest(&mut self) {
         while self.last_seen.len() > LAST_SEEN_MAX
-            && let Some((micros, user)) = self.ends.pop_front()
+            && let Some((micros, user)) = self.written.pop_front()
         {
-            if self.last_seen.get(&user).is_some_and(|seen| seen.micros == micros) {
+            if self.is_end(micros, &user).is_some() {
                 self.last_seen.remove(&user);
             }
         }
         // Of those who come and go many ends are of before.
-        if self.ends.len() > 2 * LAST_SEEN_MAX {
+        if self.written.len() > 2 * LAST_SEEN_MAX {
             let last_seen = &self.last_seen;
-            self.ends.retain(|(micros, user)| last_seen.get(user).is_some_and(|seen| seen.micros == *micros));
+            let stands = |(micros, user): &(u64, UserId)| {
+                last_seen.get(user).is_some_and(|left| left.clock.micros == *micros)
+            };
+            self.written.retain(stands);
         }
     }
 }
@@ -217,22 +265,26 @@ impl UserSide {
             }
         }
         self.ask_again(clock.micros);
+        self.walk_sessions(clock.micros);
     }
 
-    /// The node goes away, and its users with it: nobody is told that they leave.
+    /// The node goes away, and its users with it: nobody is told that they leave, and it is written that they do.
     pub fn leave(&mut self) {
         self.presence.leaving = true;
+        self.end_writing();
     }
 
     /// The first session of a user began. Who was seen to leave was not invisible, and has changed nothing of that without a session; of
     /// others it has to be known first.
     pub(super) fn note_come(&mut self, user: &UserId) {
+        self.mark_written(user, self.this_unit());
         let board = &mut self.presence;
-        if let Some(seen) = board.last_seen.remove(user) {
-            if board.clock.micros >= seen.micros + board.grace_micros {
-                board.tell(user);
+        if let Some(Left { clock: seen, written }) = board.last_seen.remove(user) {
+            if board.clock.micros < seen.micros + board.grace_micros {
+                return self.note_back(user, written);
             }
-            return;
+            board.tell(user);
+            return self.note_here(user);
         }
         board.hidden.insert(user.clone(), Hidden::Unknown);
         match board.watchers.get(user).map(|watched| watched.known) {
@@ -242,18 +294,18 @@ impl UserSide {
     }
 
     /// The last session of a user ended.
-    pub(super) fn note_gone(&mut self, user: &UserId) {
+    pub(super) fn note_gone(&mut self, user: &UserId, written: u16) {
         let board = &mut self.presence;
-        if board.leaving {
-            return;
-        }
         let clock = board.clock;
         match board.hidden.remove(user) {
-            None => board.note_left(user, clock),
-            Some(Hidden::Unknown) => _ = board.hidden.insert(user.clone(), Hidden::Left(clock)),
+            None => board.note_left(user, clock, written),
+            Some(Hidden::Unknown) => {
+                board.hidden.insert(user.clone(), Hidden::Left(clock));
+                self.ask_soon(user);
+            }
             // Nobody is told, as nobody was told that it was here.
             Some(Hidden::Since(since)) => {
-                board.know(user, Known::Sighted(Sighting { invisible_since: Some(since) }))
+                board.know(user, Known::Sighted(Sighting::hidden(since)));
             }
             Some(Hidden::Left(_) | Hidden::Unread) => {}
         }

@@ -44,6 +44,11 @@ impl Rate {
         Self::of(count, HOUR_MICROS, HOUR_MICROS)
     }
 
+    /// So many a second, and no more at once than in a tenth of one.
+    pub(super) const fn evenly(count: u32) -> Self {
+        Self::of(count, SECOND_MICROS, SECOND_MICROS / 10)
+    }
+
     const fn of(count: u32, time: u64, burst: u64) -> Self {
         if count == 0 {
             return Self::UNLIMITED;

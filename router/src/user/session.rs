@@ -186,7 +186,12 @@ pub(super) struct Session {
     pub(super) starved: bool,
     /// Stands in the list of sessions with something to send.
     pub(super) listed: Listed,
+    /// In which unit it was written when its user was last seen; of a user's first session.
+    pub(super) written: u16,
 }
+
+// An idle connection has one.
+const _: () = assert!(size_of::<Session>() <= 296);
 
 impl Session {
     /// One that has asked for nothing and is owed nothing.
@@ -219,6 +224,7 @@ impl Session {
             turn: 0,
             starved: false,
             listed: Listed::No,
+            written: 0,
         }
     }
 

@@ -94,11 +94,13 @@ impl PresenceBoard {
 impl UserSide {
     /// Asks nothing more for those who have only come: another process goes on with them, and asks itself.
     pub fn pause(&mut self) {
+        self.end_writing();
         self.asks_of_sightings.is_paused = true;
     }
 
     /// Goes on after [`UserSide::pause`].
     pub fn unpause(&mut self) {
+        self.resume_writing();
         self.asks_of_sightings.is_paused = false;
     }
 
@@ -122,11 +124,14 @@ impl UserSide {
         let me = self.shard;
         for shard in 0..self.asks_of_sightings.queues.len() {
             while let Some(user) = self.asks_of_sightings.pop(shard) {
-                let is_wanted = self.presence.wants(&user, self.users.contains_key(&user));
+                let is_here = self.users.contains_key(&user);
+                let is_wanted = self.presence.wants(&user, is_here);
                 let asks = &mut self.asks_of_sightings;
                 if is_wanted && asks.under_way.insert(user.clone()) {
                     asks.queues[shard].under_way += 1;
-                    self.mail.push_back((ShardId(shard as u16), Request::Sighting { shard: me, user }));
+                    let is_whole = !is_here;
+                    self.mail
+                        .push_back((ShardId(shard as u16), Request::Sighting { shard: me, user, is_whole }));
                 }
             }
         }
@@ -170,7 +175,9 @@ impl UserSide {
     /// What is kept of a user is known now.
     pub(super) fn settle(&mut self, user: &UserId, sighting: Sighting) {
         let board = &mut self.presence;
-        board.know(user, Known::Sighted(sighting));
+        if sighting.is_whole {
+            board.know(user, Known::Sighted(sighting));
+        }
         match (board.hidden.get(user).copied(), sighting.invisible_since) {
             (Some(Hidden::Unknown | Hidden::Unread), Some(since)) => {
                 board.hidden.insert(user.clone(), Hidden::Since(since));
@@ -178,11 +185,14 @@ impl UserSide {
                     self.tell_if_invisible(id);
                 }
             }
-            (Some(Hidden::Unknown | Hidden::Unread), None) => self.unhide(user),
+            (Some(Hidden::Unknown | Hidden::Unread), None) => {
+                self.unhide(user);
+                self.note_here(user);
+            }
             (Some(Hidden::Left(clock)), since) => {
                 self.unhide(user);
                 if since.is_none() {
-                    self.presence.note_left(user, clock);
+                    self.presence.note_left(user, clock, self.this_unit());
                 }
             }
             (Some(Hidden::Since(_)) | None, _) => {}
@@ -196,7 +206,11 @@ impl UserSide {
         let was_invisible = self.presence.is_invisible(&user);
         match (self.users.contains_key(&user), since) {
             (true, Some(since)) => _ = self.presence.hidden.insert(user.clone(), Hidden::Since(since)),
-            (true, None) => self.unhide(&user),
+            (true, None) if self.presence.hidden.contains_key(&user) => {
+                self.unhide(&user);
+                self.note_here(&user);
+            }
+            (true, None) => {}
             (false, Some(_)) => {
                 self.unhide(&user);
                 self.presence.last_seen.remove(&user);
@@ -204,8 +218,7 @@ impl UserSide {
             // It was invisible until it left, so when it was last seen is written down.
             (false, None) => {}
         }
-        let known =
-            since.map_or(Known::No, |since| Known::Sighted(Sighting { invisible_since: Some(since) }));
+        let known = since.map_or(Known::No, |since| Known::Sighted(Sighting::hidden(since)));
         self.presence.know(&user, known);
         self.presence.tell(&user);
         if was_invisible != since.is_some() {

@@ -141,6 +141,7 @@ impl UserSide {
 
     /// Goes on with a session of another process, whose connection is `connection` here. What it has asked is for the caller to ask again.
     pub fn resume(&mut self, connection: u64, traveller: &Traveller, clock: Clock) -> SessionId {
+        self.presence.begin_resuming(clock);
         let mut session = resumed(connection, traveller);
         self.generation = self.generation.wrapping_add(1);
         session.generation = self.generation;

@@ -75,6 +75,10 @@ impl UserSide {
             None => self.end_view(id, conversation),
         }
         if number == UNASKED {
+            // It was asked for by nobody who waits, and what its client knows may be older.
+            for presence in presence {
+                self.handle_telling(&[id], &ServerFrame::Presence(presence.clone()));
+            }
             return;
         }
         self.push_reply(

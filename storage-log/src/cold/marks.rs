@@ -54,7 +54,8 @@ mod tests {
     fn marks_read_back_and_nothing_else_passes_for_them() {
         let kind = StreamKind;
         let (last, linked) = ([kind(2), kind(3)], [kind(4), kind(5)]);
-        let kinds = Kinds { home: kind(1), last, alone: kind(6), linked, amended: kind(8), content: 1 };
+        let kinds =
+            Kinds { home: kind(1), last, alone: [6, 9].map(kind), linked, amended: kind(8), content: 1 };
         let geometry = Geometry::of_blocks(512);
         let config =
             LogConfig { store: [7; 16], number: 3, geometry, tail_bytes_max: 0, kinds, segment_ms_max: None };

@@ -58,7 +58,7 @@ pub struct Kinds {
     /// Of the same ids: only the newest record counts. It carries the number that its owner gives it, which must grow.
     pub last: [StreamKind; 2],
     /// The same of other ids, which have no home stream.
-    pub alone: StreamKind,
+    pub alone: [StreamKind; 2],
     /// Of other ids: linked records, ordered by position.
     pub linked: [StreamKind; 2],
     /// Of the ids of home streams: links from records to the earlier ones that they amend. Found by what is amended.
@@ -86,8 +86,8 @@ impl Kinds {
         if kind == self.amended {
             return Some(Role::Amended);
         }
-        // What stands alone has an entry to itself, and in that the place of the first of the others.
-        let last = number(&self.last).or((kind == self.alone).then_some(0)).map(Role::Last);
+        // What stands alone has an entry to itself, and in that the places of the others.
+        let last = number(&self.last).or_else(|| number(&self.alone)).map(Role::Last);
         let linked = || number(&self.linked).map(Role::Linked);
         last.or_else(linked).or_else(|| (kind == StreamKind::RUNS).then_some(Role::Runs))
     }

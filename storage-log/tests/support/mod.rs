@@ -29,7 +29,7 @@ pub(crate) fn roll(random: &mut u64) -> u64 {
 const KINDS: Kinds = Kinds {
     home: MESSAGES,
     last: [STATE, StreamKind(3)],
-    alone: StreamKind(6),
+    alone: [StreamKind(6), StreamKind(9)],
     linked: [INBOX, StreamKind(5)],
     amended: AMENDED,
     content: 1,
