@@ -374,6 +374,22 @@ fn nothing_is_gone_before_the_setting_is_durable() {
     check_history(&mut chat, alice, &["gap 1..=3 not kept any more", "member 4"]);
 }
 
+/// Nor does one stay in force that was taken back before it was durable.
+#[test]
+fn a_setting_that_is_taken_back_while_it_is_under_way_takes_nothing() {
+    let mut chat = Chat::new();
+    let (alice, bob, _) = said(&mut chat, 2);
+    chat.request(alice, set(talk(), newest(4), None));
+    chat.request(alice, set(talk(), Retention::default(), None));
+    chat.exchange(alice);
+    assert_eq!(answer(&chat.command(alice, send("bob", "more", None))), Ok(5));
+    for _ in 0..2 {
+        assert!(!chat.side.has_fronts(), "whoever writes a segment anew would take it from the disk");
+        check_history(&mut chat, bob, &["message 1", "message 2", "member 3", "member 4", "message 5"]);
+        chat.forget();
+    }
+}
+
 /// Whoever writes a segment anew may come when nobody has asked for anything for days.
 #[test]
 fn whoever_writes_a_segment_anew_is_told_what_is_in_front_by_then() {

@@ -542,8 +542,9 @@ impl ConversationSide {
         let Plan { after, audience, hidden_from, messages, roster, .. } = plan;
         self.messages_stored += messages;
         let conversation = store.conversation;
-        let may_be_kept = |kept: &Kept| !kept.is_all() || self.fronts.get(conversation).is_some();
-        let kept = after.as_ref().map(Conversation::kept).filter(may_be_kept);
+        // What it was before counts as the command found it: that may be under way too, or not be read yet after a start.
+        let was_all = self.loaded(conversation).is_none_or(|before| before.kept().is_all());
+        let kept = after.as_ref().map(Conversation::kept).filter(|kept| !was_all || !kept.is_all());
         let amended = store.change.target().map(|target| (conversation, target));
         let delivery = Some(Delivery {
             key,
