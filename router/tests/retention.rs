@@ -10,7 +10,8 @@ use protocol::command::{
 use protocol::event::{ErrorCode, ListedConversation, MemberEvent, PageItem, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, MessageId, Seq, UnixMillis};
 use protocol::record::StreamKind;
-use router::mail::SessionId;
+use router::ShardId;
+use router::mail::{Request, SessionId};
 use router::places::{conversation_stream, created_conversation, direct_conversation};
 use storage_log::format::BLOCK_BYTES_MIN;
 use storage_log::{Geometry, Verdict};
@@ -388,6 +389,38 @@ fn a_setting_that_is_taken_back_while_it_is_under_way_takes_nothing() {
         check_history(&mut chat, bob, &["message 1", "message 2", "member 3", "member 4", "message 5"]);
         chat.forget();
     }
+}
+
+/// Who catches up by positions asks how far it has read while a start does not know yet what is kept: it waits, as all who catch up do.
+#[test]
+fn who_catches_up_by_positions_waits_on_while_an_index_cannot_be_read() {
+    let (segment_bytes, batch_bytes_max) = (32 << 10, 16 << 10);
+    let geometry = Geometry { segment_bytes, batch_bytes_max, block_bytes: BLOCK_BYTES_MIN };
+    let mut chat = Chat::with_geometry(1, geometry);
+    chat.disk_reads = true;
+    let (alice, ..) = said(&mut chat, 1);
+    answer(&chat.command(alice, set(talk(), newest(9), None))).expect("stored");
+    while chat.log.sealed_blocks().next().is_none() {
+        answer(&chat.command(alice, send("bob", "one of many", None))).expect("stored");
+    }
+    chat.forget();
+    chat.disk_reads = false;
+    let (session, shard) = (SessionId { slot: 9, generation: 0 }, ShardId(0));
+    let request = Request::Reads { session, shard, log: 0, user: user("bob"), conversations: vec![talk()] };
+    chat.side.handle_request(request, chat.clock.unix, &mut chat.log);
+    let answers = |chat: &mut Chat| {
+        while let Some(read) = chat.side.poll_read() {
+            chat.answer_read(read);
+        }
+        std::iter::from_fn(|| chat.side.poll_output()).count()
+    };
+    assert_eq!(answers(&mut chat), 0);
+    let damaged = chat.side.index_damage().next().expect("it waits for an index");
+    chat.side.refuse_stalled(damaged, chat.clock.unix, &mut chat.log);
+    assert_eq!(answers(&mut chat), 0, "it is not refused");
+    chat.disk_reads = true;
+    chat.rebuild_index();
+    assert_eq!(answers(&mut chat), 1);
 }
 
 /// Whoever writes a segment anew may come when nobody has asked for anything for days.

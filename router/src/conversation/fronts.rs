@@ -139,7 +139,9 @@ impl ConversationSide {
     /// What a start reads cannot be read now: who waits for it and asked once is told so, as of any page.
     pub(super) fn refuse_held(&mut self) {
         let Some(loading) = &mut self.large.loading else { return };
-        let waits_on = |request: &Request| matches!(request, Request::CatchUp { .. } | Request::Feed { .. });
+        let waits_on = |request: &Request| {
+            matches!(request, Request::CatchUp { .. } | Request::Feed { .. } | Request::Reads { .. })
+        };
         let (kept, refused): (VecDeque<_>, _) =
             std::mem::take(&mut loading.waiting).into_iter().partition(waits_on);
         loading.waiting = kept;
