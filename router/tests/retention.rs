@@ -391,6 +391,24 @@ fn a_setting_that_is_taken_back_while_it_is_under_way_takes_nothing() {
     }
 }
 
+/// What came in front stays there, and what is said meanwhile is not put there.
+#[test]
+fn a_clock_that_goes_back_brings_nothing_back_with_the_next_setting_and_takes_nothing_that_is_new() {
+    let mut chat = Chat::new();
+    let (alice, bob, _) = said(&mut chat, 2);
+    assert_eq!(answer(&chat.command(alice, set(talk(), WEEK, None))), Ok(3));
+    chat.wait(8 * DAY);
+    check_history(&mut chat, bob, &["gap 1..=3 not kept any more"]);
+    chat.clock.unix.0 -= 8 * DAY;
+    assert_eq!(answer(&chat.command(alice, send("bob", "new", None))), Ok(4));
+    check_history(&mut chat, bob, &["gap 1..=3 not kept any more", "message 4"]);
+    assert_eq!(answer(&chat.command(alice, set(talk(), Retention::default(), None))), Ok(5));
+    for _ in 0..2 {
+        check_history(&mut chat, bob, &["gap 1..=3 not kept any more", "message 4", "member 5"]);
+        chat.forget();
+    }
+}
+
 /// Who catches up by positions asks how far it has read while a start does not know yet what is kept: it waits, as all who catch up do.
 #[test]
 fn who_catches_up_by_positions_waits_on_while_an_index_cannot_be_read() {

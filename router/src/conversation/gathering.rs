@@ -77,8 +77,8 @@ impl ConversationSide {
     /// Writes the positions that have waited long enough; all of them, where the node goes away: but those that a full disk does
     /// not take are given up then, since nobody was promised them and the node has to end.
     pub fn write_positions(&mut self, micros: u64, now: UnixMillis, all: bool, log: &mut Log) {
+        let (next, now) = (micros + GATHER_MICROS, self.latest(now));
         self.write_sightings(now, log);
-        let next = micros + GATHER_MICROS;
         self.end_waiting(micros, all);
         let Gathering { fresh, due, .. } = &mut self.gathering;
         due.extend(fresh.drain(..).map(|conversation| (next, conversation)));

@@ -126,7 +126,7 @@ pub struct ConversationSide {
     lost: Vec<(ConversationId, u64)>,
     large: LargeGroups,
     fronts: Fronts,
-    /// The newest time that it was told: what is not kept any more stays so if a clock goes back.
+    /// The newest time that it was told: what is not kept any more stays so if a clock goes back. See `latest`.
     now: UnixMillis,
     viewers: Viewers,
     gathering: Gathering,
@@ -203,7 +203,7 @@ impl ConversationSide {
 
     /// Takes a request from a user's home.
     pub fn handle_request(&mut self, request: Request, now: UnixMillis, log: &mut Log) {
-        self.note_time(now);
+        let now = self.latest(now);
         self.begin_enlisting(log);
         if self.large.loading.is_some() && shows_messages(&request) {
             self.large.wait(request);
@@ -234,8 +234,11 @@ impl ConversationSide {
         }
     }
 
-    fn note_time(&mut self, now: UnixMillis) {
+    /// The time by which all is done here: it does not go back with the clock. What was stored by an earlier one than that by which it is
+    /// judged what is in front could stand there at once.
+    pub(super) fn latest(&mut self, now: UnixMillis) -> UnixMillis {
         self.now = self.now.max(now);
+        self.now
     }
 
     /// Takes the disk's answer to a [`Read`]: `None` when it failed. A block answers all who have asked for it meanwhile.
@@ -247,7 +250,7 @@ impl ConversationSide {
         now: UnixMillis,
         log: &mut Log,
     ) {
-        self.note_time(now);
+        let now = self.latest(now);
         let others =
             self.jobs[job as usize].fetch.block().map_or_else(Vec::new, |block| self.blocks.end(block));
         // Each goes on as far as the block leads before the next is given it: there are never many copies.
@@ -279,7 +282,7 @@ impl ConversationSide {
     /// What is erased, and what is in front of what conversations keep, as it durably stands now: for whoever writes a segment anew.
     #[must_use]
     pub fn erased(&mut self, now: UnixMillis, log: &Log) -> Arc<Erased> {
-        self.note_time(now);
+        self.latest(now);
         match self.fronts.is_empty() {
             true => self.erased.clone(),
             false => Arc::new(self.erased.with_fronts(self.all_fronts(log))),
@@ -301,7 +304,7 @@ impl ConversationSide {
     /// Answers and delivers everything that `durable` covers.
     pub fn handle_durable(&mut self, durable: &Durable, now: UnixMillis, log: &mut Log) {
         assert_eq!(durable.log(), self.log, "a token of this log");
-        self.note_time(now);
+        let now = self.latest(now);
         while self.waiting.front().is_some_and(|waiting| durable.covers(waiting.position)) {
             let waiting = self.waiting.pop_front().expect("looked at");
             self.outputs.push_back((waiting.shard, waiting.reply));
@@ -375,7 +378,7 @@ impl ConversationSide {
 
     /// The index file of the segment at `base` was made again: what waited for it goes on.
     pub fn handle_index(&mut self, base: u64, now: UnixMillis, log: &mut Log) {
-        self.note_time(now);
+        let now = self.latest(now);
         for mut job in self.unstall(base, |_| true) {
             job.fetch.forget_failure();
             self.run(job, log);
@@ -386,6 +389,7 @@ impl ConversationSide {
     /// It cannot be made again now: who asked once is told so, and may ask again. A session that catches up waits on, since it
     /// cannot be told to pass over what it has not read.
     pub fn refuse_stalled(&mut self, base: u64, now: UnixMillis, log: &mut Log) {
+        let now = self.latest(now);
         for job in self.unstall(base, Job::is_refusable) {
             self.give_up(job, log);
         }

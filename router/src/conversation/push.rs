@@ -294,6 +294,7 @@ impl ConversationSide {
 
     /// Looks at the conversations whose time has come, at `micros` by the clock of the turns.
     pub fn judge_pushes(&mut self, micros: u64, now: UnixMillis, log: &mut Log) {
+        let now = self.latest(now);
         self.pushes.micros = micros;
         self.pushes.take_later();
         for conversation in std::mem::take(&mut self.pushes.fresh) {
