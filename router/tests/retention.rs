@@ -460,6 +460,22 @@ fn whoever_writes_a_segment_anew_is_told_what_is_in_front_by_then() {
     }
 }
 
+/// What grows too old while the change is under way by which it is kept is kept.
+#[test]
+fn whoever_writes_a_segment_anew_leaves_alone_of_what_the_setting_is_being_changed() {
+    let mut chat = Chat::new();
+    let (alice, ..) = said(&mut chat, 1);
+    assert_eq!(answer(&chat.command(alice, set(talk(), WEEK, None))), Ok(2));
+    chat.wait(7 * DAY);
+    chat.request(alice, set(talk(), Retention::default(), None));
+    chat.carry_mail();
+    let later = UnixMillis(chat.clock.unix.0 + 1);
+    assert!(chat.side.erased(later, &chat.log).fronts().is_empty());
+    chat.exchange(alice);
+    let fronts = chat.side.erased(later, &chat.log).fronts().clone();
+    assert_eq!(fronts[&talk().0].at, NOW.0, "all is kept that was so when it was asked for");
+}
+
 /// As a recount has it, over messages and what is none, also where it has to be looked for on the disk.
 #[test]
 fn what_is_unread_is_what_is_kept_of_it() {

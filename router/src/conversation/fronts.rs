@@ -102,14 +102,18 @@ impl ConversationSide {
         Some(kept.front(&self.places, head, UnixMillis(log.clock(self.now.0))))
     }
 
-    /// The same of all of which something is set.
+    /// The same of all of which something is set, but for those of which it is being changed: what grows too old meanwhile by what durably
+    /// stands may be kept by what follows.
     pub(super) fn all_fronts(&self, log: &Log) -> storage_log::Fronts {
+        let deliveries = self.waiting.iter().filter_map(|waiting| waiting.delivery.as_ref());
+        let changing = deliveries.filter(|delivery| delivery.kept.is_some());
+        let changing: HashSet<ConversationId> = changing.map(|delivery| delivery.conversation).collect();
         let front = |conversation: &ConversationId| {
             let Front { seq: Seq(seq), at: UnixMillis(at) } = self.front(*conversation, log)?;
             let head = log.durable_head(conversation_stream(*conversation, Kind::Messages)).seq;
             Some((conversation.0, storage_log::Front { seq, at, head }))
         };
-        self.fronts.kept.keys().filter_map(front).collect()
+        self.fronts.kept.keys().filter(|of| !changing.contains(*of)).filter_map(front).collect()
     }
 
     /// Whether something is set of any.
