@@ -108,6 +108,22 @@ fn nobody_is_called_of_what_is_not_kept_any_more() {
     assert_eq!(called(&mut chat, WAIT), bob(9, 3));
 }
 
+/// Nor after a start where nobody has come by the time of the call, whose request would have had it read what is kept.
+#[test]
+fn nobody_is_called_after_a_start_of_what_was_not_kept_before_it() {
+    let (mut chat, alice, conversation) = said();
+    let retention = Retention { days: None, last: Some(1) };
+    let set = Command::Retention { conversation, retention, message_id: None };
+    answer(&chat.command(alice, set)).expect("stored");
+    let mut unjudged = Unjudged::behind(Some(0), chat.clock.unix.0);
+    chat.read_back(&mut |record| unjudged.observe(record));
+    assert_eq!(unjudged.conversations(), 1);
+    chat.forget();
+    chat.side.begin_pushes(unjudged);
+    judge(&mut chat);
+    assert_eq!(called(&mut chat, WAIT), [], "the change alone is kept");
+}
+
 #[test]
 fn what_comes_within_ten_seconds_of_a_call_waits_for_their_end_and_is_one_call() {
     let (mut chat, alice, conversation) = said();

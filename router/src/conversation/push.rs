@@ -295,6 +295,8 @@ impl ConversationSide {
     /// Looks at the conversations whose time has come, at `micros` by the clock of the turns.
     pub fn judge_pushes(&mut self, micros: u64, now: UnixMillis, log: &mut Log) {
         let now = self.latest(now);
+        // It is known by the time of the first call what is not kept, also where nobody has asked for anything by then.
+        self.begin_enlisting(log);
         self.pushes.micros = micros;
         self.pushes.take_later();
         for conversation in std::mem::take(&mut self.pushes.fresh) {
