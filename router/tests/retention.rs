@@ -476,6 +476,24 @@ fn whoever_writes_a_segment_anew_leaves_alone_of_what_the_setting_is_being_chang
     assert_eq!(fronts[&talk().0].at, NOW.0, "all is kept that was so when it was asked for");
 }
 
+/// A state that could not be read at start says what is kept as soon as it can be.
+#[test]
+fn what_a_failed_read_at_start_did_not_say_is_known_when_the_disk_reads_again() {
+    let mut chat = Chat::with_tail(1);
+    chat.disk_reads = true;
+    let (alice, bob, cursor) = said(&mut chat, 3);
+    assert_eq!(answer(&chat.command(alice, set(talk(), newest(1), None))), Ok(4));
+    // The newest batch is in memory whatever the disk does.
+    answer(&chat.command(alice, send("carol", "hello", None))).expect("stored");
+    chat.forget();
+    chat.disk_reads = false;
+    chat.command(bob, Command::Conversations { after: None, limit: 50 });
+    chat.disk_reads = true;
+    let kept = ["gap 1..=3 not kept any more", "member 4"];
+    check_history(&mut chat, bob, &kept);
+    assert_eq!(back(&mut chat, "bob", cursor, None), kept);
+}
+
 /// As a recount has it, over messages and what is none, also where it has to be looked for on the disk.
 #[test]
 fn what_is_unread_is_what_is_kept_of_it() {

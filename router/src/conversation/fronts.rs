@@ -21,7 +21,7 @@ use crate::places::conversation_stream;
 #[derive(Default)]
 pub(super) struct Fronts {
     kept: HashMap<ConversationId, Kept, foldhash::fast::RandomState>,
-    /// Of these nobody knows what is kept: their states could not be read.
+    /// Of these nobody knows what is kept: their states could not be read at start, nor since.
     unreadable: HashSet<ConversationId>,
     /// Set since the start, while what was set before is being read.
     changed: HashSet<ConversationId>,
@@ -59,6 +59,11 @@ impl Fronts {
             Some(kept) => self.set(conversation, kept, false),
             None => _ = self.unreadable.insert(conversation),
         }
+    }
+
+    /// Whether nobody knows what is kept of a conversation.
+    pub(super) fn misses(&self, conversation: ConversationId) -> bool {
+        self.unreadable.contains(&conversation)
     }
 
     /// Everything has been read.
@@ -135,7 +140,7 @@ impl ConversationSide {
     /// The same of a page of links.
     pub(super) fn conceal_links(&self, records: &mut [Linked], log: &Log) {
         self.erased.conceal_links(records, &|conversation| self.front(conversation, log));
-        let is_unknown = |linked: &&mut Linked| self.fronts.unreadable.contains(&linked.conversation);
+        let is_unknown = |linked: &&mut Linked| self.fronts.misses(linked.conversation);
         // It may be what must not be shown.
         records.iter_mut().filter(is_unknown).for_each(|linked| linked.record = None);
     }

@@ -527,6 +527,11 @@ impl ConversationSide {
             let roster = Some(Roster::of(&self.places, state));
             self.large.load(conversation, roster, log.durable().position());
         }
+        if let Some(state) = &state
+            && self.fronts.misses(conversation)
+        {
+            self.fronts.set(conversation, state.kept(), false);
+        }
         let slot = self.slots.get_mut(&conversation).expect("a busy conversation is kept");
         slot.busy = false;
         if let Some(state) = state {
