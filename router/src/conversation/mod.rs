@@ -547,8 +547,8 @@ impl ConversationSide {
         self.messages_stored += messages;
         let conversation = store.conversation;
         // What it was before counts as the command found it: that may be under way too, or not be read yet after a start.
-        let was_all = self.loaded(conversation).is_none_or(|before| before.kept().is_all());
-        let kept = after.as_ref().map(Conversation::kept).filter(|kept| !was_all || !kept.is_all());
+        let was_all = || self.loaded(conversation).is_none_or(|before| before.kept().is_all());
+        let kept = after.as_ref().map(Conversation::kept).filter(|kept| !kept.is_all() || !was_all());
         let amended = store.change.target().map(|target| (conversation, target));
         let delivery = Some(Delivery {
             key,
