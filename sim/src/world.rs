@@ -275,19 +275,16 @@ impl World {
         }
         let places = Arc::new(places);
         let keys = Keys::from_secret(&[9; 32]).expect("a long secret");
-        let users: Vec<UserId> = (0..rng.between(2, 7))
-            .map(|user| UserId::new(&format!("user-{user}")).expect("a user"))
-            .collect();
+        let user = |number| UserId::new(&format!("user-{number}")).expect("a user");
+        let users: Vec<UserId> = (0..rng.between(2, 7)).map(user).collect();
         let bounds = Bounds::of_world(seed);
         // As with revoking; and in some worlds that forget.
         let amends = matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15) || seed % 64 == 46;
         let amending = amends.then_some(seed ^ AMENDING);
         let mut clients = clients_of(&users, bounds.is_tight() || amends, amending, &mut rng);
         give_dice(seed, &mut clients);
-        let deaf = matches!(seed % 16, 8 | 15).then(|| {
-            let mut rng = Rng::new(seed ^ DEAFNESS);
-            (rng.below(clients.len() as u64) as usize, rng.below(BUSY_MICROS))
-        });
+        let deaf = matches!(seed % 16, 8 | 15).then(|| Rng::new(seed ^ DEAFNESS));
+        let deaf = deaf.map(|mut rng| (rng.below(clients.len() as u64) as usize, rng.below(BUSY_MICROS)));
         Self {
             disk: Disk::new(places.store, logs, geometry),
             rng,

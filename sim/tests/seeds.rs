@@ -56,8 +56,7 @@ fn same_seed_same_bytes() {
 fn the_worlds_see_what_they_are_for() {
     let (mut crashes, mut drains, mut failures) = (0, 0, 0);
     let (mut overruns, mut outbox_full, mut busy, mut unread) = (0, 0, 0, 0);
-    let (mut moved, mut replaced) = (0, 0);
-    let (mut expired, mut full) = (0, 0);
+    let (mut moved, mut replaced, mut expired, mut full) = (0, 0, 0, 0);
     let (mut index_reads, mut compactions, mut rebuilds, mut gone) = (0, 0, 0, 0);
     let (mut revoked, mut folded, mut erased, mut heads, mut kept) = (0, 0, 0, 0, 0);
     let (mut presence, mut receipts, mut counted) = ((0, 0), (0, 0), (0, 0));
