@@ -4,10 +4,10 @@
 
 mod support;
 
-use protocol::command::Command;
-use protocol::ids::ConversationId;
+use protocol::command::{Command, Create, HistoryPolicy};
+use protocol::ids::{ConversationId, MessageId, UserId};
 use router::mail::SessionId;
-use router::places::direct_conversation;
+use router::places::{created_conversation, direct_conversation};
 
 use support::{Chat, NOW, answer, id_of, send, user};
 
@@ -19,6 +19,34 @@ fn reads_for(chat: &mut Chat, session: SessionId, conversation: ConversationId) 
     let before = chat.reads.len();
     chat.command(session, Command::ListMembers { conversation });
     chat.reads.len() - before
+}
+
+/// Ten thousand groups of 99 are more than two hundred thousand conversations of two.
+#[test]
+fn groups_make_room_for_each_other_by_their_members() {
+    let mut chat = Chat::with_tail(1);
+    chat.disk_reads = true;
+    chat.wait(0);
+    let (alice, _) = chat.connect("alice", None);
+    let members: Vec<UserId> = (1..99).map(|number| user(&format!("m{number}"))).collect();
+    let create = |chat: &mut Chat, number: u32| {
+        let mut random = [1; 10];
+        random[6..].copy_from_slice(&number.to_be_bytes());
+        let id = Some(MessageId::v7(NOW, random));
+        let (title, history) = ("all of us".to_owned(), HistoryPolicy::All);
+        let create = Create { title, members: members.clone(), history, message_id: id };
+        answer(&chat.command(alice, Command::Create(create))).expect("stored");
+        created_conversation(&user("alice"), id.expect("an id"))
+    };
+    let (first, kept) = (create(&mut chat, 0), create(&mut chat, 1));
+    for number in 2..10_200 {
+        create(&mut chat, number);
+        if number.is_multiple_of(2_500) {
+            assert_eq!(reads_for(&mut chat, alice, kept), 0, "after {number} others");
+        }
+    }
+    assert_eq!(reads_for(&mut chat, alice, kept), 0);
+    assert!(reads_for(&mut chat, alice, first) > 0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use protocol::record::Ext;
 use storage_log::{Answer, Log};
 
 use super::state::{Conversation, ConversationKind, Refusal};
-use super::{ConversationSide, Loaded, state_draft};
+use super::{ConversationSide, state_draft};
 use crate::mail::Asker;
 
 const YOU_BLOCK: Refusal = (ErrorCode::NotAllowed, "you block this user");
@@ -83,8 +83,8 @@ impl ConversationSide {
                     true => self.viewers.block(*conversation),
                     false => self.viewers.unblock_at(stored.last_position, *conversation),
                 }
-                let slot = self.slots.get_mut(conversation).expect("entered");
-                (slot.state, slot.position) = (Loaded::Yes(after), stored.last_position);
+                self.know(*conversation, after);
+                self.slots.get_mut(conversation).expect("entered").position = stored.last_position;
                 self.done_when_durable(asker, stored.last_position, log);
             }
             Answer::Busy => self.refuse(asker, (ErrorCode::Busy, "the disk is behind")),

@@ -532,12 +532,12 @@ impl ConversationSide {
         {
             self.fronts.set(conversation, state.kept(), false);
         }
-        let slot = self.slots.get_mut(&conversation).expect("a busy conversation is kept");
-        slot.busy = false;
+        self.slots.get_mut(&conversation).expect("a busy conversation is kept").busy = false;
         if let Some(state) = state {
-            slot.state = Loaded::Yes(state);
+            self.know(conversation, state);
             return self.resumed.push_back(conversation);
         }
+        let slot = self.slots.get_mut(&conversation).expect("a busy conversation is kept");
         // One failed read is no verdict: what waits is told, and who asks next has it read again.
         for entrant in std::mem::take(&mut slot.pending) {
             let refusal = (ErrorCode::Unavailable, "this conversation's state cannot be read from the disk");

@@ -77,6 +77,9 @@ pub use unjudged::Unjudged;
 /// log, which is a read or two for each.
 const LOADED_MAX: usize = 200_000;
 
+/// Members of all of these: about 200 bytes each beyond the first two. Large groups count as what they are.
+const LOADED_MEMBERS_MAX: usize = 1_000_000;
+
 /// When to try again after `busy`.
 const BUSY_RETRY_MS: u64 = 100;
 
@@ -114,6 +117,8 @@ pub struct ConversationSide {
     places: Arc<Places>,
     log: u16,
     slots: HashMap<ConversationId, Slot, foldhash::fast::RandomState>,
+    /// Members of all of `slots`.
+    loaded_members: usize,
     /// All of `slots`, and when each was asked for when it was looked at last.
     loaded: VecDeque<(ConversationId, u64)>,
     recent: Recent,
@@ -174,6 +179,7 @@ impl ConversationSide {
             places,
             log,
             slots: HashMap::default(),
+            loaded_members: 0,
             loaded: VecDeque::new(),
             recent,
             undurable: HashMap::default(),
@@ -563,10 +569,9 @@ impl ConversationSide {
             kept,
         });
         self.waiting.push_back(Waiting { position, shard: store.asker.shard, reply, delivery });
-        let slot = self.slots.get_mut(&store.conversation).expect("entered");
         if let Some(after) = after {
-            slot.state = Loaded::Yes(after);
-            slot.position = position;
+            self.know(store.conversation, after);
+            self.slots.get_mut(&store.conversation).expect("entered").position = position;
         }
     }
 

@@ -12,7 +12,7 @@ use storage_log::Log;
 use super::blocking::Block;
 use super::positions::Positions;
 use super::state::{Conversation, Refusal};
-use super::{ConversationSide, LOADED_MAX};
+use super::{ConversationSide, LOADED_MAX, LOADED_MEMBERS_MAX};
 use crate::mail::Request;
 
 /// Conversations that are looked at, for each that comes, to find one that nobody has asked for in a while: a turn is not stopped by a look
@@ -27,6 +27,15 @@ pub(super) enum Loaded {
     No,
     Absent,
     Yes(Conversation),
+}
+
+impl Loaded {
+    fn members_count(&self) -> usize {
+        match self {
+            Self::Yes(conversation) => conversation.members().len(),
+            Self::Absent | Self::No => 0,
+        }
+    }
 }
 
 pub(super) struct Slot {
@@ -206,23 +215,32 @@ impl ConversationSide {
         }
     }
 
-    /// Keeps the number of loaded conversations bounded: one that nobody has asked for since it was looked at last goes; what is busy or not
-    /// yet durable stays.
+    /// A conversation is as its state says, from now on.
+    pub(super) fn know(&mut self, conversation: ConversationId, state: Conversation) {
+        let slot = self.slots.get_mut(&conversation).expect("entered");
+        self.loaded_members += state.members().len();
+        let before = std::mem::replace(&mut slot.state, Loaded::Yes(state));
+        self.loaded_members -= before.members_count();
+    }
+
+    /// Keeps what is loaded bounded: a conversation that nobody has asked for since it was looked at last goes; what is busy or not yet durable
+    /// stays.
     fn forget_idle(&mut self, log: &Log) {
-        if self.slots.len() < LOADED_MAX {
-            return;
-        }
         for _ in 0..LOOKED_AT_MAX {
+            if self.slots.len() < LOADED_MAX && self.loaded_members < LOADED_MEMBERS_MAX {
+                return;
+            }
             let Some((conversation, looked_at)) = self.loaded.pop_front() else {
                 return;
             };
             let slot = &self.slots[&conversation];
             if slot.touched == looked_at && slot.is_settled(log) {
+                self.loaded_members -= slot.state.members_count();
                 self.slots.remove(&conversation);
-                return;
+            } else {
+                let touched = slot.touched;
+                self.loaded.push_back((conversation, touched));
             }
-            let touched = slot.touched;
-            self.loaded.push_back((conversation, touched));
         }
     }
 }
