@@ -245,7 +245,7 @@ impl Log {
         self.index.head(stream)
     }
 
-    /// Ids known: of conversations, and of users.
+    /// Ids known: of conversations with a record, and of users. All of the former are looked at: some milliseconds for a million.
     #[must_use]
     pub fn ids_count(&self) -> (usize, usize) {
         self.index.ids_count()

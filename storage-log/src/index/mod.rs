@@ -173,9 +173,10 @@ impl Index {
         }
     }
 
-    /// Ids known: of conversations, and of users.
+    /// Ids known: of conversations with a record, and of users. All of the former are looked at.
     pub(crate) fn ids_count(&self) -> (usize, usize) {
-        (self.homes.len(), self.users.len())
+        // What keeps its last has an entry too, also of ids that are no conversation's.
+        (self.homes.entries().filter(|home| home.head.seq > 0).count(), self.users.len())
     }
 
     /// Bytes of memory beside the postings of open segments.

@@ -267,6 +267,10 @@ impl<E: Packed> Table<E> {
         self.len as usize
     }
 
+    pub(crate) fn entries(&self) -> impl Iterator<Item = E> + '_ {
+        (0..self.len).map(|place| self.at(place))
+    }
+
     pub(crate) fn get(&self, id: &[u8; ID_BYTES]) -> Option<E> {
         self.place(id).map(|place| self.at(place))
     }
