@@ -32,11 +32,11 @@ fn groups_make_room_for_each_other_by_their_members() {
     let create = |chat: &mut Chat, number: u32| {
         let mut random = [1; 10];
         random[6..].copy_from_slice(&number.to_be_bytes());
-        let id = Some(MessageId::v7(NOW, random));
+        let id = MessageId::v7(NOW, random);
         let (title, history) = ("all of us".to_owned(), HistoryPolicy::All);
-        let create = Create { title, members: members.clone(), history, message_id: id };
+        let create = Create { title, members: members.clone(), history, message_id: Some(id) };
         answer(&chat.command(alice, Command::Create(create))).expect("stored");
-        created_conversation(&user("alice"), id.expect("an id"))
+        created_conversation(&user("alice"), id)
     };
     let (first, kept) = (create(&mut chat, 0), create(&mut chat, 1));
     for number in 2..10_200 {
