@@ -9,22 +9,11 @@ use protocol::event::{Presence, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, UnixMillis};
 use router::mail::{Reply, Request, SessionId, Sighting};
 use router::places::direct_conversation;
-use router::user::{PRESENCE_GRACE_MILLIS, UserLimits};
-use router::{Places, ShardId, Starts, UserSide};
-use support::{Chat, NOW, answer, id_of, send, user};
+use router::user::PRESENCE_GRACE_MILLIS;
+use support::{Chat, NOW, answer, id_of, send, talked, user};
 
 const ON: Command = Command::Invisible { on: true };
 const OFF: Command = Command::Invisible { on: false };
-
-/// Alice and bob have talked, and the node has run for a while.
-fn talked() -> (Chat, SessionId, ConversationId) {
-    let mut chat = Chat::new();
-    chat.wait(0);
-    let (alice, _) = chat.connect("alice", None);
-    answer(&chat.command(alice, send("bob", "hello", id_of(NOW.0, 1)))).expect("stored");
-    chat.wait(PRESENCE_GRACE_MILLIS);
-    (chat, alice, direct_conversation(&user("alice"), &user("bob")))
-}
 
 fn on(chat: &mut Chat, name: &str, device: &str) -> SessionId {
     let device = DeviceId::new(device).expect("a name");
@@ -56,15 +45,6 @@ fn told(frames: &[ServerFrame]) -> Vec<String> {
 
 fn typing(conversation: ConversationId) -> Command {
     Command::Typing { conversation, on: true }
-}
-
-/// As after a start: nobody is here, and nothing is in memory.
-fn restart(chat: &mut Chat) {
-    let places = std::sync::Arc::new(Places::new([1; 16], [2; 32], 1, 1));
-    let starts = std::sync::Arc::new(Starts::new(vec![chat.log.runs().to_vec()]));
-    chat.users = UserSide::new(places, starts, ShardId(0), UserLimits::default(), 1);
-    chat.forget();
-    chat.wait(0);
 }
 
 #[test]
@@ -170,7 +150,7 @@ fn after_a_start_one_who_is_invisible_and_comes_is_as_one_who_does_not() {
     let away = format!("bob is away since {PRESENCE_GRACE_MILLIS}");
     for comes in [true, false] {
         chat.wait(5_000);
-        restart(&mut chat);
+        chat.restart();
         let (alice, _) = chat.connect("alice", None);
         assert_eq!(told(&chat.command(alice, Command::View { conversation })), ["alice is here"]);
         chat.wait(3_000);
@@ -223,7 +203,7 @@ fn what_cannot_be_read_shows_nobody_until_it_can_be() {
     let (bob, _) = chat.connect("bob", None);
     chat.command(bob, ON);
     chat.users.disconnect(alice);
-    restart(&mut chat);
+    chat.restart();
     chat.wait(PRESENCE_GRACE_MILLIS);
     let (alice, _) = chat.connect("alice", None);
     let bob = chat.begin("bob", None);

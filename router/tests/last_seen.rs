@@ -10,10 +10,10 @@ use protocol::command::{Command, Connect};
 use protocol::event::ServerFrame;
 use protocol::ids::{ConversationId, DeviceId, UnixMillis};
 use protocol::record::StreamKind;
+use router::Places;
 use router::mail::SessionId;
 use router::places::direct_conversation;
-use router::user::{LAST_SEEN_ERROR_MILLIS, PRESENCE_GRACE_MILLIS, UserLimits};
-use router::{Places, ShardId, Starts, UserSide};
+use router::user::{LAST_SEEN_ERROR_MILLIS, PRESENCE_GRACE_MILLIS};
 use support::{Chat, NOW, answer, id_of, send, user};
 
 /// Alice and bob have talked, alice has gone for good, and the node has run for a while.
@@ -41,15 +41,6 @@ fn carry(chat: &mut Chat) {
             chat.answer_read(read);
         }
     }
-}
-
-/// As after a start: nobody is here, and nothing is in memory.
-fn restart(chat: &mut Chat) {
-    let places = std::sync::Arc::new(Places::new([1; 16], [2; 32], 1, 1));
-    let starts = std::sync::Arc::new(Starts::new(vec![chat.log.runs().to_vec()]));
-    chat.users = UserSide::new(places, starts, ShardId(0), UserLimits::default(), 1);
-    chat.forget();
-    chat.wait(0);
 }
 
 fn conversation() -> ConversationId {
@@ -101,7 +92,7 @@ fn who_left_before_a_restart_was_last_seen_when_it_left() {
     chat.users.disconnect(bob);
     wait(&mut chat, PRESENCE_GRACE_MILLIS + 1_000);
     for _ in 0..2 {
-        restart(&mut chat);
+        chat.restart();
         assert_eq!(last_seen(&mut chat), Some(left_at));
         wait(&mut chat, 3_600_000);
     }
@@ -119,7 +110,7 @@ fn who_is_here_at_an_orderly_end_was_last_seen_then() {
     assert!(!chat.users.has_written());
     carry(&mut chat);
     assert!(chat.users.has_written());
-    restart(&mut chat);
+    chat.restart();
     assert_eq!(last_seen(&mut chat), Some(left_at));
 }
 
@@ -139,7 +130,7 @@ fn after_a_crash_it_is_wrong_by_an_hour_at_most_however_one_comes_and_goes() {
             wait(&mut chat, 60_000);
         }
         let crashed_at = now(&chat);
-        restart(&mut chat);
+        chat.restart();
         let seen = last_seen(&mut chat).expect("it is known");
         let is_near = crashed_at <= seen + LAST_SEEN_ERROR_MILLIS;
         assert!(seen <= crashed_at && is_near, "{seen} of {crashed_at} after {minutes} min");
@@ -191,7 +182,7 @@ fn a_crowd_that_leaves_is_written_at_a_pace_and_each_once() {
     // Alice came, left, came and left, and looked.
     let of_others = records(&chat).into_values().filter(|count| *count <= 2).count();
     assert!(of_others >= CROWD, "{of_others} of {CROWD}");
-    restart(&mut chat);
+    chat.restart();
     assert_eq!(last_seen(&mut chat), Some(left_at));
 }
 
@@ -215,6 +206,6 @@ fn of_who_is_invisible_nothing_is_written_and_later_it_was_last_seen_before() {
     while chat.carry_mail() | chat.write() {}
     chat.users.disconnect(bob);
     wait(&mut chat, 60_000);
-    restart(&mut chat);
+    chat.restart();
     assert_eq!(last_seen(&mut chat), Some(hidden_at));
 }

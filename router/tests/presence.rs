@@ -12,17 +12,7 @@ use router::mail::{Reply, Request, SessionId};
 use router::places::{created_conversation, direct_conversation};
 use router::user::PRESENCE_GRACE_MILLIS;
 
-use support::{Chat, NOW, answer, id_of, send, user};
-
-/// Alice and bob have talked, and the node has run for a while.
-fn talked() -> (Chat, SessionId, ConversationId) {
-    let mut chat = Chat::new();
-    chat.wait(0);
-    let (alice, _) = chat.connect("alice", None);
-    answer(&chat.command(alice, send("bob", "hello", id_of(NOW.0, 1)))).expect("stored");
-    chat.wait(PRESENCE_GRACE_MILLIS);
-    (chat, alice, direct_conversation(&user("alice"), &user("bob")))
-}
+use support::{Chat, NOW, answer, id_of, send, talked, user};
 
 /// What the answer to a `view` says of everybody.
 fn viewed(frames: &[ServerFrame]) -> Vec<Presence> {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use protocol::command::{Command, Connect, MessageKind, Request, Send, Target};
 use protocol::event::{ErrorCode, ServerFrame};
-use protocol::ids::{DeviceId, MessageId, RequestId, UnixMillis, UserId};
+use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, UnixMillis, UserId};
 use protocol::upgrade::Form;
 use protocol::ws::{Decoder, DecoderLimits, Role};
 use router::conversation::{Read, ReadPlace, Recent};
 use router::cursor::Starts;
 use router::mail::{Clock, SessionId};
-use router::places::KINDS;
-use router::user::UserLimits;
+use router::places::{KINDS, direct_conversation};
+use router::user::{PRESENCE_GRACE_MILLIS, UserLimits};
 use router::{ConversationSide, Places, ShardId, UserSide};
 use storage_log::format::BLOCK_BYTES_MIN;
 use storage_log::{
@@ -99,6 +99,15 @@ impl Chat {
             blocks_read: Vec::new(),
             indexes: BTreeMap::new(),
         }
+    }
+
+    /// As after a start: nobody is here, and nothing is in memory.
+    pub(crate) fn restart(&mut self) {
+        let places = Arc::new(Places::new([1; 16], [2; 32], 1, 1));
+        let starts = Arc::new(Starts::new(vec![self.log.runs().to_vec()]));
+        self.users = UserSide::new(places, starts, ShardId(0), UserLimits::default(), 1);
+        self.forget();
+        self.wait(0);
     }
 
     /// A conversation side that has nothing in memory.
@@ -300,6 +309,16 @@ fn frames(wire: &mut [u8]) -> Vec<ServerFrame> {
 
 pub(crate) fn user(name: &str) -> UserId {
     UserId::new(name).expect("a name")
+}
+
+/// Alice and bob have talked, and the node has run for a while.
+pub(crate) fn talked() -> (Chat, SessionId, ConversationId) {
+    let mut chat = Chat::new();
+    chat.wait(0);
+    let (alice, _) = chat.connect("alice", None);
+    answer(&chat.command(alice, send("bob", "hello", id_of(NOW.0, 1)))).expect("stored");
+    chat.wait(PRESENCE_GRACE_MILLIS);
+    (chat, alice, direct_conversation(&user("alice"), &user("bob")))
 }
 
 pub(crate) fn id_of(at: u64, random: u8) -> Option<MessageId> {
