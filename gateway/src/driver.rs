@@ -323,7 +323,8 @@ impl Driver {
     /// Goes on with connections of another process. Called before the first turn, and before there is a listener.
     pub fn take_over(&mut self, boarded: Vec<Boarded>) {
         let clock = self.clock();
-        boarded.into_iter().for_each(|boarded| self.shard.take_over(boarded, clock));
+        self.shard.go_on(clock);
+        boarded.into_iter().for_each(|boarded| self.shard.take_over(boarded));
     }
 
     fn search(&self, ask: IndexAsk) {

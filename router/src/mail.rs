@@ -55,6 +55,9 @@ pub struct Asker {
     pub asked_micros: u64,
 }
 
+/// What is asked for a session by nobody: its answer is no reply. No client can use the number.
+pub(crate) const UNASKED: RequestId = RequestId(0);
+
 /// A command that stores something, with its sender.
 #[derive(Clone, Debug)]
 pub struct Store {

@@ -169,8 +169,8 @@ fn shard_thread(layout: Layout, seat: Seat) -> anyhow::Result<()> {
     let inbox = Inbox::new(ring.waker());
     made.send((id, ring.address(), inbox.clone())).context("the node waits for its shards")?;
     let passengers = match stream {
-        Some(stream) => successor::board(&stream, &mut ring, &peers, keeps_peers)?,
-        None => Vec::new(),
+        Some(stream) => Some(successor::board(&stream, &mut ring, &peers, keeps_peers)?),
+        None => None,
     };
     // Nobody waits for it where there can be none.
     let _ = boarded.send(());
@@ -179,7 +179,9 @@ fn shard_thread(layout: Layout, seat: Seat) -> anyhow::Result<()> {
         return Ok(());
     };
     let mut driver = begin.into_driver(id, ring, inbox)?;
-    driver.take_over(passengers);
+    if let Some(passengers) = passengers {
+        driver.take_over(passengers);
+    }
     for (listener, kind) in listeners {
         driver.listen(listener, kind);
     }

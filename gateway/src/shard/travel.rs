@@ -119,9 +119,15 @@ impl Shard {
         Some(Passenger { form, is_open, is_proxied, peer, received, stage })
     }
 
-    /// Goes on with a connection of another process. Called before the first turn.
-    pub fn take_over(&mut self, boarded: Boarded, clock: Clock) {
+    /// Goes on with what another process had, of which the connections follow. Called before the first turn.
+    pub fn go_on(&mut self, clock: Clock) {
         self.clock = clock;
+        self.users.go_on(clock);
+    }
+
+    /// Goes on with a connection of another process. Called before the first turn.
+    pub fn take_over(&mut self, boarded: Boarded) {
+        let clock = self.clock;
         let Boarded { passenger, socket, counted } = boarded;
         let Passenger { form, is_open, is_proxied, peer, mut received, stage } = passenger;
         let is_live = matches!(stage, PassengerStage::Live { .. });

@@ -124,13 +124,44 @@ fn who_is_invisible_is_so_after_kill_9_and_an_upgrade_too() {
     assert_eq!(news(&mut alice, "presence", "bob"), gone);
     let answer = node.upgrade();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert_eq!(bob.event("invisible")["on"], true, "said again by the new process");
     bob.send_text(&json!({ "op": "typing", "conversation": conversation, "on": true }).to_string());
     bob.is_fine();
     let ok = bob.ask("invisible", json!({ "on": false }));
     assert_eq!(ok["op"], "ok", "{ok}");
     assert_eq!(news(&mut alice, "presence", "bob")["online"], true);
     assert!(alice.take_events().iter().all(|event| event["op"] != "typing"));
+    assert_eq!(bob.take_events(), Vec::<Value>::new(), "he knew that he was");
+}
+
+/// Who views is told of who comes and goes, and nothing that it knows: a new process knows who is there, and who has just left.
+#[test]
+fn an_upgrade_makes_nobody_come_or_leave() {
+    let data = directory();
+    let node = Node::start(data.path(), &[("shards", "3"), ("logs", "3")]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let fields = json!({ "title": "a group", "members": ["bob", "carl", "dora", "emil"], "history": "all" });
+    let conversation = alice.ask("create", fields)["conversation"].take();
+    let [mut bob, carl] = ["bob", "carl"].map(|name| Chat::connect(&node, name, "d"));
+    // Dora and Emil are not there, which is known when the first seconds are over.
+    view(&mut alice, &conversation);
+    assert_eq!(news(&mut alice, "presence", "dora")["online"], false);
+    assert_eq!(news(&mut alice, "presence", "emil")["online"], false);
+    alice.take_events();
+    drop(carl);
+    bob.is_fine();
+    let answer = node.upgrade();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let _dora = Chat::connect(&node, "dora", "d");
+    let mut told: Vec<(String, bool)> = Vec::new();
+    while told.len() < 2 {
+        let event = alice.event("presence");
+        told.push((event["user"].as_str().expect("a user").to_owned(), event["online"] == true));
+    }
+    assert_eq!(told, [("dora".to_owned(), true), ("carl".to_owned(), false)]);
+    let seen = view(&mut alice, &conversation);
+    let here: Vec<&str> = seen.iter().filter(|(_, online)| *online).map(|(user, _)| user.as_str()).collect();
+    assert_eq!((seen.len(), here), (5, vec!["alice", "bob", "dora"]));
+    assert_eq!(alice.take_events(), Vec::<Value>::new());
 }
 
 /// `last_seen` of a user in the answer to a `view`, or told when the first seconds of a run are over.

@@ -13,7 +13,7 @@ use protocol::ids::{ConversationId, Seq, UserId};
 use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody};
 
 use super::state::{Conversation, Refusal};
-use crate::mail::{Asker, Reply, SessionId, Signal, Standing};
+use crate::mail::{Asker, Reply, SessionId, Signal, Standing, UNASKED};
 use crate::places::{Places, ShardId};
 use protocol::event::ErrorCode;
 
@@ -48,6 +48,8 @@ struct Watched {
     conversations: BTreeSet<ConversationId>,
     /// `None` until its home has answered.
     standing: Option<Standing>,
+    /// Those who viewed this one in another process, with which this one goes on, know it.
+    is_as_before: bool,
 }
 
 /// What viewers have not been told yet: the newest of each kind.
@@ -161,7 +163,9 @@ impl Viewers {
     /// Takes what a home has to say.
     pub(super) fn handle(&mut self, shard: ShardId, signal: Signal) {
         match signal {
-            Signal::Stands { user, standing } => self.handle_standing(&user, standing),
+            Signal::Stands { user, standing, is_as_before } => {
+                self.handle_standing(&user, standing, is_as_before);
+            }
             Signal::Typing { conversation, user, on } => self.handle_typing(conversation, &user, on),
             Signal::Acked { .. } => unreachable!("that is no news of presence"),
             Signal::Unviewed { conversation, session } => {
@@ -248,8 +252,9 @@ impl Viewers {
         }
     }
 
-    fn handle_standing(&mut self, user: &UserId, standing: Standing) {
+    fn handle_standing(&mut self, user: &UserId, standing: Standing, is_as_before: bool) {
         let Some(watched) = self.watched.get_mut(user) else { return };
+        watched.is_as_before = is_as_before;
         let before = watched.standing.replace(standing);
         if before.is_some_and(|before| before.is_online() == standing.is_online()) {
             return;
@@ -325,13 +330,21 @@ impl Viewers {
             standings.iter().filter_map(|(user, standing)| standing.told((*user).clone())).collect();
         let receipts: Arc<[(UserId, Reached)]> =
             viewed.reached.iter().map(|(user, reached)| (user.clone(), *reached)).collect();
+        let is_news =
+            |one: &&Presence| self.watched.get(&one.user).is_some_and(|watched| !watched.is_as_before);
         for viewer in &mut viewed.viewers {
             if let Some(asker) = viewer.waits.take() {
+                // Who has looked in another process knows of everybody there.
+                let presence = if asker.id == UNASKED {
+                    presence.iter().filter(is_news).cloned().collect()
+                } else {
+                    presence.clone()
+                };
                 let (presence, receipts) = if viewed.blocked {
                     let own = presence.iter().filter(|one| one.user == viewer.user).cloned().collect();
                     (own, receipts.iter().filter(|(user, _)| *user == viewer.user).cloned().collect())
                 } else {
-                    (presence.clone(), receipts.clone())
+                    (presence, receipts.clone())
                 };
                 self.answers.push((asker.shard, Reply::Viewed { asker, conversation, presence, receipts }));
             }

@@ -52,6 +52,8 @@ pub enum Signal {
         user: UserId,
         /// How.
         standing: Standing,
+        /// It stood so in another process, with which this one goes on.
+        is_as_before: bool,
     },
     /// A user is writing something, or not any more.
     Typing {

@@ -5,9 +5,8 @@ use protocol::event::{CloseCode, ErrorCode, ErrorReply, MemberEntry, OkReply, Se
 use protocol::ids::{Seq, UserId};
 
 use super::follow::Page;
-use super::travel::UNASKED;
 use super::{UserSide, frames};
-use crate::mail::{Asker, Clock, Linked, Reply, SessionId, Setting};
+use crate::mail::{Asker, Clock, Linked, Reply, SessionId, Setting, UNASKED};
 use crate::places::ShardId;
 
 impl UserSide {

@@ -90,8 +90,11 @@ pub(super) enum Hidden {
 pub(super) struct PresenceBoard {
     grace_micros: u64,
     pub(super) clock: Clock,
-    /// When this shard first knew the time: until grace has passed, who is not here may be on the way back.
+    /// When this shard first knew the time.
     begun: Option<Clock>,
+    /// It began with the sessions of another process. In one that began with none, who is not here may be on the way back until grace has
+    /// passed.
+    goes_on: bool,
     pub(super) watchers: HashMap<UserId, Watched, foldhash::fast::RandomState>,
     /// Those of who have come that others do not see: nobody else of them, so most users have no entry.
     pub(super) hidden: HashMap<UserId, Hidden, foldhash::fast::RandomState>,
@@ -122,6 +125,7 @@ impl PresenceBoard {
             grace_micros: grace_millis * 1_000,
             clock: Clock::default(),
             begun: None,
+            goes_on: false,
             watchers: HashMap::default(),
             hidden: HashMap::default(),
             last_seen: HashMap::default(),
@@ -130,13 +134,6 @@ impl PresenceBoard {
             graces: BTreeSet::new(),
             untold: (0..logs).map(|_| Untold::default()).collect(),
             leaving: false,
-        }
-    }
-
-    /// Sessions of another process come before the first turn.
-    pub(super) fn begin_resuming(&mut self, clock: Clock) {
-        if self.begun.is_none() {
-            self.clock = clock;
         }
     }
 
@@ -164,9 +161,25 @@ impl PresenceBoard {
         }
         match self.watchers.get(user)?.known {
             Known::No => None,
-            Known::Sighted(sighting) => Some(self.away(sighting.invisible_since.or(sighting.last_seen))),
+            Known::Sighted(Sighting { invisible_since: Some(since), .. }) => Some(self.away(Some(since))),
+            Known::Sighted(Sighting { last_seen, .. }) if self.is_awaited(last_seen) => {
+                Some(Standing::Online)
+            }
+            Known::Sighted(Sighting { last_seen, .. }) => Some(self.away(last_seen)),
             Known::Unread => Some(Standing::Unknown),
         }
+    }
+
+    /// Whether a user left the process before, and is held to be here until grace has passed for all of those.
+    fn is_awaited(&self, last_seen: Option<UnixMillis>) -> bool {
+        let Some(begun) = self.begun.filter(|_| self.goes_on) else { return false };
+        let has_just_left = last_seen.is_some_and(|seen| begun.unix.0 < seen.0 + self.grace_micros / 1_000);
+        has_just_left && self.clock.micros < begun.micros + self.grace_micros
+    }
+
+    /// Whether a user who is away was shown so in the process before already.
+    fn was_away(&self, last_seen: Option<UnixMillis>) -> bool {
+        self.goes_on && last_seen.is_none_or(|seen| self.begun.is_some_and(|begun| seen < begun.unix))
     }
 
     /// Right after a start who went away before it may be on the way back; of who is invisible that is held too, or it would be told that
@@ -174,7 +187,7 @@ impl PresenceBoard {
     fn away(&self, last_seen: Option<UnixMillis>) -> Standing {
         let begun = self.begun.unwrap_or(self.clock);
         let is_of_before = last_seen.is_none_or(|seen| seen < begun.unix);
-        if is_of_before && self.clock.micros < begun.micros + self.grace_micros {
+        if !self.goes_on && is_of_before && self.clock.micros < begun.micros + self.grace_micros {
             return Standing::Unknown;
         }
         Standing::Offline { last_seen }
@@ -252,6 +265,25 @@ impl PresenceBoard {
 }
 
 impl UserSide {
+    /// This shard goes on with sessions of another process, of which a view that comes along knows who is there. Before the first turn.
+    pub fn go_on(&mut self, clock: Clock) {
+        let board = &mut self.presence;
+        (board.clock, board.begun, board.goes_on) = (clock, Some(clock), true);
+    }
+
+    /// Whether those who view a user knew of this standing in the process before.
+    fn is_as_before(&self, user: &UserId, standing: Standing) -> bool {
+        match standing {
+            Standing::Offline { last_seen } => self.presence.was_away(last_seen),
+            Standing::Online => match self.users.get(user) {
+                Some(here) => here.slots.iter().any(|slot| self.sessions[*slot as usize].came_along),
+                // Within grace, and not seen to leave here.
+                None => !self.presence.last_seen.contains_key(user),
+            },
+            Standing::Unknown => false,
+        }
+    }
+
     /// Takes the time of a turn. Whoever has been away for longer than grace is told to have left.
     pub fn begin_turn(&mut self, clock: Clock) {
         let board = &mut self.presence;
@@ -337,9 +369,9 @@ impl UserSide {
         self.presence.untold[usize::from(log)].under_way = false;
     }
 
-    /// Logs that have not said yet that they read what they were told.
+    /// Logs that are to be told something, or have not said yet that they read what they were told.
     pub(super) fn signals_under_way(&self) -> u32 {
-        self.presence.untold.iter().filter(|untold| untold.under_way).count() as u32
+        self.presence.untold.iter().filter(|untold| untold.under_way || !untold.is_empty()).count() as u32
     }
 
     /// Mails what is untold: one mail at a time to each log.
@@ -367,7 +399,10 @@ impl UserSide {
                 Signal::Unviewed { conversation, session }
             } else if let Some((user, ())) = untold.standings.pop_first() {
                 match self.presence.standing(&user, self.users.contains_key(&user)) {
-                    Some(standing) => Signal::Stands { user, standing },
+                    Some(standing) => {
+                        let is_as_before = self.is_as_before(&user, standing);
+                        Signal::Stands { user, standing, is_as_before }
+                    }
                     None => {
                         self.ask_soon(&user);
                         continue;

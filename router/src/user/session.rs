@@ -188,6 +188,8 @@ pub(super) struct Session {
     pub(super) listed: Listed,
     /// In which unit it was written when its user was last seen; of a user's first session.
     pub(super) written: u16,
+    /// From another process, and its user was shown there as it is shown now.
+    pub(super) came_along: bool,
 }
 
 // An idle connection has one.
@@ -225,6 +227,7 @@ impl Session {
             starved: false,
             listed: Listed::No,
             written: 0,
+            came_along: false,
         }
     }
 

@@ -182,7 +182,9 @@ impl UserSide {
             (Some(Hidden::Unknown | Hidden::Unread), Some(since)) => {
                 board.hidden.insert(user.clone(), Hidden::Since(since));
                 for id in self.sessions_of(user) {
-                    self.tell_if_invisible(id);
+                    if !self.session(id).is_some_and(|session| session.came_along) {
+                        self.tell_if_invisible(id);
+                    }
                 }
             }
             (Some(Hidden::Unknown | Hidden::Unread), None) => {
@@ -209,6 +211,9 @@ impl UserSide {
             (true, None) if self.presence.hidden.contains_key(&user) => {
                 self.unhide(&user);
                 self.note_here(&user);
+                for slot in &self.users[&user].slots {
+                    self.sessions[*slot as usize].came_along = false;
+                }
             }
             (true, None) => {}
             (false, Some(_)) => {

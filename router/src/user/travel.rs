@@ -4,20 +4,18 @@
 //! that is live stays live, and any other goes on from its position as a slow reader does. What waits to be sent is bytes by now, of which
 //! some may be sent already; what was asked and waits for its turn is asked again, as the client asked it.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use protocol::command::{Command, Request as Asked};
-use protocol::event::{CloseCode, ErrorCode};
+use protocol::event::{CloseCode, ErrorCode, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UserId};
 use protocol::upgrade::Form;
 use smallvec::SmallVec;
 
 use super::UserSide;
+use super::frames::server_frame;
 use super::outbox::Outbox;
 use super::session::{Greeting, Held, LogState, Missing, Phase, Session, Survey, View};
-use crate::mail::{Asker, Clock, Request, SessionId, Surveyed};
-
-/// What is asked for a session by nobody: its answer is told to nobody. No client can use the number.
-pub(super) const UNASKED: RequestId = RequestId(0);
+use crate::mail::{Asker, Clock, Request, SessionId, Surveyed, UNASKED};
 
 /// How a session stands in one log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,7 +108,7 @@ impl UserSide {
             device: session.device.clone(),
             form: session.form,
             logs: session.logs.iter().map(in_log).collect(),
-            unsent: session.outbox.unsent(control),
+            unsent: self.unsent(session, control),
             asked: session.held.iter().filter_map(|held| self.asked_again(session, held)).collect(),
             views: views.map(|view| view.conversation).collect(),
             greeting: session.greeting.map(|greeting| (greeting.id, greeting.reset)),
@@ -118,6 +116,18 @@ impl UserSide {
             partial: session.partial,
             survey: session.survey.as_deref().map(Survey::describe),
         })
+    }
+
+    /// What waits to be sent, and what is kept until that has left.
+    fn unsent(&self, session: &Session, control: &[u8]) -> Bytes {
+        let unsent = session.outbox.unsent(control);
+        let Some(viewing) = &session.viewing else { return unsent };
+        let late = viewing.late.iter().map(|presence| ServerFrame::Presence(presence.clone()));
+        let on = self.presence.is_invisible(&session.user);
+        let late = late.chain(viewing.late_invisible.then_some(ServerFrame::Invisible { on }));
+        let mut all = BytesMut::from(unsent);
+        late.for_each(|event| all.extend_from_slice(&server_frame(session.form, &event)));
+        all.freeze()
     }
 
     /// What is held as it was asked; `None` of what nobody asked.
@@ -141,7 +151,6 @@ impl UserSide {
 
     /// Goes on with a session of another process, whose connection is `connection` here. What it has asked is for the caller to ask again.
     pub fn resume(&mut self, connection: u64, traveller: &Traveller, clock: Clock) -> SessionId {
-        self.presence.begin_resuming(clock);
         let mut session = resumed(connection, traveller);
         self.generation = self.generation.wrapping_add(1);
         session.generation = self.generation;
@@ -211,6 +220,7 @@ fn resumed(connection: u64, traveller: &Traveller) -> Session {
         catching_up: traveller.catching_up,
         partial: traveller.partial,
         survey,
+        came_along: true,
         ..Session::at_rest(connection, user, device, traveller.form, logs)
     }
 }

@@ -7,8 +7,7 @@ use protocol::limits::VIEWS_MAX;
 use super::UserSide;
 use super::presence::TYPING_MAX;
 use super::session::{Held, View};
-use super::travel::UNASKED;
-use crate::mail::{Clock, Request, SessionId};
+use crate::mail::{Clock, Request, SessionId, UNASKED};
 
 impl UserSide {
     pub(super) fn view(
@@ -75,7 +74,7 @@ impl UserSide {
             None => self.end_view(id, conversation),
         }
         if number == UNASKED {
-            // It was asked for by nobody who waits, and what its client knows may be older.
+            // Of whom it knows something older.
             for presence in presence {
                 self.handle_telling(&[id], &ServerFrame::Presence(presence.clone()));
             }
