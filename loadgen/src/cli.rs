@@ -2,9 +2,11 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    compare::Contender,
     letter::{LETTER_BYTES_MAX, LETTER_BYTES_MIN},
     link::Forms,
     plan::{Mix, USERS_MAX, USERS_MIN},
@@ -59,6 +61,14 @@ Example:     loadgen slow --url ws://127.0.0.1:7100 --data ./data --users 1000
 Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
 
 const COMPARE_NOTES: &str = "\
+The first as a multiple of each other, measured in turn. What each does for a
+message stands beside it: JetStream syncs where its server is told to, by
+`jetstream { sync_interval: always }`. Give two echo services to compare those.
+Example:     loadgen compare --data ./data gatehouse://127.0.0.1:7100 \\
+                 jetstream://127.0.0.1:4222
+Exit codes:  0 shown   2 could not be";
+
+const FLOOR_COMPARE_NOTES: &str = "\
 Example:     floor --save floor.json && loadgen floor-compare run.json floor.json
 Exit codes:  0 shown   2 could not be";
 
@@ -94,8 +104,11 @@ pub(crate) enum Command {
     /// Have a crowd read slowly, or not at all
     #[command(after_help = SLOW_NOTES)]
     Slow(SlowFlags),
-    /// Show a run as multiples of what the bare machine can do
+    /// Measure a node beside other servers, in turn
     #[command(after_help = COMPARE_NOTES)]
+    Compare(CompareFlags),
+    /// Show a run as multiples of what the bare machine can do
+    #[command(after_help = FLOOR_COMPARE_NOTES)]
     FloorCompare {
         /// What `run --json` wrote
         run: PathBuf,
@@ -243,6 +256,45 @@ pub(crate) struct SlowFlags {
     /// What a slow reader reads, in kbit/s
     #[arg(long, value_name = "K", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) kbit: u32,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CompareFlags {
+    /// gatehouse://, jetstream://, nats:// or ws:// (an echo service), and HOST:PORT
+    #[arg(required = true, num_args = 2..=6, value_name = "SERVER")]
+    pub(crate) contenders: Vec<Contender>,
+    /// The node's data directory, whose key signs the tokens
+    #[arg(long, value_name = "DIR", conflicts_with = "key")]
+    pub(crate) data: Option<PathBuf>,
+    /// A file with the node's HS256 secret, instead
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Senders, each with a receiver and one message under way
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    pub(crate) pairs: u32,
+    /// Size of a text
+    #[arg(long, value_name = "BYTES", default_value_t = USUAL_PAYLOAD, value_parser = payload)]
+    pub(crate) payload: usize,
+    /// Of one server's round
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = seconds(1))]
+    pub(crate) seconds: u32,
+    /// How often each has its turn
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Everything measured, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+impl CompareFlags {
+    /// The file that tokens are signed with.
+    ///
+    /// # Errors
+    /// When none is named.
+    pub(crate) fn secret(&self) -> anyhow::Result<PathBuf> {
+        let secret = self.key.clone().or_else(|| Some(self.data.as_ref()?.join("dev.key")));
+        secret.context("a node asks for tokens: give --data DIR, or --key FILE")
+    }
 }
 
 /// Which node, and whose users.

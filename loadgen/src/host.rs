@@ -1,6 +1,6 @@
 //! What /proc says about processes and about the kernel's memory.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -45,6 +45,32 @@ pub(crate) fn holder_of(lock: &Path) -> Option<u32> {
     holder_in(&locks, inode)
 }
 
+/// The process here that listens at an address; `None` where it is on no socket of its own, as listeners of a ring are not.
+pub(crate) fn listener_of(address: SocketAddr) -> Option<u32> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    let inode = tables.iter().find_map(|table| listening_in(table, address.port()))?;
+    let socket = format!("socket:[{inode}]");
+    let processes =
+        fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    processes.into_iter().find(|process: &u32| {
+        let files = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+        files
+            .into_iter()
+            .any(|file| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == socket.as_str()))
+    })
+}
+
+/// The inode of the socket that listens (`0A`) at a port, in a line like
+/// `0: 0100007F:1BBC 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 6285 1 ...`.
+fn listening_in(table: &str, port: u16) -> Option<u64> {
+    let here = format!(":{port:04X}");
+    let line = table.lines().find(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next().is_some_and(|local| local.ends_with(&here)) && words.nth(1) == Some("0A")
+    })?;
+    line.split_whitespace().nth(9)?.parse().ok()
+}
+
 /// A line like `1: FLOCK  ADVISORY  WRITE 8661 fe:00:6283275 0 EOF`.
 fn holder_in(locks: &str, inode: u64) -> Option<u32> {
     let inode = format!(":{inode}");
@@ -75,6 +101,15 @@ mod tests {
         held.lock().expect("nobody else knows it");
         assert_eq!(holder_of(&file), Some(std::process::id()));
         fs::remove_file(file).expect("it is there");
+    }
+
+    #[test]
+    fn whoever_listens_is_found_by_the_port() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        assert_eq!(listener_of(address), Some(std::process::id()));
+        drop(listener);
+        assert_eq!(listener_of(address), None);
     }
 
     #[test]

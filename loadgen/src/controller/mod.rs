@@ -116,7 +116,7 @@ pub(crate) fn run(flags: &RunFlags) -> anyhow::Result<ExitCode> {
 }
 
 /// Where `ws://HOST:PORT[/PATH]` leads. The name is looked up once, here.
-fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
+pub(crate) fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
     let rest = url.strip_prefix("ws://").context("a URL looks like ws://127.0.0.1:7100")?;
     let (host, path) = match rest.find('/') {
         Some(slash) if rest.len() > slash + 1 => rest.split_at(slash),

@@ -29,7 +29,7 @@ pub(crate) use crowd::{Footprint, PhaseReport, StepReport};
 pub(crate) use floor::{Floor, Multiples, compare};
 pub(crate) use idle::{IdleReport, IdleRound};
 pub(crate) use limits::{Limit, Limits};
-use machine::Machine;
+pub(crate) use machine::Machine;
 pub(crate) use slow::SlowReport;
 pub(crate) use storm::StormReport;
 

@@ -165,15 +165,20 @@ fn raise_file_limit(order: &Order) -> anyhow::Result<()> {
         Order::Run(config) => (config.users, config.workers),
         Order::Storm(config) => (config.crowd, config.workers - 1),
     };
+    let more = "use more --workers, or raise ulimit -n";
+    raise_file_limit_for(users.div_ceil(workers).into()).context(more)
+}
+
+/// Allows this process as many connections as the system lets it.
+///
+/// # Errors
+/// When that is fewer than are needed.
+pub(crate) fn raise_file_limit_for(connections: u64) -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     setrlimit(Resource::Nofile, raised).context("the limit of open files could not be raised")?;
-    let needed = u64::from(users.div_ceil(workers)) + FILES_SPARE;
-    let allowed = limit.maximum.unwrap_or(u64::MAX);
-    ensure!(
-        needed <= allowed,
-        "{needed} open files are needed and {allowed} are allowed: use more --workers, or raise ulimit -n"
-    );
+    let (needed, allowed) = (connections + FILES_SPARE, limit.maximum.unwrap_or(u64::MAX));
+    ensure!(needed <= allowed, "{needed} open files are needed and {allowed} are allowed");
     Ok(())
 }
 

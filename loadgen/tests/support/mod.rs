@@ -49,6 +49,7 @@ impl Node {
     }
 
     /// The same at another address than the node's, which is not measured.
+    #[allow(dead_code, reason = "not each of the tests asks")]
     pub(crate) fn load_at(&self, url: &str, command: &str, arguments: &[&str]) -> (ExitStatus, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
             .args([command, "--url", url, "--data"])
@@ -81,7 +82,8 @@ impl Drop for Node {
     }
 }
 
-fn free_address() -> String {
+/// Where nobody listens yet.
+pub(crate) fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("bound").to_string()
 }

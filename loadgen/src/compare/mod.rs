@@ -1,0 +1,325 @@
+//! `loadgen compare`: this node beside other servers, in turn, in one run on one machine.
+//!
+//! ```text
+//!  one round:  pairs connect -> warm up -> each pair: send, wait until it is delivered (and acknowledged), again -> hang up
+//!  a run:      first, second, third, first, second, third, ...
+//! ```
+//! A closed loop: each pair has one message under way, so a rate says how long one takes where so many are at it, and nobody falls
+//! behind. What servers do for a message differs; [`Contender::keeps`] says it, and only like is to be compared with like.
+
+mod nats;
+mod socket;
+mod table;
+
+use std::{
+    cell::RefCell,
+    net::{SocketAddr, ToSocketAddrs as _},
+    process::ExitCode,
+    rc::Rc,
+    str::FromStr,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use monoio::{IoUringDriver, RuntimeBuilder, time::sleep};
+use serde::Serialize;
+
+use crate::{
+    cli::CompareFlags,
+    client::{Endpoint, Signer},
+    clock::Moment,
+    controller::endpoint,
+    host::{Reading, holder_of, listener_of},
+    latency::{Latencies, Summary},
+    random::Random,
+    worker::raise_file_limit_for,
+};
+use nats::{Exchange, Kept, NatsPair};
+use socket::{Chat, Echo};
+use table::Table;
+
+/// Messages before any counts: connections are warm then, and a log has its segments.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// How long one message may take: then something is wrong.
+const MESSAGE_WAIT_MAX: Duration = Duration::from_secs(30);
+const RING_ENTRIES: u32 = 4096;
+
+/// A server that is measured, as it is given on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Contender {
+    kind: Kind,
+    /// `HOST:PORT`, of an echo service with the path.
+    place: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Gatehouse,
+    Echo,
+    Nats,
+    JetStream,
+}
+
+const KINDS: [(&str, Kind); 4] = [
+    ("gatehouse", Kind::Gatehouse),
+    ("jetstream", Kind::JetStream),
+    ("nats", Kind::Nats),
+    ("ws", Kind::Echo),
+];
+
+impl FromStr for Contender {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let given = text.split_once("://").filter(|(_, place)| !place.is_empty());
+        let found = given.and_then(|(scheme, place)| {
+            let (_, kind) = KINDS.iter().find(|(name, _)| *name == scheme)?;
+            Some(Self { kind: *kind, place: place.to_owned() })
+        });
+        let words = "give gatehouse://HOST:PORT, jetstream://HOST:PORT, nats://HOST:PORT, or ws://HOST:PORT of an echo service";
+        found.ok_or_else(|| words.to_owned())
+    }
+}
+
+impl Contender {
+    fn name(&self) -> &'static str {
+        KINDS.iter().find(|(_, kind)| *kind == self.kind).map_or("", |(name, _)| *name)
+    }
+
+    fn address(&self) -> anyhow::Result<SocketAddr> {
+        let host = self.place.split('/').next().unwrap_or_default();
+        let mut all = host.to_socket_addrs().with_context(|| format!("{host}: no such host and port"))?;
+        all.next().with_context(|| format!("{host} has no address"))
+    }
+
+    /// What has become of a message when it counts.
+    const fn keeps(&self) -> &'static str {
+        match self.kind {
+            Kind::Gatehouse => "on disk, synced; acknowledged; delivered",
+            Kind::JetStream => "in its file store; acknowledged; delivered",
+            Kind::Nats => "delivered, kept nowhere",
+            Kind::Echo => "sent back, kept nowhere",
+        }
+    }
+}
+
+impl Contender {
+    /// Whether a message is kept before it counts.
+    const fn stores(&self) -> bool {
+        matches!(self.kind, Kind::Gatehouse | Kind::JetStream)
+    }
+}
+
+/// What one server did in one round.
+#[derive(Clone, Debug, Serialize)]
+struct Round {
+    per_second: f64,
+    /// From the send until the receiver has it, and the sender the word that it is kept.
+    through: Summary,
+    /// Microseconds of the server's cores a message; absent where its process is not found on this machine.
+    cpu_micros: Option<f64>,
+}
+
+/// `loadgen compare`.
+pub(crate) fn compare(flags: &CompareFlags) -> anyhow::Result<ExitCode> {
+    ensure!(flags.contenders.len() > 1, "one alone is no comparison: give another");
+    let signer = match flags.contenders.iter().any(|one| one.kind == Kind::Gatehouse) {
+        true => Some(Signer::new(&Signer::read_secret(&flags.secret()?)?)),
+        false => None,
+    };
+    raise_file_limit_for(2 * u64::from(flags.pairs)).context("use fewer --pairs, or raise ulimit -n")?;
+    let runtime = RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer();
+    let mut runtime =
+        runtime.build().context("io_uring is not available: loadgen needs Linux 5.6 or later")?;
+    let mut table = Table::new(flags);
+    let comparison = Comparison { flags, signer: signer.map(Rc::new) };
+    for number in 1..=flags.rounds {
+        for (place, contender) in flags.contenders.iter().enumerate() {
+            eprintln!(
+                "loadgen: round {number} of {}: {} at {}",
+                flags.rounds,
+                contender.name(),
+                contender.place
+            );
+            let round = runtime.block_on(comparison.round(contender));
+            table.add(place, round.with_context(|| format!("{} at {}", contender.name(), contender.place))?);
+        }
+    }
+    table.write(flags.json.as_deref())?;
+    print!("{table}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A sender and a receiver, with a server between them.
+trait Line {
+    async fn send(&mut self, text: &str) -> anyhow::Result<()>;
+    /// What the receiver was given.
+    async fn delivered(&mut self) -> anyhow::Result<String>;
+    /// Waits for the server's word that it is kept, where it gives one.
+    async fn acknowledged(&mut self) -> anyhow::Result<()>;
+}
+
+enum Pair {
+    Chat(Box<Chat>),
+    Echo(Box<Echo>),
+    Nats(Box<NatsPair>),
+}
+
+impl Pair {
+    /// Sends a text and waits until it is through: when that was.
+    async fn exchange(&mut self, text: &str) -> anyhow::Result<Moment> {
+        match self {
+            Self::Chat(pair) => exchange(pair.as_mut(), text).await,
+            Self::Echo(pair) => exchange(pair.as_mut(), text).await,
+            Self::Nats(pair) => exchange(pair.as_mut(), text).await,
+        }
+    }
+}
+
+async fn exchange(line: &mut impl Line, text: &str) -> anyhow::Result<Moment> {
+    line.send(text).await?;
+    // First: a refusal comes this way, and then nothing the other.
+    line.acknowledged().await?;
+    let delivered = line.delivered().await?;
+    ensure!(delivered == text, "what was delivered is not what was sent");
+    Ok(Moment::now())
+}
+
+/// What pairs have measured between two moments.
+struct Counter {
+    from: Moment,
+    until: Moment,
+    through: Latencies,
+    fault: Option<anyhow::Error>,
+    pairs_left: u32,
+}
+
+struct Comparison<'a> {
+    flags: &'a CompareFlags,
+    signer: Option<Rc<Signer>>,
+}
+
+impl Comparison<'_> {
+    async fn round(&self, contender: &Contender) -> anyhow::Result<Round> {
+        let tag = format!("lgc{:08x}", Random::from_system()?.next() as u32);
+        let address = contender.address()?;
+        let exchange = match contender.kind {
+            Kind::Nats => Some(Exchange::new(address, &tag, Kept::Nowhere).await?),
+            Kind::JetStream => Some(Exchange::new(address, &tag, Kept::Stream).await?),
+            Kind::Gatehouse | Kind::Echo => None,
+        };
+        let mut pairs = Vec::new();
+        for number in 0..self.flags.pairs {
+            pairs.push(match (contender.kind, &exchange, &self.signer) {
+                (Kind::Echo, ..) => {
+                    Pair::Echo(Box::new(Echo::open(address, &format!("ws://{}", contender.place))?))
+                }
+                (_, Some(exchange), _) => Pair::Nats(Box::new(exchange.pair(number).await?)),
+                (_, None, Some(signer)) => {
+                    let endpoint: Endpoint = endpoint(&format!("ws://{}", contender.place))?;
+                    Pair::Chat(Box::new(Chat::open(&endpoint, signer, &tag, number).await?))
+                }
+                (_, None, None) => bail!("there is no key to sign tokens with"),
+            });
+        }
+        let round = self.measure(pairs, self.process_of(contender, address)).await;
+        if let Some(exchange) = exchange {
+            exchange.end().await?;
+        }
+        round
+    }
+
+    /// The server's process, if it is on this machine.
+    fn process_of(&self, contender: &Contender, address: SocketAddr) -> Option<u32> {
+        match contender.kind {
+            Kind::Gatehouse => holder_of(&self.flags.data.as_ref()?.join("lock")),
+            // Listeners of a ring are in no table of a process: the lock is.
+            Kind::Echo | Kind::Nats | Kind::JetStream => {
+                listener_of(address).or_else(|| holder_of(&self.flags.data.as_ref()?.join("lock")))
+            }
+        }
+    }
+
+    async fn measure(&self, pairs: Vec<Pair>, process: Option<u32>) -> anyhow::Result<Round> {
+        let cpu = || process.and_then(|process| Some(Reading::take(process).ok()?.cpu));
+        let seconds = Duration::from_secs(self.flags.seconds.into());
+        let from = Moment::now().after(WARM_UP);
+        let until = from.after(seconds);
+        let pairs_left = pairs.len() as u32;
+        let through = Latencies::default();
+        let counter = Rc::new(RefCell::new(Counter { from, until, through, fault: None, pairs_left }));
+        for pair in pairs {
+            monoio::spawn(go_on(pair, self.flags.payload, counter.clone()));
+        }
+        sleep(WARM_UP).await;
+        let before = cpu();
+        sleep(until.since(Moment::now())).await;
+        let after = cpu();
+        let give_up = Moment::now().after(MESSAGE_WAIT_MAX);
+        while counter.borrow().pairs_left > 0 {
+            ensure!(
+                Moment::now() < give_up,
+                "a message was not delivered within {} s",
+                MESSAGE_WAIT_MAX.as_secs()
+            );
+            sleep(Duration::from_millis(10)).await;
+        }
+        let mut counter = counter.borrow_mut();
+        if let Some(fault) = counter.fault.take() {
+            return Err(fault);
+        }
+        let count = counter.through.count();
+        ensure!(count > 0, "nothing was delivered in {} s", seconds.as_secs());
+        let cpu = before.zip(after).map(|(before, after)| after.saturating_sub(before).as_secs_f64());
+        Ok(Round {
+            per_second: count as f64 / seconds.as_secs_f64(),
+            through: counter.through.summary(),
+            cpu_micros: cpu.map(|cpu| cpu * 1e6 / count as f64),
+        })
+    }
+}
+
+/// One message after the other, until time is over.
+async fn go_on(mut pair: Pair, payload: usize, counter: Rc<RefCell<Counter>>) {
+    let (from, until) = (counter.borrow().from, counter.borrow().until);
+    for number in 0_u64.. {
+        let sent = Moment::now();
+        if sent >= until {
+            break;
+        }
+        let ended = pair.exchange(&format!("{number:0payload$}")).await;
+        let mut counter = counter.borrow_mut();
+        match ended {
+            Ok(at) if at >= from && at < until => counter.through.record(at.since(sent)),
+            Ok(_) => {}
+            Err(fault) => {
+                counter.fault.get_or_insert(fault);
+                break;
+            }
+        }
+        if counter.fault.is_some() {
+            break;
+        }
+    }
+    counter.borrow_mut().pairs_left -= 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contenders_are_told_by_their_scheme() {
+        for (text, kind, place) in [
+            ("gatehouse://127.0.0.1:7100", Kind::Gatehouse, "127.0.0.1:7100"),
+            ("jetstream://nats.example:4222", Kind::JetStream, "nats.example:4222"),
+            ("nats://[::1]:4222", Kind::Nats, "[::1]:4222"),
+            ("ws://127.0.0.1:9001/echo", Kind::Echo, "127.0.0.1:9001/echo"),
+        ] {
+            assert_eq!(text.parse(), Ok(Contender { kind, place: place.to_owned() }));
+        }
+        for text in ["127.0.0.1:4222", "kafka://127.0.0.1:9092", "ws://", ""] {
+            assert!(text.parse::<Contender>().is_err(), "{text}");
+        }
+    }
+}
