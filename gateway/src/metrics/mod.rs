@@ -11,6 +11,7 @@ mod keys;
 mod pushes;
 mod render;
 mod search;
+mod slow;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,6 +22,7 @@ use protocol::event::{CloseCode, ErrorCode};
 pub use pushes::PushMetrics;
 pub use render::render;
 pub use search::SearchMetrics;
+pub use slow::SlowReaders;
 
 /// Only ever grows.
 #[derive(Debug, Default)]
@@ -229,6 +231,8 @@ pub struct ShardMetrics {
     pub replays_total: Counter,
     /// Times a reader was too slow for its traffic and went back to catching up.
     pub outbox_full_total: Counter,
+    /// Readers that are too slow now.
+    pub slow_readers: SlowReaders,
     /// Times deliveries to another shard found no room and became a note.
     pub overruns_total: Counter,
     /// Times that viewers were told who came, went, or is typing.

@@ -6,6 +6,7 @@ use protocol::event::ErrorCode;
 
 use super::{
     CLOSE_CODES, Counter, Gauge, Histogram, PauseReason, RefusedReason, ShardMetrics, histogram::Snapshot,
+    slow,
 };
 
 /// Appends one number with what it is.
@@ -133,6 +134,7 @@ const GAUGES: [GaugeRow; 5] = [
 
 /// Appends everything that `shards` counted, in the order of the shards.
 pub fn render(shards: &[Arc<ShardMetrics>], out: &mut String) {
+    slow::render(shards, out);
     let mut page = Page { shards, out };
     page.head("connections", "Open sockets, by shard.", "gauge");
     page.by_shard("connections", |shard| shard.connections.value());

@@ -15,7 +15,7 @@ use storage_log::format::PENDING_BYTES_MAX;
 use crate::{
     chat::{Chat, message_id, verdict},
     disk::Disk,
-    node::Node,
+    node::{Node, directory},
 };
 
 /// What the disk takes.
@@ -147,4 +147,28 @@ fn a_disk_of_a_megabyte_a_second_holds_back_who_sends_and_nobody_else() {
     assert!(most.saturating_sub(before) < GROWTH_BYTES_MAX, "from {before} to {most}");
     assert!(senders.iter().any(|sender| sender.was_busy > 0), "more was sent than may wait");
     senders.iter_mut().for_each(Sender::check);
+}
+
+/// An operator who asks whose reader is slow is told, and until when: it is not closed, and nothing of it is lost.
+#[test]
+fn a_slow_reader_is_named_until_it_has_everything() {
+    let data = directory();
+    let node = Node::start(data.path(), &[]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let mut bob = Chat::connect(&node, "bob", "b");
+    let text = "x".repeat(LETTER_BYTES);
+    const LETTERS: u64 = 600;
+    for letter in 0..LETTERS {
+        alice.tell("bob", &format!("{letter} {text}"));
+    }
+    node.wait_for_metric("slow_readers", 1);
+    let page = node.admin_get("/metrics");
+    assert!(page.contains("\ngatehouse_slow_reader_since_timestamp_seconds{user=\"bob\"} 1"), "{page}");
+    for letter in 0..LETTERS {
+        let told = bob.event("message")["text"].as_str().expect("a text").to_owned();
+        assert_eq!(told.split(' ').next(), Some(letter.to_string().as_str()));
+    }
+    node.wait_for_metric("slow_readers", 0);
+    assert!(!node.admin_get("/metrics").contains("{user=\"bob\"}"));
+    bob.is_fine();
 }

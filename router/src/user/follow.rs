@@ -74,7 +74,7 @@ impl UserSide {
             // The log has it: this session is fed from there once it has read what it was given.
             state.phase = Phase::Behind;
             self.counters.outbox_full += 1;
-            return;
+            return self.note_slow(id, clock.unix);
         }
         state.move_to(deliver.position);
         session.outbox.push(rendered.frame(session.form, &deliver.record), false);

@@ -18,6 +18,7 @@ mod rates;
 mod searching;
 mod session;
 mod sightings;
+mod slow;
 mod survey;
 mod travel;
 mod viewing;
@@ -45,12 +46,14 @@ use presence::PresenceBoard;
 use rates::Present;
 use session::{Greeting, Listed, LogState, Phase, Session, Survey};
 use sightings::Asks;
+use slow::SlowReaders;
 use writing::Writing;
 
 pub use approach::ApproachLimits;
 pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
 pub use rates::{Rate, is_stored};
 pub use searching::ASKS_MAX;
+pub use slow::SLOW_NAMED_MAX;
 pub use travel::{Standing, Traveller, TravellingLog, TravellingSurvey};
 
 /// Sessions of one user at the same time: phones, tablets, a few browsers.
@@ -169,6 +172,7 @@ pub struct UserSide {
     presence: PresenceBoard,
     asks_of_sightings: Asks,
     writing: Writing,
+    slow: SlowReaders,
     credits: Vec<Credits>,
     /// Sessions that wait for a page credit, by whose.
     starved: Vec<VecDeque<SessionId>>,
@@ -234,6 +238,7 @@ impl UserSide {
             sessions: Slab::new(),
             users: HashMap::default(),
             approaches: Approaches::new(limits.approaches),
+            slow: SlowReaders::default(),
             generation: 0,
             random,
             credits,
