@@ -60,6 +60,14 @@ closed, nothing lost, 64 KiB for each at most, p99 of the others below 200 ms.
 Example:     loadgen slow --url ws://127.0.0.1:7100 --data ./data --users 1000
 Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
 
+const SOAK_NOTES: &str = "\
+Each round is a run with users of its own and a verdict of its own. Good: all
+rounds are, the node has not grown between the second quarter and the last,
+and its p99 has not doubled.
+Example:     loadgen soak --url ws://127.0.0.1:7100 --data ./data \\
+                 --users 1000 --rate 2000 --seconds 60 --minutes 480
+Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
+
 const COMPARE_NOTES: &str = "\
 The first as a multiple of each other, measured in turn. What each does for a
 message stands beside it: JetStream syncs where its server is told to, by
@@ -104,6 +112,9 @@ pub(crate) enum Command {
     /// Have a crowd read slowly, or not at all
     #[command(after_help = SLOW_NOTES)]
     Slow(SlowFlags),
+    /// Load a node for hours, round by round, and see that it stays as it is
+    #[command(after_help = SOAK_NOTES, help_template = DENSE)]
+    Soak(SoakFlags),
     /// Measure a node beside other servers, in turn
     #[command(after_help = COMPARE_NOTES)]
     Compare(CompareFlags),
@@ -176,6 +187,21 @@ pub(crate) struct RunFlags {
     pub(crate) shape: ShapeFlags,
     #[command(flatten)]
     pub(crate) outputs: OutputFlags,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SoakFlags {
+    #[command(flatten)]
+    pub(crate) run: RunFlags,
+    /// No round begins after that
+    #[arg(long, value_name = "M", required_unless_present = "rounds", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) minutes: Option<u32>,
+    /// So many rounds, instead
+    #[arg(long, value_name = "N", conflicts_with = "minutes", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rounds: Option<u32>,
+    /// Bad if the node grows by more, in percent
+    #[arg(long, value_name = "P", default_value_t = 10.0)]
+    pub(crate) growth: f64,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Idle(flags) => controller::idle(&flags),
         Command::Storm(flags) => controller::storm(&flags),
         Command::Slow(flags) => controller::slow(&flags),
+        Command::Soak(flags) => controller::soak(&flags),
         Command::Compare(flags) => compare::compare(&flags),
         Command::FloorCompare { run, floor } => report::compare(&run, &floor).map(|text| {
             print!("{text}");

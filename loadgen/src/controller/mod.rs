@@ -15,6 +15,7 @@ mod node;
 mod progress;
 mod scene;
 mod slow;
+mod soak;
 mod storm;
 
 use std::{io::Write, net::ToSocketAddrs, path::PathBuf, process::ExitCode, rc::Rc, time::Duration};
@@ -27,6 +28,7 @@ pub(crate) use idle::idle;
 pub(crate) use node::become_node;
 pub(crate) use scene::Played;
 pub(crate) use slow::slow;
+pub(crate) use soak::soak;
 pub(crate) use storm::storm;
 
 use crate::{
@@ -96,6 +98,10 @@ pub(crate) fn check(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
 
 /// `loadgen run`.
 pub(crate) fn run(flags: &RunFlags) -> anyhow::Result<ExitCode> {
+    Ok(plot_of(flags)?.play(None)?.exit_code())
+}
+
+fn plot_of(flags: &RunFlags) -> anyhow::Result<Plot<'_>> {
     let scenario = match (&flags.scenario, flags.users, flags.rate, flags.seconds) {
         (Some(file), ..) => Scenario::read(file, &flags.limits)?,
         (None, Some(users), Some(rate), Some(seconds)) => {
@@ -103,7 +109,7 @@ pub(crate) fn run(flags: &RunFlags) -> anyhow::Result<ExitCode> {
         }
         _ => unreachable!("required without a scenario"),
     };
-    let plot = Plot {
+    Ok(Plot {
         endpoint: endpoint(&flags.node.url)?,
         secret: Signer::read_secret(&flags.node.secret())?,
         scenario,
@@ -111,8 +117,7 @@ pub(crate) fn run(flags: &RunFlags) -> anyhow::Result<ExitCode> {
         timing: if flags.no_timing { Timing::Reported } else { Timing::Judged },
         lock: flags.node.data.as_ref().map(|data| data.join("lock")),
         floor: Floor::find(&flags.outputs.floor)?,
-    };
-    Ok(plot.play(None)?.exit_code())
+    })
 }
 
 /// Where `ws://HOST:PORT[/PATH]` leads. The name is looked up once, here.
@@ -131,8 +136,17 @@ pub(crate) fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
 }
 
 impl Plot<'_> {
-    /// All phases, then the reports.
-    fn play(&self, mut node: Option<&mut Node>) -> anyhow::Result<Report> {
+    /// A run, then its reports.
+    fn play(&self, node: Option<&mut Node>) -> anyhow::Result<Report> {
+        let report = self.measure(node)?;
+        report.write(self.outputs)?;
+        // A reader that has gone away does not change the verdict.
+        let _ = write!(std::io::stdout(), "{report}");
+        Ok(report)
+    }
+
+    /// All phases.
+    fn measure(&self, mut node: Option<&mut Node>) -> anyhow::Result<Report> {
         let mut random = Random::from_system()?;
         let tag = format!("lg{:08x}", random.next() as u32);
         let worker = |worker| self.worker(worker, &tag, &mut random);
@@ -171,9 +185,6 @@ impl Plot<'_> {
         if let Some(floor) = &self.floor {
             report.compare_with(floor);
         }
-        report.write(self.outputs)?;
-        // A reader that has gone away does not change the verdict.
-        let _ = write!(std::io::stdout(), "{report}");
         Ok(report)
     }
 

@@ -7,6 +7,7 @@ mod idle;
 mod limits;
 mod machine;
 mod slow;
+mod soak;
 mod storm;
 mod svg;
 mod text;
@@ -31,6 +32,7 @@ pub(crate) use idle::{IdleReport, IdleRound};
 pub(crate) use limits::{Limit, Limits};
 pub(crate) use machine::Machine;
 pub(crate) use slow::SlowReport;
+pub(crate) use soak::{SoakReport, SoakRound};
 pub(crate) use storm::StormReport;
 
 /// What users are promised outside an outage, in milliseconds.
@@ -287,16 +289,13 @@ impl Report {
 
     /// The files that were asked for.
     pub(crate) fn write(&self, outputs: &OutputFlags) -> anyhow::Result<()> {
-        let write = |path: &Path, content: String| {
-            fs::write(path, content).with_context(|| format!("{}: could not be written", path.display()))
-        };
-        if let Some(path) = &outputs.json {
-            write(path, serde_json::to_string_pretty(self)? + "\n")?;
-        }
-        if let Some(path) = &outputs.html {
-            write(path, html::page(self))?;
-        }
-        Ok(())
+        crowd::write_json(self, outputs.json.as_deref())?;
+        outputs.html.as_deref().map_or(Ok(()), |path| self.write_html(path))
+    }
+
+    /// The page for people.
+    pub(crate) fn write_html(&self, path: &Path) -> anyhow::Result<()> {
+        fs::write(path, html::page(self)).with_context(|| format!("{}: could not be written", path.display()))
     }
 }
 

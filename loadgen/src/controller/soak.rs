@@ -1,0 +1,66 @@
+//! `loadgen soak`: the same load again and again, for hours, each time with new users and a verdict of its own; and whether the node is
+//! at the end what it was near the beginning.
+
+use std::{io::Write as _, process::ExitCode, time::Duration};
+
+use anyhow::ensure;
+
+use super::{Plot, plot_of};
+use crate::{
+    cli::SoakFlags,
+    clock::Moment,
+    host::{Reading, holder_of},
+    report::{Report, SoakReport, SoakRound, Verdict},
+};
+
+/// `loadgen soak`.
+pub(crate) fn soak(flags: &SoakFlags) -> anyhow::Result<ExitCode> {
+    let outputs = &flags.run.outputs;
+    ensure!(outputs.history.is_none(), "--history is of one run: a soak keeps what its rounds came to");
+    let plot = plot_of(&flags.run)?;
+    let mut soaked = SoakReport::new(flags.growth, plot.timing);
+    let begun = Moment::now();
+    let over = flags.minutes.map(|minutes| begun.after(Duration::from_secs(60 * u64::from(minutes))));
+    for number in 1.. {
+        let at = Moment::now().since(begun);
+        let report = plot.measure(None)?;
+        let round = round(&plot, &report, at);
+        // Line by line, so that one who looks in the morning sees the night. A reader that has gone away does not change the verdict.
+        let _ = writeln!(std::io::stdout(), "{round}");
+        let is_wrong = report.verdict == Verdict::Fail;
+        if is_wrong {
+            let _ = write!(std::io::stdout(), "{report}");
+        }
+        if let Some(path) = &outputs.html {
+            report.write_html(path)?;
+        }
+        soaked.add(round);
+        soaked.write(outputs.json.as_deref())?;
+        // What a broken node does next proves nothing, and may take away the traces.
+        if is_wrong || over.is_some_and(|over| Moment::now() >= over) || flags.rounds == Some(number) {
+            break;
+        }
+    }
+    let _ = write!(std::io::stdout(), "{soaked}");
+    Ok(soaked.exit_code())
+}
+
+fn round(plot: &Plot<'_>, report: &Report, at: Duration) -> SoakRound {
+    let process = plot.lock.as_deref().and_then(holder_of);
+    let resident = process.and_then(|process| Some(Reading::take(process).ok()?.resident_bytes));
+    let each = |seconds: f64| seconds * 1e6 / report.counts.acked.max(1) as f64;
+    SoakRound {
+        at_seconds: at.as_secs_f64(),
+        verdict: report.verdict,
+        reasons: report.reasons.clone(),
+        acked: report.counts.acked,
+        delivered: report.counts.delivered,
+        ack_p99_ms: report.ack.outside.p99_ms,
+        delivery_p50_ms: report.delivery.outside.p50_ms,
+        delivery_p99_ms: report.delivery.outside.p99_ms,
+        lag_p99_ms: report.lag.outside.p99_ms,
+        process,
+        node_bytes: resident,
+        cpu_micros: report.node_cpu_seconds.map(each),
+    }
+}

@@ -1,0 +1,239 @@
+//! What came of a soak: its rounds, whether all of them were good, and whether the node grew or slowed down from one part to another.
+
+use std::{fmt, path::Path, process::ExitCode};
+
+use serde::Serialize;
+
+use super::{
+    Machine, Timing, Verdict,
+    crowd::{MIB, write_json},
+};
+
+/// Rounds that say something of growth: four quarters.
+const ROUNDS_MIN: usize = 4;
+
+/// Times that delivery may take at the end of what it took near the beginning, at p99: these machines drift by a third.
+const SLOWER_MAX: f64 = 2.0;
+
+/// Below this a p99 is noise, in milliseconds.
+const NOISE_MS: f64 = 10.0;
+
+/// One round.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct SoakRound {
+    pub(crate) at_seconds: f64,
+    pub(crate) verdict: Verdict,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) acked: u64,
+    pub(crate) delivered: u64,
+    pub(crate) ack_p99_ms: f64,
+    pub(crate) delivery_p50_ms: f64,
+    pub(crate) delivery_p99_ms: f64,
+    pub(crate) lag_p99_ms: f64,
+    /// The node's, where it is on this machine; an upgrade changes it.
+    pub(crate) process: Option<u32>,
+    /// Resident memory of the node behind the round.
+    pub(crate) node_bytes: Option<u64>,
+    /// Of the node's cores, a message, in microseconds.
+    pub(crate) cpu_micros: Option<f64>,
+}
+
+impl fmt::Display for SoakRound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (minutes, seconds) = (self.at_seconds as u64 / 60, self.at_seconds as u64 % 60);
+        write!(
+            f,
+            "{minutes:>5}:{seconds:02}  {:<9} {} acked, {} delivered; p50 {:.1}, p99 {:.1} ms, late by {:.1}",
+            self.verdict.to_string(),
+            self.acked,
+            self.delivered,
+            self.delivery_p50_ms,
+            self.delivery_p99_ms,
+            self.lag_p99_ms
+        )?;
+        if let Some(bytes) = self.node_bytes {
+            write!(f, "; node {:.0} MiB", bytes as f64 / MIB)?;
+        }
+        if let Some(micros) = self.cpu_micros {
+            write!(f, ", {micros:.0} us a message")?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct SoakReport {
+    tool: &'static str,
+    version: &'static str,
+    command: String,
+    machine: Machine,
+    /// In percent.
+    growth_max: f64,
+    timing: Timing,
+    verdict: Verdict,
+    reasons: Vec<String>,
+    rounds: Vec<SoakRound>,
+}
+
+impl SoakReport {
+    pub(crate) fn new(growth_max: f64, timing: Timing) -> Self {
+        Self {
+            tool: env!("CARGO_PKG_NAME"),
+            version: env!("CARGO_PKG_VERSION"),
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+            machine: Machine::this(),
+            growth_max,
+            timing,
+            verdict: Verdict::Invalid,
+            reasons: Vec::new(),
+            rounds: Vec::new(),
+        }
+    }
+
+    /// The verdict is as of the rounds so far.
+    pub(crate) fn add(&mut self, round: SoakRound) {
+        self.rounds.push(round);
+        (self.verdict, self.reasons) = self.judge();
+    }
+
+    fn judge(&self) -> (Verdict, Vec<String>) {
+        let bad = self.rounds.iter().filter(|round| round.verdict == Verdict::Fail);
+        let bad: Vec<String> = bad.flat_map(|round| round.reasons.clone()).collect();
+        if !bad.is_empty() {
+            return (Verdict::Fail, bad);
+        }
+        if self.rounds.len() < ROUNDS_MIN {
+            let words =
+                format!("{} rounds do not say whether a node grows, {ROUNDS_MIN} do", self.rounds.len());
+            return (Verdict::Invalid, vec![words]);
+        }
+        let grown: Vec<String> = self.grown().into_iter().chain(self.slower()).collect();
+        if !grown.is_empty() {
+            return (Verdict::Fail, grown);
+        }
+        let late = self.rounds.iter().filter(|round| round.verdict == Verdict::Invalid).count();
+        if late * 2 > self.rounds.len() {
+            return (Verdict::Invalid, vec![format!("the generator was late in {late} rounds")]);
+        }
+        (Verdict::Pass, Vec::new())
+    }
+
+    /// The medians of a figure in the second quarter and in the last: in the first one, memory is touched for the first time.
+    fn ends(&self, figure: impl Fn(&SoakRound) -> Option<f64>) -> Option<(f64, f64)> {
+        let quarter = self.rounds.len() / 4;
+        let median = |rounds: &[SoakRound]| {
+            let mut values: Vec<f64> = rounds.iter().filter_map(&figure).collect();
+            values.sort_by(f64::total_cmp);
+            values.get(values.len() / 2).copied()
+        };
+        let last = self.rounds.len() - quarter;
+        median(&self.rounds[quarter..2 * quarter]).zip(median(&self.rounds[last..]))
+    }
+
+    fn grown(&self) -> Option<String> {
+        let (before, after) = self.ends(|round| Some(round.node_bytes? as f64))?;
+        let percent = (after / before - 1.0) * 100.0;
+        (percent > self.growth_max).then(|| {
+            format!(
+                "the node grew by {percent:.0} %, from {:.0} to {:.0} MiB, at most {} % are asked",
+                before / MIB,
+                after / MIB,
+                self.growth_max
+            )
+        })
+    }
+
+    fn slower(&self) -> Option<String> {
+        let in_time = |round: &SoakRound| round.verdict == Verdict::Pass;
+        let (before, after) = self.ends(|round| in_time(round).then_some(round.delivery_p99_ms))?;
+        let is_slower = self.timing == Timing::Judged && after > NOISE_MS && after > SLOWER_MAX * before;
+        is_slower.then(|| format!("delivery p99 went from {before:.1} to {after:.1} ms"))
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        self.verdict.exit_code()
+    }
+
+    /// The file that was asked for.
+    pub(crate) fn write(&self, json: Option<&Path>) -> anyhow::Result<()> {
+        write_json(self, json)
+    }
+}
+
+impl fmt::Display for SoakReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum = |figure: fn(&SoakRound) -> u64| self.rounds.iter().map(figure).sum::<u64>();
+        writeln!(
+            f,
+            "soak       {} rounds, {} acked, {} delivered",
+            self.rounds.len(),
+            sum(|round| round.acked),
+            sum(|round| round.delivered)
+        )?;
+        if let Some((before, after)) = self.ends(|round| Some(round.node_bytes? as f64)) {
+            writeln!(
+                f,
+                "node       RSS {:.0} MiB in the second quarter, {:.0} in the last",
+                before / MIB,
+                after / MIB
+            )?;
+        }
+        if let Some((before, after)) = self.ends(|round| Some(round.delivery_p99_ms)) {
+            writeln!(f, "delivery   p99 {before:.1} ms in the second quarter, {after:.1} in the last")?;
+        }
+        writeln!(f, "verdict    {}", self.verdict)?;
+        self.reasons.iter().try_for_each(|reason| writeln!(f, "because    {reason}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(verdict: Verdict, mib: u64, p99_ms: f64) -> SoakRound {
+        SoakRound {
+            at_seconds: 61.0,
+            verdict,
+            reasons: vec!["a reason".to_owned()],
+            acked: 10,
+            delivered: 25,
+            ack_p99_ms: p99_ms,
+            delivery_p50_ms: 1.0,
+            delivery_p99_ms: p99_ms,
+            lag_p99_ms: 0.5,
+            process: Some(1),
+            node_bytes: Some(mib << 20),
+            cpu_micros: None,
+        }
+    }
+
+    fn verdict(rounds: impl IntoIterator<Item = SoakRound>) -> (Verdict, String) {
+        let mut report = SoakReport::new(10.0, Timing::Judged);
+        rounds.into_iter().for_each(|round| report.add(round));
+        (report.verdict, report.reasons.join("; "))
+    }
+
+    #[test]
+    fn what_stays_as_it_is_passes_and_the_first_quarter_may_grow() {
+        let sizes = [50, 80, 100, 101, 102, 103, 104, 105];
+        assert_eq!(verdict(sizes.map(|mib| round(Verdict::Pass, mib, 20.0))).0, Verdict::Pass);
+    }
+
+    #[test]
+    fn a_node_that_grows_or_slows_down_or_has_one_bad_round_does_not_pass() {
+        let (grown, why) = verdict((1..=8).map(|number| round(Verdict::Pass, 100 + 5 * number, 20.0)));
+        assert!(grown == Verdict::Fail && why.contains("the node grew by"), "{why}");
+        let (slower, why) =
+            verdict((1..=8).map(|number| round(Verdict::Pass, 100, f64::from(number * number))));
+        assert!(slower == Verdict::Fail && why.contains("p99 went from"), "{why}");
+        let (one, why) = verdict([Verdict::Pass, Verdict::Fail].map(|of| round(of, 100, 20.0)));
+        assert_eq!((one, why.as_str()), (Verdict::Fail, "a reason"));
+    }
+
+    #[test]
+    fn too_few_rounds_and_a_late_generator_prove_nothing() {
+        assert_eq!(verdict((0..3).map(|_| round(Verdict::Pass, 100, 20.0))).0, Verdict::Invalid);
+        assert_eq!(verdict((0..8).map(|_| round(Verdict::Invalid, 100, 20.0))).0, Verdict::Invalid);
+    }
+}

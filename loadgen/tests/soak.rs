@@ -1,0 +1,33 @@
+//! `loadgen soak` against a real node: rounds with verdicts of their own, and one for all of them.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::Node;
+
+#[test]
+fn rounds_are_judged_each_and_all_together() {
+    let node = Node::start("soak", &[]);
+    let json = node.directory.join("soak.json");
+    let load = ["--users", "12", "--rate", "20", "--seconds", "1", "--no-timing"];
+    let path = json.to_str().expect("a plain path");
+    // What is touched for the first time is much of so small a node.
+    let rounds = ["--rounds", "4", "--growth", "200", "--json", path];
+    let (status, text) = node.load_at(&node.url, "soak", &[&load[..], &rounds].concat());
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert!(text.contains("verdict    good") && text.contains("in the second quarter"), "{text}");
+    let report: Value = serde_json::from_slice(&fs::read(&json).expect("written")).expect("JSON");
+    let rounds = report["rounds"].as_array().expect("rounds");
+    assert_eq!(rounds.len(), 4, "{text}");
+    for round in rounds {
+        assert_eq!((&round["verdict"], &round["acked"]), (&"pass".into(), &20.into()), "{text}");
+        assert!(round["node_bytes"].as_u64() > Some(1 << 20), "the node is on this machine: {round}");
+    }
+    let (status, text) = node.load_at(&node.url, "soak", &[&load[..], &["--rounds", "3"]].concat());
+    assert_eq!(status.code(), Some(2), "{text}");
+    assert!(text.contains("3 rounds do not say whether a node grows"), "{text}");
+}
