@@ -22,6 +22,8 @@ pub(crate) const EXIT_INVALID: u8 = 2;
 
 /// Most messages a second: more than a machine sends.
 pub(crate) const RATE_MAX: u32 = 1_000_000;
+/// Most changes of members a second: more than groups have members to change.
+pub(crate) const CHURN_MAX: u32 = 10_000;
 /// The longest run: a day.
 pub(crate) const SECONDS_MAX: u32 = 86_400;
 /// Most worker processes: more than a machine has cores for.
@@ -176,7 +178,7 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "S", value_parser = seconds(1), required_unless_present = "scenario")]
     pub(crate) seconds: Option<u32>,
     /// All of that in a file, and what the messages are like
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["users", "rate", "seconds", "payload", "mix", "read_percent", "viewers", "form", "workers"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["users", "rate", "seconds", "payload", "mix", "read_percent", "viewers", "churn", "form", "workers"])]
     pub(crate) scenario: Option<PathBuf>,
     /// Judge correctness alone
     #[arg(long)]
@@ -370,6 +372,9 @@ pub(crate) struct ShapeFlags {
     /// Users that view conversations [default: 0]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=i64::from(USERS_MAX)))]
     pub(crate) viewers: u32,
+    /// Members that join and leave groups a second [default: 0]
+    #[arg(long, value_name = "R", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=i64::from(CHURN_MAX)))]
+    pub(crate) churn: u32,
     /// Protocol: binary, json or mixed
     #[arg(long, value_enum, default_value = "mixed", hide_possible_values = true)]
     pub(crate) form: Forms,

@@ -13,9 +13,10 @@ use crate::{
     clock::Moment,
     latency::Buckets,
     load::Load,
-    plan::{Attention, Mix, RoomIndex, UserIndex},
+    plan::{Attention, Comings, Mix, RoomIndex, UserIndex},
     verify::{
-        Amendment, Attendance, Overtaken, ReadUpTo, RoomBook, Shown, Stand, ToldRoom, UserList, Violations,
+        Amendment, Attendance, LoggedChanges, MembershipBook, Overtaken, ReadUpTo, RoomBook, Shown, Stand,
+        ToldRoom, ToldStays, UserList, Violations,
     },
 };
 
@@ -119,6 +120,7 @@ pub(crate) struct WorkerConfig {
     pub(crate) attention: Attention,
     pub(crate) load: Load,
     pub(crate) forms: Forms,
+    pub(crate) comings: Comings,
     /// Where this worker writes its events.
     pub(crate) history: Option<PathBuf>,
 }
@@ -160,6 +162,9 @@ impl WorkerConfig {
     }
 }
 
+/// A user, a conversation, and the sequence by which it joined or left last.
+pub(crate) type NewestChange = (UserIndex, RoomIndex, u64);
+
 /// Which form of the protocol is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -194,8 +199,8 @@ pub(crate) enum ToWorker {
     /// All users of all workers are back.
     Settled { until: Moment },
     /// Wait until all users that are online have seen this much,
-    /// and viewers have been told of this much.
-    Until { heads: Vec<(RoomIndex, u64)>, reads: Vec<ReadUpTo> },
+    /// viewers have been told of this much, and who joined or left last knows.
+    Until { heads: Vec<(RoomIndex, u64)>, reads: Vec<ReadUpTo>, changes: Vec<NewestChange> },
     /// Read the logs, hand over everything, and end. Idle users leave.
     Finish,
     /// The next thing of a storm; its end is answered with `Stepped`.
@@ -269,8 +274,8 @@ pub(crate) enum FromWorker {
     Tick(Tick),
     /// All users of this worker are back since the outage began.
     Settled,
-    /// The schedule is over; this is how far conversations are known to go, and how far users have read.
-    Sent { heads: Vec<(RoomIndex, u64)>, reads: Vec<ReadUpTo> },
+    /// The schedule is over; this is how far conversations are known to go, how far users have read, and who joined or left last.
+    Sent { heads: Vec<(RoomIndex, u64)>, reads: Vec<ReadUpTo>, changes: Vec<NewestChange> },
     /// The wait is over.
     Drained { complete: bool },
     /// What was seen and promised in one conversation.
@@ -285,15 +290,19 @@ pub(crate) enum FromWorker {
         /// Of the items, the messages, and who sent them.
         senders: Vec<(u64, UserIndex)>,
         shown: Shown,
+        /// Who joined and left, where members change.
+        changes: Option<LoggedChanges>,
     },
+    /// What was promised, refused and shown of groups whose members change.
+    Membership(Box<MembershipBook>),
     /// What viewers know of members.
     Told(Vec<ToldRoom>),
     /// What was read, and who came and went.
     Attended(Box<Attendance>),
     /// What a user is told that it is in.
     Listed(UserList),
-    /// Where a user stood that was online at the end.
-    End { user: UserIndex, stands: Vec<Stand> },
+    /// Where a user stood that was online at the end, and when it was in groups whose members change.
+    End { user: UserIndex, stands: Vec<Stand>, stays: Vec<ToldStays> },
     /// The last line.
     Done(Box<Totals>),
     /// The last line of a worker that cannot go on.
@@ -330,6 +339,8 @@ pub(crate) struct Totals {
     pub(crate) back: Buckets,
     /// From a delivery to the `ok` of the `read` that answers it.
     pub(crate) read: Split,
+    /// From when a change of members was due to its `ok`.
+    pub(crate) change: Split,
     pub(crate) violations: Violations,
     /// Message ids that were refused for good.
     pub(crate) refused: Vec<String>,
@@ -356,6 +367,16 @@ pub(crate) struct Counts {
     /// Sent again because the node asked for patience.
     pub(crate) retried: u64,
     pub(crate) refused: u64,
+    /// Changes of members that were due.
+    pub(crate) changes: u64,
+    /// Of those, acknowledged,
+    pub(crate) changes_acked: u64,
+    /// and refused, because another change came first.
+    pub(crate) changes_refused: u64,
+    /// Messages, amendments, reads and pages that were refused because who asked had just left, or may not see that.
+    pub(crate) outside: u64,
+    /// Times that somebody who had just joined or left looked at what it then sees.
+    pub(crate) looks: u64,
     /// Neither acknowledged nor refused at the end.
     pub(crate) unanswered: u64,
     /// Never sent, because too many of that user waited already.
@@ -403,6 +424,11 @@ impl Counts {
         self.resent += other.resent;
         self.retried += other.retried;
         self.refused += other.refused;
+        self.changes += other.changes;
+        self.changes_acked += other.changes_acked;
+        self.changes_refused += other.changes_refused;
+        self.outside += other.outside;
+        self.looks += other.looks;
         self.unanswered += other.unanswered;
         self.given_up += other.given_up;
         self.delivered += other.delivered;

@@ -6,11 +6,11 @@ use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
 use crate::{
-    cli::{LimitFlags, RATE_MAX, SECONDS_MAX, ShapeFlags, WORKERS_MAX},
+    cli::{CHURN_MAX, LimitFlags, RATE_MAX, SECONDS_MAX, ShapeFlags, WORKERS_MAX},
     letter::{LETTER_BYTES_MAX, LETTER_BYTES_MIN},
     link::Forms,
     load::{Load, LoadStep},
-    plan::{Attention, Mix, USERS_MAX, USERS_MIN},
+    plan::{Attention, Comings, Mix, USERS_MAX, USERS_MIN},
     report::{Limit, Limits},
     worker::workers_for,
 };
@@ -22,6 +22,7 @@ pub(crate) struct Scenario {
     pub(crate) load: Load,
     pub(crate) mix: Mix,
     pub(crate) attention: Attention,
+    pub(crate) comings: Comings,
     pub(crate) forms: Forms,
     pub(crate) workers: u32,
     pub(crate) limits: Limits,
@@ -44,6 +45,7 @@ impl Scenario {
                 // All of them, where more are asked for.
                 viewers: shape.viewers.min(users),
             },
+            comings: Comings { churn: shape.churn },
             forms: shape.form,
             workers: shape.workers.unwrap_or_else(|| workers_for(users)),
             limits: Limits::with(&limits.limit),
@@ -71,6 +73,8 @@ struct File {
     read_percent: u32,
     #[serde(default)]
     viewers: u32,
+    #[serde(default)]
+    churn: u32,
     #[serde(default = "usual_forms")]
     form: Forms,
     workers: Option<u32>,
@@ -112,7 +116,7 @@ fn usual_forms() -> Forms {
 
 impl File {
     fn scenario(self, said: &[Limit]) -> anyhow::Result<Scenario> {
-        let Self { users, payload, mix, read_percent, viewers, form, workers, step, limits } = self;
+        let Self { users, payload, mix, read_percent, viewers, churn, form, workers, step, limits } = self;
         ensure!((USERS_MIN..=USERS_MAX).contains(&users), "users: {USERS_MIN} to {USERS_MAX}");
         let workers = workers.unwrap_or_else(|| workers_for(users));
         ensure!((1..=WORKERS_MAX).contains(&workers), "workers: 1 to {WORKERS_MAX}");
@@ -131,6 +135,8 @@ impl File {
         ensure!(read_percent <= 100, "read_percent: 0 to 100");
         ensure!(viewers <= users, "viewers: as many as there are users at most");
         let attention = Attention { read_percent, viewers };
+        ensure!(churn <= CHURN_MAX, "churn: at most {CHURN_MAX}");
+        let comings = Comings { churn };
         let steps = step.iter().map(Step::load).collect::<anyhow::Result<Vec<_>>>()?;
         let load = Load { steps, payload_bytes: (least, most) };
         ensure!(load.messages() > 0, "step: at least one, in which messages are sent");
@@ -140,7 +146,7 @@ impl File {
         let limits =
             limits.collect::<Result<Vec<_>, _>>().map_err(|wrong| anyhow::anyhow!("limits: {wrong}"))?;
         let limits = Limits::with(&[&limits, said].concat());
-        Ok(Scenario { users, load, mix, attention, forms: form, workers, limits })
+        Ok(Scenario { users, load, mix, attention, comings, forms: form, workers, limits })
     }
 }
 
@@ -186,6 +192,7 @@ mod tests {
             mix: Mix::default(),
             read_percent: 0,
             viewers: 0,
+            churn: 0,
             form: Forms::Mixed,
             workers: None,
         };
@@ -200,6 +207,13 @@ mod tests {
         assert_eq!((scenario.users, scenario.load.messages()), (600, 22_750));
         let quiet = parse(include_str!("../scenarios/morning.toml")).expect("sound");
         assert_eq!(quiet.attention, Attention::default());
+    }
+
+    #[test]
+    fn a_file_says_who_comes_and_goes() {
+        let scenario = parse(include_str!("../scenarios/churn.toml")).expect("sound");
+        assert_eq!(scenario.comings, Comings { churn: 20 });
+        assert_eq!(scenario.mix.group_members, 99);
     }
 
     #[test]
@@ -218,6 +232,7 @@ mod tests {
             (format!("users = 12\n{step}[limits]\n\"ack.p98\" = 5\n"), "limits: ack.p98"),
             (format!("users = 12\nread_percent = 101\n{step}"), "read_percent: 0 to"),
             (format!("users = 12\nviewers = 13\n{step}"), "viewers: as many"),
+            (format!("users = 12\nchurn = 10001\n{step}"), "churn: at most"),
             (format!("users = 12\nspeed = 1\n{step}"), "unknown field `speed`"),
         ] {
             let wrong = parse(&text).expect_err(&text);

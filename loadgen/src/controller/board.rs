@@ -11,9 +11,9 @@ use protocol::ids::MessageId;
 use super::{Cost, Costs, progress::Progress};
 use crate::{
     latency::Latencies,
-    link::{Counts, Split, Tick, Totals},
+    link::{Counts, NewestChange, Split, Tick, Totals},
     plan::{Plan, RoomIndex, UserIndex},
-    verify::{Evidence, ReadUpTo, Stand, Violations},
+    verify::{Evidence, ReadUpTo, Stand, ToldStays, Violations},
 };
 
 /// Latencies outside and inside the outage.
@@ -53,6 +53,8 @@ pub(crate) struct Board {
     pub(crate) back: Latencies,
     /// From a delivery to the `ok` of the `read` that answers it.
     pub(crate) read: Measured,
+    /// From when a change of members was due to its `ok`.
+    pub(crate) change: Measured,
     pub(crate) violations: Violations,
     pub(crate) evidence: Evidence,
     /// The node's names of the rooms, as text.
@@ -62,6 +64,8 @@ pub(crate) struct Board {
     heads: HashMap<RoomIndex, u64>,
     /// How far users have read that have an `ok` for it.
     pub(super) reads: Vec<ReadUpTo>,
+    /// Who joined or left last.
+    pub(super) changes: Vec<NewestChange>,
     /// Resident memory of all workers when all users were online.
     pub(crate) generator_bytes: u64,
     pub(crate) progress: Progress,
@@ -82,12 +86,14 @@ impl Board {
             lag: Measured::default(),
             back: Latencies::default(),
             read: Measured::default(),
+            change: Measured::default(),
             violations: Violations::default(),
             evidence: Evidence::default(),
             conversations: BTreeMap::new(),
             is_drained: true,
             heads: HashMap::new(),
             reads: Vec::new(),
+            changes: Vec::new(),
             generator_bytes: 0,
             progress,
             costs,
@@ -133,7 +139,8 @@ impl Board {
         Ok(())
     }
 
-    pub(super) fn handle_end(&mut self, user: UserIndex, stands: &[Stand]) {
+    pub(super) fn handle_end(&mut self, user: UserIndex, stands: &[Stand], stays: Vec<ToldStays>) {
+        self.evidence.stays.extend(stays);
         self.evidence.present.insert(user);
         let name = self.plan.name(user);
         self.evidence
@@ -156,6 +163,7 @@ impl Board {
         self.lag.merge(&totals.lag);
         self.back.merge(&totals.back);
         self.read.merge(&totals.read);
+        self.change.merge(&totals.change);
         self.violations.merge(totals.violations);
         self.evidence.overtaken.extend(totals.overtaken);
         for id in &totals.refused {

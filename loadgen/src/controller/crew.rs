@@ -123,8 +123,9 @@ impl Crew {
             }
             FromWorker::Opened => self.said.opened += 1,
             FromWorker::Settled => self.said.settled += 1,
-            FromWorker::Sent { heads, reads } => {
+            FromWorker::Sent { heads, reads, changes } => {
                 self.said.sent += 1;
+                board.changes.extend(changes);
                 board.reads.extend(reads);
                 board.handle_heads(heads);
             }
@@ -138,12 +139,14 @@ impl Crew {
             FromWorker::Told(told) => board.evidence.told.extend(told),
             FromWorker::Attended(attendance) => board.evidence.attendance.merge(*attendance),
             FromWorker::Listed(list) => board.evidence.lists.push(list),
-            FromWorker::Log { room, conversation, items, senders, shown } => {
+            FromWorker::Membership(book) => board.evidence.membership.merge(*book),
+            FromWorker::Log { room, conversation, items, senders, shown, changes } => {
+                board.evidence.changes.extend(changes.map(|changes| (room, changes)));
                 board.evidence.shown.insert(room, shown);
                 board.evidence.senders.insert(room, senders);
                 board.handle_log(room, conversation, &items)?;
             }
-            FromWorker::End { user, stands } => board.handle_end(user, &stands),
+            FromWorker::End { user, stands, stays } => board.handle_end(user, &stands, stays),
             FromWorker::Done(totals) => {
                 self.said.done += 1;
                 board.handle_done(*totals)?;

@@ -10,6 +10,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::Board;
+use crate::verify::{Members, Stay};
 
 /// Merges `parts` into `path`, then removes them.
 pub(super) fn merge(path: &Path, parts: &[PathBuf], board: &Board) -> anyhow::Result<()> {
@@ -34,7 +35,7 @@ pub(super) fn merge(path: &Path, parts: &[PathBuf], board: &Board) -> anyhow::Re
     Ok(())
 }
 
-/// Everybody is a member of its rooms from the first sequence on, and stays.
+/// Everybody is a member of its rooms from the first sequence on, and stays; where members change, as the log says.
 fn write_memberships(output: &mut impl Write, board: &Board) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct Membership<'a> {
@@ -44,7 +45,18 @@ fn write_memberships(output: &mut impl Write, board: &Board) -> anyhow::Result<(
         lo: u64,
         hi: Option<u64>,
     }
+    let members = Members::of(&board.evidence.changes);
+    for (room, user, stays) in members.all() {
+        let Some(conversation) = board.conversations.get(&room) else { continue };
+        let name = board.plan.name(user);
+        for Stay { from, until } in stays {
+            line(output, &Membership { e: "mem", u: name.as_str(), c: conversation, lo: *from, hi: *until })?;
+        }
+    }
     for (room, conversation) in &board.conversations {
+        if members.is_changing(*room) {
+            continue;
+        }
         for member in board.plan.room(*room).members() {
             let name = board.plan.name(member);
             line(output, &Membership { e: "mem", u: name.as_str(), c: conversation, lo: 1, hi: None })?;
@@ -70,6 +82,11 @@ fn write_logs(output: &mut impl Write, board: &Board) -> anyhow::Result<()> {
         let log = board.evidence.logs.get(room).map(Vec::as_slice).unwrap_or_default();
         let items = log.iter().map(|(seq, id)| (*seq, id.to_string())).collect();
         line(output, &Log { e: "log", c: conversation, items })?;
+    }
+    for told in &board.evidence.stays {
+        if let (false, Some(conversation)) = (told.stays.is_empty(), board.conversations.get(&told.room)) {
+            line(output, &End { e: "end", u: board.plan.name(told.user).as_str(), c: conversation })?;
+        }
     }
     for (user, room, _) in &board.evidence.ends {
         if let Some(conversation) = board.conversations.get(room) {

@@ -151,7 +151,8 @@ impl Plot<'_> {
         let tag = format!("lg{:08x}", random.next() as u32);
         let worker = |worker| self.worker(worker, &tag, &mut random);
         let configs: Vec<_> = (0..self.scenario.workers).map(worker).collect();
-        let plan = Rc::new(Plan::new(&tag, self.scenario.users, self.scenario.mix));
+        let plan = Plan::new(&tag, self.scenario.users, self.scenario.mix);
+        let plan = Rc::new(plan.with_changes(self.scenario.comings.churn > 0));
         let costs = Costs::new(self.lock.clone());
         let mut board = Board::new(plan, Progress::new(self.scenario.workers), costs);
         let orders: Vec<_> = configs.iter().cloned().map(Order::Run).collect();
@@ -207,6 +208,7 @@ impl Plot<'_> {
             network: self.endpoint.own_network(random).filter(|_| is_crowd),
             mix: self.scenario.mix,
             attention: self.scenario.attention,
+            comings: self.scenario.comings,
             load: self.scenario.load.clone(),
             forms: self.scenario.forms,
             history: self.outputs.history.as_ref().map(part),
@@ -276,7 +278,8 @@ impl Plot<'_> {
     fn end(&self, crew: &mut Crew, board: &mut Board) -> anyhow::Result<()> {
         let workers = crew.count();
         board.progress.say("waiting for receipts");
-        crew.tell_all(&ToWorker::Until { heads: board.heads(), reads: std::mem::take(&mut board.reads) })?;
+        let (heads, reads) = (board.heads(), std::mem::take(&mut board.reads));
+        crew.tell_all(&ToWorker::Until { heads, reads, changes: std::mem::take(&mut board.changes) })?;
         let deadline = Moment::now().after(DRAIN_WAIT_MAX * 2);
         ensure!(crew.wait(deadline, board, |said| said.drained == workers)?, "workers did not drain");
         board.progress.say("reading the logs");

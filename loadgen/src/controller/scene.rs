@@ -20,7 +20,7 @@ use crate::{
     letter::LETTER_BYTES_MIN,
     link::{Forms, FromWorker, Order, Step, ToWorker, WorkerConfig},
     load::Load,
-    plan::{Attention, Mix, Plan},
+    plan::{Attention, Comings, Mix, Plan},
     random::Random,
     report::{Floor, Footprint, PhaseReport, StepReport},
     verify,
@@ -134,7 +134,7 @@ impl<'a> Scene<'a> {
     /// The schedule ends, everybody has to see everything, and the logs are read.
     pub(super) fn end(&mut self) -> anyhow::Result<()> {
         self.step("end", Whom::All, Step::Stop)?;
-        let heads = ToWorker::Until { heads: self.board.heads(), reads: Vec::new() };
+        let heads = ToWorker::Until { heads: self.board.heads(), reads: Vec::new(), changes: Vec::new() };
         self.crew.tell_all(&heads)?;
         let workers = self.crew.count();
         let deadline = Moment::now().after(PHASE_WAIT_MAX);
@@ -249,6 +249,7 @@ fn configs(flags: &CrowdFlags, shape: &Shape, tag: &str) -> anyhow::Result<Vec<W
             // This is of those who come and go, or read slowly: what they write stays as it was written.
             mix: Mix { amend_weight: 0, ..Mix::default() },
             attention: Attention::default(),
+            comings: Comings::default(),
             load: Load::steady(flags.rate, SCHEDULE_SECONDS, LETTER_BYTES_MIN.max(shape.payload_bytes)),
             forms: Forms::Mixed,
             history: None,

@@ -1,4 +1,4 @@
-//! What is sent and what is looked at: shares of a whole, as a flag or a scenario gives them.
+//! What is sent, what is looked at, and who comes and goes: shares of a whole, as a flag or a scenario gives them.
 
 use std::{fmt, str::FromStr};
 
@@ -76,6 +76,13 @@ pub(crate) struct Attention {
     pub(crate) read_percent: u32,
     /// Users that view some of their conversations.
     pub(crate) viewers: u32,
+}
+
+/// Who comes and goes while messages flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Comings {
+    /// Changes of members a second, of all groups together.
+    pub(crate) churn: u32,
 }
 
 impl Attention {

@@ -5,18 +5,23 @@
 //!
 //! Rooms are numbered: four direct conversations of each user, then two groups of each block, then the halls of a crowd.
 //!
+//! Where members change, each group has a guest beside its members: a user who is not in it to begin with, so that a group of 99 becomes one
+//! of 100.
+//!
 //! Invariant: the members of a room are distinct, and its first member is the one who makes it.
 
+mod guests;
 mod mix;
 mod room;
 
 use protocol::{
+    command::HistoryPolicy,
     ids::UserId,
     limits::{SMALL_GROUP_MEMBERS_MAX, VIEWS_MAX},
 };
 use serde::{Deserialize, Serialize};
 
-pub(crate) use mix::{Attention, Mix};
+pub(crate) use mix::{Attention, Comings, Mix};
 use room::Stride;
 pub(crate) use room::{Room, RoomKind};
 
@@ -62,6 +67,8 @@ pub(crate) struct Plan {
     crowd: u32,
     /// As many users as a group has members.
     blocks: u32,
+    /// Members of groups change.
+    changes: bool,
 }
 
 impl Plan {
@@ -70,7 +77,12 @@ impl Plan {
     pub(crate) fn with_crowd(tag: &str, users: u32, crowd: u32, mix: Mix) -> Self {
         let established = users - crowd;
         let blocks = if mix.group_weight > 0 { established / mix.group_members } else { 0 };
-        Self { tag: tag.to_owned(), mix, established, crowd, blocks }
+        Self { tag: tag.to_owned(), mix, established, crowd, blocks, changes: false }
+    }
+
+    /// The same, with groups whose members change.
+    pub(crate) fn with_changes(self, changes: bool) -> Self {
+        Self { changes, ..self }
     }
 
     /// `users` is at least [`USERS_MIN`]; groups exist when there are enough users for one.
@@ -174,17 +186,21 @@ impl Plan {
         read.chain(written).map(RoomIndex)
     }
 
-    /// The rooms of a user, in the order of their numbers.
+    /// The rooms of a user, those where it is a guest too, in the order of their numbers.
     pub(crate) fn rooms_of(&self, user: UserIndex) -> Vec<RoomIndex> {
-        let mut rooms: Vec<_> =
-            self.direct_of(user).chain(self.groups_of(user)).chain(self.halls_of(user)).collect();
+        let mut rooms: Vec<_> = self
+            .direct_of(user)
+            .chain(self.groups_of(user))
+            .chain(self.halls_of(user))
+            .chain(self.guest_rooms_of(user))
+            .collect();
         rooms.sort_unstable();
         rooms.shrink_to_fit();
         rooms
     }
 
     /// What a viewer views: its groups and then its contacts, as far as `members_max` members of all together go; none that is large,
-    /// because of those it is not told what was delivered.
+    /// because of those it is not told what was delivered, and none whose members change, of which a view ends.
     pub(crate) fn views_of(&self, user: UserIndex, members_max: usize) -> Vec<RoomIndex> {
         let mut members = 0;
         let fits = |room: &RoomIndex| {
@@ -193,7 +209,8 @@ impl Plan {
             members += if fits { more } else { 0 };
             fits
         };
-        self.groups_of(user).chain(self.direct_of(user)).filter(fits).take(VIEWS_MAX).collect()
+        let rooms = self.groups_of(user).chain(self.direct_of(user));
+        rooms.filter(|room| !self.is_changing(*room)).filter(fits).take(VIEWS_MAX).collect()
     }
 
     /// The title of a group, by which its members recognise it.
@@ -215,15 +232,26 @@ impl Plan {
         (room < self.rooms_count()).then_some(RoomIndex(room))
     }
 
-    /// Where `sender` writes next. Users without a group write to a contact.
-    pub(crate) fn pick_room(&self, sender: UserIndex, random: &mut Random) -> RoomIndex {
+    /// Where `sender` writes next, in a room that it is in. Users without a group write to a contact.
+    pub(crate) fn pick_room(
+        &self,
+        sender: UserIndex,
+        is_in: impl Fn(RoomIndex) -> bool,
+        random: &mut Random,
+    ) -> RoomIndex {
         let total = u64::from(self.mix.direct_weight + self.mix.group_weight);
         let is_group = random.below(total) >= u64::from(self.mix.direct_weight);
-        let mut pick = |rooms: u32| random.below(rooms.into()) as usize;
-        if is_group && let Some(group) = self.groups_of(sender).nth(pick(GROUPS_EACH)) {
-            return group;
+        let mut pick = |rooms: usize| random.below(rooms as u64) as usize;
+        if is_group {
+            // Where it is a guest now, as well.
+            let groups =
+                || self.groups_of(sender).chain(self.guest_rooms_of(sender)).filter(|room| is_in(*room));
+            let count = groups().count();
+            if count > 0 {
+                return groups().nth(pick(count)).expect("one of them");
+            }
         }
-        self.direct_of(sender).nth(pick(2 * DIRECT_EACH)).expect("who sends has eight contacts")
+        self.direct_of(sender).nth(pick(2 * DIRECT_EACH as usize)).expect("who sends has eight contacts")
     }
 }
 

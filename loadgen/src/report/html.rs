@@ -94,6 +94,9 @@ fn write_latencies(page: &mut String, report: &Report) {
     row("Acknowledged", &report.ack.outside);
     row("Delivered", &report.delivery.outside);
     row("Generator late", &report.lag.outside);
+    if report.change.outside.count > 0 {
+        row("Change of members acknowledged", &report.change.outside);
+    }
     if report.read.outside.count > 0 {
         row("Read, from a delivery to its ok", &report.read.outside);
     }
@@ -265,6 +268,12 @@ fn write_counts(page: &mut String, report: &Report) {
         ("Of those, seen before a reconnect", counts.replayed),
         ("Heads of large groups", counts.heads),
         ("Records read behind them", counts.opened),
+        ("Changes of members", counts.changes),
+        ("Of those, acknowledged", counts.changes_acked),
+        ("Of those, refused because another came first", counts.changes_refused),
+        ("Times that a group became large, or small again", report.switches),
+        ("Refused to who was out of the group", counts.outside),
+        ("Looks at what who joined or left may see", counts.looks),
         ("Reads said", counts.reads),
         ("Reads taken", counts.reads_taken),
         ("Conversations viewed, on each connection and at the end", counts.views),

@@ -15,6 +15,7 @@ mod text;
 use std::{collections::BTreeMap, fmt, fs, path::Path, process::ExitCode};
 
 use anyhow::Context;
+use protocol::limits::SMALL_GROUP_MEMBERS_MAX;
 use serde::Serialize;
 
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     link::Counts,
     load::Load,
     scenario::Scenario,
-    verify::Violations,
+    verify::{Violations, switches},
 };
 pub(crate) use crowd::{Footprint, PhaseReport, StepReport};
 pub(crate) use floor::{Floor, Multiples, compare};
@@ -128,6 +129,8 @@ pub(crate) struct Settings {
     #[serde(flatten)]
     pub(crate) load: Load,
     pub(crate) mix: String,
+    /// Changes of members a second.
+    pub(crate) churn: u32,
     pub(crate) form: crate::link::Forms,
     pub(crate) workers: u32,
     pub(crate) rooms: usize,
@@ -157,6 +160,10 @@ pub(crate) struct Report {
     pub(crate) back: Summary,
     /// From a delivery to the `ok` of the `read` that answers it.
     pub(crate) read: Pair,
+    /// From when a change of members was due to its `ok`.
+    pub(crate) change: Pair,
+    /// Times that a group went from fan-out on write to fan-out on read, and back.
+    pub(crate) switches: u64,
     pub(crate) outage: Option<OutageReport>,
     /// What the node took of the cores while messages were sent, where it is one process on this machine.
     pub(crate) node_cpu_seconds: Option<f64>,
@@ -182,6 +189,7 @@ impl Report {
             users: scenario.users,
             load: scenario.load.clone(),
             mix: scenario.mix.to_string(),
+            churn: scenario.comings.churn,
             form: scenario.forms,
             workers: scenario.workers,
             rooms: board.plan.rooms_count() as usize,
@@ -205,6 +213,8 @@ impl Report {
             lag: Pair::of(&board.lag),
             back: board.back.summary(),
             read: Pair::of(&board.read),
+            change: Pair::of(&board.change),
+            switches: switches(&board.evidence.changes, SMALL_GROUP_MEMBERS_MAX),
             outage,
             node_cpu_seconds: None,
             multiples: None,
@@ -353,6 +363,7 @@ mod tests {
                 users: 12,
                 load: Load::steady(1, 1, 128),
                 mix: String::new(),
+                churn: 0,
                 form: crate::link::Forms::Mixed,
                 workers: 1,
                 rooms: 1,
@@ -370,6 +381,8 @@ mod tests {
             lag: pair(in_time),
             back: summary,
             read: pair(in_time),
+            change: pair(in_time),
+            switches: 0,
             outage: None,
             node_cpu_seconds: None,
             multiples: None,

@@ -12,6 +12,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_counts(f)?;
         self.write_attention(f)?;
+        self.write_changes(f)?;
         for (name, count) in &self.errors {
             writeln!(f, "error      {name}: {count}")?;
         }
@@ -78,6 +79,24 @@ impl Report {
         Ok(())
     }
 
+    /// Who joined and left, where anybody did.
+    fn write_changes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { changes, changes_acked, changes_refused, outside, looks, .. } = self.counts;
+        if changes == 0 {
+            return Ok(());
+        }
+        let (switches, wrong) = (self.switches, self.wrong(Kind::Membership));
+        writeln!(
+            f,
+            "members    {changes} changes, {changes_acked} acknowledged, {changes_refused} refused because another came first, \
+             {switches} across the line of large groups"
+        )?;
+        writeln!(
+            f,
+            "allowed    {outside} refused to who was out, {looks} looks at what one may see, {wrong} wrong"
+        )
+    }
+
     /// What the two sides took of the machine.
     fn write_costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(seconds) = self.node_cpu_seconds {
@@ -99,6 +118,9 @@ impl Report {
             if self.outage.is_some() {
                 writeln!(f, "{}", row(&format!("{name}, outage"), &pair.outage))?;
             }
+        }
+        if self.change.outside.count > 0 {
+            writeln!(f, "{}", row("change", &self.change.outside))?;
         }
         if self.read.outside.count > 0 {
             writeln!(f, "{}", row("read", &self.read.outside))?;

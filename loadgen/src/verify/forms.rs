@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use protocol::ids::MessageId;
 use serde::{Deserialize, Serialize};
 
-use super::{Evidence, Kind, Violations};
+use super::{Evidence, Kind, Members, Violations};
 use crate::plan::{RoomIndex, UserIndex};
 
 /// A command's name, as a number.
@@ -60,6 +60,7 @@ pub(crate) struct Amendment {
 pub(crate) struct Overtaken {
     pub(crate) room: RoomIndex,
     pub(crate) target: u64,
+    pub(crate) by: UserIndex,
     pub(crate) command: CommandId,
 }
 
@@ -146,7 +147,7 @@ pub(crate) struct Shown {
 }
 
 /// Holds what histories show against what was promised.
-pub(super) fn judge(evidence: &Evidence, violations: &mut Violations) {
+pub(super) fn judge(evidence: &Evidence, members: &Members<'_>, violations: &mut Violations) {
     let mut promised: HashMap<RoomIndex, Vec<Amendment>> = HashMap::new();
     for amendment in &evidence.amendments {
         promised.entry(amendment.room).or_default().push(*amendment);
@@ -161,7 +162,7 @@ pub(super) fn judge(evidence: &Evidence, violations: &mut Violations) {
         let forms = judge_messages(*room, &amendments, shown, &ids, violations);
         judge_folding(*room, &forms, shown, violations);
     }
-    judge_overtaken(evidence, violations);
+    judge_overtaken(evidence, members, violations);
 }
 
 /// Every promised amendment is in the log as one, of its target and by its author.
@@ -226,13 +227,13 @@ fn judge_folding(
     }
 }
 
-/// Only of a deleted message there is nothing to amend.
-fn judge_overtaken(evidence: &Evidence, violations: &mut Violations) {
+/// Only of a deleted message there is nothing to amend, and for who may not see it.
+fn judge_overtaken(evidence: &Evidence, members: &Members<'_>, violations: &mut Violations) {
     let deletions = evidence.amendments.iter().filter(|amendment| amendment.change == Change::Delete);
     let deleted: BTreeSet<(RoomIndex, u64)> =
         deletions.map(|deletion| (deletion.room, deletion.target)).collect();
-    for Overtaken { room, target, command } in &evidence.overtaken {
-        if !deleted.contains(&(*room, *target)) {
+    for Overtaken { room, target, by, command } in &evidence.overtaken {
+        if !deleted.contains(&(*room, *target)) && !members.was_hidden(*room, *by, *target) {
             violations.add(Kind::NotFound, || {
                 let id = MessageId(command.to_be_bytes());
                 format!("{id} amends {target} of room {}, which was not found and is not deleted", room.0)

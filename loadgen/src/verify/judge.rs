@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use protocol::ids::MessageId;
 
 use super::{
-    Amendment, Attendance, Kind, Overtaken, RoomBook, Shown, ToldRoom, UserList, Violations, forms, told,
-    unread,
+    Amendment, Attendance, Kind, LoggedChanges, Members, MembershipBook, Overtaken, RoomBook, Shown,
+    ToldRoom, ToldStays, UserList, Violations, forms, membership, told, unread,
 };
 use crate::plan::{RoomIndex, UserIndex};
 
@@ -20,8 +20,15 @@ pub(crate) struct Evidence {
     pub(crate) books: Vec<RoomBook>,
     /// Each conversation from sequence 1, as a fresh reader saw it.
     pub(crate) logs: HashMap<RoomIndex, Vec<LogItem>>,
-    /// For each member that was online and drained: who, where, and the last sequence it saw.
+    /// For each member that was online and drained: who, where, and the last sequence it saw. Of conversations whose members do not
+    /// change.
     pub(crate) ends: Vec<(String, RoomIndex, u64)>,
+    /// The same of those whose members change: when each user was in it.
+    pub(crate) stays: Vec<ToldStays>,
+    /// Their changes, by the log.
+    pub(crate) changes: HashMap<RoomIndex, LoggedChanges>,
+    /// Their changes as they were promised, and who was refused and shown what.
+    pub(crate) membership: MembershipBook,
     /// Sends that were refused for good.
     pub(crate) refused: Vec<MessageId>,
     /// Amendments that were acknowledged.
@@ -65,9 +72,11 @@ pub(crate) fn judge(evidence: &Evidence) -> anyhow::Result<Violations> {
             violations.add(Kind::Refused, detail);
         }
     }
-    forms::judge(evidence, &mut violations);
+    let members = Members::of(&evidence.changes);
+    forms::judge(evidence, &members, &mut violations);
+    membership::judge(evidence, &members, &mut violations);
     told::judge(evidence, &mut violations);
-    unread::judge(evidence, &mut violations);
+    unread::judge(evidence, &members, &mut violations);
     Ok(violations)
 }
 

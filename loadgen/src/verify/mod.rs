@@ -9,6 +9,7 @@
 mod book;
 mod forms;
 mod judge;
+mod membership;
 mod reader;
 mod told;
 mod unread;
@@ -22,7 +23,11 @@ pub(crate) use forms::{
     Amendment, Change, CommandId, EMOJIS, FoldedForm, NO_LETTER, Overtaken, Shown, ShownAmendment,
     command_id, emoji_number,
 };
-pub(crate) use judge::{Evidence, judge};
+pub(crate) use judge::{Evidence, LogItem, judge};
+pub(crate) use membership::{
+    LoggedChange, LoggedChanges, Members, MembershipBook, Outsider, PromisedChange, ShownPage, Stay,
+    ToldStays, switches,
+};
 pub(crate) use reader::{Reader, Receipt, Stand};
 pub(crate) use told::{Attendance, ReadUpTo, Source, TOLD_MAX, Told, ToldMember, ToldRoom, Wrong};
 pub(crate) use unread::{ListedRoom, UserList};
@@ -50,6 +55,8 @@ pub(crate) enum Kind {
     Edit,
     /// A sequence that a member never saw, or that the log does not have.
     Hole,
+    /// Something was given, shown, stored or refused that the members of the conversation at that sequence do not allow.
+    Membership,
     /// An amendment was refused because there is no such message, and there is.
     NotFound,
     /// A sequence at or below one already seen on the same connection.
@@ -83,6 +90,7 @@ impl fmt::Display for Kind {
             Self::Doubled => "doubled",
             Self::Edit => "edit",
             Self::Hole => "hole",
+            Self::Membership => "membership",
             Self::NotFound => "not-found",
             Self::Order => "order",
             Self::Presence => "presence",

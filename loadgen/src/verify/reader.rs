@@ -5,9 +5,13 @@
 //! ```
 //! A connection goes on from where the cursor it gave stands (`saved`) and must then be dense. What lies
 //! at or below `seen` is a replay.
+//!
+//! Where members change, what a reader sees is dense from the record by which it joins to the one by which it leaves, both of which it is
+//! told, and there is nothing in between two such stays. That these are those of the log is judged when that has been read.
 
 use serde::{Deserialize, Serialize};
 
+use super::Stay;
 use crate::plan::RoomIndex;
 
 /// Where a reader stands in one conversation.
@@ -31,30 +35,110 @@ pub(crate) enum Receipt {
     New,
     /// The reader is no member.
     NoMember,
+    /// It is no member at the time.
+    Outside,
     /// The next one, seen on an earlier connection.
     Replayed,
     /// Beyond the next one: `expected` to it are missing.
     Skipped { expected: u64 },
 }
 
+/// A conversation that one has left at least once, or is a guest of.
+#[derive(Clone, Debug)]
+struct Membership {
+    room: RoomIndex,
+    is_in: bool,
+    /// As it was before the newest cursor.
+    saved_is_in: bool,
+    /// When it was in it, the newest last.
+    stays: Vec<Stay>,
+}
+
 /// One user.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reader {
     stands: Vec<Stand>,
+    /// Who never leaves anything has none.
+    memberships: Vec<Membership>,
 }
 
 impl Reader {
-    /// A member of `rooms`, all of them still empty.
-    pub(crate) fn new(rooms: &[RoomIndex]) -> Self {
+    /// Of `rooms`, all of them still empty; a member of each but those that it is a guest of.
+    pub(crate) fn new(rooms: &[RoomIndex], is_guest: impl Fn(RoomIndex) -> bool) -> Self {
         let stands = rooms.iter().map(|room| Stand { room: *room, at: 0, seen: 0, saved: 0 });
-        Self { stands: stands.collect() }
+        let guested = rooms.iter().filter(|room| is_guest(**room));
+        let outside = |room: &RoomIndex| Membership {
+            room: *room,
+            is_in: false,
+            saved_is_in: false,
+            stays: Vec::new(),
+        };
+        Self { stands: stands.collect(), memberships: guested.map(outside).collect() }
+    }
+
+    /// A record arrives by which this reader joins.
+    pub(crate) fn handle_join(&mut self, room: RoomIndex, seq: u64) {
+        let Some(stand) = self.stands.iter_mut().find(|stand| stand.room == room) else { return };
+        let Some(membership) = self.memberships.iter_mut().find(|one| one.room == room) else { return };
+        if membership.is_in {
+            return;
+        }
+        membership.is_in = true;
+        // What was in between was for others.
+        stand.at = seq.saturating_sub(1);
+        if seq > stand.seen {
+            membership.stays.push(Stay { from: seq, until: None });
+        }
+    }
+
+    /// A record has arrived by which this reader left.
+    pub(crate) fn handle_leave(&mut self, room: RoomIndex, seq: u64) {
+        if !self.memberships.iter().any(|one| one.room == room) {
+            let stays = vec![Stay { from: 1, until: None }];
+            self.memberships.push(Membership { room, is_in: true, saved_is_in: true, stays });
+        }
+        let Some(membership) = self.memberships.iter_mut().find(|one| one.room == room) else { return };
+        membership.is_in = false;
+        // Told again it changes nothing.
+        if let Some(stay) = membership.stays.last_mut().filter(|stay| stay.from <= seq) {
+            stay.until.get_or_insert(seq);
+        }
+    }
+
+    /// Whether it is in a room, as far as it has been told.
+    pub(crate) fn is_in(&self, room: RoomIndex) -> bool {
+        self.memberships.iter().find(|one| one.room == room).is_none_or(|one| one.is_in)
+    }
+
+    /// Since when it was in a room at `seq`.
+    pub(crate) fn joined(&self, room: RoomIndex, seq: u64) -> u64 {
+        let membership = self.memberships.iter().find(|one| one.room == room);
+        let stays = membership.into_iter().flat_map(|one| &one.stays);
+        stays.filter(|stay| stay.from <= seq).map(|stay| stay.from).max().unwrap_or(1)
+    }
+
+    /// When it was in a room by what it was told, up to the last sequence that it was told.
+    pub(crate) fn stays(&self, room: RoomIndex) -> Vec<Stay> {
+        let Some(stand) = self.stands.iter().find(|stand| stand.room == room) else { return Vec::new() };
+        let mut stays = match self.memberships.iter().find(|one| one.room == room) {
+            Some(membership) => membership.stays.clone(),
+            None => vec![Stay { from: 1, until: None }],
+        };
+        if let Some(last) = stays.last_mut() {
+            last.until.get_or_insert(stand.at);
+        }
+        stays
     }
 
     /// A sequence arrived. After a mistake the reader goes on from there, so that one mistake is told once.
     pub(crate) fn handle_item(&mut self, room: RoomIndex, seq: u64) -> Receipt {
+        let is_in = self.is_in(room);
         let Some(stand) = self.stands.iter_mut().find(|stand| stand.room == room) else {
             return Receipt::NoMember;
         };
+        if !is_in {
+            return Receipt::Outside;
+        }
         let expected = stand.at + 1;
         let is_new = seq > stand.seen;
         stand.at = seq;
@@ -80,12 +164,18 @@ impl Reader {
         for stand in &mut self.stands {
             stand.saved = stand.at;
         }
+        for membership in &mut self.memberships {
+            membership.saved_is_in = membership.is_in;
+        }
     }
 
     /// A new connection begins, with the newest cursor.
     pub(crate) fn reopen(&mut self) {
         for stand in &mut self.stands {
             stand.at = stand.saved;
+        }
+        for membership in &mut self.memberships {
+            membership.is_in = membership.saved_is_in;
         }
     }
 

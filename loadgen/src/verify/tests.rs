@@ -2,7 +2,7 @@
 
 use protocol::ids::MessageId;
 
-use super::{judge::LogItem, *};
+use super::*;
 use crate::plan::{RoomIndex, UserIndex};
 
 const ROOM: RoomIndex = RoomIndex(4);
@@ -63,7 +63,7 @@ impl Script {
                 amendment(8, 2, Change::React { emoji: 1, on: true }),
                 amendment(9, 3, Change::Delete),
             ],
-            overtaken: vec![Overtaken { room: ROOM, target: 3, command: command_id(id(100)) }],
+            overtaken: vec![Overtaken { room: ROOM, target: 3, by: AUTHOR, command: command_id(id(100)) }],
             shown: Shown {
                 messages: [(2, edited()), (3, deleted())].into(),
                 amendments: vec![shown(7, 2, edited()), shown(8, 2, edited()), shown(9, 3, deleted())],
@@ -78,7 +78,7 @@ impl Script {
     fn verdict(&self) -> Vec<Kind> {
         let mut book = Book::default();
         let mut live = Violations::default();
-        let mut reader = Reader::new(&[ROOM]);
+        let mut reader = Reader::new(&[ROOM], |_| false);
         for (seq, id) in &self.acks {
             book.acknowledge(ROOM, *seq, *id);
         }
@@ -88,6 +88,7 @@ impl Script {
                 Receipt::NoMember => live.add(Kind::Recipient, String::new),
                 Receipt::Skipped { .. } => live.add(Kind::Hole, String::new),
                 Receipt::Back { .. } => live.add(Kind::Order, String::new),
+                Receipt::Outside => live.add(Kind::Membership, String::new),
             }
         }
         live.merge(std::mem::take(&mut book.violations));
@@ -356,7 +357,7 @@ fn only_a_deleted_message_may_be_missing_for_an_amendment() {
 
 #[test]
 fn a_connection_goes_on_from_its_cursor_and_nowhere_else() {
-    let mut reader = Reader::new(&[ROOM]);
+    let mut reader = Reader::new(&[ROOM], |_| false);
     for seq in 1..=3 {
         assert_eq!(reader.handle_item(ROOM, seq), Receipt::New);
     }
@@ -373,7 +374,7 @@ fn a_connection_goes_on_from_its_cursor_and_nowhere_else() {
 
 #[test]
 fn passing_over_moves_the_reader_forward_only() {
-    let mut reader = Reader::new(&[ROOM]);
+    let mut reader = Reader::new(&[ROOM], |_| false);
     reader.handle_passed_over(ROOM, 7);
     reader.handle_passed_over(ROOM, 2);
     assert_eq!(reader.handle_item(ROOM, 8), Receipt::New);

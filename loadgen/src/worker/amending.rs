@@ -132,13 +132,13 @@ impl Desk {
     }
 
     /// Whether a refusal says that there is nothing to amend any more; then it is held against the deletions at the end.
-    pub(super) fn is_overtaken(&mut self, pending: &Pending, code: ErrorCode) -> bool {
+    pub(super) fn is_overtaken(&mut self, by: UserIndex, pending: &Pending, code: ErrorCode) -> bool {
         let Some((target, _)) = amendment_of(&pending.command) else { return false };
         let is_overtaken = code == ErrorCode::NotFound;
         if is_overtaken {
             self.tally.counts.overtaken += 1;
             let command = command_id(pending.message_id);
-            self.tally.overtaken.push(Overtaken { room: pending.room, target: target.0, command });
+            self.tally.overtaken.push(Overtaken { room: pending.room, target: target.0, by, command });
         }
         is_overtaken
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::event::{ErrorReply, OkReply};
+use protocol::event::{ErrorCode, ErrorReply, OkReply};
 
 use super::{
     desk::Desk,
@@ -34,6 +34,9 @@ impl User {
         if let Some(history) = &mut desk.history {
             history.ack(now, pending.message_id, seq.0);
         }
+        if pending.is_change() {
+            return desk.handle_changed(self.index, &pending, seq.0, now);
+        }
         if let Some(due) = pending.due {
             desk.tally.counts.acked += 1;
             desk.tally.ack.record(now.since(due), desk.outage.touches(due, now));
@@ -41,13 +44,21 @@ impl User {
     }
 
     pub(super) fn handle_error(&mut self, desk: &mut Desk, error: ErrorReply, now: Moment) {
-        *desk.tally.errors.entry(error.code.name().to_owned()).or_default() += 1;
         let asked = error.id.and_then(|id| self.in_flight.remove(id.0));
+        // Who has left and looks is refused: as it should be.
+        let is_left = matches!(asked, Some(Asked::Look { left: Some(_), .. }));
+        if is_left && error.code == ErrorCode::NotAMember {
+            return;
+        }
+        *desk.tally.errors.entry(error.code.name().to_owned()).or_default() += 1;
         let mut pending = match asked {
             Some(Asked::Store(pending)) => pending,
             Some(asked @ (Asked::Read { .. } | Asked::View(_))) => {
                 return self.handle_attention_refused(desk, &asked, &error, now);
             }
+            Some(Asked::Page) => return self.handle_page_refused(desk, &error, now),
+            // Who had just joined may have left meanwhile.
+            Some(Asked::Look { room, .. }) if desk.is_outside(self.index, room, error.code, now) => return,
             _ => {
                 desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
                 return;
@@ -64,7 +75,14 @@ impl User {
             history.nak(now, pending.message_id);
         }
         desk.tally.refused.push(pending.message_id.to_string());
-        if !desk.is_overtaken(&pending, error.code) {
+        let is_nobodys_fault = match pending.is_change() {
+            true => desk.is_outrun(self.index, &pending, error.code),
+            false => {
+                desk.is_overtaken(self.index, &pending, error.code)
+                    || desk.is_outside(self.index, pending.room, error.code, now)
+            }
+        };
+        if !is_nobodys_fault {
             desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
             desk.tally.counts.refused += 1;
         }

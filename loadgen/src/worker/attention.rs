@@ -10,7 +10,7 @@ use std::{collections::HashMap, mem::size_of};
 
 use protocol::{
     command::Command,
-    event::{ErrorReply, Presence as PresenceEvent, Reached},
+    event::{ErrorCode, ErrorReply, Presence as PresenceEvent, Reached},
     ids::{ConversationId, Seq, UserId},
     limits::{COMMANDS_IN_FLIGHT_MAX, VIEWS_MAX},
 };
@@ -32,8 +32,8 @@ const READS_IN_FLIGHT_MAX: usize = 4;
 const GONE_MAX: usize = 10_000;
 
 const _: () = {
-    // With a heartbeat and a page of a large group a connection stays below what the node takes.
-    assert!(IN_FLIGHT_MAX + READS_IN_FLIGHT_MAX + VIEWS_MAX + 2 < COMMANDS_IN_FLIGHT_MAX);
+    // With a heartbeat, a page of a large group and a look at what is visible a connection stays below what the node takes.
+    assert!(IN_FLIGHT_MAX + READS_IN_FLIGHT_MAX + VIEWS_MAX + 3 < COMMANDS_IN_FLIGHT_MAX);
     // What a viewer costs beside a user that does not view, at most.
     assert!(TOLD_MAX * size_of::<ToldMember>() + VIEWS_MAX * size_of::<View>() <= 2560);
 };
@@ -243,10 +243,19 @@ impl User {
                 let readings = &mut self.attending.readings;
                 let Some(reading) = readings.iter_mut().find(|reading| reading.room == room) else { return };
                 reading.is_asked = false;
-                if !is_later {
-                    reading.taken = seq;
-                    desk.tally.counts.reads_refused += 1;
+                if is_later {
+                    return;
                 }
+                reading.taken = seq;
+                // Who has left reads nothing, and who has joined again nothing from before.
+                let is_too_early = error.code == ErrorCode::BadField && desk.plan.is_changing(room);
+                if desk.is_outside(self.index, room, error.code, now) {
+                    return;
+                } else if is_too_early {
+                    desk.tally.counts.outside += 1;
+                    return;
+                }
+                desk.tally.counts.reads_refused += 1;
             }
             Asked::View(room) => {
                 let Some(view) = self.attending.viewed(room) else { return };
@@ -402,6 +411,8 @@ pub(super) struct Watching {
     pub(super) is_viewing: bool,
     /// All of it is asked for once more.
     pub(super) is_recounting: bool,
+    /// The schedule has ended.
+    pub(super) is_over: bool,
     pub(super) recounts: Vec<ToldRoom>,
     pub(super) attendance: crate::verify::Attendance,
     pub(super) away_ms: HashMap<UserIndex, u64>,

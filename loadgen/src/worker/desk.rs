@@ -8,6 +8,7 @@ use protocol::{event::ServerFrame, ids::ConversationId};
 use super::{
     amending::Amending,
     attention::Watching,
+    churning::Churning,
     history::History,
     in_flight::Pending,
     tally::{Outage, Tally},
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     clock::Moment,
     latency::Latencies,
-    link::{Pace, WorkerConfig},
+    link::{NewestChange, Pace, WorkerConfig},
     plan::{Plan, RoomIndex, RoomKind},
     random::Random,
     verify::{Book, Kind},
@@ -28,6 +29,7 @@ pub(super) struct Desk {
     pub(super) book: Book,
     pub(super) amending: Amending,
     pub(super) watching: Watching,
+    pub(super) churning: Churning,
     pub(super) tally: Tally,
     pub(super) outage: Outage,
     pub(super) history: Option<History>,
@@ -46,6 +48,8 @@ pub(super) struct Desk {
     pub(super) pace: Pace,
     /// How far everybody has to read, once told.
     pub(super) heads: Option<Vec<(RoomIndex, u64)>>,
+    /// And who joined or left last.
+    pub(super) changes: Vec<NewestChange>,
     pub(super) finishing: bool,
     /// The last thing that went wrong with a connection, for people.
     pub(super) last_fault: Option<String>,
@@ -53,7 +57,8 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn new(config: WorkerConfig) -> anyhow::Result<Self> {
-        let plan = Rc::new(Plan::with_crowd(&config.tag, config.users, config.crowd, config.mix));
+        let plan = Plan::with_crowd(&config.tag, config.users, config.crowd, config.mix);
+        let plan = Rc::new(plan.with_changes(config.comings.churn > 0));
         let messages_due = config.load.messages();
         let history = config.history.as_deref().map(History::create).transpose()?;
         let rooms = RoomNames { ids: vec![None; plan.rooms_count() as usize], by_id: HashMap::new() };
@@ -64,6 +69,7 @@ impl Desk {
             book: Book::default(),
             amending: Amending::default(),
             watching: Watching::default(),
+            churning: Churning::default(),
             tally: Tally::default(),
             outage: Outage::default(),
             history,
@@ -75,6 +81,7 @@ impl Desk {
             muster: Muster::default(),
             pace: Pace::Full,
             heads: None,
+            changes: Vec::new(),
             finishing: false,
             last_fault: None,
         })

@@ -2,7 +2,6 @@
 
 use protocol::{command::Command, ids::MessageId};
 
-use super::opening::Opening;
 use crate::{clock::Moment, plan::RoomIndex};
 
 /// A storing command that waits for its answer.
@@ -18,9 +17,22 @@ pub(super) struct Pending {
     pub(super) in_history: bool,
 }
 
+impl Pending {
+    /// Whether it changes who is in a group.
+    pub(super) const fn is_change(&self) -> bool {
+        matches!(self.command, Command::Leave { .. } | Command::Members(_))
+    }
+}
+
 pub(super) enum Asked {
     Connect,
-    Page(Opening),
+    /// What is visible of a conversation to who has just joined, or left by a sequence.
+    Look {
+        room: RoomIndex,
+        left: Option<u64>,
+    },
+    /// Of the group that is being read.
+    Page,
     Ping,
     /// How far somebody has read, and when what it answers was delivered.
     Read {

@@ -52,7 +52,8 @@ impl Inbox {
             worker.with(|state| match message {
                 ToWorker::Outage { from } => state.desk.outage.begin(from),
                 ToWorker::Settled { until } => state.desk.outage.end(until),
-                ToWorker::Until { heads, reads } => {
+                ToWorker::Until { heads, reads, changes } => {
+                    state.desk.changes = changes;
                     state.desk.watching.reads =
                         reads.into_iter().map(|(user, room, seq)| ((user, room), seq)).collect();
                     state.desk.heads = Some(heads);

@@ -7,8 +7,8 @@ use std::{cell::RefCell, rc::Rc};
 use anyhow::{Context, anyhow, bail};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use protocol::{
-    command::{Command, Connect, HistoryRange, Request},
-    event::{AmendedForm, MessageEvent, PageItem, Reaction, ServerFrame},
+    command::{Command, Connect, HistoryPolicy, HistoryRange, Request},
+    event::{AmendedForm, MemberEvent, MessageEvent, PageItem, Reaction, ServerFrame},
     ids::{ConversationId, DeviceId, RequestId, Seq, UserId},
     limits::HISTORY_ITEMS_MAX,
     session::Input,
@@ -21,7 +21,10 @@ use crate::{
     letter::Letter,
     link::FromWorker,
     plan::{Plan, RoomIndex, UserIndex},
-    verify::{CommandId, FoldedForm, NO_LETTER, Shown, ShownAmendment, command_id, emoji_number},
+    verify::{
+        CommandId, FoldedForm, LoggedChange, LoggedChanges, NO_LETTER, Shown, ShownAmendment, command_id,
+        emoji_number,
+    },
 };
 
 /// Sessions at a time.
@@ -72,9 +75,11 @@ async fn read_rooms(worker: &Rc<Worker>, task: &Task) -> anyhow::Result<()> {
     let mut session = Session::open(worker, task.user).await?;
     let plan = worker.with(|state| state.desk.plan.clone());
     for (room, id) in &task.rooms {
-        let Found { items, senders, shown } = read_room(&mut session, *id, &plan).await?;
+        let Found { items, senders, shown, changes } = read_room(&mut session, *id, &plan).await?;
         let (room, conversation) = (*room, id.to_string());
-        say(&FromWorker::Log { room, conversation, items, senders, shown })?;
+        let from_join = plan.history(room) == HistoryPolicy::Joined;
+        let changes = plan.is_changing(room).then_some(LoggedChanges { from_join, changes });
+        say(&FromWorker::Log { room, conversation, items, senders, shown, changes })?;
     }
     session.close().await
 }
@@ -85,6 +90,7 @@ struct Found {
     items: Vec<(u64, String)>,
     senders: Vec<(u64, UserIndex)>,
     shown: Shown,
+    changes: Vec<LoggedChange>,
 }
 
 async fn read_room(
@@ -101,6 +107,10 @@ async fn read_room(
         };
         let before = found.items.len();
         messages.iter().for_each(|item| note_forms(item, plan, &mut found.shown));
+        found.changes.extend(messages.iter().filter_map(|item| match item {
+            PageItem::Member(event) => Some(logged_change(event, plan)),
+            PageItem::Amended(_) | PageItem::Gap(_) | PageItem::Message(_) => None,
+        }));
         found.senders.extend(messages.iter().filter_map(|item| match item {
             PageItem::Message(event) => {
                 Some((event.seq.0, plan.user_of_name(&event.sender).unwrap_or(NOBODY)))
@@ -120,6 +130,14 @@ async fn read_room(
         after = Seq(last.context("a page with more to come was empty")?.0);
     }
     bail!("the history of {conversation} does not end")
+}
+
+fn logged_change(event: &MemberEvent, plan: &Plan) -> LoggedChange {
+    let users = |names: &[UserId]| {
+        let users = names.iter().map(|name| plan.user_of_name(name).unwrap_or(NOBODY));
+        users.collect::<Vec<_>>()
+    };
+    LoggedChange { seq: event.seq.0, added: users(&event.added), removed: users(&event.removed) }
 }
 
 /// Notes what a page shows of amendments.

@@ -6,6 +6,7 @@
 mod amending;
 mod answers;
 mod attention;
+mod churning;
 mod connection;
 mod desk;
 mod history;
@@ -37,9 +38,9 @@ use crate::{
     client::{Endpoint, Signer},
     clock::Moment,
     host::resident_bytes,
-    link::{FromWorker, Order, ToWorker, WorkerConfig},
+    link::{FromWorker, NewestChange, Order, ToWorker, WorkerConfig},
     plan::{RoomIndex, RoomKind, UserIndex},
-    verify::{ReadUpTo, ToldRoom},
+    verify::{ReadUpTo, Stand, ToldRoom, ToldStays},
 };
 
 use desk::Desk;
@@ -200,10 +201,22 @@ async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
     let ToWorker::Start { at } = inbox.next().await? else { bail!("expected to start") };
     monoio::spawn(inbox.listen(worker.clone()));
     worker.with(|state| state.desk.watching.is_reading = true);
+    let churn =
+        (config.comings.churn > 0).then(|| monoio::spawn(churning::churn_on_time(worker.clone(), at)));
     schedule::send_on_time(&worker, at).await;
-    worker.with(|state| state.desk.watching.is_reading = false);
+    if let Some(churn) = churn {
+        churn.await;
+    }
+    worker.with(|state| {
+        state.desk.watching.is_reading = false;
+        state.desk.watching.is_over = true;
+    });
     worker.wait_until(DRAIN_WAIT_MAX, |state| state.unanswered() == 0).await;
-    say(&worker.with(|state| FromWorker::Sent { heads: state.desk.book.heads(), reads: state.reads() }))?;
+    say(&worker.with(|state| FromWorker::Sent {
+        heads: state.desk.book.heads(),
+        reads: state.reads(),
+        changes: state.desk.churning.newest(),
+    }))?;
     let heads = Inbox::heads(&worker).await;
     let complete = worker.wait_until(DRAIN_WAIT_MAX, |state| state.has_seen(&heads)).await;
     let told = attention_ends(&worker).await;
@@ -283,20 +296,31 @@ fn tell_told(worker: &Rc<Worker>, told: &[ToldRoom]) -> io::Result<()> {
 /// Where everybody stands that is online, or has left when all did.
 fn tell_ends(worker: &Rc<Worker>) -> io::Result<()> {
     let ends: Vec<_> = worker.with(|state| {
+        let plan = state.desk.plan.clone();
         let all_left = state.desk.muster.is_over;
         let stayed = state.users.iter().filter(|user| match user.presence {
             Presence::Live => true,
             Presence::Offline => all_left,
             Presence::Replaying | Presence::Stopped => false,
         });
-        stayed.map(|user| (user.index, user.reader.stands().to_vec())).collect()
+        let ends = stayed.map(|user| {
+            let (mut stands, mut stays) = (user.reader.stands().to_vec(), Vec::new());
+            for stand in stands.extract_if(.., |stand| plan.is_changing(stand.room)) {
+                let (room, user, reader) = (stand.room, user.index, &user.reader);
+                stays.push(ToldStays { user, room, stays: reader.stays(room) });
+            }
+            (user.index, stands, stays)
+        });
+        ends.collect()
     });
     worker.with(|state| {
         state.desk.tally.counts.unanswered = state.unanswered();
         state.desk.tally.counts.online_at_end = ends.len() as u64;
+        let State { users, desk, .. } = state;
+        users.iter().for_each(|user| user.judge_openings(desk));
     });
-    for (user, stands) in ends {
-        say(&FromWorker::End { user, stands })?;
+    for (user, stands, stays) in ends {
+        say(&FromWorker::End { user, stands, stays })?;
     }
     Ok(())
 }
@@ -311,6 +335,8 @@ async fn hand_over(worker: &Rc<Worker>) -> anyhow::Result<()> {
     for amendments in promised.chunks(AMENDMENTS_A_LINE) {
         say(&FromWorker::Amended(amendments.to_vec()))?;
     }
+    let membership = worker.with(|state| std::mem::take(&mut state.desk.churning.book));
+    say(&FromWorker::Membership(Box::new(membership)))?;
     let mut totals = worker.with(|state| state.desk.tally.totals());
     totals.violations.merge(book.violations.clone());
     for room in book.into_rooms() {
@@ -340,7 +366,10 @@ impl State {
 
     /// All rooms of all users have begun, and nothing is under way.
     fn is_opened(&self) -> bool {
-        let begun = |user: &User| user.reader.stands().iter().all(|stand| stand.seen > 0);
+        let begun = |user: &User| {
+            let reader = &user.reader;
+            reader.stands().iter().all(|stand| stand.seen > 0 || !reader.is_in(stand.room))
+        };
         self.unanswered() == 0 && self.users.iter().all(begun)
     }
 
@@ -364,10 +393,23 @@ impl State {
 
     /// All users that are online have seen this much.
     fn has_seen(&self, heads: &HashMap<RoomIndex, u64>) -> bool {
-        let online = self.users.iter().filter(|user| user.presence != Presence::Stopped);
-        online
-            .flat_map(|user| user.reader.stands())
-            .all(|stand| heads.get(&stand.room).is_none_or(|head| stand.at >= *head))
+        let is_seen = |user: &User, stand: &Stand| {
+            !user.reader.is_in(stand.room) || heads.get(&stand.room).is_none_or(|head| stand.at >= *head)
+        };
+        let mut online = self.users.iter().filter(|user| user.presence != Presence::Stopped);
+        online.all(|user| {
+            user.openings.is_empty() && user.reader.stands().iter().all(|stand| is_seen(user, stand))
+        }) && self.desk.changes.iter().all(|change| self.knows(*change))
+    }
+
+    /// Who joined or left last knows, where it belongs to this worker.
+    fn knows(&self, (user, room, seq): NewestChange) -> bool {
+        let config = &self.desk.config;
+        if !config.owns(user) {
+            return true;
+        }
+        let stands = self.users[config.place_of(user)].reader.stands();
+        stands.iter().any(|stand| stand.room == room && stand.seen >= seq)
     }
 }
 

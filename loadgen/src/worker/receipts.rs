@@ -2,8 +2,9 @@
 //! what this reader has seen and against the text itself.
 
 use protocol::{
+    command::HistoryPolicy,
     event::{AmendedEvent, AmendedForm, Gap, MemberEvent, MessageEvent},
-    ids::{ConversationId, MessageId},
+    ids::{ConversationId, MessageId, UserId},
 };
 
 use super::{
@@ -63,11 +64,22 @@ impl User {
         self.handle_letterless(desk, *conversation, seq.0, *message_id, now);
         // Of a stranger's conversation that was told.
         let Some(room) = desk.rooms.room(*conversation) else { return };
+        // Everybody may see everything of its rooms, but who joined one that shows what was before to nobody.
+        let from_join = desk.plan.history(room) == HistoryPolicy::Joined;
+        let is_hidden = from_join && target.0 < self.reader.joined(room, seq.0);
         let is_sound = match &event.form {
             AmendedForm::Deleted => return,
-            // Everybody may see everything of its rooms.
-            AmendedForm::Hidden => false,
+            AmendedForm::Hidden => is_hidden,
             AmendedForm::Shown { text, .. } => {
+                if is_hidden {
+                    let name = desk.plan.name(self.index);
+                    desk.tally.violations.add(Kind::Membership, || {
+                        format!(
+                            "{name} was told by {seq} what {target} of room {} says, and joined later",
+                            room.0
+                        )
+                    });
+                }
                 let letter = Letter::read(text);
                 letter.is_some_and(|letter| letter.room == room && is_of_member(&letter, desk))
             }
@@ -119,13 +131,29 @@ impl User {
             return;
         };
         let (conversation, seq, message_id) = (event.conversation, event.seq.0, event.message_id);
-        self.handle_item(desk, &Item { room, conversation, seq, message_id }, now);
+        let (joins, leaves) = match desk.plan.is_changing(room) {
+            true => {
+                let name = desk.plan.name(self.index);
+                (event.added.contains(&name), event.removed.contains(&name))
+            }
+            false => (false, false),
+        };
+        if joins {
+            self.reader.handle_join(room, seq);
+        }
+        let receipt = self.handle_item(desk, &Item { room, conversation, seq, message_id }, now);
+        if leaves {
+            self.reader.handle_leave(room, seq);
+        }
+        if receipt == Receipt::New {
+            self.handle_change(desk, room, event);
+        }
     }
 
     fn handle_item(&mut self, desk: &mut Desk, item: &Item, now: Moment) -> Receipt {
         let Item { room, conversation, seq, message_id } = *item;
         desk.tally.counts.received += 1;
-        let is_first = desk.history.is_some() && self.is_unopened(room);
+        let opens_at = self.opens_at(room).filter(|_| desk.history.is_some());
         let receipt = self.reader.handle_item(room, seq);
         let name = || desk.plan.name(self.index);
         let violations = &mut desk.tally.violations;
@@ -134,6 +162,12 @@ impl User {
             Receipt::Replayed => desk.tally.counts.replayed += 1,
             Receipt::NoMember => {
                 violations.add(Kind::Recipient, || format!("{} received {seq} of {conversation}", name()));
+                return receipt;
+            }
+            Receipt::Outside => {
+                violations.add(Kind::Membership, || {
+                    format!("{} received {seq} of {conversation} (room {}) and is not in it", name(), room.0)
+                });
                 return receipt;
             }
             Receipt::Skipped { expected } => violations.add(Kind::Hole, || {
@@ -147,8 +181,8 @@ impl User {
         desk.book.note(room, seq, message_id);
         if let Some(history) = &mut desk.history {
             let who = Who { user: &desk.plan.name(self.index), connection: self.connection };
-            if is_first {
-                history.open(now, who, conversation, 0);
+            if let Some(at) = opens_at {
+                history.open(now, who, conversation, at);
             }
             let source = if self.presence == Presence::Live { Source::Live } else { Source::Replay };
             history.receive(now, who, conversation, (seq, message_id), source);
@@ -170,23 +204,31 @@ impl User {
 
     /// Nothing that was stored in a run can be gone within it.
     pub(super) fn handle_gap(&mut self, desk: &mut Desk, gap: &Gap, now: Moment) {
-        let name = desk.plan.name(self.index);
-        desk.tally.violations.add(Kind::Hole, || {
-            let Gap { conversation, from, to, reason } = gap;
-            format!("{name} was told that {from}..={to} of {conversation} cannot be served: {reason}")
-        });
+        desk.note_gap(&desk.plan.name(self.index), gap);
         if let Some(room) = desk.rooms.room(gap.conversation) {
             self.pass_over(desk, room, gap.conversation, gap.to.0, now);
         }
     }
 
-    fn is_unopened(&self, room: RoomIndex) -> bool {
-        self.reader.stands().iter().any(|stand| stand.room == room && stand.seen == 0)
+    /// Where a room stands of which nothing has come yet since its reader is in it.
+    fn opens_at(&self, room: RoomIndex) -> Option<u64> {
+        let stand = self.reader.stands().iter().find(|stand| stand.room == room)?;
+        let is_first = stand.seen == 0 || self.reader.joined(room, u64::MAX) == stand.at + 1;
+        is_first.then_some(stand.at)
     }
 
     pub(super) fn handle_stranger(&self, desk: &mut Desk, conversation: ConversationId) {
         let name = desk.plan.name(self.index);
         desk.tally.violations.add(Kind::Recipient, || format!("{name} was told of {conversation}"));
+    }
+}
+
+impl Desk {
+    pub(super) fn note_gap(&mut self, name: &UserId, gap: &Gap) {
+        self.tally.violations.add(Kind::Hole, || {
+            let Gap { conversation, from, to, reason } = gap;
+            format!("{name} was told that {from}..={to} of {conversation} cannot be served: {reason}")
+        });
     }
 }
 
@@ -199,5 +241,5 @@ fn is_sound(letter: &Letter, event: &MessageEvent, desk: &Desk) -> bool {
 
 /// Whether a text is of somebody in the room that it names.
 fn is_of_member(letter: &Letter, desk: &Desk) -> bool {
-    letter.room.0 < desk.plan.rooms_count() && desk.plan.room(letter.room).contains(letter.sender)
+    letter.room.0 < desk.plan.rooms_count() && desk.plan.may_contain(letter.room, letter.sender)
 }

@@ -6,7 +6,7 @@
 use std::{rc::Rc, time::Duration};
 
 use monoio::time::sleep;
-use protocol::command::{Command, Create, HistoryPolicy, Target};
+use protocol::command::{Command, Create, Target};
 
 use super::{State, Worker, say, user::Presence};
 use crate::{
@@ -145,7 +145,7 @@ impl State {
                 let create = Create {
                     title: plan.title(index),
                     members: room.others_than(room.maker()).map(|member| plan.name(member)).collect(),
-                    history: HistoryPolicy::All,
+                    history: plan.history(index),
                     message_id: Some(message_id),
                 };
                 user.offer(&mut self.desk, index, None, message_id, Command::Create(create));
@@ -167,7 +167,7 @@ impl State {
         let place = desk.random.below(self.users.len() as u64) as usize;
         let user = &mut self.users[place];
         let plan = desk.plan.clone();
-        let index = plan.pick_room(user.index, &mut desk.random);
+        let index = plan.pick_room(user.index, |room| user.reader.is_in(room), &mut desk.random);
         let room = plan.room(index);
         let peer = room.others_than(user.index).next();
         let by_user = room.kind == RoomKind::Direct && desk.random.below(NAMED_BY_USER) == 0;
@@ -192,7 +192,7 @@ impl State {
         let until = users.min(from + CHORE_USERS.max(users / CHORE_ROUNDS));
         self.next_chore = if until < users { until } else { 0 };
         for user in &mut self.users[from..until] {
-            if user.ping_if_due(now) | user.pump_attention(&mut self.desk, now) {
+            if user.ping_if_due(now) | user.pump_attention(&mut self.desk, now) | user.pump_openings(now) {
                 self.dirty.push(user.place);
             }
         }

@@ -100,7 +100,7 @@ async fn take(worker: &Rc<Worker>, step: Step) -> usize {
             worker.wait_until(DRAIN_WAIT_MAX, |state| state.unanswered() == 0).await;
             let heads = worker.with(|state| state.desk.book.heads());
             // The controller is gone when this cannot be said, and with it the process.
-            let _ = say(&FromWorker::Sent { heads, reads: Vec::new() });
+            let _ = say(&FromWorker::Sent { heads, reads: Vec::new(), changes: Vec::new() });
             worker.with(|state| state.unanswered() as usize)
         }
     }

@@ -70,6 +70,7 @@ pub(super) struct Tally {
     pub(super) lag: Measured,
     pub(super) back: Latencies,
     pub(super) read: Measured,
+    pub(super) change: Measured,
     /// Deliveries of this second.
     pub(super) delivery_now: Latencies,
     /// How late the messages of this second were sent.
@@ -114,6 +115,7 @@ impl Tally {
             lag: self.lag.split(),
             back: self.back.buckets(),
             read: self.read.split(),
+            change: self.change.split(),
             violations: self.violations.clone(),
             refused: self.refused.clone(),
             overtaken: self.overtaken.clone(),

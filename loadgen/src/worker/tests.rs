@@ -29,7 +29,7 @@ use crate::{
     letter::Letter,
     link::{Forms, WorkerConfig},
     load::Load,
-    plan::{Attention, Mix, RoomIndex, USERS_MIN, UserIndex},
+    plan::{Attention, Comings, Mix, RoomIndex, USERS_MIN, UserIndex},
     verify::Kind,
 };
 
@@ -72,6 +72,7 @@ impl Pair {
             network: None,
             mix: Mix { group_members, ..Mix::default() },
             attention: Attention::default(),
+            comings: Comings::default(),
             load: Load::steady(1, 1, 100),
             forms,
             history: None,

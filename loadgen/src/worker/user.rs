@@ -26,6 +26,7 @@ use super::{
     desk::Desk,
     history::Who,
     in_flight::{Asked, InFlight, Pending},
+    opening::Openings,
 };
 use crate::{
     client::{Codec, Incoming},
@@ -81,6 +82,7 @@ pub(super) struct User {
     pub(super) form: Form,
     pub(super) reader: Reader,
     pub(super) attending: Attending,
+    pub(super) openings: Openings,
     pub(super) presence: Presence,
     pub(super) link: Option<Link>,
     /// Names the connection; a new one has a higher number.
@@ -109,8 +111,9 @@ impl User {
             index,
             place: desk.config.place_of(index),
             form: desk.config.forms.of(index),
-            reader: Reader::new(&desk.plan.rooms_of(index)),
+            reader: Reader::new(&desk.plan.rooms_of(index), |room| desk.plan.guest(room) == Some(index)),
             attending: Attending::new(index, desk),
+            openings: Openings::default(),
             presence: Presence::Offline,
             link: None,
             connection: u64::from(index.0) << CONNECTION_BITS,
@@ -133,7 +136,12 @@ impl User {
         self.presence == Presence::Stopped
     }
 
-    fn has_session(&self) -> bool {
+    /// It stays away for now, or for good.
+    pub(super) fn is_away(&self) -> bool {
+        self.is_stopped()
+    }
+
+    pub(super) fn has_session(&self) -> bool {
         matches!(self.presence, Presence::Replaying | Presence::Live)
     }
 
@@ -223,7 +231,7 @@ impl User {
             }
             if pending.sent_at.is_none() {
                 pending.sent_at = Some(now);
-                desk.tally.counts.sent += u64::from(pending.due.is_some());
+                desk.tally.counts.sent += u64::from(pending.due.is_some() && !pending.is_change());
             } else {
                 desk.tally.counts.resent += 1;
             }
@@ -280,6 +288,7 @@ impl User {
         let now = Moment::now();
         self.link = None;
         self.attending.handle_lost();
+        self.openings.handle_lost();
         desk.muster.welcomed -= u32::from(self.has_session());
         desk.muster.live -= u32::from(self.presence == Presence::Live);
         if desk.muster.is_over {
@@ -348,6 +357,7 @@ impl User {
         }
         self.pump(desk, now);
         self.pump_attention(desk, now);
+        self.pump_openings(now);
         None
     }
 
@@ -378,11 +388,11 @@ impl User {
                 }
             }
             ServerFrame::Welcome(welcome) => self.handle_welcome(desk, *welcome, now),
-            ServerFrame::Page { id, messages, .. } => {
-                if let Some(Asked::Page(opening)) = self.in_flight.remove(id.0) {
-                    self.handle_page(desk, opening, &messages, now);
-                }
-            }
+            ServerFrame::Page { id, messages, .. } => match self.in_flight.remove(id.0) {
+                Some(Asked::Page) => self.handle_page(desk, &messages, now),
+                Some(Asked::Look { room, left }) => self.note_page(desk, room, 1, left, &messages, now),
+                _ => {}
+            },
             ServerFrame::Presence(event) => self.handle_presence(desk, &event),
             ServerFrame::Receipt { conversation, user, reached } => {
                 self.handle_receipt(desk, conversation, &user, reached);

@@ -29,6 +29,9 @@ fn run(name: &str, node: &Node, mutant: Mutant) -> Outcome {
     let mut arguments = vec!["--users", "24", "--rate", "200", "--seconds", "4", "--form", "json"];
     arguments.extend(["--mix", "direct=80,group10=20", "--json", json.to_str().expect("a plain path")]);
     arguments.extend(["--read-percent", "50", "--viewers", "12"]);
+    if matches!(mutant, Mutant::None | Mutant::Stale) {
+        arguments.extend(["--churn", "20"]);
+    }
     if !matches!(mutant, Mutant::Delay(_)) {
         arguments.push("--no-timing");
     }
@@ -76,6 +79,11 @@ fn two_messages_that_change_places_are_found() {
 #[test]
 fn a_message_that_comes_to_a_stranger_is_found() {
     is_found(Mutant::Leak, &["recipient"]);
+}
+
+#[test]
+fn a_message_that_comes_to_somebody_who_has_left_is_found() {
+    is_found(Mutant::Stale, &["membership"]);
 }
 
 #[test]

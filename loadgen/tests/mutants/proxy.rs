@@ -36,6 +36,8 @@ pub(crate) enum Mutant {
     Presence,
     /// A receipt is followed by one from before it.
     ReceiptBack,
+    /// A message also comes to somebody who was a member of its conversation and has left it.
+    Stale,
     /// A message comes behind the next one of its conversation.
     Swap,
 }
@@ -59,6 +61,10 @@ struct Shared {
     viewers: BTreeSet<usize>,
     /// Whose receipts are lost.
     untold: Option<usize>,
+    /// Who is behind each connection.
+    users: BTreeMap<usize, String>,
+    /// Conversations that somebody was taken out of, and whose connection that is.
+    left: BTreeMap<String, usize>,
 }
 
 impl Shared {
@@ -79,7 +85,9 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("ws://{}", listener.local_addr().expect("bound"));
         let (heads, messages, seen, clients, viewers) = Default::default();
-        let shared = Shared { mutant, heads, messages, done: 0, seen, clients, viewers, untold: None };
+        let (users, left) = Default::default();
+        let shared =
+            Shared { mutant, heads, messages, done: 0, seen, clients, viewers, untold: None, users, left };
         let shared = Arc::new(Mutex::new(shared));
         let (node, ours) = (node.trim_start_matches("ws://").to_owned(), shared.clone());
         thread::spawn(move || {
@@ -191,6 +199,7 @@ impl Back<'_> {
         if said["op"] == "receipt" {
             return self.pass_receipt(frame, said, &conversation);
         }
+        self.note_member(&said, &conversation);
         if said["op"] != "message" {
             return vec![frame.bytes];
         }
@@ -231,6 +240,14 @@ impl Back<'_> {
                 lock(&shared.clients[stranger]).write_all(&told).expect("it is there");
                 vec![frame.bytes]
             }
+            Mutant::Stale => {
+                let Some(number) = shared.left.get(&conversation) else {
+                    shared.done -= 1;
+                    return vec![frame.bytes];
+                };
+                lock(&shared.clients[number]).write_all(&frame.bytes).expect("it is there");
+                vec![frame.bytes]
+            }
             Mutant::Swap => {
                 self.held = Some((conversation, frame.bytes));
                 Vec::new()
@@ -244,6 +261,22 @@ impl Back<'_> {
 }
 
 impl Back<'_> {
+    /// Who is behind this connection, and whether it is told that it joined or left.
+    fn note_member(&self, said: &Value, conversation: &str) {
+        let mut shared = lock(self.shared);
+        if said["op"] == "welcome" {
+            let user = said["user"].as_str().unwrap_or_default().to_owned();
+            shared.users.insert(self.number, user);
+        }
+        let Some(user) = shared.users.get(&self.number) else { return };
+        let names = |list: &Value| list.as_array().is_some_and(|names| names.iter().any(|name| name == user));
+        if names(&said["removed"]) {
+            shared.left.insert(conversation.to_owned(), self.number);
+        } else if names(&said["added"]) {
+            shared.left.remove(conversation);
+        }
+    }
+
     /// What the client gets in the place of a receipt: one that is about reading, of a conversation in which enough was said.
     fn pass_receipt(&self, frame: Frame, mut said: Value, conversation: &str) -> Vec<Vec<u8>> {
         let mut shared = lock(self.shared);

@@ -1,0 +1,300 @@
+//! Who joins and leaves while messages flow: on a schedule of its own, open-loop as that of the messages.
+//!
+//! Who made a group takes members out of it and back in; its guest comes and goes, so that a group of 99 members crosses to fan-out on read and
+//! back; and now and then somebody leaves by itself. Who is in a group is known by what its maker was told. A change that was asked for and not
+//! answered when a connection ends is asked for again under its name: the log says whether it happened before.
+
+use std::{collections::HashMap, rc::Rc};
+
+use protocol::{
+    command::{Command, HistoryRange, Members},
+    event::{ErrorCode, MemberEvent},
+    ids::{ConversationId, Seq},
+    limits::{HISTORY_ITEMS_MAX, MEMBERS_MAX},
+};
+
+use super::{
+    State, Worker,
+    desk::Desk,
+    in_flight::{Asked, Pending},
+    schedule::sleep_until,
+    user::{Presence, User},
+};
+use crate::{
+    clock::Moment,
+    link::NewestChange,
+    plan::{Plan, RoomIndex, RoomKind, UserIndex},
+    random::Random,
+    verify::{MembershipBook, Outsider, PromisedChange, command_id},
+};
+
+/// Of so many changes one is of a member that leaves by itself.
+const CHANGES_PER_LEAVE: u64 = 6;
+/// Of so many changes of a group that has a guest one is about the guest.
+const CHANGES_PER_GUEST: u64 = 2;
+/// Of so many members one may be out at a time, besides the guest, and one of any group: so few that one of 99 is often whole when its guest
+/// comes, and crosses.
+const MEMBERS_PER_ABSENCE: usize = 100;
+/// Groups and users that are looked at until one is found that can change now.
+const TRIES: usize = 16;
+
+/// Who is out of a group that a user of this worker made.
+#[derive(Default)]
+struct Roster {
+    out: Vec<UserIndex>,
+    /// A change is under way.
+    is_changing: bool,
+}
+
+/// Changes of groups, and what came of them.
+#[derive(Default)]
+pub(super) struct Churning {
+    /// Those that users of this worker made.
+    rooms: Vec<RoomIndex>,
+    rosters: HashMap<RoomIndex, Roster>,
+    pub(super) book: MembershipBook,
+    newest: HashMap<(UserIndex, RoomIndex), u64>,
+}
+
+impl Churning {
+    /// Who joined or left last, as far as was promised here.
+    pub(super) fn newest(&self) -> Vec<NewestChange> {
+        self.newest.iter().map(|((user, room), seq)| (*user, *room, *seq)).collect()
+    }
+
+    fn note(&mut self, room: RoomIndex, added: &[UserIndex], removed: &[UserIndex]) {
+        let Some(roster) = self.rosters.get_mut(&room) else { return };
+        roster.out.retain(|user| !added.contains(user) && !removed.contains(user));
+        roster.out.extend(removed);
+    }
+
+    fn end(&mut self, room: RoomIndex) {
+        if let Some(roster) = self.rosters.get_mut(&room) {
+            roster.is_changing = false;
+        }
+    }
+}
+
+/// Asks for every change of this worker when it is due, until the schedule ends.
+pub(super) async fn churn_on_time(worker: Rc<Worker>, start: Moment) {
+    let config = worker.with(|state| {
+        let desk = &mut state.desk;
+        desk.churning.rooms = desk.own_rooms(&[RoomKind::Group]);
+        for room in &desk.churning.rooms {
+            let out = desk.plan.guest(*room).into_iter().collect();
+            desk.churning.rosters.insert(*room, Roster { out, is_changing: false });
+        }
+        desk.config.clone()
+    });
+    let end = start.after(std::time::Duration::from_secs(config.load.seconds().into()));
+    let mut number = u64::from(config.worker);
+    loop {
+        let due = Moment(start.0 + number * 1_000_000_000 / u64::from(config.comings.churn));
+        if due >= end {
+            return;
+        }
+        sleep_until(due).await;
+        worker.with(|state| state.change_one(due));
+        number += u64::from(config.workers);
+    }
+}
+
+impl State {
+    /// One change of members, where any group can change now.
+    fn change_one(&mut self, due: Moment) {
+        let is_leave = self.desk.random.below(CHANGES_PER_LEAVE) == 0;
+        let found = if is_leave { self.find_leave() } else { self.find_change() };
+        let Some((place, room, command)) = found else { return };
+        self.desk.tally.counts.changes += 1;
+        let user = &mut self.users[place];
+        let message_id = user.message_id(&mut self.desk.random);
+        user.offer(&mut self.desk, room, Some(due), message_id, command(message_id));
+        self.dirty.push(place);
+    }
+
+    /// Somebody of this worker who leaves one of its groups.
+    fn find_leave(&mut self) -> Option<(usize, RoomIndex, Named)> {
+        let plan = self.desk.plan.clone();
+        for _ in 0..TRIES {
+            let place = self.desk.random.below(self.users.len() as u64) as usize;
+            let user = &self.users[place];
+            let can_leave = |room: &RoomIndex| {
+                plan.is_changing(*room)
+                    && plan.room(*room).maker() != user.index
+                    && user.reader.is_in(*room)
+                    && user.presence == Presence::Live
+            };
+            let room = plan.rooms_of(user.index).into_iter().find(can_leave);
+            if let Some((room, conversation)) = room.and_then(|room| Some((room, self.desk.rooms.id(room)?)))
+            {
+                let leave = move |message_id| Command::Leave { conversation, message_id: Some(message_id) };
+                return Some((place, room, Box::new(leave)));
+            }
+        }
+        None
+    }
+
+    /// A group that a user of this worker made, and who comes or goes there.
+    fn find_change(&mut self) -> Option<(usize, RoomIndex, Named)> {
+        let Self { desk, users, .. } = self;
+        for _ in 0..TRIES.min(desk.churning.rooms.len()) {
+            let place = desk.random.below(desk.churning.rooms.len() as u64) as usize;
+            let room = desk.churning.rooms[place];
+            let maker = desk.config.place_of(desk.plan.room(room).maker());
+            let Some(conversation) = desk.rooms.id(room) else { continue };
+            let Some(roster) = desk.churning.rosters.get_mut(&room).filter(|roster| !roster.is_changing)
+            else {
+                continue;
+            };
+            if users[maker].is_away() {
+                continue;
+            }
+            let Some((add, remove)) = pick(&desk.plan, room, &roster.out, &mut desk.random) else { continue };
+            roster.is_changing = true;
+            let names =
+                |users: Option<UserIndex>| users.map(|user| desk.plan.name(user)).into_iter().collect();
+            let (add, remove) = (names(add), names(remove));
+            let members = move |message_id| {
+                let message_id = Some(message_id);
+                Command::Members(Members { conversation, add, remove, roles: Vec::new(), message_id })
+            };
+            return Some((maker, room, Box::new(members)));
+        }
+        None
+    }
+}
+
+/// A change that waits for its name.
+type Named = Box<dyn FnOnce(protocol::ids::MessageId) -> Command>;
+
+/// Who is to join or to leave a group of which some are out.
+fn pick(
+    plan: &Plan,
+    room: RoomIndex,
+    out: &[UserIndex],
+    random: &mut Random,
+) -> Option<(Option<UserIndex>, Option<UserIndex>)> {
+    let (guest, members) = (plan.guest(room), plan.room(room).members().len());
+    let mut back: Vec<UserIndex> = out.iter().copied().filter(|user| Some(*user) != guest).collect();
+    if let Some(guest) = guest.filter(|_| random.below(CHANGES_PER_GUEST) == 0) {
+        let has_room = members - back.len() < MEMBERS_MAX;
+        return match out.contains(&guest) {
+            true => has_room.then_some((Some(guest), None)),
+            false => Some((None, Some(guest))),
+        };
+    }
+    let is_guest_in = guest.is_some_and(|guest| !out.contains(&guest));
+    let out_max = 1 + members / MEMBERS_PER_ABSENCE;
+    if !back.is_empty() && (back.len() >= out_max || random.below(2) == 0) {
+        let user = back.swap_remove(random.below(back.len() as u64) as usize);
+        return (members - back.len() - 1 + usize::from(is_guest_in) < MEMBERS_MAX)
+            .then_some((Some(user), None));
+    }
+    let place = 1 + random.below(members as u64 - 1) as usize;
+    let user = plan.room(room).members().nth(place).expect("one of its members");
+    (!out.contains(&user)).then_some((None, Some(user)))
+}
+
+impl Desk {
+    /// A change was promised: it stands at `seq`.
+    pub(super) fn handle_changed(&mut self, by: UserIndex, pending: &Pending, seq: u64, now: Moment) {
+        let Some((added, removed)) = self.change_of(by, &pending.command) else { return };
+        let (room, due) = (pending.room, pending.due.unwrap_or(now));
+        self.tally.counts.changes_acked += 1;
+        self.tally.change.record(now.since(due), self.outage.touches(due, now));
+        for user in added.iter().chain(&removed) {
+            let newest = self.churning.newest.entry((*user, room)).or_default();
+            *newest = seq.max(*newest);
+        }
+        self.churning.note(room, &added, &removed);
+        self.churning.end_if(pending);
+        let (command, asked_at) = (command_id(pending.message_id), pending.sent_at.unwrap_or(due));
+        self.churning.book.promised.push(PromisedChange { room, seq, command, added, removed, asked_at });
+    }
+
+    /// A change was refused. Whether that is because another one came first; then it is nobody's fault.
+    pub(super) fn is_outrun(&mut self, by: UserIndex, pending: &Pending, code: ErrorCode) -> bool {
+        let Some((_, removed)) = self.change_of(by, &pending.command) else { return false };
+        self.churning.end_if(pending);
+        let is_outrun = matches!(code, ErrorCode::NotAMember | ErrorCode::NotFound | ErrorCode::Limit);
+        if is_outrun {
+            self.tally.counts.changes_refused += 1;
+            self.churning.note(pending.room, &[], &removed);
+        }
+        is_outrun
+    }
+
+    /// Who joins and who leaves by a command.
+    fn change_of(&self, by: UserIndex, command: &Command) -> Option<(Vec<UserIndex>, Vec<UserIndex>)> {
+        let users = |names: &[protocol::ids::UserId]| {
+            names.iter().filter_map(|name| self.plan.user_of_name(name)).collect::<Vec<_>>()
+        };
+        match command {
+            Command::Members(members) => Some((users(&members.add), users(&members.remove))),
+            Command::Leave { .. } => Some((Vec::new(), vec![by])),
+            _ => None,
+        }
+    }
+
+    /// Somebody was refused something as no member. Whether that may be so; then it is held against the log at the end.
+    pub(super) fn is_outside(
+        &mut self,
+        user: UserIndex,
+        room: RoomIndex,
+        code: ErrorCode,
+        at: Moment,
+    ) -> bool {
+        let is_outside = code == ErrorCode::NotAMember && self.plan.is_changing(room);
+        if is_outside {
+            self.tally.counts.outside += 1;
+            self.churning.book.outsiders.push(Outsider { user, room, at });
+        }
+        is_outside
+    }
+}
+
+impl Churning {
+    /// The change of a group by its maker has ended.
+    fn end_if(&mut self, pending: &Pending) {
+        if matches!(pending.command, Command::Members(_)) {
+            self.end(pending.room);
+        }
+    }
+}
+
+impl User {
+    /// A change of members was told for the first time: its group's maker keeps count, and who joined or left looks what it sees by now.
+    pub(super) fn handle_change(&mut self, desk: &mut Desk, room: RoomIndex, event: &MemberEvent) {
+        if !desk.plan.is_changing(room) {
+            return;
+        }
+        if desk.plan.room(room).maker() == self.index {
+            let users = |names: &[protocol::ids::UserId]| {
+                names.iter().filter_map(|name| desk.plan.user_of_name(name)).collect::<Vec<_>>()
+            };
+            let (added, removed) = (users(&event.added), users(&event.removed));
+            desk.churning.note(room, &added, &removed);
+        }
+        let name = desk.plan.name(self.index);
+        let (conversation, seq) = (event.conversation, event.seq.0);
+        if event.removed.contains(&name) {
+            self.look(desk, room, conversation, Some(seq));
+        } else if event.added.contains(&name) && seq > 1 {
+            self.look(desk, room, conversation, None);
+        }
+    }
+
+    /// Asks for the beginning of a conversation.
+    fn look(&mut self, desk: &mut Desk, room: RoomIndex, conversation: ConversationId, left: Option<u64>) {
+        let is_looking = self.in_flight.all().any(|asked| matches!(asked, Asked::Look { .. }));
+        if is_looking || self.presence != Presence::Live || desk.watching.is_over {
+            return;
+        }
+        desk.tally.counts.looks += 1;
+        let (range, limit) = (HistoryRange::After(Seq(0)), HISTORY_ITEMS_MAX.min(LOOK_ITEMS));
+        self.ask(Command::History { conversation, range, limit }, Asked::Look { room, left });
+    }
+}
+
+/// Of a look: the beginning of what may be seen is what is wrong if anything is.
+const LOOK_ITEMS: u32 = 20;
