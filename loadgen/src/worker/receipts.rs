@@ -69,7 +69,9 @@ impl User {
         let is_hidden = from_join && target.0 < self.reader.joined(room, seq.0);
         let is_sound = match &event.form {
             AmendedForm::Deleted => return,
-            AmendedForm::Hidden => is_hidden,
+            // That says nothing of the message.
+            AmendedForm::Hidden if is_hidden => return,
+            AmendedForm::Hidden => false,
             AmendedForm::Shown { text, .. } => {
                 if is_hidden {
                     let name = desk.plan.name(self.index);
