@@ -178,7 +178,7 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "S", value_parser = seconds(1), required_unless_present = "scenario")]
     pub(crate) seconds: Option<u32>,
     /// All of that in a file, and what the messages are like
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["users", "rate", "seconds", "payload", "mix", "read_percent", "viewers", "churn", "form", "workers"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["users", "rate", "seconds", "payload", "mix", "read_percent", "viewers", "churn", "absent_percent", "form", "workers"])]
     pub(crate) scenario: Option<PathBuf>,
     /// Judge correctness alone
     #[arg(long)]
@@ -331,7 +331,7 @@ pub(crate) struct NodeFlags {
     /// Where the node listens, as in ws://127.0.0.1:7100
     #[arg(long)]
     pub(crate) url: String,
-    /// The node's data directory, whose key signs the tokens
+    /// The node's data directory; its key signs tokens
     #[arg(long, value_name = "DIR", required_unless_present = "key", conflicts_with = "key")]
     pub(crate) data: Option<PathBuf>,
     /// A file with the node's HS256 secret, instead
@@ -372,9 +372,12 @@ pub(crate) struct ShapeFlags {
     /// Users that view conversations [default: 0]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=i64::from(USERS_MAX)))]
     pub(crate) viewers: u32,
-    /// Members that join and leave groups a second [default: 0]
+    /// Changes of group members a second [default: 0]
     #[arg(long, value_name = "R", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=i64::from(CHURN_MAX)))]
     pub(crate) churn: u32,
+    /// Users away for a part, of 100 [default: 0]
+    #[arg(long, value_name = "P", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) absent_percent: u32,
     /// Protocol: binary, json or mixed
     #[arg(long, value_enum, default_value = "mixed", hide_possible_values = true)]
     pub(crate) form: Forms,

@@ -341,6 +341,8 @@ pub(crate) struct Totals {
     pub(crate) read: Split,
     /// From when a change of members was due to its `ok`.
     pub(crate) change: Split,
+    /// From when an absent user set out until it had read everything.
+    pub(crate) whole: Split,
     pub(crate) violations: Violations,
     /// Message ids that were refused for good.
     pub(crate) refused: Vec<String>,
@@ -377,6 +379,12 @@ pub(crate) struct Counts {
     pub(crate) outside: u64,
     /// Times that somebody who had just joined or left looked at what it then sees.
     pub(crate) looks: u64,
+    /// Users that went away for a part of the run,
+    pub(crate) absences: u64,
+    /// and of those, that came back and read everything.
+    pub(crate) returned: u64,
+    /// Messages that came to them when they were back, each once for each of them.
+    pub(crate) missed: u64,
     /// Neither acknowledged nor refused at the end.
     pub(crate) unanswered: u64,
     /// Never sent, because too many of that user waited already.
@@ -429,6 +437,9 @@ impl Counts {
         self.changes_refused += other.changes_refused;
         self.outside += other.outside;
         self.looks += other.looks;
+        self.absences += other.absences;
+        self.returned += other.returned;
+        self.missed += other.missed;
         self.unanswered += other.unanswered;
         self.given_up += other.given_up;
         self.delivered += other.delivered;

@@ -45,7 +45,7 @@ impl Scenario {
                 // All of them, where more are asked for.
                 viewers: shape.viewers.min(users),
             },
-            comings: Comings { churn: shape.churn },
+            comings: Comings { churn: shape.churn, absent_percent: shape.absent_percent },
             forms: shape.form,
             workers: shape.workers.unwrap_or_else(|| workers_for(users)),
             limits: Limits::with(&limits.limit),
@@ -75,6 +75,8 @@ struct File {
     viewers: u32,
     #[serde(default)]
     churn: u32,
+    #[serde(default)]
+    absent_percent: u32,
     #[serde(default = "usual_forms")]
     form: Forms,
     workers: Option<u32>,
@@ -116,7 +118,8 @@ fn usual_forms() -> Forms {
 
 impl File {
     fn scenario(self, said: &[Limit]) -> anyhow::Result<Scenario> {
-        let Self { users, payload, mix, read_percent, viewers, churn, form, workers, step, limits } = self;
+        let Self { users, payload, mix, read_percent, viewers, churn, absent_percent, .. } = self;
+        let Self { form, workers, step, limits, .. } = self;
         ensure!((USERS_MIN..=USERS_MAX).contains(&users), "users: {USERS_MIN} to {USERS_MAX}");
         let workers = workers.unwrap_or_else(|| workers_for(users));
         ensure!((1..=WORKERS_MAX).contains(&workers), "workers: 1 to {WORKERS_MAX}");
@@ -136,7 +139,8 @@ impl File {
         ensure!(viewers <= users, "viewers: as many as there are users at most");
         let attention = Attention { read_percent, viewers };
         ensure!(churn <= CHURN_MAX, "churn: at most {CHURN_MAX}");
-        let comings = Comings { churn };
+        ensure!(absent_percent <= 100, "absent_percent: 0 to 100");
+        let comings = Comings { churn, absent_percent };
         let steps = step.iter().map(Step::load).collect::<anyhow::Result<Vec<_>>>()?;
         let load = Load { steps, payload_bytes: (least, most) };
         ensure!(load.messages() > 0, "step: at least one, in which messages are sent");
@@ -193,6 +197,7 @@ mod tests {
             read_percent: 0,
             viewers: 0,
             churn: 0,
+            absent_percent: 0,
             form: Forms::Mixed,
             workers: None,
         };
@@ -212,7 +217,7 @@ mod tests {
     #[test]
     fn a_file_says_who_comes_and_goes() {
         let scenario = parse(include_str!("../scenarios/churn.toml")).expect("sound");
-        assert_eq!(scenario.comings, Comings { churn: 20 });
+        assert_eq!(scenario.comings, Comings { churn: 20, absent_percent: 20 });
         assert_eq!(scenario.mix.group_members, 99);
     }
 
@@ -233,6 +238,7 @@ mod tests {
             (format!("users = 12\nread_percent = 101\n{step}"), "read_percent: 0 to"),
             (format!("users = 12\nviewers = 13\n{step}"), "viewers: as many"),
             (format!("users = 12\nchurn = 10001\n{step}"), "churn: at most"),
+            (format!("users = 12\nabsent_percent = 101\n{step}"), "absent_percent: 0 to"),
             (format!("users = 12\nspeed = 1\n{step}"), "unknown field `speed`"),
         ] {
             let wrong = parse(&text).expect_err(&text);

@@ -55,6 +55,8 @@ pub(crate) struct Board {
     pub(crate) read: Measured,
     /// From when a change of members was due to its `ok`.
     pub(crate) change: Measured,
+    /// From when an absent user set out until it had read everything.
+    pub(crate) whole: Measured,
     pub(crate) violations: Violations,
     pub(crate) evidence: Evidence,
     /// The node's names of the rooms, as text.
@@ -87,6 +89,7 @@ impl Board {
             back: Latencies::default(),
             read: Measured::default(),
             change: Measured::default(),
+            whole: Measured::default(),
             violations: Violations::default(),
             evidence: Evidence::default(),
             conversations: BTreeMap::new(),
@@ -164,6 +167,7 @@ impl Board {
         self.back.merge(&totals.back);
         self.read.merge(&totals.read);
         self.change.merge(&totals.change);
+        self.whole.merge(&totals.whole);
         self.violations.merge(totals.violations);
         self.evidence.overtaken.extend(totals.overtaken);
         for id in &totals.refused {

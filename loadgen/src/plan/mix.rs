@@ -83,6 +83,17 @@ pub(crate) struct Attention {
 pub(crate) struct Comings {
     /// Changes of members a second, of all groups together.
     pub(crate) churn: u32,
+    /// Of 100 users, so many are away for a part of the run.
+    pub(crate) absent_percent: u32,
+}
+
+impl Comings {
+    /// Whether a user goes away. They are spread evenly, so that each worker has some.
+    pub(crate) const fn is_absent(&self, user: UserIndex) -> bool {
+        let percent = self.absent_percent as u64;
+        let user = user.0 as u64;
+        user * percent / 100 < (user + 1) * percent / 100
+    }
 }
 
 impl Attention {

@@ -100,6 +100,9 @@ fn write_latencies(page: &mut String, report: &Report) {
     if report.read.outside.count > 0 {
         row("Read, from a delivery to its ok", &report.read.outside);
     }
+    if report.whole.outside.count > 0 {
+        row("Back after an absence, until all was read", &report.whole.outside);
+    }
     if report.back.count > 0 {
         row("Back online after a lost connection", &report.back);
     }
@@ -274,6 +277,9 @@ fn write_counts(page: &mut String, report: &Report) {
         ("Times that a group became large, or small again", report.switches),
         ("Refused to who was out of the group", counts.outside),
         ("Looks at what who joined or left may see", counts.looks),
+        ("Users away for a part of the run", counts.absences),
+        ("Of those, back and read everything", counts.returned),
+        ("Messages that came to them when they were back", counts.missed),
         ("Reads said", counts.reads),
         ("Reads taken", counts.reads_taken),
         ("Conversations viewed, on each connection and at the end", counts.views),

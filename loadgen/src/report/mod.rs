@@ -131,6 +131,7 @@ pub(crate) struct Settings {
     pub(crate) mix: String,
     /// Changes of members a second.
     pub(crate) churn: u32,
+    pub(crate) absent_percent: u32,
     pub(crate) form: crate::link::Forms,
     pub(crate) workers: u32,
     pub(crate) rooms: usize,
@@ -162,6 +163,8 @@ pub(crate) struct Report {
     pub(crate) read: Pair,
     /// From when a change of members was due to its `ok`.
     pub(crate) change: Pair,
+    /// From when an absent user set out until it had read everything.
+    pub(crate) whole: Pair,
     /// Times that a group went from fan-out on write to fan-out on read, and back.
     pub(crate) switches: u64,
     pub(crate) outage: Option<OutageReport>,
@@ -190,6 +193,7 @@ impl Report {
             load: scenario.load.clone(),
             mix: scenario.mix.to_string(),
             churn: scenario.comings.churn,
+            absent_percent: scenario.comings.absent_percent,
             form: scenario.forms,
             workers: scenario.workers,
             rooms: board.plan.rooms_count() as usize,
@@ -214,6 +218,7 @@ impl Report {
             back: board.back.summary(),
             read: Pair::of(&board.read),
             change: Pair::of(&board.change),
+            whole: Pair::of(&board.whole),
             switches: switches(&board.evidence.changes, SMALL_GROUP_MEMBERS_MAX),
             outage,
             node_cpu_seconds: None,
@@ -254,6 +259,8 @@ impl Report {
         add(stopped > 0, format!("{stopped} users were told not to come back"));
         add(away > 0, format!("{away} users were not online at the end"));
         add(logs_missing > 0, format!("{logs_missing} conversations could not be read"));
+        let unread = self.counts.absences.saturating_sub(self.counts.returned);
+        add(unread > 0, format!("{unread} users who were away have not read everything since"));
         add(!is_drained, "not everybody had seen everything in time".to_owned());
         let unasked = self.outage.is_some() && drains > 0;
         add(unasked, format!("{drains} users were told that the node drains, and it was killed instead"));
@@ -364,6 +371,7 @@ mod tests {
                 load: Load::steady(1, 1, 128),
                 mix: String::new(),
                 churn: 0,
+                absent_percent: 0,
                 form: crate::link::Forms::Mixed,
                 workers: 1,
                 rooms: 1,
@@ -382,6 +390,7 @@ mod tests {
             back: summary,
             read: pair(in_time),
             change: pair(in_time),
+            whole: pair(in_time),
             switches: 0,
             outage: None,
             node_cpu_seconds: None,

@@ -13,6 +13,7 @@ impl fmt::Display for Report {
         self.write_counts(f)?;
         self.write_attention(f)?;
         self.write_changes(f)?;
+        self.write_absences(f)?;
         for (name, count) in &self.errors {
             writeln!(f, "error      {name}: {count}")?;
         }
@@ -97,6 +98,18 @@ impl Report {
         )
     }
 
+    /// Who was away, where anybody was.
+    fn write_absences(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { absences, returned, missed, .. } = self.counts;
+        if absences == 0 {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "absent     {absences} users, {missed} messages given to them later, {returned} read everything"
+        )
+    }
+
     /// What the two sides took of the machine.
     fn write_costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(seconds) = self.node_cpu_seconds {
@@ -124,6 +137,9 @@ impl Report {
         }
         if self.read.outside.count > 0 {
             writeln!(f, "{}", row("read", &self.read.outside))?;
+        }
+        if self.whole.outside.count > 0 {
+            writeln!(f, "{}", row("back until read", &self.whole.outside))?;
         }
         if self.back.count > 0 {
             writeln!(f, "{}", row("back online", &self.back))?;

@@ -76,6 +76,9 @@ impl State {
         let Some(conversation) = desk.rooms.id(sent.room) else { return false };
         let by = if deed <= EDITS { sent.author } else { desk.reactor(sent.room, sent.author) };
         let user = &mut self.users[desk.config.place_of(by)];
+        if user.is_away() {
+            return false;
+        }
         let id = user.message_id(&mut desk.random);
         let (seq, message_id) = (Seq(sent.seq), Some(id));
         let command = match deed {

@@ -35,6 +35,10 @@ pub(super) async fn live(worker: Rc<Worker>, place: usize, begin_after: Duration
 async fn come_and_go(worker: &Rc<Worker>, place: usize, begin_after: Duration) {
     sleep(begin_after).await;
     while !worker.with(|state| state.desk.muster.is_over) {
+        if let Some(rest) = worker.with(|state| state.users[place].stays_away(Moment::now())) {
+            sleep(rest).await;
+            continue;
+        }
         // In a box: what it needs is freed when it is online.
         match Box::pin(open(worker, place)).await {
             Ok(reader) => {

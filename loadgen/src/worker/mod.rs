@@ -3,6 +3,7 @@
 //! All state of a worker is one value behind one cell. A handler borrows it, runs to its end without
 //! waiting, and whatever it left to be written is written after; no borrow lives across an await.
 
+mod absence;
 mod amending;
 mod answers;
 mod attention;
@@ -203,6 +204,9 @@ async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
     worker.with(|state| state.desk.watching.is_reading = true);
     let churn =
         (config.comings.churn > 0).then(|| monoio::spawn(churning::churn_on_time(worker.clone(), at)));
+    if config.comings.absent_percent > 0 {
+        monoio::spawn(absence::come_and_go(worker.clone(), at));
+    }
     schedule::send_on_time(&worker, at).await;
     if let Some(churn) = churn {
         churn.await;

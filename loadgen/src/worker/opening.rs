@@ -133,7 +133,8 @@ impl User {
         let Opening { room, conversation, at, until } = *opening;
         self.note_page(desk, room, at + 1, None, items, now);
         let Some(at) = self.read_page(desk, room, conversation, at, items) else {
-            return self.openings.end();
+            self.openings.end();
+            return self.note_whole(desk, now);
         };
         if items.is_empty() && at < until {
             let name = desk.plan.name(self.index);
@@ -148,6 +149,7 @@ impl User {
             self.openings.end();
         }
         self.pump_openings(now);
+        self.note_whole(desk, now);
     }
 
     /// Reads a page of what lies behind `at`, and says up to where; `None` where some of it cannot be served.
@@ -230,6 +232,7 @@ impl User {
         }
         self.openings.end();
         self.pump_openings(now);
+        self.note_whole(desk, now);
     }
 
     /// What was not read at the end.

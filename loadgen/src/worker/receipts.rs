@@ -52,9 +52,13 @@ impl User {
         let is_timed = letter.due != Moment::default() && event.edited_at.is_none();
         if receipt == Receipt::New && letter.sender != self.index && is_timed {
             desk.tally.counts.delivered += 1;
-            let latency = now.since(letter.due);
-            desk.tally.delivery.record(latency, desk.outage.touches(letter.due, now));
-            desk.tally.delivery_now.record(latency);
+            if self.is_catching_up_after_absence() {
+                desk.tally.counts.missed += 1;
+            } else {
+                let latency = now.since(letter.due);
+                desk.tally.delivery.record(latency, desk.outage.touches(letter.due, now));
+                desk.tally.delivery_now.record(latency);
+            }
             self.read_some(desk, letter.room, seq, now);
         }
     }

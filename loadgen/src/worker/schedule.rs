@@ -164,7 +164,10 @@ impl State {
             return;
         }
         let desk = &mut self.desk;
-        let place = desk.random.below(self.users.len() as u64) as usize;
+        let mut place = desk.random.below(self.users.len() as u64) as usize;
+        // The next one who is there.
+        let there = (place..self.users.len()).chain(0..place).find(|place| !self.users[*place].is_away());
+        place = there.unwrap_or(place);
         let user = &mut self.users[place];
         let plan = desk.plan.clone();
         let index = plan.pick_room(user.index, |room| user.reader.is_in(room), &mut desk.random);
@@ -202,7 +205,8 @@ impl State {
     fn is_settled(&self) -> bool {
         let outage = self.desk.outage;
         self.users.iter().all(|user| {
-            user.presence == Presence::Live && user.live_since.is_some_and(|since| outage.is_before(since))
+            let is_back = user.live_since.is_some_and(|since| outage.is_before(since));
+            user.is_away() || user.presence == Presence::Live && is_back
         })
     }
 }

@@ -71,6 +71,8 @@ pub(super) struct Tally {
     pub(super) back: Latencies,
     pub(super) read: Measured,
     pub(super) change: Measured,
+    /// From when an absent user sets out until it has read everything.
+    pub(super) whole: Measured,
     /// Deliveries of this second.
     pub(super) delivery_now: Latencies,
     /// How late the messages of this second were sent.
@@ -116,6 +118,7 @@ impl Tally {
             back: self.back.buckets(),
             read: self.read.split(),
             change: self.change.split(),
+            whole: self.whole.split(),
             violations: self.violations.clone(),
             refused: self.refused.clone(),
             overtaken: self.overtaken.clone(),

@@ -2,6 +2,8 @@
 
 #[path = "tests_amending.rs"]
 mod amending;
+#[path = "tests_churning.rs"]
+mod churning;
 #[path = "tests_opening.rs"]
 mod opening;
 
@@ -55,6 +57,11 @@ impl Pair {
 
     /// One of so many, in groups of so many.
     fn among(forms: Forms, users: u32, group_members: u32) -> Self {
+        Self::coming(forms, users, group_members, Comings::default())
+    }
+
+    /// The same, where members come and go.
+    fn coming(forms: Forms, users: u32, group_members: u32, comings: Comings) -> Self {
         let config = WorkerConfig {
             worker: 0,
             workers: 1,
@@ -72,7 +79,7 @@ impl Pair {
             network: None,
             mix: Mix { group_members, ..Mix::default() },
             attention: Attention::default(),
-            comings: Comings::default(),
+            comings,
             load: Load::steady(1, 1, 100),
             forms,
             history: None,

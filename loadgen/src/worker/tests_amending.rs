@@ -46,7 +46,7 @@ impl Pair {
     }
 
     /// An amendment of the peer that takes `seq`.
-    fn amended(&mut self, seq: u64, target: u64, form: AmendedForm) {
+    pub(super) fn amended(&mut self, seq: u64, target: u64, form: AmendedForm) {
         let MessageEvent { conversation, seq, message_id, at, sender, .. } =
             self.message(seq, seq as u8, ROOM);
         let event = AmendedEvent { conversation, seq, message_id, at, by: sender, target: Seq(target), form };
@@ -54,7 +54,7 @@ impl Pair {
     }
 
     /// What a message of the peer says after an edit that was made for `room`.
-    fn edited(&self, room: RoomIndex) -> AmendedForm {
+    pub(super) fn edited(&self, room: RoomIndex) -> AmendedForm {
         let MessageEvent { text, at, .. } = self.message(99, 99, room);
         AmendedForm::Shown { text, edited_at: Some(at), reactions: Vec::new() }
     }

@@ -22,6 +22,7 @@ use protocol::{
 
 use super::{
     CONNECTS_PER_SECOND,
+    absence::Absence,
     attention::Attending,
     desk::Desk,
     history::Who,
@@ -83,6 +84,8 @@ pub(super) struct User {
     pub(super) reader: Reader,
     pub(super) attending: Attending,
     pub(super) openings: Openings,
+    /// Of those who go away for a part of the run.
+    pub(super) absence: Option<Box<Absence>>,
     pub(super) presence: Presence,
     pub(super) link: Option<Link>,
     /// Names the connection; a new one has a higher number.
@@ -114,6 +117,7 @@ impl User {
             reader: Reader::new(&desk.plan.rooms_of(index), |room| desk.plan.guest(room) == Some(index)),
             attending: Attending::new(index, desk),
             openings: Openings::default(),
+            absence: None,
             presence: Presence::Offline,
             link: None,
             connection: u64::from(index.0) << CONNECTION_BITS,
@@ -134,11 +138,6 @@ impl User {
     /// It was told not to come back.
     pub(super) fn is_stopped(&self) -> bool {
         self.presence == Presence::Stopped
-    }
-
-    /// It stays away for now, or for good.
-    pub(super) fn is_away(&self) -> bool {
-        self.is_stopped()
     }
 
     pub(super) fn has_session(&self) -> bool {
@@ -296,9 +295,12 @@ impl User {
             self.in_flight = InFlight::default();
             return desk.muster.count(now);
         }
-        *desk.tally.closes.entry(code.0).or_default() += 1;
         self.lost_at.get_or_insert(now);
-        self.presence = if code.resumable() { Presence::Offline } else { Presence::Stopped };
+        self.presence =
+            if code.resumable() || self.has_gone() { Presence::Offline } else { Presence::Stopped };
+        if !self.has_gone() {
+            *desk.tally.closes.entry(code.0).or_default() += 1;
+        }
         if self.presence == Presence::Stopped {
             desk.tally.counts.stopped += 1;
             desk.last_fault = Some(format!("{} was closed with {code}", desk.plan.name(self.index)));
@@ -421,6 +423,10 @@ impl User {
             desk.tally.violations.add(Kind::Reset, || format!("the cursor of {name} was not honoured"));
         }
         self.log_opens(desk, now);
+        if self.has_gone() {
+            // It was on its way when its time came.
+            self.leave();
+        }
         match (self.cursor.is_some(), welcome.cursor) {
             (false, Some(cursor)) => {
                 self.store(cursor);
@@ -437,7 +443,8 @@ impl User {
     }
 
     fn enter_live(&mut self, desk: &mut Desk, now: Moment) {
-        if let Some(lost_at) = self.lost_at.take() {
+        let was_absent = self.is_catching_up_after_absence();
+        if let Some(lost_at) = self.lost_at.take().filter(|_| !was_absent) {
             desk.tally.back.record(now.since(lost_at));
         }
         if self.presence != Presence::Live {
@@ -452,6 +459,7 @@ impl User {
         self.presence = Presence::Live;
         self.live_since = Some(now);
         self.failures = 0;
+        self.note_whole(desk, now);
     }
 }
 

@@ -26,11 +26,18 @@ struct Outcome {
 fn run(name: &str, node: &Node, mutant: Mutant) -> Outcome {
     let proxy = Proxy::start(mutant, &node.url);
     let json = node.directory.join(format!("{name}.json"));
-    let mut arguments = vec!["--users", "24", "--rate", "200", "--seconds", "4", "--form", "json"];
-    arguments.extend(["--mix", "direct=80,group10=20", "--json", json.to_str().expect("a plain path")]);
+    // Only of large groups somebody is told that they have moved.
+    let is_of_large = matches!(mutant, Mutant::LoseHead | Mutant::LoseItem);
+    let (users, mix) =
+        if is_of_large { ("104", "direct=50,group100=50") } else { ("24", "direct=80,group10=20") };
+    let mut arguments = vec!["--users", users, "--rate", "200", "--seconds", "4", "--form", "json"];
+    arguments.extend(["--mix", mix, "--json", json.to_str().expect("a plain path")]);
     arguments.extend(["--read-percent", "50", "--viewers", "12"]);
     if matches!(mutant, Mutant::None | Mutant::Stale) {
         arguments.extend(["--churn", "20"]);
+    }
+    if is_of_large || mutant == Mutant::None {
+        arguments.extend(["--absent-percent", "30"]);
     }
     if !matches!(mutant, Mutant::Delay(_)) {
         arguments.push("--no-timing");
@@ -95,6 +102,16 @@ fn a_message_with_another_text_is_found() {
 fn a_message_that_is_acknowledged_and_not_stored_is_found() {
     // Another message may have had that sequence by then.
     is_found(Mutant::Forge, &["acked_lost", "doubled"]);
+}
+
+#[test]
+fn a_head_that_who_comes_back_is_not_told_is_found() {
+    is_found(Mutant::LoseHead, &["hole"]);
+}
+
+#[test]
+fn an_item_that_a_page_is_without_is_found() {
+    is_found(Mutant::LoseItem, &["hole"]);
 }
 
 #[test]

@@ -28,6 +28,10 @@ pub(crate) enum Mutant {
     Leak,
     /// A message does not come.
     Lose,
+    /// Who comes back is not told that a large group has moved.
+    LoseHead,
+    /// A page of a history is without one of its items.
+    LoseItem,
     /// From some time on somebody is told of no receipt.
     LoseReceipts,
     /// Nothing.
@@ -200,6 +204,9 @@ impl Back<'_> {
             return self.pass_receipt(frame, said, &conversation);
         }
         self.note_member(&said, &conversation);
+        if said["op"] == "heads" || said["op"] == "page" {
+            return self.pass_reading(frame, said);
+        }
         if said["op"] != "message" {
             return vec![frame.bytes];
         }
@@ -252,7 +259,8 @@ impl Back<'_> {
                 self.held = Some((conversation, frame.bytes));
                 Vec::new()
             }
-            Mutant::Forge | Mutant::None | Mutant::Delay(_) | Mutant::LoseReceipts | Mutant::ReceiptBack => {
+            // It is wrong elsewhere, or nowhere.
+            _ => {
                 shared.done -= 1;
                 vec![frame.bytes]
             }
@@ -275,6 +283,26 @@ impl Back<'_> {
         } else if names(&said["added"]) {
             shared.left.remove(conversation);
         }
+    }
+
+    /// What the client gets in the place of what tells who was away how far a group has moved, and of what it reads of it.
+    fn pass_reading(&self, frame: Frame, mut said: Value) -> Vec<Vec<u8>> {
+        let mut shared = lock(self.shared);
+        let (list, least) = match shared.mutant {
+            Mutant::LoseHead => (&mut said["conversations"], 1),
+            // One in between, so that it is missed at once.
+            Mutant::LoseItem => (&mut said["messages"], 3),
+            _ => return vec![frame.bytes],
+        };
+        let Some(list) = list.as_array_mut().filter(|list| list.len() >= least) else {
+            return vec![frame.bytes];
+        };
+        if shared.done > 0 {
+            return vec![frame.bytes];
+        }
+        shared.done += 1;
+        list.remove(least / 2);
+        vec![text_frame(&said.to_string())]
     }
 
     /// What the client gets in the place of a receipt: one that is about reading, of a conversation in which enough was said.

@@ -1,0 +1,184 @@
+//! Somebody who is taken out of a group and let in again, and somebody who goes away for a while.
+
+use protocol::{
+    command::{Command, HistoryRange, MessageKind, Request, Send, Target},
+    event::{AmendedForm, ErrorCode, ErrorReply, MemberEvent, PageItem, ServerFrame},
+    ids::{MessageId, RequestId, Seq, UnixMillis},
+};
+
+use super::{CONVERSATION, DUE, ME, PEER, Pair};
+use crate::{
+    link::Forms,
+    plan::{Comings, RoomIndex, USERS_MIN, UserIndex},
+    verify::{Kind, Outsider, ShownPage, Stay},
+};
+
+/// Of strangers: who joins it reads what comes from then on. The direct conversations come before it, and the one of neighbours.
+const GROUP: RoomIndex = RoomIndex(4 * USERS_MIN + 1);
+
+enum Move {
+    Join,
+    Leave,
+}
+
+impl Pair {
+    /// In a group whose members change, in which three messages were told.
+    fn in_changing_group() -> Self {
+        let comings = Comings { churn: 1, absent_percent: 0 };
+        let mut pair = Self::coming(Forms::Json, USERS_MIN, 10, comings);
+        pair.desk.learn(GROUP, CONVERSATION);
+        for seq in 1..=3 {
+            pair.told(seq);
+        }
+        assert_eq!(pair.violations(), []);
+        pair
+    }
+
+    fn told(&mut self, seq: u64) {
+        let message = self.message(seq, seq as u8, GROUP);
+        self.feed(ServerFrame::Message(message));
+    }
+
+    fn moves(&mut self, seq: u64, how: Move) {
+        let me = vec![self.desk.plan.name(ME)];
+        let (added, removed) = match how {
+            Move::Join => (me, Vec::new()),
+            Move::Leave => (Vec::new(), me),
+        };
+        self.feed(ServerFrame::Member(MemberEvent {
+            conversation: CONVERSATION,
+            seq: Seq(seq),
+            message_id: MessageId([seq as u8 + 100; 16]),
+            at: UnixMillis(1),
+            by: self.desk.plan.name(PEER),
+            added,
+            removed,
+            roles: Vec::new(),
+            title: None,
+            retention: None,
+        }));
+    }
+
+    /// The look that was asked for.
+    fn asked_look(&mut self) -> RequestId {
+        let asked = self.asked();
+        let [Request { id: Some(id), command: Command::History { range: HistoryRange::After(Seq(0)), .. } }] =
+            &asked[..]
+        else {
+            panic!("{asked:?} is no look")
+        };
+        *id
+    }
+
+    fn refused(&mut self, id: RequestId, code: ErrorCode) {
+        let error = ErrorReply { id: Some(id), code, message: String::new(), retry_after_ms: None };
+        self.feed(ServerFrame::Error(error));
+    }
+}
+
+#[test]
+fn what_comes_between_a_leave_and_a_join_is_not_allowed_and_no_hole() {
+    let mut pair = Pair::in_changing_group();
+    pair.moves(4, Move::Leave);
+    pair.moves(9, Move::Join);
+    pair.told(10);
+    assert_eq!(pair.violations(), []);
+    let stays = [Stay { from: 1, until: Some(4) }, Stay { from: 9, until: Some(10) }];
+    assert_eq!(pair.user.reader.stays(GROUP), stays);
+
+    let mut pair = Pair::in_changing_group();
+    pair.moves(4, Move::Leave);
+    pair.told(5);
+    assert_eq!(pair.violations(), [Kind::Membership]);
+
+    let mut pair = Pair::in_changing_group();
+    pair.moves(4, Move::Leave);
+    pair.moves(9, Move::Join);
+    pair.told(11);
+    assert_eq!(pair.violations(), [Kind::Hole]);
+}
+
+#[test]
+fn who_left_and_joined_behind_its_cursor_is_told_both_again() {
+    let mut pair = Pair::in_changing_group();
+    pair.feed(ServerFrame::Cursor { cursor: "c2".to_owned() });
+    pair.moves(4, Move::Leave);
+    pair.moves(9, Move::Join);
+    pair.told(10);
+    pair.user.handle_lost(&mut pair.desk, protocol::event::CloseCode::ABNORMAL);
+    assert_eq!(pair.connect(None).as_deref(), Some("c2"));
+    pair.moves(4, Move::Leave);
+    pair.moves(9, Move::Join);
+    pair.told(10);
+    pair.told(11);
+    assert_eq!(pair.violations(), []);
+    let stays = [Stay { from: 1, until: Some(4) }, Stay { from: 9, until: Some(11) }];
+    assert_eq!(pair.user.reader.stays(GROUP), stays);
+    assert_eq!(pair.desk.tally.counts.replayed, 3);
+}
+
+#[test]
+fn what_was_said_before_a_join_is_hidden_when_it_is_amended() {
+    let joined = || {
+        let mut pair = Pair::in_changing_group();
+        pair.moves(4, Move::Leave);
+        pair.moves(9, Move::Join);
+        pair
+    };
+    let mut pair = joined();
+    pair.amended(10, 3, AmendedForm::Hidden);
+    assert_eq!(pair.violations(), []);
+
+    let mut pair = joined();
+    let edited = pair.edited(GROUP);
+    pair.amended(10, 3, edited);
+    assert_eq!(pair.violations(), [Kind::Membership]);
+
+    let mut pair = Pair::in_changing_group();
+    pair.amended(4, 3, AmendedForm::Hidden);
+    assert_eq!(pair.violations(), [Kind::Content], "who was always there sees everything");
+}
+
+#[test]
+fn who_has_just_left_is_refused_and_that_is_held_against_the_log() {
+    let mut pair = Pair::in_changing_group();
+    pair.user.offer_message(&mut pair.desk, GROUP, Some(DUE), Target::Conversation(CONVERSATION));
+    let asked = pair.asked();
+    let [Request { id: Some(id), command: Command::Send(Send { kind: MessageKind::Text, .. }) }] = &asked[..]
+    else {
+        panic!("{asked:?} is not one send")
+    };
+    pair.refused(*id, ErrorCode::NotAMember);
+    let counts = pair.desk.tally.counts;
+    assert_eq!((counts.refused, counts.outside, pair.user.unanswered()), (0, 1, 0));
+    let [Outsider { user: ME, room: GROUP, .. }] = pair.desk.churning.book.outsiders[..] else {
+        panic!("nothing is held against the log")
+    };
+}
+
+#[test]
+fn who_left_or_joined_looks_at_what_it_may_see() {
+    let mut pair = Pair::in_changing_group();
+    pair.moves(4, Move::Leave);
+    let id = pair.asked_look();
+    pair.refused(id, ErrorCode::NotAMember);
+    assert!(pair.desk.tally.errors.is_empty(), "that is as it should be");
+    pair.moves(9, Move::Join);
+    let id = pair.asked_look();
+    let messages = (10..=11).map(|seq| PageItem::Message(pair.message(seq, seq as u8, GROUP))).collect();
+    pair.feed(ServerFrame::Page { id, messages, more: false });
+    let [page] = pair.desk.churning.book.pages[..] else { panic!("one page was shown") };
+    let at = page.at;
+    let shown =
+        ShownPage { user: ME, room: GROUP, asked: 1, first: 10, lowest: 10, last: 11, at, left: None };
+    assert_eq!(page, shown);
+    assert_eq!(pair.desk.tally.counts.looks, 2);
+}
+
+#[test]
+fn so_many_of_a_hundred_go_away_in_each_worker() {
+    let comings = Comings { churn: 0, absent_percent: 30 };
+    let absent = |user: &u32| comings.is_absent(UserIndex(*user));
+    assert_eq!((0..100).filter(absent).count(), 30);
+    assert!((0..2).all(|worker| (0..100).filter(|user| user % 2 == worker).any(|user| absent(&user))));
+}
