@@ -218,7 +218,7 @@ mod tests {
     fn a_file_says_who_comes_and_goes() {
         let scenario = parse(include_str!("../scenarios/churn.toml")).expect("sound");
         assert_eq!(scenario.comings, Comings { churn: 20, absent_percent: 20 });
-        assert_eq!(scenario.mix.group_members, 99);
+        assert_eq!(scenario.mix.to_string(), "direct=40,group10=30,group99=20,group100=10,amend=5");
     }
 
     #[test]

@@ -8,25 +8,42 @@ use serde::{Deserialize, Serialize};
 use super::UserIndex;
 use crate::random::Random;
 
+/// Sizes of groups in one run: what is small, the line between small and large from both sides, and what is largest.
+pub(super) const GROUP_SIZES_MAX: usize = 4;
+
+/// Groups of one size, and which share of messages goes there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupShare {
+    pub(crate) members: u32,
+    pub(crate) weight: u32,
+}
+
 /// Which share of messages goes where, and how many amendments of earlier ones stand between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mix {
     pub(crate) direct_weight: u32,
-    pub(crate) group_weight: u32,
-    pub(crate) group_members: u32,
+    /// Without weight where there are fewer sizes.
+    pub(crate) groups: [GroupShare; GROUP_SIZES_MAX],
     pub(crate) amend_weight: u32,
 }
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { direct_weight: 80, group_weight: 20, group_members: 10, amend_weight: 5 }
+        Self { direct_weight: 80, groups: groups(&[GroupShare { members: 10, weight: 20 }]), amend_weight: 5 }
     }
+}
+
+fn groups(shares: &[GroupShare]) -> [GroupShare; GROUP_SIZES_MAX] {
+    std::array::from_fn(|place| shares.get(place).copied().unwrap_or_default())
 }
 
 impl fmt::Display for Mix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { direct_weight, group_weight, group_members, amend_weight } = self;
-        write!(f, "direct={direct_weight},group{group_members}={group_weight},amend={amend_weight}")
+        write!(f, "direct={}", self.direct_weight)?;
+        for GroupShare { members, weight } in self.groups.iter().filter(|share| share.weight > 0) {
+            write!(f, ",group{members}={weight}")?;
+        }
+        write!(f, ",amend={}", self.amend_weight)
     }
 }
 
@@ -34,26 +51,31 @@ impl FromStr for Mix {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut mix = Self { direct_weight: 0, group_weight: 0, amend_weight: 0, ..Self::default() };
+        let (mut direct_weight, mut amend_weight, mut shares) = (0, 0, Vec::new());
         for part in text.split(',') {
             let (name, weight) = part.split_once('=').ok_or("a part is NAME=WEIGHT, as in direct=80")?;
-            let weight = weight.parse::<u16>().map_err(|_| "a weight is a number up to 65535")?;
+            let weight = weight.parse::<u16>().map_err(|_| "a weight is a number up to 65535")?.into();
             match name.strip_prefix("group") {
-                None if name == "amend" => mix.amend_weight = weight.into(),
-                None if name == "direct" => mix.direct_weight = weight.into(),
+                None if name == "amend" => amend_weight = weight,
+                None if name == "direct" => direct_weight = weight,
                 Some(members) => {
-                    mix.group_members =
-                        members.parse().map_err(|_| "a group is named by its size: group10")?;
-                    mix.group_weight = weight.into();
+                    let members = members.parse().map_err(|_| "a group is named by its size: group10")?;
+                    shares.push(GroupShare { members, weight });
                 }
                 None => return Err("the parts are direct, groupN and amend".to_owned()),
             }
         }
         let sizes = 3..=MEMBERS_MAX as u32;
-        if !sizes.contains(&mix.group_members) {
+        if shares.iter().any(|share| !sizes.contains(&share.members)) {
             return Err(format!("a group has 3 to {MEMBERS_MAX} members"));
         }
-        if mix.direct_weight + mix.group_weight == 0 {
+        let is_twice =
+            |share: &GroupShare| shares.iter().filter(|other| other.members == share.members).count() > 1;
+        if shares.len() > GROUP_SIZES_MAX || shares.iter().any(is_twice) {
+            return Err(format!("groups have at most {GROUP_SIZES_MAX} sizes, each named once"));
+        }
+        let mix = Self { direct_weight, groups: groups(&shares), amend_weight };
+        if mix.direct_weight + mix.group_weight() == 0 {
             return Err("direct and groupN are both 0".to_owned());
         }
         Ok(mix)
@@ -61,11 +83,21 @@ impl FromStr for Mix {
 }
 
 impl Mix {
+    /// The usual one, with groups of another size.
+    #[cfg(test)]
+    pub(crate) fn of_groups(members: u32) -> Self {
+        Self { groups: groups(&[GroupShare { members, weight: 20 }]), ..Self::default() }
+    }
+
+    /// Of all groups together.
+    pub(super) fn group_weight(&self) -> u32 {
+        self.groups.iter().map(|share| share.weight).sum()
+    }
+
     /// Whether the next command amends a message instead of sending one.
-    pub(crate) const fn picks_amendment(&self, random: &mut Random) -> bool {
-        let Self { direct_weight, group_weight, amend_weight, .. } = *self;
-        let total = direct_weight as u64 + group_weight as u64 + amend_weight as u64;
-        amend_weight > 0 && random.below(total) < amend_weight as u64
+    pub(crate) fn picks_amendment(&self, random: &mut Random) -> bool {
+        let total = u64::from(self.direct_weight + self.group_weight() + self.amend_weight);
+        self.amend_weight > 0 && random.below(total) < u64::from(self.amend_weight)
     }
 }
 
@@ -119,11 +151,17 @@ mod tests {
     #[test]
     fn mixes_are_read_and_refused() {
         let mix = "direct=1,group3=2".parse();
-        let expected = Mix { direct_weight: 1, group_weight: 2, group_members: 3, amend_weight: 0 };
+        let groups = groups(&[GroupShare { members: 3, weight: 2 }]);
+        let expected = Mix { direct_weight: 1, groups, amend_weight: 0 };
         assert_eq!(mix, Ok(expected));
         assert_eq!("direct=1,group3=2,amend=9".parse(), Ok(Mix { amend_weight: 9, ..expected }));
+        let sizes = "direct=40,group10=20,group99=20,group100=10,group500=10,amend=0";
+        assert_eq!(sizes.parse::<Mix>().map(|mix| mix.to_string()), Ok(sizes.to_owned()));
         assert_eq!(Mix::default().to_string().parse(), Ok(Mix::default()));
-        for bad in ["", "direct", "direct=x", "direct=0", "amend=1", "group2=1", "group501=1", "room=1"] {
+        let many = "group3=1,group4=1,group5=1,group6=1,group7=1";
+        let unknown = ["", "direct", "direct=x", "room=1"];
+        let bad = ["direct=0", "amend=1", "group2=1", "group501=1", "group3=1,group3=1", many];
+        for bad in unknown.into_iter().chain(bad) {
             assert!(bad.parse::<Mix>().is_err(), "{bad}");
         }
     }

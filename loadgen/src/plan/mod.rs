@@ -3,13 +3,14 @@
 //! Every process of a run computes the same plan, so none has to be told what another one does, and none has to keep it: a million users
 //! and their rooms take no memory. Names carry the tag of the run, so two runs against one node never meet.
 //!
-//! Rooms are numbered: four direct conversations of each user, then two groups of each block, then the halls of a crowd.
+//! Rooms are numbered: four direct conversations of each user, then two groups of each block, size by size, then the halls of a crowd.
 //!
 //! Where members change, each group has a guest beside its members: a user who is not in it to begin with, so that a group of 99 becomes one
 //! of 100.
 //!
 //! Invariant: the members of a room are distinct, and its first member is the one who makes it.
 
+mod groups;
 mod guests;
 mod mix;
 mod room;
@@ -21,7 +22,9 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use groups::Groups;
 pub(crate) use mix::{Attention, Comings, Mix};
+use mix::{GROUP_SIZES_MAX, GroupShare};
 use room::Stride;
 pub(crate) use room::{Room, RoomKind};
 
@@ -54,8 +57,6 @@ const HALL_CROWD: u32 = 49;
 const HALL_SHIFT: u32 = 10;
 /// Direct conversations that each user makes.
 const DIRECT_EACH: u32 = CONTACT_DISTANCES.len() as u32;
-/// Groups of one block: neighbours, and strangers from all over the circle.
-const GROUPS_EACH: u32 = 2;
 
 /// All of it.
 pub(crate) struct Plan {
@@ -65,8 +66,8 @@ pub(crate) struct Plan {
     established: u32,
     /// Users that only read: the others.
     crowd: u32,
-    /// As many users as a group has members.
-    blocks: u32,
+    /// By size.
+    groups: [Groups; GROUP_SIZES_MAX],
     /// Members of groups change.
     changes: bool,
 }
@@ -76,8 +77,13 @@ impl Plan {
     /// of those for one.
     pub(crate) fn with_crowd(tag: &str, users: u32, crowd: u32, mix: Mix) -> Self {
         let established = users - crowd;
-        let blocks = if mix.group_weight > 0 { established / mix.group_members } else { 0 };
-        Self { tag: tag.to_owned(), mix, established, crowd, blocks, changes: false }
+        let mut first = established * DIRECT_EACH;
+        let groups = mix.groups.map(|GroupShare { members, weight }| {
+            let groups = Groups::new(members, weight, established, first);
+            first += groups.count();
+            groups
+        });
+        Self { tag: tag.to_owned(), mix, established, crowd, groups, changes: false }
     }
 
     /// The same, with groups whose members change.
@@ -94,8 +100,8 @@ impl Plan {
         self.established * DIRECT_EACH
     }
 
-    const fn group_count(&self) -> u32 {
-        self.blocks * GROUPS_EACH
+    fn group_count(&self) -> u32 {
+        self.groups.iter().map(Groups::count).sum()
     }
 
     /// Halls that differ by one shift.
@@ -103,7 +109,7 @@ impl Plan {
         self.crowd.div_ceil(HALL_CROWD)
     }
 
-    pub(crate) const fn rooms_count(&self) -> u32 {
+    pub(crate) fn rooms_count(&self) -> u32 {
         self.direct_count() + self.group_count() + self.halls_each_shift() * HALLS_EACH
     }
 
@@ -113,11 +119,12 @@ impl Plan {
 
     /// A room of the plan.
     pub(crate) fn room(&self, room: RoomIndex) -> Room {
-        let direct_count = self.direct_count();
-        let Some(group) = room.0.checked_sub(direct_count) else { return self.direct(room.0) };
-        match group.checked_sub(self.group_count()) {
-            None => self.group(group / GROUPS_EACH, group.is_multiple_of(GROUPS_EACH)),
-            Some(hall) => self.hall(room.0, hall),
+        if room.0 < self.direct_count() {
+            return self.direct(room.0);
+        }
+        match self.groups_around(room) {
+            Some((groups, place)) => groups.room(place),
+            None => self.hall(room.0, room.0 - self.direct_count() - self.group_count()),
         }
     }
 
@@ -128,14 +135,9 @@ impl Plan {
         Room { kind: RoomKind::Direct, maker: Some(UserIndex(user)), others }
     }
 
-    const fn group(&self, block: u32, is_of_neighbours: bool) -> Room {
-        let count = self.mix.group_members;
-        let others = if is_of_neighbours {
-            Stride { base: block * count, circle: count, from: 0, step: 1, count }
-        } else {
-            Stride { base: 0, circle: self.blocks * count, from: block, step: self.blocks, count }
-        };
-        Room { kind: RoomKind::Group, maker: None, others }
+    /// The groups of the size that a room has, if it is one, and its number among them.
+    fn groups_around(&self, room: RoomIndex) -> Option<(&Groups, u32)> {
+        self.groups.iter().find_map(|groups| Some((groups, groups.place(room)?)))
     }
 
     fn hall(&self, room: u32, hall: u32) -> Room {
@@ -165,11 +167,7 @@ impl Plan {
     }
 
     fn groups_of(&self, user: UserIndex) -> impl Iterator<Item = RoomIndex> {
-        let is_in_a_block = user.0 < self.blocks * self.mix.group_members;
-        let first = self.direct_count();
-        let neighbours = first + user.0 / self.mix.group_members * GROUPS_EACH;
-        let strangers = first + user.0 % self.blocks.max(1) * GROUPS_EACH + 1;
-        [neighbours, strangers].map(RoomIndex).into_iter().filter(move |_| is_in_a_block)
+        self.groups.iter().flat_map(move |groups| groups.of(user))
     }
 
     /// The halls that a user of the crowd reads, or an established one writes.
@@ -239,16 +237,25 @@ impl Plan {
         is_in: impl Fn(RoomIndex) -> bool,
         random: &mut Random,
     ) -> RoomIndex {
-        let total = u64::from(self.mix.direct_weight + self.mix.group_weight);
-        let is_group = random.below(total) >= u64::from(self.mix.direct_weight);
+        let total = self.mix.direct_weight + self.mix.group_weight();
+        let picked = random.below(total.into());
+        let mut weight = u64::from(self.mix.direct_weight);
         let mut pick = |rooms: usize| random.below(rooms as u64) as usize;
-        if is_group {
+        for groups in &self.groups {
+            let is_picked = (weight..weight + u64::from(groups.weight)).contains(&picked);
+            weight += u64::from(groups.weight);
+            if !is_picked {
+                continue;
+            }
             // Where it is a guest now, as well.
-            let groups =
-                || self.groups_of(sender).chain(self.guest_rooms_of(sender)).filter(|room| is_in(*room));
-            let count = groups().count();
+            let guested = |room: &RoomIndex| self.guest(*room) == Some(sender) && is_in(*room);
+            let rooms = || {
+                let own = groups.of(sender).filter(|room| is_in(*room));
+                own.chain(groups.guested_by(sender).filter(guested))
+            };
+            let count = rooms().count();
             if count > 0 {
-                return groups().nth(pick(count)).expect("one of them");
+                return rooms().nth(pick(count)).expect("one of them");
             }
         }
         self.direct_of(sender).nth(pick(2 * DIRECT_EACH as usize)).expect("who sends has eight contacts")
@@ -261,9 +268,10 @@ mod tests {
 
     #[test]
     fn rooms_know_their_members_and_members_their_rooms() {
-        let halves = Mix { group_members: 7, ..Mix::default() };
+        let halves = Mix::of_groups(7);
+        let sizes: Mix = "direct=1,group3=1,group7=2,group40=1".parse().expect("a mix");
         for (users, crowd, mix) in
-            [(12, 0, Mix::default()), (101, 0, halves), (75, 1, halves), (133, 112, halves)]
+            [(12, 0, Mix::default()), (101, 0, halves), (75, 1, halves), (133, 112, halves), (101, 0, sizes)]
         {
             let plan = Plan::with_crowd("t", users, crowd, mix);
             for user in (0..users).map(UserIndex) {
@@ -322,7 +330,7 @@ mod tests {
             let count = (0..101).filter(|user| attention.is_viewer(UserIndex(*user), 101)).count();
             assert_eq!(count, viewers as usize);
         }
-        let plan = Plan::new("t", 200, Mix { group_members: 60, ..Mix::default() });
+        let plan = Plan::new("t", 200, Mix::of_groups(60));
         for user in (0..200).map(UserIndex) {
             let views = plan.views_of(user, 100);
             let members: usize = views.iter().map(|room| plan.room(*room).members().len()).sum();

@@ -52,7 +52,7 @@ struct Pair {
 impl Pair {
     /// A user that has just come online.
     fn online(forms: Forms) -> Self {
-        Self::among(forms, USERS_MIN, Mix::default().group_members)
+        Self::among(forms, USERS_MIN, 10)
     }
 
     /// One of so many, in groups of so many.
@@ -77,7 +77,7 @@ impl Pair {
             users,
             crowd: 0,
             network: None,
-            mix: Mix { group_members, ..Mix::default() },
+            mix: Mix::of_groups(group_members),
             attention: Attention::default(),
             comings,
             load: Load::steady(1, 1, 100),
