@@ -50,26 +50,25 @@ impl Absence {
     }
 }
 
-/// Has users leave and come back when it is their time, until the schedule ends.
+/// Has users leave when it is their time, until all have. They come back by themselves.
 pub(super) async fn come_and_go(worker: Rc<Worker>, start: Moment) {
-    let length = worker.with(|state| {
+    worker.with(|state| {
         let State { users, desk, .. } = state;
         let length = Duration::from_secs(desk.config.load.seconds().into());
         let comings = desk.config.comings;
         for user in users.iter_mut().filter(|user| comings.is_absent(user.index)) {
             user.absence = Some(Box::new(Absence::within(start, length, &mut desk.random)));
         }
-        length
     });
-    let end = start.after(length);
-    while Moment::now() < end {
-        worker.with(|state| state.absent_ones_leave(Moment::now()));
+    while worker.with(|state| state.absent_ones_leave(Moment::now())) {
         sleep(LOOK_EVERY).await;
     }
 }
 
 impl State {
-    fn absent_ones_leave(&mut self, now: Moment) {
+    /// Who is to leave does. Says whether somebody has still to.
+    fn absent_ones_leave(&mut self, now: Moment) -> bool {
+        let mut is_any_left = false;
         for user in &mut self.users {
             let Some(absence) = &mut user.absence else { continue };
             if absence.stage == Stage::Present && absence.leave_at <= now {
@@ -83,7 +82,9 @@ impl State {
                 user.leave();
                 self.dirty.push(user.place);
             }
+            is_any_left |= !user.has_left();
         }
+        is_any_left
     }
 }
 
@@ -102,6 +103,12 @@ impl User {
     pub(super) fn is_away(&self) -> bool {
         let is_absent = |absence: &Absence| matches!(absence.stage, Stage::Leaving | Stage::Away);
         self.is_stopped() || self.absence.as_deref().is_some_and(is_absent)
+    }
+
+    /// It has been away, or is.
+    fn has_left(&self) -> bool {
+        let has_left = |absence: &Absence| !matches!(absence.stage, Stage::Present | Stage::Leaving);
+        self.absence.as_deref().is_none_or(has_left)
     }
 
     /// Its connection ended, or ends, because it went.
