@@ -162,6 +162,9 @@ impl WorkerConfig {
     }
 }
 
+/// A conversation, and the node's name for it.
+pub(crate) type GroupName = (RoomIndex, String);
+
 /// A user, a conversation, and the sequence by which it joined or left last.
 pub(crate) type NewestChange = (UserIndex, RoomIndex, u64);
 
@@ -192,8 +195,8 @@ impl Forms {
 pub(crate) enum ToWorker {
     /// Make all rooms.
     Open,
-    /// Keep to the schedule that begins at `at`.
-    Start { at: Moment },
+    /// Keep to the schedule that begins at `at`. Who joins a group in which nobody else is of its worker knows it by its name.
+    Start { at: Moment, groups: Vec<GroupName> },
     /// The node will be gone from then on.
     Outage { from: Moment },
     /// All users of all workers are back.
@@ -262,8 +265,8 @@ pub(crate) enum Parting {
 pub(crate) enum FromWorker {
     /// All users are online, and this is the worker's resident memory with them.
     Connected { resident_bytes: u64 },
-    /// All rooms exist, and all members know.
-    Opened,
+    /// All rooms exist, and all members know. The node's names of the groups that were made here and whose members change.
+    Opened { groups: Vec<GroupName> },
     /// How it stands with idle users.
     Idle(Box<IdleTick>),
     /// All idle users have left: the last line.

@@ -65,6 +65,30 @@ fn a_scenario_in_which_people_look_and_read_counts_both() {
 }
 
 #[test]
+fn a_scenario_in_which_people_come_and_go_counts_who_did_and_what_they_missed() {
+    let node = Node::start("churn", &[]);
+    let (file, json) = (node.directory.join("scenario.toml"), node.directory.join("run.json"));
+    let restless = SCENARIO
+        .replace("users = 12\n", "users = 102\nworkers = 2\nchurn = 40\nabsent_percent = 25\n")
+        .replace("group3=50", "group3=25,group99=25");
+    fs::write(&file, restless).expect("written");
+    let [file, path] = [&file, &json].map(|path| path.to_str().expect("a plain path"));
+    let flags = ["--scenario", file, "--no-timing", "--json", path];
+    let (status, text) = node.load_at(&node.url, "run", &flags);
+    assert_eq!(status.code(), Some(0), "{text}");
+    let report: Value = serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
+    let count = |name: &str| report["counts"][name].as_u64().expect("a number");
+    // 40 a second for 3 s; where all groups are changing at a moment, one less.
+    assert!((60..=120).contains(&count("changes")), "{text}");
+    assert_eq!(count("changes_acked") + count("changes_refused"), count("changes"), "{text}");
+    assert_eq!(report["change"]["outside"]["count"], count("changes_acked"), "{text}");
+    assert!(report["switches"].as_u64().is_some_and(|switches| switches > 0), "{text}");
+    assert_eq!((count("absences"), count("returned")), (25, 25), "{text}");
+    assert_eq!(report["whole"]["outside"]["count"], 25, "{text}");
+    assert!(count("missed") > 0 && count("heads") > 0, "{text}");
+}
+
+#[test]
 fn a_limit_that_no_node_keeps_makes_the_verdict_bad() {
     let node = Node::start("limit", &[]);
     let flags = ["--users", "12", "--rate", "20", "--seconds", "1", "--limit", "ack.max=0.001"];

@@ -11,7 +11,7 @@ use protocol::ids::MessageId;
 use super::{Cost, Costs, progress::Progress};
 use crate::{
     latency::Latencies,
-    link::{Counts, NewestChange, Split, Tick, Totals},
+    link::{Counts, GroupName, NewestChange, Split, Tick, Totals},
     plan::{Plan, RoomIndex, UserIndex},
     verify::{Evidence, ReadUpTo, Stand, ToldStays, Violations},
 };
@@ -66,6 +66,8 @@ pub(crate) struct Board {
     heads: HashMap<RoomIndex, u64>,
     /// How far users have read that have an `ok` for it.
     pub(super) reads: Vec<ReadUpTo>,
+    /// The node's names of the groups whose members change.
+    pub(super) groups: Vec<GroupName>,
     /// Who joined or left last.
     pub(super) changes: Vec<NewestChange>,
     /// Resident memory of all workers when all users were online.
@@ -96,6 +98,7 @@ impl Board {
             is_drained: true,
             heads: HashMap::new(),
             reads: Vec::new(),
+            groups: Vec::new(),
             changes: Vec::new(),
             generator_bytes: 0,
             progress,

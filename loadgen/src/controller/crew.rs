@@ -121,7 +121,10 @@ impl Crew {
                 self.said.connected += 1;
                 board.generator_bytes += resident_bytes;
             }
-            FromWorker::Opened => self.said.opened += 1,
+            FromWorker::Opened { groups } => {
+                self.said.opened += 1;
+                board.groups.extend(groups);
+            }
             FromWorker::Settled => self.said.settled += 1,
             FromWorker::Sent { heads, reads, changes } => {
                 self.said.sent += 1;

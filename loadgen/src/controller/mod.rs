@@ -227,7 +227,8 @@ impl Plot<'_> {
         board.progress.say(&self.scenario.load.to_string());
         board.costs.begin(crew.processes());
         let start = Moment::now().after(START_NOTICE);
-        crew.tell_all(&ToWorker::Start { at: start })?;
+        let groups = std::mem::take(&mut board.groups);
+        crew.tell_all(&ToWorker::Start { at: start, groups })?;
         Ok(start)
     }
 

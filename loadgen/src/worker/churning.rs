@@ -4,8 +4,12 @@
 //! back; and now and then somebody leaves by itself. Who is in a group is known by what its maker was told. A change that was asked for and not
 //! answered when a connection ends is asked for again under its name: the log says whether it happened before.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
 
+use anyhow::Context;
 use protocol::{
     command::{Command, HistoryRange, Members},
     event::{ErrorCode, MemberEvent},
@@ -22,7 +26,7 @@ use super::{
 };
 use crate::{
     clock::Moment,
-    link::NewestChange,
+    link::{GroupName, NewestChange},
     plan::{Plan, RoomIndex, RoomKind, UserIndex},
     random::Random,
     verify::{MembershipBook, Outsider, PromisedChange, command_id},
@@ -49,8 +53,8 @@ struct Roster {
 /// Changes of groups, and what came of them.
 #[derive(Default)]
 pub(super) struct Churning {
-    /// Those that users of this worker made.
-    rooms: Vec<RoomIndex>,
+    /// Those that users of this worker made, by size.
+    rooms: Vec<Vec<RoomIndex>>,
     rosters: HashMap<RoomIndex, Roster>,
     pub(super) book: MembershipBook,
     newest: HashMap<(UserIndex, RoomIndex), u64>,
@@ -79,11 +83,13 @@ impl Churning {
 pub(super) async fn churn_on_time(worker: Rc<Worker>, start: Moment) {
     let config = worker.with(|state| {
         let desk = &mut state.desk;
-        desk.churning.rooms = desk.own_rooms(&[RoomKind::Group]);
-        for room in &desk.churning.rooms {
-            let out = desk.plan.guest(*room).into_iter().collect();
-            desk.churning.rosters.insert(*room, Roster { out, is_changing: false });
+        let mut by_size: BTreeMap<usize, Vec<RoomIndex>> = BTreeMap::new();
+        for room in desk.own_rooms(&[RoomKind::Group]) {
+            let out = desk.plan.guest(room).into_iter().collect();
+            desk.churning.rosters.insert(room, Roster { out, is_changing: false });
+            by_size.entry(desk.plan.room(room).members().len()).or_default().push(room);
         }
+        desk.churning.rooms = by_size.into_values().collect();
         desk.config.clone()
     });
     let end = start.after(std::time::Duration::from_secs(config.load.seconds().into()));
@@ -124,7 +130,11 @@ impl State {
                     && user.reader.is_in(*room)
                     && user.presence == Presence::Live
             };
-            let room = plan.rooms_of(user.index).into_iter().find(can_leave);
+            let rooms: Vec<_> = plan.rooms_of(user.index).into_iter().filter(can_leave).collect();
+            if rooms.is_empty() {
+                continue;
+            }
+            let room = rooms.get(self.desk.random.below(rooms.len() as u64) as usize).copied();
             if let Some((room, conversation)) = room.and_then(|room| Some((room, self.desk.rooms.id(room)?)))
             {
                 let leave = move |message_id| Command::Leave { conversation, message_id: Some(message_id) };
@@ -137,9 +147,11 @@ impl State {
     /// A group that a user of this worker made, and who comes or goes there.
     fn find_change(&mut self) -> Option<(usize, RoomIndex, Named)> {
         let Self { desk, users, .. } = self;
-        for _ in 0..TRIES.min(desk.churning.rooms.len()) {
-            let place = desk.random.below(desk.churning.rooms.len() as u64) as usize;
-            let room = desk.churning.rooms[place];
+        for _ in 0..TRIES.min(desk.churning.rosters.len()) {
+            // Each size as often as the others, of which there may be many more.
+            let sizes = &desk.churning.rooms;
+            let rooms = &sizes[desk.random.below(sizes.len() as u64) as usize];
+            let room = rooms[desk.random.below(rooms.len() as u64) as usize];
             let maker = desk.config.place_of(desk.plan.room(room).maker());
             let Some(conversation) = desk.rooms.id(room) else { continue };
             let Some(roster) = desk.churning.rosters.get_mut(&room).filter(|roster| !roster.is_changing)
@@ -196,6 +208,21 @@ fn pick(
 }
 
 impl Desk {
+    /// The node's names of the groups that users of this worker made and whose members change.
+    pub(super) fn own_group_names(&self) -> Vec<GroupName> {
+        let groups =
+            self.own_rooms(&[RoomKind::Group]).into_iter().filter(|room| self.plan.is_changing(*room));
+        groups.filter_map(|room| Some((room, self.rooms.id(room)?.to_string()))).collect()
+    }
+
+    /// The names of those that any users made: a record of a join names its conversation and nothing else.
+    pub(super) fn learn_groups(&mut self, groups: &[GroupName]) -> anyhow::Result<()> {
+        for (room, name) in groups {
+            self.learn(*room, name.parse().context("a group has a name that is none")?);
+        }
+        Ok(())
+    }
+
     /// A change was promised: it stands at `seq`.
     pub(super) fn handle_changed(&mut self, by: UserIndex, pending: &Pending, seq: u64, now: Moment) {
         let Some((added, removed)) = self.change_of(by, &pending.command) else { return };

@@ -198,8 +198,9 @@ async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
     worker.with(|state| state.desk.watching.is_viewing = true);
     let is_viewing = |state: &mut State| state.users.iter().all(|user| user.attending.is_viewing_all());
     ensure!(worker.wait_until(wait_max, is_viewing).await, "not everything could be viewed");
-    say(&FromWorker::Opened)?;
-    let ToWorker::Start { at } = inbox.next().await? else { bail!("expected to start") };
+    say(&FromWorker::Opened { groups: worker.with(|state| state.desk.own_group_names()) })?;
+    let ToWorker::Start { at, groups } = inbox.next().await? else { bail!("expected to start") };
+    worker.with(|state| state.desk.learn_groups(&groups))?;
     monoio::spawn(inbox.listen(worker.clone()));
     worker.with(|state| state.desk.watching.is_reading = true);
     let churn =
