@@ -21,6 +21,7 @@ use crate::hiding::Hiding;
 use crate::keeping::{self, Since};
 use crate::listing::{self, Listing};
 use crate::oracle::Oracle;
+use crate::searching::Searching;
 use crate::settings::Setting;
 use crate::unread::Told;
 use crate::viewing::Viewing;
@@ -106,6 +107,8 @@ pub(crate) struct Client {
     pub(crate) registering: Registering,
     /// Whether it is invisible, where anybody is.
     pub(crate) hiding: Hiding,
+    /// What it searches for, where anybody does.
+    pub(crate) searching: Searching,
     /// Dice of its own, where messages are amended,
     pub(crate) amending: Option<Rng>,
     /// and where it is set how much is kept.
@@ -140,6 +143,7 @@ impl Client {
             setting: Setting::default(),
             registering: Registering::default(),
             hiding: Hiding::default(),
+            searching: Searching::default(),
             amending: None,
             keeping: None,
             skew_ms,
@@ -200,6 +204,7 @@ impl Client {
         self.registering.begin();
         self.hiding.begin();
         self.listing.begin();
+        self.searching.begin();
         // The first frame is pipelined behind the upgrade request: a server must take it as a frame.
         let mut payload = Vec::new();
         request.encode(self.form, &mut payload);
@@ -256,11 +261,17 @@ impl Client {
         }
         self.retry(micros);
         self.ask_list(oracle, calm);
+        if calm {
+            self.search(oracle, calm);
+        }
         if calm || self.pending.len() >= PENDING_MAX {
             return;
         }
         let has_acted = self.keep(now) || self.amend(oracle, now) || self.look(oracle);
         if has_acted || self.set(users, oracle, now) || self.register() || self.hide(oracle) {
+            return;
+        }
+        if self.search(oracle, calm) {
             return;
         }
         let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
@@ -394,6 +405,20 @@ impl Client {
         true
     }
 
+    /// Searches for something, as its dice have it: at rest for all that has some words.
+    fn search(&mut self, oracle: &mut Oracle, calm: bool) -> bool {
+        let id = RequestId(self.next_id + 1);
+        let Self { searching, user, .. } = self;
+        let command =
+            if calm { searching.next_page(id, user, oracle) } else { searching.act(id, user, oracle) };
+        let Some(command) = command else {
+            return false;
+        };
+        self.next_id += 1;
+        self.write(&Request { id: Some(id), command });
+        true
+    }
+
     /// Repeats what has no answer on this connection, verbatim: all of it, or only what was refused.
     fn retry(&mut self, micros: u64) {
         if micros < self.retry_at || self.pending.is_empty() {
@@ -519,7 +544,10 @@ impl Client {
                 self.handle_list(id, conversations, end, oracle, now);
             }
             ServerFrame::Page { id, messages, .. } => self.handle_page(id, &messages, oracle, now),
-            ServerFrame::Found { .. } | ServerFrame::MembersPage { .. } | ServerFrame::Drain { .. } => {}
+            ServerFrame::Found { id, hits, end } => {
+                self.searching.told(id, &self.user, &hits, end, oracle);
+            }
+            ServerFrame::MembersPage { .. } | ServerFrame::Drain { .. } => {}
             ServerFrame::Invisible { on } => self.hiding.told(&self.user, on, &oracle.invisibles),
             ServerFrame::Presence(presence) => self.viewing.told(&self.user, presence, oracle),
             ServerFrame::Typing { conversation, user, .. } => {
@@ -619,6 +647,7 @@ impl Client {
     fn handle_error(&mut self, error: &ErrorReply, oracle: &mut Oracle, now: UnixMillis, micros: u64) {
         self.viewing.refused(error.id);
         self.listing.refused(error.id);
+        self.searching.refused(error.id, error.code);
         self.registering.refused(error.id);
         self.hiding.refused(error.id, error.code, &self.user, &mut oracle.invisibles);
         self.setting.refused(error.id, error.code, &self.user, &mut oracle.mutes);

@@ -40,6 +40,9 @@ pub(crate) const STAYING: u64 = 0x7374_6179;
 /// And those of how large a group is that fans out on read.
 pub(crate) const GROWING: u64 = 0x6772_6f77;
 
+/// And those of who searches, each client's its own, and of the index.
+pub(crate) const SEARCHING: u64 = 0x7365_6172_6368;
+
 /// And those of a disk that is full.
 pub(crate) const FILLING: u64 = 0x6675_6c6c;
 
@@ -65,6 +68,11 @@ pub(crate) fn calls(seed: u64) -> bool {
 /// failed once.
 pub(crate) fn keeps(seed: u64) -> bool {
     matches!(seed % 32, 3 | 15 | 29)
+}
+
+/// In some worlds users search: in all kinds none of which has failed once, and in some in which messages are kept for a while only.
+pub(crate) fn searches(seed: u64) -> bool {
+    matches!(seed % 16, 3 | 5 | 8 | 13 | 15) || seed % 64 == 30
 }
 
 /// One to two devices of each user.
@@ -103,6 +111,7 @@ pub(crate) fn give_dice(seed: u64, clients: &mut [Client]) {
         client.setting.dice = sets.then(|| Rng::new(seed ^ SETTING ^ number));
         client.keeping = keeps(seed).then(|| Rng::new(seed ^ KEEPING ^ (number + 1)));
         client.hiding.dice = hides.then(|| Rng::new(seed ^ HIDING ^ number));
+        client.searching.dice = searches(seed).then(|| Rng::new(seed ^ SEARCHING ^ (number + 1)));
         client.registering.dice = calls(seed).then(|| Rng::new(seed ^ CALLING ^ (number + 1)));
     }
 }

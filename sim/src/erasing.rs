@@ -14,6 +14,7 @@ use router::Places;
 use router::conversation::Subject;
 
 use crate::Rng;
+use crate::keeping::Since;
 use crate::oracle::Oracle;
 use crate::world::{BUSY_MICROS, Item, World};
 
@@ -132,6 +133,20 @@ impl Oracle {
         if event.form != AmendedForm::Hidden {
             self.check_not_erased((event.conversation, event.seq.0), now);
         }
+    }
+
+    /// `erased_is_gone`: nobody is given what was erased before it was asked for.
+    pub(crate) fn check_not_erased_since(&self, place: (ConversationId, u64), since: Since) {
+        let Some((log, position)) = self.positions.get(&place) else {
+            return;
+        };
+        let author = self.author_of(place);
+        let is_of_it = |erased: &&Erased| {
+            author == Some(&erased.user) && erased.logs.get(log).is_some_and(|to| position <= to)
+        };
+        let is_past = |erased: &&Erased| erased.promised.is_some_and(|promised| promised.0 < since.ms);
+        let erased = self.erasures.0.iter().filter(is_of_it).find(is_past);
+        assert!(erased.is_none(), "erased_is_gone: {place:?} is given away, in spite of {erased:?}");
     }
 
     /// `erased_is_gone`: nobody is given at `now` what was erased before.

@@ -52,6 +52,11 @@ impl Form {
         Shown { text: self.text.clone(), deleted: self.deleted, reactions }
     }
 
+    /// What it says; `None` once it was taken back.
+    pub(crate) fn text(&self) -> Option<&str> {
+        (!self.deleted).then_some(self.text.as_str())
+    }
+
     /// What a command makes of it.
     fn apply(&mut self, command: &Command, by: &UserId) {
         match command {
@@ -141,11 +146,31 @@ impl Forms {
         }
     }
 
+    /// The sequence that made of a message what was known of it at this time.
+    fn oldest(&self, target: Place, since: u64) -> u64 {
+        let settled = self.settled.get(&target).into_iter().flatten();
+        settled.filter(|(at, _)| *at <= since).map(|(_, seq)| *seq).max().unwrap_or(0)
+    }
+
+    /// What a message may say to whoever asked for it `since`.
+    pub(crate) fn texts(&self, target: Place, since: u64) -> Vec<&str> {
+        let (oldest, forms) = (self.oldest(target, since), self.of.get(&target).into_iter().flatten());
+        forms.filter(|(seq, _)| *seq >= oldest).filter_map(|(_, form)| form.text()).collect()
+    }
+
+    /// What it says now.
+    pub(crate) fn newest_text(&self, target: Place) -> Option<&str> {
+        self.of.get(&target)?.last()?.1.text()
+    }
+
+    /// How many forms it has had.
+    pub(crate) fn count(&self, target: Place) -> usize {
+        self.of.get(&target).map_or(0, Vec::len)
+    }
+
     /// A form is one that the message had at `seq` or later, and not one that was known to be past when it was asked for.
     fn check(&self, target: Place, seq: u64, form: &Shown, since: Option<u64>) {
-        let settled = self.settled.get(&target).into_iter().flatten();
-        let settled = settled.filter(|(at, _)| since.is_some_and(|since| *at <= since)).map(|(_, seq)| *seq);
-        let oldest = settled.max().unwrap_or(0).max(seq);
+        let oldest = since.map_or(0, |since| self.oldest(target, since)).max(seq);
         let forms = self.of.get(&target).unwrap_or_else(|| panic!("{target:?} is no message"));
         let is_one = forms.iter().any(|(seq, known)| *seq >= oldest && known.shown() == *form);
         assert!(is_one, "folded: {target:?} was shown as {form:?}, which it was before {oldest}: {forms:?}");

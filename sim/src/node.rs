@@ -17,6 +17,7 @@ use storage_log::{Answer, CompactionPolicy, Geometry, LogConfig};
 
 use crate::Rng;
 use crate::calling::Calls;
+use crate::dice::{SEARCHING, searches};
 use crate::disk::Disk;
 use crate::erasing::Erasures;
 
@@ -56,6 +57,8 @@ impl Bounds {
         let mut users = UserLimits {
             presence_grace_millis: PRESENCE_GRACE_MILLIS,
             last_seen_error_millis: LAST_SEEN_ERROR_MILLIS,
+            searches: searches(seed),
+            index_asks_max: Rng::new(seed ^ SEARCHING ^ u64::MAX).between(1, 4) as u32,
             ..UserLimits::default()
         };
         if matches!(seed % 16, 8 | 11 | 15) {

@@ -13,6 +13,7 @@ use crate::erasing::Erasures;
 use crate::forms::{Form, Forms};
 use crate::hiding::Invisibles;
 use crate::keeping::{Keeping, Since};
+use crate::searching::Searches;
 use crate::seen::Seen;
 use crate::settings::{Blocks, Mutes};
 use crate::unread::ReadBounds;
@@ -28,6 +29,8 @@ pub(crate) struct Truth {
     pub(crate) at: u64,
     pub(crate) added: Vec<UserId>,
     pub(crate) removed: Vec<UserId>,
+    /// From where on who was added reads.
+    pub(crate) joined_from: u64,
     /// How much is kept from there on, where that was set.
     pub(crate) retention: Option<Retention>,
 }
@@ -59,6 +62,7 @@ pub(crate) struct Oracle {
     pub(crate) keeping: Keeping,
     pub(crate) invisibles: Invisibles,
     pub(crate) seen: Seen,
+    pub(crate) searches: Searches,
     /// Times that somebody was told that something was erased.
     pub(crate) erased: u64,
 }
@@ -69,7 +73,7 @@ impl Oracle {
     }
 
     /// Whether what was stored `at` need not be there any more at `now`.
-    fn may_be_gone(&self, at: u64, now: u64) -> bool {
+    pub(crate) fn may_be_gone(&self, at: u64, now: u64) -> bool {
         self.keep_ms.is_some_and(|keep| at.saturating_add(keep) < now)
     }
 
@@ -115,6 +119,7 @@ impl Oracle {
         self.enter_form(key, &truth);
         self.reads.enter(key, &truth);
         self.keeping.enter(key, &truth, self.reads.now);
+        self.searches.enter(key, (log, record.position()), &truth, self.reads.now);
         let earlier = self.durable.insert(key, truth);
         assert!(earlier.is_none(), "one_seq_one_message: {key:?} was written twice");
     }
@@ -127,11 +132,14 @@ impl Oracle {
         }
     }
 
-    /// A record that a start has found.
-    pub(crate) fn survived(&mut self, place: (ConversationId, u64), truth: Truth) {
+    /// A record that a start has found, and where, if it is whole.
+    pub(crate) fn survived(&mut self, place: (ConversationId, u64), at: Option<(u16, u64)>, truth: Truth) {
         self.enter_form(place, &truth);
         self.reads.enter(place, &truth);
         self.keeping.enter(place, &truth, self.reads.now);
+        if let Some(at) = at {
+            self.searches.enter(place, at, &truth, self.reads.now);
+        }
         self.durable.entry(place).or_insert(truth);
     }
 
@@ -274,6 +282,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             at,
             added: Vec::new(),
             removed: Vec::new(),
+            joined_from: 0,
             retention: None,
         },
         StoredBody::Message(body) => Truth {
@@ -284,6 +293,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             at,
             added: Vec::new(),
             removed: Vec::new(),
+            joined_from: 0,
             retention: None,
         },
         StoredBody::Membership(body) => Truth {
@@ -292,6 +302,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             text: None,
             amends: None,
             at,
+            joined_from: body.added.first().map_or(0, |member| member.visible_from.to_native()),
             added: body.added.iter().map(|member| user(&member.user)).collect(),
             removed: body.removed.iter().map(|name| user(&name.name)).collect(),
             retention: Ext::new(&body.ext).retention(),

@@ -22,7 +22,11 @@ impl World {
         match action {
             Action::Admit { .. } | Action::CloseListeners | Action::Recycle(_) | Action::Revoked { .. } => {}
             Action::Pause | Action::Unpause { .. } => unreachable!("nobody takes over here"),
-            Action::Search(_) => unreachable!("there is no index here"),
+            Action::Search(ask) => {
+                let (now, calm) = (self.unix().0, self.is_calm());
+                let (answer, delay) = self.oracle.searches.index.answer(&ask, now, calm);
+                self.event(shard, delay, Event::Found(answer));
+            }
             Action::Push(batch) => self.push(shard, batch),
             Action::Erased(left) => self.note_erased(&left),
             Action::Close(connection, socket) => {

@@ -33,6 +33,7 @@ use crate::listing::check_lists;
 use crate::net::Net;
 use crate::node::{Bounds, Node, log_config};
 use crate::oracle::{Oracle, Truth, audiences, truth_of};
+use crate::searching::Searches;
 use crate::seen::End;
 
 /// 2026-01-01, in milliseconds since 1970.
@@ -120,6 +121,10 @@ pub struct Outcome {
     pub revoked: u64,
     /// Times that the disk had no room for a segment.
     pub full: u32,
+    /// Pages of searches that clients were given, the hits on them, and how many of those had to be among them.
+    pub searched: (u64, u64, u64),
+    /// Messages that the index named and that were not to be found.
+    pub made_up: u64,
     /// Virtual microseconds.
     pub micros: u64,
     /// Everything that was sent to clients, byte for byte.
@@ -241,6 +246,14 @@ pub(crate) struct World {
     pub(crate) digest: u64,
 }
 
+/// The two users of each direct conversation that there may be.
+fn direct_of(users: &[UserId]) -> BTreeMap<ConversationId, [UserId; 2]> {
+    let pairs = users
+        .iter()
+        .flat_map(|one| users.iter().filter(move |other| *other > one).map(move |other| (one, other)));
+    pairs.map(|(one, other)| (direct_conversation(one, other), [one.clone(), other.clone()])).collect()
+}
+
 /// Runs one seed to its end.
 ///
 /// # Panics
@@ -252,7 +265,7 @@ pub fn run(seed: u64) -> Outcome {
     while let Some(Reverse(Queued(at, _, item))) = world.queue.pop() {
         world.now = at;
         world.handle(item);
-        if world.is_at_rest() && world.has_told_lists() {
+        if world.is_at_rest() && world.has_told_lists() & world.has_searched() {
             break;
         }
         assert!(world.now < REST_MICROS, "the world does not come to rest: something waits for ever");
@@ -277,6 +290,7 @@ impl World {
         let keys = Keys::from_secret(&[9; 32]).expect("a long secret");
         let user = |number| UserId::new(&format!("user-{number}")).expect("a user");
         let users: Vec<UserId> = (0..rng.between(2, 7)).map(user).collect();
+        oracle.searches = Searches::new(seed, direct_of(&users));
         let bounds = Bounds::of_world(seed);
         // As with revoking; and in some worlds that forget.
         let amends = matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15) || seed % 64 == 46;
@@ -491,13 +505,15 @@ impl World {
         let node = Node::start(&self.places, &self.keys, kept, disk, rng, now, &self.bounds);
         // What a crash left whole above the mark counts from now on.
         let mut states = BTreeMap::new();
-        let survived = self.read_logs(&mut states);
+        let mut positions = BTreeMap::new();
+        let survived = self.read_logs(&mut states, &mut positions);
         for (conversation, record) in states {
             self.oracle.enter_state(conversation, &record);
         }
         for (place, truth) in survived {
-            self.oracle.survived(place, truth);
+            self.oracle.survived(place, positions.get(&place).copied(), truth);
         }
+        self.oracle.searches.index.begin(now);
         self.arrived = node.shards.iter().map(|_| Vec::new()).collect();
         self.node = Some(node);
         for shard in 0..self.arrived.len() {
@@ -600,10 +616,11 @@ impl World {
         self.end_drain_if_done();
     }
 
-    /// All records of conversations, as recovery reads them, and the newest state of each.
+    /// All records of conversations, as recovery reads them, the newest state of each, and where those stand that are whole.
     fn read_logs(
         &self,
         states: &mut BTreeMap<ConversationId, Vec<u8>>,
+        positions: &mut BTreeMap<(ConversationId, u64), (u16, u64)>,
     ) -> BTreeMap<(ConversationId, u64), Truth> {
         let mut truths = BTreeMap::new();
         for number in 0..self.places.logs {
@@ -621,6 +638,7 @@ impl World {
                         assert!(may_be, "{place:?} is gone, and was not erased");
                         self.oracle.durable[&place].clone()
                     } else {
+                        positions.insert(place, (number, record.position()));
                         truth_of(record.portable())
                     };
                     truths.insert(place, truth);
@@ -636,21 +654,17 @@ impl World {
 
     fn finish(mut self) -> Outcome {
         self.count_node();
-        let left = self.read_logs(&mut BTreeMap::new());
+        let left = self.read_logs(&mut BTreeMap::new(), &mut BTreeMap::new());
         self.oracle.check_log(&left, self.unix().0);
         let mut log = self.oracle.durable.clone();
         log.extend(left);
-        let mut direct = BTreeMap::new();
-        for one in &self.users {
-            for other in self.users.iter().filter(|other| *other > one) {
-                direct.insert(direct_conversation(one, other), [one.clone(), other.clone()]);
-            }
-        }
+        let direct = direct_of(&self.users);
         let audiences = audiences(&log, &direct);
         let (now, mut oracle) = (self.unix(), std::mem::take(&mut self.oracle));
         let clients = self.listening().map(|(_, client)| (&client.user, &client.listing));
         check_lists(clients, &log, &direct, &mut oracle, now);
         self.oracle = oracle;
+        self.oracle.check_found();
         self.calls.check_all(&self.oracle, &self.users, &audiences);
         let unread = self.check_slow_is_alone();
         for (_, client) in self.listening() {
@@ -675,6 +689,8 @@ impl World {
             hidden: self.oracle.invisibles.seen.get(),
             last_seen: self.oracle.seen.told.get(),
             called: self.calls.count(),
+            searched: self.oracle.searches.counts(),
+            made_up: self.oracle.searches.index.made_up,
             presence: self
                 .clients
                 .iter()

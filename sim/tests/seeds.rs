@@ -123,3 +123,19 @@ fn the_worlds_see_what_they_are_for() {
     assert!(full > 20, "{full} times the disk had no room for a segment");
     assert!(rebuilds > 0, "index files rot while the node serves");
 }
+
+#[test]
+fn the_worlds_search_and_find() {
+    let (mut searched, mut made_up) = ((0, 0, 0), 0);
+    for seed in (0..100).filter(|seed| matches!(seed % 16, 3 | 5 | 8 | 13 | 15)) {
+        let outcome = run(seed);
+        let (pages, hits, owed) = outcome.searched;
+        searched = (searched.0 + pages, searched.1 + hits, searched.2 + owed);
+        made_up += outcome.made_up;
+    }
+    assert!(
+        searched.0 > 500 && searched.1 > 700 && searched.2 > 600,
+        "{searched:?} pages of searches, hits on them, and how many of those had to be there"
+    );
+    assert!(made_up > 400, "{made_up} messages that the index named and that were not to be found");
+}

@@ -100,6 +100,8 @@ pub struct UserLimits {
     pub approaches: ApproachLimits,
     /// Whether there is an index to search in.
     pub searches: bool,
+    /// Searches that it works on at a time.
+    pub index_asks_max: u32,
 }
 
 impl Default for UserLimits {
@@ -117,6 +119,7 @@ impl Default for UserLimits {
             user_messages,
             approaches: ApproachLimits::NONE,
             searches: false,
+            index_asks_max: ASKS_MAX,
         }
     }
 }

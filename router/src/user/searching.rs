@@ -285,7 +285,7 @@ impl UserSide {
 
     /// Asks the index for a session whose turn that is. Whether it was.
     pub(super) fn ask_index(&mut self, id: SessionId) -> bool {
-        let under_way = self.asks_under_way;
+        let (under_way, most) = (self.asks_under_way, self.limits.index_asks_max);
         let Some(session) = self.session(id) else {
             return false;
         };
@@ -295,7 +295,7 @@ impl UserSide {
         if searching.step != Step::Index {
             return false;
         }
-        if under_way >= ASKS_MAX {
+        if under_way >= most {
             let number = searching.asker.id;
             session.held.pop_front();
             self.counters.busy += 1;

@@ -8,6 +8,7 @@ use protocol::ids::{ConversationId, MessageId, Seq, UnixMillis, UserId};
 use super::{Client, Pending};
 use crate::Rng;
 use crate::oracle::Oracle;
+use crate::searching;
 
 impl Client {
     /// Amends something that it was told of, or may have been, as its dice have it.
@@ -34,7 +35,10 @@ impl Client {
             }
             4..9 => {
                 let length = if rng.one_in(20) { rng.between(1, 9_000) } else { rng.between(1, 100) };
-                let text = (0..length).map(|_| char::from(b'A' + rng.below(26) as u8)).collect();
+                let text = match self.searching.dice {
+                    Some(_) => searching::text(rng, length).to_uppercase(),
+                    None => (0..length).map(|_| char::from(b'A' + rng.below(26) as u8)).collect(),
+                };
                 Command::Edit(Edit { conversation, seq, text, message_id: id })
             }
             _ => Command::Delete { conversation, seq, message_id: id },
@@ -86,7 +90,10 @@ impl Client {
                     _ => Target::User(rng.pick(&others).clone()),
                 };
                 let length = if rng.one_in(30) { rng.between(1, 12_000) } else { rng.between(1, 200) };
-                let text: String = (0..length).map(|_| char::from(b'a' + rng.below(26) as u8)).collect();
+                let text = match self.searching.dice {
+                    Some(_) => searching::text(rng, length),
+                    None => (0..length).map(|_| char::from(b'a' + rng.below(26) as u8)).collect(),
+                };
                 let (kind, media, reply_to, mentions) = (MessageKind::Text, None, None, Vec::new());
                 Command::Send(Send { target, kind, text, media, reply_to, mentions, message_id })
             }
