@@ -611,6 +611,8 @@ impl World {
             self.execute(index, action);
         }
         let delay = if asleep { wait } else { self.rng.between(1, 60) };
+        // Each turn asks for the next, whatever it was called for, so every event adds one that goes on for ever: a world that waits for minutes,
+        // as for an index file while tokens end after 2 s, comes to rest in its own time and takes minutes of ours.
         let run = self.run;
         self.later(delay, Item::Turn { run, shard: index });
         self.end_drain_if_done();
