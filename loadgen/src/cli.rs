@@ -178,7 +178,7 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "S", value_parser = seconds(1), required_unless_present = "scenario")]
     pub(crate) seconds: Option<u32>,
     /// All of that in a file, and what the messages are like
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["users", "rate", "seconds", "payload", "mix", "read_percent", "viewers", "churn", "absent_percent", "form", "workers"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["users", "rate", "seconds", "payload", "mix", "read_percent", "viewers", "churn", "absent_percent", "search_percent", "form", "workers"])]
     pub(crate) scenario: Option<PathBuf>,
     /// Judge correctness alone
     #[arg(long)]
@@ -378,6 +378,9 @@ pub(crate) struct ShapeFlags {
     /// Users away for a part, of 100 [default: 0]
     #[arg(long, value_name = "P", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub(crate) absent_percent: u32,
+    /// Messages searched for, of 100 [default: 0]
+    #[arg(long, value_name = "P", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) search_percent: u32,
     /// Protocol: binary, json or mixed
     #[arg(long, value_enum, default_value = "mixed", hide_possible_values = true)]
     pub(crate) form: Forms,

@@ -346,6 +346,10 @@ pub(crate) struct Totals {
     pub(crate) change: Split,
     /// From when an absent user set out until it had read everything.
     pub(crate) whole: Split,
+    /// From a search to its answer.
+    pub(crate) search: Split,
+    /// From an acknowledgement until a search finds what was acknowledged.
+    pub(crate) found: Split,
     pub(crate) violations: Violations,
     /// Message ids that were refused for good.
     pub(crate) refused: Vec<String>,
@@ -416,6 +420,11 @@ pub(crate) struct Counts {
     pub(crate) receipts: u64,
     /// Times that a viewer was told that somebody came or went.
     pub(crate) presences: u64,
+    /// Searches that were asked, each again until it finds.
+    pub(crate) searches: u64,
+    pub(crate) searches_refused: u64,
+    /// Messages and edits that were found.
+    pub(crate) found: u64,
     pub(crate) connections: u64,
     pub(crate) dial_failures: u64,
     /// Goodbyes of a node that goes away in order.
@@ -458,6 +467,9 @@ impl Counts {
         self.views_refused += other.views_refused;
         self.receipts += other.receipts;
         self.presences += other.presences;
+        self.searches += other.searches;
+        self.searches_refused += other.searches_refused;
+        self.found += other.found;
         self.connections += other.connections;
         self.dial_failures += other.dial_failures;
         self.drains += other.drains;

@@ -44,6 +44,7 @@ impl Scenario {
                 read_percent: shape.read_percent,
                 // All of them, where more are asked for.
                 viewers: shape.viewers.min(users),
+                search_percent: shape.search_percent,
             },
             comings: Comings { churn: shape.churn, absent_percent: shape.absent_percent },
             forms: shape.form,
@@ -77,6 +78,7 @@ struct File {
     churn: u32,
     #[serde(default)]
     absent_percent: u32,
+    search_percent: u32,
     #[serde(default = "usual_forms")]
     form: Forms,
     workers: Option<u32>,
@@ -119,7 +121,7 @@ fn usual_forms() -> Forms {
 impl File {
     fn scenario(self, said: &[Limit]) -> anyhow::Result<Scenario> {
         let Self { users, payload, mix, read_percent, viewers, churn, absent_percent, .. } = self;
-        let Self { form, workers, step, limits, .. } = self;
+        let Self { search_percent, form, workers, step, limits, .. } = self;
         ensure!((USERS_MIN..=USERS_MAX).contains(&users), "users: {USERS_MIN} to {USERS_MAX}");
         let workers = workers.unwrap_or_else(|| workers_for(users));
         ensure!((1..=WORKERS_MAX).contains(&workers), "workers: 1 to {WORKERS_MAX}");
@@ -137,10 +139,11 @@ impl File {
         };
         ensure!(read_percent <= 100, "read_percent: 0 to 100");
         ensure!(viewers <= users, "viewers: as many as there are users at most");
-        let attention = Attention { read_percent, viewers };
         ensure!(churn <= CHURN_MAX, "churn: at most {CHURN_MAX}");
         ensure!(absent_percent <= 100, "absent_percent: 0 to 100");
         let comings = Comings { churn, absent_percent };
+        ensure!(search_percent <= 100, "search_percent: 0 to 100");
+        let attention = Attention { read_percent, viewers, search_percent };
         let steps = step.iter().map(Step::load).collect::<anyhow::Result<Vec<_>>>()?;
         let load = Load { steps, payload_bytes: (least, most) };
         ensure!(load.messages() > 0, "step: at least one, in which messages are sent");
@@ -198,6 +201,7 @@ mod tests {
             viewers: 0,
             churn: 0,
             absent_percent: 0,
+            search_percent: 0,
             form: Forms::Mixed,
             workers: None,
         };
@@ -208,7 +212,9 @@ mod tests {
     #[test]
     fn a_file_says_who_looks_and_reads() {
         let scenario = parse(include_str!("../scenarios/reading.toml")).expect("sound");
-        assert_eq!(scenario.attention, Attention { read_percent: 40, viewers: 300 });
+        assert_eq!(scenario.attention, Attention { read_percent: 40, viewers: 300, search_percent: 0 });
+        let searching = parse(include_str!("../scenarios/search.toml")).expect("sound");
+        assert_eq!(searching.attention, Attention { search_percent: 5, ..Attention::default() });
         assert_eq!((scenario.users, scenario.load.messages()), (600, 22_750));
         let quiet = parse(include_str!("../scenarios/morning.toml")).expect("sound");
         assert_eq!(quiet.attention, Attention::default());
@@ -236,6 +242,7 @@ mod tests {
             (format!("users = 12\n{step}{step}").replace("seconds = 1", "seconds = 50000"), "all together"),
             (format!("users = 12\n{step}[limits]\n\"ack.p98\" = 5\n"), "limits: ack.p98"),
             (format!("users = 12\nread_percent = 101\n{step}"), "read_percent: 0 to"),
+            (format!("users = 12\nsearch_percent = 101\n{step}"), "search_percent: 0 to"),
             (format!("users = 12\nviewers = 13\n{step}"), "viewers: as many"),
             (format!("users = 12\nchurn = 10001\n{step}"), "churn: at most"),
             (format!("users = 12\nabsent_percent = 101\n{step}"), "absent_percent: 0 to"),

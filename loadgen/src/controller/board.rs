@@ -57,6 +57,10 @@ pub(crate) struct Board {
     pub(crate) change: Measured,
     /// From when an absent user set out until it had read everything.
     pub(crate) whole: Measured,
+    /// From a search to its answer,
+    pub(crate) search: Measured,
+    /// and from an acknowledgement until a search finds it.
+    pub(crate) found: Measured,
     pub(crate) violations: Violations,
     pub(crate) evidence: Evidence,
     /// The node's names of the rooms, as text.
@@ -92,6 +96,8 @@ impl Board {
             read: Measured::default(),
             change: Measured::default(),
             whole: Measured::default(),
+            search: Measured::default(),
+            found: Measured::default(),
             violations: Violations::default(),
             evidence: Evidence::default(),
             conversations: BTreeMap::new(),
@@ -171,6 +177,8 @@ impl Board {
         self.read.merge(&totals.read);
         self.change.merge(&totals.change);
         self.whole.merge(&totals.whole);
+        self.search.merge(&totals.search);
+        self.found.merge(&totals.found);
         self.violations.merge(totals.violations);
         self.evidence.overtaken.extend(totals.overtaken);
         for id in &totals.refused {

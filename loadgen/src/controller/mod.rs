@@ -79,7 +79,7 @@ struct Plot<'a> {
 /// `loadgen check`.
 pub(crate) fn check(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
     let program = node::find_program(flags.gatehouse.as_deref())?;
-    let mut node = Node::start(program)?;
+    let mut node = Node::start(program, flags.shape.search_percent > 0)?;
     let plot = Plot {
         endpoint: endpoint(&format!("ws://{}", node.listen))?,
         secret: Signer::read_secret(&node.data().join("dev.key"))?,

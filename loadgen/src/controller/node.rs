@@ -27,6 +27,8 @@ const LOG_LINES: usize = 12;
 /// A running node. Dropping it kills it.
 pub(super) struct Node {
     program: PathBuf,
+    /// Whether its users may search.
+    searches: bool,
     directory: PathBuf,
     pub(super) listen: SocketAddr,
     admin: SocketAddr,
@@ -35,14 +37,14 @@ pub(super) struct Node {
 
 impl Node {
     /// Starts `program` on a new directory and free ports, and waits until it is ready.
-    pub(super) fn start(program: PathBuf) -> anyhow::Result<Self> {
+    pub(super) fn start(program: PathBuf, searches: bool) -> anyhow::Result<Self> {
         let directory = env::temp_dir().join(format!("loadgen-{}", std::process::id()));
         fs::create_dir_all(&directory)
             .with_context(|| format!("{} could not be made", directory.display()))?;
         let (listen, admin) = (free_address()?, free_address()?);
         eprintln!("loadgen: {} is started on {}", program.display(), directory.display());
-        let child = spawn(&program, &directory, listen, admin)?;
-        let mut node = Self { program, directory, listen, admin, child };
+        let child = spawn(&program, &directory, (listen, admin), searches)?;
+        let mut node = Self { program, searches, directory, listen, admin, child };
         node.wait_until_ready()?;
         Ok(node)
     }
@@ -59,7 +61,7 @@ impl Node {
 
     /// The same program on the same directory and ports.
     pub(super) fn restart(&mut self) -> anyhow::Result<()> {
-        self.child = spawn(&self.program, &self.directory, self.listen, self.admin)?;
+        self.child = spawn(&self.program, &self.directory, (self.listen, self.admin), self.searches)?;
         self.wait_until_ready()
     }
 
@@ -142,7 +144,12 @@ fn log_of(directory: &Path) -> PathBuf {
     directory.join("node.log")
 }
 
-fn spawn(program: &Path, directory: &Path, listen: SocketAddr, admin: SocketAddr) -> anyhow::Result<Child> {
+fn spawn(
+    program: &Path,
+    directory: &Path,
+    (listen, admin): (SocketAddr, SocketAddr),
+    searches: bool,
+) -> anyhow::Result<Child> {
     let log = fs::OpenOptions::new().create(true).append(true).open(log_of(directory))?;
     Command::new(env::current_exe().context("the path of this program is not known")?)
         .args(["node", "--"])
@@ -153,6 +160,7 @@ fn spawn(program: &Path, directory: &Path, listen: SocketAddr, admin: SocketAddr
         .args(["--listen", &listen.to_string(), "--admin", &admin.to_string()])
         // Few users may be asked to send as much as many: what is measured is the node, and not what it allows one of them.
         .envs([("GATEHOUSE_USER_MESSAGES_PER_SECOND", "0"), ("GATEHOUSE_SESSION_COMMANDS_PER_SECOND", "0")])
+        .env("GATEHOUSE_SEARCH", searches.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -108,6 +108,8 @@ pub(crate) struct Attention {
     pub(crate) read_percent: u32,
     /// Users that view some of their conversations.
     pub(crate) viewers: u32,
+    /// Of 100 messages, so many are searched for.
+    pub(crate) search_percent: u32,
 }
 
 /// Who comes and goes while messages flow.

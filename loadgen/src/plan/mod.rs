@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn as_many_view_as_are_asked_for_and_no_more_than_they_can_hold() {
         for viewers in [0, 1, 7, 100, 101] {
-            let attention = Attention { read_percent: 0, viewers };
+            let attention = Attention { viewers, ..Attention::default() };
             let count = (0..101).filter(|user| attention.is_viewer(UserIndex(*user), 101)).count();
             assert_eq!(count, viewers as usize);
         }

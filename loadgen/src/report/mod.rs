@@ -167,6 +167,10 @@ pub(crate) struct Report {
     pub(crate) whole: Pair,
     /// Times that a group went from fan-out on write to fan-out on read, and back.
     pub(crate) switches: u64,
+    /// From a search to its answer.
+    pub(crate) search: Pair,
+    /// From an acknowledgement until a search finds what was acknowledged: asked once a second.
+    pub(crate) found: Pair,
     pub(crate) outage: Option<OutageReport>,
     /// What the node took of the cores while messages were sent, where it is one process on this machine.
     pub(crate) node_cpu_seconds: Option<f64>,
@@ -220,6 +224,8 @@ impl Report {
             change: Pair::of(&board.change),
             whole: Pair::of(&board.whole),
             switches: switches(&board.evidence.changes, SMALL_GROUP_MEMBERS_MAX),
+            search: Pair::of(&board.search),
+            found: Pair::of(&board.found),
             outage,
             node_cpu_seconds: None,
             multiples: None,
@@ -243,7 +249,8 @@ impl Report {
             self.violations.counts.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
         let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
         let Counts { refused, unanswered, given_up, drains, stopped, online_at_end, .. } = self.counts;
-        let Counts { reads_refused, views_refused, .. } = self.counts;
+        let Counts { reads_refused, views_refused, searches_refused, .. } = self.counts;
+        add(searches_refused > 0, format!("{searches_refused} searches were refused"));
         add(reads_refused > 0, format!("{reads_refused} reads were refused"));
         add(views_refused > 0, format!("{views_refused} views were refused or not answered"));
         let away = u64::from(self.settings.users).saturating_sub(online_at_end);
@@ -392,6 +399,8 @@ mod tests {
             change: pair(in_time),
             whole: pair(in_time),
             switches: 0,
+            search: pair(in_time),
+            found: pair(in_time),
             outage: None,
             node_cpu_seconds: None,
             multiples: None,

@@ -65,7 +65,11 @@ impl Report {
 
     /// What was read and viewed, where anything was.
     fn write_attention(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { reads, reads_taken, views, receipts, presences, .. } = self.counts;
+        let Counts { reads, reads_taken, views, receipts, presences, searches, found, .. } = self.counts;
+        if searches > 0 {
+            let wrong = self.wrong(Kind::Hit) + self.wrong(Kind::Unfound);
+            writeln!(f, "searches   {searches} asked, {found} messages found, {wrong} wrong or not found")?;
+        }
         if reads > 0 {
             writeln!(f, "reads      {reads} said, {reads_taken} taken")?;
         }
@@ -140,6 +144,11 @@ impl Report {
         }
         if self.whole.outside.count > 0 {
             writeln!(f, "{}", row("back until read", &self.whole.outside))?;
+        }
+        for (name, times) in [("search", &self.search), ("until found", &self.found)] {
+            if times.outside.count > 0 {
+                writeln!(f, "{}", row(name, &times.outside))?;
+            }
         }
         if self.back.count > 0 {
             writeln!(f, "{}", row("back online", &self.back))?;

@@ -53,6 +53,8 @@ pub(crate) enum Kind {
     Doubled,
     /// A message whose text is not that of its newest acknowledged edit, or which hides that it has one.
     Edit,
+    /// A search that found something else than what has its word.
+    Hit,
     /// A sequence that a member never saw, or that the log does not have.
     Hole,
     /// Something was given, shown, stored or refused that the members of the conversation at that sequence do not allow.
@@ -75,6 +77,8 @@ pub(crate) enum Kind {
     Reset,
     /// An amendment in a history that says what its target was once, not what it is.
     Unfolded,
+    /// A message that a search does not find in time.
+    Unfound,
     /// A conversation that a user is in and is not listed once, or not with what a recount says.
     Unread,
 }
@@ -89,6 +93,7 @@ impl fmt::Display for Kind {
             Self::DeletedUnasked => "deleted-unasked",
             Self::Doubled => "doubled",
             Self::Edit => "edit",
+            Self::Hit => "wrong-hit",
             Self::Hole => "hole",
             Self::Membership => "membership",
             Self::NotFound => "not-found",
@@ -99,6 +104,7 @@ impl fmt::Display for Kind {
             Self::Recipient => "wrong-recipient",
             Self::Refused => "refused-but-stored",
             Self::Reset => "cursor-reset",
+            Self::Unfound => "not-found-in-time",
             Self::Unfolded => "unfolded",
             Self::Unread => "unread",
         })

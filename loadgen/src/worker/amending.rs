@@ -100,6 +100,9 @@ impl State {
                 Command::React(React { conversation, seq, emoji, on, message_id })
             }
         };
+        if let Some((_, change)) = amendment_of(&command) {
+            desk.searching.note_amending((sent.room, sent.seq), change);
+        }
         user.offer(desk, sent.room, Some(due), id, command);
         self.dirty.push(self.desk.config.place_of(by));
         true
@@ -108,7 +111,7 @@ impl State {
 
 impl Desk {
     /// Somebody of this worker in a room where `author` is.
-    fn reactor(&mut self, room: RoomIndex, author: UserIndex) -> UserIndex {
+    pub(super) fn reactor(&mut self, room: RoomIndex, author: UserIndex) -> UserIndex {
         let mut members = self.plan.room(room).members();
         let place = self.random.below(members.len() as u64) as usize;
         let member = members.nth(place).expect("one of its members");
@@ -118,11 +121,13 @@ impl Desk {
     /// A storing command of `user` was acknowledged.
     pub(super) fn handle_stored(&mut self, user: UserIndex, pending: &Pending, seq: u64, now: Moment) {
         let room = pending.room;
+        self.begin_search(user, pending, seq, now);
         if let Some((target, change)) = amendment_of(&pending.command) {
             self.tally.counts.amended += 1;
             let command = command_id(pending.message_id);
             let amendment = Amendment { room, seq, target: target.0, by: user, command, change };
             self.amending.promised.push(amendment);
+            self.search_amended(user, (room, target.0), seq, &pending.command, now);
             if change == Change::Delete {
                 self.amending.deleted.insert((room, target.0), now);
             }
@@ -131,6 +136,13 @@ impl Desk {
             && matches!(pending.command, Command::Send(_))
         {
             self.amending.remember(Sent { room, seq, author: user });
+        }
+    }
+
+    /// An amendment, if it is one, was refused.
+    pub(super) fn note_unamended(&mut self, pending: &Pending) {
+        if let Some((target, change)) = amendment_of(&pending.command) {
+            self.searching.note_unamended((pending.room, target.0), change);
         }
     }
 

@@ -59,6 +59,7 @@ impl User {
             Some(Asked::Page) => return self.handle_page_refused(desk, &error, now),
             // Who had just joined may have left meanwhile.
             Some(Asked::Look { room, .. }) if desk.is_outside(self.index, room, error.code, now) => return,
+            Some(Asked::Search(quest)) => return self.handle_search_refused(desk, *quest, &error, now),
             _ => {
                 desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
                 return;
@@ -74,6 +75,7 @@ impl User {
         if let Some(history) = &mut desk.history {
             history.nak(now, pending.message_id);
         }
+        desk.note_unamended(&pending);
         desk.tally.refused.push(pending.message_id.to_string());
         let is_nobodys_fault = match pending.is_change() {
             true => desk.is_outrun(self.index, &pending, error.code),

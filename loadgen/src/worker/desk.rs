@@ -11,6 +11,7 @@ use super::{
     churning::Churning,
     history::History,
     in_flight::Pending,
+    searching::Searching,
     tally::{Outage, Tally},
 };
 use crate::{
@@ -30,6 +31,7 @@ pub(super) struct Desk {
     pub(super) amending: Amending,
     pub(super) watching: Watching,
     pub(super) churning: Churning,
+    pub(super) searching: Searching,
     pub(super) tally: Tally,
     pub(super) outage: Outage,
     pub(super) history: Option<History>,
@@ -70,6 +72,7 @@ impl Desk {
             amending: Amending::default(),
             watching: Watching::default(),
             churning: Churning::default(),
+            searching: Searching::default(),
             tally: Tally::default(),
             outage: Outage::default(),
             history,

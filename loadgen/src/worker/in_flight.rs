@@ -2,6 +2,7 @@
 
 use protocol::{command::Command, ids::MessageId};
 
+use super::searching::Quest;
 use crate::{clock::Moment, plan::RoomIndex};
 
 /// A storing command that waits for its answer.
@@ -40,6 +41,7 @@ pub(super) enum Asked {
         seq: u64,
         due: Option<Moment>,
     },
+    Search(Box<Quest>),
     Store(Pending),
     View(RoomIndex),
 }

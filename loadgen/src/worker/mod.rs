@@ -19,6 +19,7 @@ mod log_reader;
 mod opening;
 mod receipts;
 mod schedule;
+mod searching;
 mod storm;
 mod tally;
 mod user;
@@ -190,6 +191,13 @@ async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
     // From the first user on, or heartbeats that are due by the time of the last one would come all at once, every half minute.
     monoio::spawn(schedule::tick_every_second(worker.clone()));
     connect_all(&worker, &config).await?;
+    let is_searched = |state: &mut State| {
+        state.desk.config.attention.search_percent == 0 || state.desk.searching.is_offered
+    };
+    ensure!(
+        worker.with(is_searched),
+        "the node does not search: start it with `search = true` in its configuration, or leave --search-percent away"
+    );
     say(&FromWorker::Connected { resident_bytes: resident_bytes("self")? })?;
     let ToWorker::Open = inbox.next().await? else { bail!("expected to open rooms") };
     schedule::open_rooms(&worker, &[RoomKind::Direct, RoomKind::Group]).await;
@@ -217,6 +225,8 @@ async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
         state.desk.watching.is_over = true;
     });
     worker.wait_until(DRAIN_WAIT_MAX, |state| state.unanswered() == 0).await;
+    worker.wait_until(searching::FOUND_WAIT_MAX, |state| state.desk.searching.is_idle()).await;
+    worker.with(State::end_searches);
     say(&worker.with(|state| FromWorker::Sent {
         heads: state.desk.book.heads(),
         reads: state.reads(),

@@ -185,6 +185,7 @@ impl State {
     }
 
     pub(super) fn do_chores(&mut self, now: Moment) {
+        self.search_due(now);
         let ripe = self.desk.retries.extract_if(.., |(when, _, _)| *when <= now);
         let ripe: Vec<_> = ripe.collect();
         for (_, place, pending) in ripe {

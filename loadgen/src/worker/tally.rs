@@ -73,6 +73,8 @@ pub(super) struct Tally {
     pub(super) change: Measured,
     /// From when an absent user sets out until it has read everything.
     pub(super) whole: Measured,
+    pub(super) search: Measured,
+    pub(super) found: Measured,
     /// Deliveries of this second.
     pub(super) delivery_now: Latencies,
     /// How late the messages of this second were sent.
@@ -119,6 +121,8 @@ impl Tally {
             read: self.read.split(),
             change: self.change.split(),
             whole: self.whole.split(),
+            search: self.search.split(),
+            found: self.found.split(),
             violations: self.violations.clone(),
             refused: self.refused.clone(),
             overtaken: self.overtaken.clone(),

@@ -306,8 +306,10 @@ impl User {
             desk.last_fault = Some(format!("{} was closed with {code}", desk.plan.name(self.index)));
         }
         for asked in self.in_flight.drain_back() {
-            if let Asked::Store(pending) = asked {
-                self.queue.push_front(pending);
+            match asked {
+                Asked::Search(quest) => desk.search_again(*quest, now),
+                Asked::Store(pending) => self.queue.push_front(pending),
+                _ => {}
             }
         }
     }
@@ -404,9 +406,13 @@ impl User {
                     self.handle_viewed(desk, room, &presence, &receipts);
                 }
             }
+            ServerFrame::Found { id, hits, end } => {
+                if let Some(Asked::Search(quest)) = self.in_flight.remove(id.0) {
+                    self.handle_found(desk, *quest, &hits, &end, now);
+                }
+            }
             // Asked for by nobody here.
             ServerFrame::Conversations { .. }
-            | ServerFrame::Found { .. }
             | ServerFrame::MembersPage { .. }
             | ServerFrame::Invisible { .. }
             | ServerFrame::Typing { .. } => {}
@@ -416,6 +422,7 @@ impl User {
     fn handle_welcome(&mut self, desk: &mut Desk, welcome: Welcome, now: Moment) {
         self.in_flight.remove(welcome.id.0);
         desk.muster.welcomed += 1;
+        desk.searching.is_offered |= welcome.features.iter().any(|feature| feature == "search");
         self.note_away(desk, now);
         self.clock_ahead = welcome.now.0 as i64 - unix_now().0 as i64;
         if welcome.reset {

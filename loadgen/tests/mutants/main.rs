@@ -24,6 +24,7 @@ struct Outcome {
 
 /// A run through a mutant. Times count only where they are what is wrong.
 fn run(name: &str, node: &Node, mutant: Mutant) -> Outcome {
+    let searches = if node_searches(mutant) { "20" } else { "0" };
     let proxy = Proxy::start(mutant, &node.url);
     let json = node.directory.join(format!("{name}.json"));
     // Only of large groups somebody is told that they have moved.
@@ -39,6 +40,7 @@ fn run(name: &str, node: &Node, mutant: Mutant) -> Outcome {
     if is_of_large || mutant == Mutant::None {
         arguments.extend(["--absent-percent", "30"]);
     }
+    arguments.extend(["--search-percent", searches]);
     if !matches!(mutant, Mutant::Delay(_)) {
         arguments.push("--no-timing");
     }
@@ -47,11 +49,17 @@ fn run(name: &str, node: &Node, mutant: Mutant) -> Outcome {
     Outcome { code: status.code(), text, report: report.expect("JSON"), done: proxy.done() }
 }
 
+/// Where the index would only cost time there is none.
+fn node_searches(mutant: Mutant) -> bool {
+    matches!(mutant, Mutant::Hit | Mutant::LoseHit | Mutant::None)
+}
+
 /// It was wrong once, and the verdict is bad because of one of these. What follows from it may be told as well.
 #[track_caller]
 fn is_found(mutant: Mutant, kinds: &[&str]) {
     let name = format!("mutant-{mutant:?}").to_lowercase();
-    let node = Node::start(&name, &[]);
+    let searches = node_searches(mutant).to_string();
+    let node = Node::start(&name, &[("GATEHOUSE_SEARCH", &searches)]);
     let Outcome { code, text, report, done } = run(&name, &node, mutant);
     assert_eq!(done, 1, "it was wrong once: {text}");
     assert_eq!(code, Some(1), "{text}");
@@ -61,7 +69,7 @@ fn is_found(mutant: Mutant, kinds: &[&str]) {
 
 #[test]
 fn a_server_that_is_not_wrong_is_never_called_so() {
-    let node = Node::start("mutant-none", &[]);
+    let node = Node::start("mutant-none", &[("GATEHOUSE_SEARCH", "true")]);
     for round in 0..CLEAN_RUNS {
         let Outcome { code, text, .. } = run(&format!("none-{round}"), &node, Mutant::None);
         assert_eq!(code, Some(0), "{text}");
@@ -127,6 +135,25 @@ fn a_last_receipt_that_does_not_come_is_found() {
 #[test]
 fn a_presence_that_comes_to_who_views_nothing_is_found() {
     is_found(Mutant::Presence, &["presence"]);
+}
+
+#[test]
+fn a_hit_of_a_conversation_of_others_is_found() {
+    is_found(Mutant::Hit, &["recipient", "hit"]);
+}
+
+#[test]
+fn a_hit_that_does_not_come_is_found() {
+    is_found(Mutant::LoseHit, &["unfound"]);
+}
+
+#[test]
+fn a_node_that_does_not_search_is_told_before_the_run_begins() {
+    let node = Node::start("mutant-off", &[]);
+    let flags = ["--users", "12", "--rate", "20", "--seconds", "1", "--search-percent", "5"];
+    let (status, text) = node.load_at(&node.url, "run", &flags);
+    assert_eq!(status.code(), Some(2), "{text}");
+    assert!(text.contains("the node does not search: start it with `search = true`"), "{text}");
 }
 
 #[test]

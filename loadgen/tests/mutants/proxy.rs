@@ -24,6 +24,8 @@ pub(crate) enum Mutant {
     Double,
     /// A message is acknowledged and stored nowhere.
     Forge,
+    /// A search finds a message of another conversation, too.
+    Hit,
     /// A message also comes to somebody who is not in its conversation.
     Leak,
     /// A message does not come.
@@ -32,6 +34,8 @@ pub(crate) enum Mutant {
     LoseHead,
     /// A page of a history is without one of its items.
     LoseItem,
+    /// A message is found by no search.
+    LoseHit,
     /// From some time on somebody is told of no receipt.
     LoseReceipts,
     /// Nothing.
@@ -63,6 +67,8 @@ struct Shared {
     clients: BTreeMap<usize, Arc<Mutex<TcpStream>>>,
     /// Connections that have viewed something.
     viewers: BTreeSet<usize>,
+    /// What no search finds.
+    unfound: Option<(Value, Value)>,
     /// Whose receipts are lost.
     untold: Option<usize>,
     /// Who is behind each connection.
@@ -90,8 +96,19 @@ impl Proxy {
         let url = format!("ws://{}", listener.local_addr().expect("bound"));
         let (heads, messages, seen, clients, viewers) = Default::default();
         let (users, left) = Default::default();
-        let shared =
-            Shared { mutant, heads, messages, done: 0, seen, clients, viewers, untold: None, users, left };
+        let shared = Shared {
+            mutant,
+            heads,
+            messages,
+            done: 0,
+            seen,
+            clients,
+            viewers,
+            unfound: None,
+            untold: None,
+            users,
+            left,
+        };
         let shared = Arc::new(Mutex::new(shared));
         let (node, ours) = (node.trim_start_matches("ws://").to_owned(), shared.clone());
         thread::spawn(move || {
@@ -204,6 +221,9 @@ impl Back<'_> {
             return self.pass_receipt(frame, said, &conversation);
         }
         self.note_member(&said, &conversation);
+        if said["hits"].is_array() {
+            return self.pass_hits(frame, said);
+        }
         if said["op"] == "heads" || said["op"] == "page" {
             return self.pass_reading(frame, said);
         }
@@ -324,6 +344,38 @@ impl Back<'_> {
             }
             _ => vec![frame.bytes],
         }
+    }
+}
+
+impl Back<'_> {
+    /// What the client gets in the place of what a search has found.
+    fn pass_hits(&self, frame: Frame, mut said: Value) -> Vec<Vec<u8>> {
+        let mut shared = lock(self.shared);
+        let Some(hits) = said["hits"].as_array_mut().filter(|hits| !hits.is_empty()) else {
+            return vec![frame.bytes];
+        };
+        let place = |hit: &Value| (hit["conversation"].clone(), hit["seq"].clone());
+        match shared.mutant {
+            Mutant::Hit if shared.done == 0 => {
+                let is_known = shared.seen.get(&self.number).cloned().unwrap_or_default();
+                let mut strange =
+                    shared.heads.keys().filter(|conversation| !is_known.contains(*conversation));
+                let Some(conversation) = strange.next().cloned() else { return vec![frame.bytes] };
+                let mut hit = hits[0].clone();
+                hit["conversation"] = conversation.into();
+                hits.push(hit);
+                shared.done += 1;
+            }
+            Mutant::LoseHit => {
+                if shared.unfound.is_none() {
+                    shared.done += 1;
+                    shared.unfound = Some(place(&hits[0]));
+                }
+                hits.retain(|hit| Some(place(hit)) != shared.unfound);
+            }
+            _ => return vec![frame.bytes],
+        }
+        vec![text_frame(&said.to_string())]
     }
 }
 

@@ -1,0 +1,300 @@
+//! Some of the messages that were sent are searched for, by the word that is in no other: the first 64 bytes of a letter are one.
+//!
+//! The author or another member asks again and again until the message is found. What was edited is searched for by its new word and once more by
+//! the old one, what was deleted once more, and neither may be found by that.
+//!
+//! All of it belongs to the worker, not to a user: who does not search costs nothing more.
+
+use std::{collections::HashMap, time::Duration};
+
+use protocol::{
+    command::{Command, Search},
+    event::{ErrorReply, FoundEnd, Hit},
+    limits::SNIPPET_BYTES_MAX,
+};
+
+use super::{
+    State,
+    desk::Desk,
+    in_flight::{Asked, Pending},
+    user::{IN_FLIGHT_MAX, Presence, RETRY_AFTER, User},
+};
+use crate::{
+    clock::Moment,
+    plan::{RoomIndex, UserIndex},
+    verify::{Change, Kind},
+};
+
+/// How long after its acknowledgement a message may stay unfound: a busy node commits its index every 5 s, and three of those are late.
+pub(super) const FOUND_WITHIN: Duration = Duration::from_secs(15);
+/// How long after the schedule the last searches may take.
+pub(super) const FOUND_WAIT_MAX: Duration = Duration::from_secs(20);
+/// How often one is asked again: what is measured until it is found is no finer.
+const AGAIN_EVERY: Duration = Duration::from_secs(1);
+/// Searched messages that are remembered, because amendments of them are searched for as well. Each is some 300 bytes.
+const KNOWN_MAX: usize = 20_000;
+/// Searches that wait or are asked; a message beyond that is not searched for.
+const WAITING_MAX: usize = 10_000;
+/// Bytes of the word of a letter: no node knows a longer one.
+const WORD_BYTES: usize = 64;
+/// A word has one hit, so that this many show what is too much.
+const HITS_WANTED: u32 = 5;
+
+type Place = (RoomIndex, u64);
+
+/// What a search has to come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expects {
+    Found,
+    /// It was edited, or deleted.
+    Nothing(Kind),
+}
+
+/// One message that is searched for.
+#[derive(Clone, Debug)]
+pub(super) struct Quest {
+    place: Place,
+    by: UserIndex,
+    /// What is shown of it.
+    snippet: String,
+    /// The sequence that made it so.
+    version: u64,
+    expects: Expects,
+    /// When that was acknowledged.
+    since: Moment,
+    /// From when on it has to be found within [`FOUND_WITHIN`].
+    patient_from: Moment,
+    asked_at: Moment,
+}
+
+/// A message that is or was searched for.
+struct Known {
+    snippet: String,
+    version: u64,
+    /// Edits and deletions that are not answered.
+    amending: u32,
+}
+
+/// All searches of a worker.
+#[derive(Default)]
+pub(super) struct Searching {
+    /// The node said that it searches.
+    pub(super) is_offered: bool,
+    waiting: Vec<(Moment, Quest)>,
+    asked: usize,
+    known: HashMap<Place, Known>,
+}
+
+impl Searching {
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.asked == 0
+    }
+
+    fn again(&mut self, when: Moment, quest: Quest) {
+        self.asked -= 1;
+        self.waiting.push((when, quest));
+    }
+
+    /// An edit or a deletion is under way.
+    pub(super) fn note_amending(&mut self, place: Place, change: Change) {
+        if let (Some(known), Change::Edit | Change::Delete) = (self.known.get_mut(&place), change) {
+            known.amending += 1;
+        }
+    }
+
+    /// It was refused.
+    pub(super) fn note_unamended(&mut self, place: Place, change: Change) {
+        if let (Some(known), Change::Edit | Change::Delete) = (self.known.get_mut(&place), change) {
+            known.amending = known.amending.saturating_sub(1);
+        }
+    }
+}
+
+/// What a search shows of a text that is found by its first word.
+fn snippet_of(text: &str) -> String {
+    text[..text.len().min(SNIPPET_BYTES_MAX)].to_owned()
+}
+
+impl Desk {
+    /// A message was acknowledged; some are searched for from then on.
+    pub(super) fn begin_search(&mut self, by: UserIndex, pending: &Pending, seq: u64, now: Moment) {
+        let Command::Send(send) = &pending.command else { return };
+        let percent = u64::from(self.config.attention.search_percent);
+        if pending.due.is_none() || percent == 0 || self.random.below(100) >= percent {
+            return;
+        }
+        let (searching, place) = (&self.searching, (pending.room, seq));
+        if searching.known.len() >= KNOWN_MAX || searching.waiting.len() + searching.asked >= WAITING_MAX {
+            return;
+        }
+        let snippet = snippet_of(&send.text);
+        let known = Known { snippet: snippet.clone(), version: seq, amending: 0 };
+        self.searching.known.insert(place, known);
+        self.search_for(place, by, snippet, seq, Expects::Found, now);
+    }
+
+    /// An amendment of `author`'s was acknowledged.
+    pub(super) fn search_amended(
+        &mut self,
+        author: UserIndex,
+        place: Place,
+        seq: u64,
+        command: &Command,
+        now: Moment,
+    ) {
+        let (new, kind) = match command {
+            Command::Edit(edit) => (Some(snippet_of(&edit.text)), Kind::Edit),
+            Command::Delete { .. } => (None, Kind::DeletedShown),
+            _ => return,
+        };
+        let Some(known) = self.searching.known.get_mut(&place) else { return };
+        known.amending = known.amending.saturating_sub(1);
+        if seq < known.version {
+            return;
+        }
+        known.version = seq;
+        let old = std::mem::replace(&mut known.snippet, new.clone().unwrap_or_default());
+        if !old.is_empty() {
+            self.search_for(place, author, old, seq, Expects::Nothing(kind), now);
+        }
+        if let Some(new) = new {
+            self.search_for(place, author, new, seq, Expects::Found, now);
+        }
+    }
+
+    fn search_for(
+        &mut self,
+        place: Place,
+        author: UserIndex,
+        snippet: String,
+        version: u64,
+        expects: Expects,
+        now: Moment,
+    ) {
+        let by = self.reactor(place.0, author);
+        let wait = Duration::from_micros(self.random.below(AGAIN_EVERY.as_micros() as u64));
+        let (since, patient_from, asked_at) = (now, now, now);
+        let quest = Quest { place, by, snippet, version, expects, since, patient_from, asked_at };
+        self.searching.waiting.push((now.after(wait), quest));
+    }
+}
+
+impl State {
+    /// Asks whose time has come.
+    pub(super) fn search_due(&mut self, now: Moment) {
+        let ripe: Vec<_> = self.desk.searching.waiting.extract_if(.., |(when, _)| *when <= now).collect();
+        for (_, mut quest) in ripe {
+            let desk = &mut self.desk;
+            let user = &mut self.users[desk.config.place_of(quest.by)];
+            desk.searching.asked += 1;
+            if user.presence != Presence::Live || user.in_flight.len() >= IN_FLIGHT_MAX {
+                desk.searching.again(now.after(AGAIN_EVERY), quest);
+                continue;
+            }
+            quest.asked_at = now;
+            let conversation = desk.rooms.id(quest.place.0).filter(|_| desk.random.below(2) == 0);
+            let query = quest.snippet[..WORD_BYTES].to_owned();
+            let search = Search { query, conversation, before: None, limit: HITS_WANTED };
+            desk.tally.counts.searches += 1;
+            self.dirty.push(user.place);
+            user.ask(Command::Search(search), Asked::Search(Box::new(quest)));
+        }
+    }
+
+    /// What was not found by the end is not found.
+    pub(super) fn end_searches(&mut self) {
+        let left = self.desk.searching.waiting.drain(..).map(|(_, quest)| quest);
+        let left: Vec<Quest> = left.filter(|quest| quest.expects == Expects::Found).collect();
+        left.iter().for_each(|quest| self.desk.unfound(quest));
+    }
+}
+
+impl Desk {
+    /// The connection ended, or the node is busy.
+    pub(super) fn search_again(&mut self, quest: Quest, when: Moment) {
+        self.searching.again(when, quest);
+    }
+
+    fn unfound(&mut self, quest: &Quest) {
+        let Quest { place: (room, seq), by, .. } = quest;
+        let detail = || format!("user {} did not find {seq} of room {} by its word", by.0, room.0);
+        self.tally.violations.add(Kind::Unfound, detail);
+    }
+
+    /// Whether among the hits is the message; anything else is wrong.
+    fn judge_hits(&mut self, quest: &Quest, hits: &[Hit]) -> bool {
+        let mut is_found = false;
+        for hit in hits {
+            let room = self.rooms.room(hit.conversation);
+            let is_mine = room.is_some_and(|room| self.plan.room(room).contains(quest.by));
+            let is_it = room == Some(quest.place.0) && hit.seq.0 == quest.place.1;
+            let kind = match (is_mine, is_it && hit.snippet == quest.snippet, quest.expects) {
+                (false, ..) => Kind::Recipient,
+                (true, true, Expects::Found) if !is_found => {
+                    is_found = true;
+                    continue;
+                }
+                (true, true, Expects::Nothing(kind)) => kind,
+                (true, ..) => Kind::Hit,
+            };
+            self.tally.violations.add(kind, || {
+                let ((room, seq), by) = (quest.place, quest.by.0);
+                format!("user {by} searched for {seq} of room {} and found {hit:?}", room.0)
+            });
+        }
+        is_found
+    }
+}
+
+impl User {
+    /// A search is answered.
+    pub(super) fn handle_found(
+        &self,
+        desk: &mut Desk,
+        mut quest: Quest,
+        hits: &[Hit],
+        end: &FoundEnd,
+        now: Moment,
+    ) {
+        let is_in_outage = desk.outage.touches(quest.asked_at, now);
+        desk.tally.search.record(now.since(quest.asked_at), is_in_outage);
+        let is_found = desk.judge_hits(&quest, hits);
+        let known = desk.searching.known.get(&quest.place);
+        let is_past = known.is_none_or(|known| known.version != quest.version);
+        let is_amended = known.is_some_and(|known| known.amending > 0);
+        if is_found {
+            let is_in_outage = desk.outage.touches(quest.since, now);
+            desk.tally.counts.found += 1;
+            desk.tally.found.record(now.since(quest.since), is_in_outage);
+        }
+        if is_found || is_past || quest.expects != Expects::Found {
+            desk.searching.asked -= 1;
+            return;
+        }
+        if end.partial || is_amended || desk.outage.touches(quest.patient_from, now) {
+            quest.patient_from = now;
+        }
+        if quest.asked_at.since(quest.patient_from) >= FOUND_WITHIN {
+            desk.searching.asked -= 1;
+            return desk.unfound(&quest);
+        }
+        desk.searching.again(now.after(AGAIN_EVERY), quest);
+    }
+
+    /// A search is refused.
+    pub(super) fn handle_search_refused(
+        &self,
+        desk: &mut Desk,
+        quest: Quest,
+        error: &ErrorReply,
+        now: Moment,
+    ) {
+        if error.code.retryable() {
+            let wait = error.retry_after_ms.map_or(RETRY_AFTER, Duration::from_millis);
+            return desk.searching.again(now.after(wait), quest);
+        }
+        desk.searching.asked -= 1;
+        desk.tally.counts.searches_refused += 1;
+        desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
+    }
+}
