@@ -78,6 +78,7 @@ struct File {
     churn: u32,
     #[serde(default)]
     absent_percent: u32,
+    #[serde(default)]
     search_percent: u32,
     #[serde(default = "usual_forms")]
     form: Forms,

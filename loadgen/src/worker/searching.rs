@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     clock::Moment,
-    plan::{RoomIndex, UserIndex},
+    plan::{RoomIndex, RoomKind, UserIndex},
     verify::{Change, Kind},
 };
 
@@ -121,6 +121,10 @@ impl Desk {
         let Command::Send(send) = &pending.command else { return };
         let percent = u64::from(self.config.attention.search_percent);
         if pending.due.is_none() || percent == 0 || self.random.below(100) >= percent {
+            return;
+        }
+        // Where members come and go, who is to find it may have gone by then.
+        if self.config.comings.churn > 0 && self.plan.room(pending.room).kind != RoomKind::Direct {
             return;
         }
         let (searching, place) = (&self.searching, (pending.room, seq));
