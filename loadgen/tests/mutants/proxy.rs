@@ -217,19 +217,17 @@ impl Back<'_> {
     fn pass(&mut self, frame: Frame) -> Vec<Vec<u8>> {
         let Some(said) = frame.json() else { return vec![frame.bytes] };
         let conversation = said["conversation"].as_str().unwrap_or_default().to_owned();
-        if said["op"] == "receipt" {
-            return self.pass_receipt(frame, said, &conversation);
-        }
         self.note_member(&said, &conversation);
-        if said["hits"].is_array() {
-            return self.pass_hits(frame, said);
+        match said["op"].as_str() {
+            Some("message") => self.pass_message(frame, said, conversation),
+            Some("receipt") => self.pass_receipt(frame, said, &conversation),
+            _ if said["hits"].is_array() => self.pass_hits(frame, said),
+            Some("heads" | "page") => self.pass_reading(frame, said),
+            _ => vec![frame.bytes],
         }
-        if said["op"] == "heads" || said["op"] == "page" {
-            return self.pass_reading(frame, said);
-        }
-        if said["op"] != "message" {
-            return vec![frame.bytes];
-        }
+    }
+
+    fn pass_message(&mut self, frame: Frame, said: Value, conversation: String) -> Vec<Vec<u8>> {
         if let Some((_, held)) = self.held.take_if(|(of, _)| *of == conversation) {
             return vec![frame.bytes, held];
         }
