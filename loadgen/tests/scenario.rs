@@ -44,17 +44,22 @@ fn a_scenario_sends_all_it_says_and_its_limits_stand_in_the_report() {
     );
 }
 
-#[test]
-fn a_scenario_in_which_people_look_and_read_counts_both() {
-    let node = Node::start("reading", &[]);
+/// A good run of a scenario against a node of its own: its report, as JSON and as text.
+fn played(name: &str, scenario: &str) -> (Value, String) {
+    let node = Node::start(name, &[]);
     let (file, json) = (node.directory.join("scenario.toml"), node.directory.join("run.json"));
-    let attentive = SCENARIO.replace("users = 12\n", "users = 12\nread_percent = 100\nviewers = 6\n");
-    fs::write(&file, attentive).expect("written");
+    fs::write(&file, scenario).expect("written");
     let [file, path] = [&file, &json].map(|path| path.to_str().expect("a plain path"));
     let flags = ["--scenario", file, "--no-timing", "--json", path];
     let (status, text) = node.load_at(&node.url, "run", &flags);
     assert_eq!(status.code(), Some(0), "{text}");
-    let report: Value = serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
+    (serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON"), text)
+}
+
+#[test]
+fn a_scenario_in_which_people_look_and_read_counts_both() {
+    let attentive = SCENARIO.replace("users = 12\n", "users = 12\nread_percent = 100\nviewers = 6\n");
+    let (report, text) = played("reading", &attentive);
     let count = |name: &str| report["counts"][name].as_u64().expect("a number");
     // Eight of each of the six, and once more at the end.
     assert_eq!(count("views"), 96, "{text}");
@@ -66,24 +71,17 @@ fn a_scenario_in_which_people_look_and_read_counts_both() {
 
 #[test]
 fn a_scenario_in_which_people_come_and_go_counts_who_did_and_what_they_missed() {
-    let node = Node::start("churn", &[]);
-    let (file, json) = (node.directory.join("scenario.toml"), node.directory.join("run.json"));
     let restless = SCENARIO
-        .replace("users = 12\n", "users = 102\nworkers = 2\nchurn = 40\nabsent_percent = 25\n")
+        .replace("users = 12\n", "users = 102\nworkers = 2\nchurn = 120\nabsent_percent = 25\n")
         .replace("group3=50", "group3=25,group99=25");
-    fs::write(&file, restless).expect("written");
-    let [file, path] = [&file, &json].map(|path| path.to_str().expect("a plain path"));
-    let flags = ["--scenario", file, "--no-timing", "--json", path];
-    let (status, text) = node.load_at(&node.url, "run", &flags);
-    assert_eq!(status.code(), Some(0), "{text}");
-    let report: Value = serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
+    let (report, text) = played("churn", &restless);
     let count = |name: &str| report["counts"][name].as_u64().expect("a number");
-    // 40 a second for 3 s; where all groups are changing at a moment, one less.
-    assert!((60..=120).contains(&count("changes")), "{text}");
+    // 120 a second for 3 s; where all groups are changing at a moment, one less.
+    assert!((180..=360).contains(&count("changes")), "{text}");
     assert_eq!(count("changes_acked") + count("changes_refused"), count("changes"), "{text}");
     assert_eq!(report["change"]["outside"]["count"], count("changes_acked"), "{text}");
-    // Whether a group of 99 crossed the line in 3 s is chance.
-    assert!(report["switches"].is_u64(), "{text}");
+    // Of 120 changes 5 to 14 crossed, and once none: of so many more some do.
+    assert!(report["switches"].as_u64().is_some_and(|switches| switches > 0), "{text}");
     assert_eq!((count("absences"), count("returned")), (25, 25), "{text}");
     assert_eq!(report["whole"]["outside"]["count"], 25, "{text}");
     assert!(count("missed") > 0 && count("heads") > 0, "{text}");
