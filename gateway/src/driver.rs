@@ -29,7 +29,7 @@ use crate::pushes::{self, PushBatch};
 use crate::search::Question;
 use crate::segments::SegmentFile;
 use crate::shard::{Action, ConnectionId, Event, Listener, ReceiveEnd, Shard};
-use crate::upgrade::successor::Boarded;
+use crate::upgrade::successor::BoardedShard;
 use segments::{ReadUnderWay, Segment, add};
 
 /// Everything that a shard's thread has beside the shard.
@@ -320,11 +320,11 @@ impl Driver {
         self.ask(Care::Quarantine(DamagedPlace { log, base, offset, bytes }));
     }
 
-    /// Goes on with connections of another process. Called before the first turn, and before there is a listener.
-    pub fn take_over(&mut self, boarded: Vec<Boarded>) {
+    /// Goes on with what a shard of another process had. Called before the first turn, and before there is a listener.
+    pub fn take_over(&mut self, before: BoardedShard) {
         let clock = self.clock();
-        self.shard.go_on(clock);
-        boarded.into_iter().for_each(|boarded| self.shard.take_over(boarded));
+        self.shard.go_on(clock, before.absent_known);
+        before.connections.into_iter().for_each(|boarded| self.shard.take_over(boarded));
     }
 
     fn search(&self, ask: IndexAsk) {

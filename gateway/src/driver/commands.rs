@@ -108,7 +108,8 @@ impl Driver {
             wire::send(stream, &bytes, &borrowed)?;
             wire::receive(stream)?;
         }
-        wire::send(stream, &[], &[])?;
+        // The end, and what is to be known of the shard itself.
+        wire::send(stream, &[u8::from(self.shard.users().knows_absent())], &[])?;
         Ok(count)
     }
 }

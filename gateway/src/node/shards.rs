@@ -168,10 +168,8 @@ fn shard_thread(layout: Layout, seat: Seat) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("shard {} cannot make its ring: {error}", id.0))?;
     let inbox = Inbox::new(ring.waker());
     made.send((id, ring.address(), inbox.clone())).context("the node waits for its shards")?;
-    let passengers = match stream {
-        Some(stream) => Some(successor::board(&stream, &mut ring, &peers, keeps_peers)?),
-        None => None,
-    };
+    let board = |stream| successor::board(&stream, &mut ring, &peers, keeps_peers);
+    let boarded_shard = stream.map(board).transpose()?;
     // Nobody waits for it where there can be none.
     let _ = boarded.send(());
     drop((made, boarded));
@@ -179,8 +177,8 @@ fn shard_thread(layout: Layout, seat: Seat) -> anyhow::Result<()> {
         return Ok(());
     };
     let mut driver = begin.into_driver(id, ring, inbox)?;
-    if let Some(passengers) = passengers {
-        driver.take_over(passengers);
+    if let Some(shard) = boarded_shard {
+        driver.take_over(shard);
     }
     for (listener, kind) in listeners {
         driver.listen(listener, kind);

@@ -120,9 +120,9 @@ impl Shard {
     }
 
     /// Goes on with what another process had, of which the connections follow. Called before the first turn.
-    pub fn go_on(&mut self, clock: Clock) {
+    pub fn go_on(&mut self, clock: Clock, absent_known: bool) {
         self.clock = clock;
-        self.users.go_on(clock);
+        self.users.go_on(clock, absent_known);
     }
 
     /// Goes on with a connection of another process. Called before the first turn.

@@ -15,7 +15,7 @@ use router::user::{Standing, Traveller, TravellingLog, TravellingSurvey};
 use crate::auth::{Issued, TokenId};
 
 /// Of the format of this file. Two processes with different ones do not take over from each other.
-pub const SNAPSHOT_VERSION: u16 = 2;
+pub const SNAPSHOT_VERSION: u16 = 3;
 
 /// A connection without its descriptor.
 #[derive(Debug, PartialEq)]
@@ -93,7 +93,7 @@ fn write_session(session: &Traveller, out: &mut Vec<u8>) {
     session.views.iter().for_each(|view| put(out, &view.0));
     let (greeting, reset) = session.greeting.map_or((0, false), |(id, reset)| (id.0, reset));
     put(out, &greeting.to_le_bytes());
-    let flags = [reset, session.catching_up, session.partial, session.survey.is_some()];
+    let flags = [reset, session.is_shown, session.catching_up, session.partial, session.survey.is_some()];
     put(out, &flags.map(u8::from));
     if let Some(survey) = &session.survey {
         write_survey(survey, out);
@@ -161,11 +161,25 @@ fn read_session(rest: &mut Reader<'_>, form: Form) -> Option<Traveller> {
     let unsent = Bytes::copy_from_slice(rest.bytes()?);
     let views = rest.list(|rest| Some(ConversationId(rest.array()?)))?;
     let greeting = RequestId(u32::from_le_bytes(rest.array()?));
-    let (reset, catching_up, partial) = (rest.flag()?, rest.flag()?, rest.flag()?);
+    let (reset, is_shown) = (rest.flag()?, rest.flag()?);
+    let (catching_up, partial) = (rest.flag()?, rest.flag()?);
     let survey = if rest.flag()? { Some(read_survey(rest)?) } else { None };
     let greeting = (greeting.0 > 0).then_some((greeting, reset));
     let asked = Vec::new();
-    Some(Traveller { user, device, form, logs, unsent, asked, views, greeting, catching_up, partial, survey })
+    Some(Traveller {
+        user,
+        device,
+        form,
+        logs,
+        unsent,
+        asked,
+        views,
+        greeting,
+        is_shown,
+        catching_up,
+        partial,
+        survey,
+    })
 }
 
 fn read_log(rest: &mut Reader<'_>) -> Option<TravellingLog> {
@@ -282,6 +296,7 @@ mod tests {
             asked: Vec::new(),
             views: vec![conversation],
             greeting: Some((RequestId(3), true)),
+            is_shown: false,
             catching_up: true,
             partial: true,
             survey: Some(TravellingSurvey {

@@ -144,6 +144,14 @@ pub struct Boarded {
     pub counted: Option<Counted>,
 }
 
+/// What a shard of the process before had.
+pub struct BoardedShard {
+    /// Its connections.
+    pub connections: Vec<Boarded>,
+    /// Its viewers knew of everybody who was away.
+    pub absent_known: bool,
+}
+
 /// Takes the connections of one shard into its ring. Nothing is armed on them. With `keeps_peers` the system is asked where those come from of
 /// whom the process before did not keep it. They are counted here, so that all are before anybody new comes to any shard.
 ///
@@ -154,12 +162,12 @@ pub fn board(
     ring: &mut Ring,
     peers: &Arc<Peers>,
     keeps_peers: KeepsPeers,
-) -> anyhow::Result<Vec<Boarded>> {
+) -> anyhow::Result<BoardedShard> {
     let mut all = Vec::new();
     loop {
         let (bytes, descriptors) = wire::receive(stream).context("the process before has given up")?;
         if descriptors.is_empty() {
-            return Ok(all);
+            return Ok(BoardedShard { connections: all, absent_known: bytes == [1] });
         }
         let mut passengers = passenger::read_all(&bytes).context("a connection cannot be understood")?;
         if passengers.len() != descriptors.len() {

@@ -149,15 +149,19 @@ fn an_upgrade_makes_nobody_come_or_leave() {
     alice.take_events();
     drop(carl);
     bob.is_fine();
-    let answer = node.upgrade();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // The second one while Carl may still be on the way back.
+    for _ in 0..2 {
+        let answer = node.upgrade();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
     let _dora = Chat::connect(&node, "dora", "d");
     let mut told: Vec<(String, bool)> = Vec::new();
     while told.len() < 2 {
         let event = alice.event("presence");
         told.push((event["user"].as_str().expect("a user").to_owned(), event["online"] == true));
     }
-    assert_eq!(told, [("dora".to_owned(), true), ("carl".to_owned(), false)]);
+    told.sort_unstable();
+    assert_eq!(told, [("carl".to_owned(), false), ("dora".to_owned(), true)]);
     let seen = view(&mut alice, &conversation);
     let here: Vec<&str> = seen.iter().filter(|(_, online)| *online).map(|(user, _)| user.as_str()).collect();
     assert_eq!((seen.len(), here), (5, vec!["alice", "bob", "dora"]));

@@ -18,6 +18,9 @@ const LOGS_MAX: u16 = 64;
 /// Users of whom this shard knows when they were last online, beside those who are and those of whom that is not written yet. About 6 MB.
 const LAST_SEEN_MAX: usize = 65_536;
 
+/// From when one process stands still until the next one begins, in milliseconds, at most: more than an upgrade lets it take.
+const PAUSE_MILLIS_MAX: u64 = 60_000;
+
 /// Signals in one mail.
 const SIGNALS_PER_MAIL: usize = 256;
 
@@ -95,6 +98,8 @@ pub(super) struct PresenceBoard {
     /// It began with the sessions of another process. In one that began with none, who is not here may be on the way back until grace has
     /// passed.
     goes_on: bool,
+    /// And in that one viewers knew of everybody who was away, which they do not in the first seconds of a run.
+    absent_known: bool,
     pub(super) watchers: HashMap<UserId, Watched, foldhash::fast::RandomState>,
     /// Those of who have come that others do not see: nobody else of them, so most users have no entry.
     pub(super) hidden: HashMap<UserId, Hidden, foldhash::fast::RandomState>,
@@ -126,6 +131,7 @@ impl PresenceBoard {
             clock: Clock::default(),
             begun: None,
             goes_on: false,
+            absent_known: false,
             watchers: HashMap::default(),
             hidden: HashMap::default(),
             last_seen: HashMap::default(),
@@ -139,9 +145,19 @@ impl PresenceBoard {
 
     /// Until when a user who is not here is held to be.
     fn grace_until(&self, user: &UserId) -> u64 {
-        let left = self.last_seen.get(user).map(|left| left.clock);
-        let seen = left.or(self.begun).unwrap_or(self.clock);
-        seen.micros + self.grace_micros
+        if let Some(left) = self.last_seen.get(user) {
+            return left.clock.micros + self.grace_micros;
+        }
+        let begun = self.begun.unwrap_or(self.clock);
+        let left_before = match self.watchers.get(user).map(|watched| watched.known) {
+            Some(Known::Sighted(Sighting { invisible_since: None, last_seen, .. })) if self.goes_on => {
+                last_seen
+            }
+            _ => None,
+        };
+        // Grace goes on where it was, or it would begin anew with each upgrade.
+        let passed = left_before.map_or(0, |left| begun.unix.0.saturating_sub(left.0) * 1_000);
+        begun.micros + self.grace_micros.saturating_sub(passed)
     }
 
     /// How a user is shown; `None`: that has to be asked for first.
@@ -162,7 +178,7 @@ impl PresenceBoard {
         match self.watchers.get(user)?.known {
             Known::No => None,
             Known::Sighted(Sighting { invisible_since: Some(since), .. }) => Some(self.away(Some(since))),
-            Known::Sighted(Sighting { last_seen, .. }) if self.is_awaited(last_seen) => {
+            Known::Sighted(Sighting { last_seen, .. }) if self.is_awaited(user, last_seen) => {
                 Some(Standing::Online)
             }
             Known::Sighted(Sighting { last_seen, .. }) => Some(self.away(last_seen)),
@@ -170,16 +186,27 @@ impl PresenceBoard {
         }
     }
 
-    /// Whether a user left the process before, and is held to be here until grace has passed for all of those.
-    fn is_awaited(&self, last_seen: Option<UnixMillis>) -> bool {
-        let Some(begun) = self.begun.filter(|_| self.goes_on) else { return false };
-        let has_just_left = last_seen.is_some_and(|seen| begun.unix.0 < seen.0 + self.grace_micros / 1_000);
-        has_just_left && self.clock.micros < begun.micros + self.grace_micros
+    /// Whether a user left the process before, and is held to be here for as long as that one would have.
+    fn is_awaited(&self, user: &UserId, last_seen: Option<UnixMillis>) -> bool {
+        self.goes_on && last_seen.is_some() && self.clock.micros < self.grace_until(user)
     }
 
-    /// Whether a user who is away was shown so in the process before already.
-    fn was_away(&self, last_seen: Option<UnixMillis>) -> bool {
-        self.goes_on && last_seen.is_none_or(|seen| self.begun.is_some_and(|begun| seen < begun.unix))
+    /// Whether a user who is away was surely shown so in the process before already: grace had passed before that one stood still, and its own
+    /// first seconds as well.
+    fn was_away(&self, user: &UserId, last_seen: Option<UnixMillis>) -> bool {
+        let begun = self.begun.map_or(0, |begun| begun.unix.0);
+        let known = self.watchers.get(user).map(|watched| watched.known);
+        let is_invisible = self.is_invisible(user)
+            || matches!(known, Some(Known::Sighted(Sighting { invisible_since: Some(_), .. })));
+        // Who becomes invisible is shown as away at once.
+        let until = if is_invisible { 0 } else { self.grace_micros / 1_000 + PAUSE_MILLIS_MAX };
+        self.absent_known && last_seen.is_none_or(|seen| seen.0 + until < begun)
+    }
+
+    /// Whether viewers know of everybody who is away by now.
+    pub(super) fn knows_absent(&self) -> bool {
+        let begun = self.begun.unwrap_or(self.clock);
+        self.absent_known || self.clock.micros >= begun.micros + self.grace_micros
     }
 
     /// Right after a start who went away before it may be on the way back; of who is invisible that is held too, or it would be told that
@@ -240,8 +267,11 @@ impl PresenceBoard {
 
     /// Keeps what is known of a user while somebody watches it.
     pub(super) fn know(&mut self, user: &UserId, known: Known) {
-        if let Some(watched) = self.watchers.get_mut(user) {
-            watched.known = known;
+        let Some(watched) = self.watchers.get_mut(user) else { return };
+        watched.known = known;
+        let until = self.grace_until(user);
+        if self.goes_on && self.clock.micros < until {
+            self.graces.insert((until, user.clone()));
         }
     }
 
@@ -266,15 +296,23 @@ impl PresenceBoard {
 
 impl UserSide {
     /// This shard goes on with sessions of another process, of which a view that comes along knows who is there. Before the first turn.
-    pub fn go_on(&mut self, clock: Clock) {
+    /// `absent_known` is what [`UserSide::knows_absent`] said there.
+    pub fn go_on(&mut self, clock: Clock, absent_known: bool) {
         let board = &mut self.presence;
         (board.clock, board.begun, board.goes_on) = (clock, Some(clock), true);
+        board.absent_known = absent_known;
+    }
+
+    /// Whether those who view something have been told of everybody who is away, for the process that goes on with them.
+    #[must_use]
+    pub fn knows_absent(&self) -> bool {
+        self.presence.knows_absent()
     }
 
     /// Whether those who view a user knew of this standing in the process before.
     fn is_as_before(&self, user: &UserId, standing: Standing) -> bool {
         match standing {
-            Standing::Offline { last_seen } => self.presence.was_away(last_seen),
+            Standing::Offline { last_seen } => self.presence.was_away(user, last_seen),
             Standing::Online => match self.users.get(user) {
                 Some(here) => here.slots.iter().any(|slot| self.sessions[*slot as usize].came_along),
                 // Within grace, and not seen to leave here.

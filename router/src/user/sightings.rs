@@ -77,6 +77,11 @@ impl PresenceBoard {
         matches!(self.hidden.get(user), Some(Hidden::Since(_)))
     }
 
+    /// Whether it is known whether a user who is here is invisible.
+    pub(super) fn is_settled(&self, user: &UserId) -> bool {
+        !matches!(self.hidden.get(user), Some(Hidden::Left(_) | Hidden::Unknown | Hidden::Unread))
+    }
+
     /// Whether it still has to be asked for how a user stands.
     fn wants(&self, user: &UserId, is_here: bool) -> bool {
         match self.hidden.get(user) {

@@ -73,6 +73,8 @@ pub struct Traveller {
     pub views: Vec<ConversationId>,
     /// Number of a `connect` that has no `welcome` yet, and whether that says `reset`.
     pub greeting: Option<(RequestId, bool)>,
+    /// Whether it and others know how its user stands: not while that is asked for.
+    pub is_shown: bool,
     /// `caught_up` is owed.
     pub catching_up: bool,
     /// And will say `partial`.
@@ -112,6 +114,7 @@ impl UserSide {
             asked: session.held.iter().filter_map(|held| self.asked_again(session, held)).collect(),
             views: views.map(|view| view.conversation).collect(),
             greeting: session.greeting.map(|greeting| (greeting.id, greeting.reset)),
+            is_shown: session.greeting.is_none() && self.presence.is_settled(&session.user),
             catching_up: session.catching_up,
             partial: session.partial,
             survey: session.survey.as_deref().map(Survey::describe),
@@ -220,7 +223,7 @@ fn resumed(connection: u64, traveller: &Traveller) -> Session {
         catching_up: traveller.catching_up,
         partial: traveller.partial,
         survey,
-        came_along: true,
+        came_along: traveller.is_shown,
         ..Session::at_rest(connection, user, device, traveller.form, logs)
     }
 }
