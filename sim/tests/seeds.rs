@@ -113,7 +113,7 @@ fn the_worlds_see_what_they_are_for() {
         last_seen.0 > 5 && last_seen.1 > 5,
         "{last_seen:?} times one was told of had left before a restart"
     );
-    assert!(called > 80, "{called} times somebody was called of what had not reached them");
+    assert!(called > 100, "{called} times somebody was called of what had not reached them");
     assert!(counted.0 > 5_000 && counted.1 > 1_000, "{counted:?} times somebody was told what is unread");
     assert!(heads > 100, "{heads} times somebody was told of a head instead of records");
     assert!(
@@ -127,7 +127,7 @@ fn the_worlds_see_what_they_are_for() {
 #[test]
 fn the_worlds_search_and_find() {
     let (mut searched, mut made_up) = ((0, 0, 0), 0);
-    for seed in (0..100).filter(|seed| matches!(seed % 16, 3 | 5 | 8 | 13 | 15)) {
+    for seed in (0..100).filter(|seed| matches!(seed % 16, 3 | 5 | 8 | 15)) {
         let outcome = run(seed);
         let (pages, hits, owed) = outcome.searched;
         searched = (searched.0 + pages, searched.1 + hits, searched.2 + owed);
