@@ -298,13 +298,13 @@ pub(crate) struct CompareFlags {
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// Senders, each with a receiver and one message under way
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=2_000))]
     pub(crate) pairs: u32,
     /// Size of a text
     #[arg(long, value_name = "BYTES", default_value_t = USUAL_PAYLOAD, value_parser = payload)]
     pub(crate) payload: usize,
-    /// Of one server's round
-    #[arg(long, value_name = "S", default_value_t = 5, value_parser = seconds(1))]
+    /// Of one server's round, at most 30: receivers say nothing meanwhile
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=30))]
     pub(crate) seconds: u32,
     /// How often each has its turn
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]

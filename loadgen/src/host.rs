@@ -1,6 +1,6 @@
 //! What /proc says about processes and about the kernel's memory.
 
-use std::{fs, net::SocketAddr, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use anyhow::Context;
 use rustix::param::clock_ticks_per_second;
@@ -48,10 +48,10 @@ pub(crate) fn holder_of(lock: &Path) -> Option<u32> {
     holder_in(&locks, inode)
 }
 
-/// The process here that listens at an address; `None` where it is on no socket of its own, as listeners of a ring are not.
-pub(crate) fn listener_of(address: SocketAddr) -> Option<u32> {
+/// The process here that listens at a port; `None` where it is on no socket of its own, as listeners of a ring are not.
+pub(crate) fn listener_of(port: u16) -> Option<u32> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    let inode = tables.iter().find_map(|table| listening_in(table, address.port()))?;
+    let inode = tables.iter().find_map(|table| listening_in(table, port))?;
     let socket = format!("socket:[{inode}]");
     let processes =
         fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -109,10 +109,10 @@ mod tests {
     #[test]
     fn whoever_listens_is_found_by_the_port() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("it is bound");
-        assert_eq!(listener_of(address), Some(std::process::id()));
+        let port = listener.local_addr().expect("it is bound").port();
+        assert_eq!(listener_of(port), Some(std::process::id()));
         drop(listener);
-        assert_eq!(listener_of(address), None);
+        assert_eq!(listener_of(port), None);
     }
 
     #[test]

@@ -21,7 +21,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use monoio::{IoUringDriver, RuntimeBuilder, time::sleep};
+use monoio::{
+    IoUringDriver, RuntimeBuilder,
+    time::{sleep, timeout},
+};
 use serde::Serialize;
 
 use crate::{
@@ -42,6 +45,8 @@ use table::Table;
 const WARM_UP: Duration = Duration::from_secs(1);
 /// How long one message may take: then something is wrong.
 const MESSAGE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// All of a round but what is measured: connecting is one pair after the other.
+const SETUP_WAIT_MAX: Duration = Duration::from_secs(60);
 const RING_ENTRIES: u32 = 4096;
 
 /// A server that is measured, as it is given on the command line.
@@ -83,7 +88,7 @@ impl FromStr for Contender {
 
 impl Contender {
     fn name(&self) -> &'static str {
-        KINDS.iter().find(|(_, kind)| *kind == self.kind).map_or("", |(name, _)| *name)
+        KINDS.iter().find(|(_, kind)| *kind == self.kind).expect("all kinds have one").0
     }
 
     fn address(&self) -> anyhow::Result<SocketAddr> {
@@ -96,14 +101,12 @@ impl Contender {
     const fn keeps(&self) -> &'static str {
         match self.kind {
             Kind::Gatehouse => "on disk, synced; acknowledged; delivered",
-            Kind::JetStream => "in its file store; acknowledged; delivered",
+            Kind::JetStream => "in its file store, synced if its server is told to; acknowledged; delivered",
             Kind::Nats => "delivered, kept nowhere",
             Kind::Echo => "sent back, kept nowhere",
         }
     }
-}
 
-impl Contender {
     /// Whether a message is kept before it counts.
     const fn stores(&self) -> bool {
         matches!(self.kind, Kind::Gatehouse | Kind::JetStream)
@@ -141,7 +144,7 @@ pub(crate) fn compare(flags: &CompareFlags) -> anyhow::Result<ExitCode> {
                 contender.name(),
                 contender.place
             );
-            let round = runtime.block_on(comparison.round(contender));
+            let round = runtime.block_on(comparison.round_in_time(contender));
             table.add(place, round.with_context(|| format!("{} at {}", contender.name(), contender.place))?);
         }
     }
@@ -200,6 +203,14 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
+    /// A server that does not answer is no result, and is waited for no longer than this.
+    async fn round_in_time(&self, contender: &Contender) -> anyhow::Result<Round> {
+        let most =
+            SETUP_WAIT_MAX + WARM_UP + Duration::from_secs(self.flags.seconds.into()) + MESSAGE_WAIT_MAX;
+        let round = timeout(most, self.round(contender)).await;
+        round.unwrap_or_else(|_| bail!("it did not answer in time: is what was asked for switched on?"))
+    }
+
     async fn round(&self, contender: &Contender) -> anyhow::Result<Round> {
         let tag = format!("lgc{:08x}", Random::from_system()?.next() as u32);
         let address = contender.address()?;
@@ -231,12 +242,13 @@ impl Comparison<'_> {
 
     /// The server's process, if it is on this machine.
     fn process_of(&self, contender: &Contender, address: SocketAddr) -> Option<u32> {
+        let node = || holder_of(&self.flags.data.as_ref()?.join("lock"));
         match contender.kind {
-            Kind::Gatehouse => holder_of(&self.flags.data.as_ref()?.join("lock")),
-            // Listeners of a ring are in no table of a process: the lock is.
-            Kind::Echo | Kind::Nats | Kind::JetStream => {
-                listener_of(address).or_else(|| holder_of(&self.flags.data.as_ref()?.join("lock")))
-            }
+            _ if !address.ip().is_loopback() => None,
+            Kind::Gatehouse => node(),
+            // Listeners of a ring are in no table of a process: the node's own echo service has its lock.
+            Kind::Echo => listener_of(address.port()).or_else(node),
+            Kind::Nats | Kind::JetStream => listener_of(address.port()),
         }
     }
 

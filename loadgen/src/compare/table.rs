@@ -118,7 +118,9 @@ impl fmt::Display for Table {
             for (_, figure) in FIGURES {
                 // Round by round: what disturbs the machine disturbs both.
                 let pairs = first.rounds.iter().zip(&other.rounds);
-                let ratios = pairs.filter_map(|(ours, theirs)| Some(figure(ours)? / figure(theirs)?));
+                let ratios = pairs.filter_map(|(ours, theirs)| Some((figure(ours)?, figure(theirs)?)));
+                // Too little was measured of one that took nothing.
+                let ratios = ratios.filter(|(_, theirs)| *theirs > 0.0).map(|(ours, theirs)| ours / theirs);
                 let text = Spread::of(ratios).map(ratio);
                 write!(f, "{:>28}", text.unwrap_or_else(|| "-".to_owned()))?;
             }

@@ -23,7 +23,15 @@ pub(crate) fn soak(flags: &SoakFlags) -> anyhow::Result<ExitCode> {
     let over = flags.minutes.map(|minutes| begun.after(Duration::from_secs(60 * u64::from(minutes))));
     for number in 1.. {
         let at = Moment::now().since(begun);
-        let report = plot.measure(None)?;
+        let report = match plot.measure(None) {
+            Ok(report) => report,
+            Err(error) => {
+                // What was written of the rounds before says that all is well.
+                soaked.fail(&error);
+                soaked.write(outputs.json.as_deref())?;
+                return Err(error);
+            }
+        };
         let round = round(&plot, &report, at);
         // Line by line, so that one who looks in the morning sees the night. A reader that has gone away does not change the verdict.
         let _ = writeln!(std::io::stdout(), "{round}");

@@ -112,9 +112,9 @@ impl SoakReport {
         if !grown.is_empty() {
             return (Verdict::Fail, grown);
         }
-        let late = self.rounds.iter().filter(|round| round.verdict == Verdict::Invalid).count();
-        if late * 2 > self.rounds.len() {
-            return (Verdict::Invalid, vec![format!("the generator was late in {late} rounds")]);
+        let unknown = self.unknown();
+        if !unknown.is_empty() {
+            return (Verdict::Invalid, unknown);
         }
         (Verdict::Pass, Vec::new())
     }
@@ -131,8 +131,39 @@ impl SoakReport {
         median(&self.rounds[quarter..2 * quarter]).zip(median(&self.rounds[last..]))
     }
 
+    /// What could not be looked at, so that nothing is proven.
+    fn unknown(&self) -> Vec<String> {
+        let mut unknown = Vec::new();
+        if !self.is_one_process() {
+            unknown.push("the node's process changed: whether it grows cannot be said".to_owned());
+        } else if self.ends(|round| Some(round.node_bytes? as f64)).is_none() {
+            unknown.push("the node's memory is not known: give --data of a node on this machine".to_owned());
+        }
+        let late = self.rounds.iter().filter(|round| round.verdict == Verdict::Invalid).count();
+        let is_timely = self.timely_ends().is_some();
+        if self.timing == Timing::Judged && (late * 2 > self.rounds.len() || !is_timely) {
+            unknown.push(format!("the generator was late in {late} rounds"));
+        }
+        unknown
+    }
+
+    fn is_one_process(&self) -> bool {
+        self.rounds.iter().all(|round| round.process == self.rounds[0].process)
+    }
+
+    /// p99 of delivery, of rounds whose generator was in time.
+    fn timely_ends(&self) -> Option<(f64, f64)> {
+        self.ends(|round| (round.verdict == Verdict::Pass).then_some(round.delivery_p99_ms))
+    }
+
+    /// A round could not be played: the node is gone, or nobody can tell.
+    pub(crate) fn fail(&mut self, why: &anyhow::Error) {
+        (self.verdict, self.reasons) = (Verdict::Fail, vec![format!("{why:#}")]);
+    }
+
     fn grown(&self) -> Option<String> {
-        let (before, after) = self.ends(|round| Some(round.node_bytes? as f64))?;
+        let (before, after) =
+            self.ends(|round| Some(round.node_bytes? as f64)).filter(|_| self.is_one_process())?;
         let percent = (after / before - 1.0) * 100.0;
         (percent > self.growth_max).then(|| {
             format!(
@@ -145,8 +176,7 @@ impl SoakReport {
     }
 
     fn slower(&self) -> Option<String> {
-        let in_time = |round: &SoakRound| round.verdict == Verdict::Pass;
-        let (before, after) = self.ends(|round| in_time(round).then_some(round.delivery_p99_ms))?;
+        let (before, after) = self.timely_ends()?;
         let is_slower = self.timing == Timing::Judged && after > NOISE_MS && after > SLOWER_MAX * before;
         is_slower.then(|| format!("delivery p99 went from {before:.1} to {after:.1} ms"))
     }
@@ -235,5 +265,18 @@ mod tests {
     fn too_few_rounds_and_a_late_generator_prove_nothing() {
         assert_eq!(verdict((0..3).map(|_| round(Verdict::Pass, 100, 20.0))).0, Verdict::Invalid);
         assert_eq!(verdict((0..8).map(|_| round(Verdict::Invalid, 100, 20.0))).0, Verdict::Invalid);
+        let at_the_end = |number| if number < 6 { Verdict::Pass } else { Verdict::Invalid };
+        assert_eq!(verdict((0..8).map(|number| round(at_the_end(number), 100, 20.0))).0, Verdict::Invalid);
+    }
+
+    #[test]
+    fn a_node_that_is_not_seen_or_another_one_proves_nothing() {
+        let unseen = SoakRound { node_bytes: None, process: None, ..round(Verdict::Pass, 100, 20.0) };
+        let (verdict_of, why) = verdict((0..8).map(|_| unseen.clone()));
+        assert!(verdict_of == Verdict::Invalid && why.contains("memory is not known"), "{why}");
+        let another =
+            |number: u32| SoakRound { process: Some(number / 4), ..round(Verdict::Pass, 100, 20.0) };
+        let (verdict_of, why) = verdict((0..8).map(another));
+        assert!(verdict_of == Verdict::Invalid && why.contains("process changed"), "{why}");
     }
 }
