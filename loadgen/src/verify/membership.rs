@@ -57,15 +57,20 @@ pub(crate) struct PromisedChange {
     pub(crate) command: CommandId,
     pub(crate) added: Vec<UserIndex>,
     pub(crate) removed: Vec<UserIndex>,
-    /// When it was first written to a socket.
+    /// When it was first written to a socket,
     pub(crate) asked_at: Moment,
+    /// and when the promise came.
+    pub(crate) done_at: Moment,
 }
 
-/// Somebody was refused something for not being in a conversation.
+/// Somebody was refused something for not being in a conversation, or somebody else because this one was not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outsider {
     pub(crate) user: UserIndex,
     pub(crate) room: RoomIndex,
+    /// When what was refused was written to the socket that the refusal came from,
+    pub(crate) asked_at: Moment,
+    /// and when that was.
     pub(crate) at: Moment,
 }
 
@@ -201,13 +206,8 @@ pub(super) fn judge(evidence: &Evidence, members: &Members<'_>, violations: &mut
     }
     judge_promises(evidence, members, violations);
     let asked_at = |room: RoomIndex, seq: u64| asked.get(&(room, seq)).map(|change| change.asked_at);
-    for Outsider { user, room, at } in &book.outsiders {
-        let mut leaves = members.stays(*room, *user).iter().filter_map(|stay| stay.until);
-        if !leaves.any(|seq| asked_at(*room, seq).is_some_and(|asked| asked <= *at)) {
-            violations.add(Kind::Membership, || {
-                format!("user {} was refused as no member of room {}, and had not left", user.0, room.0)
-            });
-        }
+    for outsider in &book.outsiders {
+        judge_outsider(*outsider, members, &asked, violations);
     }
     for page in &book.pages {
         judge_page(page, members, asked_at, violations);
@@ -300,6 +300,30 @@ fn judge_promises(evidence: &Evidence, members: &Members<'_>, violations: &mut V
                 format!("the change at {seq} of room {} is not in its log: {promised:?}", room.0)
             });
         }
+    }
+}
+
+/// Who was out was so at some time between question and refusal. Somebody is in for certain from the answer to its join until its leave is asked
+/// for; those whom a group was made with are in it before anything else is asked.
+fn judge_outsider(
+    outsider: Outsider,
+    members: &Members<'_>,
+    promised: &HashMap<(RoomIndex, u64), &PromisedChange>,
+    violations: &mut Violations,
+) {
+    let Outsider { user, room, asked_at, at } = outsider;
+    let was_in = |stay: &&Stay| {
+        let joined = promised.get(&(room, stay.from)).map(|change| change.done_at);
+        let joined = if stay.from == 1 { Some(Moment::default()) } else { joined };
+        // That nobody asked for a change in the log is told otherwise: of when it was so nothing is certain.
+        let left = |seq| promised.get(&(room, seq)).map_or_else(Moment::default, |change| change.asked_at);
+        joined.is_some_and(|joined| joined <= asked_at) && stay.until.is_none_or(|seq| at < left(seq))
+    };
+    if let Some(stay) = members.stays(room, user).iter().find(was_in) {
+        violations.add(Kind::Membership, || {
+            let (user, room) = (user.0, room.0);
+            format!("user {user} was refused as no member of room {room}, and was in it meanwhile: {stay:?}")
+        });
     }
 }
 

@@ -9,7 +9,10 @@ use super::{
     in_flight::Asked,
     user::{RETRY_AFTER, User},
 };
-use crate::{clock::Moment, verify::Kind};
+use crate::{
+    clock::Moment,
+    verify::{Kind, Outsider},
+};
 
 impl User {
     pub(super) fn handle_ok(&mut self, desk: &mut Desk, ok: &OkReply, now: Moment) {
@@ -44,7 +47,10 @@ impl User {
     }
 
     pub(super) fn handle_error(&mut self, desk: &mut Desk, error: ErrorReply, now: Moment) {
-        let asked = error.id.and_then(|id| self.in_flight.remove(id.0));
+        let flight = error.id.and_then(|id| self.in_flight.take(id.0));
+        let (asked_at, asked) = flight.map_or((now, None), |flight| (flight.asked_at, Some(flight.asked)));
+        let user = self.index;
+        let outsider = |room| Outsider { user, room, asked_at, at: now };
         // Who has left and looks is refused: as it should be.
         let is_left = matches!(asked, Some(Asked::Look { left: Some(_), .. }));
         if is_left && error.code == ErrorCode::NotAMember {
@@ -54,11 +60,11 @@ impl User {
         let mut pending = match asked {
             Some(Asked::Store(pending)) => pending,
             Some(asked @ (Asked::Read { .. } | Asked::View(_))) => {
-                return self.handle_attention_refused(desk, &asked, &error, now);
+                return self.handle_attention_refused(desk, &asked, &error, (asked_at, now));
             }
-            Some(Asked::Page) => return self.handle_page_refused(desk, &error, now),
+            Some(Asked::Page) => return self.handle_page_refused(desk, &error, (asked_at, now)),
             // Who had just joined may have left meanwhile.
-            Some(Asked::Look { room, .. }) if desk.is_outside(self.index, room, error.code, now) => return,
+            Some(Asked::Look { room, .. }) if desk.is_outside(outsider(room), error.code) => return,
             Some(Asked::Search(quest)) => return self.handle_search_refused(desk, *quest, &error, now),
             _ => {
                 desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
@@ -78,10 +84,10 @@ impl User {
         desk.note_unamended(&pending);
         desk.tally.refused.push(pending.message_id.to_string());
         let is_nobodys_fault = match pending.is_change() {
-            true => desk.is_outrun(self.index, &pending, error.code),
+            true => desk.is_outrun(outsider(pending.room), &pending, error.code),
             false => {
                 desk.is_overtaken(self.index, &pending, error.code)
-                    || desk.is_outside(self.index, pending.room, error.code, now)
+                    || desk.is_outside(outsider(pending.room), error.code)
             }
         };
         if !is_nobodys_fault {

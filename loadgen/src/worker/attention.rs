@@ -23,7 +23,7 @@ use super::{
 use crate::{
     clock::Moment,
     plan::{RoomIndex, UserIndex},
-    verify::{Kind, ReadUpTo, Source, TOLD_MAX, Told, ToldMember, ToldRoom, Wrong},
+    verify::{Kind, Outsider, ReadUpTo, Source, TOLD_MAX, Told, ToldMember, ToldRoom, Wrong},
 };
 
 /// Reads of one user under way.
@@ -233,7 +233,7 @@ impl User {
         desk: &mut Desk,
         asked: &Asked,
         error: &ErrorReply,
-        now: Moment,
+        (asked_at, now): (Moment, Moment),
     ) {
         let is_later = error.code.retryable();
         let wait = error.retry_after_ms.map_or(RETRY_AFTER, std::time::Duration::from_millis);
@@ -249,7 +249,8 @@ impl User {
                 reading.taken = seq;
                 // Who has left reads nothing, and who has joined again nothing from before.
                 let is_too_early = error.code == ErrorCode::BadField && desk.plan.is_changing(room);
-                if desk.is_outside(self.index, room, error.code, now) {
+                let outsider = Outsider { user: self.index, room, asked_at, at: now };
+                if desk.is_outside(outsider, error.code) {
                     return;
                 } else if is_too_early {
                     desk.tally.counts.outside += 1;

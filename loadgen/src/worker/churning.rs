@@ -236,16 +236,33 @@ impl Desk {
         self.churning.note(room, &added, &removed);
         self.churning.end_if(pending);
         let (command, asked_at) = (command_id(pending.message_id), pending.sent_at.unwrap_or(due));
-        self.churning.book.promised.push(PromisedChange { room, seq, command, added, removed, asked_at });
+        self.churning.book.promised.push(PromisedChange {
+            room,
+            seq,
+            command,
+            added,
+            removed,
+            asked_at,
+            done_at: now,
+        });
     }
 
-    /// A change was refused. Whether that is because another one came first; then it is nobody's fault.
-    pub(super) fn is_outrun(&mut self, by: UserIndex, pending: &Pending, code: ErrorCode) -> bool {
-        let Some((_, removed)) = self.change_of(by, &pending.command) else { return false };
+    /// A change was refused. Whether that is because another one came first; then it is held against the log at the end: who left was refused as
+    /// no member, and whom somebody took out was not there.
+    pub(super) fn is_outrun(&mut self, asker: Outsider, pending: &Pending, code: ErrorCode) -> bool {
+        let Some((_, removed)) = self.change_of(asker.user, &pending.command) else { return false };
         self.churning.end_if(pending);
         let is_outrun = matches!(code, ErrorCode::NotAMember | ErrorCode::NotFound | ErrorCode::Limit);
         if is_outrun {
             self.tally.counts.changes_refused += 1;
+            match code {
+                ErrorCode::NotAMember => self.churning.book.outsiders.push(asker),
+                ErrorCode::NotFound => {
+                    let strangers = removed.iter().map(|user| Outsider { user: *user, ..asker });
+                    self.churning.book.outsiders.extend(strangers);
+                }
+                _ => {}
+            }
             self.churning.note(pending.room, &[], &removed);
         }
         is_outrun
@@ -264,17 +281,11 @@ impl Desk {
     }
 
     /// Somebody was refused something as no member. Whether that may be so; then it is held against the log at the end.
-    pub(super) fn is_outside(
-        &mut self,
-        user: UserIndex,
-        room: RoomIndex,
-        code: ErrorCode,
-        at: Moment,
-    ) -> bool {
-        let is_outside = code == ErrorCode::NotAMember && self.plan.is_changing(room);
+    pub(super) fn is_outside(&mut self, outsider: Outsider, code: ErrorCode) -> bool {
+        let is_outside = code == ErrorCode::NotAMember && self.plan.is_changing(outsider.room);
         if is_outside {
             self.tally.counts.outside += 1;
-            self.churning.book.outsiders.push(Outsider { user, room, at });
+            self.churning.book.outsiders.push(outsider);
         }
         is_outside
     }

@@ -46,27 +46,40 @@ pub(super) enum Asked {
     View(RoomIndex),
 }
 
+/// One question on its way.
+pub(super) struct Flight {
+    id: u32,
+    /// When it was written on this connection.
+    pub(super) asked_at: Moment,
+    pub(super) asked: Asked,
+}
+
 /// What has no answer yet, oldest first: few, so looked through. Whoever waits for nothing holds no memory for it.
 #[derive(Default)]
-pub(super) struct InFlight(Vec<(u32, Asked)>);
+pub(super) struct InFlight(Vec<Flight>);
 
 impl InFlight {
     /// Under `id`, which is higher than those before.
-    pub(super) fn insert(&mut self, id: u32, asked: Asked) {
-        self.0.push((id, asked));
+    pub(super) fn insert(&mut self, id: u32, asked_at: Moment, asked: Asked) {
+        self.0.push(Flight { id, asked_at, asked });
     }
 
     pub(super) fn remove(&mut self, id: u32) -> Option<Asked> {
-        let place = self.0.iter().position(|(asked, _)| *asked == id)?;
-        let (_, asked) = self.0.remove(place);
+        self.take(id).map(|flight| flight.asked)
+    }
+
+    /// The same, with when it was asked.
+    pub(super) fn take(&mut self, id: u32) -> Option<Flight> {
+        let place = self.0.iter().position(|flight| flight.id == id)?;
+        let flight = self.0.remove(place);
         if self.0.is_empty() {
             self.0 = Vec::new();
         }
-        Some(asked)
+        Some(flight)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Asked> {
-        self.0.iter().map(|(_, asked)| asked)
+        self.0.iter().map(|flight| &flight.asked)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -75,6 +88,6 @@ impl InFlight {
 
     /// What was asked for on a connection that has ended, newest first.
     pub(super) fn drain_back(&mut self) -> impl Iterator<Item = Asked> {
-        std::mem::take(&mut self.0).into_iter().rev().map(|(_, asked)| asked)
+        std::mem::take(&mut self.0).into_iter().rev().map(|flight| flight.asked)
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     clock::Moment,
     letter::Letter,
     plan::RoomIndex,
-    verify::{Kind, ShownPage},
+    verify::{Kind, Outsider, ShownPage},
 };
 
 /// A group that is being read.
@@ -215,7 +215,12 @@ impl User {
     }
 
     /// A page was refused: who was taken out of the group meanwhile does not read it any more.
-    pub(super) fn handle_page_refused(&mut self, desk: &mut Desk, error: &ErrorReply, now: Moment) {
+    pub(super) fn handle_page_refused(
+        &mut self,
+        desk: &mut Desk,
+        error: &ErrorReply,
+        (asked_at, now): (Moment, Moment),
+    ) {
         self.openings.is_asked = false;
         let Some(opening) = self.openings.waiting.first() else { return };
         let (room, conversation) = (opening.room, opening.conversation);
@@ -224,7 +229,8 @@ impl User {
             self.openings.resume_at = now.after(wait);
             return;
         }
-        if !desk.is_outside(self.index, room, error.code, now) {
+        let outsider = Outsider { user: self.index, room, asked_at, at: now };
+        if !desk.is_outside(outsider, error.code) {
             let name = desk.plan.name(self.index);
             desk.tally.violations.add(Kind::Hole, || {
                 format!("{name} could not read {conversation} (room {}): {}", room.0, error.code.name())

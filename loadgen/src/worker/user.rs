@@ -253,7 +253,7 @@ impl User {
         let Some(link) = &mut self.link else { return };
         let id = RequestId(self.next_request);
         self.next_request += 1;
-        self.in_flight.insert(id.0, asked);
+        self.in_flight.insert(id.0, Moment::now(), asked);
         let mut payload = Vec::new();
         Request { id: Some(id), command }.encode(self.form, &mut payload);
         link.codec.send(self.form, payload);

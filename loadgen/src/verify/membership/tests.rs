@@ -22,15 +22,21 @@ fn logged(seq: u64, added: &[UserIndex], removed: &[UserIndex]) -> LoggedChange 
 }
 
 fn promised(seq: u64, added: &[UserIndex], removed: &[UserIndex]) -> PromisedChange {
-    let (added, removed, asked_at) = (added.to_vec(), removed.to_vec(), Moment(10 * seq));
-    PromisedChange { room: ROOM, seq, command: command_id(id(seq)), added, removed, asked_at }
+    let (added, removed) = (added.to_vec(), removed.to_vec());
+    let (asked_at, done_at) = (Moment(10 * seq), Moment(10 * seq + 5));
+    PromisedChange { room: ROOM, seq, command: command_id(id(seq)), added, removed, asked_at, done_at }
 }
 
 fn page(asked: u64, first: u64, last: u64, at: u64) -> ShownPage {
     ShownPage { user: ME, room: ROOM, asked, first, lowest: first, last, at: Moment(at), left: None }
 }
 
-/// 1 makes the group, 4 takes ME out, 6 adds it again, 8 adds the guest, 10 is the head. A change at `seq` is asked for at ten times that.
+const fn refused(user: UserIndex, asked_at: u64, at: u64) -> Outsider {
+    Outsider { user, room: ROOM, asked_at: Moment(asked_at), at: Moment(at) }
+}
+
+/// 1 makes the group, 4 takes ME out, 6 adds it again, 8 adds the guest, 10 is the head. A change at `seq` is asked for at ten times that,
+/// and answered 5 later.
 fn sound() -> Evidence {
     let told = |user, stays: &[Stay]| ToldStays { user, room: ROOM, stays: stays.to_vec() };
     let changes = LoggedChanges {
@@ -53,7 +59,7 @@ fn sound() -> Evidence {
         ],
         membership: MembershipBook {
             promised: vec![promised(4, &[], &[ME]), promised(6, &[ME], &[]), promised(8, &[GUEST], &[])],
-            outsiders: vec![Outsider { user: ME, room: ROOM, at: Moment(45) }],
+            outsiders: vec![refused(ME, 44, 46)],
             pages: vec![
                 page(1, 1, 3, 39),
                 page(1, 6, 7, 65),
@@ -115,10 +121,21 @@ fn a_change_is_what_was_asked_for_and_a_promised_one_is_there() {
 }
 
 #[test]
-fn only_who_has_left_is_refused() {
-    let outsider = |user, at| Outsider { user, room: ROOM, at: Moment(at) };
-    check(|evidence| evidence.membership.outsiders.push(outsider(ME, 39)), &[Kind::Membership]);
-    check(|evidence| evidence.membership.outsiders.push(outsider(OWNER, 99)), &[Kind::Membership]);
+fn only_who_is_out_is_refused() {
+    let is_told =
+        |outsider| check(|evidence| evidence.membership.outsiders.push(outsider), &[Kind::Membership]);
+    let is_right = |outsider| check(|evidence| evidence.membership.outsiders.push(outsider), &[]);
+    is_told(refused(OWNER, 90, 99));
+    // Until the leave is asked for, and from when it is promised that one is in again.
+    is_told(refused(ME, 30, 39));
+    is_told(refused(ME, 65, 70));
+    is_told(refused(GUEST, 85, 90));
+    // While it is on its way, and in between.
+    is_right(refused(ME, 30, 40));
+    is_right(refused(ME, 41, 64));
+    is_right(refused(ME, 64, 70));
+    is_right(refused(GUEST, 70, 75));
+    is_right(refused(GUEST, 84, 90));
 }
 
 #[test]
