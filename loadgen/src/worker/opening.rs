@@ -190,8 +190,36 @@ impl User {
         Some(at)
     }
 
+    /// What somebody sees of a conversation that it has just joined or left. Who is in it sees the record of its joining at least, and who is out is
+    /// refused: a page without anything is of neither.
+    pub(super) fn handle_looked(
+        &self,
+        desk: &mut Desk,
+        room: RoomIndex,
+        left: Option<u64>,
+        items: &[PageItem],
+        now: Moment,
+    ) {
+        let name = desk.plan.name(self.index);
+        for item in items {
+            if let PageItem::Gap(gap) = item {
+                desk.note_gap(&name, gap);
+            }
+        }
+        if items.is_empty() {
+            let (kind, stand) = match left {
+                Some(_) => (Kind::Membership, "has left"),
+                None => (Kind::Hole, "has joined"),
+            };
+            desk.tally.violations.add(kind, || {
+                format!("{name} looked at room {}, which it {stand}, and was shown an empty page", room.0)
+            });
+        }
+        self.note_page(desk, room, 1, left, items, now);
+    }
+
     /// What a page showed of a group whose members change is held against its log.
-    pub(super) fn note_page(
+    fn note_page(
         &self,
         desk: &mut Desk,
         room: RoomIndex,

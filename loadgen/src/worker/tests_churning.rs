@@ -176,6 +176,25 @@ fn who_left_or_joined_looks_at_what_it_may_see() {
 }
 
 #[test]
+fn a_look_that_shows_nothing_is_wrong_whether_one_is_in_or_out() {
+    let nothing = |id| ServerFrame::Page { id, messages: Vec::new(), more: false };
+    let mut pair = Pair::in_changing_group();
+    pair.moves(4, Move::Leave);
+    let id = pair.asked_look();
+    pair.feed(nothing(id));
+    assert_eq!(pair.violations(), [Kind::Membership], "who is out is refused");
+
+    let mut pair = Pair::in_changing_group();
+    pair.moves(4, Move::Leave);
+    let id = pair.asked_look();
+    pair.refused(id, ErrorCode::NotAMember);
+    pair.moves(9, Move::Join);
+    let id = pair.asked_look();
+    pair.feed(nothing(id));
+    assert_eq!(pair.violations(), [Kind::Hole], "who is in sees that it joined");
+}
+
+#[test]
 fn so_many_of_a_hundred_go_away_in_each_worker() {
     let comings = Comings { churn: 0, absent_percent: 30 };
     let absent = |user: &u32| comings.is_absent(UserIndex(*user));

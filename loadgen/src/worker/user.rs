@@ -394,7 +394,7 @@ impl User {
             ServerFrame::Welcome(welcome) => self.handle_welcome(desk, *welcome, now),
             ServerFrame::Page { id, messages, .. } => match self.in_flight.remove(id.0) {
                 Some(Asked::Page) => self.handle_page(desk, &messages, now),
-                Some(Asked::Look { room, left }) => self.note_page(desk, room, 1, left, &messages, now),
+                Some(Asked::Look { room, left }) => self.handle_looked(desk, room, left, &messages, now),
                 _ => {}
             },
             ServerFrame::Presence(event) => self.handle_presence(desk, &event),
