@@ -198,6 +198,23 @@ fn a_group_that_is_given_a_title_while_groups_are_read_at_start_is_known_afterwa
 }
 
 #[test]
+fn a_leave_that_comes_again_is_answered_and_takes_nobody_out_who_is_back() {
+    let mut group = Group::of(4);
+    let (session, _) = group.chat.connect("member-1", None);
+    let (conversation, message_id) = (group.conversation, group.id());
+    let leave = || Command::Leave { conversation, message_id };
+    assert_eq!(answer(&group.chat.command(session, leave())), Ok(2));
+    // The answer is lost, and who asks for it again is out, and then in again.
+    assert_eq!(answer(&group.chat.command(session, leave())), Ok(2));
+    assert_eq!(group.change(vec![member(1)], vec![]), Ok(3));
+    assert_eq!(answer(&group.chat.command(session, leave())), Ok(2));
+    assert_eq!(group.change(vec![], vec![member(1)]), Ok(4), "it was a member");
+    // Whom somebody else has taken out first is told so.
+    let other = Command::Leave { conversation, message_id: group.id() };
+    assert_eq!(answer(&group.chat.command(session, other)), Err(ErrorCode::NotAMember));
+}
+
+#[test]
 fn who_joins_a_large_group_while_away_begins_with_that() {
     let mut group = Group::of(150);
     let cursor = group.cursor_of("newcomer");
