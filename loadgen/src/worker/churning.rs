@@ -46,8 +46,33 @@ const TRIES: usize = 16;
 #[derive(Default)]
 struct Roster {
     out: Vec<UserIndex>,
+    /// By which sequence somebody has moved last. A leave that is asked for again after a reconnect is answered with the sequence that it has,
+    /// which may be told after that of a later join.
+    moved: HashMap<UserIndex, u64>,
     /// A change is under way.
     is_changing: bool,
+}
+
+impl Roster {
+    /// A change at `seq`, told in whichever order.
+    fn note(&mut self, seq: u64, added: &[UserIndex], removed: &[UserIndex]) {
+        let mut moves_now = |user: &UserIndex| {
+            let moved = self.moved.entry(*user).or_default();
+            let is_news = *moved < seq;
+            *moved = seq.max(*moved);
+            is_news
+        };
+        for user in added {
+            if moves_now(user) {
+                self.out.retain(|out| out != user);
+            }
+        }
+        for user in removed {
+            if moves_now(user) && !self.out.contains(user) {
+                self.out.push(*user);
+            }
+        }
+    }
 }
 
 /// Changes of groups, and what came of them.
@@ -66,10 +91,33 @@ impl Churning {
         self.newest.iter().map(|((user, room), seq)| (*user, *room, *seq)).collect()
     }
 
-    fn note(&mut self, room: RoomIndex, added: &[UserIndex], removed: &[UserIndex]) {
-        let Some(roster) = self.rosters.get_mut(&room) else { return };
-        roster.out.retain(|user| !added.contains(user) && !removed.contains(user));
-        roster.out.extend(removed);
+    fn note(&mut self, room: RoomIndex, seq: u64, added: &[UserIndex], removed: &[UserIndex]) {
+        if let Some(roster) = self.rosters.get_mut(&room) {
+            roster.note(seq, added, removed);
+        }
+    }
+
+    /// Who made a group was told that these are not in it: they went, and the record of that is still to come.
+    fn note_out(&mut self, room: RoomIndex, users: &[UserIndex]) {
+        if let Some(roster) = self.rosters.get_mut(&room) {
+            let news: Vec<_> = users.iter().filter(|user| !roster.out.contains(user)).collect();
+            roster.out.extend(news);
+        }
+    }
+
+    /// Who is out of a group that a user of this worker made.
+    pub(super) fn out(&self, room: RoomIndex) -> &[UserIndex] {
+        self.rosters.get(&room).map_or(&[], |roster| &roster.out)
+    }
+
+    fn is_changing(&self, room: RoomIndex) -> bool {
+        self.rosters.get(&room).is_none_or(|roster| roster.is_changing)
+    }
+
+    fn begin(&mut self, room: RoomIndex) {
+        if let Some(roster) = self.rosters.get_mut(&room) {
+            roster.is_changing = true;
+        }
     }
 
     fn end(&mut self, room: RoomIndex) {
@@ -82,15 +130,8 @@ impl Churning {
 /// Asks for every change of this worker when it is due, until the schedule ends.
 pub(super) async fn churn_on_time(worker: Rc<Worker>, start: Moment) {
     let config = worker.with(|state| {
-        let desk = &mut state.desk;
-        let mut by_size: BTreeMap<usize, Vec<RoomIndex>> = BTreeMap::new();
-        for room in desk.own_rooms(&[RoomKind::Group]) {
-            let out = desk.plan.guest(room).into_iter().collect();
-            desk.churning.rosters.insert(room, Roster { out, is_changing: false });
-            by_size.entry(desk.plan.room(room).members().len()).or_default().push(room);
-        }
-        desk.churning.rooms = by_size.into_values().collect();
-        desk.config.clone()
+        state.desk.gather_rosters();
+        state.desk.config.clone()
     });
     let end = start.after(std::time::Duration::from_secs(config.load.seconds().into()));
     let mut number = u64::from(config.worker);
@@ -154,15 +195,12 @@ impl State {
             let room = rooms[desk.random.below(rooms.len() as u64) as usize];
             let maker = desk.config.place_of(desk.plan.room(room).maker());
             let Some(conversation) = desk.rooms.id(room) else { continue };
-            let Some(roster) = desk.churning.rosters.get_mut(&room).filter(|roster| !roster.is_changing)
-            else {
-                continue;
-            };
-            if users[maker].is_away() {
+            if users[maker].is_away() || desk.churning.is_changing(room) {
                 continue;
             }
-            let Some((add, remove)) = pick(&desk.plan, room, &roster.out, &mut desk.random) else { continue };
-            roster.is_changing = true;
+            let picked = pick(&desk.plan, room, desk.churning.out(room), &mut desk.random);
+            let Some((add, remove)) = picked else { continue };
+            desk.churning.begin(room);
             let names =
                 |users: Option<UserIndex>| users.map(|user| desk.plan.name(user)).into_iter().collect();
             let (add, remove) = (names(add), names(remove));
@@ -208,6 +246,17 @@ fn pick(
 }
 
 impl Desk {
+    /// The groups that users of this worker made, and who is out of them to begin with.
+    pub(super) fn gather_rosters(&mut self) {
+        let mut by_size: BTreeMap<usize, Vec<RoomIndex>> = BTreeMap::new();
+        for room in self.own_rooms(&[RoomKind::Group]) {
+            let out = self.plan.guest(room).into_iter().collect();
+            self.churning.rosters.insert(room, Roster { out, ..Roster::default() });
+            by_size.entry(self.plan.room(room).members().len()).or_default().push(room);
+        }
+        self.churning.rooms = by_size.into_values().collect();
+    }
+
     /// The node's names of the groups that users of this worker made and whose members change.
     pub(super) fn own_group_names(&self) -> Vec<GroupName> {
         let groups =
@@ -233,7 +282,7 @@ impl Desk {
             let newest = self.churning.newest.entry((*user, room)).or_default();
             *newest = seq.max(*newest);
         }
-        self.churning.note(room, &added, &removed);
+        self.churning.note(room, seq, &added, &removed);
         self.churning.end_if(pending);
         let (command, asked_at) = (command_id(pending.message_id), pending.sent_at.unwrap_or(due));
         self.churning.book.promised.push(PromisedChange {
@@ -260,10 +309,10 @@ impl Desk {
                 ErrorCode::NotFound => {
                     let strangers = removed.iter().map(|user| Outsider { user: *user, ..asker });
                     self.churning.book.outsiders.extend(strangers);
+                    self.churning.note_out(pending.room, &removed);
                 }
                 _ => {}
             }
-            self.churning.note(pending.room, &[], &removed);
         }
         is_outrun
     }
@@ -293,7 +342,7 @@ impl Desk {
 
 impl Churning {
     /// The change of a group by its maker has ended.
-    fn end_if(&mut self, pending: &Pending) {
+    pub(super) fn end_if(&mut self, pending: &Pending) {
         if matches!(pending.command, Command::Members(_)) {
             self.end(pending.room);
         }
@@ -311,7 +360,7 @@ impl User {
                 names.iter().filter_map(|name| desk.plan.user_of_name(name)).collect::<Vec<_>>()
             };
             let (added, removed) = (users(&event.added), users(&event.removed));
-            desk.churning.note(room, &added, &removed);
+            desk.churning.note(room, event.seq.0, &added, &removed);
         }
         let name = desk.plan.name(self.index);
         let (conversation, seq) = (event.conversation, event.seq.0);

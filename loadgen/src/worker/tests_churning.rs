@@ -6,8 +6,9 @@ use protocol::{
     ids::{MessageId, RequestId, Seq, UnixMillis},
 };
 
-use super::{CONVERSATION, DUE, ME, PEER, Pair};
+use super::{super::in_flight::Pending, CONVERSATION, DUE, ME, PEER, Pair};
 use crate::{
+    clock::Moment,
     link::Forms,
     plan::{Comings, RoomIndex, USERS_MIN, UserIndex},
     verify::{Kind, Outsider, ShownPage, Stay},
@@ -15,6 +16,9 @@ use crate::{
 
 /// Of strangers: who joins it reads what comes from then on. The direct conversations come before it, and the one of neighbours.
 const GROUP: RoomIndex = RoomIndex(4 * USERS_MIN + 1);
+
+/// A leave of PEER's.
+const LEAVE: MessageId = MessageId([77; 16]);
 
 enum Move {
     Join,
@@ -40,10 +44,15 @@ impl Pair {
     }
 
     fn moves(&mut self, seq: u64, how: Move) {
-        let me = vec![self.desk.plan.name(ME)];
+        self.told_of(ME, seq, how);
+    }
+
+    /// Somebody joins or leaves by a record, which ME is told.
+    fn told_of(&mut self, user: UserIndex, seq: u64, how: Move) {
+        let user = vec![self.desk.plan.name(user)];
         let (added, removed) = match how {
-            Move::Join => (me, Vec::new()),
-            Move::Leave => (Vec::new(), me),
+            Move::Join => (user, Vec::new()),
+            Move::Leave => (Vec::new(), user),
         };
         self.feed(ServerFrame::Member(MemberEvent {
             conversation: CONVERSATION,
@@ -192,6 +201,37 @@ fn a_look_that_shows_nothing_is_wrong_whether_one_is_in_or_out() {
     let id = pair.asked_look();
     pair.feed(nothing(id));
     assert_eq!(pair.violations(), [Kind::Hole], "who is in sees that it joined");
+}
+
+/// A leave of PEER's that was stored at 4 and not answered, because the connection ended, so that it is asked for again.
+fn leave_again(pair: &mut Pair) {
+    let command = Command::Leave { conversation: CONVERSATION, message_id: Some(LEAVE) };
+    let (due, sent_at) = (Some(DUE), Some(DUE));
+    let pending = Pending { message_id: LEAVE, room: GROUP, due, command, sent_at, in_history: false };
+    pair.desk.handle_changed(PEER, &pending, 4, Moment::now());
+}
+
+#[test]
+fn a_leave_that_is_answered_again_takes_out_once_whatever_came_in_between() {
+    // Who is out after what was told in which order.
+    let out = |told: &[fn(&mut Pair)]| {
+        let mut pair = Pair::in_changing_group();
+        pair.desk.gather_rosters();
+        told.iter().for_each(|tell| tell(&mut pair));
+        assert_eq!(pair.violations(), []);
+        let [change] = &pair.desk.churning.book.promised[..] else { panic!("one leave was promised") };
+        assert_eq!((change.seq, change.asked_at, &change.removed[..]), (4, DUE, &[PEER][..]));
+        let guest = pair.desk.plan.guest(GROUP);
+        pair.desk.churning.out(GROUP).iter().copied().filter(|user| Some(*user) != guest).collect::<Vec<_>>()
+    };
+    let left: fn(&mut Pair) = |pair| pair.told_of(PEER, 4, Move::Leave);
+    let joined: fn(&mut Pair) = |pair| pair.told_of(PEER, 5, Move::Join);
+    // By the record that is told, and by the answer that says where it stands.
+    assert_eq!(out(&[left, leave_again]), [PEER]);
+    assert_eq!(out(&[leave_again, left]), [PEER]);
+    assert_eq!(out(&[left, joined, leave_again]), [], "it is in again by then");
+    assert_eq!(out(&[leave_again, left, joined]), []);
+    assert_eq!(out(&[left, leave_again, joined]), []);
 }
 
 #[test]
