@@ -72,16 +72,17 @@ fn a_scenario_in_which_people_look_and_read_counts_both() {
 #[test]
 fn a_scenario_in_which_people_come_and_go_counts_who_did_and_what_they_missed() {
     let restless = SCENARIO
-        .replace("users = 12\n", "users = 102\nworkers = 2\nchurn = 120\nabsent_percent = 25\n")
+        .replace("users = 12\n", "users = 102\nworkers = 2\nchurn = 40\nabsent_percent = 25\n")
         .replace("group3=50", "group3=25,group99=25");
     let (report, text) = played("churn", &restless);
     let count = |name: &str| report["counts"][name].as_u64().expect("a number");
-    // 120 a second for 3 s; where all groups are changing at a moment, one less.
-    assert!((180..=360).contains(&count("changes")), "{text}");
+    // 40 a second for 3 s; where all groups are changing at a moment, one less.
+    assert!((90..=120).contains(&count("changes")), "{text}");
     assert_eq!(count("changes_acked") + count("changes_refused"), count("changes"), "{text}");
     assert_eq!(report["change"]["outside"]["count"], count("changes_acked"), "{text}");
-    // Of 120 changes 5 to 14 crossed, and once none: of so many more some do.
-    assert!(report["switches"].as_u64().is_some_and(|switches| switches > 0), "{text}");
+    // About two of three do.
+    let switches = report["switches"].as_u64().expect("a number");
+    assert!(3 * switches >= count("changes"), "{text}");
     assert_eq!((count("absences"), count("returned")), (25, 25), "{text}");
     assert_eq!(report["whole"]["outside"]["count"], 25, "{text}");
     assert!(count("missed") > 0 && count("heads") > 0, "{text}");

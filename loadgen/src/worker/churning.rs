@@ -1,7 +1,7 @@
 //! Who joins and leaves while messages flow: on a schedule of its own, open-loop as that of the messages.
 //!
-//! Who made a group takes members out of it and back in; its guest comes and goes, so that a group of 99 members crosses to fan-out on read and
-//! back; and now and then somebody leaves by itself. Who is in a group is known by what its maker was told. A change that was asked for and not
+//! Who made a group takes members out of it and back in, and its guest as well; most changes are of groups on the line between 99 and 100 members,
+//! which cross to fan-out on read and back; and now and then somebody leaves by itself ([`super::moves`]). Who is in a group is known by what its maker was told. A change that was asked for and not
 //! answered when a connection ends is asked for again under its name: the log says whether it happened before.
 
 use std::{
@@ -14,13 +14,14 @@ use protocol::{
     command::{Command, HistoryRange, Members},
     event::{ErrorCode, MemberEvent},
     ids::{ConversationId, Seq},
-    limits::{HISTORY_ITEMS_MAX, MEMBERS_MAX},
+    limits::HISTORY_ITEMS_MAX,
 };
 
 use super::{
     State, Worker,
     desk::Desk,
     in_flight::{Asked, Pending},
+    moves::{Line, Move, Turn, across, pick},
     schedule::sleep_until,
     user::{Presence, User},
 };
@@ -32,13 +33,6 @@ use crate::{
     verify::{MembershipBook, Outsider, PromisedChange, command_id},
 };
 
-/// Of so many changes one is of a member that leaves by itself.
-const CHANGES_PER_LEAVE: u64 = 6;
-/// Of so many changes of a group that has a guest one is about the guest.
-const CHANGES_PER_GUEST: u64 = 2;
-/// Of so many members one may be out at a time, besides the guest, and one of any group: so few that one of 99 is often whole when its guest
-/// comes, and crosses.
-const MEMBERS_PER_ABSENCE: usize = 100;
 /// Groups and users that are looked at until one is found that can change now.
 const TRIES: usize = 16;
 
@@ -80,6 +74,8 @@ impl Roster {
 pub(super) struct Churning {
     /// Those that users of this worker made, by size.
     rooms: Vec<Vec<RoomIndex>>,
+    /// Of those, the ones on the line of large groups.
+    line: Vec<RoomIndex>,
     rosters: HashMap<RoomIndex, Roster>,
     pub(super) book: MembershipBook,
     newest: HashMap<(UserIndex, RoomIndex), u64>,
@@ -134,23 +130,33 @@ pub(super) async fn churn_on_time(worker: Rc<Worker>, start: Moment) {
         state.desk.config.clone()
     });
     let end = start.after(std::time::Duration::from_secs(config.load.seconds().into()));
-    let mut number = u64::from(config.worker);
-    loop {
+    let line = worker.with(|state| Line::of(&state.desk.plan));
+    for number in 0_u64.. {
         let due = Moment(start.0 + number * 1_000_000_000 / u64::from(config.comings.churn));
         if due >= end {
             return;
         }
-        sleep_until(due).await;
-        worker.with(|state| state.change_one(due));
-        number += u64::from(config.workers);
+        let (turn, rank) = line.turn(number);
+        let room = line.room(rank).filter(|_| turn == Turn::Line);
+        let is_mine = match room {
+            Some(room) => worker.with(|state| config.owns(state.desk.plan.room(room).maker())),
+            None => rank % u64::from(config.workers) == u64::from(config.worker),
+        };
+        if is_mine {
+            sleep_until(due).await;
+            worker.with(|state| state.change_one(due, turn, room));
+        }
     }
 }
 
 impl State {
-    /// One change of members, where any group can change now.
-    fn change_one(&mut self, due: Moment) {
-        let is_leave = self.desk.random.below(CHANGES_PER_LEAVE) == 0;
-        let found = if is_leave { self.find_leave() } else { self.find_change() };
+    /// One change of members, where any group can change now. A turn that cannot be taken is another group's.
+    fn change_one(&mut self, due: Moment, turn: Turn, room: Option<RoomIndex>) {
+        let found = match (turn, room) {
+            (Turn::Leave, _) => self.find_leave(),
+            (_, Some(room)) => self.find_on_line(room).or_else(|| self.find_any()),
+            (_, None) => self.find_any(),
+        };
         let Some((place, room, command)) = found else { return };
         self.desk.tally.counts.changes += 1;
         let user = &mut self.users[place];
@@ -160,7 +166,7 @@ impl State {
     }
 
     /// Somebody of this worker who leaves one of its groups.
-    fn find_leave(&mut self) -> Option<(usize, RoomIndex, Named)> {
+    fn find_leave(&mut self) -> Option<Found> {
         let plan = self.desk.plan.clone();
         for _ in 0..TRIES {
             let place = self.desk.random.below(self.users.len() as u64) as usize;
@@ -185,65 +191,56 @@ impl State {
         None
     }
 
-    /// A group that a user of this worker made, and who comes or goes there.
-    fn find_change(&mut self) -> Option<(usize, RoomIndex, Named)> {
-        let Self { desk, users, .. } = self;
-        for _ in 0..TRIES.min(desk.churning.rosters.len()) {
+    /// A group on the line: `room`, or where that cannot change now the next one that can.
+    fn find_on_line(&mut self, room: RoomIndex) -> Option<Found> {
+        let own = self.desk.churning.line.clone();
+        let first = own.iter().position(|other| *other == room)?;
+        let mut rooms = own[first..].iter().chain(&own[..first]);
+        rooms.find_map(|room| self.find_in(*room, across))
+    }
+
+    /// Any group that a user of this worker made.
+    fn find_any(&mut self) -> Option<Found> {
+        for _ in 0..TRIES.min(self.desk.churning.rosters.len()) {
             // Each size as often as the others, of which there may be many more.
-            let sizes = &desk.churning.rooms;
-            let rooms = &sizes[desk.random.below(sizes.len() as u64) as usize];
-            let room = rooms[desk.random.below(rooms.len() as u64) as usize];
-            let maker = desk.config.place_of(desk.plan.room(room).maker());
-            let Some(conversation) = desk.rooms.id(room) else { continue };
-            if users[maker].is_away() || desk.churning.is_changing(room) {
-                continue;
+            let Desk { churning, random, .. } = &mut self.desk;
+            let rooms = &churning.rooms[random.below(churning.rooms.len() as u64) as usize];
+            let room = rooms[random.below(rooms.len() as u64) as usize];
+            if let Some(found) = self.find_in(room, pick) {
+                return Some(found);
             }
-            let picked = pick(&desk.plan, room, desk.churning.out(room), &mut desk.random);
-            let Some((add, remove)) = picked else { continue };
-            desk.churning.begin(room);
-            let names =
-                |users: Option<UserIndex>| users.map(|user| desk.plan.name(user)).into_iter().collect();
-            let (add, remove) = (names(add), names(remove));
-            let members = move |message_id| {
-                let message_id = Some(message_id);
-                Command::Members(Members { conversation, add, remove, roles: Vec::new(), message_id })
-            };
-            return Some((maker, room, Box::new(members)));
         }
         None
     }
+
+    /// Who comes or goes in a group, by who made it, where that is there and no other change is under way.
+    fn find_in(&mut self, room: RoomIndex, choose: Choose) -> Option<Found> {
+        let Self { desk, users, .. } = self;
+        let maker = desk.config.place_of(desk.plan.room(room).maker());
+        let conversation = desk.rooms.id(room)?;
+        if users[maker].is_away() || desk.churning.is_changing(room) {
+            return None;
+        }
+        let chosen = choose(&desk.plan, room, desk.churning.out(room), &mut desk.random)?;
+        let (add, remove) = match chosen {
+            Move::Join(user) => (vec![desk.plan.name(user)], Vec::new()),
+            Move::Leave(user) => (Vec::new(), vec![desk.plan.name(user)]),
+        };
+        desk.churning.begin(room);
+        let members = move |message_id| {
+            let message_id = Some(message_id);
+            Command::Members(Members { conversation, add, remove, roles: Vec::new(), message_id })
+        };
+        Some((maker, room, Box::new(members)))
+    }
 }
 
+/// How a change of a group is chosen, by who is out of it.
+type Choose = fn(&Plan, RoomIndex, &[UserIndex], &mut Random) -> Option<Move>;
+/// The place of a user, a room of its, and what it does there.
+type Found = (usize, RoomIndex, Named);
 /// A change that waits for its name.
 type Named = Box<dyn FnOnce(protocol::ids::MessageId) -> Command>;
-
-/// Who is to join or to leave a group of which some are out.
-fn pick(
-    plan: &Plan,
-    room: RoomIndex,
-    out: &[UserIndex],
-    random: &mut Random,
-) -> Option<(Option<UserIndex>, Option<UserIndex>)> {
-    let (guest, members) = (plan.guest(room), plan.room(room).members().len());
-    let mut back: Vec<UserIndex> = out.iter().copied().filter(|user| Some(*user) != guest).collect();
-    if let Some(guest) = guest.filter(|_| random.below(CHANGES_PER_GUEST) == 0) {
-        let has_room = members - back.len() < MEMBERS_MAX;
-        return match out.contains(&guest) {
-            true => has_room.then_some((Some(guest), None)),
-            false => Some((None, Some(guest))),
-        };
-    }
-    let is_guest_in = guest.is_some_and(|guest| !out.contains(&guest));
-    let out_max = 1 + members / MEMBERS_PER_ABSENCE;
-    if !back.is_empty() && (back.len() >= out_max || random.below(2) == 0) {
-        let user = back.swap_remove(random.below(back.len() as u64) as usize);
-        return (members - back.len() - 1 + usize::from(is_guest_in) < MEMBERS_MAX)
-            .then_some((Some(user), None));
-    }
-    let place = 1 + random.below(members as u64 - 1) as usize;
-    let user = plan.room(room).members().nth(place).expect("one of its members");
-    (!out.contains(&user)).then_some((None, Some(user)))
-}
 
 impl Desk {
     /// The groups that users of this worker made, and who is out of them to begin with.
@@ -255,6 +252,8 @@ impl Desk {
             by_size.entry(self.plan.room(room).members().len()).or_default().push(room);
         }
         self.churning.rooms = by_size.into_values().collect();
+        let line = Line::of(&self.plan);
+        self.churning.line = line.rooms().filter(|room| self.churning.rosters.contains_key(room)).collect();
     }
 
     /// The node's names of the groups that users of this worker made and whose members change.

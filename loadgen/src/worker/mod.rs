@@ -16,6 +16,7 @@ mod in_flight;
 mod inbox;
 mod list_reader;
 mod log_reader;
+mod moves;
 mod opening;
 mod receipts;
 mod schedule;
