@@ -423,6 +423,10 @@ pub(crate) struct Counts {
     /// Searches that were asked, each again until it finds.
     pub(crate) searches: u64,
     pub(crate) searches_refused: u64,
+    /// Searches that had no answer in time,
+    pub(crate) searches_unanswered: u64,
+    /// and messages and edits of which it was not known at the end whether they are found.
+    pub(crate) searches_undecided: u64,
     /// Messages and edits that were found.
     pub(crate) found: u64,
     pub(crate) connections: u64,
@@ -469,6 +473,8 @@ impl Counts {
         self.presences += other.presences;
         self.searches += other.searches;
         self.searches_refused += other.searches_refused;
+        self.searches_unanswered += other.searches_unanswered;
+        self.searches_undecided += other.searches_undecided;
         self.found += other.found;
         self.connections += other.connections;
         self.dial_failures += other.dial_failures;

@@ -285,6 +285,10 @@ fn write_counts(page: &mut String, report: &Report) {
         ("Conversations viewed, on each connection and at the end", counts.views),
         ("Receipts told to viewers", counts.receipts),
         ("Comings and goings told to viewers", counts.presences),
+        ("Searches asked", counts.searches),
+        ("Of those, not answered in time", counts.searches_unanswered),
+        ("Messages and edits that were found", counts.found),
+        ("Messages and edits undecided at the end", counts.searches_undecided),
         ("Conversations whose unread messages were counted", counts.listed),
         ("Connections", counts.connections),
     ];

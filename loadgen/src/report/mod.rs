@@ -132,6 +132,7 @@ pub(crate) struct Settings {
     /// Changes of members a second.
     pub(crate) churn: u32,
     pub(crate) absent_percent: u32,
+    pub(crate) search_percent: u32,
     pub(crate) form: crate::link::Forms,
     pub(crate) workers: u32,
     pub(crate) rooms: usize,
@@ -198,6 +199,7 @@ impl Report {
             mix: scenario.mix.to_string(),
             churn: scenario.comings.churn,
             absent_percent: scenario.comings.absent_percent,
+            search_percent: scenario.attention.search_percent,
             form: scenario.forms,
             workers: scenario.workers,
             rooms: board.plan.rooms_count() as usize,
@@ -249,8 +251,9 @@ impl Report {
             self.violations.counts.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
         let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
         let Counts { refused, unanswered, given_up, drains, stopped, online_at_end, .. } = self.counts;
-        let Counts { reads_refused, views_refused, searches_refused, .. } = self.counts;
+        let Counts { reads_refused, views_refused, searches_refused, searches_unanswered, .. } = self.counts;
         add(searches_refused > 0, format!("{searches_refused} searches were refused"));
+        add(searches_unanswered > 0, format!("{searches_unanswered} searches were not answered in time"));
         add(reads_refused > 0, format!("{reads_refused} reads were refused"));
         add(views_refused > 0, format!("{views_refused} views were refused or not answered"));
         let away = u64::from(self.settings.users).saturating_sub(online_at_end);
@@ -280,6 +283,12 @@ impl Report {
     fn decide(&self, faults: Vec<String>) -> (Verdict, Vec<String>) {
         if !faults.is_empty() {
             return (Verdict::Fail, faults);
+        }
+        let Counts { searches, found, searches_undecided, .. } = self.counts;
+        if self.settings.search_percent > 0 && found == 0 {
+            let reason =
+                format!("no search found anything: {searches} asked, {searches_undecided} undecided");
+            return (Verdict::Invalid, vec![reason]);
         }
         if self.settings.timing == Timing::Reported {
             return (Verdict::Pass, Vec::new());
@@ -379,6 +388,7 @@ mod tests {
                 mix: String::new(),
                 churn: 0,
                 absent_percent: 0,
+                search_percent: 0,
                 form: crate::link::Forms::Mixed,
                 workers: 1,
                 rooms: 1,
@@ -470,6 +480,21 @@ mod tests {
         let outage = Some(OutageReport { from_seconds: 1.0, until_seconds: None });
         let gone = Report { outage, ..report(Timing::Judged, 10.0) };
         check(&gone, Verdict::Fail, 1, &["not everybody came back after the outage"]);
+    }
+
+    #[test]
+    fn searches_that_find_nothing_prove_nothing_and_unanswered_ones_are_bad() {
+        for timing in [Timing::Judged, Timing::Reported] {
+            let mut searching = report(timing, 10.0);
+            searching.settings.search_percent = 5;
+            searching.counts = Counts { searches: 7, searches_undecided: 2, ..searching.counts };
+            let reasons = ["no search found anything: 7 asked, 2 undecided"];
+            check(&searching, Verdict::Invalid, 2, &reasons);
+            searching.counts.found = 1;
+            check(&searching, Verdict::Pass, 0, &[]);
+            searching.counts.searches_unanswered = 3;
+            check(&searching, Verdict::Fail, 1, &["3 searches were not answered in time"]);
+        }
     }
 
     #[test]

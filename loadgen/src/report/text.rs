@@ -66,9 +66,14 @@ impl Report {
     /// What was read and viewed, where anything was.
     fn write_attention(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts { reads, reads_taken, views, receipts, presences, searches, found, .. } = self.counts;
-        if searches > 0 {
+        if self.settings.search_percent > 0 {
+            let Counts { searches_undecided: undecided, searches_unanswered: unanswered, .. } = self.counts;
             let wrong = self.wrong(Kind::Hit) + self.wrong(Kind::Unfound);
-            writeln!(f, "searches   {searches} asked, {found} messages found, {wrong} wrong or not found")?;
+            writeln!(
+                f,
+                "searches   {searches} asked, {found} messages found, {wrong} wrong or not found, {undecided} undecided at the end, \
+                 {unanswered} not answered"
+            )?;
         }
         if reads > 0 {
             writeln!(f, "reads      {reads} said, {reads_taken} taken")?;

@@ -78,6 +78,16 @@ impl InFlight {
         Some(flight)
     }
 
+    /// Searches that have no answer; one that comes later is nobody's.
+    pub(super) fn take_searches(&mut self) -> Vec<Quest> {
+        let searches = self.0.extract_if(.., |flight| matches!(flight.asked, Asked::Search(_)));
+        let quests = searches.filter_map(|flight| match flight.asked {
+            Asked::Search(quest) => Some(*quest),
+            _ => None,
+        });
+        quests.collect()
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = &Asked> {
         self.0.iter().map(|flight| &flight.asked)
     }

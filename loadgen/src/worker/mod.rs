@@ -227,7 +227,7 @@ async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
     });
     worker.wait_until(DRAIN_WAIT_MAX, |state| state.unanswered() == 0).await;
     worker.wait_until(searching::FOUND_WAIT_MAX, |state| state.desk.searching.is_idle()).await;
-    worker.with(State::end_searches);
+    worker.with(|state| state.end_searches(Moment::now()));
     say(&worker.with(|state| FromWorker::Sent {
         heads: state.desk.book.heads(),
         reads: state.reads(),

@@ -14,7 +14,7 @@ use protocol::{
 };
 
 use super::{
-    State,
+    DRAIN_WAIT_MAX, State,
     desk::Desk,
     in_flight::{Asked, Pending},
     user::{IN_FLIGHT_MAX, Presence, RETRY_AFTER, User},
@@ -27,8 +27,15 @@ use crate::{
 
 /// How long after its acknowledgement a message may stay unfound: a busy node commits its index every 5 s, and three of those are late.
 pub(super) const FOUND_WITHIN: Duration = Duration::from_secs(15);
-/// How long after the schedule the last searches may take.
+/// How long a search may take to be answered: as long as all others.
+const ANSWERED_WITHIN: Duration = DRAIN_WAIT_MAX;
+/// How long after the schedule the last searches may take. Longer than both, so that of what was sent and asked by then all that is late is told.
 pub(super) const FOUND_WAIT_MAX: Duration = Duration::from_secs(20);
+const _: () = {
+    assert!(FOUND_WAIT_MAX.as_secs() > FOUND_WITHIN.as_secs());
+    assert!(FOUND_WAIT_MAX.as_secs() > ANSWERED_WITHIN.as_secs());
+};
+
 /// How often one is asked again: what is measured until it is found is no finer.
 const AGAIN_EVERY: Duration = Duration::from_secs(1);
 /// Searched messages that are remembered, because amendments of them are searched for as well. Each is some 300 bytes.
@@ -80,6 +87,8 @@ struct Known {
 pub(super) struct Searching {
     /// The node said that it searches.
     pub(super) is_offered: bool,
+    /// Nothing is searched for any more.
+    is_over: bool,
     waiting: Vec<(Moment, Quest)>,
     asked: usize,
     known: HashMap<Place, Known>,
@@ -175,6 +184,9 @@ impl Desk {
         expects: Expects,
         now: Moment,
     ) {
+        if self.searching.is_over {
+            return;
+        }
         let by = self.reactor(place.0, author);
         let wait = Duration::from_micros(self.random.below(AGAIN_EVERY.as_micros() as u64));
         let (since, patient_from, asked_at) = (now, now, now);
@@ -205,11 +217,22 @@ impl State {
         }
     }
 
-    /// What was not found by the end is not found.
-    pub(super) fn end_searches(&mut self) {
-        let left = self.desk.searching.waiting.drain(..).map(|(_, quest)| quest);
-        let left: Vec<Quest> = left.filter(|quest| quest.expects == Expects::Found).collect();
-        left.iter().for_each(|quest| self.desk.unfound(quest));
+    /// The end of all searches. What a node has not answered in time is told. What it has not said yet whether it finds it is undecided: it was
+    /// busy, or said that it does not see everything, or there was no time.
+    pub(super) fn end_searches(&mut self, now: Moment) {
+        let Self { users, desk, .. } = self;
+        let asked: Vec<Quest> = users.iter_mut().flat_map(|user| user.in_flight.take_searches()).collect();
+        let Searching { is_over, waiting, asked: count, known, .. } = &mut desk.searching;
+        (*is_over, *count) = (true, 0);
+        let is_late = |quest: &&Quest| now.since(quest.asked_at) >= ANSWERED_WITHIN;
+        let late = asked.iter().filter(is_late).count() as u64;
+        let waiting = std::mem::take(waiting);
+        let open = waiting.iter().map(|(_, quest)| quest).chain(asked.iter().filter(|quest| !is_late(quest)));
+        // What was amended since is searched for by another quest, or not at all.
+        let is_current =
+            |quest: &&Quest| known.get(&quest.place).is_some_and(|known| known.version == quest.version);
+        desk.tally.counts.searches_undecided += open.filter(is_current).count() as u64;
+        desk.tally.counts.searches_unanswered += late;
     }
 }
 
@@ -300,5 +323,104 @@ impl User {
         desk.searching.asked -= 1;
         desk.tally.counts.searches_refused += 1;
         desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        client::Codec,
+        link::Forms,
+        plan::USERS_MIN,
+        worker::{tests::config, user::Link},
+    };
+
+    const AUTHOR: UserIndex = UserIndex(0);
+    /// A direct conversation of its.
+    const PLACE: Place = (RoomIndex(0), 7);
+    const END: FoundEnd = FoundEnd { more: false, before: None, partial: false };
+
+    const fn at(seconds: u64) -> Moment {
+        Moment((1000 + seconds) * 1_000_000_000)
+    }
+
+    /// Everybody is there, and a message is searched for from 0 s on.
+    fn searching() -> State {
+        let mut state = State::new(config(Forms::Binary, USERS_MIN, 10)).expect("it opens no file");
+        for user in &mut state.users {
+            user.link = Some(Link { codec: Codec::new(&[], 4096), writer: None });
+            user.presence = Presence::Live;
+        }
+        let snippet = "x".repeat(WORD_BYTES);
+        let known = Known { snippet: snippet.clone(), version: PLACE.1, amending: 0 };
+        state.desk.searching.known.insert(PLACE, known);
+        state.desk.search_for(PLACE, AUTHOR, snippet, PLACE.1, Expects::Found, at(0));
+        state
+    }
+
+    /// What is asked by a moment is answered with nothing.
+    fn answer(state: &mut State, now: Moment, end: &FoundEnd) {
+        for place in 0..state.users.len() {
+            for quest in state.users[place].in_flight.take_searches() {
+                state.users[place].handle_found(&mut state.desk, quest, &[], end, now);
+            }
+        }
+    }
+
+    /// Undecided, unanswered and not found, when all ends at a moment.
+    fn ended(mut state: State, now: Moment) -> (u64, u64, u64) {
+        state.end_searches(now);
+        assert!(state.desk.searching.is_idle());
+        assert!(state.users.iter().all(|user| user.in_flight.len() == 0), "what comes later is nobody's");
+        let counts = &state.desk.tally.counts;
+        (counts.searches_undecided, counts.searches_unanswered, state.desk.tally.violations.total())
+    }
+
+    #[test]
+    fn what_may_still_be_found_at_the_end_is_undecided() {
+        // Never asked.
+        assert_eq!(ended(searching(), at(60)), (1, 0, 0));
+        // Not found yet, and not late.
+        let mut state = searching();
+        state.search_due(at(2));
+        answer(&mut state, at(3), &END);
+        assert_eq!(ended(state, at(4)), (1, 0, 0));
+        // The node does not see everything, and says so, however late it is.
+        let mut state = searching();
+        state.search_due(at(20));
+        answer(&mut state, at(20), &FoundEnd { partial: true, ..END });
+        assert_eq!(ended(state, at(20)), (1, 0, 0));
+        // It is searched for as it is by then.
+        let mut state = searching();
+        state.desk.searching.known.get_mut(&PLACE).expect("known").version += 1;
+        assert_eq!(ended(state, at(60)), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_is_late_is_not_found() {
+        let mut state = searching();
+        state.search_due(at(15));
+        answer(&mut state, at(15), &END);
+        assert_eq!(ended(state, at(15)), (0, 0, 1));
+    }
+
+    #[test]
+    fn a_search_without_an_answer_is_told_when_it_is_late() {
+        let asked = || {
+            let mut state = searching();
+            state.search_due(at(2));
+            state
+        };
+        assert_eq!(ended(asked(), at(16)), (1, 0, 0));
+        assert_eq!(ended(asked(), at(17)), (0, 1, 0));
+    }
+
+    #[test]
+    fn behind_the_end_nothing_is_searched_for() {
+        let mut state = searching();
+        state.end_searches(at(3));
+        state.desk.search_for(PLACE, AUTHOR, "y".repeat(WORD_BYTES), PLACE.1, Expects::Found, at(3));
+        assert!(state.desk.searching.is_idle());
     }
 }

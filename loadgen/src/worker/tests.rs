@@ -44,6 +44,32 @@ const FOREIGN_ROOM: RoomIndex = RoomIndex(12);
 const CONVERSATION: ConversationId = ConversationId([8; 16]);
 const DUE: Moment = Moment(1);
 
+/// Of the only worker of a run with so many users, in groups of so many.
+pub(super) fn config(forms: Forms, users: u32, group_members: u32) -> WorkerConfig {
+    WorkerConfig {
+        worker: 0,
+        workers: 1,
+        endpoint: Endpoint {
+            address: ([127, 0, 0, 1], 1).into(),
+            host: "node".to_owned(),
+            path: "/".to_owned(),
+            read_buffer_bytes: 4096,
+            receive_buffer_bytes: None,
+        },
+        secret: "0".repeat(64),
+        tag: "test".to_owned(),
+        users,
+        crowd: 0,
+        network: None,
+        mix: Mix::of_groups(group_members),
+        attention: Attention::default(),
+        comings: Comings::default(),
+        load: Load::steady(1, 1, 100),
+        forms,
+        history: None,
+    }
+}
+
 struct Pair {
     user: User,
     desk: Desk,
@@ -62,28 +88,7 @@ impl Pair {
 
     /// The same, where members come and go.
     fn coming(forms: Forms, users: u32, group_members: u32, comings: Comings) -> Self {
-        let config = WorkerConfig {
-            worker: 0,
-            workers: 1,
-            endpoint: Endpoint {
-                address: ([127, 0, 0, 1], 1).into(),
-                host: "node".to_owned(),
-                path: "/".to_owned(),
-                read_buffer_bytes: 4096,
-                receive_buffer_bytes: None,
-            },
-            secret: "0".repeat(64),
-            tag: "test".to_owned(),
-            users,
-            crowd: 0,
-            network: None,
-            mix: Mix::of_groups(group_members),
-            attention: Attention::default(),
-            comings,
-            load: Load::steady(1, 1, 100),
-            forms,
-            history: None,
-        };
+        let config = WorkerConfig { comings, ..config(forms, users, group_members) };
         let mut desk = Desk::new(config).expect("it opens no file");
         let mut pair = Self { user: User::new(ME, &mut desk), desk };
         pair.connect(Some("c1"));
