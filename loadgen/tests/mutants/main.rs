@@ -34,7 +34,7 @@ fn run(name: &str, node: &Node, mutant: Mutant) -> Outcome {
     let mut arguments = vec!["--users", users, "--rate", "200", "--seconds", "4", "--form", "json"];
     arguments.extend(["--mix", mix, "--json", json.to_str().expect("a plain path")]);
     arguments.extend(["--read-percent", "50", "--viewers", "12"]);
-    if matches!(mutant, Mutant::None | Mutant::Stale) {
+    if matches!(mutant, Mutant::EmptyPage | Mutant::None | Mutant::Refuse | Mutant::Stale) {
         arguments.extend(["--churn", "20"]);
     }
     if is_of_large || mutant == Mutant::None {
@@ -51,7 +51,8 @@ fn run(name: &str, node: &Node, mutant: Mutant) -> Outcome {
 
 /// Where the index would only cost time there is none.
 fn node_searches(mutant: Mutant) -> bool {
-    matches!(mutant, Mutant::Hit | Mutant::LoseHit | Mutant::None)
+    use Mutant::{Hit, LoseAnswer, LoseHit, None, Partial};
+    matches!(mutant, Hit | LoseAnswer | LoseHit | None | Partial)
 }
 
 /// It was wrong once, and the verdict is bad because of one of these. What follows from it may be told as well.
@@ -102,6 +103,16 @@ fn a_message_that_comes_to_somebody_who_has_left_is_found() {
 }
 
 #[test]
+fn a_message_that_is_refused_to_who_has_come_back_is_found() {
+    is_found(Mutant::Refuse, &["membership"]);
+}
+
+#[test]
+fn a_page_that_shows_nothing_to_who_has_joined_is_found() {
+    is_found(Mutant::EmptyPage, &["hole"]);
+}
+
+#[test]
 fn a_message_with_another_text_is_found() {
     is_found(Mutant::Alter, &["content"]);
 }
@@ -145,6 +156,25 @@ fn a_hit_of_a_conversation_of_others_is_found() {
 #[test]
 fn a_hit_that_does_not_come_is_found() {
     is_found(Mutant::LoseHit, &["unfound"]);
+}
+
+#[test]
+fn a_search_that_is_not_answered_is_found() {
+    let node = Node::start("mutant-loseanswer", &[("GATEHOUSE_SEARCH", "true")]);
+    let Outcome { code, text, report, done } = run("loseanswer", &node, Mutant::LoseAnswer);
+    assert_eq!((done, code), (1, Some(1)), "{text}");
+    assert_eq!(report["counts"]["searches_unanswered"], 1, "{text}");
+    assert!(text.contains("because    1 searches were not answered in time"), "{text}");
+}
+
+#[test]
+fn searches_that_never_find_anything_prove_nothing() {
+    let node = Node::start("mutant-partial", &[("GATEHOUSE_SEARCH", "true")]);
+    let Outcome { code, text, report, .. } = run("partial", &node, Mutant::Partial);
+    assert_eq!(code, Some(2), "{text}");
+    assert_eq!(report["violations"]["counts"], serde_json::json!({}), "{text}");
+    assert!(report["counts"]["searches_undecided"].as_u64() > Some(0), "{text}");
+    assert!(text.contains("because    no search found anything"), "{text}");
 }
 
 #[test]

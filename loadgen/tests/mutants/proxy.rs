@@ -8,7 +8,7 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     sync::{Arc, Mutex, MutexGuard},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ pub(crate) enum Mutant {
     Delay(Duration),
     /// A message comes twice.
     Double,
+    /// Who has just joined is shown nothing.
+    EmptyPage,
     /// A message is acknowledged and stored nowhere.
     Forge,
     /// A search finds a message of another conversation, too.
@@ -30,6 +32,8 @@ pub(crate) enum Mutant {
     Leak,
     /// A message does not come.
     Lose,
+    /// A search is not answered.
+    LoseAnswer,
     /// Who comes back is not told that a large group has moved.
     LoseHead,
     /// A page of a history is without one of its items.
@@ -40,16 +44,22 @@ pub(crate) enum Mutant {
     LoseReceipts,
     /// Nothing.
     None,
+    /// Every search finds nothing, and may miss some.
+    Partial,
     /// Who views nothing is told that somebody came.
     Presence,
     /// A receipt is followed by one from before it.
     ReceiptBack,
+    /// Somebody who has left and is back is refused as no member.
+    Refuse,
     /// A message also comes to somebody who was a member of its conversation and has left it.
     Stale,
     /// A message comes behind the next one of its conversation.
     Swap,
 }
 
+/// So long after a join was told its answer has come, too.
+const KNOWN_AFTER: Duration = Duration::from_millis(500);
 /// Deliveries of a conversation before the one that it is done to: so many are only those of a group, in which more will come.
 const BEFORE: usize = 40;
 
@@ -75,6 +85,8 @@ struct Shared {
     users: BTreeMap<usize, String>,
     /// Conversations that somebody was taken out of, and whose connection that is.
     left: BTreeMap<String, usize>,
+    /// Conversations that the user behind a connection has left and joined again, and when.
+    back: BTreeMap<(String, usize), Instant>,
 }
 
 impl Shared {
@@ -95,7 +107,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("ws://{}", listener.local_addr().expect("bound"));
         let (heads, messages, seen, clients, viewers) = Default::default();
-        let (users, left) = Default::default();
+        let (users, left, back) = Default::default();
         let shared = Shared {
             mutant,
             heads,
@@ -108,6 +120,7 @@ impl Proxy {
             untold: None,
             users,
             left,
+            back,
         };
         let shared = Arc::new(Mutex::new(shared));
         let (node, ours) = (node.trim_start_matches("ws://").to_owned(), shared.clone());
@@ -167,8 +180,8 @@ fn forth(
         if frame.json().is_some_and(|said| said["op"] == "view") {
             lock(shared).viewers.insert(number);
         }
-        if let Some(forged) = forged(&frame, shared) {
-            lock(to_client).write_all(&forged)?;
+        if let Some(answer) = forged(&frame, shared).or_else(|| refused(number, &frame, shared)) {
+            lock(to_client).write_all(&answer)?;
             continue;
         }
         node.write_all(&frame.bytes)?;
@@ -187,6 +200,19 @@ fn forged(frame: &Frame, shared: &Mutex<Shared>) -> Option<Vec<u8>> {
         "message_id": said["message_id"], "at": 1,
     });
     Some(text_frame(&ok.to_string()))
+}
+
+/// The refusal of a message of somebody who was out and is in again, as everybody knows by then.
+fn refused(number: usize, frame: &Frame, shared: &Mutex<Shared>) -> Option<Vec<u8>> {
+    let mut shared = lock(shared);
+    let is_time = shared.mutant == Mutant::Refuse && shared.done == 0;
+    let said = frame.json().filter(|said| is_time && said["op"] == "send")?;
+    let place = (said["conversation"].as_str()?.to_owned(), number);
+    shared.back.get(&place).filter(|since| since.elapsed() >= KNOWN_AFTER)?;
+    shared.done += 1;
+    let (code, name, message) = (2004, "not_a_member", "you are not a member of this conversation");
+    let error = json!({"op": "error", "id": said["id"], "code": code, "name": name, "message": message});
+    Some(text_frame(&error.to_string()))
 }
 
 /// From the node to the client.
@@ -298,8 +324,13 @@ impl Back<'_> {
         let names = |list: &Value| list.as_array().is_some_and(|names| names.iter().any(|name| name == user));
         if names(&said["removed"]) {
             shared.left.insert(conversation.to_owned(), self.number);
+            shared.back.remove(&(conversation.to_owned(), self.number));
         } else if names(&said["added"]) {
             shared.left.remove(conversation);
+            // Whoever is told so by what is no creation was out before.
+            if said["seq"].as_u64() > Some(1) {
+                shared.back.insert((conversation.to_owned(), self.number), Instant::now());
+            }
         }
     }
 
@@ -310,6 +341,8 @@ impl Back<'_> {
             Mutant::LoseHead => (&mut said["conversations"], 1),
             // One in between, so that it is missed at once.
             Mutant::LoseItem => (&mut said["messages"], 3),
+            // Nobody asks for a page but who has joined or left, and who has left is refused.
+            Mutant::EmptyPage => (&mut said["messages"], 1),
             _ => return vec![frame.bytes],
         };
         let Some(list) = list.as_array_mut().filter(|list| list.len() >= least) else {
@@ -319,7 +352,10 @@ impl Back<'_> {
             return vec![frame.bytes];
         }
         shared.done += 1;
-        list.remove(least / 2);
+        match shared.mutant {
+            Mutant::EmptyPage => list.clear(),
+            _ => _ = list.remove(least / 2),
+        }
         vec![text_frame(&said.to_string())]
     }
 
@@ -349,6 +385,15 @@ impl Back<'_> {
     /// What the client gets in the place of what a search has found.
     fn pass_hits(&self, frame: Frame, mut said: Value) -> Vec<Vec<u8>> {
         let mut shared = lock(self.shared);
+        if shared.mutant == Mutant::LoseAnswer && shared.done == 0 {
+            shared.done += 1;
+            return Vec::new();
+        }
+        if shared.mutant == Mutant::Partial {
+            shared.done = 1;
+            (said["hits"], said["partial"]) = (json!([]), true.into());
+            return vec![text_frame(&said.to_string())];
+        }
         let Some(hits) = said["hits"].as_array_mut().filter(|hits| !hits.is_empty()) else {
             return vec![frame.bytes];
         };
