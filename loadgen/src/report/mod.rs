@@ -259,6 +259,8 @@ impl Report {
         let away = u64::from(self.settings.users).saturating_sub(online_at_end);
         add(refused > 0, format!("{refused} sends were refused"));
         add(unanswered > 0, format!("{unanswered} sends were never answered"));
+        let unsent = self.counts.due.saturating_sub(self.counts.sent + given_up);
+        add(unsent > 0, format!("{unsent} messages that were due were neither sent nor given up"));
         add(
             given_up > 0,
             format!(
@@ -468,7 +470,14 @@ mod tests {
         bad.lag.outside.p99_ms = 100.0;
         bad.counts.unanswered = 2;
         bad.counts.online_at_end = 11;
-        let reasons = ["2 sends were never answered", "1 users were not online at the end"];
+        (bad.counts.due, bad.counts.sent, bad.counts.given_up) = (10, 6, 3);
+        bad.given_up_by = [("u0".to_owned(), 3)].into();
+        let reasons = [
+            "2 sends were never answered",
+            "1 messages that were due were neither sent nor given up",
+            "3 sends were given up, too many of the same users waited already: u0 3",
+            "1 users were not online at the end",
+        ];
         check(&bad, Verdict::Fail, 1, &reasons);
         bad.settings.timing = Timing::Reported;
         check(&bad, Verdict::Fail, 1, &reasons);

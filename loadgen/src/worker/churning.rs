@@ -106,11 +106,12 @@ impl Churning {
         self.rosters.get(&room).map_or(&[], |roster| &roster.out)
     }
 
-    fn is_changing(&self, room: RoomIndex) -> bool {
+    /// Whether a change of a group is under way, or it is none of this worker's.
+    pub(super) fn is_changing(&self, room: RoomIndex) -> bool {
         self.rosters.get(&room).is_none_or(|roster| roster.is_changing)
     }
 
-    fn begin(&mut self, room: RoomIndex) {
+    pub(super) fn begin(&mut self, room: RoomIndex) {
         if let Some(roster) = self.rosters.get_mut(&room) {
             roster.is_changing = true;
         }

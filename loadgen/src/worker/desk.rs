@@ -18,7 +18,7 @@ use crate::{
     clock::Moment,
     latency::Latencies,
     link::{NewestChange, Pace, WorkerConfig},
-    plan::{Plan, RoomIndex, RoomKind},
+    plan::{Plan, RoomIndex, RoomKind, UserIndex},
     random::Random,
     verify::{Book, Kind},
 };
@@ -113,6 +113,13 @@ impl Desk {
                 format!("room {} is {known:?} and {conversation}, which is {owner:?}", room.0)
             }),
         }
+    }
+
+    /// A command of `user` will not be sent: its answer is waited for by nobody.
+    pub(super) fn give_up(&mut self, user: UserIndex, pending: &Pending) {
+        self.note_unamended(pending);
+        self.churning.end_if(pending);
+        self.tally.give_up(&self.plan.name(user));
     }
 
     /// Ends the history. One that could not be written whole is none, and the run says so.

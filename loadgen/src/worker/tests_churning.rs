@@ -1,7 +1,7 @@
 //! Somebody who is taken out of a group and let in again, and somebody who goes away for a while.
 
 use protocol::{
-    command::{Command, HistoryRange, MessageKind, Request, Send, Target},
+    command::{Command, HistoryRange, Members, MessageKind, Request, Send, Target},
     event::{AmendedForm, ErrorCode, ErrorReply, MemberEvent, PageItem, ServerFrame},
     ids::{MessageId, RequestId, Seq, UnixMillis},
 };
@@ -232,6 +232,24 @@ fn a_leave_that_is_answered_again_takes_out_once_whatever_came_in_between() {
     assert_eq!(out(&[left, joined, leave_again]), [], "it is in again by then");
     assert_eq!(out(&[leave_again, left, joined]), []);
     assert_eq!(out(&[left, leave_again, joined]), []);
+}
+
+#[test]
+fn a_change_that_is_given_up_keeps_its_group_for_nobody() {
+    let mut pair = Pair::in_changing_group();
+    pair.desk.gather_rosters();
+    pair.user.handle_lost(&mut pair.desk, protocol::event::CloseCode::ABNORMAL);
+    let is_full = |pair: &Pair| pair.desk.tally.counts.given_up == 1;
+    while !is_full(&pair) {
+        let target = Target::Conversation(CONVERSATION);
+        pair.user.offer_message(&mut pair.desk, GROUP, Some(DUE), target);
+    }
+    let (add, conversation) = (vec![pair.desk.plan.name(PEER)], CONVERSATION);
+    let change = Members { conversation, add, remove: vec![], roles: vec![], message_id: Some(LEAVE) };
+    pair.desk.churning.begin(GROUP);
+    pair.user.offer(&mut pair.desk, GROUP, Some(DUE), LEAVE, Command::Members(change));
+    assert_eq!(pair.desk.tally.counts.given_up, 2);
+    assert!(!pair.desk.churning.is_changing(GROUP), "another change may come");
 }
 
 #[test]

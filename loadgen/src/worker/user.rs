@@ -203,10 +203,11 @@ impl User {
         message_id: MessageId,
         command: Command,
     ) {
+        let pending = Pending { message_id, room, due, command, sent_at: None, in_history: false };
         if self.queue.len() + self.retrying >= WAITING_MAX {
-            return desk.tally.give_up(&desk.plan.name(self.index));
+            return desk.give_up(self.index, &pending);
         }
-        self.queue.push_back(Pending { message_id, room, due, command, sent_at: None, in_history: false });
+        self.queue.push_back(pending);
         self.pump(desk, Moment::now());
     }
 
