@@ -71,9 +71,10 @@ Example:     loadgen soak --url ws://127.0.0.1:7100 --data ./data \\
 Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
 
 const COMPARE_NOTES: &str = "\
-The first as a multiple of each other, measured in turn. What each does for a
-message stands beside it: JetStream syncs where its server is told to, by
-`jetstream { sync_interval: always }`. Give two echo services to compare those.
+The first as a multiple of each other, measured in turn, each at times first.
+What each does for a message stands beside it: JetStream syncs where its server
+is told to, by `jetstream { sync_interval: always }`. Give two echo services to
+compare those.
 Example:     loadgen compare --data ./data gatehouse://127.0.0.1:7100 \\
                  jetstream://127.0.0.1:4222
 Exit codes:  0 shown   2 could not be";
@@ -303,8 +304,8 @@ pub(crate) struct CompareFlags {
     /// Size of a text
     #[arg(long, value_name = "BYTES", default_value_t = USUAL_PAYLOAD, value_parser = payload)]
     pub(crate) payload: usize,
-    /// Of one server's round, at most 30: receivers say nothing meanwhile
-    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=30))]
+    /// Of one server's round
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = seconds(1))]
     pub(crate) seconds: u32,
     /// How often each has its turn
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -443,7 +444,7 @@ mod tests {
         const LINES: usize = 30;
         const COLUMNS: usize = 80;
         Cli::command().debug_assert();
-        for name in ["check", "run", "idle", "storm", "slow", "floor-compare"] {
+        for name in ["check", "compare", "run", "idle", "storm", "slow", "floor-compare"] {
             let cli = Cli::command().term_width(COLUMNS);
             let asked = cli.try_get_matches_from(["loadgen", name, "--help"]);
             let help = asked.expect_err("help is told as an error").to_string();

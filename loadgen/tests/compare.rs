@@ -26,6 +26,8 @@ struct Nats {
     consumers: HashMap<String, String>,
     streams: Vec<String>,
     stored: u64,
+    /// Asked by those who say that they are there.
+    pings: u64,
     /// Every one so far is given to its consumer, and then this one's text is not what was sent.
     garbled_at: Option<u64>,
 }
@@ -53,7 +55,10 @@ impl Nats {
         while reader.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[..] {
-                ["PING"] => writer.write_all(b"PONG\r\nPING\r\n").expect("a client"),
+                ["PING"] => {
+                    nats.lock().expect("no panic").pings += 1;
+                    writer.write_all(b"PONG\r\nPING\r\n").expect("a client");
+                }
                 ["SUB", subject, number] => {
                     let (subject, number) = (subject.to_owned(), number.to_owned());
                     let to = writer.try_clone().expect("a descriptor");
@@ -144,7 +149,18 @@ fn a_node_is_measured_beside_others_in_turn() {
         assert!(rounds.iter().all(|round| round["per_second"].as_f64() > Some(1.0)), "{line}");
     }
     assert!(lines[0]["rounds"][0]["cpu_micros"].as_f64() > Some(0.0), "the node is on this machine");
+    let begins: Vec<usize> = [
+        "round 1 of 2: gatehouse",
+        "round 1 of 2: jetstream",
+        "round 2 of 2: jetstream",
+        "round 2 of 2: gatehouse",
+    ]
+    .map(|words| text.find(words).expect("it is told"))
+    .to_vec();
+    assert!(begins.is_sorted(), "the second one begins the second round: {text}");
     let shared = shared.lock().expect("no panic");
+    // Of three pairs in two rounds of each kind, and of making and taking away two streams, 40 are of connecting.
+    assert!(shared.pings > 40, "both sides say that they are there: {}", shared.pings);
     assert!(shared.stored > 6 && shared.streams.is_empty(), "streams are taken away: {:?}", shared.streams);
 }
 

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!  one round:  pairs connect -> warm up -> each pair: send, wait until it is delivered (and acknowledged), again -> hang up
-//!  a run:      first, second, third, first, second, third, ...
+//!  a run:      first, second, third, second, third, first, third, first, second, ...
 //! ```
+//! Who begins a round is another one each time: what a machine does at the beginning of one (its clocks rise, its caches fill) is nobody's own.
+//!
 //! A closed loop: each pair has one message under way, so a rate says how long one takes where so many are at it, and nobody falls
 //! behind. What servers do for a message differs; [`Contender::keeps`] says it, and only like is to be compared with like.
 
@@ -25,6 +27,7 @@ use monoio::{
     IoUringDriver, RuntimeBuilder,
     time::{sleep, timeout},
 };
+use protocol::limits::HEARTBEAT_MILLIS;
 use serde::Serialize;
 
 use crate::{
@@ -47,6 +50,9 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const MESSAGE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// All of a round but what is measured: connecting is one pair after the other.
 const SETUP_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often each pair says that it is there: a node closes who says nothing for twice as long, as a receiver does, and NATS whoever does not
+/// answer its pings, as one that publishes and reads nothing.
+const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MILLIS);
 const RING_ENTRIES: u32 = 4096;
 
 /// A server that is measured, as it is given on the command line.
@@ -137,7 +143,8 @@ pub(crate) fn compare(flags: &CompareFlags) -> anyhow::Result<ExitCode> {
     let mut table = Table::new(flags);
     let comparison = Comparison { flags, signer: signer.map(Rc::new) };
     for number in 1..=flags.rounds {
-        for (place, contender) in flags.contenders.iter().enumerate() {
+        for place in order(flags.contenders.len(), number) {
+            let contender = &flags.contenders[place];
             eprintln!(
                 "loadgen: round {number} of {}: {} at {}",
                 flags.rounds,
@@ -153,6 +160,11 @@ pub(crate) fn compare(flags: &CompareFlags) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The places of so many contenders in the order of a round, from 1.
+fn order(contenders: usize, round: u32) -> impl Iterator<Item = usize> {
+    (0..contenders).map(move |turn| (turn + round as usize - 1) % contenders)
+}
+
 /// A sender and a receiver, with a server between them.
 trait Line {
     async fn send(&mut self, text: &str) -> anyhow::Result<()>;
@@ -160,6 +172,8 @@ trait Line {
     async fn delivered(&mut self) -> anyhow::Result<String>;
     /// Waits for the server's word that it is kept, where it gives one.
     async fn acknowledged(&mut self) -> anyhow::Result<()>;
+    /// Says that it is there and waits until the server has heard it, while no message is under way.
+    async fn beat(&mut self) -> anyhow::Result<()>;
 }
 
 enum Pair {
@@ -168,17 +182,7 @@ enum Pair {
     Nats(Box<NatsPair>),
 }
 
-impl Pair {
-    /// Sends a text and waits until it is through: when that was.
-    async fn exchange(&mut self, text: &str) -> anyhow::Result<Moment> {
-        match self {
-            Self::Chat(pair) => exchange(pair.as_mut(), text).await,
-            Self::Echo(pair) => exchange(pair.as_mut(), text).await,
-            Self::Nats(pair) => exchange(pair.as_mut(), text).await,
-        }
-    }
-}
-
+/// Sends a text and waits until it is through: when that was.
 async fn exchange(line: &mut impl Line, text: &str) -> anyhow::Result<Moment> {
     line.send(text).await?;
     // First: a refusal comes this way, and then nothing the other.
@@ -260,8 +264,18 @@ impl Comparison<'_> {
         let pairs_left = pairs.len() as u32;
         let through = Latencies::default();
         let counter = Rc::new(RefCell::new(Counter { from, until, through, fault: None, pairs_left }));
-        for pair in pairs {
-            monoio::spawn(go_on(pair, self.flags.payload, counter.clone()));
+        for (number, pair) in pairs.into_iter().enumerate() {
+            // Who came together does not beat together; the first one does at once.
+            let rhythm = Rhythm {
+                next: Moment::now().after(HEARTBEAT * number as u32 / pairs_left),
+                every: HEARTBEAT,
+            };
+            let (payload, counter) = (self.flags.payload, counter.clone());
+            match pair {
+                Pair::Chat(pair) => monoio::spawn(go_on(*pair, payload, rhythm, counter)),
+                Pair::Echo(pair) => monoio::spawn(go_on(*pair, payload, rhythm, counter)),
+                Pair::Nats(pair) => monoio::spawn(go_on(*pair, payload, rhythm, counter)),
+            };
         }
         sleep(WARM_UP).await;
         let before = cpu();
@@ -291,15 +305,35 @@ impl Comparison<'_> {
     }
 }
 
+/// When a pair says that it is there.
+struct Rhythm {
+    next: Moment,
+    every: Duration,
+}
+
+impl Rhythm {
+    fn is_due(&mut self, now: Moment) -> bool {
+        let is_due = now >= self.next;
+        if is_due {
+            self.next = now.after(self.every);
+        }
+        is_due
+    }
+}
+
 /// One message after the other, until time is over.
-async fn go_on(mut pair: Pair, payload: usize, counter: Rc<RefCell<Counter>>) {
+async fn go_on(mut pair: impl Line, payload: usize, mut rhythm: Rhythm, counter: Rc<RefCell<Counter>>) {
     let (from, until) = (counter.borrow().from, counter.borrow().until);
     for number in 0_u64.. {
+        let heard = if rhythm.is_due(Moment::now()) { pair.beat().await } else { Ok(()) };
         let sent = Moment::now();
         if sent >= until {
             break;
         }
-        let ended = pair.exchange(&format!("{number:0payload$}")).await;
+        let ended = match heard {
+            Ok(()) => exchange(&mut pair, &format!("{number:0payload$}")).await,
+            Err(fault) => Err(fault),
+        };
         let mut counter = counter.borrow_mut();
         match ended {
             Ok(at) if at >= from && at < until => counter.through.record(at.since(sent)),
@@ -319,6 +353,57 @@ async fn go_on(mut pair: Pair, payload: usize, counter: Rc<RefCell<Counter>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_is_first_in_turn() {
+        let rounds: Vec<Vec<usize>> = (1..=4).map(|round| order(3, round).collect()).collect();
+        assert_eq!(rounds, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
+    }
+
+    /// One that notes what it is asked.
+    struct Noted(Rc<RefCell<String>>, String);
+
+    impl Line for Noted {
+        async fn send(&mut self, text: &str) -> anyhow::Result<()> {
+            self.0.borrow_mut().push('s');
+            text.clone_into(&mut self.1);
+            Ok(())
+        }
+
+        async fn delivered(&mut self) -> anyhow::Result<String> {
+            sleep(Duration::from_millis(1)).await;
+            self.0.borrow_mut().push('d');
+            Ok(std::mem::take(&mut self.1))
+        }
+
+        async fn acknowledged(&mut self) -> anyhow::Result<()> {
+            self.0.borrow_mut().push('a');
+            Ok(())
+        }
+
+        async fn beat(&mut self) -> anyhow::Result<()> {
+            self.0.borrow_mut().push('b');
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_pair_says_that_it_is_there_as_often_as_it_has_to_and_never_with_a_message_under_way() {
+        let from = Moment::now();
+        let (until, every) = (from.after(Duration::from_millis(300)), Duration::from_millis(20));
+        let through = Latencies::default();
+        let counter = Rc::new(RefCell::new(Counter { from, until, through, fault: None, pairs_left: 1 }));
+        let notes = Rc::new(RefCell::new(String::new()));
+        let runtime = RuntimeBuilder::<IoUringDriver>::new().with_entries(8).enable_timer().build();
+        let pair = Noted(notes.clone(), String::new());
+        let rhythm = Rhythm { next: from, every };
+        runtime.expect("io_uring").block_on(go_on(pair, 10, rhythm, counter.clone()));
+        assert!(counter.borrow().fault.is_none() && counter.borrow().pairs_left == 0);
+        let notes = notes.take();
+        assert!(notes.starts_with("bsad"), "at once: {notes}");
+        assert_eq!(notes.replace('b', "").replace("sad", ""), "", "in between: {notes}");
+        assert!(!notes.contains("bb") && notes.matches("bsad").count() > 1, "again and again: {notes}");
+    }
 
     #[test]
     fn contenders_are_told_by_their_scheme() {

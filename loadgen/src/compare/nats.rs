@@ -58,6 +58,15 @@ impl Client {
         }
     }
 
+    /// A ping, and its answer. On the way the server's own pings are answered.
+    async fn beat(&mut self) -> anyhow::Result<()> {
+        self.say(b"PING\r\n".to_vec()).await?;
+        match self.hear().await? {
+            Said::Pong => Ok(()),
+            Said::Message(_) => bail!("NATS sent a message that nobody waits for"),
+        }
+    }
+
     async fn hear(&mut self) -> anyhow::Result<Said> {
         loop {
             let line = self.line().await?;
@@ -213,5 +222,10 @@ impl Line for NatsPair {
         let answer: Value = serde_json::from_slice(&self.sender.message().await?)?;
         ensure!(answer["seq"].is_u64(), "JetStream did not store it: {answer}");
         Ok(())
+    }
+
+    async fn beat(&mut self) -> anyhow::Result<()> {
+        self.sender.beat().await?;
+        self.receiver.beat().await
     }
 }

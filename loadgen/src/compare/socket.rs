@@ -90,6 +90,11 @@ impl Line for Echo {
     async fn acknowledged(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
+
+    /// It says something with every message.
+    async fn beat(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
 }
 
 /// One session of this node.
@@ -187,5 +192,17 @@ impl Line for Chat {
     async fn acknowledged(&mut self) -> anyhow::Result<()> {
         while !matches!(self.sender.next().await?, ServerFrame::Ok(_)) {}
         Ok(())
+    }
+
+    /// The sender says enough.
+    async fn beat(&mut self) -> anyhow::Result<()> {
+        self.receiver.ask(Command::Ping { cursor: None }).await?;
+        loop {
+            match self.receiver.next().await? {
+                ServerFrame::Pong { .. } => return Ok(()),
+                ServerFrame::Message(_) => bail!("a message came that nobody waits for"),
+                _ => {}
+            }
+        }
     }
 }
