@@ -217,6 +217,10 @@ mod tests {
         let searching = parse(include_str!("../scenarios/search.toml")).expect("sound");
         assert_eq!(searching.attention, Attention { search_percent: 5, ..Attention::default() });
         assert_eq!((scenario.users, scenario.load.messages()), (600, 22_750));
+        assert_eq!(
+            searching.limits.to_string(),
+            "ack.p99 below 7 ms, delivery.p99 below 200 ms, found.p99 below 8000 ms, search.p99 below 200 ms"
+        );
         let quiet = parse(include_str!("../scenarios/morning.toml")).expect("sound");
         assert_eq!(quiet.attention, Attention::default());
     }
@@ -226,6 +230,10 @@ mod tests {
         let scenario = parse(include_str!("../scenarios/churn.toml")).expect("sound");
         assert_eq!(scenario.comings, Comings { churn: 20, absent_percent: 20 });
         assert_eq!(scenario.mix.to_string(), "direct=40,group10=30,group99=20,group100=10,amend=5");
+        assert_eq!(
+            scenario.limits.to_string(),
+            "ack.p99 below 7 ms, delivery.p99 below 200 ms, change.p99 below 200 ms, whole.p99 below 1000 ms"
+        );
     }
 
     #[test]

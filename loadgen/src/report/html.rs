@@ -100,6 +100,12 @@ fn write_latencies(page: &mut String, report: &Report) {
     if report.read.outside.count > 0 {
         row("Read, from a delivery to its ok", &report.read.outside);
     }
+    if report.search.outside.count > 0 {
+        row("Search, from its question to its answer", &report.search.outside);
+    }
+    if report.found.outside.count > 0 {
+        row("Found, from the ok of what is searched for", &report.found.outside);
+    }
     if report.whole.outside.count > 0 {
         row("Back after an absence, until all was read", &report.whole.outside);
     }

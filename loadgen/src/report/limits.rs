@@ -4,15 +4,20 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::Serialize;
 
-use super::{P99_MAX_MS, Pair};
+use super::P99_MAX_MS;
 use crate::latency::Summary;
 
-/// What is measured.
+/// What is measured, as it is called in the JSON report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Time {
+pub(super) enum Time {
     Ack,
     Delivery,
     Back,
+    Change,
+    Found,
+    Read,
+    Search,
+    Whole,
 }
 
 /// Of all that were measured, the one that as many stay below as this says.
@@ -44,7 +49,16 @@ struct Name {
     rank: Rank,
 }
 
-const TIMES: [(&str, Time); 3] = [("ack", Time::Ack), ("delivery", Time::Delivery), ("back", Time::Back)];
+const TIMES: [(&str, Time); 8] = [
+    ("ack", Time::Ack),
+    ("delivery", Time::Delivery),
+    ("back", Time::Back),
+    ("change", Time::Change),
+    ("found", Time::Found),
+    ("read", Time::Read),
+    ("search", Time::Search),
+    ("whole", Time::Whole),
+];
 const RANKS: [(&str, Rank); 5] =
     [("p50", Rank::P50), ("p90", Rank::P90), ("p99", Rank::P99), ("p99.9", Rank::P99_9), ("max", Rank::Max)];
 
@@ -59,7 +73,10 @@ impl FromStr for Name {
             Some(Self { time, rank })
         };
         named().ok_or_else(|| {
-            format!("{text}: a limit is for ack, delivery or back, and p50, p90, p99, p99.9 or max, as in delivery.p99")
+            let times = TIMES.map(|(name, _)| name).join(", ");
+            format!(
+                "{text}: a limit is for one of {times}, and p50, p90, p99, p99.9 or max, as in delivery.p99"
+            )
         })
     }
 }
@@ -126,13 +143,9 @@ impl Limits {
     }
 
     /// What was not below its limit, outside the outage.
-    pub(super) fn missed(&self, ack: &Pair, delivery: &Pair, back: &Summary) -> Vec<String> {
+    pub(super) fn missed<'a>(&self, measured: impl Fn(Time) -> &'a Summary) -> Vec<String> {
         let missed = |(name, below): (&Name, &Below)| {
-            let summary = match name.time {
-                Time::Ack => &ack.outside,
-                Time::Delivery => &delivery.outside,
-                Time::Back => back,
-            };
+            let summary = measured(name.time);
             if summary.count == 0 {
                 return below.is_said.then(|| format!("{name}: nothing was measured"));
             }
@@ -168,9 +181,8 @@ mod tests {
 
     fn missed(said: &[&str], p99_ms: f64, max_ms: f64) -> Vec<String> {
         let said: Vec<Limit> = said.iter().map(|limit| limit.parse().expect("a limit")).collect();
-        let outside = Summary { count: 1, p99_ms, max_ms, ..Summary::default() };
-        let pair = Pair { outside, outage: Summary { p99_ms: 9000.0, max_ms: 9000.0, ..outside } };
-        Limits::with(&said).missed(&pair, &pair, &outside)
+        let summary = Summary { count: 1, p99_ms, max_ms, ..Summary::default() };
+        Limits::with(&said).missed(|_| &summary)
     }
 
     #[test]
@@ -185,12 +197,21 @@ mod tests {
     }
 
     #[test]
+    fn each_time_has_a_name_of_its_own() {
+        let [slow, fast] = [100.0, 1.0].map(|p99_ms| Summary { count: 1, p99_ms, ..Summary::default() });
+        for (name, time) in TIMES {
+            let limits = Limits::with(&[format!("{name}.p99=50").parse().expect("a limit")]);
+            let missed = limits.missed(|asked| if asked == time { &slow } else { &fast });
+            assert_eq!(missed, [format!("{name}.p99 100.0 ms, below 50 ms is asked")]);
+        }
+    }
+
+    #[test]
     fn a_limit_of_what_was_never_measured_is_not_kept_unless_nobody_named_it() {
         let nothing = Summary::default();
-        let pair = Pair { outside: nothing, outage: nothing };
-        assert_eq!(Limits::default().missed(&pair, &pair, &nothing), [""; 0]);
+        assert_eq!(Limits::default().missed(|_| &nothing), [""; 0]);
         let limits = Limits::with(&["back.p99=10".parse().expect("a limit")]);
-        assert_eq!(limits.missed(&pair, &pair, &nothing), ["back.p99: nothing was measured"]);
+        assert_eq!(limits.missed(|_| &nothing), ["back.p99: nothing was measured"]);
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::{
 pub(crate) use crowd::{Footprint, PhaseReport, StepReport};
 pub(crate) use floor::{Floor, Multiples, compare};
 pub(crate) use idle::{IdleReport, IdleRound};
+use limits::Time;
 pub(crate) use limits::{Limit, Limits};
 pub(crate) use machine::Machine;
 pub(crate) use slow::SlowReport;
@@ -303,8 +304,22 @@ impl Report {
         if self.delivery.outside.count == 0 {
             return (Verdict::Invalid, vec!["nothing was delivered outside the outage".to_owned()]);
         }
-        let reasons = self.settings.limits.missed(&self.ack, &self.delivery, &self.back);
+        let reasons = self.settings.limits.missed(|time| self.measured(time));
         (if reasons.is_empty() { Verdict::Pass } else { Verdict::Fail }, reasons)
+    }
+
+    /// What limits are for: outside the outage.
+    const fn measured(&self, time: Time) -> &Summary {
+        match time {
+            Time::Ack => &self.ack.outside,
+            Time::Delivery => &self.delivery.outside,
+            Time::Back => &self.back,
+            Time::Change => &self.change.outside,
+            Time::Found => &self.found.outside,
+            Time::Read => &self.read.outside,
+            Time::Search => &self.search.outside,
+            Time::Whole => &self.whole.outside,
+        }
     }
 
     /// Puts the figures beside those of the bare machine.
@@ -445,6 +460,30 @@ mod tests {
         let mut slow = report(Timing::Judged, 10.0);
         slow.delivery.outside.p99_ms = 250.0;
         check(&slow, Verdict::Fail, 1, &["delivery.p99 250.0 ms, below 200 ms is asked"]);
+    }
+
+    #[test]
+    fn a_limit_decides_with_the_time_that_has_its_name_outside_the_outage() {
+        for name in ["ack", "delivery", "back", "change", "found", "read", "search", "whole"] {
+            let mut slow = report(Timing::Judged, 10.0);
+            slow.settings.limits = Limits::with(&[format!("{name}.p99=50").parse().expect("a limit")]);
+            check(&slow, Verdict::Pass, 0, &[]);
+            let all = serde_json::to_value(&slow).expect("JSON");
+            assert!(all[name].is_object(), "{name} is what it is called in the report");
+            let times = match name {
+                "ack" => &mut slow.ack.outside,
+                "delivery" => &mut slow.delivery.outside,
+                "back" => &mut slow.back,
+                "change" => &mut slow.change.outside,
+                "found" => &mut slow.found.outside,
+                "read" => &mut slow.read.outside,
+                "search" => &mut slow.search.outside,
+                _ => &mut slow.whole.outside,
+            };
+            times.p99_ms = 60.0;
+            let reason = format!("{name}.p99 60.0 ms, below 50 ms is asked");
+            check(&slow, Verdict::Fail, 1, &[&reason]);
+        }
     }
 
     #[test]
