@@ -74,6 +74,16 @@ pub(crate) struct Outsider {
     pub(crate) at: Moment,
 }
 
+/// Somebody was refused to have read a sequence, as from before its joining.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EarlyRead {
+    pub(crate) user: UserIndex,
+    pub(crate) room: RoomIndex,
+    pub(crate) seq: u64,
+    /// When it was refused.
+    pub(crate) at: Moment,
+}
+
 /// A page of a history that somebody was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ShownPage {
@@ -97,6 +107,7 @@ pub(crate) struct ShownPage {
 pub(crate) struct MembershipBook {
     pub(crate) promised: Vec<PromisedChange>,
     pub(crate) outsiders: Vec<Outsider>,
+    pub(crate) early_reads: Vec<EarlyRead>,
     pub(crate) pages: Vec<ShownPage>,
 }
 
@@ -104,6 +115,7 @@ impl MembershipBook {
     pub(crate) fn merge(&mut self, other: Self) {
         self.promised.extend(other.promised);
         self.outsiders.extend(other.outsiders);
+        self.early_reads.extend(other.early_reads);
         self.pages.extend(other.pages);
     }
 }
@@ -211,6 +223,9 @@ pub(super) fn judge(evidence: &Evidence, members: &Members<'_>, violations: &mut
     }
     for page in &book.pages {
         judge_page(page, members, asked_at, violations);
+    }
+    for early in &book.early_reads {
+        judge_early_read(*early, members, asked_at, violations);
     }
 }
 
@@ -323,6 +338,24 @@ fn judge_outsider(
         violations.add(Kind::Membership, || {
             let (user, room) = (user.0, room.0);
             format!("user {user} was refused as no member of room {room}, and was in it meanwhile: {stay:?}")
+        });
+    }
+}
+
+/// What was before the join is too early, where that had been asked for and who joins sees nothing from before.
+fn judge_early_read(
+    EarlyRead { user, room, seq, at }: EarlyRead,
+    members: &Members<'_>,
+    asked_at: impl Fn(RoomIndex, u64) -> Option<Moment>,
+    violations: &mut Violations,
+) {
+    let is_hidden = |stay: &Stay| {
+        let is_asked_for = asked_at(room, stay.from).is_none_or(|asked| asked <= at);
+        seq < members.visible_from(room, *stay) && is_asked_for
+    };
+    if !members.stays(room, user).iter().any(is_hidden) {
+        violations.add(Kind::Membership, || {
+            format!("user {} was refused to have read {seq} of room {}, which it may see", user.0, room.0)
         });
     }
 }

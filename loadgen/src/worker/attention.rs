@@ -23,7 +23,7 @@ use super::{
 use crate::{
     clock::Moment,
     plan::{RoomIndex, UserIndex},
-    verify::{Kind, Outsider, ReadUpTo, Source, TOLD_MAX, Told, ToldMember, ToldRoom, Wrong},
+    verify::{EarlyRead, Kind, Outsider, ReadUpTo, Source, TOLD_MAX, Told, ToldMember, ToldRoom, Wrong},
 };
 
 /// Reads of one user under way.
@@ -247,13 +247,15 @@ impl User {
                     return;
                 }
                 reading.taken = seq;
-                // Who has left reads nothing, and who has joined again nothing from before.
+                // Who has left reads nothing, and who has joined again nothing from before: both are held against the log.
                 let is_too_early = error.code == ErrorCode::BadField && desk.plan.is_changing(room);
                 let outsider = Outsider { user: self.index, room, asked_at, at: now };
                 if desk.is_outside(outsider, error.code) {
                     return;
                 } else if is_too_early {
                     desk.tally.counts.outside += 1;
+                    let early = EarlyRead { user: self.index, room, seq, at: now };
+                    desk.churning.book.early_reads.push(early);
                     return;
                 }
                 desk.tally.counts.reads_refused += 1;

@@ -35,6 +35,10 @@ const fn refused(user: UserIndex, asked_at: u64, at: u64) -> Outsider {
     Outsider { user, room: ROOM, asked_at: Moment(asked_at), at: Moment(at) }
 }
 
+const fn early(user: UserIndex, seq: u64, at: u64) -> EarlyRead {
+    EarlyRead { user, room: ROOM, seq, at: Moment(at) }
+}
+
 /// 1 makes the group, 4 takes ME out, 6 adds it again, 8 adds the guest, 10 is the head. A change at `seq` is asked for at ten times that,
 /// and answered 5 later.
 fn sound() -> Evidence {
@@ -59,6 +63,7 @@ fn sound() -> Evidence {
         ],
         membership: MembershipBook {
             promised: vec![promised(4, &[], &[ME]), promised(6, &[ME], &[]), promised(8, &[GUEST], &[])],
+            early_reads: vec![early(ME, 3, 60)],
             outsiders: vec![refused(ME, 44, 46)],
             pages: vec![
                 page(1, 1, 3, 39),
@@ -139,6 +144,21 @@ fn only_who_is_out_is_refused() {
 }
 
 #[test]
+fn only_what_was_before_a_join_is_refused_as_too_early() {
+    let read = |early| move |evidence: &mut Evidence| evidence.membership.early_reads.push(early);
+    // It was in it all the while, or was not back yet, or reads what came since.
+    check(read(early(OWNER, 3, 60)), &[Kind::Membership]);
+    check(read(early(ME, 3, 59)), &[Kind::Membership]);
+    check(read(early(ME, 6, 70)), &[Kind::Membership]);
+    // Where everything is for everybody nothing is too early.
+    let all = |evidence: &mut Evidence| {
+        evidence.changes.get_mut(&ROOM).expect("it changes").from_join = false;
+        evidence.membership.pages.clear();
+    };
+    check(all, &[Kind::Membership]);
+}
+
+#[test]
 fn a_history_shows_what_one_stay_allows() {
     let shown = |page| move |evidence: &mut Evidence| evidence.membership.pages.push(page);
     // What came before the join, and what came behind the leave.
@@ -157,6 +177,7 @@ fn a_history_shows_what_one_stay_allows() {
         move |evidence: &mut Evidence| {
             evidence.changes.get_mut(&ROOM).expect("it changes").from_join = false;
             evidence.membership.pages = vec![page];
+            evidence.membership.early_reads.clear();
         }
     };
     check(all(page(1, 1, 7, 65)), &[]);
