@@ -18,7 +18,7 @@ use storage_log::StreamId;
 
 use crate::places::ShardId;
 
-pub use presence::{SEEN_PER_MAIL, SIGHTINGS, Sighting, Signal, Standing};
+pub use presence::{Knows, SEEN_PER_MAIL, SIGHTINGS, Sighting, Signal, Standing};
 
 /// Users whose push tokens one shard asks another for at a time: what a round between two shards carries beside everything else. A place is
 /// kept for each of them, in both directions.
@@ -329,6 +329,8 @@ pub enum Request {
         user: UserId,
         /// What.
         conversation: ConversationId,
+        /// What it has been told of that.
+        knows: Knows,
     },
     /// What a session that keeps a sequence per conversation has to be told of: the user's conversations in one log.
     Survey {

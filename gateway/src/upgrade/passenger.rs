@@ -9,13 +9,13 @@ use bytes::Bytes;
 use protocol::command::Token;
 use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UserId};
 use protocol::upgrade::Form;
-use router::mail::Surveyed;
-use router::user::{Standing, Traveller, TravellingLog, TravellingSurvey};
+use router::mail::{Knows, Surveyed};
+use router::user::{Standing, Traveller, TravellingLog, TravellingSurvey, TravellingView};
 
 use crate::auth::{Issued, TokenId};
 
 /// Of the format of this file. Two processes with different ones do not take over from each other.
-pub const SNAPSHOT_VERSION: u16 = 3;
+pub const SNAPSHOT_VERSION: u16 = 4;
 
 /// A connection without its descriptor.
 #[derive(Debug, PartialEq)]
@@ -90,7 +90,10 @@ fn write_session(session: &Traveller, out: &mut Vec<u8>) {
     }
     put_bytes(out, &session.unsent);
     put_count(out, session.views.len());
-    session.views.iter().for_each(|view| put(out, &view.0));
+    for view in &session.views {
+        put(out, &view.conversation.0);
+        put(out, &[u8::from(view.knows == Knows::WhatWasBefore)]);
+    }
     let (greeting, reset) = session.greeting.map_or((0, false), |(id, reset)| (id.0, reset));
     put(out, &greeting.to_le_bytes());
     let flags = [reset, session.is_shown, session.catching_up, session.partial, session.survey.is_some()];
@@ -159,7 +162,11 @@ fn read_session(rest: &mut Reader<'_>, form: Form) -> Option<Traveller> {
     let device = DeviceId::new(rest.text()?).ok()?;
     let logs = rest.list(read_log)?;
     let unsent = Bytes::copy_from_slice(rest.bytes()?);
-    let views = rest.list(|rest| Some(ConversationId(rest.array()?)))?;
+    let views = rest.list(|rest| {
+        let conversation = ConversationId(rest.array()?);
+        let knows = if rest.flag()? { Knows::WhatWasBefore } else { Knows::Nothing };
+        Some(TravellingView { conversation, knows })
+    })?;
     let greeting = RequestId(u32::from_le_bytes(rest.array()?));
     let (reset, is_shown) = (rest.flag()?, rest.flag()?);
     let (catching_up, partial) = (rest.flag()?, rest.flag()?);
@@ -294,7 +301,10 @@ mod tests {
             ],
             unsent: Bytes::from_static(b"half a frame"),
             asked: Vec::new(),
-            views: vec![conversation],
+            views: vec![
+                TravellingView { conversation, knows: Knows::WhatWasBefore },
+                TravellingView { conversation: ConversationId([8; 16]), knows: Knows::Nothing },
+            ],
             greeting: Some((RequestId(3), true)),
             is_shown: false,
             catching_up: true,

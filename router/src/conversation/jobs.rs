@@ -22,7 +22,7 @@ use super::recent::{AHEAD_MAX, FORGOTTEN_AGE, Known, command_of};
 use super::retention::{is_stub, take_gone};
 use super::state::Conversation;
 use super::{ConversationSide, Loaded};
-use crate::mail::{Asker, Linked, Reply, Request, SessionId, Store, Surveyed};
+use crate::mail::{Asker, Knows, Linked, Reply, Request, SessionId, Store, Surveyed};
 use crate::places::{Places, ShardId, conversation_stream};
 
 /// One page of catching up or of a survey.
@@ -356,10 +356,13 @@ impl ConversationSide {
             Request::MaySearch { asker, .. } => {
                 self.outputs.push_back((asker.shard, Reply::MaySearch { asker, visible_from }));
             }
-            Request::View { asker, user, .. } => {
+            Request::View { asker, user, knows, .. } => {
+                let begun = log.runs().last().map_or(0, |run| run.first_position);
+                // Its members, or whether one blocks the other, may have changed since: its viewer was told of those of before.
+                let knows = if slot.position > begun { Knows::Nothing } else { knows };
                 let positions = slot.positions.as_ref();
                 let reached = positions.map(|positions| positions.durable_receipts()).unwrap_or_default();
-                match self.viewers.view(asker, user, conversation, state, reached) {
+                match self.viewers.view(asker, user, conversation, knows, state, reached) {
                     Ok(()) => {
                         self.hasten(conversation);
                         self.answer_views();
@@ -533,8 +536,9 @@ impl ConversationSide {
             self.fronts.set(conversation, state.kept(), false);
         }
         self.slots.get_mut(&conversation).expect("a busy conversation is kept").busy = false;
-        if let Some(state) = state {
+        if let (Some(state), Some(record)) = (state, records.first()) {
             self.know(conversation, state);
+            self.slots.get_mut(&conversation).expect("it is kept").position = record.position;
             return self.resumed.push_back(conversation);
         }
         let slot = self.slots.get_mut(&conversation).expect("a busy conversation is kept");

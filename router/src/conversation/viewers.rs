@@ -13,7 +13,7 @@ use protocol::ids::{ConversationId, Seq, UserId};
 use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody};
 
 use super::state::{Conversation, Refusal};
-use crate::mail::{Asker, Reply, SessionId, Signal, Standing, UNASKED};
+use crate::mail::{Asker, Knows, Reply, SessionId, Signal, Standing};
 use crate::places::{Places, ShardId};
 use protocol::event::ErrorCode;
 
@@ -31,6 +31,8 @@ struct Viewer {
     session: SessionId,
     user: UserId,
     waits: Option<Asker>,
+    /// What the answer may leave out.
+    knows: Knows,
 }
 
 struct Viewed {
@@ -61,6 +63,14 @@ struct News {
     /// For the sessions of who has read, whatever they view.
     own: BTreeMap<(ConversationId, UserId), Seq>,
     typing: BTreeMap<(ConversationId, UserId), bool>,
+}
+
+impl Viewed {
+    /// Somebody is in it whom those do not know who viewed it before, in whichever process.
+    fn tell_those_who_wait_all(&mut self) {
+        let waiting = self.viewers.iter_mut().filter(|viewer| viewer.waits.is_some());
+        waiting.for_each(|viewer| viewer.knows = Knows::Nothing);
+    }
 }
 
 impl News {
@@ -106,6 +116,7 @@ impl Viewers {
         asker: Asker,
         user: UserId,
         conversation: ConversationId,
+        knows: Knows,
         state: &Conversation,
         mut reached: BTreeMap<UserId, Reached>,
     ) -> Result<(), Refusal> {
@@ -128,7 +139,8 @@ impl Viewers {
         let viewers = &mut self.viewed.get_mut(&conversation).expect("it is viewed").viewers;
         // It asks again: one page of a session is under way at a time, so it has its answer to the first.
         viewers.retain(|viewer| (viewer.shard, viewer.session) != (asker.shard, asker.session));
-        viewers.push(Viewer { shard: asker.shard, session: asker.session, user, waits: Some(asker) });
+        let (shard, session, waits) = (asker.shard, asker.session, Some(asker));
+        viewers.push(Viewer { shard, session, user, waits, knows });
         self.answer(conversation);
         Ok(())
     }
@@ -195,6 +207,7 @@ impl Viewers {
         {
             let Some(viewed) = self.viewed.get_mut(&conversation) else { continue };
             viewed.blocked = false;
+            viewed.tell_those_who_wait_all();
             for member in viewed.members.clone() {
                 self.tell_standing(&member, conversation);
                 self.tell_receipt(&member, conversation);
@@ -222,6 +235,7 @@ impl Viewers {
             if !members.contains(&member) {
                 members.push(member.clone());
                 self.members_count += 1;
+                self.viewed.get_mut(&conversation).expect("looked at").tell_those_who_wait_all();
                 self.watch(&member, conversation);
                 self.tell_standing(&member, conversation);
             }
@@ -334,17 +348,17 @@ impl Viewers {
             |one: &&Presence| self.watched.get(&one.user).is_some_and(|watched| !watched.is_as_before);
         for viewer in &mut viewed.viewers {
             if let Some(asker) = viewer.waits.take() {
-                // Who has looked in another process knows of everybody there.
-                let presence = if asker.id == UNASKED {
-                    presence.iter().filter(is_news).cloned().collect()
-                } else {
-                    presence.clone()
+                let (presence, receipts) = match viewer.knows {
+                    Knows::Nothing => (presence.clone(), receipts.clone()),
+                    Knows::WhatWasBefore => {
+                        (presence.iter().filter(is_news).cloned().collect(), Arc::from([]))
+                    }
                 };
                 let (presence, receipts) = if viewed.blocked {
                     let own = presence.iter().filter(|one| one.user == viewer.user).cloned().collect();
                     (own, receipts.iter().filter(|(user, _)| *user == viewer.user).cloned().collect())
                 } else {
-                    (presence, receipts.clone())
+                    (presence, receipts)
                 };
                 self.answers.push((asker.shard, Reply::Viewed { asker, conversation, presence, receipts }));
             }

@@ -43,6 +43,15 @@ pub enum Standing {
     Unknown,
 }
 
+/// What a session that views a conversation has been told of its members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Knows {
+    /// Nothing.
+    Nothing,
+    /// How they stood in another process, with which this one goes on.
+    WhatWasBefore,
+}
+
 /// What a user's home tells the owner of a log, kept nowhere.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Signal {

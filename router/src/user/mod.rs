@@ -54,7 +54,7 @@ pub use outbox::{Chunk, OUTBOX_BYTES_MAX, Outbox, SEND_BYTES_MAX};
 pub use rates::{Rate, is_stored};
 pub use searching::ASKS_MAX;
 pub use slow::SLOW_NAMED_MAX;
-pub use travel::{Standing, Traveller, TravellingLog, TravellingSurvey};
+pub use travel::{Standing, Traveller, TravellingLog, TravellingSurvey, TravellingView};
 
 /// Sessions of one user at the same time: phones, tablets, a few browsers.
 pub const SESSIONS_PER_USER_MAX: usize = 8;

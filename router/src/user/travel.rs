@@ -15,7 +15,7 @@ use super::UserSide;
 use super::frames::server_frame;
 use super::outbox::Outbox;
 use super::session::{Greeting, Held, LogState, Missing, Phase, Session, Survey, View};
-use crate::mail::{Asker, Clock, Request, SessionId, Surveyed, UNASKED};
+use crate::mail::{Asker, Clock, Knows, Request, SessionId, Surveyed, UNASKED};
 
 /// How a session stands in one log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +39,15 @@ pub struct TravellingLog {
     pub acked: Option<u64>,
     /// How it goes on.
     pub standing: Standing,
+}
+
+/// What a session views.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TravellingView {
+    /// Which conversation.
+    pub conversation: ConversationId,
+    /// What it was told of that, by which the new process tells it the rest.
+    pub knows: Knows,
 }
 
 /// What a session that connected with positions has before it.
@@ -70,7 +79,7 @@ pub struct Traveller {
     /// What was asked and waits for its turn.
     pub asked: Vec<Asked>,
     /// What it views.
-    pub views: Vec<ConversationId>,
+    pub views: Vec<TravellingView>,
     /// Number of a `connect` that has no `welcome` yet, and whether that says `reset`.
     pub greeting: Option<(RequestId, bool)>,
     /// Whether it and others know how its user stands: not while that is asked for.
@@ -104,7 +113,7 @@ impl UserSide {
             acked: log.acked(),
             standing: standing(log),
         };
-        let views = session.viewing.iter().flat_map(|viewing| &viewing.views);
+        let views = session.viewing.iter().flat_map(|viewing| &viewing.views).filter_map(View::describe);
         Some(Traveller {
             user: session.user.clone(),
             device: session.device.clone(),
@@ -112,7 +121,7 @@ impl UserSide {
             logs: session.logs.iter().map(in_log).collect(),
             unsent: self.unsent(session, control),
             asked: session.held.iter().filter_map(|held| self.asked_again(session, held)).collect(),
-            views: views.map(|view| view.conversation).collect(),
+            views: views.collect(),
             greeting: session.greeting.map(|greeting| (greeting.id, greeting.reset)),
             is_shown: session.greeting.is_none() && self.presence.is_settled(&session.user),
             catching_up: session.catching_up,
@@ -164,12 +173,12 @@ impl UserSide {
         if present.slots.len() == 1 {
             self.note_come(&traveller.user);
         }
-        for conversation in &traveller.views {
+        for TravellingView { conversation, knows } in &traveller.views {
             let asker = Asker { shard: self.shard, session: id, id: UNASKED, asked_micros: clock.micros };
-            let (user, conversation) = (traveller.user.clone(), *conversation);
+            let (user, conversation, knows) = (traveller.user.clone(), *conversation, *knows);
             let view = View { conversation, asked: Some(UNASKED) };
             self.sessions[slot as usize].viewing.get_or_insert_default().views.push(view);
-            self.hold(id, Held::Page(Request::View { asker, user, conversation }));
+            self.hold(id, Held::Page(Request::View { asker, user, conversation, knows }));
         }
         if self.sessions[slot as usize].outbox.is_sendable() {
             self.list(id);
@@ -225,6 +234,19 @@ fn resumed(connection: u64, traveller: &Traveller) -> Session {
         survey,
         came_along: traveller.is_shown,
         ..Session::at_rest(connection, user, device, traveller.form, logs)
+    }
+}
+
+impl View {
+    /// `None` of one that its client is to be answered: that is asked again as the client asked it.
+    fn describe(&self) -> Option<TravellingView> {
+        let knows = match self.asked {
+            None => Knows::WhatWasBefore,
+            // Nothing of what was so in this process: it has only come here, and was not taken up.
+            Some(UNASKED) => Knows::Nothing,
+            Some(_) => return None,
+        };
+        Some(TravellingView { conversation: self.conversation, knows })
     }
 }
 

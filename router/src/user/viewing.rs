@@ -7,7 +7,7 @@ use protocol::limits::VIEWS_MAX;
 use super::UserSide;
 use super::presence::TYPING_MAX;
 use super::session::{Held, View};
-use crate::mail::{Clock, Request, SessionId, UNASKED};
+use crate::mail::{Clock, Knows, Request, SessionId, UNASKED};
 
 impl UserSide {
     pub(super) fn view(
@@ -32,7 +32,8 @@ impl UserSide {
         // The end of an earlier view that has not left yet would end this one.
         let log = usize::from(self.places.log_of(conversation));
         self.presence.untold[log].unviewed.retain(|unviewed| *unviewed != (conversation, id));
-        self.hold(id, Held::Page(Request::View { asker, user, conversation }));
+        let knows = Knows::Nothing;
+        self.hold(id, Held::Page(Request::View { asker, user, conversation, knows }));
     }
 
     pub(super) fn unview(&mut self, id: SessionId, number: RequestId, conversation: ConversationId) {
@@ -74,9 +75,14 @@ impl UserSide {
             None => self.end_view(id, conversation),
         }
         if number == UNASKED {
-            // Of whom it knows something older.
-            for presence in presence {
+            // What it does not know, or knows older.
+            let Some(own) = self.user_of(id).cloned() else { return };
+            for presence in presence.iter().filter(|one| one.user != own) {
                 self.handle_telling(&[id], &ServerFrame::Presence(presence.clone()));
+            }
+            for (user, reached) in receipts.iter().filter(|(user, _)| *user != own) {
+                let (user, reached) = (user.clone(), *reached);
+                self.handle_telling(&[id], &ServerFrame::Receipt { conversation, user, reached });
             }
             return;
         }

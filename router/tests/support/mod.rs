@@ -26,12 +26,17 @@ use storage_log::{
 /// A time far from 0, so that ids can be older than memory reaches.
 pub(crate) const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
+/// A frame that says nothing.
+const PING: [u8; 2] = [0x89, 0];
+
 pub(crate) struct Chat {
     pub(crate) users: UserSide,
     pub(crate) side: ConversationSide,
     pub(crate) log: Log,
     pub(crate) clock: Clock,
     pub(crate) next_id: u32,
+    /// Names the newest process.
+    run: u8,
     /// Everything written, by its place; what the disk answers if it reads at all.
     pub(crate) written: Vec<u8>,
     pub(crate) disk_reads: bool,
@@ -90,6 +95,7 @@ impl Chat {
             log,
             clock,
             next_id: 1,
+            run: 3,
             written: Vec::new(),
             disk_reads: false,
             disk_is_full: false,
@@ -103,11 +109,29 @@ impl Chat {
 
     /// As after a start: nobody is here, and nothing is in memory.
     pub(crate) fn restart(&mut self) {
+        self.restart_with(&mut |_| {});
+    }
+
+    fn restart_with(&mut self, begin: &mut dyn FnMut(&mut Self)) {
         let places = Arc::new(Places::new([1; 16], [2; 32], 1, 1));
         let starts = Arc::new(Starts::new(vec![self.log.runs().to_vec()]));
         self.users = UserSide::new(places, starts, ShardId(0), UserLimits::default(), 1);
         self.forget();
+        begin(self);
         self.wait(0);
+    }
+
+    /// As another process that goes on with these sessions, each of which has something unsent.
+    pub(crate) fn upgrade<const N: usize>(&mut self, sessions: [SessionId; N]) -> [SessionId; N] {
+        self.users.pause();
+        while self.carry_mail() | self.write() | self.carry_replies() {}
+        assert_eq!(self.users.requests_under_way(), 0, "it is at rest");
+        let travellers = sessions.map(|id| self.users.describe(id, &PING).expect("a session"));
+        let absent_known = self.users.knows_absent();
+        self.run += 1;
+        self.log.begin_run([self.run; 16], self.clock.unix.0);
+        self.restart_with(&mut |chat| chat.users.go_on(chat.clock, absent_known));
+        travellers.map(|traveller| self.users.resume(0, &traveller, self.clock))
     }
 
     /// A conversation side that has nothing in memory.

@@ -1,0 +1,119 @@
+//! What a viewer is told by a process that goes on with its session: what it does not know, and nothing else.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use protocol::command::{Command, Create, HistoryPolicy, Members};
+use protocol::event::{Reached, ServerFrame};
+use protocol::ids::{ConversationId, Seq};
+use router::mail::SessionId;
+use router::places::{created_conversation, direct_conversation};
+use router::user::PRESENCE_GRACE_MILLIS;
+use support::{Chat, NOW, answer, id_of, talked, user};
+
+/// What is told of who is there, and of how far somebody has read.
+fn told(frames: &[ServerFrame]) -> Vec<String> {
+    let words = frames.iter().filter_map(|frame| match frame {
+        ServerFrame::Presence(presence) => {
+            Some(format!("{} {}", presence.user, if presence.online { "here" } else { "away" }))
+        }
+        ServerFrame::Receipt { user, reached: Reached { read: Seq(read), .. }, .. } => {
+            Some(format!("{user} has read {read}"))
+        }
+        _ => None,
+    });
+    words.collect()
+}
+
+/// Everything that can be done while no session takes anything.
+fn carry(chat: &mut Chat) {
+    while chat.carry_mail() | chat.write() | chat.carry_replies() {}
+}
+
+fn group(chat: &mut Chat, alice: SessionId, names: &[&str]) -> ConversationId {
+    let (title, history, id) = ("a group".to_owned(), HistoryPolicy::All, id_of(NOW.0, 50));
+    let members = names.iter().map(|name| user(name)).collect();
+    let create = Create { title, members, history, message_id: id };
+    answer(&chat.command(alice, Command::Create(create))).expect("stored");
+    created_conversation(&user("alice"), id.expect("an id"))
+}
+
+/// Alice views a group with Bob, who is away, and Carol, who is here.
+fn viewing() -> (Chat, [SessionId; 2], ConversationId) {
+    let (mut chat, alice, _) = talked();
+    let (carol, _) = chat.connect("carol", None);
+    let conversation = group(&mut chat, alice, &["bob", "carol"]);
+    chat.command(alice, Command::View { conversation });
+    chat.wait(10 * PRESENCE_GRACE_MILLIS);
+    chat.exchange(alice);
+    (chat, [alice, carol], conversation)
+}
+
+#[test]
+fn who_views_is_told_nothing_that_it_knows() {
+    let (mut chat, sessions, _) = viewing();
+    let [alice, _] = chat.upgrade(sessions);
+    assert_eq!(told(&chat.exchange(alice)), Vec::<String>::new());
+}
+
+/// Its view was not taken up in the process between: what became so there it was not told.
+#[test]
+fn a_view_that_another_upgrade_finds_unanswered_is_told_all() {
+    let (mut chat, sessions, _) = viewing();
+    let [alice, carol] = chat.upgrade(sessions);
+    carry(&mut chat);
+    let bob = chat.begin("bob", None);
+    carry(&mut chat);
+    chat.take(bob);
+    carry(&mut chat);
+    let [alice, ..] = chat.upgrade([alice, carol, bob]);
+    assert_eq!(told(&chat.exchange(alice)), ["bob here", "carol here"]);
+}
+
+#[test]
+fn a_member_who_is_new_before_the_view_is_taken_up_is_told_of() {
+    let (mut chat, [alice, carol], conversation) = viewing();
+    let (dora, _) = chat.connect("dora", None);
+    let [alice, carol, _] = chat.upgrade([alice, carol, dora]);
+    chat.take(carol);
+    let add = vec![user("dora")];
+    let change = Members { conversation, add, remove: vec![], roles: vec![], message_id: None };
+    chat.request(alice, Command::Members(change));
+    carry(&mut chat);
+    assert_eq!(told(&chat.exchange(alice)), ["bob away", "carol here", "dora here"]);
+}
+
+/// How the members stand is asked of their homes, which takes a while: whoever joins meanwhile is new as well.
+#[test]
+fn a_member_who_is_new_while_a_view_is_taken_up_is_told_of() {
+    let (mut chat, [alice, carol], conversation) = viewing();
+    let (dora, _) = chat.connect("dora", None);
+    let [alice, ..] = chat.upgrade([alice, carol, dora]);
+    // Alice's outbox is empty: her view is asked for, and waits for an answer.
+    chat.take(alice);
+    chat.carry_mail();
+    let add = vec![user("dora")];
+    let change = Members { conversation, add, remove: vec![], roles: vec![], message_id: None };
+    chat.request(alice, Command::Members(change));
+    chat.carry_mail();
+    while chat.write() {}
+    assert_eq!(told(&chat.exchange(alice)), ["bob away", "carol here", "dora here"]);
+}
+
+#[test]
+fn who_is_unblocked_before_the_view_is_taken_up_is_told_of() {
+    let (mut chat, alice, _) = talked();
+    let (bob, _) = chat.connect("bob", None);
+    let conversation = direct_conversation(&user("alice"), &user("bob"));
+    chat.command(bob, Command::Read { conversation, seq: Seq(1) });
+    let block = |on| Command::Block { user: user("alice"), on, message_id: None };
+    chat.command(bob, block(true));
+    chat.command(alice, Command::View { conversation });
+    chat.wait(10 * PRESENCE_GRACE_MILLIS);
+    chat.exchange(alice);
+    let [alice, bob] = chat.upgrade([alice, bob]);
+    chat.request(bob, block(false));
+    carry(&mut chat);
+    assert_eq!(told(&chat.exchange(alice)), ["bob here", "bob has read 1"]);
+}
