@@ -10,6 +10,7 @@ use protocol::event::Presence;
 use protocol::ids::{ConversationId, UnixMillis, UserId};
 
 use super::UserSide;
+use super::session::ToldBefore;
 use crate::mail::{Clock, Request, SessionId, Sighting, Signal, Standing};
 
 /// Logs of a store, at most: each has a bit in what is known of a watched user.
@@ -89,17 +90,22 @@ pub(super) enum Hidden {
     Unread,
 }
 
+/// How this process began.
+#[derive(Clone, Copy, Debug)]
+enum Beginning {
+    /// Its first turn is to come.
+    Ahead,
+    /// With nobody: who is not here may be on the way back until grace has passed.
+    Empty(Clock),
+    /// With the sessions of another process, where viewers knew of everybody who was away; or did not, in the first seconds of a run.
+    WithSessions { since: Clock, absent_known: bool },
+}
+
 /// Presence of one shard's users.
 pub(super) struct PresenceBoard {
     grace_micros: u64,
     pub(super) clock: Clock,
-    /// When this shard first knew the time.
-    begun: Option<Clock>,
-    /// It began with the sessions of another process. In one that began with none, who is not here may be on the way back until grace has
-    /// passed.
-    goes_on: bool,
-    /// And in that one viewers knew of everybody who was away, which they do not in the first seconds of a run.
-    absent_known: bool,
+    beginning: Beginning,
     pub(super) watchers: HashMap<UserId, Watched, foldhash::fast::RandomState>,
     /// Those of who have come that others do not see: nobody else of them, so most users have no entry.
     pub(super) hidden: HashMap<UserId, Hidden, foldhash::fast::RandomState>,
@@ -129,9 +135,7 @@ impl PresenceBoard {
         Self {
             grace_micros: grace_millis * 1_000,
             clock: Clock::default(),
-            begun: None,
-            goes_on: false,
-            absent_known: false,
+            beginning: Beginning::Ahead,
             watchers: HashMap::default(),
             hidden: HashMap::default(),
             last_seen: HashMap::default(),
@@ -143,14 +147,27 @@ impl PresenceBoard {
         }
     }
 
+    /// When this shard first knew the time.
+    fn begun(&self) -> Clock {
+        match self.beginning {
+            Beginning::Ahead => self.clock,
+            Beginning::Empty(since) | Beginning::WithSessions { since, .. } => since,
+        }
+    }
+
+    /// Whether it began with the sessions of another process.
+    fn goes_on(&self) -> bool {
+        matches!(self.beginning, Beginning::WithSessions { .. })
+    }
+
     /// Until when a user who is not here is held to be.
     fn grace_until(&self, user: &UserId) -> u64 {
         if let Some(left) = self.last_seen.get(user) {
             return left.clock.micros + self.grace_micros;
         }
-        let begun = self.begun.unwrap_or(self.clock);
+        let begun = self.begun();
         let left_before = match self.watchers.get(user).map(|watched| watched.known) {
-            Some(Known::Sighted(Sighting { invisible_since: None, last_seen, .. })) if self.goes_on => {
+            Some(Known::Sighted(Sighting { invisible_since: None, last_seen, .. })) if self.goes_on() => {
                 last_seen
             }
             _ => None,
@@ -188,33 +205,33 @@ impl PresenceBoard {
 
     /// Whether a user left the process before, and is held to be here for as long as that one would have.
     fn is_awaited(&self, user: &UserId, last_seen: Option<UnixMillis>) -> bool {
-        self.goes_on && last_seen.is_some() && self.clock.micros < self.grace_until(user)
+        self.goes_on() && last_seen.is_some() && self.clock.micros < self.grace_until(user)
     }
 
     /// Whether a user who is away was surely shown so in the process before already: grace had passed before that one stood still, and its own
     /// first seconds as well.
     fn was_away(&self, user: &UserId, last_seen: Option<UnixMillis>) -> bool {
-        let begun = self.begun.map_or(0, |begun| begun.unix.0);
+        let Beginning::WithSessions { since, absent_known: true } = self.beginning else { return false };
         let known = self.watchers.get(user).map(|watched| watched.known);
         let is_invisible = self.is_invisible(user)
             || matches!(known, Some(Known::Sighted(Sighting { invisible_since: Some(_), .. })));
         // Who becomes invisible is shown as away at once.
         let until = if is_invisible { 0 } else { self.grace_micros / 1_000 + PAUSE_MILLIS_MAX };
-        self.absent_known && last_seen.is_none_or(|seen| seen.0 + until < begun)
+        last_seen.is_none_or(|seen| seen.0 + until < since.unix.0)
     }
 
     /// Whether viewers know of everybody who is away by now.
     pub(super) fn knows_absent(&self) -> bool {
-        let begun = self.begun.unwrap_or(self.clock);
-        self.absent_known || self.clock.micros >= begun.micros + self.grace_micros
+        let was_known = matches!(self.beginning, Beginning::WithSessions { absent_known: true, .. });
+        was_known || self.clock.micros >= self.begun().micros + self.grace_micros
     }
 
     /// Right after a start who went away before it may be on the way back; of who is invisible that is held too, or it would be told that
     /// they are not.
     fn away(&self, last_seen: Option<UnixMillis>) -> Standing {
-        let begun = self.begun.unwrap_or(self.clock);
+        let begun = self.begun();
         let is_of_before = last_seen.is_none_or(|seen| seen < begun.unix);
-        if !self.goes_on && is_of_before && self.clock.micros < begun.micros + self.grace_micros {
+        if !self.goes_on() && is_of_before && self.clock.micros < begun.micros + self.grace_micros {
             return Standing::Unknown;
         }
         Standing::Offline { last_seen }
@@ -270,7 +287,7 @@ impl PresenceBoard {
         let Some(watched) = self.watchers.get_mut(user) else { return };
         watched.known = known;
         let until = self.grace_until(user);
-        if self.goes_on && self.clock.micros < until {
+        if self.goes_on() && self.clock.micros < until {
             self.graces.insert((until, user.clone()));
         }
     }
@@ -299,8 +316,8 @@ impl UserSide {
     /// `absent_known` is what [`UserSide::knows_absent`] said there.
     pub fn go_on(&mut self, clock: Clock, absent_known: bool) {
         let board = &mut self.presence;
-        (board.clock, board.begun, board.goes_on) = (clock, Some(clock), true);
-        board.absent_known = absent_known;
+        board.clock = clock;
+        board.beginning = Beginning::WithSessions { since: clock, absent_known };
     }
 
     /// Whether those who view something have been told of everybody who is away, for the process that goes on with them.
@@ -314,7 +331,10 @@ impl UserSide {
         match standing {
             Standing::Offline { last_seen } => self.presence.was_away(user, last_seen),
             Standing::Online => match self.users.get(user) {
-                Some(here) => here.slots.iter().any(|slot| self.sessions[*slot as usize].came_along),
+                Some(here) => {
+                    let told = |slot: &u32| self.sessions[*slot as usize].told;
+                    here.slots.iter().any(|slot| told(slot) == ToldBefore::AllThatIsSo)
+                }
                 // Within grace, and not seen to leave here.
                 None => !self.presence.last_seen.contains_key(user),
             },
@@ -326,7 +346,9 @@ impl UserSide {
     pub fn begin_turn(&mut self, clock: Clock) {
         let board = &mut self.presence;
         board.clock = clock;
-        board.begun.get_or_insert(clock);
+        if let Beginning::Ahead = board.beginning {
+            board.beginning = Beginning::Empty(clock);
+        }
         while self.presence.graces.first().is_some_and(|(until, _)| *until <= clock.micros) {
             let (_, user) = self.presence.graces.pop_first().expect("looked at");
             let has_left = self.presence.grace_until(&user) <= clock.micros;

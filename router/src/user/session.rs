@@ -155,6 +155,17 @@ pub(super) enum Held {
     Search(Box<Searching>),
 }
 
+/// What was known of a session's user in the process that this one goes on with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ToldBefore {
+    /// Nothing: the session began here, or while it was still asked for whether its user is invisible.
+    Nothing,
+    /// The session knew whether its user is invisible, and viewers that it is here; or not, where it is.
+    AllThatIsSo,
+    /// The same, but that was while its user was invisible, which it is not any more: viewers do not know that it is here.
+    Otherwise,
+}
+
 pub(super) struct Session {
     pub(super) generation: u32,
     /// The gateway's name for the connection.
@@ -188,8 +199,8 @@ pub(super) struct Session {
     pub(super) listed: Listed,
     /// In which unit it was written when its user was last seen; of a user's first session.
     pub(super) written: u16,
-    /// From another process, and its user was shown there as it is shown now.
-    pub(super) came_along: bool,
+    /// What was told in another process.
+    pub(super) told: ToldBefore,
 }
 
 // An idle connection has one.
@@ -227,7 +238,7 @@ impl Session {
             starved: false,
             listed: Listed::No,
             written: 0,
-            came_along: false,
+            told: ToldBefore::Nothing,
         }
     }
 

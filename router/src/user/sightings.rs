@@ -11,6 +11,7 @@ use protocol::ids::{UnixMillis, UserId};
 
 use super::UserSide;
 use super::presence::{Hidden, Known, PresenceBoard};
+use super::session::ToldBefore;
 use crate::mail::{Asker, Request, SIGHTINGS, SessionId, Sighting};
 use crate::places::ShardId;
 
@@ -187,7 +188,7 @@ impl UserSide {
             (Some(Hidden::Unknown | Hidden::Unread), Some(since)) => {
                 board.hidden.insert(user.clone(), Hidden::Since(since));
                 for id in self.sessions_of(user) {
-                    if !self.session(id).is_some_and(|session| session.came_along) {
+                    if self.session(id).is_some_and(|session| session.told == ToldBefore::Nothing) {
                         self.tell_if_invisible(id);
                     }
                 }
@@ -217,7 +218,10 @@ impl UserSide {
                 self.unhide(&user);
                 self.note_here(&user);
                 for slot in &self.users[&user].slots {
-                    self.sessions[*slot as usize].came_along = false;
+                    let told = &mut self.sessions[*slot as usize].told;
+                    if *told == ToldBefore::AllThatIsSo {
+                        *told = ToldBefore::Otherwise;
+                    }
                 }
             }
             (true, None) => {}

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use super::UserSide;
 use super::frames::server_frame;
 use super::outbox::Outbox;
-use super::session::{Greeting, Held, LogState, Missing, Phase, Session, Survey, View};
+use super::session::{Greeting, Held, LogState, Missing, Phase, Session, Survey, ToldBefore, View};
 use crate::mail::{Asker, Clock, Knows, Request, SessionId, Surveyed, UNASKED};
 
 /// How a session stands in one log.
@@ -232,7 +232,7 @@ fn resumed(connection: u64, traveller: &Traveller) -> Session {
         catching_up: traveller.catching_up,
         partial: traveller.partial,
         survey,
-        came_along: traveller.is_shown,
+        told: if traveller.is_shown { ToldBefore::AllThatIsSo } else { ToldBefore::Nothing },
         ..Session::at_rest(connection, user, device, traveller.form, logs)
     }
 }
