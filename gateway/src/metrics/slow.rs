@@ -1,13 +1,11 @@
 //! Readers too slow for their traffic, by name: the few that have been so for longest.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Gauge, ShardMetrics, render::render_line};
+use router::user::SLOW_NAMED_MAX;
 
-/// Named of the whole node: each is a label that a monitoring system keeps.
-const NAMED_MAX: usize = 10;
+use super::{Gauge, ShardMetrics, render::render_line};
 
 /// Of one shard.
 #[derive(Debug, Default)]
@@ -43,9 +41,8 @@ pub(super) fn render(shards: &[Arc<ShardMetrics>], out: &mut String) {
     let help = "Since when a user has had a slow session: the ten that have for longest.";
     // Writing to a String cannot fail.
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
-    let mut told = BTreeSet::new();
-    // Of two devices of a user, the one that has been slow for longer: a label stands once.
-    for (user, since) in named.iter().filter(|(user, _)| told.insert(user)).take(NAMED_MAX) {
+    // Each user has one home, which names it once.
+    for (user, since) in named.iter().take(SLOW_NAMED_MAX) {
         let user = user.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         let _ = writeln!(out, "{name}{{user=\"{user}\"}} {}.{:03}", since / 1_000, since % 1_000);
     }
@@ -56,10 +53,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ten_that_have_been_slow_for_longest_are_named_once_whatever_they_are_called() {
+    fn the_ten_that_have_been_slow_for_longest_are_named_whatever_they_are_called() {
         let shards: Vec<Arc<ShardMetrics>> = (0..2).map(|_| Arc::default()).collect();
-        let name =
-            |number: u64| if number == 0 { "a\"b\\".to_owned() } else { format!("user{}", number % 14) };
+        let name = |number: u64| if number == 0 { "a\"b\\".to_owned() } else { format!("user{number}") };
         for (number, shard) in (0..).zip(&shards) {
             let numbers = (0..8).map(|place| 2 * place + number);
             shard.slow_readers.set(8, numbers.map(|number| (name(number), 1_000_000 + 1_001 * number)));

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 use protocol::command::Token;
-use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UserId};
+use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UnixMillis, UserId};
 use protocol::upgrade::Form;
 use router::mail::{Knows, Surveyed};
 use router::user::{Standing, Traveller, TravellingLog, TravellingSurvey, TravellingView};
@@ -15,7 +15,7 @@ use router::user::{Standing, Traveller, TravellingLog, TravellingSurvey, Travell
 use crate::auth::{Issued, TokenId};
 
 /// Of the format of this file. Two processes with different ones do not take over from each other.
-pub const SNAPSHOT_VERSION: u16 = 4;
+pub const SNAPSHOT_VERSION: u16 = 5;
 
 /// A connection without its descriptor.
 #[derive(Debug, PartialEq)]
@@ -89,6 +89,7 @@ fn write_session(session: &Traveller, out: &mut Vec<u8>) {
         put(out, &[log.standing as u8]);
     }
     put_bytes(out, &session.unsent);
+    put(out, &session.slow_since.map_or(0, |since| since.0).to_le_bytes());
     put_count(out, session.views.len());
     for view in &session.views {
         put(out, &view.conversation.0);
@@ -162,6 +163,7 @@ fn read_session(rest: &mut Reader<'_>, form: Form) -> Option<Traveller> {
     let device = DeviceId::new(rest.text()?).ok()?;
     let logs = rest.list(read_log)?;
     let unsent = Bytes::copy_from_slice(rest.bytes()?);
+    let slow_since = rest.u64().map(|at| (at > 0).then_some(UnixMillis(at)))?;
     let views = rest.list(|rest| {
         let conversation = ConversationId(rest.array()?);
         let knows = if rest.flag()? { Knows::WhatWasBefore } else { Knows::Nothing };
@@ -180,6 +182,7 @@ fn read_session(rest: &mut Reader<'_>, form: Form) -> Option<Traveller> {
         logs,
         unsent,
         asked,
+        slow_since,
         views,
         greeting,
         is_shown,
@@ -301,6 +304,7 @@ mod tests {
             ],
             unsent: Bytes::from_static(b"half a frame"),
             asked: Vec::new(),
+            slow_since: Some(UnixMillis(1_800_000_000_000)),
             views: vec![
                 TravellingView { conversation, knows: Knows::WhatWasBefore },
                 TravellingView { conversation: ConversationId([8; 16]), knows: Knows::Nothing },

@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 use protocol::command::{Command, Request as Asked};
 use protocol::event::{CloseCode, ErrorCode, ServerFrame};
-use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UserId};
+use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UnixMillis, UserId};
 use protocol::upgrade::Form;
 use smallvec::SmallVec;
 
@@ -78,6 +78,8 @@ pub struct Traveller {
     pub unsent: Bytes,
     /// What was asked and waits for its turn.
     pub asked: Vec<Asked>,
+    /// Since when it is behind because it was too slow.
+    pub slow_since: Option<UnixMillis>,
     /// What it views.
     pub views: Vec<TravellingView>,
     /// Number of a `connect` that has no `welcome` yet, and whether that says `reset`.
@@ -121,6 +123,7 @@ impl UserSide {
             logs: session.logs.iter().map(in_log).collect(),
             unsent: self.unsent(session, control),
             asked: session.held.iter().filter_map(|held| self.asked_again(session, held)).collect(),
+            slow_since: self.slow_since(id),
             views: views.collect(),
             greeting: session.greeting.map(|greeting| (greeting.id, greeting.reset)),
             is_shown: session.greeting.is_none() && self.presence.is_settled(&session.user),
@@ -168,6 +171,9 @@ impl UserSide {
         session.generation = self.generation;
         let slot = self.sessions.insert(session) as u32;
         let id = SessionId { slot, generation: self.generation };
+        if let Some(since) = traveller.slow_since {
+            self.note_slow(id, since);
+        }
         let present = self.users.entry(traveller.user.clone()).or_default();
         present.slots.push(slot);
         if present.slots.len() == 1 {
