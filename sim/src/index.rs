@@ -33,6 +33,15 @@ enum Change {
     Nothing,
 }
 
+impl Change {
+    fn place(&self) -> Option<Place> {
+        match self {
+            Self::Add { place, .. } | Self::Remove(place) => Some(*place),
+            Self::Nothing => None,
+        }
+    }
+}
+
 struct Fed {
     change: Change,
     /// When it is read, in milliseconds since 1970.
@@ -165,11 +174,16 @@ impl Index {
         self.partial_until < now && self.feed.values().all(|fed| fed.due <= now)
     }
 
-    /// The messages that it names for these words, if it is asked for them.
+    /// The messages that it names for these words, whenever it is asked for them from now on: of what is said of others it has not read all, and
+    /// may take them out in between.
     pub(crate) fn having(&mut self, words: &[String], now: u64) -> impl Iterator<Item = Place> {
         self.read(now);
+        let reached = |log: &u16| self.reached.get(log).copied().unwrap_or(0);
+        let unread = self.feed.iter().filter(|((log, position), _)| *position > reached(log));
+        let changing: BTreeSet<Place> = unread.filter_map(|(_, fed)| fed.change.place()).collect();
         let has_all = |document: &Document| words.iter().all(|word| document.words.contains(word));
-        self.known.iter().filter(move |(_, known)| has_all(known)).map(|(place, _)| *place)
+        let known = self.known.iter().filter(move |(_, known)| has_all(known)).map(|(place, _)| *place);
+        known.filter(move |place| !changing.contains(place))
     }
 
     /// What it answers, and how much later, in microseconds.

@@ -74,12 +74,15 @@ struct Owed {
 struct Under {
     search: Search,
     words: Vec<String>,
-    /// When its present page was asked for.
+    /// When its present page was asked for,
     since: Since,
+    /// and in which run: no other answers it.
+    run: u32,
     told: BTreeSet<Place>,
     /// The one that was told last.
     last: Option<Place>,
     is_partial: bool,
+    /// What is still to come.
     owed: Vec<Owed>,
     /// Goes on from where the page of another user ended.
     is_foreign: bool,
@@ -124,7 +127,7 @@ impl Searching {
                 Under { is_foreign, ..Under::new(search, user, oracle) }
             }
         };
-        under.since = oracle.since();
+        (under.since, under.run) = (oracle.since(), oracle.seen.run);
         let command = Command::Search(under.search.clone());
         self.asked.insert(id, under);
         Some(command)
@@ -145,7 +148,7 @@ impl Searching {
                 Under { is_at_rest: true, ..Under::new(search, user, oracle) }
             }
         };
-        under.since = oracle.since();
+        (under.since, under.run) = (oracle.since(), oracle.seen.run);
         let command = Command::Search(under.search.clone());
         self.asked.insert(id, under);
         Some(command)
@@ -156,9 +159,11 @@ impl Searching {
         self.dice.is_none() || *self.left.get_or_insert(LAST_COUNT) == 0
     }
 
-    /// A connection begins: what was asked for on the one before is not answered. Where a page ended is good for the next.
+    /// A connection begins: what was asked for on the one before is not answered, and one of that is asked again, in whichever run. Where a page
+    /// ended is good for the next.
     pub(crate) fn begin(&mut self) {
-        self.asked.clear();
+        let unanswered = std::mem::take(&mut self.asked).into_values().next_back();
+        self.open = unanswered.or_else(|| self.open.take());
     }
 
     pub(crate) fn refused(&mut self, refused: Option<RequestId>, code: ErrorCode) {
@@ -169,6 +174,9 @@ impl Searching {
                 _ => code.retryable(),
             };
             assert!(may_be, "{:?} was refused with {code:?}", under.search);
+            if code.retryable() {
+                self.open = Some(under);
+            }
         }
     }
 
@@ -188,7 +196,7 @@ impl Searching {
         hits.iter().for_each(|hit| under.take(user, hit, oracle));
         under.is_partial |= end.partial;
         oracle.searches.pages += 1;
-        under.check_owed(user, end.more, oracle);
+        under.check_owed(user, &end, oracle);
         if under.is_at_rest && !end.more && !under.is_partial {
             *self.left.as_mut().expect("it is at rest") -= 1;
         }
@@ -209,7 +217,8 @@ impl Under {
         let (since, told) = (oracle.since(), BTreeSet::new());
         let owed = oracle.owed(user, &words, search.conversation);
         let (is_partial, is_foreign, is_at_rest) = (false, false, false);
-        Self { search, words, since, told, last: None, is_partial, owed, is_foreign, is_at_rest }
+        let (run, last) = (oracle.seen.run, None);
+        Self { search, words, since, run, told, last, is_partial, owed, is_foreign, is_at_rest }
     }
 
     /// Holds a hit against what is true.
@@ -237,22 +246,22 @@ impl Under {
         oracle.searches.hits += 1;
     }
 
-    /// What stands above the last that was told, or anywhere if that was all, was told.
-    fn check_owed(&self, user: &UserId, more: bool, oracle: &mut Oracle) {
-        if self.is_partial {
+    /// What stands above the last that was told, or anywhere if that was all, was told. Nothing of it is owed any more: what a run has not told for
+    /// a reason that died with it, the next one has no reason for.
+    fn check_owed(&mut self, user: &UserId, end: &FoundEnd, oracle: &mut Oracle) {
+        let last = self.last.filter(|_| end.more).map(|last| oracle.durable[&last].at);
+        if end.more && last.is_none() {
             return;
         }
-        let end = self.last.filter(|_| more).map(|last| oracle.durable[&last].at);
-        if more && end.is_none() {
-            return;
-        }
-        for owed in &self.owed {
-            let is_beyond = end.is_some_and(|end| oracle.durable[&owed.place].at <= end);
+        let is_passed = |owed: &Owed| last.is_none_or(|last| oracle.durable[&owed.place].at > last);
+        let (passed, owed) = std::mem::take(&mut self.owed).into_iter().partition(is_passed);
+        self.owed = owed;
+        let passed: Vec<Owed> = passed;
+        for owed in passed {
             if self.told.contains(&owed.place) {
-                oracle.searches.complete += u64::from(!more);
-            } else if !is_beyond && !oracle.is_excused(user, owed) {
-                let run = oracle.seen.run;
-                oracle.searches.missed.push((user.clone(), owed.clone(), run, self.words.clone()));
+                oracle.searches.complete += 1;
+            } else if !end.partial && !oracle.is_excused(user, &owed) {
+                oracle.searches.missed.push((user.clone(), owed, self.run, self.words.clone()));
             }
         }
     }
@@ -407,5 +416,90 @@ impl World {
         let deaf: Vec<bool> = (0..self.clients.len()).map(|client| self.is_deaf(client)).collect();
         let listening = self.clients.iter_mut().zip(deaf).filter(|(_, is_deaf)| !is_deaf);
         listening.fold(true, |all, (client, _)| client.searching.is_told() && all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::ids::{MessageId, UnixMillis};
+
+    use super::*;
+    use crate::seen::End;
+
+    const OF: ConversationId = ConversationId([7; 16]);
+
+    fn user() -> UserId {
+        UserId::new("alice").expect("a name")
+    }
+
+    /// A world with two messages, and the first page of a search that is owed both.
+    fn searching() -> (Oracle, Searching) {
+        let mut oracle = Oracle::default();
+        for seq in [1, 2] {
+            let text = Some("apple".to_owned());
+            let (message_id, sender) = (MessageId::v7(UnixMillis(1), [0; 10]), user());
+            let (amends, added, removed, retention) = (None, vec![], vec![], None);
+            let (at, joined_from) = (seq * 1_000, 1);
+            let truth =
+                Truth { message_id, sender, text, amends, at, added, removed, joined_from, retention };
+            oracle.durable.insert((OF, seq), truth);
+        }
+        let search = Search { query: "apple".to_owned(), conversation: None, before: None, limit: 5 };
+        let owed = |seq| Owed { place: (OF, seq), forms: oracle.forms.count((OF, seq)), memberships: 0 };
+        let owed = vec![owed(1), owed(2)];
+        let under = Under { owed, ..Under::new(search, &user(), &mut oracle) };
+        let searching = Searching { asked: BTreeMap::from([(RequestId(1), under)]), ..Searching::default() };
+        (oracle, searching)
+    }
+
+    fn told(searching: &mut Searching, id: u32, more: bool, oracle: &mut Oracle) {
+        let before = more.then(|| "a cursor".to_owned());
+        let end = FoundEnd { more, before, partial: false };
+        searching.told(RequestId(id), &user(), &[], end, oracle);
+    }
+
+    fn missed(oracle: &Oracle) -> Vec<(u64, u32)> {
+        oracle.searches.missed.iter().map(|(_, owed, run, _)| (owed.place.1, *run)).collect()
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_its_node_died_is_held_against_that_run() {
+        let (mut oracle, mut searching) = searching();
+        let run = oracle.seen.run;
+        oracle.seen.end_run(UnixMillis(9_000), End::Crashed);
+        told(&mut searching, 1, false, &mut oracle);
+        assert_eq!(missed(&oracle), [(1, run), (2, run)]);
+        oracle.check_found();
+    }
+
+    #[test]
+    fn what_a_page_has_passed_over_is_not_owed_by_the_page_of_another_run() {
+        let (mut oracle, mut searching) = searching();
+        // Number 1 was told; number 2, which is newer, was not.
+        let under = searching.asked.get_mut(&RequestId(1)).expect("it was asked");
+        (under.last, under.told) = (Some((OF, 1)), BTreeSet::from([(OF, 1)]));
+        told(&mut searching, 1, true, &mut oracle);
+        let run = oracle.seen.run;
+        assert_eq!(missed(&oracle), [(2, run)]);
+        oracle.seen.end_run(UnixMillis(9_000), End::Crashed);
+        let under = Under { run: run + 1, ..searching.open.take().expect("it goes on") };
+        searching.asked.insert(RequestId(2), under);
+        told(&mut searching, 2, false, &mut oracle);
+        assert_eq!(missed(&oracle), [(2, run)]);
+        oracle.check_found();
+    }
+
+    #[test]
+    fn what_was_not_answered_is_asked_again_and_owed() {
+        let (mut oracle, mut searching) = searching();
+        oracle.seen.end_run(UnixMillis(9_000), End::Crashed);
+        searching.begin();
+        let under = Under { run: oracle.seen.run, ..searching.open.take().expect("it is asked again") };
+        searching.asked.insert(RequestId(2), under);
+        told(&mut searching, 2, false, &mut oracle);
+        assert_eq!(missed(&oracle), [(1, oracle.seen.run), (2, oracle.seen.run)]);
+        let (_, mut busy) = self::searching();
+        busy.refused(Some(RequestId(1)), ErrorCode::Busy);
+        assert_eq!(busy.open.expect("it is asked again").owed.len(), 2);
     }
 }
