@@ -6,7 +6,7 @@
 mod support;
 
 use protocol::command::{
-    Command, Create, Edit, HistoryPolicy, Members, MessageKind, Retention, Search, Send, Target,
+    Command, Create, Edit, HistoryPolicy, Members, MessageKind, Request, Retention, Search, Send, Target,
 };
 use protocol::event::{ErrorCode, FoundEnd, ServerFrame};
 use protocol::ids::{ConversationId, Seq, UnixMillis};
@@ -258,4 +258,41 @@ fn a_node_without_an_index_says_so_and_one_that_is_busy_says_when() {
     world.chat.users.handle_index(everything(&asks[0], &[]));
     let all = Search { limit: HITS_MAX, ..search(None) };
     assert_eq!(world.page(bob, all).expect("a page").0, [(1, "word".to_owned())]);
+}
+
+/// The index may take seconds, and an upgrade waits for nothing that long.
+#[test]
+fn a_search_is_waited_for_by_nobody_who_stands_still_and_is_asked_again_or_goes_on() {
+    let mut world = World::new();
+    let (alice, bob) = (world.alice, world.bob);
+    answer(&world.chat.command(alice, send("bob", "an apple", None))).expect("stored");
+    let search = || Search { query: "apple".to_owned(), conversation: None, before: None, limit: HITS_MAX };
+    world.chat.request(alice, Command::Search(search()));
+    world.chat.exchange(alice);
+    let ask = world.chat.users.poll_ask().expect("it is asked");
+    world.chat.users.pause();
+    // One that comes while it stands still is not begun.
+    world.chat.request(bob, Command::Search(search()));
+    world.chat.exchange(bob);
+    assert!(world.chat.users.poll_ask().is_none());
+    assert_eq!(world.chat.users.requests_under_way(), 0);
+    let is_search = |session: SessionId, chat: &Chat| {
+        let asked = chat.users.describe(session, &[]).expect("a session").asked;
+        matches!(asked[..], [Request { command: Command::Search(_), .. }])
+    };
+    assert!(is_search(alice, &world.chat) && is_search(bob, &world.chat));
+    // The index answers now, and nothing comes of it.
+    world.chat.users.handle_index(everything(&ask, &[]));
+    assert_eq!(world.chat.exchange(alice), []);
+    assert!(is_search(alice, &world.chat));
+    world.chat.users.unpause();
+    let found = |frames: Vec<ServerFrame>| match frames.into_iter().next() {
+        Some(ServerFrame::Found { hits, .. }) => hits.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(found(world.chat.exchange(alice)), 1);
+    let ask = world.chat.users.poll_ask().expect("it is asked");
+    world.chat.users.handle_index(everything(&ask, &[]));
+    assert_eq!(found(world.chat.exchange(bob)), 1);
+    assert_eq!(world.chat.users.requests_under_way(), 0);
 }

@@ -106,7 +106,9 @@ impl UserSide {
         let Some(session) = self.session(id) else {
             return;
         };
-        if session.page_in_flight || session.starved || !session.outbox.is_empty() {
+        let waits = session.page_in_flight || session.starved || !session.outbox.is_empty();
+        // What goes on elsewhere is begun there: a list or a search may take many pages.
+        if waits || self.asks_of_sightings.is_paused() {
             return;
         }
         if self.ask_index(id) {

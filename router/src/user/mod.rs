@@ -38,7 +38,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::cursor::{self, Starts};
-use crate::index::IndexAsk;
+use crate::index::{IndexAnswer, IndexAsk};
 use crate::mail::{Request, SessionId};
 use crate::places::{Places, ShardId};
 use approach::Approaches;
@@ -182,6 +182,8 @@ pub struct UserSide {
     /// For the index, and how many it has not answered.
     asks: VecDeque<IndexAsk>,
     asks_under_way: u32,
+    /// What the index has answered while this side stood still: at most as many as may be asked at a time.
+    late_answers: Vec<IndexAnswer>,
     mail: VecDeque<(ShardId, Request)>,
     /// Sessions with something to send.
     sendable: VecDeque<SessionId>,
@@ -248,6 +250,7 @@ impl UserSide {
             starved,
             asks: VecDeque::new(),
             asks_under_way: 0,
+            late_answers: Vec::new(),
             mail: VecDeque::new(),
             sendable: VecDeque::new(),
             sendable_later: VecDeque::new(),
@@ -258,16 +261,18 @@ impl UserSide {
         }
     }
 
-    /// Requests that the owners of logs have not answered yet.
+    /// Requests that the owners of logs have not answered yet, and questions to the index. Who stands still does not wait for that: a search is
+    /// asked again where it goes on, and the index may take seconds.
     #[must_use]
     pub fn requests_under_way(&self) -> u32 {
+        let asks_under_way = if self.asks_of_sightings.is_paused() { 0 } else { self.asks_under_way };
         let all = self.limits.command_credits + self.limits.page_credits;
         let credits = self.credits.iter().map(|credits| all - credits.commands - credits.pages);
         credits.sum::<u32>()
             + self.signals_under_way()
             + self.asks_of_sightings.under_way()
             + self.writing.under_way()
-            + self.asks_under_way
+            + asks_under_way
     }
 
     /// Bytes that the fullest outbox holds, queued and in flight.

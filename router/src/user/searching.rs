@@ -317,6 +317,9 @@ impl UserSide {
 
     /// Takes what the index has answered.
     pub fn handle_index(&mut self, answer: IndexAnswer) {
+        if self.asks_of_sightings.is_paused() {
+            return self.late_answers.push(answer);
+        }
         self.asks_under_way -= 1;
         let (id, places) = (answer.session, self.places.clone());
         self.page_arrived(id);

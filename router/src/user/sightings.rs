@@ -40,7 +40,7 @@ pub(super) struct Asks {
     under_way: BTreeSet<UserId>,
     /// To be asked for again, and when.
     retries: VecDeque<(u64, UserId)>,
-    /// Nobody is asked for who has only come.
+    /// Nobody is asked for who has only come, and no page.
     is_paused: bool,
 }
 
@@ -58,6 +58,11 @@ impl Asks {
     /// Questions that are not answered yet.
     pub(super) fn under_way(&self) -> u32 {
         self.under_way.len() as u32
+    }
+
+    /// Whether this side stands still.
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused
     }
 
     /// The next one for a shard, if it may be asked another.
@@ -98,7 +103,7 @@ impl PresenceBoard {
 }
 
 impl UserSide {
-    /// Asks nothing more for those who have only come: another process goes on with them, and asks itself.
+    /// Asks nothing more for those who have only come, nor for any session: another process goes on with them, and asks itself.
     pub fn pause(&mut self) {
         self.end_writing();
         self.asks_of_sightings.is_paused = true;
@@ -108,6 +113,12 @@ impl UserSide {
     pub fn unpause(&mut self) {
         self.resume_writing();
         self.asks_of_sightings.is_paused = false;
+        std::mem::take(&mut self.late_answers).into_iter().for_each(|answer| self.handle_index(answer));
+        let sessions = self.sessions.iter();
+        let sessions: Vec<SessionId> = sessions
+            .map(|(slot, session)| SessionId { slot: slot as u32, generation: session.generation })
+            .collect();
+        sessions.into_iter().for_each(|id| self.ask_pages(id));
     }
 
     pub(super) fn ask_soon(&mut self, user: &UserId) {
