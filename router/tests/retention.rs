@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use protocol::command::{
     Command, Connect, Create, HistoryPolicy, HistoryRange, Members, React, Retention, Role,
 };
@@ -11,6 +13,7 @@ use protocol::event::{ErrorCode, ListedConversation, MemberEvent, PageItem, Serv
 use protocol::ids::{ConversationId, DeviceId, MessageId, Seq, UnixMillis};
 use protocol::record::StreamKind;
 use router::ShardId;
+use router::conversation::Erased;
 use router::mail::{Request, SessionId};
 use router::places::{conversation_stream, created_conversation, direct_conversation};
 use storage_log::format::BLOCK_BYTES_MIN;
@@ -441,6 +444,11 @@ fn who_catches_up_by_positions_waits_on_while_an_index_cannot_be_read() {
     assert_eq!(answers(&mut chat), 1);
 }
 
+/// What whoever writes a segment anew is given.
+fn erased(chat: &mut Chat, now: UnixMillis) -> Arc<Erased> {
+    std::iter::from_fn(|| Some(chat.side.poll_erased(now, &chat.log))).flatten().next().expect("it ends")
+}
+
 /// Whoever writes a segment anew may come when nobody has asked for anything for days.
 #[test]
 fn whoever_writes_a_segment_anew_is_told_what_is_in_front_by_then() {
@@ -448,7 +456,7 @@ fn whoever_writes_a_segment_anew_is_told_what_is_in_front_by_then() {
     let (alice, ..) = said(&mut chat, 2);
     assert_eq!(answer(&chat.command(alice, set(talk(), WEEK, None))), Ok(3));
     for (days, expected) in [(7, Verdict::Keep), (8, Verdict::EraseAndLeave)] {
-        let erased = chat.side.erased(UnixMillis(NOW.0 + days * DAY), &chat.log);
+        let erased = erased(&mut chat, UnixMillis(NOW.0 + days * DAY));
         let mut verdicts = Vec::new();
         chat.read_back(&mut |record| {
             if record.stream() == conversation_stream(talk(), StreamKind::Messages) && record.seq() < 3 {
@@ -458,6 +466,35 @@ fn whoever_writes_a_segment_anew_is_told_what_is_in_front_by_then() {
         assert_eq!(verdicts, [expected; 2], "after {days} days");
         assert_eq!(erased.fronts()[&talk().0].head, 3);
     }
+}
+
+/// Of many conversations each call looks at some: the thread that calls has others to serve.
+#[test]
+fn what_is_in_front_of_many_conversations_is_gathered_a_part_at_a_time() {
+    let mut chat = Chat::new();
+    chat.wait(0);
+    let (alice, _) = chat.connect("alice", None);
+    let names: Vec<String> = (0..600).map(|number| format!("user-{number}")).collect();
+    let of = |name: &String| direct_conversation(&user("alice"), &user(name));
+    for (number, name) in (0..).zip(&names) {
+        chat.wait(1_000);
+        answer(&chat.command(alice, send(name, "hello", id_of(NOW.0 + number, 1)))).expect("stored");
+        answer(&chat.command(alice, set(of(name), WEEK, id_of(NOW.0 + number, 2)))).expect("stored");
+    }
+    let later = UnixMillis(chat.clock.unix.0 + 8 * DAY);
+    assert!(chat.side.poll_erased(later, &chat.log).is_none());
+    assert!(chat.side.poll_erased(later, &chat.log).is_none());
+    // One that was gathered, and one that was not, set anew meanwhile: what is in front is so still.
+    for name in [&names[0], &names[1], &names[2], &names[3]] {
+        answer(&chat.command(alice, set(of(name), newest(1), None))).expect("stored");
+    }
+    let erased = chat.side.poll_erased(later, &chat.log).expect("it is all");
+    assert_eq!(erased.fronts().len(), names.len());
+    for name in &names {
+        let front = erased.fronts()[&of(name).0];
+        assert!(front.at > NOW.0 || front.seq > 1, "{name}: {front:?}");
+    }
+    assert_eq!(self::erased(&mut chat, later).fronts().len(), names.len(), "and again from the first");
 }
 
 /// What grows too old while the change is under way by which it is kept is kept.
@@ -470,9 +507,9 @@ fn whoever_writes_a_segment_anew_leaves_alone_of_what_the_setting_is_being_chang
     chat.request(alice, set(talk(), Retention::default(), None));
     chat.carry_mail();
     let later = UnixMillis(chat.clock.unix.0 + 1);
-    assert!(chat.side.erased(later, &chat.log).fronts().is_empty());
+    assert!(erased(&mut chat, later).fronts().is_empty());
     chat.exchange(alice);
-    let fronts = chat.side.erased(later, &chat.log).fronts().clone();
+    let fronts = erased(&mut chat, later).fronts().clone();
     assert_eq!(fronts[&talk().0].at, NOW.0, "all is kept that was so when it was asked for");
 }
 

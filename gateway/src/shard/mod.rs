@@ -357,7 +357,11 @@ impl Shard {
         // Notes and news wait for room in a ring that nobody rings for; a drain goes by tenths of a second.
         let wait = if self.paused {
             PAUSED_MICROS
-        } else if !self.sweeps.is_empty() || self.crowd.is_waiting() || self.users.has_sendable() {
+        } else if !self.sweeps.is_empty()
+            || self.crowd.is_waiting()
+            || self.users.has_sendable()
+            || (!self.background_held && self.logs.iter().any(OwnedLog::is_gathering))
+        {
             0
         } else if self.mail.has_notes() || self.logs.iter().any(OwnedLog::has_news) {
             1_000

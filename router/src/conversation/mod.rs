@@ -285,16 +285,6 @@ impl ConversationSide {
         });
     }
 
-    /// What is erased, and what is in front of what conversations keep, as it durably stands now: for whoever writes a segment anew.
-    #[must_use]
-    pub fn erased(&mut self, now: UnixMillis, log: &Log) -> Arc<Erased> {
-        self.latest(now);
-        match self.fronts.is_empty() {
-            true => self.erased.clone(),
-            false => Arc::new(self.erased.with_fronts(self.all_fronts(log))),
-        }
-    }
-
     /// A segment of the log was written anew, and what is begun from now on finds it where it stands now.
     pub fn note_moved(&mut self) {
         self.moved += 1;
