@@ -359,6 +359,39 @@ fn nothing_amends_behind_a_setting_what_was_amended_before_it() {
     assert!(frames.iter().any(refused), "{frames:?}");
 }
 
+/// Whoever amends what a setting that is under way puts in front is told so when that is durable: and not at all where it never will be.
+#[test]
+fn nothing_is_told_to_be_gone_by_a_setting_that_is_not_stored() {
+    for is_stored in [true, false] {
+        let mut chat = Chat::new();
+        let (alice, bob, _) = said(&mut chat, 3);
+        chat.request(alice, set(talk(), newest(1), None));
+        chat.carry_mail();
+        let batch = chat.log.poll_write(0).expect("the change");
+        chat.request(bob, react(1));
+        chat.carry_mail();
+        while let Some(read) = chat.side.poll_read() {
+            chat.answer_read(read);
+        }
+        chat.carry_replies();
+        assert_eq!(chat.take(bob), [], "stored: {is_stored}");
+        if is_stored {
+            chat.handle_written(batch);
+        } else {
+            chat.log.handle_written(batch.buffer, false).expect_err("it failed");
+            chat.side.handle_failed();
+        }
+        chat.carry_replies();
+        let expected = if is_stored { ErrorCode::NotFound } else { ErrorCode::Unavailable };
+        let frames = chat.take(bob);
+        let errors = frames.iter().filter_map(|frame| match frame {
+            ServerFrame::Error(error) => Some(error.code),
+            _ => None,
+        });
+        assert_eq!(errors.collect::<Vec<_>>(), [expected], "{frames:?}");
+    }
+}
+
 /// A setting that is under way takes nothing from anybody: a crash may undo it.
 #[test]
 fn nothing_is_gone_before_the_setting_is_durable() {

@@ -12,7 +12,7 @@ use storage_log::{Link, Log, StreamId};
 use super::folding::stored;
 use super::state::{Conversation, NOT_A_MEMBER, NOT_FOUND, Plan, Refusal};
 use super::{ConversationSide, Delivery};
-use crate::mail::{Change, Linked, Store};
+use crate::mail::{Change, Linked, Reply, Store};
 use crate::places::{KINDS, Places, conversation_stream};
 
 const NO_MESSAGE: Refusal = (ErrorCode::NotFound, "there is no such message");
@@ -153,7 +153,10 @@ impl ConversationSide {
         let head = Seq(log.head(conversation_stream(store.conversation, Kind::Messages)).seq);
         let front = conversation.kept().front(&self.places, head, at);
         if store.change.target().is_some_and(|target| front.has(target, UnixMillis(form.at))) {
-            return self.refuse(store.asker, NO_MESSAGE);
+            // What puts it in front may be under way: nobody is told that something is gone by what a crash may undo.
+            let (asker, (code, message)) = (store.asker, NO_MESSAGE);
+            let refused = Reply::Refused { asker, is_page: false, code, message, retry_after_ms: None };
+            return self.answer_when_durable(asker, refused, log.newest_position(), log);
         }
         match conversation.plan_amendment(&self.places, store, form, at) {
             Err(refusal) => self.refuse(store.asker, refusal),

@@ -324,8 +324,10 @@ impl ConversationSide {
         for waiting in std::mem::take(&mut self.waiting) {
             self.lost
                 .extend(waiting.delivery.as_ref().map(|delivery| (delivery.conversation, delivery.messages)));
-            if let Reply::Stored { asker, .. } | Reply::Done { asker } | Reply::Hidden { asker, .. } =
-                waiting.reply
+            if let Reply::Stored { asker, .. }
+            | Reply::Done { asker }
+            | Reply::Hidden { asker, .. }
+            | Reply::Refused { asker, .. } = waiting.reply
             {
                 self.refuse(asker, refusal);
             }

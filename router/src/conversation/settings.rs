@@ -332,7 +332,7 @@ impl ConversationSide {
         self.answer_when_durable(asker, Reply::Done { asker }, position, log);
     }
 
-    fn answer_when_durable(&mut self, asker: Asker, reply: Reply, position: u64, log: &Log) {
+    pub(super) fn answer_when_durable(&mut self, asker: Asker, reply: Reply, position: u64, log: &Log) {
         let shard = asker.shard;
         if log.durable().covers(position) {
             self.outputs.push_back((shard, reply));
