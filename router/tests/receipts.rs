@@ -175,12 +175,23 @@ fn what_was_read_on_a_full_disk_does_not_hold_a_node_that_goes_away() {
     assert!(chat.side.is_waiting(), "there is no room for the newest");
     for _ in 0..2 {
         chat.side.write_positions(chat.clock.micros, chat.clock.unix, true, &mut chat.log);
-        chat.exchange(bob);
+        while let Some(batch) = chat.log.poll_write(0) {
+            chat.handle_written(batch);
+        }
+        chat.carry_replies();
     }
     assert!(!chat.side.is_waiting());
-    // And once there is room again, what is read is written again.
-    chat.disk_is_full = false;
+    // It did not go away, as an upgrade was refused: once there is room again, what was read is written.
     chat.exchange(bob);
+    assert!(chat.side.is_waiting());
+    chat.disk_is_full = false;
+    for _ in 0..2 {
+        chat.wait(GATHERED);
+        let told = receipts(&chat.exchange(bob));
+        assert!(told.iter().all(|told| *told == (user("bob"), 12)), "{told:?}");
+    }
+    assert!(!chat.side.is_waiting());
+    // And what is read from then on.
     assert_done(&chat.command(bob, read(conversation, 13)));
     chat.exchange(bob);
     chat.wait(GATHERED);

@@ -41,6 +41,8 @@ pub(super) struct Gathering {
     fresh_later: Vec<ConversationId>,
     later: VecDeque<(u64, ConversationId)>,
     written: VecDeque<Written>,
+    /// Those that were given up because the node was about to go away: it may go on. At most [`GATHERED_MAX`].
+    given_up: Vec<ConversationId>,
 }
 
 /// A record that is not durable yet.
@@ -78,6 +80,9 @@ impl ConversationSide {
     /// not take are given up then, since nobody was promised them and the node has to end.
     pub fn write_positions(&mut self, micros: u64, now: UnixMillis, all: bool, log: &mut Log) {
         let (next, now) = (micros + GATHER_MICROS, self.latest(now));
+        if !all && !self.gathering.given_up.is_empty() {
+            self.take_up_again();
+        }
         self.write_sightings(now, log);
         self.end_waiting(micros, all);
         let Gathering { fresh, due, .. } = &mut self.gathering;
@@ -129,6 +134,18 @@ impl ConversationSide {
     fn give_up_new(&mut self, conversation: ConversationId) {
         let slot = self.slots.get_mut(&conversation).expect("kept while it has something to write");
         slot.positions.as_mut().expect("likewise").give_up_new();
+        self.gathering.given_up.push(conversation);
+    }
+
+    /// The node did not go away: what has been read is to be written still, or nobody would be told, and it went back as soon as the conversation is
+    /// forgotten.
+    fn take_up_again(&mut self) {
+        for conversation in std::mem::take(&mut self.gathering.given_up) {
+            let positions = self.slots.get_mut(&conversation).and_then(|slot| slot.positions.as_mut());
+            if positions.is_some_and(|positions| positions.renew(Due::Soon)) {
+                self.gathering.add(conversation, Due::Soon);
+            }
+        }
     }
 
     fn append_positions(&mut self, conversation: ConversationId, now: UnixMillis, log: &mut Log) -> Answer {
