@@ -8,7 +8,6 @@ use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -97,21 +96,19 @@ pub fn measure(directory: &Path) -> io::Result<()> {
 }
 
 /// Records under way in each of several logs.
-const TOGETHER_DEPTHS: [usize; 2] = [1_024, 2_048];
+const TOGETHER_DEPTHS: [usize; 3] = [512, 1_024, 2_048];
 
-/// What several logs on one device come to, in turn with the disk alone: written in sequence, without a sync; and one batch of the
-/// size that the logs made after the other, each synced.
+/// What several logs on one device come to, in turn with the disk alone: written in sequence, without a sync; and by as many writers as there
+/// are logs, each with one batch of the size that its log made after the other, each synced.
 fn together(directory: &Path, logs: usize, depth: usize, links: u64, alone: &Scratch) -> io::Result<()> {
     let turn = Barrier::new(logs + 1);
-    let batch_bytes = AtomicUsize::new(0);
-    let (mut sequential, mut synced) = (Figures::default(), Figures::default());
-    let logs_came_to = thread::scope(|scope| {
+    let mut sequential = Figures::default();
+    let came_to = thread::scope(|scope| {
         let begin = |log| {
             // Named, so that a profile tells them from the rest.
             let thread = thread::Builder::new().name(format!("log-{log}"));
-            let (turn, batch_bytes) = (&turn, &batch_bytes);
-            thread
-                .spawn_scoped(scope, move || one_of_several(directory, log, depth, links, turn, batch_bytes))
+            let turn = &turn;
+            thread.spawn_scoped(scope, move || one_of_several(directory, log, depth, links, turn))
         };
         let threads = (0..logs).map(begin).collect::<io::Result<Vec<_>>>()?;
         for _ in 0..ROUNDS {
@@ -119,50 +116,53 @@ fn together(directory: &Path, logs: usize, depth: usize, links: u64, alone: &Scr
             turn.wait();
             let mut writer = Writer::new(&[alone], Way::Unsynced)?;
             write(&mut writer, &mut sequential, BATCH_BYTES_MAX, SLICE, &mut 0)?;
-            let mut writer = Writer::new(&[alone], Way::Through)?;
-            write(&mut writer, &mut synced, batch_bytes.load(Ordering::Relaxed), SLICE, &mut 0)?;
+            turn.wait();
         }
         threads
             .into_iter()
             .map(|thread| thread.join().expect("a log's thread"))
             .collect::<io::Result<Vec<_>>>()
     })?;
-    let records: f64 = logs_came_to.iter().map(|log| log.records_a_second()).sum();
-    let megabytes: f64 = logs_came_to.iter().map(|log| log.megabytes_a_second()).sum();
-    let slowest = logs_came_to.iter().map(|log| log.acks.millis_at(99)).fold(0.0, f64::max);
+    let records: f64 = came_to.iter().map(|(log, _)| log.records_a_second()).sum();
+    let megabytes: f64 = came_to.iter().map(|(log, _)| log.megabytes_a_second()).sum();
+    let slowest = came_to.iter().map(|(log, _)| log.acks.millis_at(99)).fold(0.0, f64::max);
+    let slowest_synced = came_to.iter().map(|(_, synced)| synced.millis_at(99)).fold(0.0, f64::max);
     println!(
         "{links} links, {logs} logs, {depth} records: {records:.0} records/s, {megabytes:.0} MB/s, {:.2} of the disk in sequence, {:.0} MB/s; \
          p99 {slowest:.3} ms, {:.1} times the disk's, {:.3} ms",
         megabytes / sequential.megabytes(),
         sequential.megabytes(),
-        slowest / synced.millis_at(99),
-        synced.millis_at(99),
+        slowest / slowest_synced,
+        slowest_synced,
     );
     Ok(())
 }
 
-/// One log beside others, which all begin together.
+/// One log beside others, which all begin together; and then, beside the same others, the disk alone in batches of its size.
 fn one_of_several(
     directory: &Path,
     log: usize,
     depth: usize,
     links: u64,
     turn: &Barrier,
-    batch_bytes: &AtomicUsize,
-) -> io::Result<CameTo> {
+) -> io::Result<(CameTo, Figures)> {
     let file = |place| {
         let name = format!("append-{log}-{place}.measured");
         Scratch::new(directory, &name, Blocks::Zeroed, Caching::Direct)
     };
     let files = (0..FILES).map(file).collect::<io::Result<Vec<_>>>()?;
     let mut log = Loop::new(&files.iter().collect::<Vec<_>>(), depth, links)?;
+    let mut synced = Figures::default();
     for _ in 0..ROUNDS {
         turn.wait();
         log.run(SLICE)?;
-        batch_bytes.store(log.came_to.batch_bytes(), Ordering::Relaxed);
         turn.wait();
+        // One thread writes in sequence.
+        turn.wait();
+        let mut writer = Writer::new(&[&files[0]], Way::Through)?;
+        write(&mut writer, &mut synced, log.came_to.batch_bytes(), SLICE, &mut 0)?;
     }
-    Ok(log.came_to)
+    Ok((log.came_to, synced))
 }
 
 /// Records that were appended in one turn, at most [`TURN_RECORDS`].

@@ -71,6 +71,27 @@ fn a_view_that_another_upgrade_finds_unanswered_is_told_all() {
     assert_eq!(told(&chat.exchange(alice)), ["bob here", "carol here"]);
 }
 
+/// All of it is more than an outbox takes beside other things.
+#[test]
+fn a_view_of_a_large_group_that_is_taken_up_late_is_told_how_far_each_has_read() {
+    let (mut chat, alice, _) = talked();
+    let names: Vec<String> = (0..400).map(|number| format!("{number:03}-{}", "m".repeat(58))).collect();
+    let conversation = group(&mut chat, alice, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    for name in &names {
+        let (member, _) = chat.connect(name, None);
+        chat.command(member, Command::Read { conversation, seq: Seq(1) });
+    }
+    chat.command(alice, Command::View { conversation });
+    chat.wait(10 * PRESENCE_GRACE_MILLIS);
+    chat.exchange(alice);
+    let [alice] = chat.upgrade([alice]);
+    carry(&mut chat);
+    let [alice] = chat.upgrade([alice]);
+    let told = told(&chat.exchange(alice));
+    let read = |name: &String| told.contains(&format!("{name} has read 1"));
+    assert!(names.iter().all(read), "{} of {}", told.len(), names.len());
+}
+
 #[test]
 fn a_member_who_is_new_before_the_view_is_taken_up_is_told_of() {
     let (mut chat, [alice, carol], conversation) = viewing();

@@ -260,6 +260,7 @@ impl Report {
         let away = u64::from(self.settings.users).saturating_sub(online_at_end);
         add(refused > 0, format!("{refused} sends were refused"));
         add(unanswered > 0, format!("{unanswered} sends were never answered"));
+        // Changes that were given up are in it as well, and may hide as many: the run is bad by them already.
         let unsent = self.counts.due.saturating_sub(self.counts.sent + given_up);
         add(unsent > 0, format!("{unsent} messages that were due were neither sent nor given up"));
         add(
@@ -288,9 +289,8 @@ impl Report {
             return (Verdict::Fail, faults);
         }
         let Counts { searches, found, searches_undecided, .. } = self.counts;
-        if self.settings.search_percent > 0 && found == 0 {
-            let reason =
-                format!("no search found anything: {searches} asked, {searches_undecided} undecided");
+        if self.settings.search_percent > 0 && (found == 0 || searches_undecided > found) {
+            let reason = format!("{found} were found by {searches} searches, {searches_undecided} undecided");
             return (Verdict::Invalid, vec![reason]);
         }
         if self.settings.timing == Timing::Reported {
@@ -536,9 +536,12 @@ mod tests {
             let mut searching = report(timing, 10.0);
             searching.settings.search_percent = 5;
             searching.counts = Counts { searches: 7, searches_undecided: 2, ..searching.counts };
-            let reasons = ["no search found anything: 7 asked, 2 undecided"];
+            let reasons = ["0 were found by 7 searches, 2 undecided"];
             check(&searching, Verdict::Invalid, 2, &reasons);
             searching.counts.found = 1;
+            let reasons = ["1 were found by 7 searches, 2 undecided"];
+            check(&searching, Verdict::Invalid, 2, &reasons);
+            searching.counts.found = 2;
             check(&searching, Verdict::Pass, 0, &[]);
             searching.counts.searches_unanswered = 3;
             check(&searching, Verdict::Fail, 1, &["3 searches were not answered in time"]);

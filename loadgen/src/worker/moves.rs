@@ -4,8 +4,8 @@
 //!   0 line   1 line   2 leave   3 line   4 line   5 any   6 line ...       without a group on the line: 0, 1, 3, 4, 5 any
 //! ```
 //! A group on the line is one of 99 or 100 members: one that comes or goes carries it across, from fan-out on write to fan-out on read or back.
-//! Their turns go round all of them, each size as often as the others. What leaves and other changes undo, the next turn mends first, so that
-//! about half of all changes cross.
+//! Their turns go round all of them, each size as often as the others. What leaves and other changes undo, the next turn mends first: two
+//! of three changes cross.
 
 use protocol::limits::{MEMBERS_MAX, SMALL_GROUP_MEMBERS_MAX};
 

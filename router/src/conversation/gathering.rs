@@ -134,7 +134,10 @@ impl ConversationSide {
     fn give_up_new(&mut self, conversation: ConversationId) {
         let slot = self.slots.get_mut(&conversation).expect("kept while it has something to write");
         slot.positions.as_mut().expect("likewise").give_up_new();
-        self.gathering.given_up.push(conversation);
+        // A drain gives up whatever is read meanwhile, and never takes it up again.
+        if self.gathering.given_up.len() < GATHERED_MAX {
+            self.gathering.given_up.push(conversation);
+        }
     }
 
     /// The node did not go away: what has been read is to be written still, or nobody would be told, and it went back as soon as the conversation is

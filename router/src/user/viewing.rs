@@ -80,9 +80,10 @@ impl UserSide {
             for presence in presence.iter().filter(|one| one.user != own) {
                 self.handle_telling(&[id], &ServerFrame::Presence(presence.clone()));
             }
+            // One answer, as bounded as that to a `view` of its own: of a receipt that finds no room nobody would be told again.
             for (user, reached) in receipts.iter().filter(|(user, _)| *user != own) {
                 let (user, reached) = (user.clone(), *reached);
-                self.handle_telling(&[id], &ServerFrame::Receipt { conversation, user, reached });
+                self.push_event(id, &ServerFrame::Receipt { conversation, user, reached });
             }
             return;
         }
