@@ -503,7 +503,7 @@ fn whoever_writes_a_segment_anew_is_told_what_is_in_front_by_then() {
 
 /// Of many conversations each call looks at some: the thread that calls has others to serve.
 #[test]
-fn what_is_in_front_of_many_conversations_is_gathered_a_part_at_a_time() {
+fn what_is_in_front_of_many_conversations_is_collected_a_part_at_a_time() {
     let mut chat = Chat::new();
     chat.wait(0);
     let (alice, _) = chat.connect("alice", None);
@@ -517,7 +517,7 @@ fn what_is_in_front_of_many_conversations_is_gathered_a_part_at_a_time() {
     let later = UnixMillis(chat.clock.unix.0 + 8 * DAY);
     assert!(chat.side.poll_erased(later, &chat.log).is_none());
     assert!(chat.side.poll_erased(later, &chat.log).is_none());
-    // One that was gathered, and one that was not, set anew meanwhile: what is in front is so still.
+    // One that was collected, and one that was not, set anew meanwhile: what is in front is so still.
     let by_id = |name: &&String| of(name);
     let (first, last) = (names.iter().min_by_key(by_id), names.iter().max_by_key(by_id));
     for name in [first, last].map(|name| name.expect("600 of them")) {

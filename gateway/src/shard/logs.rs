@@ -53,8 +53,8 @@ pub struct OwnedLog {
     compaction_not_before: u64,
     /// Second before which none is but those of which all goes.
     rewrite_not_before: u64,
-    /// One that is to be, while what its records are judged by is being gathered.
-    gathering: Option<CompactionJob>,
+    /// One that is to be, while what its records are judged by is being collected.
+    collecting: Option<CompactionJob>,
     /// Why one is, while it is.
     compacting: Option<Cause>,
     /// Base of a segment that has moved, while somebody reads where it was.
@@ -77,7 +77,7 @@ impl OwnedLog {
             written_at: 0,
             compaction_not_before: 0,
             rewrite_not_before: 0,
-            gathering: None,
+            collecting: None,
             compacting: None,
             moved: None,
         }
@@ -120,8 +120,8 @@ impl OwnedLog {
     }
 
     /// Whether its next turn goes on with what no event says.
-    pub(super) fn is_gathering(&self) -> bool {
-        self.gathering.is_some()
+    pub(super) fn is_collecting(&self) -> bool {
+        self.collecting.is_some()
     }
 
     pub(super) fn newest_position(&self) -> u64 {
@@ -421,14 +421,14 @@ impl Shard {
                 let Read { job, place, what } = read;
                 self.actions.push(Action::Read { log, job, place, what });
             }
-            if !held && owned.gathering.is_none() && second >= owned.compaction_not_before {
+            if !held && owned.collecting.is_none() && second >= owned.compaction_not_before {
                 owned.compaction_not_before = second + COMPACTION_SECONDS;
-                owned.gathering = owned.poll_compaction(clock.unix.0, second, &self.config.compaction);
+                owned.collecting = owned.poll_compaction(clock.unix.0, second, &self.config.compaction);
             }
             if !held
-                && owned.gathering.is_some()
+                && owned.collecting.is_some()
                 && let Some(erased) = owned.side.poll_erased(clock.unix, &owned.log)
-                && let Some(job) = owned.gathering.take()
+                && let Some(job) = owned.collecting.take()
             {
                 self.actions.push(Action::Compact { log, job, erased });
             }

@@ -360,7 +360,7 @@ impl Shard {
         } else if !self.sweeps.is_empty()
             || self.crowd.is_waiting()
             || self.users.has_sendable()
-            || (!self.background_held && self.logs.iter().any(OwnedLog::is_gathering))
+            || (!self.background_held && self.logs.iter().any(OwnedLog::is_collecting))
         {
             0
         } else if self.mail.has_notes() || self.logs.iter().any(OwnedLog::has_news) {

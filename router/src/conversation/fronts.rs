@@ -20,14 +20,14 @@ use super::kept::{Front, Kept};
 use crate::mail::{Linked, Request};
 use crate::places::conversation_stream;
 
-/// Fronts that one call gathers for whoever writes a segment anew: some two microseconds each. All of 100,000 at once kept a shard for 200 ms.
-const GATHERED_PER_CALL: usize = 256;
+/// Fronts that one call collects for whoever writes a segment anew: some two microseconds each. All of 100,000 at once kept a shard for 200 ms.
+const COLLECTED_PER_CALL: usize = 256;
 
 #[derive(Default)]
 pub(super) struct Fronts {
-    /// In order, so that what is gathered goes on where it was.
+    /// In order, so that what is collected goes on where it was.
     kept: BTreeMap<ConversationId, Kept>,
-    gathered: Gathered,
+    collected: Collected,
     /// Of these nobody knows what is kept: their states could not be read at start, nor since.
     unreadable: HashSet<ConversationId>,
     /// Set since the start, while what was set before is being read.
@@ -35,9 +35,9 @@ pub(super) struct Fronts {
     pub(super) windows: Windows,
 }
 
-/// What is in front, while that is being gathered, of the conversations up to one.
+/// What is in front, while that is being collected, of the conversations up to one.
 #[derive(Default)]
-struct Gathered {
+struct Collected {
     fronts: storage_log::Fronts,
     to: Option<ConversationId>,
 }
@@ -121,28 +121,28 @@ impl ConversationSide {
         Some(kept.front(&self.places, head, UnixMillis(log.clock(self.now.0))))
     }
 
-    /// What is erased, and what is in front of what conversations keep, as it durably stands: for whoever writes a segment anew. Gathers a part
+    /// What is erased, and what is in front of what conversations keep, as it durably stands: for whoever writes a segment anew. Collects a part
     /// of it with each call, and says it once it has all: what was in front when it was looked at stays so, whatever is set meanwhile.
     #[must_use]
     pub fn poll_erased(&mut self, now: UnixMillis, log: &Log) -> Option<Arc<Erased>> {
         self.latest(now);
-        let after = self.fronts.gathered.to.map_or(Bound::Unbounded, Bound::Excluded);
+        let after = self.fronts.collected.to.map_or(Bound::Unbounded, Bound::Excluded);
         let deliveries = self.waiting.iter().filter_map(|waiting| waiting.delivery.as_ref());
         // What grows too old while it is being changed, by what durably stands, may be kept by what follows.
         let changing = deliveries.filter(|delivery| delivery.kept.is_some());
         let changing: HashSet<ConversationId> = changing.map(|delivery| delivery.conversation).collect();
-        let next = self.fronts.kept.range((after, Bound::Unbounded)).take(GATHERED_PER_CALL);
+        let next = self.fronts.kept.range((after, Bound::Unbounded)).take(COLLECTED_PER_CALL);
         let next: Vec<(ConversationId, Option<storage_log::Front>)> = next
             .map(|(of, kept)| (*of, (!changing.contains(of)).then(|| self.front_for_log(*of, kept, log))))
             .collect();
-        let gathered = &mut self.fronts.gathered;
-        gathered.to = next.last().map(|(of, _)| *of);
-        let is_all = next.len() < GATHERED_PER_CALL;
-        gathered.fronts.extend(next.into_iter().filter_map(|(of, front)| Some((of.0, front?))));
+        let collected = &mut self.fronts.collected;
+        collected.to = next.last().map(|(of, _)| *of);
+        let is_all = next.len() < COLLECTED_PER_CALL;
+        collected.fronts.extend(next.into_iter().filter_map(|(of, front)| Some((of.0, front?))));
         if !is_all {
             return None;
         }
-        let Gathered { fronts, .. } = std::mem::take(gathered);
+        let Collected { fronts, .. } = std::mem::take(collected);
         Some(if fronts.is_empty() { self.erased.clone() } else { Arc::new(self.erased.with_fronts(fronts)) })
     }
 
