@@ -138,3 +138,35 @@ fn who_is_unblocked_before_the_view_is_taken_up_is_told_of() {
     carry(&mut chat);
     assert_eq!(told(&chat.exchange(alice)), ["bob here", "bob has read 1"]);
 }
+
+/// The view waits until what is unsent has left, which is after the upgrade.
+#[test]
+fn a_view_that_was_ended_before_its_turn_is_none_after_an_upgrade() {
+    let (mut chat, [alice, carol], conversation) = viewing();
+    chat.command(alice, Command::Unview { conversation });
+    chat.request(alice, Command::Ping { cursor: None });
+    chat.request(alice, Command::View { conversation });
+    chat.request(alice, Command::Unview { conversation });
+    let [alice, _] = chat.upgrade([alice, carol]);
+    let answers = chat.exchange(alice);
+    let is_viewed = |frame: &&ServerFrame| matches!(frame, ServerFrame::Viewed { .. });
+    let is_ok = |frame: &&ServerFrame| matches!(frame, ServerFrame::Ok(_));
+    let count = |is: fn(&&ServerFrame) -> bool| answers.iter().filter(is).count();
+    assert_eq!((count(is_viewed), count(is_ok)), (1, 1), "{answers:?}");
+    chat.begin("bob", None);
+    assert_eq!(told(&chat.exchange(alice)), Vec::<String>::new());
+}
+
+/// Ended and begun again while the first still waits: the last word counts.
+#[test]
+fn a_view_that_was_ended_and_begun_again_before_its_turn_stands_after_an_upgrade() {
+    let (mut chat, [alice, carol], conversation) = viewing();
+    chat.request(alice, Command::Ping { cursor: None });
+    chat.request(alice, Command::View { conversation });
+    chat.request(alice, Command::Unview { conversation });
+    chat.request(alice, Command::View { conversation });
+    let [alice, _] = chat.upgrade([alice, carol]);
+    chat.exchange(alice);
+    chat.begin("bob", None);
+    assert_eq!(told(&chat.exchange(alice)), ["bob here"]);
+}

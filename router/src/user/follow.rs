@@ -111,6 +111,9 @@ impl UserSide {
         if waits || self.asks_of_sightings.is_paused() {
             return;
         }
+        if self.push_ended(id) {
+            return;
+        }
         if self.ask_index(id) {
             return;
         }
@@ -155,6 +158,7 @@ impl UserSide {
                 };
                 return Some((self.places.log_of(*conversation), request.clone()));
             }
+            Some(Held::Ended { .. }) => unreachable!("said already"),
             None => {}
         }
         if let Some(survey) = &session.survey

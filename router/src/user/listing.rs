@@ -226,7 +226,7 @@ impl UserSide {
     fn listing(&mut self, id: SessionId) -> Option<&mut Listing> {
         match self.session(id)?.held.front_mut() {
             Some(Held::Listing(listing)) => Some(listing),
-            Some(Held::Page(_) | Held::Search(_)) | None => None,
+            Some(Held::Ended { .. } | Held::Page(_) | Held::Search(_)) | None => None,
         }
     }
 

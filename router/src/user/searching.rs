@@ -360,7 +360,7 @@ impl UserSide {
     pub(super) fn searching(&mut self, id: SessionId) -> Option<&mut Searching> {
         match self.session(id)?.held.front_mut() {
             Some(Held::Search(searching)) => Some(searching),
-            Some(Held::Listing(_) | Held::Page(_)) | None => None,
+            Some(Held::Ended { .. } | Held::Listing(_) | Held::Page(_)) | None => None,
         }
     }
 

@@ -147,6 +147,8 @@ pub(super) struct Viewing {
 /// What waits for its turn to be made when the outbox is empty.
 #[derive(Debug)]
 pub(super) enum Held {
+    /// A view that waits ahead of this was ended, which is said after its answer: whoever goes on with the session hears of both.
+    Ended { number: RequestId, conversation: ConversationId },
     /// A list of conversations, which takes several requests.
     Listing(Box<Listing>),
     /// What one request answers.

@@ -148,6 +148,9 @@ impl UserSide {
     /// What is held as it was asked; `None` of what nobody asked.
     fn asked_again(&self, session: &Session, held: &Held) -> Option<Asked> {
         let (id, command) = match held {
+            Held::Ended { number, conversation } => {
+                (*number, Command::Unview { conversation: *conversation })
+            }
             Held::Listing(listing) => listing.asked(&self.places, &session.user),
             Held::Search(searching) => searching.asked(),
             Held::Page(Request::History { asker, conversation, range, limit, .. }) => {

@@ -42,7 +42,26 @@ impl UserSide {
         {
             self.end_view(id, conversation);
         }
+        // One that waits for its turn would stand again in the process that is asked for it next.
+        let waits = |held: &Held| matches!(held, Held::Page(Request::View { conversation: of, .. }) if *of == conversation);
+        if self.session(id).is_some_and(|session| session.held.iter().any(waits)) {
+            return self.hold(id, Held::Ended { number, conversation });
+        }
         self.push_done(id, number);
+    }
+
+    /// Says of views that were ended before their turn that they were, once that has come. Whether there were any.
+    pub(super) fn push_ended(&mut self, id: SessionId) -> bool {
+        let mut any = false;
+        while let Some(session) = self.session(id)
+            && let Some(Held::Ended { number, .. }) = session.held.front()
+        {
+            let number = *number;
+            session.held.pop_front();
+            self.push_done(id, number);
+            any = true;
+        }
+        any
     }
 
     pub(super) fn end_view(&mut self, id: SessionId, conversation: ConversationId) {

@@ -131,7 +131,13 @@ impl Chat {
         self.run += 1;
         self.log.begin_run([self.run; 16], self.clock.unix.0);
         self.restart_with(&mut |chat| chat.users.go_on(chat.clock, absent_known));
-        travellers.map(|traveller| self.users.resume(0, &traveller, self.clock))
+        travellers.map(|traveller| {
+            let id = self.users.resume(0, &traveller, self.clock);
+            for request in traveller.asked {
+                self.users.handle_command(id, request, self.clock).expect("no more than before");
+            }
+            id
+        })
     }
 
     /// A conversation side that has nothing in memory.
