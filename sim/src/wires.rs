@@ -219,7 +219,7 @@ impl World {
         let is_away = self.is_away(index);
         let client = &mut self.clients[index];
         match &client.link {
-            None if self.node.is_some() && !self.draining && !is_away => {
+            None if self.node.is_some() && self.draining_since.is_none() && !is_away => {
                 self.connect(index, pass.expect("one to come with"));
             }
             None => {}
@@ -252,7 +252,7 @@ impl World {
     fn act_deaf(&mut self, index: usize) {
         let link = self.clients[index].link.as_ref();
         let is_out = link.is_none_or(|link| self.net.pipes[link.pipe].server_ended);
-        if is_out && self.node.is_some() && !self.draining {
+        if is_out && self.node.is_some() && self.draining_since.is_none() {
             let pass = self.pass(index, DAY_SECONDS);
             self.connect(index, pass);
         }

@@ -45,6 +45,10 @@ pub(crate) const BUSY_MICROS: u64 = 2_500_000;
 /// From when on what was said before it was calm has come everywhere, in microseconds.
 const CALM_MICROS: u64 = BUSY_MICROS + 2_000_000;
 
+/// `drain_is_bounded`: how long an orderly stop takes at most, whoever does not read, in microseconds: a second in which all are told, one until
+/// they are closed, and six for their answers to that; then what is still to be written.
+const DRAIN_MICROS: u64 = 8_500_000;
+
 /// One write in so many fails.
 const WRITES_PER_FAILURE: u64 = 600;
 
@@ -222,8 +226,8 @@ pub(crate) struct World {
     pub(crate) users: Vec<UserId>,
     pub(crate) clients: Vec<Client>,
     pub(crate) oracle: Oracle,
-    /// A drain goes on: nobody connects.
-    pub(crate) draining: bool,
+    /// Since when a drain goes on: nobody connects.
+    pub(crate) draining_since: Option<u64>,
     pub(crate) drains: u32,
     pub(crate) crashes: u32,
     pub(crate) failures: u32,
@@ -324,7 +328,7 @@ impl World {
             clients,
             oracle,
             bounds,
-            draining: false,
+            draining_since: None,
             drains: 0,
             crashes: 0,
             failures: 0,
@@ -528,7 +532,7 @@ impl World {
             return;
         }
         self.crashes += 1;
-        self.draining = false;
+        self.draining_since = None;
         self.disk.crash(&mut self.rng);
         self.stop_node(End::Crashed);
     }
@@ -556,10 +560,10 @@ impl World {
     /// An orderly stop: every shard is told, and nothing is under way when the last one is done.
     fn drain(&mut self) {
         let failed = self.node.as_ref().is_some_and(|node| node.state.exit_failed());
-        if self.node.is_none() || self.draining || (self.is_calm() && !failed) {
+        if self.node.is_none() || self.draining_since.is_some() || (self.is_calm() && !failed) {
             return;
         }
-        self.draining = true;
+        self.draining_since = Some(self.now);
         for shard in 0..self.arrived.len() {
             let delay = self.rng.below(2_000);
             self.event(shard, delay, Event::Drain);
@@ -568,10 +572,9 @@ impl World {
 
     fn end_drain_if_done(&mut self) {
         let drained = self.node.as_ref().is_some_and(|node| node.shards.iter().all(Shard::is_drained));
-        if !self.draining || !drained {
-            return;
-        }
-        self.draining = false;
+        let Some(since) = self.draining_since.filter(|_| drained) else { return };
+        assert!(self.now - since <= DRAIN_MICROS, "drain_is_bounded: it took {} us", self.now - since);
+        self.draining_since = None;
         self.drains += 1;
         self.disk.assert_quiet();
         self.stop_node(End::Orderly);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gateway::auth::{Issued, TokenId};
 use protocol::ids::{ConversationId, UserId};
 
-use super::World;
+use super::{BUSY_MICROS, World};
 use crate::client::{Client, Times};
 use crate::node::Node;
 use crate::oracle::{Truth, members_of};
@@ -13,8 +13,10 @@ use crate::oracle::{Truth, members_of};
 /// How long a session may outlive its token: the wheel turns by seconds, and a client sees the end a little later.
 const EXPIRY_SLACK_MS: u64 = 2_500;
 
-/// `slow_is_alone`: by when all others are at rest although one does not read, in microseconds; long before that one is given up.
-const ALONE_MICROS: u64 = 10_000_000;
+/// `slow_is_alone`: how long after it is calm, or after the process began that goes on from then, all others are at rest although one does
+/// not read, in microseconds; long before that one is given up. Until a process has begun nobody can be served: how long the one before takes to
+/// go, which waits for an answer to its close frames, is a bound of its own.
+const ALONE_MICROS: u64 = 7_500_000;
 
 impl World {
     /// One that does not read costs nobody else time, and what is kept for it is bounded. How much that is.
@@ -22,7 +24,7 @@ impl World {
         let largest = |node: &Node| node.shards.iter().map(|shard| shard.users().largest_outbox()).max();
         let unread = self.node.as_ref().and_then(largest).unwrap_or(0);
         // Who waits for an index file to be made again waits for minutes.
-        let is_late = self.rebuilds == 0 && self.now > ALONE_MICROS;
+        let is_late = self.rebuilds == 0 && self.now > self.begun_at.max(BUSY_MICROS) + ALONE_MICROS;
         assert!(self.deaf.is_none() || !is_late, "slow_is_alone: the others are not at rest");
         unread
     }
