@@ -286,6 +286,7 @@ fn a_search_is_waited_for_by_nobody_who_stands_still_and_is_asked_again_or_goes_
     assert_eq!(world.chat.exchange(alice), []);
     assert!(is_search(alice, &world.chat));
     world.chat.users.unpause();
+    world.chat.wait(0);
     let found = |frames: Vec<ServerFrame>| match frames.into_iter().next() {
         Some(ServerFrame::Found { hits, .. }) => hits.len(),
         other => panic!("{other:?}"),

@@ -7,7 +7,7 @@ mod support;
 use protocol::command::{Command, Create, HistoryPolicy, Members};
 use protocol::event::{Reached, ServerFrame};
 use protocol::ids::{ConversationId, Seq};
-use router::mail::SessionId;
+use router::mail::{Request, SessionId};
 use router::places::{created_conversation, direct_conversation};
 use router::user::PRESENCE_GRACE_MILLIS;
 use support::{Chat, NOW, answer, id_of, talked, user};
@@ -169,4 +169,26 @@ fn a_view_that_was_ended_and_begun_again_before_its_turn_stands_after_an_upgrade
     chat.exchange(alice);
     chat.begin("bob", None);
     assert_eq!(told(&chat.exchange(alice)), ["bob here"]);
+}
+
+/// A shard that goes on where the next process refused has all its sessions behind, and has others to serve.
+#[test]
+fn after_a_refused_upgrade_no_turn_asks_for_all_sessions() {
+    let (mut chat, ..) = talked();
+    chat.users.pause();
+    let names: Vec<String> = (0..600).map(|number| format!("user-{number}")).collect();
+    names.iter().for_each(|name| _ = chat.begin(name, None));
+    let asked = |chat: &mut Chat| {
+        let mail = std::iter::from_fn(|| chat.users.poll_mail());
+        mail.filter(|(_, request)| matches!(request, Request::CatchUp { .. })).count()
+    };
+    assert_eq!(asked(&mut chat), 0);
+    chat.users.unpause();
+    let mut turns = vec![asked(&mut chat)];
+    while chat.users.is_waking() {
+        chat.wait(0);
+        turns.push(asked(&mut chat));
+    }
+    assert_eq!(turns.iter().sum::<usize>(), names.len(), "{turns:?}");
+    assert!(turns.iter().all(|turn| *turn <= 256), "{turns:?}");
 }

@@ -360,6 +360,7 @@ impl Shard {
         } else if !self.sweeps.is_empty()
             || self.crowd.is_waiting()
             || self.users.has_sendable()
+            || self.users.is_waking()
             || (!self.background_held && self.logs.iter().any(OwnedLog::is_collecting))
         {
             0

@@ -185,6 +185,8 @@ pub struct UserSide {
     /// What the index has answered while this side stood still: at most as many as may be asked at a time.
     late_answers: Vec<IndexAnswer>,
     mail: VecDeque<(ShardId, Request)>,
+    /// Slots from here on have not asked again since a pause ended.
+    waking: Option<usize>,
     /// Sessions with something to send.
     sendable: VecDeque<SessionId>,
     /// Those that have only what is for many, or pages: they are many at a time, and let the others go ahead.
@@ -252,6 +254,7 @@ impl UserSide {
             asks_under_way: 0,
             late_answers: Vec::new(),
             mail: VecDeque::new(),
+            waking: None,
             sendable: VecDeque::new(),
             sendable_later: VecDeque::new(),
             went_ahead: 0,

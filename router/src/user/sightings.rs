@@ -21,6 +21,9 @@ const RETRY_MICROS: u64 = 10_000_000;
 /// Users of whom it is asked for again. Beyond it one is asked for when it comes or is looked at next; until then it is shown to nobody.
 const RETRIES_MAX: usize = 65_536;
 
+/// Sessions that ask for what they had put off, in one turn: some ten microseconds' work, as that of others that go by many.
+const WOKEN_PER_TURN: usize = 256;
+
 /// For the owner of some users' settings.
 #[derive(Default)]
 struct Queue {
@@ -114,11 +117,28 @@ impl UserSide {
         self.resume_writing();
         self.asks_of_sightings.is_paused = false;
         std::mem::take(&mut self.late_answers).into_iter().for_each(|answer| self.handle_index(answer));
-        let sessions = self.sessions.iter();
-        let sessions: Vec<SessionId> = sessions
-            .map(|(slot, session)| SessionId { slot: slot as u32, generation: session.generation })
-            .collect();
-        sessions.into_iter().for_each(|id| self.ask_pages(id));
+        self.waking = Some(0);
+    }
+
+    /// After a pause every session asks for what it had put off: some in each turn, as all of a shard at once would keep it from what has come.
+    pub(super) fn wake_some(&mut self) {
+        if self.asks_of_sightings.is_paused {
+            return;
+        }
+        let Some(from) = self.waking.take() else { return };
+        let upto = self.sessions.capacity().min(from + WOKEN_PER_TURN);
+        for slot in from..upto {
+            if let Some(session) = self.sessions.get(slot) {
+                self.ask_pages(SessionId { slot: slot as u32, generation: session.generation });
+            }
+        }
+        self.waking = (upto < self.sessions.capacity()).then_some(upto);
+    }
+
+    /// Whether sessions are still to ask for what they had put off: the next turn is due then.
+    #[must_use]
+    pub fn is_waking(&self) -> bool {
+        self.waking.is_some() && !self.asks_of_sightings.is_paused
     }
 
     pub(super) fn ask_soon(&mut self, user: &UserId) {
