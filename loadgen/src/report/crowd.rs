@@ -172,10 +172,12 @@ impl CrowdReport {
         for StepReport { name, missing, .. } in &self.steps {
             add(*missing > 0, format!("{missing} users were not done with `{name}`"));
         }
-        let Counts { refused, unanswered, given_up, stopped, online_at_end, .. } = self.counts;
+        let Counts { due, sent, refused, unanswered, given_up, stopped, online_at_end, .. } = self.counts;
         let away = u64::from(self.users + self.established).saturating_sub(online_at_end);
         add(refused > 0, format!("{refused} sends were refused"));
         add(unanswered > 0, format!("{unanswered} sends were never answered"));
+        let unsent = due.saturating_sub(sent + given_up);
+        add(unsent > 0, format!("{unsent} messages that were due were neither sent nor given up"));
         add(given_up > 0, format!("{given_up} sends were given up"));
         add(stopped > 0, format!("{stopped} users were told not to come back"));
         add(away > 0, format!("{away} users were not there to the end"));
@@ -252,4 +254,46 @@ pub(super) fn write_json(report: &impl Serialize, json: Option<&Path>) -> anyhow
     let Some(path) = json else { return Ok(()) };
     let text = serde_json::to_string_pretty(report)? + "\n";
     fs::write(path, text).with_context(|| format!("{}: could not be written", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sound() -> CrowdReport {
+        let counts = Counts { due: 10, sent: 10, acked: 10, online_at_end: 2, ..Counts::default() };
+        CrowdReport {
+            tool: "",
+            version: "",
+            command: String::new(),
+            machine: Machine::this(),
+            users: 2,
+            established: 0,
+            rate: 1,
+            is_timed: false,
+            verdict: Verdict::Pass,
+            reasons: Vec::new(),
+            steps: Vec::new(),
+            phases: Vec::new(),
+            counts,
+            errors: BTreeMap::new(),
+            closes: BTreeMap::new(),
+            violations: Violations::default(),
+            is_drained: true,
+            logs_missing: 0,
+            node: None,
+            multiples: None,
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_neither_sent_nor_given_up_is_a_fault_of_a_crowd() {
+        let mut report = sound();
+        report.decide(Vec::new(), Vec::new());
+        assert_eq!((report.verdict, report.reasons.len()), (Verdict::Pass, 0), "{:?}", report.reasons);
+        report.counts.sent = 9;
+        report.decide(Vec::new(), Vec::new());
+        assert_eq!(report.verdict, Verdict::Fail);
+        assert_eq!(report.reasons, ["1 messages that were due were neither sent nor given up"]);
+    }
 }

@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use protocol::limits::{MEMBERS_MAX, SMALL_GROUP_MEMBERS_MAX};
 use serde::{Deserialize, Serialize};
 
 use super::{CommandId, Evidence, Kind, LogItem, Violations, command_id};
@@ -17,6 +18,9 @@ use crate::{
     clock::Moment,
     plan::{RoomIndex, UserIndex},
 };
+
+/// Large groups that one user may be in: the node counts them by log, so nobody with fewer conversations can be in as many.
+const LARGE_GROUPS_MAX: usize = 256;
 
 /// The sequences between a join and a leave, with both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +78,15 @@ pub(crate) struct Outsider {
     pub(crate) at: Moment,
 }
 
+/// A change was refused because there would be too many of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Limited {
+    /// Who asked for it, where, and when it was refused.
+    pub(crate) asker: Outsider,
+    /// How many were to join.
+    pub(crate) added: usize,
+}
+
 /// Somebody was refused to have read a sequence, as from before its joining.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EarlyRead {
@@ -107,6 +120,7 @@ pub(crate) struct ShownPage {
 pub(crate) struct MembershipBook {
     pub(crate) promised: Vec<PromisedChange>,
     pub(crate) outsiders: Vec<Outsider>,
+    pub(crate) limited: Vec<Limited>,
     pub(crate) early_reads: Vec<EarlyRead>,
     pub(crate) pages: Vec<ShownPage>,
 }
@@ -115,6 +129,7 @@ impl MembershipBook {
     pub(crate) fn merge(&mut self, other: Self) {
         self.promised.extend(other.promised);
         self.outsiders.extend(other.outsiders);
+        self.limited.extend(other.limited);
         self.early_reads.extend(other.early_reads);
         self.pages.extend(other.pages);
     }
@@ -221,6 +236,11 @@ pub(super) fn judge(evidence: &Evidence, members: &Members<'_>, violations: &mut
     for outsider in &book.outsiders {
         judge_outsider(*outsider, members, &asked, violations);
     }
+    // Nobody of a run with fewer conversations can be in as many large groups.
+    let has_many_rooms = evidence.logs.len() >= LARGE_GROUPS_MAX;
+    for limited in &book.limited {
+        judge_limited(*limited, has_many_rooms, members, &asked, violations);
+    }
     for page in &book.pages {
         judge_page(page, members, asked_at, violations);
     }
@@ -326,18 +346,60 @@ fn judge_outsider(
     promised: &HashMap<(RoomIndex, u64), &PromisedChange>,
     violations: &mut Violations,
 ) {
-    let Outsider { user, room, asked_at, at } = outsider;
-    let was_in = |stay: &&Stay| {
-        let joined = promised.get(&(room, stay.from)).map(|change| change.done_at);
-        let joined = if stay.from == 1 { Some(Moment::default()) } else { joined };
-        // That nobody asked for a change in the log is told otherwise: of when it was so nothing is certain.
-        let left = |seq| promised.get(&(room, seq)).map_or_else(Moment::default, |change| change.asked_at);
-        joined.is_some_and(|joined| joined <= asked_at) && stay.until.is_none_or(|seq| at < left(seq))
-    };
-    if let Some(stay) = members.stays(room, user).iter().find(was_in) {
+    let Outsider { user, room, .. } = outsider;
+    if let Some(stay) = members.stays(room, user).iter().find(|stay| was_in(**stay, outsider, promised)) {
         violations.add(Kind::Membership, || {
             let (user, room) = (user.0, room.0);
             format!("user {user} was refused as no member of room {room}, and was in it meanwhile: {stay:?}")
+        });
+    }
+}
+
+/// Whether a stay lasted from question to refusal for certain.
+fn was_in(
+    stay: Stay,
+    Outsider { room, asked_at, at, .. }: Outsider,
+    promised: &HashMap<(RoomIndex, u64), &PromisedChange>,
+) -> bool {
+    let joined = promised.get(&(room, stay.from)).map(|change| change.done_at);
+    let joined = if stay.from == 1 { Some(Moment::default()) } else { joined };
+    // That nobody asked for a change in the log is told otherwise: of when it was so nothing is certain.
+    let left = |seq| promised.get(&(room, seq)).map_or_else(Moment::default, |change| change.asked_at);
+    joined.is_some_and(|joined| joined <= asked_at) && stay.until.is_none_or(|seq| at < left(seq))
+}
+
+/// Whether a stay may have lasted at some time between the two.
+fn may_have_been_in(
+    stay: Stay,
+    Outsider { room, asked_at, at, .. }: Outsider,
+    promised: &HashMap<(RoomIndex, u64), &PromisedChange>,
+) -> bool {
+    let joined = promised.get(&(room, stay.from)).map_or_else(Moment::default, |change| change.asked_at);
+    let left = |seq| promised.get(&(room, seq)).map_or(Moment(u64::MAX), |change| change.done_at);
+    joined <= at && stay.until.is_none_or(|seq| asked_at <= left(seq))
+}
+
+/// What is refused as too much would have been: more members than a group may have, or one more large group, of which the node may have others
+/// that nobody here knows. In one that is large already that is for who is in too many of them alone.
+fn judge_limited(
+    Limited { asker, added }: Limited,
+    has_many_rooms: bool,
+    members: &Members<'_>,
+    promised: &HashMap<(RoomIndex, u64), &PromisedChange>,
+    violations: &mut Violations,
+) {
+    let (mut least, mut most) = (0, added);
+    for (_, _, stays) in members.all().filter(|(room, ..)| *room == asker.room) {
+        least += usize::from(stays.iter().any(|stay| was_in(*stay, asker, promised)));
+        most += usize::from(stays.iter().any(|stay| may_have_been_in(*stay, asker, promised)));
+    }
+    let may_be_full = most > MEMBERS_MAX;
+    let may_be_of_too_many =
+        most > SMALL_GROUP_MEMBERS_MAX && (least <= SMALL_GROUP_MEMBERS_MAX || has_many_rooms);
+    if !may_be_full && !may_be_of_too_many {
+        violations.add(Kind::Membership, || {
+            let (user, room) = (asker.user.0, asker.room.0);
+            format!("user {user} was refused a change of room {room} as too much, which would have had {most} members at most")
         });
     }
 }

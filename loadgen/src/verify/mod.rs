@@ -25,8 +25,8 @@ pub(crate) use forms::{
 };
 pub(crate) use judge::{Evidence, LogItem, judge};
 pub(crate) use membership::{
-    EarlyRead, LoggedChange, LoggedChanges, Members, MembershipBook, Outsider, PromisedChange, ShownPage,
-    Stay, ToldStays, switches,
+    EarlyRead, Limited, LoggedChange, LoggedChanges, Members, MembershipBook, Outsider, PromisedChange,
+    ShownPage, Stay, ToldStays, switches,
 };
 pub(crate) use reader::{Reader, Receipt, Stand};
 pub(crate) use told::{Attendance, ReadUpTo, Source, TOLD_MAX, Told, ToldMember, ToldRoom, Wrong};

@@ -30,7 +30,7 @@ use crate::{
     link::{GroupName, NewestChange},
     plan::{Plan, RoomIndex, RoomKind, UserIndex},
     random::Random,
-    verify::{MembershipBook, Outsider, PromisedChange, command_id},
+    verify::{Limited, MembershipBook, Outsider, PromisedChange, command_id},
 };
 
 /// Groups and users that are looked at until one is found that can change now.
@@ -297,9 +297,9 @@ impl Desk {
     }
 
     /// A change was refused. Whether that is because another one came first; then it is held against the log at the end: who left was refused as
-    /// no member, and whom somebody took out was not there.
+    /// no member, whom somebody took out was not there, and a group that was full was so.
     pub(super) fn is_outrun(&mut self, asker: Outsider, pending: &Pending, code: ErrorCode) -> bool {
-        let Some((_, removed)) = self.change_of(asker.user, &pending.command) else { return false };
+        let Some((added, removed)) = self.change_of(asker.user, &pending.command) else { return false };
         self.churning.end_if(pending);
         let is_outrun = matches!(code, ErrorCode::NotAMember | ErrorCode::NotFound | ErrorCode::Limit);
         if is_outrun {
@@ -311,7 +311,7 @@ impl Desk {
                     self.churning.book.outsiders.extend(strangers);
                     self.churning.note_out(pending.room, &removed);
                 }
-                _ => {}
+                _ => self.churning.book.limited.push(Limited { asker, added: added.len() }),
             }
         }
         is_outrun

@@ -65,6 +65,7 @@ fn sound() -> Evidence {
             promised: vec![promised(4, &[], &[ME]), promised(6, &[ME], &[]), promised(8, &[GUEST], &[])],
             early_reads: vec![early(ME, 3, 60)],
             outsiders: vec![refused(ME, 44, 46)],
+            limited: Vec::new(),
             pages: vec![
                 page(1, 1, 3, 39),
                 page(1, 6, 7, 65),
@@ -188,4 +189,31 @@ fn a_history_shows_what_one_stay_allows() {
 fn crossings_of_the_line_are_counted_both_ways() {
     let changes = sound().changes;
     assert_eq!([1, 2, 3].map(|small_max| switches(&changes, small_max)), [2, 1, 0]);
+}
+
+#[test]
+fn a_change_that_is_refused_as_too_much_was_too_much() {
+    // ROOM of `others` more, and of OWNER and ME, of whom ME is out from 4 to 6.
+    let with = |others: u32, asker, added| {
+        move |evidence: &mut Evidence| {
+            let others: Vec<UserIndex> = (100..100 + others).map(UserIndex).collect();
+            for user in &others {
+                evidence.stays.push(ToldStays { user: *user, room: ROOM, stays: vec![stay(1, Some(10))] });
+            }
+            let changes = &mut evidence.changes.get_mut(&ROOM).expect("a room").changes;
+            changes[0].added.extend(others);
+            evidence.membership.limited.push(Limited { asker, added });
+        }
+    };
+    let early = refused(OWNER, 20, 22);
+    check(with(0, early, 1), &[Kind::Membership]);
+    check(with(96, early, 1), &[Kind::Membership]);
+    // One more is large, of which there may be too many elsewhere; one that is large is not one more.
+    check(with(97, early, 1), &[]);
+    check(with(98, early, 1), &[Kind::Membership]);
+    check(with(497, early, 1), &[Kind::Membership]);
+    check(with(498, early, 1), &[]);
+    // While ME leaves it may be in or out.
+    check(with(498, refused(OWNER, 42, 44), 1), &[]);
+    check(with(498, refused(OWNER, 46, 50), 1), &[Kind::Membership]);
 }
