@@ -297,3 +297,39 @@ fn a_search_is_waited_for_by_nobody_who_stands_still_and_is_asked_again_or_goes_
     assert_eq!(found(world.chat.exchange(bob)), 1);
     assert_eq!(world.chat.users.requests_under_way(), 0);
 }
+
+#[test]
+fn an_index_that_hangs_keeps_nobody_from_messages() {
+    let mut world = World::new();
+    let (alice, bob) = (world.alice, world.bob);
+    answer(&world.chat.command(alice, send("bob", "an apple", None))).expect("stored");
+    let search = || Search { query: "apple".to_owned(), conversation: None, before: None, limit: HITS_MAX };
+    world.chat.request(bob, Command::Search(search()));
+    world.chat.exchange(bob);
+    let ask = world.chat.users.poll_ask().expect("it is asked");
+    world.chat.request(bob, Command::Conversations { after: None, limit: 1 });
+    world.chat.wait(9_999);
+    assert_eq!(world.chat.exchange(bob), [], "it waits for the search");
+    world.chat.wait(1);
+    let frames = world.chat.exchange(bob);
+    let [ServerFrame::Found { hits, end, .. }, ServerFrame::Conversations { .. }] = &frames[..] else {
+        panic!("{frames:?}")
+    };
+    assert!(hits.is_empty() && end.partial && !end.more);
+    assert_eq!(world.chat.users.requests_under_way(), 0);
+    // It has room for no more of this session until it answers, and that answer is nobody's.
+    world.chat.request(bob, Command::Search(search()));
+    let frames = world.chat.exchange(bob);
+    assert!(
+        matches!(&frames[..], [ServerFrame::Error(error)] if error.code == ErrorCode::Busy),
+        "{frames:?}"
+    );
+    world.chat.users.handle_index(everything(&ask, &[]));
+    assert_eq!(world.chat.exchange(bob), []);
+    world.chat.request(bob, Command::Search(search()));
+    world.chat.exchange(bob);
+    let ask = world.chat.users.poll_ask().expect("it is asked again");
+    world.chat.users.handle_index(everything(&ask, &[]));
+    let frames = world.chat.exchange(bob);
+    assert!(matches!(&frames[..], [ServerFrame::Found { end, .. }] if !end.partial), "{frames:?}");
+}

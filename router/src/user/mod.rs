@@ -44,6 +44,7 @@ use crate::places::{Places, ShardId};
 use approach::Approaches;
 use presence::PresenceBoard;
 use rates::Present;
+use searching::AskOut;
 use session::{Greeting, Listed, LogState, Phase, Session, Survey};
 use sightings::Asks;
 use slow::SlowReaders;
@@ -179,9 +180,9 @@ pub struct UserSide {
     credits: Vec<Credits>,
     /// Sessions that wait for a page credit, by whose.
     starved: Vec<VecDeque<SessionId>>,
-    /// For the index, and how many it has not answered.
+    /// For the index, and those that it has not answered, given up or not: at most as many as may be asked at a time.
     asks: VecDeque<IndexAsk>,
-    asks_under_way: u32,
+    asks_out: Vec<AskOut>,
     /// What the index has answered while this side stood still: at most as many as may be asked at a time.
     late_answers: Vec<IndexAnswer>,
     mail: VecDeque<(ShardId, Request)>,
@@ -251,7 +252,7 @@ impl UserSide {
             credits,
             starved,
             asks: VecDeque::new(),
-            asks_under_way: 0,
+            asks_out: Vec::new(),
             late_answers: Vec::new(),
             mail: VecDeque::new(),
             waking: None,
@@ -268,7 +269,7 @@ impl UserSide {
     /// asked again where it goes on, and the index may take seconds.
     #[must_use]
     pub fn requests_under_way(&self) -> u32 {
-        let asks_under_way = if self.asks_of_sightings.is_paused() { 0 } else { self.asks_under_way };
+        let asks_under_way = if self.asks_of_sightings.is_paused() { 0 } else { self.asks_waited_for() };
         let all = self.limits.command_credits + self.limits.page_credits;
         let credits = self.credits.iter().map(|credits| all - credits.commands - credits.pages);
         credits.sum::<u32>()

@@ -359,6 +359,7 @@ impl UserSide {
         self.ask_again(clock.micros);
         self.walk_sessions(clock.micros);
         self.wake_some();
+        self.give_up_asks();
     }
 
     /// The node goes away, and its users with it: nobody is told that they leave, and it is written that they do.

@@ -33,6 +33,10 @@ const MEMBERSHIPS_MAX: usize = 65_536;
 /// Searches of one shard that the index works on at a time. Each takes some milliseconds of one thread.
 pub const ASKS_MAX: u32 = 32;
 
+/// How long a session waits for the index, in microseconds: it answers within milliseconds, and a disk that hangs under it is not to keep anybody
+/// from messages.
+const ASK_MICROS_MAX: u64 = 10_000_000;
+
 /// When to try again while it has as many.
 const BUSY_RETRY_MS: u64 = 500;
 
@@ -49,6 +53,14 @@ const NAMED_MAX: usize = 16;
 const WORDS_MAX: usize = 16;
 
 const FOREIGN: &str = "`before` is not what a page of this user's hits ended with";
+
+/// A question that the index has not answered.
+pub(super) struct AskOut {
+    session: SessionId,
+    asked_micros: u64,
+    /// The session waits for it no more.
+    is_given_up: bool,
+}
 
 /// What is known of a candidate.
 #[derive(Debug)]
@@ -285,7 +297,10 @@ impl UserSide {
 
     /// Asks the index for a session whose turn that is. Whether it was.
     pub(super) fn ask_index(&mut self, id: SessionId) -> bool {
-        let (under_way, most) = (self.asks_under_way, self.limits.index_asks_max);
+        // One that was given up counts until it is answered, and its session asks no other: answers are told apart by that.
+        let is_out = self.asks_out.iter().any(|out| out.session == id);
+        let is_busy = is_out || self.asks_out.len() >= self.limits.index_asks_max as usize;
+        let asked_micros = self.presence.clock.micros;
         let Some(session) = self.session(id) else {
             return false;
         };
@@ -295,7 +310,7 @@ impl UserSide {
         if searching.step != Step::Index {
             return false;
         }
-        if under_way >= most {
+        if is_busy {
             let number = searching.asker.id;
             session.held.pop_front();
             self.counters.busy += 1;
@@ -305,7 +320,7 @@ impl UserSide {
         searching.step = Step::Candidates;
         let ask = searching.ask(id);
         session.page_in_flight = true;
-        self.asks_under_way += 1;
+        self.asks_out.push(AskOut { session: id, asked_micros, is_given_up: false });
         self.asks.push_back(ask);
         true
     }
@@ -320,7 +335,39 @@ impl UserSide {
         if self.asks_of_sightings.is_paused() {
             return self.late_answers.push(answer);
         }
-        self.asks_under_way -= 1;
+        let Some(place) = self.asks_out.iter().position(|out| out.session == answer.session) else { return };
+        if !self.asks_out.swap_remove(place).is_given_up {
+            self.take_answer(answer);
+        }
+    }
+
+    /// Questions whose answers somebody waits for.
+    pub(super) fn asks_waited_for(&self) -> u32 {
+        self.asks_out.iter().filter(|out| !out.is_given_up).count() as u32
+    }
+
+    /// What the index has not answered in time is taken as answered: there may be more than was found.
+    pub(super) fn give_up_asks(&mut self) {
+        let now = self.presence.clock.micros;
+        if self.asks_of_sightings.is_paused() {
+            return;
+        }
+        let late = self
+            .asks_out
+            .iter_mut()
+            .filter(|out| !out.is_given_up && out.asked_micros + ASK_MICROS_MAX <= now);
+        let late: SmallVec<[SessionId; 4]> = late
+            .map(|out| {
+                out.is_given_up = true;
+                out.session
+            })
+            .collect();
+        for session in late {
+            self.take_answer(IndexAnswer { session, candidates: Vec::new(), more: false, partial: true });
+        }
+    }
+
+    fn take_answer(&mut self, answer: IndexAnswer) {
         let (id, places) = (answer.session, self.places.clone());
         self.page_arrived(id);
         if let Some(searching) = self.searching(id) {
