@@ -28,6 +28,13 @@ use crate::metrics::SearchMetrics;
 use crate::state::NodeState;
 use follow::Follower;
 
+/// How long the end of the node waits for these threads: they may be in the middle of a merge, of a pass over all files, or of a disk that hangs.
+/// What they write is made from the logs, and goes on from its last commit, wherever the process ends.
+const STOP_MAX: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether they have ended.
+const STOP_LOOK: Duration = Duration::from_millis(5);
+
 /// Name of the index's directory in the data directory.
 pub const SEARCH_DIRECTORY: &str = "search";
 
@@ -95,17 +102,31 @@ impl Search {
         Ok(())
     }
 
-    /// Ends both. Nobody can ask any more.
+    /// Ends both, or leaves them to the end of the process. Nobody can ask any more.
     ///
     /// # Errors
     /// When one of them has panicked.
     pub fn stop(self) -> thread::Result<()> {
         self.shared.is_over.store(true, Ordering::Relaxed);
+        let until = Instant::now() + STOP_MAX;
         if let Some(follower) = self.follower {
-            follower.join()?;
+            join_until(follower, until)?;
         }
-        self.asked.join()
+        join_until(self.asked, until)
     }
+}
+
+fn join_until(thread: JoinHandle<()>, until: Instant) -> thread::Result<()> {
+    while !thread.is_finished() {
+        if Instant::now() >= until {
+            tracing::info!(
+                "the index of words is left in the middle of its work: it goes on from its last commit"
+            );
+            return Ok(());
+        }
+        thread::sleep(STOP_LOOK);
+    }
+    thread.join()
 }
 
 impl Shared {
@@ -163,5 +184,23 @@ fn answer(ask: &IndexAsk, shared: &Shared) -> IndexAnswer {
             shared.metrics.failures_total.increment();
             nothing
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_node_waits_for_no_merge() {
+        let (questions, mut search) = Search::start(Arc::default()).expect("a thread");
+        let (go_on, merge) = channel::<()>();
+        // As one that is in the middle of something long: it looks at nothing before that is done.
+        search.follower = Some(thread::spawn(move || _ = merge.recv()));
+        drop(questions);
+        let begun = Instant::now();
+        search.stop().expect("nobody panicked");
+        assert!(begun.elapsed() < STOP_MAX + Duration::from_secs(10));
+        go_on.send(()).expect("it is still there");
     }
 }
