@@ -74,8 +74,7 @@ impl Open {
         if !facts.is_file() {
             return Err(io::Error::new(ErrorKind::InvalidInput, "it is no file"));
         }
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        sync_directory(parent.unwrap_or(Path::new(".")))?;
+        sync_directory(&directory_of(path)?)?;
         let mut open = Self { file, inode: (facts.dev(), facts.ino()), bytes: facts.len() };
         open.end_line()?;
         Ok(open)
@@ -115,10 +114,37 @@ impl Open {
     }
 }
 
+/// Where the file itself stands, which may have been made just now: the name may be a symbolic link from elsewhere.
+fn directory_of(path: &Path) -> io::Result<PathBuf> {
+    let mut directory = fs::canonicalize(path)?;
+    directory.pop();
+    Ok(directory)
+}
+
 fn inode_of(path: &Path) -> io::Result<Option<(u64, u64)>> {
     match fs::metadata(path) {
         Ok(facts) => Ok(Some((facts.dev(), facts.ino()))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_name_is_a_link_the_directory_of_the_file_is_synced() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path().canonicalize().expect("a path");
+        fs::create_dir(root.join("here")).expect("made");
+        fs::create_dir(root.join("there")).expect("made");
+        let (link, file) = (root.join("here/calls"), root.join("there/calls"));
+        std::os::unix::fs::symlink(&file, &link).expect("linked");
+        let mut sink = Sink::new(link.clone(), Arc::default());
+        sink.take("{}\n").expect("taken");
+        assert_eq!(fs::read_to_string(&file).expect("there"), "{}\n");
+        assert_eq!(directory_of(&link).expect("found"), root.join("there"));
+        assert_eq!(directory_of(&file).expect("found"), root.join("there"));
     }
 }

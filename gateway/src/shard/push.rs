@@ -33,6 +33,9 @@ const RETRY_MICROS: u64 = 1_000_000;
 /// Calls that wait for settings to be read once more, so that those whose settings can be read go on. At the limit the next one is given up.
 const RETRIES_MAX: usize = 1_024;
 
+/// How often it is said that users were not called, at most, in microseconds.
+const SAY_MICROS: u64 = 60_000_000;
+
 /// How often settings are asked for: after half a minute they are damaged, or their log is not served.
 const TRIES_MAX: u8 = 30;
 
@@ -72,6 +75,9 @@ pub(super) struct Pushing {
     silent: u64,
     /// and as their settings could not be read.
     unknown: u64,
+    /// How many of those were said to the operator, and when that may be done again.
+    unknown_said: u64,
+    say_at: u64,
 }
 
 impl Pushing {
@@ -92,6 +98,8 @@ impl Pushing {
             is_kept: true,
             silent: 0,
             unknown: 0,
+            unknown_said: 0,
+            say_at: 0,
         }
     }
 
@@ -169,6 +177,16 @@ impl Pushing {
         self.marks_not_before = micros + MARKS_MICROS;
     }
 
+    /// How many were not called for want of their settings since that was said last, when it is time to say so.
+    fn poll_unsaid(&mut self, micros: u64) -> Option<u64> {
+        let users = self.unknown - self.unknown_said;
+        if users == 0 || micros < self.say_at {
+            return None;
+        }
+        (self.unknown_said, self.say_at) = (self.unknown, micros + SAY_MICROS);
+        Some(users)
+    }
+
     /// In how many microseconds there is something to do here.
     fn wait_micros(&self, micros: u64) -> Option<u64> {
         let batch = match (&self.under_way, self.offer_at) {
@@ -222,6 +240,13 @@ impl Shard {
             self.settle_push(candidate, tokens);
         }
         self.count_pushes();
+        if let Some(users) = self.pushing.poll_unsaid(self.clock.micros) {
+            tracing::warn!(
+                shard = self.id.0,
+                users,
+                "users were not called: their settings could not be read for half a minute, or 1,024 others waited for theirs"
+            );
+        }
         if self.paused || self.background_held {
             return;
         }
@@ -277,5 +302,22 @@ impl Shard {
         self.metrics.push_passed_over_total.set_total(passed_over);
         self.metrics.push_silent_total.set_total(self.pushing.silent);
         self.metrics.push_unknown_total.set_total(self.pushing.unknown);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_users_were_given_up_is_said_once_a_minute_with_how_many() {
+        let mut pushing = Pushing::new(true, 1);
+        assert_eq!(pushing.poll_unsaid(0), None);
+        pushing.unknown = 1;
+        assert_eq!(pushing.poll_unsaid(5), Some(1));
+        pushing.unknown = 2_000;
+        assert_eq!(pushing.poll_unsaid(4 + SAY_MICROS), None);
+        assert_eq!(pushing.poll_unsaid(5 + SAY_MICROS), Some(1_999));
+        assert_eq!(pushing.poll_unsaid(6 + 2 * SAY_MICROS), None);
     }
 }
