@@ -129,6 +129,8 @@ impl Refetching {
     /// In words: those of before stay in force, and it is due again after [`FLOOR`].
     pub async fn fetch(&mut self, metrics: &KeyMetrics) -> Result<Option<Verifier>, String> {
         metrics.fetches_total.increment();
+        // Whoever asks from here on may have been shown a token that is newer than what the provider is about to answer.
+        self.watch.asked.store(false, Ordering::Relaxed);
         let fetched = fetch(&self.url).await.and_then(|set| Ok((jwks::read(&set)?, set)));
         self.tried = Some(Instant::now());
         self.failed = fetched.is_err();
@@ -138,8 +140,7 @@ impl Refetching {
                 Err(reason)
             }
             Ok((keys, set)) => {
-                self.watch.asked.store(false, Ordering::Relaxed);
-                self.watch.may_be_old.store(false, Ordering::Relaxed);
+                self.watch.may_be_old.store(self.watch.asked.load(Ordering::Relaxed), Ordering::Relaxed);
                 metrics.fetched_seconds.set(unix_seconds());
                 metrics.keys.set(keys.len() as u64);
                 if self.set.as_ref() == Some(&set) {
@@ -209,6 +210,8 @@ fn unix_seconds() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     #[test]
@@ -237,5 +240,44 @@ mod tests {
         refetching.failed = false;
         assert!(!refetching.is_due(begun + FLOOR + FETCH_EVERY - Duration::from_millis(1)));
         assert!(refetching.is_due(begun + FLOOR + FETCH_EVERY));
+    }
+
+    #[test]
+    fn who_asks_while_a_set_is_on_its_way_is_not_refused_by_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = listener.local_addr().expect("an address");
+        let url: JwksUrl = format!("http://{address}/jwks").parse().expect("an address");
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = Config { data: directory.path().to_owned(), ..Config::default() };
+        let (mut refetching, _) = Refetching::of(&url, &config);
+        let watch = refetching.watch.clone();
+        assert!(watch.ask(), "a first one, for which it is fetched");
+        let provider = std::thread::spawn(move || {
+            for asks in [true, false] {
+                let (mut stream, _) = listener.accept().expect("it comes");
+                let mut request = [0; 1024];
+                _ = stream.read(&mut request).expect("it asks");
+                // Its key is published right after this answer was made.
+                assert!(!asks || watch.ask(), "a second one is told to come back");
+                let set = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+                let length = set.len();
+                write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{set}"
+                )
+                .expect("it is answered");
+            }
+            watch
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let metrics = KeyMetrics::default();
+        runtime.block_on(refetching.fetch(&metrics)).expect("fetched").expect("news");
+        let tried = refetching.tried.expect("just now");
+        assert!(refetching.watch.ask(), "it is still told to come back");
+        assert!(!refetching.is_due(tried + FLOOR - Duration::from_millis(1)));
+        assert!(refetching.is_due(tried + FLOOR), "it is fetched once more for the second");
+        runtime.block_on(refetching.fetch(&metrics)).expect("fetched");
+        let watch = provider.join().expect("served");
+        assert!(!watch.ask(), "nobody has asked meanwhile: what is not in it is no key");
     }
 }
