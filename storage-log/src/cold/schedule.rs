@@ -1,6 +1,6 @@
 //! When which segment of a log is written anew: one at a time, the oldest first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::index::file::SealedSegment;
 use crate::log::{Log, LogConfig};
@@ -178,12 +178,32 @@ pub(crate) struct Schedule {
     left_alone: BTreeSet<u64>,
     /// Something is set of how much streams keep.
     has_fronts: bool,
-    /// By base as it was appended: the last day on which it was looked at for that, since the start.
-    looked: BTreeMap<u64, u64>,
+    looked: Looks,
     pub(super) erasing: Erasing,
     /// Every sealed segment is as it is to be, and no other waits to be sealed: the one that takes appends may be left for an
     /// erasure. So however many are asked for, no more than one segment is left before its time and not yet written anew.
     pub(super) may_leave: bool,
+}
+
+/// The day of the last look for fronts since the start, and the bases, as they were appended, of the segments that were looked at on it. Of other days
+/// nothing is kept, so nothing of segments that are gone.
+#[derive(Default)]
+struct Looks {
+    day: u64,
+    bases: BTreeSet<u64>,
+}
+
+impl Looks {
+    fn has(&self, day: u64, base: u64) -> bool {
+        self.day == day && self.bases.contains(&base)
+    }
+
+    fn note(&mut self, day: u64, base: u64) {
+        if self.day != day {
+            *self = Self { day, bases: BTreeSet::new() };
+        }
+        self.bases.insert(base);
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -252,18 +272,15 @@ impl Log {
         let (today, segment_bytes) = (now / FRONT_LOOK_MS, self.geometry().segment_bytes);
         let stays = |sealed: &SealedSegment| is_cold(sealed.base) || policy.after_ms.is_none();
         let is_due = |sealed: &&SealedSegment| {
-            let looked = self.schedule.looked.get(&as_appended(sealed.base));
-            stays(sealed)
-                && !sealed.is_expired()
-                && !self.schedule.is_left_alone(sealed.base)
-                && looked != Some(&today)
+            let is_looked = self.schedule.looked.has(today, as_appended(sealed.base));
+            stays(sealed) && !sealed.is_expired() && !self.schedule.is_left_alone(sealed.base) && !is_looked
         };
         let sealed = self.index.all_sealed().iter().find(is_due)?;
         let number = as_appended(sealed.base) / segment_bytes;
         let is_its_day = (today + number).is_multiple_of(FRONT_LOOKS);
         let least = if is_its_day { 1 } else { (sealed.records_on_disk(segment_bytes) / FRONT_SHARE).max(1) };
         let base = sealed.base;
-        self.schedule.looked.insert(as_appended(base), today);
+        self.schedule.looked.note(today, as_appended(base));
         Some((base, Cause::Front { least }))
     }
 
@@ -330,7 +347,7 @@ impl Log {
                 return true;
             }
             Compacted::Unsound => _ = self.schedule.left_alone.insert(base),
-            Compacted::Failed => _ = self.schedule.looked.remove(&as_appended(base)),
+            Compacted::Failed => _ = self.schedule.looked.bases.remove(&as_appended(base)),
         }
         if self.schedule.under_way.take().is_some_and(|under_way| under_way.cause == Cause::NoRoom) {
             // Nothing was freed: there is nothing to wait for.
@@ -352,5 +369,21 @@ impl Log {
         if let Some(UnderWay { base, mark, .. }) = self.schedule.under_way.take() {
             self.index.note_erased(base, mark);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_that_were_looked_at_on_other_days_are_forgotten() {
+        let mut looks = Looks::default();
+        (0..100).for_each(|base| looks.note(7, base));
+        assert!(looks.has(7, 99) && !looks.has(8, 99) && looks.bases.len() == 100);
+        looks.note(8, 99);
+        assert!(looks.has(8, 99) && !looks.has(7, 0) && looks.bases.len() == 1);
+        // As by a clock that is set back.
+        assert!(!looks.has(7, 99));
     }
 }
