@@ -64,6 +64,10 @@ pub const PENDING_BYTES_MAX: usize = 16 * BATCH_BYTES_MAX;
 /// until then rot in the newest batch looks like a torn one.
 pub const MARK_AFTER_MS: u64 = 50;
 
+/// A log of whose streams not all is kept gets one likewise when its newest batch is this old, in milliseconds: what is too old to be kept by then
+/// stays so by its time, whatever the system's clock says at the next start. 144 blocks a day of a log in which nothing is said.
+pub const TIME_MARK_MS: u64 = 10 * 60 * 1_000;
+
 /// Starts of a node whose cursors are still understood. An older cursor gets an explicit reset.
 pub const RUNS_MAX: usize = 4096;
 

@@ -14,7 +14,7 @@ use crate::buffer::{Buffer, Buffers};
 use crate::cold::Schedule;
 use crate::format::{
     BATCH_HEADER_BYTES, GROUP_RECORDS_MAX, MARK_AFTER_MS, PENDING_BYTES_MAX, RECORD_ALIGN, RUNS_MAX,
-    SEGMENT_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES, TIME_MARK_MS,
 };
 use crate::index::{Index, IndexJob, Inserted, Kinds, Postings, RebuildJob, Role, SealedSegment, SegmentEnd};
 use crate::location::{Entry, Head, Location};
@@ -161,6 +161,8 @@ pub struct Log {
     marked: bool,
     /// When it was first seen, since the last batch, that there is nothing to write.
     idle_since: Option<u64>,
+    /// When the newest batch was sealed by this process.
+    sealed_at: u64,
     /// `at` of the newest record.
     pub(crate) clock: u64,
     /// `at` of the first record of the newest segment; 0 when it has none.
@@ -198,6 +200,7 @@ impl Log {
             // Nothing to say yet; and what recovery reads is marked by the batch of the start that follows.
             marked: true,
             idle_since: None,
+            sealed_at: 0,
             clock: 0,
             segment_began: 0,
             kept_from: 0,
@@ -477,11 +480,12 @@ impl Log {
             self.index.end_segment_before(lsn, end);
         }
         (self.marked, self.idle_since) = (batch.is_mark(), None);
+        self.sealed_at = self.clock.max(now);
         let seal = Seal {
             epoch: self.epoch,
             previous: self.previous,
             durable_lsn: self.durable_lsn,
-            at: self.clock.max(now),
+            at: self.sealed_at,
         };
         let buffer = batch.seal(&seal);
         let bytes = buffer.bytes();
@@ -493,7 +497,7 @@ impl Log {
 
     /// Opens a batch that stays empty, when its time has come.
     fn open_mark(&mut self, now: u64) {
-        if self.wants_mark() && !self.has_waiting() {
+        if (self.wants_mark() || self.wants_time(now)) && !self.has_waiting() {
             // A clock that jumps makes it early, never late.
             let idle_ms = self.idle_since.get_or_insert(now).abs_diff(now);
             if idle_ms >= MARK_AFTER_MS {
@@ -506,8 +510,19 @@ impl Log {
     /// Whether a mark is missing behind the newest batch, or one is to begin the next segment. Without room for one, until the next
     /// segment is there, none is asked for.
     fn wants_mark(&self) -> bool {
-        let is_missing = !self.marked && (self.spare.is_ready() || self.is_room_at(self.end_lsn, 0));
+        let is_missing = !self.marked && self.has_room_for_mark();
         is_missing || (self.wants_to_leave() && self.spare.is_ready())
+    }
+
+    /// Whether a mark is to say how late it is.
+    fn wants_time(&self, now: u64) -> bool {
+        self.schedule.has_fronts()
+            && now >= self.sealed_at.saturating_add(TIME_MARK_MS)
+            && self.has_room_for_mark()
+    }
+
+    fn has_room_for_mark(&self) -> bool {
+        self.spare.is_ready() || self.is_room_at(self.end_lsn, 0)
     }
 
     /// Milliseconds until [`Log::poll_write`] has a mark to write, if nothing is appended before.

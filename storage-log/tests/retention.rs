@@ -4,6 +4,7 @@
 
 mod support;
 
+use storage_log::format::{MARK_AFTER_MS, TIME_MARK_MS};
 use storage_log::{
     Answer, Cause, Compacted, CompactionPolicy, Draft, Geometry, Log, LogConfig, NotMade, ROOM_RETRY_MS,
     SpareWork, StreamId, StreamKind,
@@ -291,4 +292,37 @@ fn an_expiry_is_found_behind_a_segment_that_could_not_be_written_anew() {
     let old = CompactionPolicy { keep_ms: Some(1_000), ..cold };
     let job = talk.log.poll_expiry(talk.now, &old).expect("it is too old");
     assert_eq!((job.cause, job.base), (Cause::Expired, 0));
+}
+
+/// Nothing was said for hours, in which messages grew too old; then the clock is set back, and the node starts.
+#[test]
+fn a_clock_that_is_set_back_between_two_starts_takes_little_time_from_a_log_of_which_not_all_is_kept() {
+    let hours = 3 * 60 * 60 * 1_000;
+    for has_fronts in [true, false] {
+        let mut talk = Talk::new();
+        talk.put();
+        let said_at = talk.now;
+        talk.log.note_fronts(has_fronts);
+        let mut marks = 0;
+        for second in 0..hours / 1_000 {
+            for millis in [0, MARK_AFTER_MS] {
+                while let Some(mark) = talk.log.poll_write(said_at + second * 1_000 + millis) {
+                    talk.disk.write(&mark);
+                    talk.log.handle_written(mark.buffer, true).expect("the write was whole");
+                    marks += 1;
+                }
+            }
+        }
+        talk.restart();
+        let behind = said_at + hours - talk.log.clock(0);
+        if has_fronts {
+            assert!(behind <= TIME_MARK_MS + 1_000, "{behind} ms");
+            assert!((17..=19).contains(&marks), "{marks} marks");
+        } else {
+            assert!(
+                behind > hours - 2_000 && marks <= 1,
+                "nothing is too old by it: {behind} ms, {marks} marks"
+            );
+        }
+    }
 }

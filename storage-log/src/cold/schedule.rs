@@ -225,6 +225,11 @@ impl Schedule {
         self.freed_at = 0;
     }
 
+    /// Whether something is set of how much streams keep.
+    pub(crate) fn has_fronts(&self) -> bool {
+        self.has_fronts
+    }
+
     /// A segment that was left alone may be sound now.
     pub(crate) fn forget(&mut self, base: u64) {
         self.left_alone.remove(&base);
