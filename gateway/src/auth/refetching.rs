@@ -170,8 +170,11 @@ impl Refetching {
     pub fn keep(&mut self) -> std::io::Result<()> {
         self.is_kept = true;
         let Some(set) = &self.set else { return Ok(()) };
-        let kept =
-            Kept { url: self.url.to_string(), fetched_at: unix_seconds(), set: serde_json::from_slice(set)? };
+        let kept = Kept {
+            url: self.url.whole().to_owned(),
+            fetched_at: unix_seconds(),
+            set: serde_json::from_slice(set)?,
+        };
         let path = self.directory.join(COPY_FILE);
         let new = path.with_extension("json.new");
         write_new(&new, &serde_json::to_string(&kept)?)?;
@@ -194,7 +197,7 @@ impl Refetching {
         };
         let text = secret_file::read_public(&path).map_err(|error| unusable(error.to_string())).ok()?;
         let copy: Kept = serde_json::from_slice(&text).map_err(|error| unusable(error.to_string())).ok()?;
-        if copy.url != self.url.to_string() {
+        if copy.url != self.url.whole() {
             return None;
         }
         let set = serde_json::to_vec(&copy.set).map_err(|error| unusable(error.to_string())).ok()?;

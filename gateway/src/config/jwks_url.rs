@@ -8,8 +8,8 @@ use hyper::Uri;
 const BYTES_MAX: usize = 1_024;
 
 /// An address that keys may be fetched from. Whoever can change what is answered there can let anybody in, so it is https, or a loopback
-/// address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// address. A provider may want a key of its own in the query: what is shown ends before that.
+#[derive(Clone, PartialEq, Eq)]
 pub struct JwksUrl {
     text: String,
     /// Whether it is https.
@@ -68,8 +68,44 @@ fn is_loopback(host: &str) -> bool {
     host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
+impl JwksUrl {
+    /// All of it, for files that nobody else reads.
+    #[must_use]
+    pub fn whole(&self) -> &str {
+        &self.text
+    }
+}
+
+/// For people and logs: without what the query says.
 impl fmt::Display for JwksUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        match self.text.split_once('?') {
+            Some((address, _)) => write!(f, "{address}?…"),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+impl fmt::Debug for JwksUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_ends_before_the_query() {
+        for (text, shown) in [
+            ("https://login.example.org/jwks.json", "https://login.example.org/jwks.json"),
+            ("https://login.example.org/jwks?key=topsecret", "https://login.example.org/jwks?…"),
+            ("https://login.example.org?key=topsecret", "https://login.example.org?…"),
+        ] {
+            let url: JwksUrl = text.parse().expect("an address");
+            assert_eq!((url.to_string(), format!("{url:?}")), (shown.to_owned(), shown.to_owned()));
+            assert_eq!(url.whole(), text);
+        }
     }
 }

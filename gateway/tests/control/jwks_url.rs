@@ -216,7 +216,7 @@ fn addresses_are_https_or_of_this_machine() {
         ("http://[::1]/jwks", "::1", 80),
     ] {
         let url: JwksUrl = text.parse().expect("an address");
-        assert_eq!((url.host.as_str(), url.port, url.to_string().as_str()), (host, port, text));
+        assert_eq!((url.host.as_str(), url.port, url.whole()), (host, port, text));
         assert_eq!(url.is_tls, text.starts_with("https"));
     }
     for (text, words) in [
