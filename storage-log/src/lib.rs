@@ -61,6 +61,6 @@ pub use segment::{
 };
 pub use spare::{NotMade, SpareWork};
 pub use walk::{
-    BatchFacts, DamagedRange, Met, RangeKind, Remains, Walk, WalkEnd, is_index_block_sound,
+    BatchFacts, DamagedRange, Met, RangeKind, Remains, Walk, WalkEnd, first_batch_end, is_index_block_sound,
     is_index_tail_sound, newest_batch_end, newest_durable_mark,
 };

@@ -15,7 +15,7 @@ use router::places::KINDS;
 use rustix::fs::OFlags;
 use storage_log::format::{BLOCK_BYTES_MAX, FEED_BYTES, SEGMENT_HEADER_BYTES};
 use storage_log::{
-    LogConfig, Met, Walk, WalkEnd, index_file_name, newest_batch_end, newest_durable_mark,
+    LogConfig, Met, Walk, WalkEnd, first_batch_end, index_file_name, newest_batch_end, newest_durable_mark,
     segment_of_file_name,
 };
 
@@ -152,8 +152,16 @@ impl Data {
     /// # Errors
     /// Those of the disk.
     pub fn mark(&self, segments: &[Segment]) -> anyhow::Result<u64> {
-        let mark = self.newest(segments, newest_durable_mark)?;
-        Ok(mark.unwrap_or(SEGMENT_HEADER_BYTES as u64))
+        let mark = self.newest(segments, newest_durable_mark)?.unwrap_or(SEGMENT_HEADER_BYTES as u64);
+        // A segment is written anew only behind a durable batch of the next one. While that is all there is, no mark names it: it may be
+        // empty, and an idle log writes no other. Without it the log would end within a segment that cannot be read in part.
+        let Some(cold) = segments.iter().rposition(Segment::is_cold) else { return Ok(mark) };
+        match segments.get(cold + 1) {
+            Some(next) if mark < next.base => {
+                Ok(self.newest_in(next, first_batch_end, &mut buffer())?.unwrap_or(mark))
+            }
+            _ => Ok(mark),
+        }
     }
 
     /// The segments of a log and its durable mark, which names everything that was acknowledged before this was asked: the log is

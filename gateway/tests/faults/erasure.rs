@@ -346,7 +346,16 @@ fn a_restored_backup_erases_what_it_is_told_was_erased() {
     backup(&to);
     wait_until_done(&node, &data, asked_at);
     let list = fs::read(data.join("erasures.json")).expect("it was written");
+    // Of a log at rest, all of whose segments with something in them were written anew.
+    log(&["stat", "--data", text(&data)]).check(0, &["of them live"]);
+    let (done, at_rest) = (root.path().join("done"), root.path().join("at-rest"));
+    backup(&done);
     node.kill();
+    restore(&done, &at_rest);
+    log(&["verify", "--data", text(&at_rest)]).check(0, &["log 0: sound", "log 1: sound"]);
+    let mut restored = Node::start(&at_rest, &LAZY);
+    talk.check_everywhere(&restored, &cursor);
+    restored.kill();
     restore(&to, &copy);
     let mut restored = Node::start(&copy, &LAZY);
     talk.check_everywhere(&restored, &cursor);

@@ -467,6 +467,12 @@ pub fn newest_batch_end(bytes: &[u8], lsn: u64, block_bytes: usize) -> Option<u6
     with_records.map(|header| header.lsn + header.padded_bytes(block_bytes) as u64).max()
 }
 
+/// Where the first batch ends of those whose headers are at the blocks of `bytes`, whatever it holds.
+#[must_use]
+pub fn first_batch_end(bytes: &[u8], lsn: u64, block_bytes: usize) -> Option<u64> {
+    headers(bytes, lsn, block_bytes).next().map(|header| header.lsn + header.padded_bytes(block_bytes) as u64)
+}
+
 fn headers(bytes: &[u8], lsn: u64, block_bytes: usize) -> impl Iterator<Item = BatchHeader> {
     let blocks = (0..bytes.len()).step_by(block_bytes);
     blocks.filter_map(move |at| {
