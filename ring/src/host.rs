@@ -38,14 +38,20 @@ impl Default for ListenOptions {
     }
 }
 
+/// Whether nobody has `address`, not even listeners that would share it. Nobody is listened to for that.
+pub fn is_free(address: SocketAddr) -> io::Result<bool> {
+    let socket = stream_socket(address)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    match bind_socket(&socket, address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
+        bound => bound.map(|()| true),
+    }
+}
+
 /// A listening socket at `address`, for [`Ring::listen`](crate::Ring::listen). The port may be one that was
 /// just in use (`SO_REUSEADDR`).
 pub fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: `socket` takes three plain numbers and demands nothing.
-    let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: demands an open descriptor that nobody else owns: it was just made.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let socket = stream_socket(address)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, u32::from(options.reuse_port))?;
     set(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, u32::from(options.no_delay))?;
@@ -80,6 +86,14 @@ pub fn pin_to_core(core: usize) -> io::Result<()> {
 
 /// Cores that `pin_to_core` can name; the kernel's own limit is 8192.
 const CORES_MAX: usize = 8192;
+
+fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: `socket` takes three plain numbers and demands nothing.
+    let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: demands an open descriptor that nobody else owns: it was just made.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
 
 fn bind_socket(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     let fd = socket.as_raw_fd();
@@ -135,6 +149,9 @@ mod tests {
         let second = bind(address, &sharing).expect("a shared port");
         assert_eq!(second.local_addr().ok(), Some(address));
         assert!(bind(address, &ListenOptions::default()).is_err());
+        assert!(!is_free(address).expect("an answer"));
+        drop((first, second));
+        assert!(is_free(address).expect("an answer"));
     }
 
     #[test]

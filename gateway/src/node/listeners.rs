@@ -1,8 +1,10 @@
 //! Where clients and operators come.
 
 use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use ring::ListenOptions;
 
 use crate::config::Config;
@@ -13,6 +15,10 @@ use crate::upgrade::leaving::LeavingParts;
 /// A slow reader pins at most this much in the kernel, in bytes.
 const SEND_BUFFER_BYTES: u32 = 64 << 10;
 
+/// A process that was just killed has its listeners for some milliseconds more.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(2);
+const CLAIM_AGAIN: Duration = Duration::from_millis(20);
+
 pub(super) type Listeners = Vec<(TcpListener, Listener)>;
 
 /// One chat listener per shard on the same address, and the echo listener on every shard.
@@ -20,6 +26,8 @@ pub(super) fn bind_all(config: &Config, shards: u16) -> anyhow::Result<Vec<Liste
     let send_buffer_bytes = Some(SEND_BUFFER_BYTES);
     let options = ListenOptions { reuse_port: true, send_buffer_bytes, ..ListenOptions::default() };
     let (mut chat, mut echo, mut bound) = (config.listen, config.echo, Vec::new());
+    claim(chat)?;
+    echo.map_or(Ok(()), claim)?;
     for _ in 0..shards {
         let mut listeners = vec![(bind(&mut chat, &options)?, Listener::Chat)];
         if let Some(address) = &mut echo {
@@ -28,6 +36,18 @@ pub(super) fn bind_all(config: &Config, shards: u16) -> anyhow::Result<Vec<Liste
         bound.push(listeners);
     }
     Ok(bound)
+}
+
+/// The shards' listeners share their address, and would share it with another node too: then each would be brought a part of the other's clients.
+fn claim(address: SocketAddr) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while !ring::is_free(address).with_context(|| format!("cannot listen on {address}"))? {
+        if begun.elapsed() > CLAIM_PATIENCE {
+            bail!("cannot listen on {address}: another program listens there; is it another node?");
+        }
+        thread::sleep(CLAIM_AGAIN);
+    }
+    Ok(())
 }
 
 pub(super) fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
