@@ -353,6 +353,14 @@ fn make_store(directory: &Path, path: &Path, logs: u16, segment_bytes: u64) -> a
     let file = match begun {
         Some(file) => file,
         None => {
+            if let Some(log) = (0..LOGS_MAX).find(|log| has_segments(directory, *log)) {
+                bail!(
+                    "{} is missing, and {} has segments, which nobody can read without it: put it back from a backup, where it has the \
+                     same name. Where a restore was broken off, remove the directory and restore again",
+                    path.display(),
+                    log_directory(directory, log).display()
+                );
+            }
             let geometry = Geometry { segment_bytes, ..Geometry::of_blocks(block_of(directory)) };
             let file = StoreFile::generate(logs, geometry)?;
             let text = toml::to_string(&file).context("a store file is always TOML")?;
@@ -376,12 +384,25 @@ fn make_store(directory: &Path, path: &Path, logs: u16, segment_bytes: u64) -> a
             }
             Ok::<(), io::Error>(())
         })();
-        made.with_context(|| format!("cannot make {}", directory.display()))?;
+        made.with_context(|| {
+            format!(
+                "cannot make {}, of a new store of {} logs, each with two segments of {} MiB; make room, or remove what was begun \
+                 and set a smaller `segment_mib`",
+                directory.display(),
+                file.logs,
+                file.segment >> 20
+            )
+        })?;
     }
     let made = sync_directory(directory)
         .and_then(|()| fs::rename(&new, path))
         .and_then(|()| sync_directory(directory));
     made.with_context(|| format!("cannot make {}", path.display()))
+}
+
+fn has_segments(directory: &Path, log: u16) -> bool {
+    let mut entries = fs::read_dir(log_directory(directory, log)).into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"seg-"))
 }
 
 /// Why a start is refused on a file system that is read-only: by how it was mounted, which shows when a file is opened, or since

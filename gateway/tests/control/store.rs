@@ -47,9 +47,9 @@ fn a_store_whose_making_was_interrupted_is_gone_on_with() {
     // A store that was in use is never taken for one that is being made.
     drop(store);
     fs::remove_file(&path).expect("it was made");
-    let store = Store::open(data.path(), 2, SEGMENT_BYTES).expect("another store");
-    let refused = store.open_log(0, [2; 16], 1, 2).err().expect("of the store before");
-    assert!(matches!(refused, LogRefusal::Damaged(damage) if damage.kind == DamageKind::Foreign));
+    let refused = Store::open(data.path(), 2, SEGMENT_BYTES).err().expect("its segments are another's");
+    assert!(format!("{refused:#}").contains("store.toml is missing, and "), "{refused:#}");
+    assert!(!path.with_extension("toml.new").exists(), "nothing was begun");
 }
 
 #[test]

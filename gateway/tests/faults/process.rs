@@ -262,6 +262,30 @@ fn one_directory_has_one_node() {
     Chat::connect(&node, "alice", "a").is_fine();
 }
 
+/// The shards of a node share its port, and another node is not to have a part of its clients.
+#[test]
+fn one_port_has_one_node() {
+    let (data, other) = (directory(), directory());
+    let node = Node::start(data.path(), &[]);
+    let listen = node.listen.to_string();
+    let words = ["cannot listen on", &listen, "another program listens there"];
+    check_refused(other.path(), &[("GATEHOUSE_LISTEN", &listen)], &words);
+    Chat::connect(&node, "alice", "a").is_fine();
+}
+
+/// Without its name a store would be made anew, and its segments would be another's.
+#[test]
+fn a_store_without_its_name_is_left_alone() {
+    let data = directory();
+    drop(Node::start(data.path(), &[]));
+    let (store, aside) = (data.path().join("store.toml"), data.path().join("aside"));
+    fs::rename(&store, &aside).expect("a file");
+    check_refused(data.path(), &[], &["store.toml is missing", "log-00 has segments", "backup"]);
+    assert!(!store.exists() && !data.path().join("store.toml.new").exists(), "nothing was made");
+    fs::rename(&aside, &store).expect("a file");
+    Node::start(data.path(), &[]);
+}
+
 #[test]
 fn a_newer_format_is_left_alone() {
     let data = directory();
