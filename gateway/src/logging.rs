@@ -16,7 +16,7 @@ use std::{
 };
 
 use crossbeam::channel::{self, Receiver, Sender};
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::MakeWriter};
 
 use crate::config::{LOG_FORMAT_VARIABLE, LOG_VARIABLE};
 
@@ -34,9 +34,10 @@ pub struct Logging {
 /// Starts logging as `GATEHOUSE_LOG` and `GATEHOUSE_LOG_FORMAT` say. `Err` says what is wrong with them.
 pub fn start() -> Result<Logging, String> {
     let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-    let filter = variable(LOG_VARIABLE).unwrap_or_else(|| "info".to_owned());
-    let filter = EnvFilter::try_new(&filter)
-        .map_err(|error| format!("{LOG_VARIABLE}: {error}; write a level such as info or debug"))?;
+    let filter =
+        filter_of(&variable(LOG_VARIABLE).unwrap_or_else(|| "info".to_owned())).map_err(|wrong| {
+            format!("{LOG_VARIABLE}: {wrong}; write a level: error, warn, info, debug, trace or off")
+        })?;
     let format = match variable(LOG_FORMAT_VARIABLE).as_deref() {
         None | Some("text") => Format::Text,
         Some("json") => Format::Json,
@@ -50,6 +51,16 @@ pub fn start() -> Result<Logging, String> {
     };
     started.map_err(|error| format!("logging could not be started: {error}"))?;
     Ok(logging)
+}
+
+/// A level, or several for parts of the program (`info,gateway::shard=debug`).
+fn filter_of(text: &str) -> Result<EnvFilter, String> {
+    // A word that is no level would be the name of a part, and nothing would be said of all others.
+    let word = text.split(',').find(|part| !part.contains('=') && part.parse::<LevelFilter>().is_err());
+    match word {
+        Some(word) => Err(format!("{word:?} is no level")),
+        None => EnvFilter::try_new(text).map_err(|error| error.to_string()),
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -178,6 +189,22 @@ mod tests {
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn a_filter_is_of_levels() {
+        for (text, taken) in [
+            ("debug", true),
+            ("INFO", true),
+            ("off", true),
+            ("info,gateway::shard=debug", true),
+            ("warn,gateway=trace", true),
+            ("loud", false),
+            ("info,gateway", false),
+            ("gateway=loud", false),
+        ] {
+            assert_eq!(filter_of(text).is_ok(), taken, "{text}");
         }
     }
 

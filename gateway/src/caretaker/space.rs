@@ -75,9 +75,10 @@ impl Watermark {
         match self {
             Self::Fine => None,
             Self::High => Some("free some space, or give it more, while there is time"),
-            Self::Higher => {
-                Some("free some space: damaged places are not copied any more, messages are stored as before")
-            }
+            Self::Higher => Some(
+                "free some space: damaged places are not copied any more, and messages are stored while the disk has room for \
+                 the next segment of each log",
+            ),
             Self::Last => Some(
                 "free some space now: when no segment can be made any more, sends are answered storage_full, and \
                  reading goes on",

@@ -10,6 +10,7 @@ use storage_log::{Damage, DamageKind, Run};
 
 use super::unix_now;
 use crate::scan::{ReadAhead, Reading};
+use crate::segments::log_directory;
 use crate::state::{LogHealth, NodeState};
 use crate::store::{LogRefusal, OpenLog, ReadLog, Store};
 
@@ -104,7 +105,7 @@ pub(super) fn open_logs(store: &Store, state: &NodeState) -> anyhow::Result<(Vec
             }
             Err(refusal) => {
                 state.set_log(log, LogHealth::Refused);
-                report_refusal(log, &refusal);
+                report_refusal(store, log, &refusal);
             }
         }
     }
@@ -115,7 +116,7 @@ pub(super) fn open_logs(store: &Store, state: &NodeState) -> anyhow::Result<(Vec
     Ok((opened, starts))
 }
 
-fn report_refusal(log: u16, refusal: &LogRefusal) {
+fn report_refusal(store: &Store, log: u16, refusal: &LogRefusal) {
     match refusal {
         LogRefusal::Damaged(Damage { kind: DamageKind::Newer(version), segment, .. }) => tracing::error!(
             log,
@@ -128,10 +129,12 @@ fn report_refusal(log: u16, refusal: &LogRefusal) {
             segment = storage_log::segment_file_name(damage.segment),
             offset = damage.offset,
             kind = ?damage.kind,
-            "this log is damaged and not served, the others are; nothing was changed: restore it from a backup"
+            "this log is damaged and not served, the others are; nothing was changed: restore it from a backup, or see what \
+             `gatehouse log verify` and `repair` say"
         ),
         LogRefusal::Disk(error) => tracing::error!(
             log,
+            directory = %log_directory(store.directory(), log).display(),
             %error,
             "this log cannot be read or made, the others are served: look at the disk and its permissions"
         ),

@@ -25,7 +25,7 @@ use crate::admin::AdminContext;
 use crate::auth::{AdminToken, DenyList, Keys, Revocation, Verifier, development_banner};
 use crate::caretaker::{self, Care, CareParts};
 use crate::compaction::{self, Compactor};
-use crate::config::Config;
+use crate::config::{Config, SEGMENT_MIB_MAX};
 use crate::control::{ControlPlane, Operators};
 use crate::erasures::{self, Erasure, Erasures, ErasuresFile, ErasuresParts};
 use crate::files::{self, Job};
@@ -162,6 +162,7 @@ fn run_first(config: Config, keys: Keys, program: Program) -> anyhow::Result<Exi
     let (layout, gauge) = (layout_of(&config)?, Gauge::of_this_process(config.memory_reserve_bytes));
     let logs = config.logs.unwrap_or(layout.shards.min(4).min(cores() as u16));
     let store = Store::open(&config.data, logs, u64::from(config.segment_mib) << 20)?;
+    warn_of_another_shape(&config, &store);
     let (store, compaction) = with_retention(store, &config)?;
     let lists = Lists::read(&config)?;
     let context = admin_context(&config, &store, layout.shards)?;
@@ -188,6 +189,25 @@ fn run_first(config: Config, keys: Keys, program: Program) -> anyhow::Result<Exi
     let seated = seat_shards(layout, seats, peers_of(&config, &layout)?)?;
     let node = Node { config, keys, program, layout, gauge, store, compaction, context, admin: listener };
     node.serve(plane, lists, (opened, starts), seated, || Ok(()))
+}
+
+/// What was chosen when the directory was made stays, whatever is configured now.
+fn warn_of_another_shape(config: &Config, store: &Store) {
+    if let Some(logs) = config.logs.filter(|logs| *logs != store.logs) {
+        tracing::warn!(
+            configured = logs,
+            in_force = store.logs,
+            "`logs` is not what this data directory was made with, which stays"
+        );
+    }
+    let (configured, made) = (config.segment_mib, store.geometry.segment_bytes >> 20);
+    if configured != SEGMENT_MIB_MAX && u64::from(configured) != made {
+        tracing::warn!(
+            configured,
+            in_force = made,
+            "`segment_mib` is not what this data directory was made with, which stays"
+        );
+    }
 }
 
 /// Runs a node that goes on with what another process has. Until that says so, nothing is changed.

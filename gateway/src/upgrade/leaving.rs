@@ -385,7 +385,9 @@ impl Successor {
                 let ended =
                     wait_until(Duration::from_millis(200), || !matches!(self.child.try_wait(), Ok(None)));
                 match (ended, self.child.try_wait()) {
-                    (Ok(()), Ok(Some(status))) => anyhow!("the new process ended: {status}"),
+                    (Ok(()), Ok(Some(status))) => anyhow!(
+                        "the new process ended: {status}; if it said why, that stands in the log of this one"
+                    ),
                     _ => anyhow!("the new process hung up"),
                 }
             }
