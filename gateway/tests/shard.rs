@@ -287,6 +287,23 @@ fn a_drain_does_not_wake_up_for_those_whom_it_does_not_let_in() {
 }
 
 #[test]
+fn who_is_turned_away_is_told_what_is_wrong() {
+    for (first, words) in [
+        ("hello", "JSON"),
+        (r#"{"op":"connect","device":"d"}"#, "`id` is missing"),
+        (r#"{"op":"connect","id":1,"device":"d"}"#, "there is no token"),
+        (r#"{"op":"connect","id":1,"device":"d","token":"x"}"#, "the token is not valid"),
+    ] {
+        let mut bench = Bench::new(10, 10, 1_000_000);
+        let connection = asked(&bench.accept(Listener::Chat, 1))[0];
+        let upgraded = sent(&bench.turn(vec![came(connection, REQUEST)]));
+        bench.turn(went_out(upgraded));
+        let told = sent(&bench.turn(vec![came(connection, &frame(first))]));
+        assert!(told.iter().any(|(_, text)| text.contains(words)), "{first}: {told:?}");
+    }
+}
+
+#[test]
 fn those_who_are_refused_leave_sockets_for_those_who_move() {
     let mut bench = Bench::new(10, 1_000, 1_000_000);
     assert_eq!(bench.shard.admits(), 128, "what a turn takes");

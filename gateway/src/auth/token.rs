@@ -9,7 +9,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use protocol::{
     ids::{UnixMillis, UserId},
     limits::TOKEN_BYTES_MAX,
@@ -76,6 +76,17 @@ impl fmt::Display for TokenError {
 }
 
 impl std::error::Error for TokenError {}
+
+/// A token that is not good, and what is wrong with it: for the operator's eyes, so that whoever makes tokens can be helped. It says nothing of
+/// what stands in the token.
+type Flawed = (TokenError, &'static str);
+
+const NO_JWT: &str = "it is no JWT: three parts in base64url, of which the first two are JSON";
+
+/// Never was good.
+const fn bad(flaw: &'static str) -> Flawed {
+    (TokenError::Bad, flaw)
+}
 
 /// What tokens must claim besides a user and times, and what ours claim.
 #[derive(Clone, Debug, Default)]
@@ -166,35 +177,52 @@ impl Verifier {
     }
 
     /// The key that a token is judged by: the one that it names (RFC 7515, section 4.1.4), or the only one there is.
-    fn key_of(&self, token: &str) -> Result<&VerifyingKey, TokenError> {
+    fn key_of(&self, token: &str) -> Result<&VerifyingKey, Flawed> {
         let VerifierParts { keys, watch, .. } = &*self.0;
         if let [only] = keys.as_slice()
             && only.id.is_none()
         {
             return Ok(only);
         }
-        let named = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Bad)?.kid;
+        let named = jsonwebtoken::decode_header(token).map_err(|_| bad(NO_JWT))?.kid;
         match (named, keys.as_slice()) {
             (None, [only]) => Ok(only),
-            (None, _) => Err(TokenError::Bad),
+            (None, _) => Err(bad("it names no key (`kid`), and there are several")),
             (Some(named), keys) => keys.iter().find(|key| key.id.as_ref() == Some(&named)).ok_or_else(|| {
                 let may_come = watch.as_ref().is_some_and(|watch| watch.ask());
-                if may_come { TokenError::Unknown } else { TokenError::Bad }
+                let error = if may_come { TokenError::Unknown } else { TokenError::Bad };
+                (error, "it names a key (`kid`) that is not among those that tokens are judged by")
             }),
         }
     }
 
-    /// Whose token it is, and until when.
+    /// Whose token it is, and until when. What is wrong with one that is not good is said to the operator alone.
     pub fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified, TokenError> {
+        self.examine(token, now).map_err(|(error, flaw)| {
+            tracing::debug!("a token is refused: {flaw}");
+            error
+        })
+    }
+
+    fn examine(&self, token: &str, now: UnixMillis) -> Result<Verified, Flawed> {
         // Before any work: what is too long is not even looked at.
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(TokenError::Bad);
+            return Err(bad("it is too long"));
         }
         let VerifyingKey { key, validation, .. } = self.key_of(token)?;
-        let data = jsonwebtoken::decode::<Payload>(token, key, validation).map_err(|_| TokenError::Bad)?;
+        let data = jsonwebtoken::decode::<Payload>(token, key, validation).map_err(|error| {
+            bad(match error.kind() {
+                ErrorKind::InvalidSignature => {
+                    "its signature is not of this key: it was signed with another one"
+                }
+                ErrorKind::InvalidAlgorithm => "its algorithm (`alg`) is not that of the key",
+                ErrorKind::Json(_) => "`sub`, `iat` or `exp` is missing, or a claim has the wrong type",
+                _ => NO_JWT,
+            })
+        })?;
         // Extensions that must be understood (RFC 7515, section 4.1.11): we understand none.
         if data.header.crit.is_some() {
-            return Err(TokenError::Bad);
+            return Err(bad("it has an extension (`crit`), and none is understood"));
         }
         judge(&data.claims, &self.0.claims, now)
     }
@@ -206,24 +234,31 @@ impl fmt::Debug for Verifier {
     }
 }
 
-fn judge(payload: &Payload, claims: &Claims, now: UnixMillis) -> Result<Verified, TokenError> {
-    let user = UserId::new(&payload.sub).map_err(|_| TokenError::Bad)?;
+fn judge(payload: &Payload, claims: &Claims, now: UnixMillis) -> Result<Verified, Flawed> {
+    let user = UserId::new(&payload.sub)
+        .map_err(|_| bad("`sub` is no user: 1 to 64 bytes without control characters"))?;
     let expires_at = millis(payload.exp)?;
     let issued_ahead_until = UnixMillis(now.0.saturating_add(ISSUED_AHEAD_MAX.as_millis() as u64));
     let issued_at = millis(payload.iat)?;
-    let issued = issued_at <= issued_ahead_until;
-    let begun = payload.nbf.map_or(Ok(true), |nbf| millis(nbf).map(|begin| begin <= now))?;
-    let by_us = claims.issuer.is_none() || payload.iss == claims.issuer;
+    if issued_at > issued_ahead_until {
+        return Err(bad("`iat` lies ahead of this machine's clock"));
+    }
+    if payload.nbf.map_or(Ok(false), |nbf| millis(nbf).map(|begin| begin > now))? {
+        return Err(bad("`nbf` lies ahead: it is not good yet"));
+    }
+    if claims.issuer.is_some() && payload.iss != claims.issuer {
+        return Err(bad("`iss` is not the configured `issuer`"));
+    }
     let for_us = claims.audience.as_ref().is_none_or(|audience| match &payload.aud {
         None => false,
         Some(Audience::Many(many)) => many.contains(audience),
         Some(Audience::One(one)) => one == audience,
     });
-    if !(issued && begun && by_us && for_us) {
-        return Err(TokenError::Bad);
+    if !for_us {
+        return Err(bad("`aud` is not the configured `audience`"));
     }
     if now >= expires_at {
-        return Err(TokenError::Expired);
+        return Err((TokenError::Expired, "it has expired (`exp`)"));
     }
     // It lies at most a minute ahead, so it fits until 2106.
     let at = u32::try_from(issued_at.0 / 1000).unwrap_or(u32::MAX);
@@ -232,11 +267,11 @@ fn judge(payload: &Payload, claims: &Claims, now: UnixMillis) -> Result<Verified
 }
 
 /// A numeric date of RFC 7519: seconds, possibly with a fraction.
-fn millis(seconds: f64) -> Result<UnixMillis, TokenError> {
+fn millis(seconds: f64) -> Result<UnixMillis, Flawed> {
     if (0.0..SECONDS_MAX).contains(&seconds) {
         Ok(UnixMillis((seconds * 1000.0) as u64))
     } else {
-        Err(TokenError::Bad)
+        Err(bad("a time is not in seconds since 1970: milliseconds, perhaps"))
     }
 }
 
@@ -331,4 +366,49 @@ pub(super) fn belong_together(issuer: &Issuer, verifier: &Verifier) -> bool {
     let now = UnixMillis(0);
     let token = issuer.issue(&user, Duration::from_secs(1), now);
     verifier.verify(&token, now).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOW_SECONDS: u64 = 1_800_000_000;
+
+    #[test]
+    fn an_operator_is_told_what_is_wrong_with_a_token() {
+        let claims = Claims { issuer: Some("us".to_owned()), audience: Some("chat".to_owned()) };
+        let verifier = Verifier::hs256(&[7; 32], claims);
+        let sign = |changes: &[(&str, Value)], secret: &[u8]| {
+            let mut claims = json!({ "sub": "alice", "iat": NOW_SECONDS, "exp": NOW_SECONDS + 60, "iss": "us", "aud": ["chat"] });
+            changes.iter().for_each(|(name, value)| claims[name] = value.clone());
+            jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(secret))
+                .expect("signed")
+        };
+        let flaw = |token: &str| match verifier.examine(token, UnixMillis(NOW_SECONDS * 1000)) {
+            Ok(_) => "",
+            Err((_, flaw)) => flaw,
+        };
+        for (name, value, expected) in [
+            ("jti", json!("1"), ""),
+            ("iat", json!(null), "`sub`, `iat` or `exp` is missing"),
+            ("sub", json!(5), "has the wrong type"),
+            ("sub", json!(""), "`sub` is no user"),
+            ("iat", json!(NOW_SECONDS + 61), "`iat` lies ahead"),
+            ("nbf", json!(NOW_SECONDS + 1), "`nbf` lies ahead"),
+            ("exp", json!(NOW_SECONDS * 1000), "milliseconds, perhaps"),
+            ("exp", json!(NOW_SECONDS), "it has expired"),
+            ("iss", json!(null), "`iss` is not the configured"),
+            ("aud", json!("mail"), "`aud` is not the configured"),
+        ] {
+            let told = flaw(&sign(&[(name, value.clone())], &[7; 32]));
+            assert!(
+                told.contains(expected) && told.is_empty() == expected.is_empty(),
+                "{name} {value}: {told}"
+            );
+        }
+        assert!(flaw(&sign(&[], &[8; 32])).contains("it was signed with another one"));
+        assert!(flaw("alice").contains("no JWT"));
+    }
 }

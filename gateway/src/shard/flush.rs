@@ -56,7 +56,7 @@ impl Shard {
         connection.sending = false;
         connection.sent = second;
         let Some(sent) = sent else {
-            self.end_session(id);
+            self.end_session(id, CloseCode::ABNORMAL);
             self.begin_shutdown(id);
             return self.close_if_quiet(id);
         };
@@ -95,7 +95,7 @@ impl Shard {
             return;
         }
         self.count_close(code);
-        self.end_session(id);
+        self.end_session(id, code);
         let second = self.second() as u32;
         if let Some(connection) = self.connections.find(id) {
             connection.codec.close(code, reason);
@@ -105,15 +105,15 @@ impl Shard {
         }
     }
 
-    /// The session is over; what is half sent stays with the connection.
-    pub(super) fn end_session(&mut self, id: ConnectionId) {
+    /// The session is over, with this code; what is half sent stays with the connection.
+    pub(super) fn end_session(&mut self, id: ConnectionId, code: CloseCode) {
         let Some(connection) = self.connections.find(id) else {
             return;
         };
         match connection.stage {
             Stage::Live { session, .. } => {
                 if let Some(user) = self.users.user_of(session) {
-                    tracing::debug!(shard = self.id.0, %user, "session ends");
+                    tracing::debug!(shard = self.id.0, %user, code = code.0, "session ends");
                 }
                 connection.held_mut().outbox = self.users.disconnect(session);
                 connection.stage = Stage::Ending;
@@ -163,7 +163,7 @@ impl Shard {
         if self.connections.find(id).is_none() {
             return;
         }
-        self.end_session(id);
+        self.end_session(id, CloseCode::ABNORMAL);
         self.connections.remove(id);
     }
 }

@@ -11,6 +11,7 @@ use ring::Socket;
 use router::ShardId;
 
 use super::connection::{Connection, End, Stage};
+use super::revoke::refused;
 use super::{Action, ConnectionId, Shard};
 use crate::auth::TokenError;
 use crate::mailbox::{Back, Forward, MOVE_CREDITS, Move};
@@ -201,7 +202,7 @@ impl Shard {
         self.drain_too(connection);
         // While it was on its way the token may have been revoked, with nothing here yet to close.
         if self.is_revoked(&verified) {
-            self.refuse_token(connection, id, TokenError::Revoked);
+            self.refuse_token(connection, id, refused(TokenError::Revoked));
         } else {
             self.begin_session(connection, verified, id, connect);
         }

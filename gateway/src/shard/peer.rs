@@ -59,7 +59,7 @@ impl Shard {
             self.metrics.refused_total(reason).increment();
             let connection = self.connections.find(id).expect("the caller found it");
             connection.codec.refuse(refusal);
-            self.end_session(id);
+            self.end_session(id, CloseCode::ABNORMAL);
         }
     }
 

@@ -125,8 +125,8 @@ impl Shard {
     }
 
     /// Answers a `connect` whose token is not taken, and ends the connection.
-    pub(super) fn refuse_token(&mut self, id: ConnectionId, number: RequestId, error: TokenError) {
-        let (code, close, message) = refused(error);
+    pub(super) fn refuse_token(&mut self, id: ConnectionId, number: RequestId, refused: Refused) {
+        let (code, close, message) = refused;
         if let Some(connection) = self.connections.find(id) {
             let form = connection.codec.form();
             connection.push(refusal(form, number, code, message));
@@ -137,7 +137,17 @@ impl Shard {
 }
 
 /// What a client is told of a token that is not taken: the error, the close code, and the words of both.
-pub(super) fn refused(error: TokenError) -> (ErrorCode, CloseCode, &'static str) {
+pub(super) type Refused = (ErrorCode, CloseCode, &'static str);
+
+/// A `connect` without any.
+pub(super) const NO_TOKEN: Refused = (
+    ErrorCode::BadToken,
+    CloseCode::BAD_TOKEN,
+    "there is no token: send it as `token`, or in the header `Authorization: Bearer`",
+);
+
+/// By what is wrong with it.
+pub(super) fn refused(error: TokenError) -> Refused {
     match error {
         TokenError::Bad => (ErrorCode::BadToken, CloseCode::BAD_TOKEN, "the token is not valid"),
         TokenError::Expired => (ErrorCode::ExpiredToken, CloseCode::EXPIRED, "the token has expired"),

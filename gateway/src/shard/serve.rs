@@ -12,7 +12,7 @@ use router::user::refusal;
 
 use super::connection::{Connection, Stage};
 use super::peer::{Peer, Refused};
-use super::revoke::refused;
+use super::revoke::{NO_TOKEN, refused};
 use super::{Action, ConnectionId, Listener, ReceiveEnd, Shard, echo};
 use crate::auth::{TokenError, Verified};
 use crate::mailbox::Move;
@@ -139,7 +139,7 @@ impl Shard {
         match end {
             ReceiveEnd::Disarmed => self.rearm(id),
             ReceiveEnd::Gone => {
-                self.end_session(id);
+                self.end_session(id, CloseCode::ABNORMAL);
                 self.begin_shutdown(id);
                 self.close_if_quiet(id);
             }
@@ -209,7 +209,7 @@ impl Shard {
         self.count_close(code);
         match self.connections.find(id) {
             Some(Connection { stage: Stage::Echo, .. }) => self.finish_echo(id),
-            _ => self.end_session(id),
+            _ => self.end_session(id, code),
         }
     }
 
@@ -258,14 +258,15 @@ impl Shard {
                 Err(CloseCode::POLICY)
             }
             (Stage::Arriving { .. }, Err(Refusal { id: Some(number), code: ErrorCode::BadToken, .. })) => {
-                return self.refuse_token(id, number, TokenError::Bad);
+                return self.refuse_token(id, number, refused(TokenError::Bad));
             }
             (Stage::Arriving { .. }, Err(refused)) if refused.id.is_some() => {
                 let (form, number) = (connection.codec.form(), refused.id.expect("looked at"));
                 connection.push(refusal(form, number, refused.code, &refused.message));
                 Err(CloseCode::POLICY)
             }
-            (_, Err(refusal)) => Err(refusal.close_code()),
+            // There is no `id` to answer to: what is wrong goes along with the close.
+            (_, Err(refusal)) => return self.end(id, refusal.close_code(), &refusal.message),
             (_, Ok(_)) => Ok(()),
         };
         if let Err(code) = result {
@@ -283,14 +284,12 @@ impl Shard {
         let Stage::Arriving { bearer } = &mut connection.stage else {
             unreachable!("the caller looked");
         };
-        let token = connect.token.take().or_else(|| bearer.take());
-        let verified = match &token {
-            Some(token) => self.judge(token.as_str()),
-            None => Err(TokenError::Bad),
+        let Some(token) = connect.token.take().or_else(|| bearer.take()) else {
+            return self.refuse_token(id, number, NO_TOKEN);
         };
-        let verified = match verified {
+        let verified = match self.judge(token.as_str()) {
             Ok(verified) => verified,
-            Err(error) => return self.refuse_token(id, number, error),
+            Err(error) => return self.refuse_token(id, number, refused(error)),
         };
         if self.places.home_of(&verified.user) == self.id {
             return self.begin_session(id, verified, number, connect);

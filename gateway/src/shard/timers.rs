@@ -140,7 +140,7 @@ impl Shard {
                         "session closed: its reader took nothing for 30 s; it may come back and resume"
                     );
                 }
-                self.end_session(id);
+                self.end_session(id, CloseCode::STALLED);
                 self.begin_shutdown(id);
             }
         }
