@@ -79,8 +79,9 @@ impl Conversation {
         let mut members = self.members.clone();
         let mut event = membership(store);
         for user in &change.remove {
-            let target =
-                self.member(user).ok_or((ErrorCode::NotFound, "remove names a user who is not a member"))?;
+            let target = self
+                .member(user)
+                .ok_or((ErrorCode::NotFound, "`remove` names a user who is not a member"))?;
             if target.role != Role::Member && role != Role::Owner {
                 return Err((ErrorCode::NotAllowed, "only an owner removes an owner or admin"));
             }
@@ -97,7 +98,7 @@ impl Conversation {
         }
         for (user, role) in &change.roles {
             let member = members.iter_mut().find(|member| member.user == *user);
-            member.ok_or((ErrorCode::NotFound, "roles names a user who is not a member"))?.role = *role;
+            member.ok_or((ErrorCode::NotFound, "`roles` names a user who is not a member"))?.role = *role;
             event.roles.push(MemberV1::new(user, *role, Seq(0)));
         }
         if let Some(heir) = hand_over(&mut members) {

@@ -522,7 +522,10 @@ impl ConversationSide {
         let clock = log.clock(now.0);
         let claimed = store.message_id.unix_ms().0;
         if claimed > clock + recent::AHEAD_MAX.as_millis() as u64 {
-            let refusal = (ErrorCode::BadField, "message_id is ahead of the server's clock: see welcome.now");
+            let refusal = (
+                ErrorCode::BadField,
+                "`message_id` is ahead of the server's clock: see `now` of the `welcome`",
+            );
             self.refuse(store.asker, refusal);
             return None;
         }

@@ -28,8 +28,8 @@ use crate::places::conversation_stream;
 const COUNTED: Page = Page { items_max: 8, bytes_max: PAGE_BYTES_MAX };
 
 const BUSY: Refusal = (ErrorCode::Busy, "what was read elsewhere is being written");
-const NOT_YET: Refusal = (ErrorCode::BadField, "seq is beyond the newest message");
-const TOO_EARLY: Refusal = (ErrorCode::BadField, "seq is before the first message that you may read");
+const NOT_YET: Refusal = (ErrorCode::BadField, "`seq` is beyond the newest message");
+const TOO_EARLY: Refusal = (ErrorCode::BadField, "`seq` is before the first message that you may read");
 
 impl ConversationSide {
     /// A record of a conversation was stored that takes `seq`: now and then its positions are read, so that they are written.
