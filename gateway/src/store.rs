@@ -38,6 +38,9 @@ use crate::segments::{
 /// Bytes of the newest records of one log that stay in memory for readers.
 const TAIL_BYTES: usize = 16 << 20;
 
+/// What a backup says itself what it is by.
+pub(crate) const BACKUP_FILE: &str = "backup.json";
+
 /// A process that was just killed holds its lock for some milliseconds more.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -157,6 +160,7 @@ impl Store {
     pub fn open(directory: &Path, logs: u16, segment_bytes: u64) -> anyhow::Result<Self> {
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make the data directory {}", directory.display()))?;
+        ensure_no_backup(directory)?;
         let lock = lock(directory)?;
         Self::open_locked(directory, lock, logs, segment_bytes)
     }
@@ -307,6 +311,7 @@ impl StoreFacts {
     /// # Errors
     /// In words for an operator: there is no store, or it is of a newer format, or cannot be read.
     pub fn read(directory: &Path) -> anyhow::Result<Self> {
+        ensure_no_backup(directory)?;
         let path = directory.join("store.toml");
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => bail!(
@@ -318,6 +323,16 @@ impl StoreFacts {
         let file = StoreFile::parse(&text).map_err(|error| anyhow!("{} {error:#}", path.display()))?;
         Ok(Self { id: file.store()?, key: file.key()?, logs: file.logs, geometry: file.geometry() })
     }
+}
+
+/// A backup has the names of a store and not its files: a node on it would call its logs damaged, or write into what they are linked with.
+fn ensure_no_backup(directory: &Path) -> anyhow::Result<()> {
+    ensure!(
+        !directory.join(BACKUP_FILE).exists(),
+        "{} is a backup: `gatehouse log restore` makes a data directory from it",
+        directory.display()
+    );
+    Ok(())
 }
 
 fn lock(directory: &Path) -> anyhow::Result<File> {

@@ -19,7 +19,7 @@ use crate::segments::sync_directory;
 use crate::store::write_new;
 
 /// Name of the file.
-pub(super) const MANIFEST_FILE: &str = "backup.json";
+pub(super) const MANIFEST_FILE: &str = crate::store::BACKUP_FILE;
 
 /// Name of the store's file, here and in a data directory.
 pub(super) const STORE_FILE: &str = "store.toml";

@@ -19,7 +19,7 @@ use crate::{
     chat::Chat,
     disk::Disk,
     logtool::{SMALL, fill, fill_to, flip, letter_text, log, text},
-    node::{Node, PATIENCE, directory},
+    node::{Node, PATIENCE, check_refused, directory},
     power::log_of,
 };
 
@@ -242,6 +242,8 @@ fn what_is_no_good_backup_is_refused_before_anything_is_made() {
     restore_to(&copy).check(2, &["is no backup: it has no backup.json"]);
     let backup = || log(&["backup", "--data", text(&data), "--to", text(&to)]);
     backup().check(0, &[]);
+    check_refused(&to, &SMALL, &["is a backup", "gatehouse log restore"]);
+    log(&["stat", "--data", text(&to)]).check(2, &["is a backup", "gatehouse log restore"]);
 
     // The segment in the backup is the one of the original where it is linked: so damage a copy of it.
     let segment = to.join("log-00/seg-0000000000000000.log");
