@@ -27,7 +27,7 @@ impl KeyMetrics {
             ),
             (
                 "jwks_fetch_failures_total",
-                "Times that it could not be used; the keys of before stayed.",
+                "Times that a set of keys could not be fetched, read or used; those of before stayed.",
                 "counter",
                 self.failures_total.value(),
             ),

@@ -34,32 +34,37 @@ impl SearchMetrics {
             ("search_documents", "Messages in the index of words.", "gauge", self.documents.value()),
             (
                 "search_lag_bytes",
-                "Durable bytes of the logs that are not read for it yet.",
+                "Durable bytes of the logs that are not read for the index of words yet.",
                 "gauge",
                 self.lag_bytes.value(),
             ),
-            ("search_records_total", "Records read for it.", "counter", self.records_total.value()),
+            (
+                "search_records_total",
+                "Records read for the index of words.",
+                "counter",
+                self.records_total.value(),
+            ),
             (
                 "search_read_bytes_total",
-                "Bytes of the logs read for it.",
+                "Bytes of the logs read for the index of words.",
                 "counter",
                 self.read_bytes_total.value(),
             ),
             (
                 "search_commits_total",
-                "Times that it was written and synced.",
+                "Times that the index of words was written and synced.",
                 "counter",
                 self.commits_total.value(),
             ),
             (
                 "search_rebuilds_total",
-                "Times that it was removed, to be made again.",
+                "Times that the index of words was removed, to be made again.",
                 "counter",
                 self.rebuilds_total.value(),
             ),
             (
                 "search_failures_total",
-                "Times that it could not be read or written.",
+                "Times that the index of words could not be read or written.",
                 "counter",
                 self.failures_total.value(),
             ),
@@ -70,7 +75,7 @@ impl SearchMetrics {
         let (queries, micros) = (self.queries_total.value(), self.query_micros_total.value());
         let _ = writeln!(
             out,
-            "# HELP gatehouse_search_seconds How long the index took for a question.\n# TYPE gatehouse_search_seconds summary\n\
+            "# HELP gatehouse_search_seconds How long the index of words took for a question.\n# TYPE gatehouse_search_seconds summary\n\
              gatehouse_search_seconds_sum {}.{:06}\ngatehouse_search_seconds_count {queries}",
             micros / 1_000_000,
             micros % 1_000_000
