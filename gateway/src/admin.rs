@@ -198,7 +198,12 @@ fn router(context: AdminContext) -> Router {
 async fn readyz(State(context): State<AdminContext>) -> Response {
     match context.state.is_ready() {
         Ok(()) => {
-            let lines = format!("ready\n{}{}", context.state.degraded(), context.care.full_disk());
+            let lines = format!(
+                "ready\n{}{}{}",
+                context.state.degraded(),
+                context.care.full_disk(),
+                context.state.without_next_segment()
+            );
             text(StatusCode::OK, lines)
         }
         Err(reasons) => text(StatusCode::SERVICE_UNAVAILABLE, reasons),

@@ -25,6 +25,7 @@ use crate::pushes::Pushed;
 use crate::segments::{SegmentFile, SegmentMaker, log_directory};
 use crate::shard::Listener;
 use crate::snapshots;
+use crate::state::NodeState;
 
 /// What another thread has for a shard.
 pub enum Command {
@@ -194,19 +195,17 @@ pub struct Job {
 ///
 /// # Errors
 /// When the system gives no thread.
-pub fn start(maker: SegmentMaker) -> io::Result<(Sender<Job>, JoinHandle<()>)> {
+pub fn start(maker: SegmentMaker, state: Arc<NodeState>) -> io::Result<(Sender<Job>, JoinHandle<()>)> {
     let (sender, jobs) = channel();
-    let thread = thread::Builder::new().name("files".to_owned()).spawn(move || work(&maker, &jobs))?;
+    let thread =
+        thread::Builder::new().name("files".to_owned()).spawn(move || work(&maker, &state, &jobs))?;
     Ok((sender, thread))
 }
 
-fn work(maker: &SegmentMaker, jobs: &Receiver<Job>) {
-    let mut failing = false;
+fn work(maker: &SegmentMaker, state: &NodeState, jobs: &Receiver<Job>) {
     while let Ok(Job { log, base, inbox, work }) = jobs.recv() {
         match work {
-            Work::Make => {
-                inbox.send(Command::Segment { log, base, file: make(maker, log, base, &mut failing) })
-            }
+            Work::Make => inbox.send(Command::Segment { log, base, file: make(maker, state, log, base) }),
             Work::Zero { enough } => {
                 if let Err(error) = maker.zero(log, base, &enough) {
                     tracing::warn!(log, %error, "the next segment could not be filled with zeros: syncs may take longer there");
@@ -233,10 +232,12 @@ fn work(maker: &SegmentMaker, jobs: &Receiver<Job>) {
     }
 }
 
-fn make(maker: &SegmentMaker, log: u16, base: u64, failing: &mut bool) -> Result<SegmentFile, NotMade> {
+fn make(maker: &SegmentMaker, state: &NodeState, log: u16, base: u64) -> Result<SegmentFile, NotMade> {
+    let was_failing = state.is_without_next_segment(log);
     let made = maker.make(log, base);
+    state.set_without_next_segment(log, made.is_err());
     if let Err(error) = &made
-        && !*failing
+        && !was_failing
     {
         match not_made(error) {
             NotMade::NoRoom => tracing::error!(
@@ -253,10 +254,9 @@ fn make(maker: &SegmentMaker, log: u16, base: u64, failing: &mut bool) -> Result
             ),
         }
     }
-    if *failing && made.is_ok() {
+    if was_failing && made.is_ok() {
         tracing::info!(log, "the next segment could be made: there is room for it again");
     }
-    *failing = made.is_err();
     made.map_err(|error| not_made(&error))
 }
 

@@ -99,6 +99,8 @@ pub struct NodeState {
     pub door: Door,
     /// One number of [`LogHealth`] per log.
     logs: Box<[AtomicU8]>,
+    /// Whether the segment after the present one could not be made, per log.
+    without_next_segment: Box<[AtomicBool]>,
     /// Up to where each log is durable, in bytes; 0 before it is served.
     durable_ends: Box<[AtomicU64]>,
 }
@@ -115,6 +117,7 @@ impl NodeState {
             hand_over_failed: AtomicBool::new(false),
             door: Door::default(),
             logs: (0..logs).map(|_| AtomicU8::new(LogHealth::Starting.number())).collect(),
+            without_next_segment: (0..logs).map(|_| AtomicBool::new(false)).collect(),
             durable_ends: (0..logs).map(|_| AtomicU64::new(0)).collect(),
         }
     }
@@ -130,6 +133,16 @@ impl NodeState {
     pub fn durable_end(&self, log: u16) -> Option<u64> {
         let end = self.durable_ends.get(usize::from(log))?.load(Ordering::Acquire);
         (end > 0).then_some(end)
+    }
+
+    /// Whether the next segment of a log could not be made when it was last tried.
+    pub fn set_without_next_segment(&self, log: u16, without: bool) {
+        self.without_next_segment[usize::from(log)].store(without, Ordering::Relaxed);
+    }
+
+    /// Whether that is so of a log, by its index.
+    pub fn is_without_next_segment(&self, log: u16) -> bool {
+        self.without_next_segment[usize::from(log)].load(Ordering::Relaxed)
     }
 
     /// Recovery is over and clients may come.
@@ -245,6 +258,20 @@ impl NodeState {
         lines
     }
 
+    /// Which logs take no more than their present segment holds, one line a log.
+    pub fn without_next_segment(&self) -> String {
+        let mut lines = String::new();
+        let without = self.without_next_segment.iter().map(|without| without.load(Ordering::Relaxed));
+        for (log, _) in without.enumerate().filter(|(_, without)| *without) {
+            let _ = writeln!(
+                lines,
+                "log {log} has no next segment: when the present one is full, sends are answered `storage_full`; the log says why it \
+                 cannot be made, and it is tried again each second"
+            );
+        }
+        lines
+    }
+
     /// Whether the process should say with its exit code that it did not just drain.
     pub fn exit_failed(&self) -> bool {
         self.count(LogHealth::Failed) > 0 || self.hand_over_failed.load(Ordering::Acquire)
@@ -272,6 +299,13 @@ impl NodeState {
         for health in LogHealth::ALL {
             let _ = writeln!(out, "gatehouse_logs{{health=\"{}\"}} {}", health.name(), self.count(health));
         }
+        let _ = write!(
+            out,
+            "# HELP gatehouse_logs_without_next_segment Logs whose next segment cannot be made: sends are refused once the present one is full.\n\
+             # TYPE gatehouse_logs_without_next_segment gauge\n\
+             gatehouse_logs_without_next_segment {}\n",
+            self.without_next_segment.iter().filter(|without| without.load(Ordering::Relaxed)).count()
+        );
     }
 
     fn with(&self, health: LogHealth) -> impl Iterator<Item = usize> {

@@ -92,11 +92,12 @@ impl Helpers {
     fn start(
         store: &Store,
         config: &Config,
+        state: Arc<NodeState>,
         metrics: Arc<CareMetrics>,
         search: Option<Arc<SearchMetrics>>,
         calls: Option<(Vec<Mark>, Arc<PushMetrics>)>,
     ) -> anyhow::Result<(Errands, Self)> {
-        let (jobs, files) = files::start(store.segment_maker())?;
+        let (jobs, files) = files::start(store.segment_maker(), state)?;
         let (compactions, compactor) = Compactor::start(store.directory().to_owned(), store.access)?;
         let (care, caretaker) = caretaker::start(CareParts {
             directory: store.directory().to_owned(),
@@ -352,7 +353,7 @@ impl Node {
         let (file, erased) = (lists.erasures, lists.erased);
         let parts = settle_erasures(file, erased, &opened, &places, (&store, care.clone()))?;
         let calls = push_metrics.map(|metrics| (marks::settle(store.directory(), &mut opened), metrics));
-        let (errands, mut helpers) = Helpers::start(&store, &config, care, search, calls)?;
+        let (errands, mut helpers) = Helpers::start(&store, &config, state.clone(), care, search, calls)?;
         let keep = retention::gone_after(&config);
         let leaving = LeavingParts {
             program,

@@ -42,3 +42,22 @@ fn a_refused_log_leaves_the_others_serving() {
     state.set_log(1, LogHealth::Refused);
     assert!(state.is_ready().is_err(), "nothing is left to serve");
 }
+
+#[test]
+fn a_log_without_a_next_segment_is_named_while_that_is_so() {
+    let state = NodeState::new(2);
+    state.set_recovered();
+    let metric = |value: u32| {
+        let mut text = String::new();
+        state.render(&mut text);
+        text.contains(&format!("\ngatehouse_logs_without_next_segment {value}\n"))
+    };
+    assert!(state.without_next_segment().is_empty() && metric(0));
+    state.set_without_next_segment(1, true);
+    assert_eq!(state.is_ready(), Ok(()), "who comes can read");
+    let lines = state.without_next_segment();
+    assert!(lines.starts_with("log 1 has no next segment") && lines.lines().count() == 1, "{lines}");
+    assert!(metric(1) && state.degraded().is_empty(), "an upgrade goes on");
+    state.set_without_next_segment(1, false);
+    assert!(state.without_next_segment().is_empty() && metric(0));
+}

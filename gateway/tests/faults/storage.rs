@@ -84,6 +84,8 @@ fn a_full_disk_stops_senders_only_and_only_while_it_is_full() {
     // Somebody was told in time.
     node.log_line(&["the disk of the data directory is nearly full", "used_percent"]);
     assert!(node.admin_get("/readyz").contains("\r\n\r\nready\nthe disk of the data directory is "));
+    assert!(node.admin_get("/readyz").contains("\nlog 0 has no next segment"));
+    assert_eq!(node.metric("logs_without_next_segment"), 1);
     assert!(node.metric("data_free_bytes") < node.metric("data_bytes") / 10);
     let full = "errors_total{code=\"3003\",name=\"storage_full\"}";
     assert!(node.metric(full) > 0);
@@ -101,6 +103,7 @@ fn a_full_disk_stops_senders_only_and_only_while_it_is_full() {
         }
     };
     node.log_line(&["the next segment could be made"]);
+    assert_eq!(node.metric("logs_without_next_segment"), 0);
     assert_eq!(ok["seq"], stored + 1);
     assert_eq!(bob.event("message")["message_id"], json!(id));
 
