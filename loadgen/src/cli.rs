@@ -1,6 +1,10 @@
 //! The command line: what can be said. What is done about it is the controller's business.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    path::PathBuf,
+};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
@@ -412,6 +416,21 @@ pub(crate) struct OutputFlags {
     pub(crate) history: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) floor: FloorFlag,
+}
+
+impl OutputFlags {
+    /// Whether the files can be written: to find out after the run would cost the run.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        for path in [&self.json, &self.html, &self.history].into_iter().flatten() {
+            let was_there = path.exists();
+            let opened = File::options().create(true).append(true).open(path);
+            opened.with_context(|| format!("{}: could not be written", path.display()))?;
+            if !was_there {
+                fs::remove_file(path).with_context(|| format!("{}: could not be written", path.display()))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn users() -> clap::builder::RangedI64ValueParser<u32> {

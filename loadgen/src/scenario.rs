@@ -97,7 +97,7 @@ struct Step {
 
 /// A number, or the two that it lies between.
 #[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a number of bytes, or two: the least and the most")]
 enum Sizes {
     One(usize),
     Range([usize; 2]),
@@ -105,7 +105,7 @@ enum Sizes {
 
 /// A number, or one at the beginning and one at the end.
 #[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a number of messages a second, or two: at the beginning and at the end")]
 enum Rates {
     Steady(u32),
     Ramp([u32; 2]),
@@ -134,10 +134,11 @@ impl File {
             LETTER_BYTES_MIN <= least && least <= most && most <= LETTER_BYTES_MAX,
             "payload: {LETTER_BYTES_MIN} to {LETTER_BYTES_MAX}, the smaller first"
         );
-        let mix = match mix.map(|mix| mix.parse()).transpose() {
+        let mix = match mix.map(|mix| mix.parse::<Mix>()).transpose() {
             Ok(mix) => mix.unwrap_or_default(),
             Err(wrong) => bail!("mix: {wrong}"),
         };
+        mix.check(users).map_err(|wrong| anyhow::anyhow!("mix: {wrong}"))?;
         ensure!(read_percent <= 100, "read_percent: 0 to 100");
         ensure!(viewers <= users, "viewers: as many as there are users at most");
         ensure!(churn <= CHURN_MAX, "churn: at most {CHURN_MAX}");

@@ -117,4 +117,37 @@ fn a_scenario_that_cannot_be_read_says_what_is_wrong() {
     assert!(text.contains("scenario.toml: no scenario: users: 12 to"), "{text}");
     let (status, _) = node.load_at(&node.url, "run", &["--scenario", path, "--users", "12"]);
     assert_eq!(status.code(), Some(2), "a flag beside it is refused");
+    fs::write(&file, SCENARIO.replace("rate = [0, 40]", "rate = [40]")).expect("written");
+    let (status, text) = node.load_at(&node.url, "run", &["--scenario", path]);
+    assert!(status.code() == Some(2) && text.contains("or two: at the beginning and at the end"), "{text}");
+}
+
+/// What would cost the run to find out behind it, or prove something else than what was asked.
+#[test]
+fn a_run_that_cannot_become_what_was_asked_for_does_not_begin() {
+    let node = Node::start("refused", &[]);
+    let shape = ["--users", "12", "--rate", "20", "--seconds", "1"];
+    for (more, words) in [
+        (["--json", "/nowhere/run.json"], "/nowhere/run.json: could not be written"),
+        (["--html", "/nowhere/run.html"], "/nowhere/run.html: could not be written"),
+        (["--history", "/nowhere/run.jsonl"], "/nowhere/run.jsonl: could not be written"),
+        (["--mix", "direct=1,group20=1"], "--mix: a group of 20 needs as many users, and there are 12"),
+    ] {
+        let (status, text) = node.load_at(&node.url, "run", &[&shape[..], &more].concat());
+        assert!(status.code() == Some(2) && text.contains(words), "{text}");
+        assert!(!text.contains("users connect"), "{text}");
+    }
+    let nowhere = format!("ws://{}", support::free_address());
+    for command in ["slow", "storm"] {
+        let (status, text) = node.load_at(&nowhere, command, &["--users", "12", "--established", "12"]);
+        assert!(status.code() == Some(2) && text.contains("nobody listens at"), "{command}: {text}");
+    }
+}
+
+#[test]
+fn who_has_another_key_is_told_of_it() {
+    let (node, other) = (Node::start("key", &[]), Node::start("other-key", &[]));
+    let (status, text) =
+        node.load_at(&other.url, "run", &["--users", "12", "--rate", "20", "--seconds", "1"]);
+    assert!(status.code() == Some(2) && text.contains("are --data or --key those of the node"), "{text}");
 }

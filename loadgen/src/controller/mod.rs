@@ -32,7 +32,7 @@ pub(crate) use soak::soak;
 pub(crate) use storm::storm;
 
 use crate::{
-    cli::{CheckFlags, OutputFlags, RunFlags},
+    cli::{CheckFlags, OutputFlags, RunFlags, ShapeFlags},
     client::{Endpoint, Signer},
     clock::Moment,
     host::{Reading, holder_of},
@@ -78,6 +78,7 @@ struct Plot<'a> {
 
 /// `loadgen check`.
 pub(crate) fn check(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
+    check_mix(&flags.shape, flags.users)?;
     let program = node::find_program(flags.gatehouse.as_deref())?;
     let mut node = Node::start(program, flags.shape.search_percent > 0)?;
     let plot = Plot {
@@ -101,10 +102,15 @@ pub(crate) fn run(flags: &RunFlags) -> anyhow::Result<ExitCode> {
     Ok(plot_of(flags)?.play(None)?.exit_code())
 }
 
+fn check_mix(shape: &ShapeFlags, users: u32) -> anyhow::Result<()> {
+    shape.mix.check(users).map_err(|wrong| anyhow::anyhow!("--mix: {wrong}"))
+}
+
 fn plot_of(flags: &RunFlags) -> anyhow::Result<Plot<'_>> {
     let scenario = match (&flags.scenario, flags.users, flags.rate, flags.seconds) {
         (Some(file), ..) => Scenario::read(file, &flags.limits)?,
         (None, Some(users), Some(rate), Some(seconds)) => {
+            check_mix(&flags.shape, users)?;
             Scenario::of_flags(users, rate, seconds, &flags.shape, &flags.limits)
         }
         _ => unreachable!("required without a scenario"),
@@ -138,10 +144,11 @@ pub(crate) fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
 impl Plot<'_> {
     /// A run, then its reports.
     fn play(&self, node: Option<&mut Node>) -> anyhow::Result<Report> {
+        self.outputs.check()?;
         let report = self.measure(node)?;
-        report.write(self.outputs)?;
         // A reader that has gone away does not change the verdict.
         let _ = write!(std::io::stdout(), "{report}");
+        report.write(self.outputs)?;
         Ok(report)
     }
 

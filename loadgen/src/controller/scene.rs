@@ -3,9 +3,9 @@
 //!
 //! The first worker has those who chat; the crowd is dealt to the rest.
 
-use std::{rc::Rc, time::Duration};
+use std::{net::TcpStream, rc::Rc, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::{
     Board, CROWD_READ_BUFFER_BYTES, Costs, FINISH_WAIT_MAX, PHASE_WAIT_MAX, START_NOTICE, crew::Crew,
@@ -33,6 +33,8 @@ pub(super) const CALM: Duration = Duration::from_secs(5);
 const SCHEDULE_SECONDS: u32 = 86_400;
 /// How often the node's memory is read.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
+/// How long a node may take to be there at all.
+const THERE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How a crowd differs from another one.
 pub(super) struct Shape {
@@ -81,6 +83,10 @@ impl<'a> Scene<'a> {
         let tag = format!("{}{:08x}", shape.tag, Random::from_system()?.next() as u32);
         let configs = configs(flags, shape, &tag)?;
         let config = &configs[0];
+        // A crowd comes back again and again, also to a node that is away: that it is there to begin with is asked here.
+        let address = config.endpoint.address;
+        TcpStream::connect_timeout(&address, THERE_TIME_MAX)
+            .with_context(|| format!("nobody listens at {address}: is a node there?"))?;
         let plan = Rc::new(Plan::with_crowd(&tag, config.users, config.crowd, config.mix));
         let orders: Vec<_> = configs.iter().cloned().map(Order::Storm).collect();
         Ok(Self {

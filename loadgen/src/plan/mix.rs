@@ -83,6 +83,19 @@ impl FromStr for Mix {
 }
 
 impl Mix {
+    /// Whether so many users can make it: what is meant for groups that cannot be there would go into conversations of two.
+    ///
+    /// # Errors
+    /// In words: which cannot.
+    pub(crate) fn check(&self, users: u32) -> Result<(), String> {
+        match self.groups.iter().find(|share| share.weight > 0 && share.members > users) {
+            Some(share) => {
+                Err(format!("a group of {} needs as many users, and there are {users}", share.members))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The usual one, with groups of another size.
     #[cfg(test)]
     pub(crate) fn of_groups(members: u32) -> Self {
@@ -148,6 +161,13 @@ mod tests {
         let mut share = |mix: Mix| (0..10_500).filter(|_| mix.picks_amendment(&mut random)).count();
         assert!((350..=650).contains(&share(Mix::default())), "one in 21");
         assert_eq!(share(Mix { amend_weight: 0, ..Mix::default() }), 0);
+    }
+
+    #[test]
+    fn groups_need_users() {
+        let mix: Mix = "direct=1,group20=2,group500=0".parse().expect("a mix");
+        assert!(mix.check(20).is_ok());
+        assert_eq!(mix.check(19), Err("a group of 20 needs as many users, and there are 19".to_owned()));
     }
 
     #[test]

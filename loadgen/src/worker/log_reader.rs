@@ -66,7 +66,9 @@ pub(super) async fn read_all(worker: &Rc<Worker>) -> anyhow::Result<()> {
         })
         .collect();
     for reader in readers {
-        reader.await.context("the logs could not be read after the run")?;
+        reader
+            .await
+            .context("what the node has stored could not be read after the run; does it run still?")?;
     }
     Ok(())
 }

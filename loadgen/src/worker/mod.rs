@@ -260,8 +260,12 @@ async fn connect_all(worker: &Rc<Worker>, config: &WorkerConfig) -> anyhow::Resu
         worker.with(|state| {
             let live = state.users.iter().filter(|user| user.presence == Presence::Live).count();
             let totals = &state.desk.tally;
+            let hint = match totals.errors.contains_key("bad_token") {
+                true => ": it takes no tokens of this key; are --data or --key those of the node at --url?",
+                false => "",
+            };
             format!(
-                "only {live} of {count} users came online (errors {:?}, closes {:?}, {})",
+                "only {live} of {count} users came online (errors {:?}, closes {:?}, {}){hint}",
                 totals.errors,
                 totals.closes,
                 state.desk.last_fault.as_deref().unwrap_or("no fault")
