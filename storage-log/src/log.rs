@@ -514,11 +514,12 @@ impl Log {
         is_missing || (self.wants_to_leave() && self.spare.is_ready())
     }
 
-    /// Whether a mark is to say how late it is.
+    /// Whether a mark is to say how late it is. What a segment without a successor keeps for starts is not there for that: a night of
+    /// such marks would take all of it.
     fn wants_time(&self, now: u64) -> bool {
-        self.schedule.has_fronts()
-            && now >= self.sealed_at.saturating_add(TIME_MARK_MS)
-            && self.has_room_for_mark()
+        let has_room =
+            self.spare.is_ready() || self.is_room_at(self.end_lsn, self.config.geometry.kept_bytes());
+        self.schedule.has_fronts() && now >= self.sealed_at.saturating_add(TIME_MARK_MS) && has_room
     }
 
     fn has_room_for_mark(&self) -> bool {

@@ -346,6 +346,38 @@ fn without_a_spare_the_log_is_busy_then_full_and_goes_on_when_one_comes() {
     assert!(matches!(put(&mut log, talk, &payload, &[]), Answer::Stored(_)));
 }
 
+/// A segment without a successor keeps its end for starts. Marks that say the time took a block of it every ten minutes.
+#[test]
+fn a_night_on_a_full_disk_takes_nothing_of_what_is_kept_for_starts() {
+    let (mut log, mut disk) = (Disk::new().recover(1).expect("an empty log").log, Disk::new());
+    log.note_fronts(true);
+    assert_eq!(log.poll_spare(), Some(SpareWork::Make(SEGMENT_BYTES)));
+    log.handle_spare(Err(NotMade::NoRoom));
+    let talk = stream(MESSAGES, 1);
+    while let Answer::Stored(_) = put(&mut log, talk, &[1; 900], &[]) {
+        while let Some(batch) = log.poll_write(1) {
+            disk.write(&batch);
+            log.handle_written(batch.buffer, true).expect("the write was whole");
+        }
+    }
+    for minute in 0..12 * 60 {
+        for millis in [0, MARK_AFTER_MS] {
+            while let Some(mark) = log.poll_write(minute * 60_000 + millis) {
+                disk.write(&mark);
+                log.handle_written(mark.buffer, true).expect("the write was whole");
+            }
+        }
+    }
+    for epoch in 2..34 {
+        let mut log = disk.recover(epoch).expect("a sound log").log;
+        assert!(matches!(log.begin_run([5; 16], 1_000), Answer::Stored(_)), "start {epoch}");
+        while let Some(batch) = log.poll_write(1_000) {
+            disk.write(&batch);
+            log.handle_written(batch.buffer, true).expect("the write was whole");
+        }
+    }
+}
+
 #[test]
 fn zeros_are_written_ahead_and_nobody_appends_into_them() {
     let (mut log, mut disk) = (Disk::new().recover(1).expect("an empty log").log, Disk::new());
