@@ -333,3 +333,26 @@ fn an_index_that_hangs_keeps_nobody_from_messages() {
     let frames = world.chat.exchange(bob);
     assert!(matches!(&frames[..], [ServerFrame::Found { end, .. }] if !end.partial), "{frames:?}");
 }
+
+#[test]
+fn a_search_that_is_given_up_after_it_has_found_something_can_be_gone_on_with() {
+    let mut world = World::new();
+    let (alice, bob) = (world.alice, world.bob);
+    answer(&world.chat.command(alice, send("bob", "an apple", None))).expect("stored");
+    let search = Search { query: "apple".to_owned(), conversation: None, before: None, limit: HITS_MAX };
+    world.chat.request(bob, Command::Search(search.clone()));
+    world.chat.exchange(bob);
+    let ask = world.chat.users.poll_ask().expect("it is asked");
+    world.chat.users.handle_index(IndexAnswer { more: true, ..everything(&ask, &[]) });
+    assert_eq!(world.chat.exchange(bob), [], "one of so many: the index is asked again");
+    let again = world.chat.users.poll_ask().expect("it is asked again");
+    world.chat.wait(10_000);
+    let frames = world.chat.exchange(bob);
+    let [ServerFrame::Found { hits, end, .. }] = &frames[..] else { panic!("{frames:?}") };
+    assert!(hits.len() == 1 && end.partial && end.more, "{frames:?}");
+    let before = end.before.clone();
+    assert!(before.is_some(), "{frames:?}");
+    world.chat.users.handle_index(everything(&again, &[]));
+    let (hits, end) = world.page(bob, Search { before, ..search }).expect("a page");
+    assert!(hits.is_empty() && !end.partial && !end.more, "{hits:?} {end:?}");
+}

@@ -205,6 +205,12 @@ impl Searching {
         self.take_hits();
     }
 
+    /// Ends with what was found: the index does not answer. Where a round before has shown that there is more, it can be gone on with.
+    fn give_up(&mut self) {
+        self.step = Step::Candidates;
+        (self.partial, self.rounds) = (true, ROUNDS_MAX);
+    }
+
     fn note_records(&mut self, records: Vec<Option<Bytes>>, partial: bool) {
         self.partial |= partial;
         let Some((log, mut numbers)) = self.unread.pop_front() else {
@@ -362,8 +368,12 @@ impl UserSide {
                 out.session
             })
             .collect();
-        for session in late {
-            self.take_answer(IndexAnswer { session, candidates: Vec::new(), more: false, partial: true });
+        for id in late {
+            self.page_arrived(id);
+            if let Some(searching) = self.searching(id) {
+                searching.give_up();
+            }
+            self.go_on_searching(id);
         }
     }
 
