@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
@@ -421,16 +421,19 @@ pub(crate) struct OutputFlags {
 impl OutputFlags {
     /// Whether the files can be written: to find out after the run would cost the run.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        for path in [&self.json, &self.html, &self.history].into_iter().flatten() {
-            let was_there = path.exists();
-            let opened = File::options().create(true).append(true).open(path);
-            opened.with_context(|| format!("{}: could not be written", path.display()))?;
-            if !was_there {
-                fs::remove_file(path).with_context(|| format!("{}: could not be written", path.display()))?;
-            }
-        }
-        Ok(())
+        [&self.json, &self.html, &self.history]
+            .into_iter()
+            .flatten()
+            .try_for_each(|path| check_writable(path))
     }
+}
+
+/// Whether a report can be written there, of which nothing stays: to find out after the run would cost the run.
+pub(crate) fn check_writable(path: &Path) -> anyhow::Result<()> {
+    let was_there = path.symlink_metadata().is_ok();
+    let opened = File::options().create(true).append(true).open(path);
+    let looked = opened.and_then(|_| if was_there { Ok(()) } else { fs::remove_file(path) });
+    looked.with_context(|| format!("{}: could not be written", path.display()))
 }
 
 fn users() -> clap::builder::RangedI64ValueParser<u32> {

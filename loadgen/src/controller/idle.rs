@@ -10,7 +10,7 @@ use anyhow::ensure;
 
 use super::{crew::Crew, endpoint};
 use crate::{
-    cli::IdleFlags,
+    cli::{IdleFlags, check_writable},
     client::{Endpoint, Signer},
     clock::Moment,
     host::Reading,
@@ -37,6 +37,7 @@ pub(crate) fn idle(flags: &IdleFlags) -> anyhow::Result<ExitCode> {
     let secret = Signer::read_secret(&flags.node.secret())?;
     let endpoint = Endpoint { read_buffer_bytes: READ_BUFFER_BYTES, ..endpoint(&flags.node.url)? };
     let floor = Floor::find(&flags.floor)?;
+    flags.json.as_deref().map_or(Ok(()), check_writable)?;
     let mut random = Random::from_system()?;
     let mut rounds = Vec::new();
     for number in 1..=flags.rounds {
@@ -58,9 +59,9 @@ pub(crate) fn idle(flags: &IdleFlags) -> anyhow::Result<ExitCode> {
         rounds.push(Round::new(flags, orders.len()).play(orders)?);
     }
     let report = IdleReport::new(flags, workers_for(flags.connections), rounds, floor.as_ref());
-    report.write(flags.json.as_deref())?;
     // A reader that has gone away does not change the verdict.
     let _ = write!(std::io::stdout(), "{report}");
+    report.write(flags.json.as_deref())?;
     Ok(report.exit_code())
 }
 

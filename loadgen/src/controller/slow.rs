@@ -5,11 +5,11 @@
 //! ```
 //! The sockets of the crowd take little, so that who does not read is a matter of the node after a second or two.
 
-use std::{process::ExitCode, time::Duration};
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use super::scene::{Scene, Shape, Whom};
 use crate::{
-    cli::SlowFlags,
+    cli::{SlowFlags, check_writable},
     link::{Pace, Step},
     report::SlowReport,
 };
@@ -26,11 +26,13 @@ const AT_ONCE: u32 = 200;
 pub(crate) fn slow(flags: &SlowFlags) -> anyhow::Result<ExitCode> {
     let receive_buffer_bytes = Some(RECEIVE_BUFFER_BYTES);
     let shape = Shape { tag: "sl", payload_bytes: PAYLOAD_BYTES, receive_buffer_bytes };
+    flags.crowd.json.as_deref().map_or(Ok(()), check_writable)?;
     let mut scene = Scene::new(&flags.crowd, &shape)?;
     play(flags, &mut scene)?;
     let report = SlowReport::new(flags, scene.judge()?);
+    // A reader that has gone away does not change the verdict.
+    let _ = write!(std::io::stdout(), "{report}");
     report.write(flags.crowd.json.as_deref())?;
-    print!("{report}");
     Ok(report.exit_code())
 }
 

@@ -4,11 +4,11 @@
 //!  the others begin -> calm -> connect -> rooms -> drop -> backlog -> calm -> return -> verify -> close -> judge
 //! ```
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use super::scene::{CALM, Scene, Shape, Whom};
 use crate::{
-    cli::StormFlags,
+    cli::{StormFlags, check_writable},
     link::{Parting, Step},
     report::StormReport,
 };
@@ -19,11 +19,13 @@ const PAYLOAD_BYTES: usize = 128;
 /// `loadgen storm`.
 pub(crate) fn storm(flags: &StormFlags) -> anyhow::Result<ExitCode> {
     let shape = Shape { tag: "st", payload_bytes: PAYLOAD_BYTES, receive_buffer_bytes: None };
+    flags.crowd.json.as_deref().map_or(Ok(()), check_writable)?;
     let mut scene = Scene::new(&flags.crowd, &shape)?;
     play(flags, &mut scene)?;
     let report = StormReport::new(flags, scene.judge()?);
+    // A reader that has gone away does not change the verdict.
+    let _ = write!(std::io::stdout(), "{report}");
     report.write(flags.crowd.json.as_deref())?;
-    print!("{report}");
     Ok(report.exit_code())
 }
 
