@@ -40,6 +40,8 @@ const TAIL_BYTES: usize = 16 << 20;
 
 /// What a backup says itself what it is by.
 pub(crate) const BACKUP_FILE: &str = "backup.json";
+/// Who writes a backup holds it locked. It is there from the first to the last.
+pub(crate) const BACKUP_LOCK: &str = "backup.lock";
 
 /// A process that was just killed holds its lock for some milliseconds more.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -326,10 +328,11 @@ impl StoreFacts {
 }
 
 /// A backup has the names of a store and not its files: a node on it would call its logs damaged, or write into what they are linked with.
+/// One that was broken off is no other: the list of its files is written last, and its lock first.
 fn ensure_no_backup(directory: &Path) -> anyhow::Result<()> {
     ensure!(
-        !directory.join(BACKUP_FILE).exists(),
-        "{} is a backup: `gatehouse log restore` makes a data directory from it",
+        !directory.join(BACKUP_FILE).exists() && !directory.join(BACKUP_LOCK).exists(),
+        "{} is a backup: `gatehouse log restore` makes a data directory from it, once `gatehouse log backup` has completed it",
         directory.display()
     );
     Ok(())
@@ -368,8 +371,9 @@ fn make_store(directory: &Path, path: &Path, logs: u16, segment_bytes: u64) -> a
     let file = match begun {
         Some(file) => file,
         None => {
-            if let Some(log) = (0..LOGS_MAX).find(|log| has_segments(directory, *log)) {
-                bail!(
+            for log in 0..LOGS_MAX {
+                ensure!(
+                    !has_segments(directory, log)?,
                     "{} is missing, and {} has segments, which nobody can read without it: put it back from a backup, where it has the \
                      same name. Where a restore was broken off, remove the directory and restore again",
                     path.display(),
@@ -415,9 +419,18 @@ fn make_store(directory: &Path, path: &Path, logs: u16, segment_bytes: u64) -> a
     made.with_context(|| format!("cannot make {}", path.display()))
 }
 
-fn has_segments(directory: &Path, log: u16) -> bool {
-    let mut entries = fs::read_dir(log_directory(directory, log)).into_iter().flatten().flatten();
-    entries.any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"seg-"))
+/// A directory that cannot be read is none without segments.
+fn has_segments(directory: &Path, log: u16) -> anyhow::Result<bool> {
+    let directory = log_directory(directory, log);
+    let has = match fs::read_dir(&directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        entries => entries.and_then(|mut entries| {
+            entries.try_fold(false, |has, entry| {
+                Ok(has || entry?.file_name().as_encoded_bytes().starts_with(b"seg-"))
+            })
+        }),
+    };
+    has.with_context(|| format!("cannot read {}: has it another owner?", directory.display()))
 }
 
 /// Why a start is refused on a file system that is read-only: by how it was mounted, which shows when a file is opened, or since

@@ -24,7 +24,7 @@ use crate::cli::now;
 use crate::erasures::ERASURES_FILE;
 use crate::revocations::REVOCATIONS_FILE;
 use crate::segments::{log_directory, sync_directory};
-use crate::store::write_new;
+use crate::store::{BACKUP_LOCK, write_new};
 
 /// From where to where.
 #[derive(Args, Clone, Debug)]
@@ -98,12 +98,12 @@ fn open_target(to: &Path) -> anyhow::Result<File> {
         entries => entries.with_context(|| format!("cannot read {}", to.display()))?.next().is_none(),
     };
     ensure!(
-        is_new || to.join("backup.lock").exists(),
+        is_new || to.join(BACKUP_LOCK).exists(),
         "{} holds something that is no backup: name a new directory, or that of a backup before",
         to.display()
     );
     make_directory(to)?;
-    let path = to.join("backup.lock");
+    let path = to.join(BACKUP_LOCK);
     let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let lock = lock.with_context(|| format!("cannot make {}", path.display()))?;
     if lock.try_lock().is_err() {

@@ -26,8 +26,7 @@ pub(super) fn bind_all(config: &Config, shards: u16) -> anyhow::Result<Vec<Liste
     let send_buffer_bytes = Some(SEND_BUFFER_BYTES);
     let options = ListenOptions { reuse_port: true, send_buffer_bytes, ..ListenOptions::default() };
     let (mut chat, mut echo, mut bound) = (config.listen, config.echo, Vec::new());
-    claim(chat)?;
-    echo.map_or(Ok(()), claim)?;
+    claim(config)?;
     for _ in 0..shards {
         let mut listeners = vec![(bind(&mut chat, &options)?, Listener::Chat)];
         if let Some(address) = &mut echo {
@@ -39,13 +38,16 @@ pub(super) fn bind_all(config: &Config, shards: u16) -> anyhow::Result<Vec<Liste
 }
 
 /// The shards' listeners share their address, and would share it with another node too: then each would be brought a part of the other's clients.
-fn claim(address: SocketAddr) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    while !ring::is_free(address).with_context(|| format!("cannot listen on {address}"))? {
-        if begun.elapsed() > CLAIM_PATIENCE {
-            bail!("cannot listen on {address}: another program listens there; is it another node?");
+/// Asked before the logs are opened, because each start is written into them, and again before anybody listens.
+pub(super) fn claim(config: &Config) -> anyhow::Result<()> {
+    for address in [Some(config.listen), config.echo].into_iter().flatten() {
+        let begun = Instant::now();
+        while !ring::is_free(address).with_context(|| format!("cannot listen on {address}"))? {
+            if begun.elapsed() > CLAIM_PATIENCE {
+                bail!("cannot listen on {address}: another program listens there; is it another node?");
+            }
+            thread::sleep(CLAIM_AGAIN);
         }
-        thread::sleep(CLAIM_AGAIN);
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ use crate::upgrade::leaving::{Leaving, LeavingParts, Program};
 use crate::upgrade::passenger::SNAPSHOT_VERSION;
 use crate::upgrade::successor::{Granted, KeepsPeers, Predecessor};
 use crate::upgrade::wire::{FromNew, Hello};
-use listeners::{bind_admin, bind_all};
+use listeners::{bind_admin, bind_all, claim};
 use logs::{LogReaders, open_logs};
 use shards::{Seated, seat_shards};
 
@@ -169,6 +169,7 @@ fn run_first(config: Config, keys: Keys, program: Program) -> anyhow::Result<Exi
     let context = admin_context(&config, &store, layout.shards)?;
     let state = context.state.clone();
     let admin = bind_admin(config.admin)?;
+    claim(&config)?;
     let admin_address = admin.local_addr()?;
     let (listener, commands) = (admin.try_clone()?, context.clone());
     // Before the logs are read back: a probe is to hear of that, and to be stopped meanwhile is no crash.

@@ -244,6 +244,11 @@ fn what_is_no_good_backup_is_refused_before_anything_is_made() {
     backup().check(0, &[]);
     check_refused(&to, &SMALL, &["is a backup", "gatehouse log restore"]);
     log(&["stat", "--data", text(&to)]).check(2, &["is a backup", "gatehouse log restore"]);
+    // Nor one that was broken off, which has no list of its files yet, and segments of the node's as its own.
+    let (list, aside) = (to.join("backup.json"), to.join("aside"));
+    fs::rename(&list, &aside).expect("a file");
+    check_refused(&to, &SMALL, &["is a backup", "gatehouse log restore"]);
+    fs::rename(&aside, &list).expect("a file");
 
     // The segment in the backup is the one of the original where it is linked: so damage a copy of it.
     let segment = to.join("log-00/seg-0000000000000000.log");

@@ -270,6 +270,11 @@ fn one_port_has_one_node() {
     let listen = node.listen.to_string();
     let words = ["cannot listen on", &listen, "another program listens there"];
     check_refused(other.path(), &[("GATEHOUSE_LISTEN", &listen)], &words);
+    // A supervisor tries again and again: no start is recorded that was none.
+    let segment = || fs::read(other.path().join("log-00/seg-0000000000000000.log")).expect("a segment");
+    let before = segment();
+    check_refused(other.path(), &[("GATEHOUSE_LISTEN", &listen)], &words);
+    assert!(segment() == before, "the log was written to");
     Chat::connect(&node, "alice", "a").is_fine();
 }
 
@@ -282,6 +287,14 @@ fn a_store_without_its_name_is_left_alone() {
     fs::rename(&store, &aside).expect("a file");
     check_refused(data.path(), &[], &["store.toml is missing", "log-00 has segments", "backup"]);
     assert!(!store.exists() && !data.path().join("store.toml.new").exists(), "nothing was made");
+    // What cannot be looked into may have segments.
+    let (log, moved) = (data.path().join("log-00"), data.path().join("log-00.moved"));
+    fs::rename(&log, &moved).expect("a directory");
+    fs::write(&log, "").expect("a file in its place");
+    check_refused(data.path(), &[], &["cannot read", "log-00"]);
+    assert!(!store.exists() && !data.path().join("store.toml.new").exists(), "nothing was made");
+    fs::remove_file(&log).expect("it is ours");
+    fs::rename(&moved, &log).expect("a directory");
     fs::rename(&aside, &store).expect("a file");
     Node::start(data.path(), &[]);
 }
