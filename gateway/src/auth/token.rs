@@ -82,6 +82,8 @@ impl std::error::Error for TokenError {}
 type Flawed = (TokenError, &'static str);
 
 const NO_JWT: &str = "it is no JWT: three parts in base64url, of which the first two are JSON";
+/// An algorithm that is not known, `none` among them, is read as a header of the wrong form.
+const NO_HEADER: &str = "its header cannot be read, or names an algorithm (`alg`) that is not known";
 
 /// Never was good.
 const fn bad(flaw: &'static str) -> Flawed {
@@ -184,7 +186,11 @@ impl Verifier {
         {
             return Ok(only);
         }
-        let named = jsonwebtoken::decode_header(token).map_err(|_| bad(NO_JWT))?.kid;
+        let named = jsonwebtoken::decode_header(token)
+            .map_err(|error| {
+                bad(if matches!(error.kind(), ErrorKind::Json(_)) { NO_HEADER } else { NO_JWT })
+            })?
+            .kid;
         match (named, keys.as_slice()) {
             (None, [only]) => Ok(only),
             (None, _) => Err(bad("it names no key (`kid`), and there are several")),
@@ -199,7 +205,7 @@ impl Verifier {
     /// Whose token it is, and until when. What is wrong with one that is not good is said to the operator alone.
     pub fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified, TokenError> {
         self.examine(token, now).map_err(|(error, flaw)| {
-            tracing::debug!("a token is refused: {flaw}");
+            tracing::debug!("a token is not good: {flaw}");
             error
         })
     }
@@ -216,6 +222,7 @@ impl Verifier {
                     "its signature is not of this key: it was signed with another one"
                 }
                 ErrorKind::InvalidAlgorithm => "its algorithm (`alg`) is not that of the key",
+                ErrorKind::Json(_) if jsonwebtoken::decode_header(token).is_err() => NO_HEADER,
                 ErrorKind::Json(_) => "`sub`, `iat` or `exp` is missing, or a claim has the wrong type",
                 _ => NO_JWT,
             })
@@ -410,5 +417,10 @@ mod tests {
         }
         assert!(flaw(&sign(&[], &[8; 32])).contains("it was signed with another one"));
         assert!(flaw("alice").contains("no JWT"));
+        // {"alg":"none","typ":"JWT"}, before the rest of a good one.
+        let good = sign(&[], &[7; 32]);
+        let (_, rest) = good.split_once('.').expect("a header");
+        let told = flaw(&format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{rest}"));
+        assert!(told.contains("names an algorithm (`alg`) that is not known"), "{told}");
     }
 }

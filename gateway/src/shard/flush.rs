@@ -80,6 +80,7 @@ impl Shard {
         while let Some(ended) = self.users.poll_ended() {
             let id = ConnectionId::unpack(ended.connection);
             if let Some(connection) = self.connections.find(id) {
+                tracing::debug!(shard = self.id.0, user = %ended.user, code = ended.code.0, "session ends");
                 connection.held_mut().outbox = ended.outbox;
                 connection.stage = Stage::Ending;
                 self.end(id, ended.code, ended.reason);

@@ -124,9 +124,16 @@ impl Shard {
         self.denied.revokes(&verified.user, verified.issued, self.clock.unix)
     }
 
+    /// For the operator: whose token it was that is not taken. What is wrong with it, where it is the token, was said by who read it.
+    pub(super) fn say_refused(&self, id: ConnectionId, message: &str) {
+        let peer = self.connections.peer(id).map(|peer| tracing::field::display(peer.address));
+        tracing::debug!(shard = self.id.0, peer, "a token is refused: {message}");
+    }
+
     /// Answers a `connect` whose token is not taken, and ends the connection.
     pub(super) fn refuse_token(&mut self, id: ConnectionId, number: RequestId, refused: Refused) {
         let (code, close, message) = refused;
+        self.say_refused(id, message);
         if let Some(connection) = self.connections.find(id) {
             let form = connection.codec.form();
             connection.push(refusal(form, number, code, message));

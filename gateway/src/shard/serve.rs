@@ -18,6 +18,9 @@ use crate::auth::{TokenError, Verified};
 use crate::mailbox::Move;
 use crate::metrics::RefusedReason;
 
+/// What is said to who sends another command first.
+const NO_CONNECT: &str = "the first command is connect";
+
 /// What unauthenticated peers may make a shard hold.
 const STRANGER_BYTES_MAX: usize = 16 << 20;
 
@@ -248,14 +251,9 @@ impl Shard {
             (Stage::Arriving { .. }, Ok(request)) => {
                 if let Some(number) = request.id {
                     let form = connection.codec.form();
-                    connection.push(refusal(
-                        form,
-                        number,
-                        ErrorCode::BadField,
-                        "the first command is connect",
-                    ));
+                    connection.push(refusal(form, number, ErrorCode::BadField, NO_CONNECT));
                 }
-                Err(CloseCode::POLICY)
+                return self.end(id, CloseCode::POLICY, NO_CONNECT);
             }
             (Stage::Arriving { .. }, Err(Refusal { id: Some(number), code: ErrorCode::BadToken, .. })) => {
                 return self.refuse_token(id, number, refused(TokenError::Bad));
@@ -321,6 +319,12 @@ impl Shard {
                 self.schedule_sooner(id);
             }
             Err(refused) => {
+                tracing::debug!(
+                    shard = self.id.0,
+                    peer,
+                    code = refused.close.0,
+                    "session ends: its user has too many"
+                );
                 connection.push(refused.frame);
                 self.end(id, refused.close, "this user has too many sessions");
             }
@@ -355,6 +359,7 @@ impl Shard {
             Err(error) => error,
         };
         let (_, close, message) = refused(error);
+        self.say_refused(id, message);
         self.end(id, close, message);
     }
 

@@ -205,6 +205,8 @@ pub struct UserSide {
 pub struct Ended {
     /// The gateway's name for its connection.
     pub connection: u64,
+    /// Whose it was.
+    pub user: UserId,
     /// What is half sent.
     pub outbox: Outbox,
     /// Why, as the client is told,
@@ -381,9 +383,10 @@ impl UserSide {
 
     /// Ends a session from this side.
     fn end(&mut self, session: SessionId, code: CloseCode, reason: &'static str) {
-        if let Some(connection) = self.session(session).map(|session| session.connection) {
+        let of = self.session(session).map(|session| (session.connection, session.user.clone()));
+        if let Some((connection, user)) = of {
             let outbox = self.disconnect(session);
-            self.ended.push_back(Ended { connection, outbox, code, reason });
+            self.ended.push_back(Ended { connection, user, outbox, code, reason });
         }
     }
 
