@@ -48,6 +48,11 @@ pub fn is_free(address: SocketAddr) -> io::Result<bool> {
     }
 }
 
+/// Lets other listeners have the address of this one from now on (`SO_REUSEPORT`), which nobody could while it was bound without.
+pub fn share_port(listener: &TcpListener) -> io::Result<()> {
+    set(listener, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
+}
+
 /// A listening socket at `address`, for [`Ring::listen`](crate::Ring::listen). The port may be one that was
 /// just in use (`SO_REUSEADDR`).
 pub fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
@@ -124,7 +129,7 @@ fn bind_socket(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     }
 }
 
-fn set(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: u32) -> io::Result<()> {
+fn set(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: u32) -> io::Result<()> {
     let length = size_of_val(&value) as libc::socklen_t;
     // SAFETY: demands a pointer to `length` bytes, borrowed for the call; all options set here are four
     // bytes.
@@ -152,6 +157,25 @@ mod tests {
         assert!(!is_free(address).expect("an answer"));
         drop((first, second));
         assert!(is_free(address).expect("an answer"));
+    }
+
+    #[test]
+    fn a_port_that_was_had_alone_is_shared_and_each_listener_has_a_part_of_the_connections() {
+        let sharing = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+        let first = bind("127.0.0.1:0".parse().expect("an address"), &ListenOptions::default());
+        let first = first.expect("a free port");
+        let address = first.local_addr().expect("bound");
+        assert!(bind(address, &sharing).is_err(), "it is had alone");
+        share_port(&first).expect("it may be shared");
+        let second = bind(address, &sharing).expect("a shared port");
+        assert!(bind(address, &ListenOptions::default()).is_err());
+        let connections: Vec<_> = (0..64).map(|_| std::net::TcpStream::connect(address)).collect();
+        let parts = [first, second].map(|listener| {
+            listener.set_nonblocking(true).expect("a socket");
+            std::iter::from_fn(|| listener.accept().ok()).count()
+        });
+        assert!(parts.iter().all(|part| *part > 0) && parts.iter().sum::<usize>() == 64, "{parts:?}");
+        assert!(connections.iter().all(Result::is_ok));
     }
 
     #[test]

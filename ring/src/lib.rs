@@ -57,7 +57,7 @@ pub use completion::{Completion, Received};
 pub use config::{Counters, RingConfig};
 pub use errno::Errno;
 pub use file_buffer::FileBuffer;
-pub use host::{ListenOptions, bind, is_free, pin_to_core};
+pub use host::{ListenOptions, bind, is_free, pin_to_core, share_port};
 pub use ids::{FileId, ListenerId, RingAddress, Socket, Token};
 pub use probe::{Missing, StartError, probe};
 pub use ring::Ring;

@@ -21,16 +21,22 @@ const CLAIM_AGAIN: Duration = Duration::from_millis(20);
 
 pub(super) type Listeners = Vec<(TcpListener, Listener)>;
 
-/// One chat listener per shard on the same address, and the echo listener on every shard.
+/// One chat listener per shard on the same address, and the echo listener on every shard. The first of each is alone there when it is bound, and
+/// the others join it: two nodes that begin in the same moment do not share one.
 pub(super) fn bind_all(config: &Config, shards: u16) -> anyhow::Result<Vec<Listeners>> {
     let send_buffer_bytes = Some(SEND_BUFFER_BYTES);
-    let options = ListenOptions { reuse_port: true, send_buffer_bytes, ..ListenOptions::default() };
+    let alone = ListenOptions { send_buffer_bytes, ..ListenOptions::default() };
     let (mut chat, mut echo, mut bound) = (config.listen, config.echo, Vec::new());
     claim(config)?;
-    for _ in 0..shards {
+    for shard in 0..shards {
+        let options = ListenOptions { reuse_port: shard > 0, ..alone };
         let mut listeners = vec![(bind(&mut chat, &options)?, Listener::Chat)];
         if let Some(address) = &mut echo {
             listeners.push((bind(address, &options)?, Listener::Echo));
+        }
+        if shard == 0 {
+            let shared = listeners.iter().try_for_each(|(listener, _)| ring::share_port(listener));
+            shared.context("cannot let the shards share their address")?;
         }
         bound.push(listeners);
     }
