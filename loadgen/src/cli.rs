@@ -46,7 +46,7 @@ const DENSE: &str = "{about}\n{usage-heading} {usage}\n{options}{after-help}";
 
 const RUN_NOTES: &str = "\
 Example:     loadgen run --url ws://127.0.0.1:7100 --data d --scenario day.toml
-Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
+Exit codes:  0 good   1 bad   2 invalid (late, node gone for 20 s) or not run";
 
 const IDLE_NOTES: &str = "\
 Each sends a ping every 30 s. Good: all connect, stay, and get every pong.
@@ -459,6 +459,12 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn the_help_says_when_a_node_has_gone() {
+        let seconds = crate::report::GONE_AFTER.as_secs();
+        assert!(RUN_NOTES.contains(&format!("node gone for {seconds} s")));
+    }
 
     #[test]
     fn the_definition_is_sound_and_every_help_fits_a_screen() {

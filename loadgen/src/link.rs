@@ -208,6 +208,8 @@ pub(crate) enum ToWorker {
     Finish,
     /// The next thing of a storm; its end is answered with `Stepped`.
     Step(Step),
+    /// The node has gone away: ask it nothing more, hand over what is known, and end.
+    Abandon,
 }
 
 /// What the workers of a storm are told, one thing at a time.
@@ -306,6 +308,8 @@ pub(crate) enum FromWorker {
     Listed(UserList),
     /// Where a user stood that was online at the end, and when it was in groups whose members change.
     End { user: UserIndex, stands: Vec<Stand>, stays: Vec<ToldStays> },
+    /// How far all members of this worker have seen each conversation, when the node has gone away.
+    Seen(Vec<(RoomIndex, u64)>),
     /// The last line.
     Done(Box<Totals>),
     /// The last line of a worker that cannot go on.
@@ -318,6 +322,8 @@ pub(crate) struct Tick {
     /// From the start of the schedule; before it, `None`.
     pub(crate) second: Option<u64>,
     pub(crate) connected: u64,
+    /// Since when nobody is connected and nobody can connect.
+    pub(crate) unreached_since: Option<Moment>,
     pub(crate) sent: u64,
     pub(crate) acked: u64,
     pub(crate) delivered: u64,

@@ -8,11 +8,13 @@ use std::{
 use anyhow::Context;
 use protocol::ids::MessageId;
 
-use super::{Cost, Costs, progress::Progress};
+use super::{Cost, Costs, gone::Watch, progress::Progress};
 use crate::{
+    clock::Moment,
     latency::Latencies,
     link::{Counts, GroupName, NewestChange, Split, Tick, Totals},
     plan::{Plan, RoomIndex, UserIndex},
+    report::GoneReport,
     verify::{Evidence, ReadUpTo, Stand, ToldStays, Violations},
 };
 
@@ -78,6 +80,11 @@ pub(crate) struct Board {
     pub(crate) generator_bytes: u64,
     pub(crate) progress: Progress,
     pub(super) costs: Costs,
+    /// Whether the node is still there, where that is asked.
+    pub(super) watch: Option<Watch>,
+    /// How far all members have seen each conversation, when it is not.
+    pub(super) seen: HashMap<RoomIndex, u64>,
+    pub(crate) gone: Option<GoneReport>,
 }
 
 impl Board {
@@ -109,6 +116,21 @@ impl Board {
             generator_bytes: 0,
             progress,
             costs,
+            watch: None,
+            seen: HashMap::new(),
+            gone: None,
+        }
+    }
+
+    /// Since when nobody reaches the node, if that is so long that it has gone away.
+    pub(super) fn gone_since(&self) -> Option<Moment> {
+        self.watch.as_ref()?.gone_since(Moment::now())
+    }
+
+    pub(super) fn handle_seen(&mut self, seen: Vec<(RoomIndex, u64)>) {
+        for (room, seen) in seen {
+            let all = self.seen.entry(room).or_insert(seen);
+            *all = seen.min(*all);
         }
     }
 
@@ -124,7 +146,10 @@ impl Board {
         }
     }
 
-    pub(super) fn handle_tick(&mut self, tick: &Tick) {
+    pub(super) fn handle_tick(&mut self, worker: usize, tick: &Tick) {
+        if let Some(watch) = &mut self.watch {
+            watch.note(worker, tick.unreached_since);
+        }
         let Some(number) = tick.second else { return };
         let costs = &mut self.costs;
         let first = || Second { cost: costs.take(), ..Second::default() };

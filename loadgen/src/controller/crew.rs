@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use super::board::Board;
 use crate::{
@@ -64,6 +64,11 @@ impl Crew {
         self.hands.iter_mut().try_for_each(|hand| hand.tell(message))
     }
 
+    /// Tells all that have not said their last word.
+    pub(super) fn tell_unfinished(&mut self, message: &ToWorker) -> anyhow::Result<()> {
+        self.hands.iter_mut().filter(|hand| !hand.is_done).try_for_each(|hand| hand.tell(message))
+    }
+
     /// Tells one of them, by its number.
     pub(super) fn tell(&mut self, worker: u32, message: &ToWorker) -> anyhow::Result<()> {
         self.hands[worker as usize].tell(message)
@@ -74,7 +79,10 @@ impl Crew {
         self.wait(moment, board, |_| false).map(|_| ())
     }
 
-    /// Takes what workers say until all have said what `what` counts; false when it was `deadline` first.
+    /// Takes what workers say until all have said what `is_enough` counts; false when it was `deadline` first.
+    ///
+    /// # Errors
+    /// When a worker fails; or the node has gone away, where that is watched.
     pub(super) fn wait(
         &mut self,
         deadline: Moment,
@@ -84,6 +92,7 @@ impl Crew {
         while !is_enough(&self.said) {
             let Some((place, message)) = self.next(deadline)? else { return Ok(false) };
             self.handle(place, message, board)?;
+            ensure!(board.gone_since().is_none(), "the node has gone away");
         }
         Ok(true)
     }
@@ -136,7 +145,7 @@ impl Crew {
                 self.said.drained += 1;
                 board.is_drained &= complete;
             }
-            FromWorker::Tick(tick) => board.handle_tick(&tick),
+            FromWorker::Tick(tick) => board.handle_tick(place, &tick),
             FromWorker::Book(book) => board.evidence.books.push(book),
             FromWorker::Amended(amendments) => board.evidence.amendments.extend(amendments),
             FromWorker::Told(told) => board.evidence.told.extend(told),
@@ -149,6 +158,7 @@ impl Crew {
                 board.evidence.senders.insert(room, senders);
                 board.handle_log(room, conversation, &items)?;
             }
+            FromWorker::Seen(seen) => board.handle_seen(seen),
             FromWorker::End { user, stands, stays } => board.handle_end(user, &stands, stays),
             FromWorker::Done(totals) => {
                 self.said.done += 1;

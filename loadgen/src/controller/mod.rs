@@ -3,11 +3,13 @@
 //! ```text
 //!  connect -> make rooms -> send on time ------------------> drain -> read logs -> judge
 //!                              '- kill, restart, settle -'   (`check` only)
+//!                              '- the node goes away for good -> what is known -> judge
 //! ```
 
 mod board;
 mod costs;
 mod crew;
+mod gone;
 mod history;
 mod idle;
 mod live;
@@ -45,6 +47,7 @@ use crate::{
     worker::DRAIN_WAIT_MAX,
 };
 use crew::Crew;
+use gone::Watch;
 use node::Node;
 use progress::Progress;
 
@@ -62,6 +65,9 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 const CROWD_READ_BUFFER_BYTES: usize = 1024;
 /// How long users may take to be back.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// When the node was gone, and until when; its process, and what that had taken of the cores.
+type Loaded = (Option<(Moment, Option<Moment>)>, Option<(u32, Duration)>);
 
 /// What a run is.
 struct Plot<'a> {
@@ -153,7 +159,7 @@ impl Plot<'_> {
     }
 
     /// All phases.
-    fn measure(&self, mut node: Option<&mut Node>) -> anyhow::Result<Report> {
+    fn measure(&self, node: Option<&mut Node>) -> anyhow::Result<Report> {
         let mut random = Random::from_system()?;
         let tag = format!("lg{:08x}", random.next() as u32);
         let worker = |worker| self.worker(worker, &tag, &mut random);
@@ -165,18 +171,23 @@ impl Plot<'_> {
         let orders: Vec<_> = configs.iter().cloned().map(Order::Run).collect();
         let mut crew = Crew::start(&orders)?;
         let start = self.begin(&mut crew, &mut board)?;
+        // A node of our own is killed, and started again.
+        board.watch = node.is_none().then(|| Watch::new(self.scenario.workers));
         let before = self.node_cpu();
-        let outage = match &mut node {
-            Some(node) => Some(self.strike(node, start, &mut crew, &mut board)?),
-            None => None,
+        let (outage, after) = match self.load(node, start, &mut crew, &mut board) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let Some(since) = board.gone_since() else { return Err(error) };
+                gone::abandon(&mut crew, &mut board, start, since)?;
+                (None, None)
+            }
         };
-        self.wait_until_sent(start, &mut crew, &mut board)?;
-        let after = self.node_cpu();
-        self.end(&mut crew, &mut board)?;
         drop(crew);
         board.progress.end();
-        let late = verify::judge(&board.evidence)?;
-        board.violations.merge(late);
+        if board.gone.is_none() {
+            let late = verify::judge(&board.evidence)?;
+            board.violations.merge(late);
+        }
         if let Some(path) = &self.outputs.history {
             let parts: Vec<PathBuf> = configs.into_iter().filter_map(|config| config.history).collect();
             history::merge(path, &parts, &board)?;
@@ -237,6 +248,24 @@ impl Plot<'_> {
         let groups = std::mem::take(&mut board.groups);
         crew.tell_all(&ToWorker::Start { at: start, groups })?;
         Ok(start)
+    }
+
+    /// From the first message to what the logs hold: when the node was gone, and what it had taken of the cores when all was sent.
+    fn load(
+        &self,
+        node: Option<&mut Node>,
+        start: Moment,
+        crew: &mut Crew,
+        board: &mut Board,
+    ) -> anyhow::Result<Loaded> {
+        let outage = match node {
+            Some(node) => Some(self.strike(node, start, crew, board)?),
+            None => None,
+        };
+        self.wait_until_sent(start, crew, board)?;
+        let after = self.node_cpu();
+        self.end(crew, board)?;
+        Ok((outage, after))
     }
 
     /// Kills the node half-way and starts it again. Says when it was gone, and until when.

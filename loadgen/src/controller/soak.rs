@@ -3,7 +3,7 @@
 
 use std::{io::Write as _, process::ExitCode, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 
 use super::{Plot, plot_of};
 use crate::{
@@ -41,6 +41,13 @@ pub(crate) fn soak(flags: &SoakFlags) -> anyhow::Result<ExitCode> {
         }
         if let Some(path) = &outputs.html {
             report.write_html(path)?;
+        }
+        if report.gone.is_some() {
+            let error = anyhow!("{}", report.reasons.join("; "));
+            soaked.add(round);
+            soaked.fail(&error);
+            soaked.write(outputs.json.as_deref())?;
+            return Err(error);
         }
         soaked.add(round);
         soaked.write(outputs.json.as_deref())?;

@@ -12,7 +12,7 @@ mod storm;
 mod svg;
 mod text;
 
-use std::{collections::BTreeMap, fmt, fs, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, fmt, fs, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use protocol::limits::SMALL_GROUP_MEMBERS_MAX;
@@ -41,6 +41,9 @@ pub(crate) use storm::StormReport;
 pub(crate) const P99_MAX_MS: f64 = 200.0;
 /// How late the generator may be before a run proves nothing, in milliseconds.
 pub(crate) const LAG_P99_MAX_MS: f64 = 5.0;
+/// How long nobody may be able to connect before the node is said to have gone away. Long enough for one that is started again and reads
+/// its logs back; `run --help` says it.
+pub(crate) const GONE_AFTER: Duration = Duration::from_secs(20);
 /// Users that a reason names.
 const NAMES_MAX: usize = 8;
 /// The percentiles of the drawn distribution: ten steps for each further nine.
@@ -93,6 +96,17 @@ pub(crate) struct OutageReport {
     pub(crate) from_seconds: f64,
     /// `None` when not everybody came back.
     pub(crate) until_seconds: Option<f64>,
+}
+
+/// A node that went away and did not come back.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct GoneReport {
+    /// In seconds of the schedule.
+    pub(crate) from_seconds: f64,
+    /// How long nobody could connect when it was given up.
+    pub(crate) after_seconds: u64,
+    /// What was acknowledged and not seen by all members: whether it is kept could not be asked.
+    pub(crate) acked_unseen: u64,
 }
 
 /// Percentiles outside and inside the outage.
@@ -174,6 +188,7 @@ pub(crate) struct Report {
     /// From an acknowledgement until a search finds what was acknowledged: asked once a second.
     pub(crate) found: Pair,
     pub(crate) outage: Option<OutageReport>,
+    pub(crate) gone: Option<GoneReport>,
     /// What the node took of the cores while messages were sent, where it is one process on this machine.
     pub(crate) node_cpu_seconds: Option<f64>,
     /// Of what the bare machine can do, where that is known.
@@ -230,6 +245,7 @@ impl Report {
             search: Pair::of(&board.search),
             found: Pair::of(&board.found),
             outage,
+            gone: board.gone,
             node_cpu_seconds: None,
             multiples: None,
             generator_bytes: board.generator_bytes,
@@ -238,9 +254,13 @@ impl Report {
             ack_distribution: distribution(&board.ack.outside),
             delivery_distribution: distribution(&board.delivery.outside),
         };
-        let logs_missing = board.plan.rooms_count() as usize - board.evidence.logs.len();
-        let faults = report.faults(board.is_drained, logs_missing);
-        let (verdict, reasons) = report.decide(faults);
+        let (verdict, reasons) = match board.gone {
+            Some(gone) => report.decide_of_gone(&gone),
+            None => {
+                let logs_missing = board.plan.rooms_count() as usize - board.evidence.logs.len();
+                report.decide(report.faults(board.is_drained, logs_missing))
+            }
+        };
         report.verdict = verdict;
         report.reasons = reasons;
         report
@@ -306,6 +326,32 @@ impl Report {
         }
         let reasons = self.settings.limits.missed(|time| self.measured(time));
         (if reasons.is_empty() { Verdict::Pass } else { Verdict::Fail }, reasons)
+    }
+
+    /// Of a node that went away counts what was wrong before. That it went is no promise broken, and what nobody could ask it afterwards
+    /// is not known.
+    fn decide_of_gone(&self, gone: &GoneReport) -> (Verdict, Vec<String>) {
+        let mut reasons: Vec<String> =
+            self.violations.counts.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
+        let Counts { refused, reads_refused, searches_refused, stopped, unanswered, .. } = self.counts;
+        let mut add = |is_so: bool, text: String| reasons.extend(is_so.then_some(text));
+        add(refused > 0, format!("{refused} sends were refused"));
+        add(reads_refused > 0, format!("{reads_refused} reads were refused"));
+        add(searches_refused > 0, format!("{searches_refused} searches were refused"));
+        add(stopped > 0, format!("{stopped} users were told not to come back"));
+        let verdict = if reasons.is_empty() { Verdict::Invalid } else { Verdict::Fail };
+        let GoneReport { from_seconds, after_seconds, acked_unseen } = gone;
+        reasons.push(format!(
+            "the node went away {from_seconds:.1} s after the start, and nobody could connect for {after_seconds} s: see in its log why, \
+             start it again, and repeat the run"
+        ));
+        reasons.push(format!(
+            "{acked_unseen} that were acknowledged had not been seen by all who should: undecided, the node could not be asked"
+        ));
+        if unanswered > 0 {
+            reasons.push(format!("{unanswered} sends had no answer: undecided as well"));
+        }
+        (verdict, reasons)
     }
 
     /// What limits are for: outside the outage.
@@ -429,6 +475,7 @@ mod tests {
             search: pair(in_time),
             found: pair(in_time),
             outage: None,
+            gone: None,
             node_cpu_seconds: None,
             multiples: None,
             generator_bytes: 0,
@@ -528,6 +575,24 @@ mod tests {
         let outage = Some(OutageReport { from_seconds: 1.0, until_seconds: None });
         let gone = Report { outage, ..report(Timing::Judged, 10.0) };
         check(&gone, Verdict::Fail, 1, &["not everybody came back after the outage"]);
+    }
+
+    #[test]
+    fn a_node_that_went_away_is_bad_only_by_what_was_wrong_before() {
+        let gone = GoneReport { from_seconds: 12.34, after_seconds: 20, acked_unseen: 7 };
+        let mut left = Report { gone: Some(gone), ..report(Timing::Judged, 10.0) };
+        // What comes of its going.
+        left.counts = Counts { unanswered: 5, online_at_end: 0, due: 9, sent: 1, ..left.counts };
+        let (verdict, reasons) = left.decide_of_gone(&gone);
+        assert_eq!(verdict, Verdict::Invalid, "{reasons:?}");
+        assert!(
+            reasons[0]
+                .starts_with("the node went away 12.3 s after the start, and nobody could connect for 20 s")
+        );
+        assert!(reasons[1].starts_with("7 that were acknowledged had not been seen") && reasons.len() == 3);
+        left.violations.add(crate::verify::Kind::Doubled, String::new);
+        let (verdict, reasons) = left.decide_of_gone(&gone);
+        assert_eq!((verdict, reasons[0].as_str(), reasons.len()), (Verdict::Fail, "1 x doubled", 4));
     }
 
     #[test]

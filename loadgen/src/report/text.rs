@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{OutageReport, Report, Settings, floor};
+use super::{GoneReport, OutageReport, Report, Settings, floor};
 use crate::{latency::Summary, link::Counts, verify::Kind};
 
 /// Fewest users of whom is said what each takes: of fewer it is the program that is measured.
@@ -20,6 +20,13 @@ impl fmt::Display for Report {
         if let Some(OutageReport { from_seconds, until_seconds }) = self.outage {
             let until = until_seconds.map_or("the end".to_owned(), |until| format!("{until:.1} s"));
             writeln!(f, "outage     from {from_seconds:.1} s until {until}")?;
+        }
+        if let Some(GoneReport { from_seconds, acked_unseen, .. }) = self.gone {
+            let unanswered = self.counts.unanswered;
+            writeln!(
+                f,
+                "gone       from {from_seconds:.1} s on; {acked_unseen} acknowledged and not seen by all, {unanswered} not answered"
+            )?;
         }
         self.write_costs(f)?;
         self.write_times(f)?;

@@ -47,6 +47,7 @@ async fn come_and_go(worker: &Rc<Worker>, place: usize, begin_after: Duration) {
             }
             Err(error) => worker.with(|state| {
                 state.desk.tally.counts.dial_failures += 1;
+                state.desk.dials_fail_since.get_or_insert(Moment::now());
                 state.desk.last_fault = Some(error.to_string());
             }),
         }

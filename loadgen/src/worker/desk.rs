@@ -53,6 +53,10 @@ pub(super) struct Desk {
     /// And who joined or left last.
     pub(super) changes: Vec<NewestChange>,
     pub(super) finishing: bool,
+    /// When the first attempt to connect failed behind the last one that did not.
+    pub(super) dials_fail_since: Option<Moment>,
+    /// The node has gone away, says the controller.
+    pub(super) is_abandoned: bool,
     /// The last thing that went wrong with a connection, for people.
     pub(super) last_fault: Option<String>,
 }
@@ -86,6 +90,8 @@ impl Desk {
             heads: None,
             changes: Vec::new(),
             finishing: false,
+            dials_fail_since: None,
+            is_abandoned: false,
             last_fault: None,
         })
     }

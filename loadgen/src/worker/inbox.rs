@@ -59,6 +59,7 @@ impl Inbox {
                     state.desk.heads = Some(heads);
                 }
                 ToWorker::Finish => state.desk.finishing = true,
+                ToWorker::Abandon => state.desk.is_abandoned = true,
                 ToWorker::Open | ToWorker::Start { .. } | ToWorker::Step(_) => {}
             });
         }

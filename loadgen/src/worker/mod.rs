@@ -3,6 +3,7 @@
 //! All state of a worker is one value behind one cell. A handler borrows it, runs to its end without
 //! waiting, and whatever it left to be written is written after; no borrow lives across an await.
 
+mod abandoned;
 mod absence;
 mod amending;
 mod answers;
@@ -211,13 +212,18 @@ async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
     let ToWorker::Start { at, groups } = inbox.next().await? else { bail!("expected to start") };
     worker.with(|state| state.desk.learn_groups(&groups))?;
     monoio::spawn(inbox.listen(worker.clone()));
+    abandoned::unless_abandoned(&worker, load(&worker, &config, at)).await
+}
+
+/// From the first message of the schedule to the last word.
+async fn load(worker: &Rc<Worker>, config: &WorkerConfig, at: Moment) -> anyhow::Result<()> {
     worker.with(|state| state.desk.watching.is_reading = true);
     let churn =
         (config.comings.churn > 0).then(|| monoio::spawn(churning::churn_on_time(worker.clone(), at)));
     if config.comings.absent_percent > 0 {
         monoio::spawn(absence::come_and_go(worker.clone(), at));
     }
-    schedule::send_on_time(&worker, at).await;
+    schedule::send_on_time(worker, at).await;
     if let Some(churn) = churn {
         churn.await;
     }
@@ -233,14 +239,14 @@ async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
         reads: state.reads(),
         changes: state.desk.churning.newest(),
     }))?;
-    let heads = Inbox::heads(&worker).await;
+    let heads = Inbox::heads(worker).await;
     let complete = worker.wait_until(DRAIN_WAIT_MAX, |state| state.has_seen(&heads)).await;
-    let told = attention_ends(&worker).await;
+    let told = attention_ends(worker).await;
     say(&FromWorker::Drained { complete })?;
-    Inbox::finish(&worker).await;
-    tell_told(&worker, &told)?;
-    tell_ends(&worker)?;
-    hand_over(&worker).await
+    Inbox::finish(worker).await;
+    tell_told(worker, &told)?;
+    tell_ends(worker)?;
+    hand_over(worker).await
 }
 
 async fn connect_all(worker: &Rc<Worker>, config: &WorkerConfig) -> anyhow::Result<()> {
@@ -349,6 +355,11 @@ fn tell_ends(worker: &Rc<Worker>) -> io::Result<()> {
 async fn hand_over(worker: &Rc<Worker>) -> anyhow::Result<()> {
     log_reader::read_all(worker).await?;
     list_reader::read_lists(worker).await?;
+    hand_over_books(worker)
+}
+
+/// Everything that was promised, seen and counted.
+fn hand_over_books(worker: &Rc<Worker>) -> anyhow::Result<()> {
     worker.with(|state| state.desk.close_history())?;
     let book = worker.with(|state| std::mem::take(&mut state.desk.book));
     let promised = worker.with(|state| std::mem::take(&mut state.desk.amending.promised));

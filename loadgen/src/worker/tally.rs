@@ -86,11 +86,17 @@ pub(super) struct Tally {
 
 impl Tally {
     /// What happened since the last tick.
-    pub(super) fn tick(&mut self, second: Option<u64>, connected: u64) -> Tick {
+    pub(super) fn tick(
+        &mut self,
+        second: Option<u64>,
+        connected: u64,
+        unreached_since: Option<Moment>,
+    ) -> Tick {
         let errors = self.errors.values().sum::<u64>() + self.violations.total();
         let tick = Tick {
             second,
             connected,
+            unreached_since,
             sent: self.counts.sent - self.reported.sent,
             acked: self.counts.acked - self.reported.acked,
             delivered: self.counts.delivered - self.reported.delivered,

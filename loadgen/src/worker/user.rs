@@ -274,6 +274,7 @@ impl User {
     pub(super) fn handle_open(&mut self, desk: &mut Desk, link: Link, token: Token) {
         self.link = Some(link);
         self.connection += 1;
+        desk.dials_fail_since = None;
         desk.tally.counts.connections += 1;
         self.next_request = 1;
         self.reader.reopen();

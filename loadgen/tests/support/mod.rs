@@ -8,6 +8,8 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// A node on a directory of its own. Dropping it kills it and removes the directory.
 pub(crate) struct Node {
     child: Child,
@@ -59,6 +61,25 @@ impl Node {
             .expect("it runs");
         let text = [output.stdout, output.stderr].concat();
         (output.status, String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Ends the node: at once, or in order.
+    #[allow(dead_code, reason = "not each of the tests asks")]
+    pub(crate) fn end(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Starts `loadgen` with this command, its output piped.
+    #[allow(dead_code, reason = "not each of the tests asks")]
+    pub(crate) fn begin(&self, command: &str, arguments: &[&str]) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_loadgen"))
+            .args([command, "--url", &self.url, "--data"])
+            .arg(&self.directory)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it runs")
     }
 
     /// A counter of the node.

@@ -1,0 +1,104 @@
+//! A node that goes away in a run and does not come back: how that is known, and what is known then.
+
+use std::{collections::HashMap, time::Duration};
+
+use anyhow::ensure;
+
+use super::{Board, crew::Crew};
+use crate::{
+    clock::Moment,
+    link::ToWorker,
+    plan::RoomIndex,
+    report::{GONE_AFTER, GoneReport},
+};
+
+/// How long workers may take to hand over what they know, which asks nobody anything.
+const ABANDON_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Whether any worker still reaches the node.
+pub(super) struct Watch {
+    unreached_since: Vec<Option<Moment>>,
+}
+
+impl Watch {
+    pub(super) fn new(workers: u32) -> Self {
+        Self { unreached_since: vec![None; workers as usize] }
+    }
+
+    pub(super) fn note(&mut self, worker: usize, unreached_since: Option<Moment>) {
+        self.unreached_since[worker] = unreached_since;
+    }
+
+    /// Since when nobody reached it, if that is so long that it has gone away.
+    pub(super) fn gone_since(&self, now: Moment) -> Option<Moment> {
+        let all = self.unreached_since.iter().copied().collect::<Option<Vec<_>>>()?;
+        all.into_iter().max().filter(|since| now.since(*since) >= GONE_AFTER)
+    }
+}
+
+/// Has all workers hand over what they know, and adds it up. Of what the logs hold nothing is known, or of some of them alone.
+pub(super) fn abandon(
+    crew: &mut Crew,
+    board: &mut Board,
+    start: Moment,
+    since: Moment,
+) -> anyhow::Result<()> {
+    let seconds = GONE_AFTER.as_secs();
+    board.progress.say(&format!("the node has gone away: nobody could connect for {seconds} s"));
+    board.watch = None;
+    crew.tell_unfinished(&ToWorker::Abandon)?;
+    let (workers, deadline) = (crew.count(), Moment::now().after(ABANDON_WAIT_MAX));
+    ensure!(
+        crew.wait(deadline, board, |said| said.done == workers)?,
+        "the node has gone away, and workers did not say in time what they know"
+    );
+    board.conversations.clear();
+    board.evidence.logs.clear();
+    board.evidence.ends.clear();
+    board.evidence.stays.clear();
+    board.evidence.changes.clear();
+    let books = board.evidence.books.iter().map(|book| (book.room, book.acked.as_slice()));
+    let acked_unseen = unseen(books, &board.seen);
+    let from_seconds = since.since(start).as_secs_f64();
+    board.gone = Some(GoneReport { from_seconds, after_seconds: seconds, acked_unseen });
+    Ok(())
+}
+
+/// Of what was acknowledged, how much not all members had seen. Workers that had ended before had seen everything.
+fn unseen<'a>(
+    acked: impl Iterator<Item = (RoomIndex, &'a [u64])>,
+    seen_by_all: &HashMap<RoomIndex, u64>,
+) -> u64 {
+    let unseen = acked.map(|(room, acked)| {
+        let seen = seen_by_all.get(&room).copied().unwrap_or(u64::MAX);
+        acked.iter().filter(|seq| **seq > seen).count() as u64
+    });
+    unseen.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_has_gone_when_no_worker_has_reached_it_for_a_while() {
+        let mut watch = Watch::new(2);
+        let at = |seconds: u64| Moment(seconds * 1_000_000_000);
+        let while_gone = GONE_AFTER.as_secs();
+        watch.note(0, Some(at(5)));
+        assert_eq!(watch.gone_since(at(1000)), None, "the other one reaches it");
+        watch.note(1, Some(at(7)));
+        assert_eq!(watch.gone_since(at(6 + while_gone)), None);
+        assert_eq!(watch.gone_since(at(7 + while_gone)), Some(at(7)));
+        watch.note(0, None);
+        assert_eq!(watch.gone_since(at(1000)), None, "it came back");
+    }
+
+    #[test]
+    fn what_was_acknowledged_behind_the_slowest_member_is_undecided() {
+        let seen = HashMap::from([(RoomIndex(0), 3), (RoomIndex(1), 9)]);
+        let acked: [(RoomIndex, &[u64]); 3] =
+            [(RoomIndex(0), &[2, 3, 4, 5]), (RoomIndex(1), &[9]), (RoomIndex(2), &[1, 2])];
+        assert_eq!(unseen(acked.into_iter(), &seen), 2);
+    }
+}
