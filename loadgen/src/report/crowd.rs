@@ -146,11 +146,8 @@ impl CrowdReport {
     fn judge(&self, more_faults: Vec<String>, slow: Vec<String>) -> (Verdict, Vec<String>) {
         let mut faults = self.faults();
         faults.extend(more_faults);
-        if !faults.is_empty() {
-            return (Verdict::Fail, faults);
-        }
         if !self.is_timed {
-            return (Verdict::Pass, Vec::new());
+            return (if faults.is_empty() { Verdict::Pass } else { Verdict::Fail }, faults);
         }
         let late = self.phases.iter().filter(|phase| phase.lag.p99_ms > LAG_P99_MAX_MS);
         let late: Vec<_> = late
@@ -158,10 +155,12 @@ impl CrowdReport {
                 format!("the generator was late in `{}`: lag p99 {:.0} ms", phase.name, phase.lag.p99_ms)
             })
             .collect();
-        if !late.is_empty() {
-            return (Verdict::Invalid, late);
-        }
-        (if slow.is_empty() { Verdict::Pass } else { Verdict::Fail }, slow)
+        let verdict = match (faults.is_empty(), late.is_empty(), slow.is_empty()) {
+            (false, ..) | (true, true, false) => Verdict::Fail,
+            (true, false, _) => Verdict::Invalid,
+            (true, true, true) => Verdict::Pass,
+        };
+        (verdict, [faults, late, slow].concat())
     }
 
     /// What is wrong, whatever the times were.
@@ -295,5 +294,20 @@ mod tests {
         report.decide(Vec::new(), Vec::new());
         assert_eq!(report.verdict, Verdict::Fail);
         assert_eq!(report.reasons, ["1 messages that were due were neither sent nor given up"]);
+    }
+
+    #[test]
+    fn a_crowd_whose_generator_was_late_is_told_what_was_too_slow_as_well() {
+        let mut report = CrowdReport { is_timed: true, ..sound() };
+        let mut phase = PhaseReport::new("calm", 0..=1, Duration::ZERO, None);
+        phase.lag.p99_ms = LAG_P99_MAX_MS + 1.0;
+        report.phases.push(phase);
+        report.decide(Vec::new(), vec!["slow".to_owned()]);
+        assert_eq!((report.verdict, report.reasons.len()), (Verdict::Invalid, 2), "{:?}", report.reasons);
+        assert!(
+            report.reasons[0].starts_with("the generator was late in `calm`") && report.reasons[1] == "slow"
+        );
+        report.decide(vec!["wrong".to_owned()], vec!["slow".to_owned()]);
+        assert_eq!((report.verdict, report.reasons.len()), (Verdict::Fail, 3), "{:?}", report.reasons);
     }
 }
