@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf, absolute};
 
 use anyhow::{Context as _, bail, ensure};
 use blake3::Hasher;
@@ -51,6 +51,7 @@ struct Backup<'a> {
 
 pub(super) fn run(flags: &BackupFlags, out: &mut dyn Write) -> anyhow::Result<u8> {
     let (data, to) = (Data::open(&flags.data)?, flags.to.as_path());
+    ensure_outside(to, &flags.data)?;
     let _lock = open_target(to)?;
     let before = Manifest::read(to)?;
     let manifest = Manifest::new(&data.facts.id, data.facts.geometry.segment_bytes, now().0);
@@ -89,6 +90,36 @@ pub(super) fn run(flags: &BackupFlags, out: &mut dyn Write) -> anyhow::Result<u8
     )?;
     out.flush()?;
     Ok(EXIT_SOUND)
+}
+
+/// A backup inside of what it is made of goes with it: with the directory, with its disk, and with whatever tidies up there.
+fn ensure_outside(to: &Path, data: &Path) -> anyhow::Result<()> {
+    let data = fs::canonicalize(data).with_context(|| format!("cannot read {}", data.display()))?;
+    ensure!(
+        !where_it_will_be(to)?.starts_with(&data),
+        "{} is inside of the data directory {}: name a directory elsewhere, best on another disk",
+        to.display(),
+        data.display()
+    );
+    Ok(())
+}
+
+/// The place of a directory that need not be there yet, without symbolic links.
+fn where_it_will_be(directory: &Path) -> anyhow::Result<PathBuf> {
+    let directory = absolute(directory).with_context(|| format!("cannot find {}", directory.display()))?;
+    let mut place = PathBuf::new();
+    for component in directory.components() {
+        match component {
+            Component::ParentDir => {
+                place.pop();
+            }
+            component => place.push(component),
+        }
+        if let Ok(there) = fs::canonicalize(&place) {
+            place = there;
+        }
+    }
+    Ok(place)
 }
 
 /// A new directory, or that of a backup before, for this backup alone.

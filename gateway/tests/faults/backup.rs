@@ -242,6 +242,13 @@ fn what_is_no_good_backup_is_refused_before_anything_is_made() {
     restore_to(&copy).check(2, &["is no backup: it has no backup.json"]);
     let backup = || log(&["backup", "--data", text(&data), "--to", text(&to)]);
     backup().check(0, &[]);
+    // Nor is one that would go with what it is made of, by whatever name.
+    std::os::unix::fs::symlink(&data, root.path().join("link")).expect("one disk");
+    for inside in [data.clone(), data.join("sub"), root.path().join("link/a/b"), data.join("new/../sub")] {
+        log(&["backup", "--data", text(&data), "--to", text(&inside)])
+            .check(2, &["is inside of the data directory", "name a directory elsewhere"]);
+    }
+    assert!(["sub", "a", "new"].iter().all(|name| !data.join(name).exists()), "nothing was made");
     check_refused(&to, &SMALL, &["is a backup", "gatehouse log restore"]);
     log(&["stat", "--data", text(&to)]).check(2, &["is a backup", "gatehouse log restore"]);
     // Nor one that was broken off, which has no list of its files yet, and segments of the node's as its own.
