@@ -151,45 +151,59 @@ pub(super) fn make_directory(directory: &Path) -> anyhow::Result<()> {
 
 impl Backup<'_> {
     fn take_log(&mut self, log: u16) -> anyhow::Result<()> {
-        let (segments, mark) = self.data.caught_up(log)?;
-        ensure!(
-            segments.first().is_some_and(|first| first.base == 0),
-            "log {log} of {} has lost its first segment: `gatehouse log verify` says what is damaged",
-            self.data.directory.display()
-        );
         let name = format!("log-{log:02}");
         make_directory(&self.to.join(&name))?;
-        let active = self.data.facts.geometry.segment_of(mark);
-        let total = segments.iter().map(|segment| segment.bytes).sum();
-        let mut progress = Progress::new(format!("log {log}: {} segments", segments.len()), total);
-        for segment in &segments {
-            if segment.base < active {
-                self.take_sealed_as_it_is(segment, &name)?;
-            } else {
-                let bytes = if self.data.is_live {
-                    mark.saturating_sub(segment.base)
-                } else {
-                    segment.bytes_there()?
-                };
-                if bytes > 0 {
-                    self.take_part(segment, path_of(segment, &name), bytes)?;
-                }
-            }
+        let is_live = self.data.is_live;
+        let taken = self.manifest.files.len();
+        let sealed = listed_anew(log, is_live, || {
+            self.manifest.files.truncate(taken);
+            self.take_end(log, &name)
+        })?;
+        let total = sealed.iter().map(|segment| segment.bytes).sum();
+        let mut progress = Progress::new(format!("log {log}: {} segments", sealed.len() + 1), total);
+        for segment in &sealed {
+            self.take_sealed_as_it_is(segment, &name)?;
             progress.add(segment.bytes);
         }
         let synced = sync_directory(&self.to.join(&name));
         synced.with_context(|| format!("cannot sync {}", self.to.join(&name).display()))
     }
 
-    /// Takes a sealed segment, which a node may compact in this moment.
-    fn take_sealed_as_it_is(&mut self, listed: &Segment, log: &str) -> anyhow::Result<()> {
-        let segment = listed.as_it_is()?;
-        let taken = self.take_sealed(&segment, path_of(&segment, log));
-        let now = segment.as_it_is()?;
-        if taken.is_ok() || now.path == segment.path {
-            return taken;
+    /// Takes the segment that takes batches, and gives those that are sealed. At once when it was found: while the others are taken it may be
+    /// sealed and written anew, and then nothing has its bytes any more.
+    fn take_end(&mut self, log: u16, name: &str) -> anyhow::Result<Vec<Segment>> {
+        let (mut segments, mark) = self.data.caught_up(log)?;
+        ensure!(
+            segments.first().is_some_and(|first| first.base == 0),
+            "log {log} of {} has lost its first segment: `gatehouse log verify` says what is damaged",
+            self.data.directory.display()
+        );
+        let active = self.data.facts.geometry.segment_of(mark);
+        let open = segments.split_off(segments.partition_point(|segment| segment.base < active));
+        for segment in &open {
+            let bytes = match self.data.is_live {
+                true => mark.saturating_sub(segment.base),
+                false => segment.bytes_there()?,
+            };
+            if bytes > 0 {
+                self.take_part(segment, path_of(segment, name), bytes)?;
+            }
         }
-        self.take_sealed(&now, path_of(&now, log))
+        Ok(segments)
+    }
+
+    /// Takes a sealed segment, which a node may write anew in this moment.
+    fn take_sealed_as_it_is(&mut self, listed: &Segment, log: &str) -> anyhow::Result<()> {
+        let mut segment = listed.as_it_is()?;
+        for _ in 1..LISTINGS_MAX {
+            let taken = self.take_sealed(&segment, path_of(&segment, log));
+            let now = listed.as_it_is()?;
+            if taken.is_ok() || (&now.path, now.bytes) == (&segment.path, segment.bytes) {
+                return taken;
+            }
+            segment = now;
+        }
+        self.take_sealed(&segment, path_of(&segment, log))
     }
 
     fn take_sealed(&mut self, segment: &Segment, path: String) -> anyhow::Result<()> {
@@ -203,16 +217,19 @@ impl Backup<'_> {
         }
         let (target, new) = (self.to.join(&path), self.to.join(format!("{path}.new")));
         let _ = fs::remove_file(&new);
-        let hash = if fs::hard_link(&segment.path, &new).is_ok() {
+        let (bytes, hash) = if fs::hard_link(&segment.path, &new).is_ok() {
             self.linked += 1;
-            segment.copy(segment.bytes, None)?
+            // Of what was linked: under its own name another file may stand by now.
+            let linked = fs::metadata(&new).with_context(|| format!("cannot read {}", new.display()))?;
+            let linked = Segment { path: new.clone(), bytes: linked.len(), ..segment.clone() };
+            (linked.bytes, linked.copy(linked.bytes, None)?)
         } else {
             self.copied += 1;
             self.copied_bytes += segment.bytes;
-            segment.copy(segment.bytes, Some(&new))?
+            (segment.bytes, segment.copy(segment.bytes, Some(&new))?)
         };
         fs::rename(&new, &target).with_context(|| format!("cannot make {}", target.display()))?;
-        self.manifest.files.push(Entry { file: path.clone(), path, bytes: segment.bytes, blake3: hash });
+        self.manifest.files.push(Entry { file: path.clone(), path, bytes, blake3: hash });
         Ok(())
     }
 
@@ -276,6 +293,32 @@ impl Backup<'_> {
     }
 }
 
+/// Times that a log's files are listed for one backup: a node writes one segment anew at a time, and rarely.
+const LISTINGS_MAX: u32 = 5;
+
+/// What `attempt` gives, which lists the files of a log and reads some. Where a node runs it may have written one anew in between, and that
+/// is under another name then; so they are listed anew.
+fn listed_anew<T>(
+    log: u16,
+    is_live: bool,
+    mut attempt: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    for _ in 1..LISTINGS_MAX {
+        match attempt() {
+            Err(error) if is_live && is_missing(&error) => eprintln!(
+                "gatehouse: log {log}: a segment was written anew while it was read; its files are listed once more"
+            ),
+            done => return done,
+        }
+    }
+    attempt()
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == ErrorKind::NotFound)
+}
+
 /// What a segment is called in a backup.
 fn path_of(segment: &Segment, log: &str) -> String {
     let name = segment.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -332,3 +375,79 @@ impl Segment {
 
 /// The smallest that batches begin at.
 const BLOCK: usize = storage_log::format::BLOCK_BYTES_MIN;
+
+#[cfg(test)]
+mod tests {
+    use storage_log::format::SEGMENT_BYTES;
+
+    use super::*;
+    use crate::segments::cold_file_name;
+    use crate::store::Store;
+
+    /// A store whose one segment holds a batch, as a node has it.
+    fn live(directory: &Path) -> Data {
+        let store = Store::open(directory, 1, SEGMENT_BYTES).expect("a new store");
+        drop(store.open_log(0, [1; 16], 1, 1).expect("a new log"));
+        Data { is_live: true, ..Data::open(directory).expect("a store") }
+    }
+
+    #[test]
+    fn files_that_were_replaced_since_they_were_listed_are_listed_anew() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = live(directory.path());
+        let mut stale = Some(data.segments(0).expect("a list"));
+        let path = stale.as_ref().expect("a list")[0].path.clone();
+        fs::rename(&path, path.with_file_name(cold_file_name(0))).expect("one disk");
+        let mut listings = 0;
+        let mut attempt = || {
+            listings += 1;
+            let segments = stale.take().map_or_else(|| data.segments(0), Ok)?;
+            data.mark(&segments)
+        };
+        listed_anew(0, true, &mut attempt).expect("it is there under its new name");
+        assert_eq!(listings, 2);
+    }
+
+    #[test]
+    fn what_stays_away_is_told_and_so_is_what_is_gone_where_no_node_runs() {
+        let attempts = |is_live| {
+            let mut attempts = 0;
+            let refused = listed_anew(0, is_live, || {
+                attempts += 1;
+                File::open("/nowhere/seg").context("cannot read /nowhere/seg")
+            });
+            let refused = refused.expect_err("it is not there");
+            assert!(format!("{refused:#}").starts_with("cannot read /nowhere/seg"), "{refused:#}");
+            attempts
+        };
+        assert_eq!((attempts(true), attempts(false)), (LISTINGS_MAX, 1));
+    }
+
+    /// What has its place by the time that it is read is not what was linked.
+    #[test]
+    fn the_hash_of_a_linked_segment_is_that_of_what_was_linked() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (from, to) = (root.path().join("data"), root.path().join("to"));
+        let data = live(&from);
+        make_directory(&to.join("log-00")).expect("a directory");
+        let manifest = Manifest::new(&data.facts.id, data.facts.geometry.segment_bytes, 1);
+        let mut backup = Backup {
+            data: &data,
+            to: &to,
+            before: None,
+            manifest,
+            copied_bytes: 0,
+            copied: 0,
+            linked: 0,
+            kept: 0,
+        };
+        let mut segment = data.segments(0).expect("a list").remove(0);
+        // As it was listed before it was written anew, and became another length.
+        segment.bytes -= 4096;
+        let path = path_of(&segment, "log-00");
+        backup.take_sealed(&segment, path).expect("room");
+        let entry = &backup.manifest.files[0];
+        assert_eq!((backup.linked, entry.bytes), (1, SEGMENT_BYTES));
+        assert!(entry.is_whole(&to).expect("it is there"));
+    }
+}
