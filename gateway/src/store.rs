@@ -25,12 +25,14 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use router::conversation::{Recent, Unjudged};
 use router::places::KINDS;
 use serde::{Deserialize, Serialize};
-use storage_log::format::{BATCH_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FORMAT_VERSION, SEGMENT_BYTES};
+use storage_log::format::{
+    BATCH_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES,
+};
 use storage_log::{Answer, Geometry, Log, LogConfig, Recovered, WriteBatch, segment_file_name};
 
 use crate::erasures::marks;
 use crate::pushes::marks::{MarksFile, of_log};
-use crate::scan::{Reading, Start, scan};
+use crate::scan::{Reading, Start, read_up_to, scan};
 use crate::segments::{
     Access, SegmentFile, SegmentMaker, block_of, log_directory, open_segments, sync_directory,
 };
@@ -364,16 +366,22 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
 }
 
 /// Makes a store: its name first, then every log with its first segment, then the file that says it is made. A log
-/// without a segment is therefore one that has lost it. Whatever is interrupted is gone on with at the next start.
+/// without a segment is therefore one that has lost it. Whatever is interrupted is gone on with at the next start, or begun anew where
+/// other logs or segments are asked for by then.
 fn make_store(directory: &Path, path: &Path, logs: u16, segment_bytes: u64) -> anyhow::Result<()> {
     let new = directory.join("store.toml.new");
-    let begun = fs::read_to_string(&new).ok().and_then(|text| StoreFile::parse(&text).ok());
+    let mut begun = fs::read_to_string(&new).ok().and_then(|text| StoreFile::parse(&text).ok());
+    if begun.as_ref().is_some_and(|file| (file.logs, file.segment) != (logs, segment_bytes))
+        && forget_begun(directory).with_context(|| format!("cannot begin {} anew", directory.display()))?
+    {
+        begun = None;
+    }
     let file = match begun {
         Some(file) => file,
         None => {
             for log in 0..LOGS_MAX {
                 ensure!(
-                    !has_segments(directory, log)?,
+                    segments_there(directory, log)?.is_empty(),
                     "{} is missing, and {} has segments, which nobody can read without it: put it back from a backup, where it has the \
                      same name. Where a restore was broken off, remove the directory and restore again",
                     path.display(),
@@ -405,8 +413,7 @@ fn make_store(directory: &Path, path: &Path, logs: u16, segment_bytes: u64) -> a
         })();
         made.with_context(|| {
             format!(
-                "cannot make {}, of a new store of {} logs, each with two segments of {} MiB; make room, or remove what was begun \
-                 and set a smaller `segment_mib`",
+                "cannot make {}, of a new store of {} logs, each with two segments of {} MiB; make room, or set a smaller `segment_mib`",
                 directory.display(),
                 file.logs,
                 file.segment >> 20
@@ -419,18 +426,43 @@ fn make_store(directory: &Path, path: &Path, logs: u16, segment_bytes: u64) -> a
     made.with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// A directory that cannot be read is none without segments.
-fn has_segments(directory: &Path, log: u16) -> anyhow::Result<bool> {
+/// Whatever is called like a segment. A directory that cannot be read is none without any.
+fn segments_there(directory: &Path, log: u16) -> anyhow::Result<Vec<PathBuf>> {
     let directory = log_directory(directory, log);
-    let has = match fs::read_dir(&directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        entries => entries.and_then(|mut entries| {
-            entries.try_fold(false, |has, entry| {
-                Ok(has || entry?.file_name().as_encoded_bytes().starts_with(b"seg-"))
-            })
+    let there = match fs::read_dir(&directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries.and_then(|entries| {
+            let paths: io::Result<Vec<_>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+            paths
         }),
     };
-    has.with_context(|| format!("cannot read {}: has it another owner?", directory.display()))
+    let mut there =
+        there.with_context(|| format!("cannot read {}: has it another owner?", directory.display()))?;
+    there.retain(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"seg-")));
+    Ok(there)
+}
+
+/// Removes the segments of a store that was begun, unless anything is stored in one of them; whether it has. The file that says what was
+/// begun stays until it is written anew: with it, what is left of the segments is no other store's.
+fn forget_begun(directory: &Path) -> anyhow::Result<bool> {
+    let mut segments = Vec::new();
+    for log in 0..LOGS_MAX {
+        segments.extend(segments_there(directory, log)?);
+    }
+    for segment in &segments {
+        if !is_unused(segment)? {
+            return Ok(false);
+        }
+    }
+    segments.iter().try_for_each(fs::remove_file)?;
+    Ok(true)
+}
+
+/// Whether a segment holds no batch: the first begins behind its header, with what is not zero.
+fn is_unused(segment: &Path) -> io::Result<bool> {
+    let (file, mut first) = (File::open(segment)?, [0; BLOCK_BYTES_MAX]);
+    let read = read_up_to(&file, &mut first, SEGMENT_HEADER_BYTES as u64)?;
+    Ok(first[..read].iter().all(|byte| *byte == 0))
 }
 
 /// Why a start is refused on a file system that is read-only: by how it was mounted, which shows when a file is opened, or since

@@ -52,6 +52,28 @@ fn a_store_whose_making_was_interrupted_is_gone_on_with() {
     assert!(!path.with_extension("toml.new").exists(), "nothing was begun");
 }
 
+/// As where a disk had no room for all of it: whoever sets smaller segments then is to get them.
+#[test]
+fn a_store_that_was_begun_and_holds_nothing_takes_new_settings() {
+    let data = directory();
+    let path = data.path().join("store.toml");
+    let unfinish = || fs::rename(&path, path.with_extension("toml.new")).expect("it was made");
+    drop(Store::open(data.path(), 2, SEGMENT_BYTES).expect("a new store"));
+    unfinish();
+    let store = Store::open(data.path(), 1, SEGMENT_BYTES / 2).expect("it is begun anew");
+    assert_eq!((store.logs, store.geometry.segment_bytes), (1, SEGMENT_BYTES / 2));
+    assert!(fs::read_dir(data.path().join("log-01")).expect("it was made").next().is_none());
+    let id = store.id;
+    drop(store.open_log(0, [1; 16], 1, 1).expect("a new log"));
+
+    // What holds a batch is gone on with as it is.
+    drop(store);
+    unfinish();
+    let store = Store::open(data.path(), 1, SEGMENT_BYTES / 4).expect("it goes on");
+    assert_eq!((store.id, store.geometry.segment_bytes), (id, SEGMENT_BYTES / 2));
+    drop(store.open_log(0, [2; 16], 1, 2).expect("its log is read"));
+}
+
 #[test]
 fn a_log_that_is_full_to_its_last_byte_starts_in_a_new_segment() {
     let data = directory();
