@@ -30,6 +30,12 @@ impl Fault {
         Self { code: ErrorCode::BadField, field: Cow::Borrowed(field), reason }
     }
 
+    /// A user or a device that cannot be one; or no text at all.
+    pub(crate) const fn name(field: &'static str) -> Self {
+        const { assert!(limits::ID_BYTES_MAX == 64) };
+        Self::field(field, "is no id: a text of 1 to 64 bytes of UTF-8, without control characters")
+    }
+
     pub(crate) const fn frame(reason: &'static str) -> Self {
         Self { code: ErrorCode::BadFrame, field: Cow::Borrowed(""), reason }
     }

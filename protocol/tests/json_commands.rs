@@ -79,7 +79,8 @@ fn operations_of_other_versions() {
 #[test]
 fn whom_a_block_is_of() {
     check(r#"{"op":"block","id":5,"on":true}"#, "5 bad_field `user` is missing");
-    check(r#"{"op":"block","id":5,"user":"","on":true}"#, "5 bad_field `user` has the wrong type or form");
+    let no_id = "5 bad_field `user` is no id: a text of 1 to 64 bytes of UTF-8, without control characters";
+    check(r#"{"op":"block","id":5,"user":"","on":true}"#, no_id);
     check(r#"{"op":"block","id":5,"user":"bob"}"#, "5 bad_field `on` is missing");
 }
 
@@ -302,7 +303,7 @@ fn amendments_out_of_range() {
 #[test]
 fn malformed_names() {
     let to = |name: &str| format!(r#"{{"op":"send","id":1,"to":"{name}","kind":"text","text":"x"}}"#);
-    let bad = "1 bad_field `to` has the wrong type or form";
+    let bad = "1 bad_field `to` is no id: a text of 1 to 64 bytes of UTF-8, without control characters";
     check(&to(""), bad);
     check(&to(r"a\u0000b"), bad);
     check(&to(r"a\u0085b"), bad);

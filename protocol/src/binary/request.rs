@@ -127,8 +127,7 @@ fn read_connect(raw: ConnectV1) -> Result<Command, Fault> {
     let positions = raw.positions.iter().map(|at| (ConversationId(at.conversation), Seq(at.seq))).collect();
     Ok(Command::Connect(Connect {
         token: if raw.token.is_empty() { None } else { Some(token(raw.token)?) },
-        device: DeviceId::new(&text("device", raw.device)?)
-            .map_err(|_| Fault::field("device", "has the wrong type or form"))?,
+        device: DeviceId::new(&text("device", raw.device)?).map_err(|_| Fault::name("device"))?,
         cursor: text_if("cursor", raw.cursor)?,
         positions: (raw.positions_given == 1).then_some(positions),
     }))
@@ -263,9 +262,8 @@ fn token(bytes: Vec<u8>) -> Result<Token, Fault> {
 }
 
 fn user(field: &'static str, bytes: &[u8]) -> Result<UserId, Fault> {
-    const FORM: &str = "has the wrong type or form";
-    let text = str::from_utf8(bytes).map_err(|_| Fault::field(field, FORM))?;
-    UserId::new(text).map_err(|_| Fault::field(field, FORM))
+    let text = str::from_utf8(bytes).map_err(|_| Fault::name(field))?;
+    UserId::new(text).map_err(|_| Fault::name(field))
 }
 
 /// Bounded before anything is copied; the finer bounds are checked with the whole request.

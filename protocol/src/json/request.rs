@@ -94,9 +94,10 @@ fn parse(text: &str) -> Result<Request, Fault> {
     let read = FieldsSeed(&mut fields).deserialize(&mut deserializer).and_then(|()| deserializer.end());
     if let Err(error) = read {
         return Err(match (error.classify(), fields.current) {
-            (serde_json::error::Category::Data, Some(field)) => {
-                Fault::field(field.name(), "has the wrong type or form")
-            }
+            (serde_json::error::Category::Data, Some(field)) => match field {
+                Field::Device | Field::To | Field::User => Fault::name(field.name()),
+                _ => Fault::field(field.name(), "has the wrong type or form"),
+            },
             (serde_json::error::Category::Data, None) => Fault::frame("the frame is not a JSON object"),
             _ => Fault::frame("the frame is not valid JSON"),
         });
