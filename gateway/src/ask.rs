@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    auth::{ADMIN_TOKEN_FILE, AdminToken},
+    auth::{ADMIN_TOKEN_FILE, AdminToken, KeyError},
     config::Config,
     upgrade::{
         BACKGROUND_MAX, PREPARE_MAX, READ_AHEAD_MAX, READY_MAX, REST_MAX, START_MAX, leaving::Upgraded,
@@ -26,6 +26,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(
         + 10,
 );
 
+/// Of an answer to who shows another token.
+const UNAUTHORIZED: u16 = 401;
+
 /// No answer of the admin address to a command is longer.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
@@ -36,7 +39,7 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 pub fn upgrade(config: &Config) -> Result<Upgraded, (Refused, String)> {
     let could_not = |reason: String| (Refused::ByUs, reason);
     let path = config.admin_token_file.clone().unwrap_or_else(|| config.data.join(ADMIN_TOKEN_FILE));
-    let token = AdminToken::read(&path).map_err(|error| could_not(error.to_string()))?;
+    let token = AdminToken::read(&path).map_err(|error| could_not(without_token(config, &error)))?;
     let (status, body) = post(config.admin, "/v1/upgrade", &token).map_err(|error| {
         could_not(match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
@@ -49,10 +52,36 @@ pub fn upgrade(config: &Config) -> Result<Upgraded, (Refused, String)> {
             _ => format!("no node answers at {}: {error}; is it the address of `admin`?", config.admin),
         })
     })?;
+    if status == UNAUTHORIZED {
+        let which = match config.admin_token_file {
+            Some(_) => "`admin_token_file` and `admin`",
+            None => "--data and --admin",
+        };
+        let (admin, path) = (config.admin, path.display());
+        let reason = format!(
+            "the node at {admin} does not take the admin token in {path}: are {which} those of one node?"
+        );
+        return Err((Refused::ByTheNode, reason));
+    }
     if status != 200 {
         return Err((Refused::ByTheNode, body.trim_end().to_owned()));
     }
     serde_json::from_str(&body).map_err(|error| could_not(format!("{}: {error}", config.admin)))
+}
+
+/// Whoever names another directory than the node's finds no token there.
+fn without_token(config: &Config, error: &KeyError) -> String {
+    match error {
+        KeyError::Io { error: io, .. }
+            if io.kind() == ErrorKind::NotFound && config.admin_token_file.is_none() =>
+        {
+            format!(
+                "{}: there is no {ADMIN_TOKEN_FILE}, which a node makes when it starts; is --data the directory of the node that runs?",
+                config.data.display()
+            )
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Who said no.

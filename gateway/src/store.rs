@@ -318,7 +318,7 @@ impl StoreFacts {
         ensure_no_backup(directory)?;
         let path = directory.join("store.toml");
         let text = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => bail!(
                 "{} is no data directory: it has no store.toml; name the one that the node is started with",
                 directory.display()
             ),

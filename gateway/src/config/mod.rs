@@ -249,6 +249,16 @@ impl Config {
         if errors.is_empty() {
             check::apply(&draft, &mut errors);
         }
+        // Before what stands in it: else it would be a key file that is said to be wrong.
+        let data = &draft.config.data;
+        if data.exists() && !data.is_dir() {
+            let message = format!(
+                "`data` is {}, which is no directory; name the directory of logs and keys",
+                data.display()
+            );
+            errors.push(ConfigError { place: draft.place("data"), message });
+            return Err(ConfigErrors(errors));
+        }
         let of_files = files(&draft.config).into_iter();
         errors.extend(
             of_files.map(|(key, error)| ConfigError { place: draft.place(key), message: error.to_string() }),

@@ -67,6 +67,25 @@ fn a_token_follows_the_configuration() {
     check_refused(&output, &["cannot sign: set `eddsa_private_key_file`"]);
 }
 
+/// Not that a key file in it is wrong.
+#[test]
+fn a_data_directory_that_is_a_file_is_told_as_that() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("file");
+    fs::write(&file, "of mine").expect("a file");
+    let words = ["--data: `data` is ", "/file, which is no directory"];
+    for command in [&["serve"][..], &["token", "--user", "a"], &["upgrade"]] {
+        check_refused(&gatehouse(&[command, &["--data", path(&file)]].concat(), &[]), &words);
+    }
+}
+
+#[test]
+fn an_upgrade_with_another_directory_says_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = gatehouse(&["upgrade", "--data", path(directory.path())], &[]);
+    check_refused(&output, &["there is no admin.token", "is --data the directory of the node that runs?"]);
+}
+
 #[test]
 fn bad_users_and_times_are_refused() {
     let user = ["token", "--data", "/nowhere", "--user"];

@@ -342,6 +342,9 @@ fn a_directory_that_is_none_is_refused_in_words() {
     log(&["verify", "--data", text(data.path())]).check(2, &["is no data directory"]);
     log(&["stat", "--data", text(data.path())]).check(2, &["is no data directory", "store.toml"]);
     assert_eq!(fs::read_dir(data.path()).expect("a directory").count(), 0, "nothing is made");
+    let file = data.path().join("file");
+    fs::write(&file, "of mine").expect("a file");
+    log(&["stat", "--data", text(&file)]).check(2, &["file is no data directory", "store.toml"]);
 }
 
 /// `script` gives it a terminal; what goes there goes to our pipe.

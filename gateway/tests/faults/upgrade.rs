@@ -271,7 +271,8 @@ fn the_command_says_what_came_of_it_and_ends_so() {
     fs::write(&token, "not that of the node, and long enough").expect("written");
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("ours");
     let (code, said) = ask(&admin, programs.path());
-    assert!(code == Some(1) && said.contains("the admin token"), "{said}");
+    assert!(code == Some(1) && said.contains("does not take the admin token in"), "{said}");
+    assert!(said.contains("are --data and --admin those of one node?"), "{said}");
 }
 
 /// It has got as far as it can without changing anything, and fails then: what stood still goes on.
