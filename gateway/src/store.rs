@@ -431,10 +431,8 @@ fn segments_there(directory: &Path, log: u16) -> anyhow::Result<Vec<PathBuf>> {
     let directory = log_directory(directory, log);
     let there = match fs::read_dir(&directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries.and_then(|entries| {
-            let paths: io::Result<Vec<_>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-            paths
-        }),
+        entries => entries
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()),
     };
     let mut there =
         there.with_context(|| format!("cannot read {}: has it another owner?", directory.display()))?;
