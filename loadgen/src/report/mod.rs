@@ -360,11 +360,15 @@ impl Report {
             "the node went away {from_seconds:.1} s after the start, and nobody could connect for {after_seconds} s: see in its log why, \
              start it again, and repeat the run"
         ));
-        reasons.push(format!(
-            "{acked_unseen} that were acknowledged had not been seen by all who should: undecided, the node could not be asked"
-        ));
+        reasons.push(match acked_unseen {
+            0 => "all that was acknowledged had been seen by all who should; whether it is kept is undecided, the node could not be asked"
+                .to_owned(),
+            unseen => format!(
+                "{unseen} that were acknowledged had not been seen by all who should: undecided, the node could not be asked"
+            ),
+        });
         if unanswered > 0 {
-            reasons.push(format!("{unanswered} sends had no answer: undecided as well"));
+            reasons.push(format!("{unanswered} sends waited, or had no answer: undecided as well"));
         }
         (verdict, reasons)
     }
