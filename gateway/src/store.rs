@@ -443,9 +443,11 @@ fn segments_there(directory: &Path, log: u16) -> anyhow::Result<Vec<PathBuf>> {
 /// Removes the segments of a store that was begun, unless anything is stored in one of them; whether it has. The file that says what was
 /// begun stays until it is written anew: with it, what is left of the segments is no other store's.
 fn forget_begun(directory: &Path) -> anyhow::Result<bool> {
-    let mut segments = Vec::new();
+    let (mut segments, mut directories) = (Vec::new(), Vec::new());
     for log in 0..LOGS_MAX {
-        segments.extend(segments_there(directory, log)?);
+        let there = segments_there(directory, log)?;
+        directories.extend((!there.is_empty()).then(|| log_directory(directory, log)));
+        segments.extend(there);
     }
     for segment in &segments {
         if !is_unused(segment)? {
@@ -453,6 +455,8 @@ fn forget_begun(directory: &Path) -> anyhow::Result<bool> {
         }
     }
     segments.iter().try_for_each(fs::remove_file)?;
+    // Before another name is written: one that came back after a power cut would be another store's.
+    directories.iter().try_for_each(|directory| sync_directory(directory))?;
     Ok(true)
 }
 

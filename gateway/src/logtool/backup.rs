@@ -178,6 +178,16 @@ impl Backup<'_> {
             "log {log} of {} has lost its first segment: `gatehouse log verify` says what is damaged",
             self.data.directory.display()
         );
+        let segment_bytes = self.data.facts.geometry.segment_bytes;
+        if segments.iter().zip(0..).any(|(segment, number)| segment.base != number * segment_bytes) {
+            // Beside a node it may be there under its other name by now: as any that is missing, it is looked for once more.
+            return Err(io::Error::from(ErrorKind::NotFound)).with_context(|| {
+                format!(
+                    "log {log} of {} has lost a segment: `gatehouse log verify` says what is damaged",
+                    self.data.directory.display()
+                )
+            });
+        }
         let active = self.data.facts.geometry.segment_of(mark);
         let open = segments.split_off(segments.partition_point(|segment| segment.base < active));
         for segment in &open {
@@ -196,10 +206,16 @@ impl Backup<'_> {
     fn take_sealed_as_it_is(&mut self, listed: &Segment, log: &str) -> anyhow::Result<()> {
         let mut segment = listed.as_it_is()?;
         for _ in 1..LISTINGS_MAX {
+            let linked = self.linked;
             let taken = self.take_sealed(&segment, path_of(&segment, log));
             let now = listed.as_it_is()?;
-            if taken.is_ok() || (&now.path, now.bytes) == (&segment.path, segment.bytes) {
+            let is_linked = taken.is_ok() && self.linked > linked;
+            if is_linked || (&now.path, now.bytes) == (&segment.path, segment.bytes) {
                 return taken;
+            }
+            if taken.is_ok() {
+                // What was copied may be the beginning of another file.
+                self.manifest.files.pop();
             }
             segment = now;
         }

@@ -162,6 +162,7 @@ impl Crew {
             FromWorker::End { user, stands, stays } => board.handle_end(user, &stands, stays),
             FromWorker::Done(totals) => {
                 self.said.done += 1;
+                board.watch.iter_mut().for_each(|watch| watch.note_done(place));
                 board.handle_done(*totals)?;
             }
             FromWorker::Failed { .. } => unreachable!("`next` ends with it"),

@@ -17,22 +17,48 @@ const ABANDON_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Whether any worker still reaches the node.
 pub(super) struct Watch {
-    unreached_since: Vec<Option<Moment>>,
+    workers: Vec<Reach>,
+}
+
+#[derive(Clone, Copy)]
+enum Reach {
+    Reached,
+    UnreachedSince(Moment),
+    /// It has done its work, and asks for nothing more.
+    Done,
 }
 
 impl Watch {
+    /// Of workers that have users; those behind them are none of its business.
     pub(super) fn new(workers: u32) -> Self {
-        Self { unreached_since: vec![None; workers as usize] }
+        Self { workers: vec![Reach::Reached; workers as usize] }
     }
 
     pub(super) fn note(&mut self, worker: usize, unreached_since: Option<Moment>) {
-        self.unreached_since[worker] = unreached_since;
+        self.set(worker, unreached_since.map_or(Reach::Reached, Reach::UnreachedSince));
     }
 
-    /// Since when nobody reached it, if that is so long that it has gone away.
+    pub(super) fn note_done(&mut self, worker: usize) {
+        self.set(worker, Reach::Done);
+    }
+
+    fn set(&mut self, worker: usize, reach: Reach) {
+        if let Some(known) = self.workers.get_mut(worker) {
+            *known = reach;
+        }
+    }
+
+    /// Since when nobody who wants something of it reached it, if that is so long that it has gone away.
     pub(super) fn gone_since(&self, now: Moment) -> Option<Moment> {
-        let all = self.unreached_since.iter().copied().collect::<Option<Vec<_>>>()?;
-        all.into_iter().max().filter(|since| now.since(*since) >= GONE_AFTER)
+        let mut latest = None;
+        for reach in &self.workers {
+            match reach {
+                Reach::Reached => return None,
+                Reach::UnreachedSince(since) => latest = latest.max(Some(*since)),
+                Reach::Done => {}
+            }
+        }
+        latest.filter(|since| now.since(*since) >= GONE_AFTER)
     }
 }
 
@@ -92,6 +118,12 @@ mod tests {
         assert_eq!(watch.gone_since(at(7 + while_gone)), Some(at(7)));
         watch.note(0, None);
         assert_eq!(watch.gone_since(at(1000)), None, "it came back");
+        watch.note_done(0);
+        assert_eq!(watch.gone_since(at(7 + while_gone)), Some(at(7)), "who has done its work does not count");
+        watch.note_done(1);
+        assert_eq!(watch.gone_since(at(1000)), None, "nobody wants anything of it");
+        // A worker without users dials nobody.
+        watch.note(2, None);
     }
 
     #[test]

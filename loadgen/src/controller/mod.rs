@@ -172,7 +172,7 @@ impl Plot<'_> {
         let mut crew = Crew::start(&orders)?;
         let start = self.begin(&mut crew, &mut board)?;
         // A node of our own is killed, and started again.
-        board.watch = node.is_none().then(|| Watch::new(self.scenario.workers));
+        board.watch = node.is_none().then(|| Watch::new(self.scenario.workers.min(self.scenario.users)));
         let before = self.node_cpu();
         let (outage, after) = match self.load(node, start, &mut crew, &mut board) {
             Ok(loaded) => loaded,
