@@ -155,12 +155,7 @@ impl CrowdReport {
                 format!("the generator was late in `{}`: lag p99 {:.0} ms", phase.name, phase.lag.p99_ms)
             })
             .collect();
-        let verdict = match (faults.is_empty(), late.is_empty(), slow.is_empty()) {
-            (false, ..) | (true, true, false) => Verdict::Fail,
-            (true, false, _) => Verdict::Invalid,
-            (true, true, true) => Verdict::Pass,
-        };
-        (verdict, [faults, late, slow].concat())
+        Verdict::with_reasons(faults, late, slow)
     }
 
     /// What is wrong, whatever the times were.

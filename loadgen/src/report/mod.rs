@@ -71,6 +71,18 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
+    /// What is wrong decides, then whether the generator was late, then times; and all of it, in that order.
+    fn with_reasons(faults: Vec<String>, doubts: Vec<String>, missed: Vec<String>) -> (Self, Vec<String>) {
+        let verdict = match (faults.is_empty(), doubts.is_empty(), missed.is_empty()) {
+            (false, ..) | (true, true, false) => Self::Fail,
+            (true, false, _) => Self::Invalid,
+            (true, true, true) => Self::Pass,
+        };
+        (verdict, [faults, doubts, missed].concat())
+    }
+}
+
+impl Verdict {
     fn exit_code(self) -> ExitCode {
         ExitCode::from(match self {
             Self::Pass => EXIT_PASSED,
@@ -306,13 +318,7 @@ impl Report {
     /// What is wrong counts whoever was late. Times count only when the generator was not. All of it is told, whatever decides: who reads
     /// that a run proves nothing wants to know what the next one may prove.
     fn decide(&self, faults: Vec<String>) -> (Verdict, Vec<String>) {
-        let (doubts, missed) = (self.doubts(), self.limits_missed());
-        let verdict = match (faults.is_empty(), doubts.is_empty(), missed.is_empty()) {
-            (false, ..) | (true, true, false) => Verdict::Fail,
-            (true, false, _) => Verdict::Invalid,
-            (true, true, true) => Verdict::Pass,
-        };
-        (verdict, [faults, doubts, missed].concat())
+        Verdict::with_reasons(faults, self.doubts(), self.limits_missed())
     }
 
     /// Why this run proves nothing, if nothing was wrong.
