@@ -27,9 +27,8 @@ use storage_log::{
 
 use crate::erasures::marks;
 use crate::files::{Command, Inbox};
-use crate::indexes;
 use crate::segments::{Access, DIRECT, cold_file_name, log_directory, sync_directory};
-use crate::snapshots;
+use crate::{indexes, reserve, snapshots};
 
 /// The file is written by this much, and after each piece, and as much that was read, the disk is left alone for [`REST`] times as
 /// long.
@@ -205,25 +204,33 @@ fn write_cold(
     if !is_worth_writing(job, erased.fronts(), &mut files)? {
         return Ok(Written::Clean);
     }
-    let mut out = PacedWriter::create(&new, access, &pace)?;
-    let judge = |record: &storage_log::Record<'_>| erased.verdict(record.position(), record.portable());
-    let written = compact_erasing(job, &judge, &mut files, &mut |bytes| out.write(bytes));
-    let sealed = match written {
-        Ok(Rewritten::Made(sealed)) => sealed,
+    // What makes room is written where there is some in any case.
+    let has_blocks = job.cause.expires() && reserve::take(directory, &new)?;
+    let written = PacedWriter::create(&new, access, has_blocks, &pace).and_then(|mut out| {
+        let judge = |record: &storage_log::Record<'_>| erased.verdict(record.position(), record.portable());
+        let written = compact_erasing(job, &judge, &mut files, &mut |bytes| out.write(bytes))?;
+        if matches!(written, Rewritten::Made(_)) {
+            out.finish()?;
+        }
+        Ok(written)
+    });
+    match written {
+        Ok(Rewritten::Made(sealed)) => {
+            let file = File::open(&new)?;
+            fs::rename(&new, &path)?;
+            Ok(Written::Made(sealed, file))
+        }
         unmade => {
+            // At once: on a full disk it has the last of the room.
             let _ = fs::remove_file(&new);
             if !matches!(unmade?, Rewritten::Clean) {
                 return Ok(Written::Unsound);
             }
             // All of it was read, which drove from the page cache what readers want. Advice: where it is not taken, more stays.
             let _ = fadvise(&files.segment, 0, None, Advice::DontNeed);
-            return Ok(Written::Clean);
+            Ok(Written::Clean)
         }
-    };
-    out.finish()?;
-    let file = File::open(&new)?;
-    fs::rename(&new, &path)?;
-    Ok(Written::Made(sealed, file))
+    }
 }
 
 /// Leaves the disk alone after each piece, read or written.
@@ -309,9 +316,10 @@ struct PacedWriter<'p> {
 }
 
 impl<'p> PacedWriter<'p> {
-    fn create(path: &Path, access: Access, pace: &'p Pace<'p>) -> io::Result<Self> {
+    /// A file of its own, or over the blocks that it has.
+    fn create(path: &Path, access: Access, has_blocks: bool, pace: &'p Pace<'p>) -> io::Result<Self> {
         let mut options = OpenOptions::new();
-        options.create(true).truncate(true).write(true).mode(0o600);
+        options.create(true).truncate(!has_blocks).write(true).mode(0o600);
         if access == Access::Direct {
             options.custom_flags(DIRECT);
         }

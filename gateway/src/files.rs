@@ -1,6 +1,7 @@
 //! The one thread that does what would block a shard: making segment files, filling them with zeros, writing index files. And
 //! how any thread leaves a shard a command.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
@@ -203,6 +204,8 @@ pub fn start(maker: SegmentMaker, state: Arc<NodeState>) -> io::Result<(Sender<J
 }
 
 fn work(maker: &SegmentMaker, state: &NodeState, jobs: &Receiver<Job>) {
+    // Logs whose index file is tried again each second: that is said once.
+    let mut without_index = BTreeSet::new();
     while let Ok(Job { log, base, inbox, work }) = jobs.recv() {
         match work {
             Work::Make => inbox.send(Command::Segment { log, base, file: make(maker, state, log, base) }),
@@ -214,12 +217,17 @@ fn work(maker: &SegmentMaker, state: &NodeState, jobs: &Receiver<Job>) {
             }
             Work::Index(job) => {
                 let directory = log_directory(&maker.directory, log);
-                let made = indexes::write(&directory, &job);
-                let made = made.inspect_err(|error| {
-                    let index = index_file_name(base);
-                    tracing::warn!(log, index, %error, "an index file could not be written: it stays in memory, and is tried again");
-                });
+                let (made, index) = (indexes::write(&directory, &job), index_file_name(base));
                 let is_made = made.is_ok();
+                match &made {
+                    Err(error) if without_index.insert(log) => {
+                        tracing::warn!(log, index, %error, "an index file could not be written: it stays in memory, and is tried again each second");
+                    }
+                    Ok(_) if without_index.remove(&log) => {
+                        tracing::info!(log, index, "the index file could be written")
+                    }
+                    _ => {}
+                }
                 inbox.send(Command::Indexed { log, base, made: made.ok() });
                 if is_made
                     && let Err(error) = snapshots::renew_if_due(&directory, job.config(), as_appended(base))

@@ -1,8 +1,8 @@
 //! Index files of sealed segments: written beside them, opened at start.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use storage_log::format::{INDEX_FOOTER_BYTES, SEGMENT_HEADER_BYTES, index_at};
@@ -11,7 +11,8 @@ use storage_log::{
     is_cold, read_index_tail,
 };
 
-use crate::segments::{cold_file_name, sync_directory};
+use crate::replace::replace;
+use crate::segments::cold_file_name;
 
 /// Blocks written at a time.
 const BLOCKS: usize = 64;
@@ -21,17 +22,12 @@ const BLOCKS: usize = 64;
 /// # Errors
 /// Those of the disk.
 pub fn write(directory: &Path, job: &IndexJob) -> io::Result<(SealedSegment, File)> {
-    let path = directory.join(index_file_name(job.base()));
-    let new = path.with_extension("idx.new");
-    let mut options = OpenOptions::new();
-    let file = options.create(true).truncate(true).read(true).write(true).mode(0o600).open(&new)?;
-    let mut out = BufWriter::with_capacity(BLOCKS * INDEX_BLOCK_BYTES, file);
-    let sealed = job.write(|bytes| out.write_all(bytes))?;
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    fs::rename(&new, &path)?;
-    sync_directory(directory)?;
-    Ok((sealed, file))
+    replace(&directory.join(index_file_name(job.base())), |file| {
+        let mut out = BufWriter::with_capacity(BLOCKS * INDEX_BLOCK_BYTES, file);
+        let sealed = job.write(|bytes| out.write_all(bytes))?;
+        out.flush()?;
+        Ok(sealed)
+    })
 }
 
 /// The index file of the segment at `base`, if there is one.

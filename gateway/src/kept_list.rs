@@ -11,16 +11,16 @@
 //! after. The sum is BLAKE3 of what stands between the brackets, 128 bits: a list of which a disk has changed one letter would revoke
 //! or erase something else. Whoever mends one by hand leaves the sum out.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read as _};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::replace::replace;
 use crate::segments::sync_directory;
-use crate::store::write_new;
 
 const VERSION: u64 = 1;
 
@@ -115,11 +115,7 @@ impl KeptList {
         let list = format!("\n{}\n", lines.join(",\n"));
         let Kind { list: name, .. } = self.kind;
         let text = format!("{{\"version\":{VERSION},\"{name}\":[{list}],\"sum\":\"{}\"}}\n", sum_of(&list));
-        let path = self.path();
-        let new = path.with_extension("json.new");
-        write_new(&new, &text)?;
-        fs::rename(&new, &path)?;
-        sync_directory(&self.directory)
+        replace(&self.path(), |file| file.write_all(text.as_bytes())).map(drop)
     }
 }
 
@@ -175,6 +171,8 @@ pub(crate) fn line(entry: &impl Serialize) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     static KIND: Kind = Kind {

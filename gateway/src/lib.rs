@@ -30,6 +30,8 @@ pub mod metrics;
 pub mod node;
 pub mod peers;
 pub mod pushes;
+pub mod replace;
+pub mod reserve;
 pub mod retention;
 pub mod revocations;
 pub mod scan;

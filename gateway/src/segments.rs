@@ -21,7 +21,7 @@ use storage_log::{
     segment_of_file_name,
 };
 
-use crate::indexes;
+use crate::{indexes, reserve};
 
 /// How the segment that takes batches is written and read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,7 +128,7 @@ pub struct SegmentMaker {
 }
 
 impl SegmentMaker {
-    /// Makes the segment of a log at `base`: header, full length, synced.
+    /// Makes the segment of a log at `base`: header, full length, synced. And what is kept aside before it.
     ///
     /// # Errors
     /// Those of the disk, `ENOSPC` among them; nothing is left behind then.
@@ -138,7 +138,8 @@ impl SegmentMaker {
         let header = SegmentHeader { store: self.store, log, base, block_bytes, segment_bytes };
         let path = directory.join(segment_file_name(base));
         let new = path.with_extension("new");
-        let made = make_file(&new, &header)
+        let made = reserve::keep(&directory, self.geometry.reserve_bytes())
+            .and_then(|()| make_file(&new, &header))
             .and_then(|()| SegmentFile::open(&new, self.access, base))
             .and_then(|file| fs::rename(&new, &path).map(|()| file))
             .and_then(|file| sync_directory(&directory).map(|()| file));

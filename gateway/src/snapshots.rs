@@ -4,16 +4,16 @@
 //! it: a start then reads at most 1.2 times its size and the open segment, and at most five bytes are written for each of an index
 //! file. What they are is bounded by the ids that there are, so it is that much only where hardly any id is met twice in a segment.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use storage_log::format::INDEX_FOOTER_BYTES;
 use storage_log::{Blocks, INDEX_BLOCK_BYTES, IndexFooter, LogConfig, SealedSegment, SnapshotFooter, merge};
 
 use crate::indexes::{self, FoundIndex};
-use crate::segments::sync_directory;
+use crate::replace::replace;
 
 /// Name of the snapshot of a log.
 pub const SNAPSHOT_FILE_NAME: &str = "index.snap";
@@ -59,20 +59,20 @@ fn renew(
     sealed: Vec<(SealedSegment, Blocks<'_, io::Error>)>,
 ) -> io::Result<bool> {
     let path = directory.join(SNAPSHOT_FILE_NAME);
-    let new = path.with_extension("snap.new");
-    let mut options = OpenOptions::new();
-    let file = options.create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    let mut out = BufWriter::with_capacity(BLOCKS * INDEX_BLOCK_BYTES, file);
     let before = before.map(|(footer, file)| (footer, blocks_of(file, 0, footer.blocks)));
-    if merge(config, before, sealed, |bytes| out.write_all(bytes))?.is_none() {
-        // One of them is damaged. If it is the snapshot, the next one is made of the index files alone.
-        let _ = fs::remove_file(&path);
-        return Ok(false);
+    let made = replace(&path, |file| {
+        let mut out = BufWriter::with_capacity(BLOCKS * INDEX_BLOCK_BYTES, file);
+        merge(config, before, sealed, |bytes| out.write_all(bytes))?.ok_or(ErrorKind::InvalidData)?;
+        out.flush()
+    });
+    match made {
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            // One of them is damaged. If it is the snapshot, the next one is made of the index files alone.
+            let _ = fs::remove_file(&path);
+            Ok(false)
+        }
+        made => made.map(|_| true),
     }
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    fs::rename(&new, &path)?;
-    sync_directory(directory)?;
-    Ok(true)
 }
 
 /// The snapshot of a log, if there is one.

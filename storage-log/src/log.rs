@@ -449,9 +449,7 @@ impl Log {
     /// The segment at [`Log::spare_base`] exists and is preallocated, or could not be made and should be asked for again.
     pub fn handle_spare(&mut self, made: Result<(), NotMade>) {
         self.spare.handle_made(made);
-        if made.is_ok() {
-            self.schedule.note_room();
-        }
+        self.schedule.note_room(made.is_ok());
     }
 
     /// Nobody writes zeros into the segment at [`Log::spare_base`] any more.

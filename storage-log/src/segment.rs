@@ -69,6 +69,18 @@ impl Geometry {
         as_appended(lsn) % self.segment_bytes
     }
 
+    /// What a log keeps aside on its disk, in bytes: a 64th of a segment. What is left of a segment that is expired on a full disk is written
+    /// there; a segment whose members come and go more than that needs room besides.
+    #[must_use]
+    pub const fn reserve_bytes(&self) -> u64 {
+        (self.segment_bytes / 64).next_multiple_of(BLOCK_BYTES_MAX as u64)
+    }
+
+    /// What the next segment takes of the disk, and what is kept aside before it, where that was used.
+    pub(crate) const fn next_bytes(&self) -> u64 {
+        self.segment_bytes + self.reserve_bytes()
+    }
+
     /// What is kept of a segment that has no successor: nothing of the smallest, which only tests have.
     pub(crate) const fn kept_bytes(&self) -> usize {
         let kept = KEPT_BLOCKS * self.block_bytes;

@@ -260,6 +260,32 @@ fn a_log_without_room_gives_up_its_oldest_segment_and_no_more_than_it_needs() {
     assert_eq!(talk.oldest().0, of_second);
 }
 
+/// Cold segments are smaller than the next one is: a log that had given up one of them waited for a minute before it gave up another.
+#[test]
+fn segments_that_leave_too_little_room_go_one_after_the_other_until_it_is_enough() {
+    let mut talk = Talk::of(OF_TENTHS);
+    (0..1_500).for_each(|_| talk.put());
+    let cold = CompactionPolicy { after_ms: Some(0), ..CompactionPolicy::default() };
+    assert!(talk.compact(&cold) > 6);
+    talk.fill(NotMade::NoRoom);
+    let (before, wanted) = (talk.bytes_on_disk(), OF_TENTHS.segment_bytes + OF_TENTHS.reserve_bytes());
+    let (mut count, mut freed) = (0, 0);
+    while freed < wanted {
+        if count > 0 {
+            _ = talk.put_without_spare(NotMade::NoRoom);
+            assert!(talk.has_nothing_due(&ALL_OF_IT), "the blocks may be on their way");
+            _ = talk.put_without_spare(NotMade::NoRoom);
+        }
+        assert!(talk.give_up().is_some(), "{freed} of {wanted} bytes after {count}");
+        (count, freed) = (count + 1, before - talk.bytes_on_disk());
+    }
+    assert!(count > 1, "{freed} bytes by one");
+    for _ in 0..5 {
+        _ = talk.put_without_spare(NotMade::NoRoom);
+        assert!(talk.has_nothing_due(&ALL_OF_IT), "what somebody else takes is not given up");
+    }
+}
+
 #[test]
 fn however_little_the_disk_gives_a_log_keeps_what_it_needs() {
     let mut talk = Talk::of(OF_TENTHS);

@@ -7,7 +7,7 @@
 //! Invariant: what was fetched is in force, or what was in force before. Nothing that cannot be used replaces anything.
 
 use std::{
-    fs,
+    io::Write as _,
     path::PathBuf,
     sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
@@ -21,8 +21,7 @@ use super::token::{Claims, VerifyingKey};
 use super::{Verifier, fetch::fetch, jwks, secret_file};
 use crate::config::{Config, JwksUrl};
 use crate::metrics::KeyMetrics;
-use crate::segments::sync_directory;
-use crate::store::write_new;
+use crate::replace::replace;
 
 /// Time between two fetches, at least: tokens with names made up, however many, cost the provider two requests a minute.
 pub const FLOOR: Duration = Duration::from_secs(30);
@@ -175,11 +174,8 @@ impl Refetching {
             fetched_at: unix_seconds(),
             set: serde_json::from_slice(set)?,
         };
-        let path = self.directory.join(COPY_FILE);
-        let new = path.with_extension("json.new");
-        write_new(&new, &serde_json::to_string(&kept)?)?;
-        fs::rename(&new, &path)?;
-        sync_directory(&self.directory)
+        let text = serde_json::to_vec(&kept)?;
+        replace(&self.directory.join(COPY_FILE), |file| file.write_all(&text)).map(drop)
     }
 
     fn verifier(&self, keys: Vec<VerifyingKey>) -> Verifier {

@@ -80,7 +80,7 @@ pub fn start(parts: CareParts) -> io::Result<(Sender<Care>, JoinHandle<()>)> {
         let CareParts { directory, scrub_bytes_per_second, metrics } = parts;
         metrics.quarantine_bytes.set(quarantine::used_bytes(&directory));
         let (served, places) = (RefCell::default(), RefCell::default());
-        let (is_full, space_seen) = (Cell::new(false), Cell::new(None));
+        let (is_forgetful, is_full, space_seen) = (Cell::new(false), Cell::new(false), Cell::new(None));
         let watermark = Cell::new(Watermark::Fine);
         let caretaker = Caretaker {
             directory,
@@ -89,6 +89,7 @@ pub fn start(parts: CareParts) -> io::Result<(Sender<Care>, JoinHandle<()>)> {
             metrics,
             served,
             places,
+            is_forgetful,
             is_full,
             space_seen,
             watermark,
@@ -117,6 +118,8 @@ struct Caretaker {
     places: RefCell<HashSet<(u16, u64)>>,
     /// It was said that the quarantine is full.
     is_full: Cell<bool>,
+    /// It was said that progress cannot be written.
+    is_forgetful: Cell<bool>,
     /// When it was last seen how full the disk is, and what was said of it.
     space_seen: Cell<Option<Instant>>,
     watermark: Cell<Watermark>,
@@ -265,9 +268,13 @@ impl Caretaker {
 
     fn remember(&self, config: &LogConfig, progress: ScrubProgress) {
         let (log, directory) = (config.number, log_directory(&self.directory, config.number));
-        if let Err(error) = scrub::write_progress(&directory, config, &progress) {
+        let written = scrub::write_progress(&directory, config, &progress);
+        if let Err(error) = &written
+            && !self.is_forgetful.get()
+        {
             tracing::warn!(log, %error, "how far the scrubber is could not be written: after a restart it begins where it last could");
         }
+        self.is_forgetful.set(written.is_err());
         let ended = &self.metrics.last_pass_seconds[usize::from(log)];
         if progress.ended / 1_000 != ended.value() {
             ended.set(progress.ended / 1_000);

@@ -2,14 +2,14 @@
 //!
 //! A copy may hold what users wrote: it is for the owner of the data directory alone, as the logs are. Never read by a node.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use storage_log::segment_file_name;
 
 use super::files::read_around;
+use crate::replace::replace;
 use crate::segments::{log_directory, sync_directory};
 
 /// Bytes of all copies together: at the limit nothing more is copied, what is found is still counted and said.
@@ -71,12 +71,7 @@ pub fn keep(data: &Path, place: &DamagedPlace) -> io::Result<Kept> {
     let segment = File::open(log_directory(data, place.log).join(segment_file_name(place.base)))?;
     let mut copy = vec![0; bytes as usize];
     let read = read_around(&segment, &mut copy, start)?;
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    file.write_all(&copy[..read])?;
-    file.sync_all()?;
-    fs::rename(&new, &path)?;
-    sync_directory(&directory)?;
+    replace(&path, |file| file.write_all(&copy[..read]))?;
     Ok(Kept::Copied)
 }
 

@@ -4,9 +4,8 @@
 //! Through the page cache, which is told to let go of what was read; at a pace that leaves the disk to others. How far a log is
 //! stands in a file, so that a restart goes on there.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,7 +18,8 @@ use storage_log::{
 use super::Caretaker;
 use super::files::Files;
 use crate::indexes;
-use crate::segments::{log_directory, sync_directory};
+use crate::replace::replace;
+use crate::segments::log_directory;
 
 /// Name of the file that says how far a log is.
 pub const PROGRESS_FILE_NAME: &str = "scrub.state";
@@ -74,13 +74,7 @@ pub(super) fn write_progress(
     config: &LogConfig,
     progress: &ScrubProgress,
 ) -> io::Result<()> {
-    let path = directory.join(PROGRESS_FILE_NAME);
-    let new = path.with_extension("state.new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    file.write_all(&progress.encode(config))?;
-    file.sync_all()?;
-    fs::rename(&new, &path)?;
-    sync_directory(directory)
+    replace(&directory.join(PROGRESS_FILE_NAME), |file| file.write_all(&progress.encode(config))).map(drop)
 }
 
 /// The segment to look at now, with the progress that begins there: the next of a pass, or the first of the next one when that is

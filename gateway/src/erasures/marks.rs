@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use storage_log::{LogConfig, as_appended, decode_marks, encode_marks};
 
-use crate::segments::sync_directory;
+use crate::replace::replace;
 
 /// Name of the file.
 pub const MARKS_FILE: &str = "erased.state";
@@ -27,11 +26,5 @@ pub fn read(directory: &Path, config: &LogConfig) -> BTreeMap<u64, u64> {
 pub fn note(directory: &Path, config: &LogConfig, base: u64, mark: u64) -> io::Result<()> {
     let mut marks = read(directory, config);
     marks.insert(as_appended(base), mark);
-    let path = directory.join(MARKS_FILE);
-    let new = path.with_extension("new");
-    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    file.write_all(&encode_marks(&marks, config))?;
-    file.sync_all()?;
-    fs::rename(&new, &path)?;
-    sync_directory(directory)
+    replace(&directory.join(MARKS_FILE), |file| file.write_all(&encode_marks(&marks, config))).map(drop)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{Write as _, stderr},
+    io::{ErrorKind, Write as _, stderr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -97,6 +97,18 @@ impl Disk {
     fn mount_again(&self, options: &str) {
         run("umount", &[], &[&self.root]).expect("nobody uses it");
         mount_image(&self.image, &self.root, self.block_bytes, options).expect("its journal is sound");
+    }
+
+    /// Somebody takes all that is left, to the last block.
+    pub(crate) fn fill(&self) {
+        let mut file = File::create(self.root.join("filling")).expect("an inode");
+        let block = [1; 4096];
+        let full = loop {
+            if let Err(error) = file.write_all(&block) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::StorageFull);
     }
 
     /// Bytes that a file may take.

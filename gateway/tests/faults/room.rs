@@ -153,6 +153,8 @@ fn a_disk_that_gives_less_than_is_kept_loses_its_oldest_messages_alone() {
         for _ in 0..PER_SEGMENT / 10 {
             letters.send_when_there_is_room(&mut alice, &mut bob);
         }
+        // Who only listens is gone after a minute.
+        assert_eq!(bob.ask("ping", json!({}))["op"], "pong");
     }
     node.log_line(&["the disk gives less than `keep_mib`", "segment=\"seg-0000000000000000."]);
     let freed = node.metric("log_freed_segments_total");
@@ -162,6 +164,31 @@ fn a_disk_that_gives_less_than_is_kept_loses_its_oldest_messages_alone() {
         assert!(first > PER_SEGMENT && head - first > 5 * PER_SEGMENT, "{first} of {head}");
         node.restart();
     }
+    drop(node);
+    log(&["verify", "--data", text(&data)]).check(0, &["log 0: sound"]);
+    drop(disk);
+}
+
+/// What frees it needs a few blocks first, for what is left of the segment: of a full disk they were not to be had, at each attempt.
+#[test]
+fn a_disk_that_is_full_to_its_last_block_is_freed() {
+    let Some(disk) = Disk::mount() else {
+        return;
+    };
+    let (data, _ballast) = (disk.root.join("data"), Ballast::lay(&disk, LEFT_BYTES));
+    let mut letters = Letters::default();
+    let node = Node::start(&data, &keep("1024", "0"));
+    let [mut alice, mut bob] = ["alice", "bob"].map(|user| Chat::connect(&node, user, "a"));
+    while letters.head() < 5 * PER_SEGMENT {
+        letters.send_when_there_is_room(&mut alice, &mut bob);
+    }
+    disk.fill();
+    while letters.head() < 8 * PER_SEGMENT {
+        letters.send_when_there_is_room(&mut alice, &mut bob);
+    }
+    let freed = node.metric("log_freed_segments_total");
+    assert!((2..=5).contains(&freed), "{freed} segments for two or three");
+    letters.check_kept(&node);
     drop(node);
     log(&["verify", "--data", text(&data)]).check(0, &["log 0: sound"]);
     drop(disk);

@@ -28,9 +28,13 @@ pub struct CompactionPolicy {
 /// is kept however little the disk gives.
 pub const SEGMENTS_MIN: u64 = 4;
 
-/// How long after a segment was expired for want of room the next one is, where that has not helped, in milliseconds. Somebody else
-/// fills the disk then, and is not to be fed with what is kept; what was freed has long been asked for.
+/// How long after segments were expired for want of room the next one is, where as much was freed as the next segment takes, and that has
+/// not helped, in milliseconds. Somebody else fills the disk then, and is not to be fed with what is kept.
 pub const ROOM_RETRY_MS: u64 = 60_000;
+
+/// Where less was freed, as of cold segments, which are smaller: the next one is expired once the next segment was refused so often since.
+/// At the first time the blocks of what was expired may still be on their way back.
+const REFUSALS: u8 = 2;
 
 /// How often a segment that stays as it is otherwise is looked at for fronts that are not kept, in milliseconds: a day. A look costs a few blocks of its index.
 pub const FRONT_LOOK_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -172,8 +176,8 @@ pub enum Compacted {
 pub(crate) struct Schedule {
     /// The segment that is written anew.
     under_way: Option<UnderWay>,
-    /// When a segment was last expired for want of room, while that has not helped; 0: none was.
-    freed_at: u64,
+    /// What was expired for want of room, while that has not helped.
+    freed: Option<Freed>,
     /// Bases that turned out not to be sound.
     left_alone: BTreeSet<u64>,
     /// Something is set of how much streams keep.
@@ -206,6 +210,31 @@ impl Looks {
     }
 }
 
+/// What was expired for want of room since there last was room.
+#[derive(Clone, Copy, Default)]
+struct Freed {
+    /// When the last of it was, in milliseconds since 1970.
+    at: u64,
+    /// Bytes that came back of it.
+    bytes: u64,
+    /// How often there was no room for the next segment since then.
+    refused: u8,
+}
+
+impl Freed {
+    /// Whether it has had its time, where `wanted` bytes are.
+    fn may_go_on(&self, now: u64, wanted: u64) -> bool {
+        let is_too_little = self.bytes < wanted && self.refused >= REFUSALS;
+        is_too_little || now.abs_diff(self.at) >= ROOM_RETRY_MS
+    }
+
+    /// One more is expired.
+    fn begin(&mut self, now: u64, wanted: u64) {
+        let bytes = if self.bytes < wanted { self.bytes } else { 0 };
+        *self = Self { at: now, bytes, refused: 0 };
+    }
+}
+
 #[derive(Clone, Copy)]
 struct UnderWay {
     base: u64,
@@ -220,9 +249,13 @@ impl Schedule {
         self.under_way.is_some_and(|under_way| under_way.cause.expires())
     }
 
-    /// There is room for the next segment.
-    pub(crate) fn note_room(&mut self) {
-        self.freed_at = 0;
+    /// There is room for the next segment, or there was none.
+    pub(crate) fn note_room(&mut self, is_there: bool) {
+        if is_there {
+            self.freed = None;
+        } else if self.under_way.is_none() {
+            self.freed.iter_mut().for_each(|freed| freed.refused = freed.refused.saturating_add(1));
+        }
     }
 
     /// Whether something is set of how much streams keep.
@@ -305,7 +338,7 @@ impl Log {
     fn may_compact(&mut self, now: u64) -> bool {
         if self.schedule.under_way.is_some_and(|under_way| under_way.cause == Cause::NoRoom) {
             // It has not helped before it is done.
-            self.schedule.freed_at = now;
+            self.schedule.freed.iter_mut().for_each(|freed| freed.at = now);
         }
         self.schedule.under_way.is_none() && self.is_healthy()
     }
@@ -314,8 +347,8 @@ impl Log {
     fn kept(&self, now: u64, policy: &CompactionPolicy) -> Kept {
         let (sealed, segment_bytes) = (self.index.all_sealed(), self.geometry().segment_bytes);
         let wanted = policy.retention(now, sealed, segment_bytes);
-        let freed_at = self.schedule.freed_at;
-        let may_free = freed_at == 0 || now.abs_diff(freed_at) >= ROOM_RETRY_MS;
+        let wanted_bytes = self.geometry().next_bytes();
+        let may_free = self.schedule.freed.is_none_or(|freed| freed.may_go_on(now, wanted_bytes));
         let lacks_room = policy.keep_bytes.is_some() && self.lacks_room() && may_free;
         let for_room = lacks_room.then(|| {
             let cut = CompactionPolicy::cut_for_room(sealed, segment_bytes, &self.schedule);
@@ -331,7 +364,8 @@ impl Log {
         let mark = if is_look { 0 } else { self.schedule.erasing.newest_mark() };
         self.schedule.under_way = Some(UnderWay { base, mark, cause });
         if cause == Cause::NoRoom {
-            self.schedule.freed_at = now;
+            let wanted_bytes = self.geometry().next_bytes();
+            self.schedule.freed.get_or_insert_default().begin(now, wanted_bytes);
         }
         CompactionJob { config: self.config().clone(), base, retention, mark, cause }
     }
@@ -339,7 +373,10 @@ impl Log {
     /// A compaction ended. What was looked up before holds good as long as the file before can be read: that is to be until
     /// [`Log::end_compaction`]. `true` if it is to be called: the segment has moved.
     pub fn handle_compacted(&mut self, compacted: Compacted) -> bool {
-        let UnderWay { base, mark, .. } = self.schedule.under_way.expect("a compaction was asked for");
+        let UnderWay { base, mark, cause } = self.schedule.under_way.expect("a compaction was asked for");
+        if cause == Cause::NoRoom {
+            self.note_freed(base, &compacted);
+        }
         match compacted {
             Compacted::Clean => self.index.note_erased(base, mark),
             Compacted::Made(sealed) => {
@@ -354,11 +391,25 @@ impl Log {
             Compacted::Unsound => _ = self.schedule.left_alone.insert(base),
             Compacted::Failed => _ = self.schedule.looked.bases.remove(&as_appended(base)),
         }
-        if self.schedule.under_way.take().is_some_and(|under_way| under_way.cause == Cause::NoRoom) {
-            // Nothing was freed: there is nothing to wait for.
-            self.schedule.freed_at = 0;
-        }
+        self.schedule.under_way = None;
         false
+    }
+
+    /// What came of the segment at `base`, which was to make room.
+    fn note_freed(&mut self, base: u64, compacted: &Compacted) {
+        let segment_bytes = self.geometry().segment_bytes;
+        let of_base = |sealed: &&SealedSegment| sealed.base == base;
+        let before =
+            self.index.all_sealed().iter().find(of_base).map(|sealed| sealed.bytes_on_disk(segment_bytes));
+        let freed = self.schedule.freed.get_or_insert_default();
+        match compacted {
+            Compacted::Made(sealed) | Compacted::MadeBeside(sealed) => {
+                freed.bytes += before.unwrap_or(0).saturating_sub(sealed.bytes_on_disk(segment_bytes));
+            }
+            // Nothing was freed by that: there is nothing to wait for.
+            _ if freed.bytes == 0 => self.schedule.freed = None,
+            _ => freed.refused = REFUSALS,
+        }
     }
 
     /// A sealed segment was written anew, asked for or not.

@@ -1,0 +1,48 @@
+//! Room that a log keeps aside, so that a disk that is full to its last block can be freed.
+//!
+//! Of a segment that is expired something is left: who is a member of what, and the newest number of each conversation. That is written to a
+//! file of its own before the segment goes, and a full disk has no block for it. So before each segment a file is made that holds blocks and
+//! no data; the file that frees the disk is that one under another name, and nobody can come between.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+/// Its name in the directory of a log.
+pub const FILE_NAME: &str = "reserve";
+
+/// Bytes of a block as `stat` counts them.
+const STAT_BLOCK_BYTES: u64 = 512;
+
+/// Makes it, unless it is there. It need not survive a crash: the next segment brings it back.
+///
+/// # Errors
+/// Those of the disk, `ENOSPC` among them; nothing is left behind then.
+pub fn keep(directory: &Path, bytes: u64) -> io::Result<()> {
+    let path = directory.join(FILE_NAME);
+    if fs::metadata(&path).is_ok_and(|file| file.blocks() * STAT_BLOCK_BYTES >= bytes) {
+        return Ok(());
+    }
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(true).write(true).mode(0o600).open(&path)?;
+    let kept = fallocate(&file, FallocateFlags::empty(), 0, bytes);
+    if kept.is_err() {
+        // Best effort: the next attempt truncates it anyway.
+        let _ = fs::remove_file(&path);
+    }
+    Ok(kept?)
+}
+
+/// Gives its blocks to the file at `new`. Whether there were any: then what is written there must not truncate it before.
+///
+/// # Errors
+/// Those of the disk.
+pub fn take(directory: &Path, new: &Path) -> io::Result<bool> {
+    match fs::rename(directory.join(FILE_NAME), new) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        taken => taken.map(|()| true),
+    }
+}
