@@ -79,7 +79,7 @@ pub(crate) struct IdleTick {
 pub(crate) struct IdleCounts {
     /// Users that have a welcome, whatever became of them.
     pub(crate) welcomed: u64,
-    /// Users that could not connect.
+    /// Users that could not connect, or whose connection ended before they had a welcome.
     pub(crate) refused: u64,
     /// Users whose connection ended before they left.
     pub(crate) lost: u64,

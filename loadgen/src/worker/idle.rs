@@ -61,6 +61,17 @@ struct Guest {
     asked: Option<Moment>,
     requests: u32,
     is_welcome: bool,
+    /// It said goodbye: what ends then ends well.
+    has_left: bool,
+}
+
+impl Guest {
+    fn say_goodbye(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.codec.close();
+            self.has_left = true;
+        }
+    }
 }
 
 /// All users of a worker.
@@ -77,8 +88,6 @@ struct State {
     lag: Latencies,
     random: Random,
     frames: Vec<ServerFrame>,
-    /// All are told to leave: what ends now, ends well.
-    is_leaving: bool,
 }
 
 /// The whole life of a worker with idle users.
@@ -91,7 +100,6 @@ pub(super) async fn conduct(config: IdleConfig, mut inbox: Inbox) -> anyhow::Res
         lag: Latencies::default(),
         random: Random::from_system()?,
         frames: Vec::new(),
-        is_leaving: false,
     };
     let crowd = Rc::new(Crowd { signer: Signer::new(&config.secret), config, state: RefCell::new(state) });
     monoio::spawn(admit(crowd.clone()));
@@ -112,15 +120,19 @@ async fn admit(crowd: Rc<Crowd>) {
     }
 }
 
-/// Sends every heartbeat when it is due: the users in turn, all of them within [`PING_EVERY`].
+/// Sends every heartbeat when it is due: the users in turn, all of them within [`PING_EVERY`], and until each has left: the last may
+/// wait for their turn longer than a node waits for a heartbeat.
 async fn beat(crowd: Rc<Crowd>) {
     let count = crowd.count() as u64;
     let due = |number: u64| {
         let nanos = PING_EVERY.as_nanos() * u128::from(number) / u128::from(count);
         crowd.config.start.after(Duration::from_nanos(nanos as u64))
     };
+    if count == 0 {
+        return;
+    }
     let mut number = 0;
-    while count > 0 && !crowd.state().is_leaving {
+    loop {
         sleep_until(due(number)).await;
         let now = Moment::now();
         while due(number) <= now {
@@ -142,12 +154,9 @@ async fn tick_every_second(crowd: Rc<Crowd>) {
 /// Everybody says goodbye, as fast as they came, and waits for the node's.
 async fn leave(crowd: &Rc<Crowd>) {
     let start = Moment::now();
-    crowd.state().is_leaving = true;
     for place in 0..crowd.count() {
         sleep_until(start.after(crowd.pause(place))).await;
-        if let Some(link) = &mut crowd.state().guests[place].link {
-            link.codec.close();
-        }
+        crowd.state().guests[place].say_goodbye();
         crowd.flush(place);
     }
     let deadline = Moment::now().after(LEAVE_WAIT_MAX);
@@ -277,9 +286,9 @@ impl Crowd {
 
     fn ping(self: &Rc<Self>, place: usize, due: Moment, now: Moment) {
         let mut state = self.state();
-        let State { guests, tick, lag, is_leaving, .. } = &mut *state;
+        let State { guests, tick, lag, .. } = &mut *state;
         let guest = &mut guests[place];
-        if !guest.is_welcome || guest.link.is_none() || *is_leaving {
+        if !guest.is_welcome || guest.has_left || guest.link.is_none() {
             return;
         }
         lag.record(now.since(due));
@@ -321,12 +330,17 @@ impl Crowd {
 
     fn handle_end(&self, place: usize, code: CloseCode) {
         let mut state = self.state();
-        state.guests[place] = Guest::default();
-        if state.is_leaving {
-            state.tick.counts.left += 1;
-        } else {
-            state.tick.counts.lost += 1;
-            *state.tick.closes.entry(code.0).or_default() += 1;
+        let guest = std::mem::take(&mut state.guests[place]);
+        let IdleTick { counts, closes, .. } = &mut state.tick;
+        match (guest.is_welcome, guest.has_left) {
+            (true, true) => counts.left += 1,
+            (true, false) => counts.lost += 1,
+            (false, false) => counts.refused += 1,
+            // Told to leave before it was let in: it had no welcome in time.
+            (false, true) => {}
+        }
+        if !guest.has_left {
+            *closes.entry(code.0).or_default() += 1;
         }
     }
 }
