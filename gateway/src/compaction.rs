@@ -27,8 +27,9 @@ use storage_log::{
 
 use crate::erasures::marks;
 use crate::files::{Command, Inbox};
-use crate::segments::{Access, DIRECT, cold_file_name, log_directory, sync_directory};
-use crate::{indexes, reserve, snapshots};
+use crate::store::disk::{cold_file_name, log_directory, sync_directory};
+use crate::store::segments::{Access, DIRECT};
+use crate::store::{indexes, reserve, snapshots};
 
 /// The file is written by this much, and after each piece, and as much that was read, the disk is left alone for [`REST`] times as
 /// long.
@@ -296,7 +297,7 @@ impl LogFiles for Files<'_> {
         let Some(file) = self.file(file) else {
             return Ok(0);
         };
-        let read = crate::scan::read_up_to(file, into, offset)?;
+        let read = crate::store::disk::read_up_to(file, into, offset)?;
         self.pace.rest(read)?;
         Ok(read)
     }

@@ -27,8 +27,8 @@ use crate::mailbox::Mesh;
 use crate::metrics::ShardMetrics;
 use crate::pushes::{self, PushBatch};
 use crate::search::Question;
-use crate::segments::SegmentFile;
 use crate::shard::{Action, ConnectionId, Event, Listener, ReceiveEnd, Shard};
+use crate::store::segments::SegmentFile;
 use crate::upgrade::successor::BoardedShard;
 use segments::{ReadUnderWay, Segment, add};
 

@@ -21,12 +21,13 @@ use tokio::sync::oneshot;
 use crate::auth::{Revocation, Verifier};
 use crate::compaction::Written;
 use crate::erasures::{ErasureAsk, LogLeft};
-use crate::indexes;
 use crate::pushes::Pushed;
-use crate::segments::{SegmentFile, SegmentMaker, log_directory};
 use crate::shard::Listener;
-use crate::snapshots;
 use crate::state::NodeState;
+use crate::store::disk::log_directory;
+use crate::store::indexes;
+use crate::store::segments::{SegmentFile, SegmentMaker};
+use crate::store::snapshots;
 
 /// What another thread has for a shard.
 pub enum Command {

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use benches::replay;
-use gateway::indexes;
-use gateway::segments::{SegmentFile, SegmentMaker, log_directory};
-use gateway::snapshots::{self, SNAPSHOT_FILE_NAME};
+use gateway::store::disk::log_directory;
+use gateway::store::indexes;
+use gateway::store::segments::{SegmentFile, SegmentMaker};
+use gateway::store::snapshots::{self, SNAPSHOT_FILE_NAME};
 use gateway::store::{OpenLog, Store};
 use router::places::KINDS;
 use storage_log::format::{INDEX_FOOTER_BYTES, SEGMENT_BYTES};

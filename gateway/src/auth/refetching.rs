@@ -21,7 +21,7 @@ use super::token::{Claims, VerifyingKey};
 use super::{Verifier, fetch::fetch, jwks, secret_file};
 use crate::config::{Config, JwksUrl};
 use crate::metrics::KeyMetrics;
-use crate::replace::replace;
+use crate::store::disk::replace;
 
 /// Time between two fetches, at least: tokens with names made up, however many, cost the provider two requests a minute.
 pub const FLOOR: Duration = Duration::from_secs(30);

@@ -10,8 +10,8 @@ use rustix::fs::{Advice, fadvise};
 use storage_log::format::BLOCK_BYTES_MAX;
 use storage_log::{IndexJob, LogFile, LogFiles, SealedSegment, segment_file_name};
 
-use crate::indexes;
-use crate::scan::{is_blank_from, read_up_to};
+use crate::store::disk::{is_blank_from, read_up_to};
+use crate::store::indexes;
 
 /// Sealed segments and their index files.
 pub(super) struct Files {

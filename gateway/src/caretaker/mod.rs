@@ -26,9 +26,9 @@ use storage_log::{
 };
 
 use crate::files::{Command, Inbox};
-use crate::indexes;
 use crate::metrics::CareMetrics;
-use crate::segments::log_directory;
+use crate::store::disk::log_directory;
+use crate::store::indexes;
 use files::Files;
 use quarantine::{DamagedPlace, Kept};
 pub use scrub::PROGRESS_FILE_NAME;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use storage_log::segment_file_name;
 
 use super::files::read_around;
-use crate::replace::replace;
-use crate::segments::{log_directory, sync_directory};
+use crate::store::disk::replace;
+use crate::store::disk::{log_directory, sync_directory};
 
 /// Bytes of all copies together: at the limit nothing more is copied, what is found is still counted and said.
 pub const QUARANTINE_BYTES_MAX: u64 = 64 << 20;

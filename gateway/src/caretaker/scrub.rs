@@ -17,9 +17,9 @@ use storage_log::{
 
 use super::Caretaker;
 use super::files::Files;
-use crate::indexes;
-use crate::replace::replace;
-use crate::segments::log_directory;
+use crate::store::disk::log_directory;
+use crate::store::disk::replace;
+use crate::store::indexes;
 
 /// Name of the file that says how far a log is.
 pub const PROGRESS_FILE_NAME: &str = "scrub.state";

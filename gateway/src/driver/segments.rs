@@ -9,7 +9,7 @@ use storage_log::{BlockPlace, Compacted, INDEX_BLOCK_BYTES, Location, SealedSegm
 
 use super::Driver;
 use crate::compaction::{self, Written};
-use crate::segments::SegmentFile;
+use crate::store::segments::SegmentFile;
 
 pub(super) struct ReadUnderWay {
     pub(super) log: u16,

@@ -1,4 +1,4 @@
-//! Erasures on disk: `erasures.json` in the data directory, a list as [`crate::kept_list`] keeps it.
+//! Erasures on disk: `erasures.json` in the data directory, a list as `store/kept_list.rs` keeps it.
 //!
 //! ```text
 //! {"asked_at":1800000000000,"user":"alice","logs":[{"log":0,"to":812},{"log":1,"to":77}],"done_at":1800000004211}
@@ -13,8 +13,8 @@ use std::path::Path;
 
 use super::ERASURES_MAX;
 use super::entry::{Entry, Erasure};
-use crate::kept_list::{KeptList, Kind, line};
 use crate::store::LOGS_MAX;
+use crate::store::kept_list::{KeptList, Kind, line};
 
 /// Name of the file.
 pub const ERASURES_FILE: &str = "erasures.json";

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use storage_log::{LogConfig, as_appended, decode_marks, encode_marks};
 
-use crate::replace::replace;
+use crate::store::disk::replace;
 
 /// Name of the file.
 pub const MARKS_FILE: &str = "erased.state";

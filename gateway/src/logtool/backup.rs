@@ -23,8 +23,8 @@ use super::{Data, EXIT_SOUND, Segment};
 use crate::cli::now;
 use crate::erasures::ERASURES_FILE;
 use crate::revocations::REVOCATIONS_FILE;
-use crate::segments::{log_directory, sync_directory};
-use crate::store::{BACKUP_LOCK, write_new};
+use crate::store::BACKUP_LOCK;
+use crate::store::disk::{log_directory, replace, sync_directory};
 
 /// From where to where.
 #[derive(Args, Clone, Debug)]
@@ -274,8 +274,8 @@ impl Backup<'_> {
                 Some(list) => format!("{list}-{}.json", &blake3[..16]),
                 None => path.to_owned(),
             };
-            let (target, new) = (self.to.join(&file), self.to.join(format!("{path}.new")));
-            let written = write_new(&new, &text).and_then(|()| fs::rename(&new, &target));
+            let target = self.to.join(&file);
+            let written = replace(&target, |file| file.write_all(text.as_bytes()));
             written.with_context(|| format!("cannot write {}", target.display()))?;
             self.copied += 1;
             self.copied_bytes += text.len() as u64;
@@ -345,7 +345,7 @@ impl Segment {
     /// Bytes up to the last block that is not zero.
     fn bytes_there(&self) -> anyhow::Result<u64> {
         let (file, mut buffer, mut offset, mut there) = (self.open()?, buffer(), 0, 0);
-        while offset < self.bytes && !crate::scan::is_blank_from(&file, offset) {
+        while offset < self.bytes && !crate::store::disk::is_blank_from(&file, offset) {
             let bytes = self.read(&file, offset, &mut buffer)?;
             if let Some(last) = bytes.chunks(BLOCK).rposition(|block| block.iter().any(|byte| *byte != 0)) {
                 there = (offset + ((last + 1) * BLOCK) as u64).min(self.bytes);
@@ -397,8 +397,8 @@ mod tests {
     use storage_log::format::SEGMENT_BYTES;
 
     use super::*;
-    use crate::segments::cold_file_name;
     use crate::store::Store;
+    use crate::store::disk::cold_file_name;
 
     /// A store whose one segment holds a batch, as a node has it.
     fn live(directory: &Path) -> Data {

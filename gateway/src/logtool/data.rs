@@ -19,9 +19,9 @@ use storage_log::{
     segment_of_file_name,
 };
 
-use crate::scan::is_blank_from;
-use crate::segments::{cold_file_name, log_directory};
 use crate::store::StoreFacts;
+use crate::store::disk::is_blank_from;
+use crate::store::disk::{cold_file_name, log_directory};
 
 /// A data directory, and whether a node has it.
 pub struct Data {

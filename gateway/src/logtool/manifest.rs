@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
@@ -15,8 +15,7 @@ use storage_log::format::SEGMENT_BYTES;
 use super::data::segment_of;
 use crate::erasures::ERASURES_FILE;
 use crate::revocations::REVOCATIONS_FILE;
-use crate::segments::sync_directory;
-use crate::store::write_new;
+use crate::store::disk::replace;
 
 /// Name of the file.
 pub(super) const MANIFEST_FILE: &str = crate::store::BACKUP_FILE;
@@ -123,10 +122,8 @@ impl Manifest {
 
     /// Puts it into `directory`: from then on the backup is this.
     pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
-        let new = directory.join("backup.json.new");
-        write_new(&new, &self.to_text().map_err(io::Error::other)?)?;
-        fs::rename(&new, directory.join(MANIFEST_FILE))?;
-        sync_directory(directory)
+        let text = self.to_text().map_err(io::Error::other)?;
+        replace(&directory.join(MANIFEST_FILE), |file| file.write_all(text.as_bytes())).map(drop)
     }
 
     pub(super) fn entry(&self, path: &str) -> Option<&Entry> {

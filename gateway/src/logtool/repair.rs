@@ -22,7 +22,7 @@ use storage_log::{
 use super::data::buffer;
 use super::{Data, EXIT_DAMAGED, EXIT_SOUND, Segment};
 use crate::cli::now;
-use crate::segments::{log_directory, sync_directory};
+use crate::store::disk::{log_directory, sync_directory};
 
 /// Conversations named in a report; the rest is counted.
 const NAMED_MAX: usize = 20;

@@ -19,7 +19,7 @@ use super::backup::make_directory;
 use super::manifest::{Entry, MANIFEST_FILE, Manifest, STORE_FILE};
 use super::progress::Progress;
 use super::{EXIT_DAMAGED, EXIT_SOUND};
-use crate::segments::sync_directory;
+use crate::store::disk::sync_directory;
 
 /// Read and written at a time.
 const PIECE_BYTES: usize = 1 << 20;

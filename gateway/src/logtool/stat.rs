@@ -14,9 +14,10 @@ use storage_log::format::SEGMENT_HEADER_BYTES;
 use storage_log::{Damage, INDEX_BLOCK_BYTES, Log, Met, Refusal, as_appended, segment_file_name};
 
 use super::{Data, EXIT_DAMAGED, EXIT_SOUND, ReadFlags, Segment, Settled, time};
-use crate::indexes;
-use crate::scan::look;
-use crate::segments::{SegmentFile, log_directory, open_cold_segment};
+use crate::store::disk::log_directory;
+use crate::store::indexes;
+use crate::store::scan::look;
+use crate::store::segments::{SegmentFile, open_cold_segment};
 
 /// One log, as it is said.
 #[derive(Serialize)]

@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::shadow::{self, Shadow};
 use super::{Data, EXIT_DAMAGED, EXIT_SOUND, ReadFlags, Segment};
 use crate::cli::EXIT_REFUSED;
-use crate::indexes;
+use crate::store::indexes;
 
 /// All of it.
 #[derive(Serialize)]

@@ -9,9 +9,9 @@ use storage_log::format::FORMAT_VERSION;
 use storage_log::{Damage, DamageKind, Run};
 
 use super::unix_now;
-use crate::scan::{ReadAhead, Reading};
-use crate::segments::log_directory;
 use crate::state::{LogHealth, NodeState};
+use crate::store::disk::log_directory;
+use crate::store::scan::{ReadAhead, Reading};
 use crate::store::{LogRefusal, OpenLog, ReadLog, Store};
 
 /// The logs of a store that another process has, while they are read back side by side.

@@ -1,4 +1,4 @@
-//! Up to where everybody was called, of each log: `pushes.json` in the data directory, a list as `kept_list.rs` keeps it.
+//! Up to where everybody was called, of each log: `pushes.json` in the data directory, a list as `store/kept_list.rs` keeps it.
 //!
 //! ```text
 //! {"log":0,"mark":48213}
@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kept_list::{KeptList, Kind, line};
+use crate::store::kept_list::{KeptList, Kind, line};
 use crate::store::{LOGS_MAX, OpenLog};
 
 static KIND: Kind = Kind {

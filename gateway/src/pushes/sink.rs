@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::metrics::PushMetrics;
-use crate::segments::sync_directory;
+use crate::store::disk::sync_directory;
 
 /// A file that has this many bytes takes no more: about a million calls, an hour of a busy node. Whoever is to read it has been away for so
 /// long, and a disk that chat may share is not filled for it.

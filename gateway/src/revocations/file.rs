@@ -1,4 +1,4 @@
-//! Revocations on disk: `revocations.json` in the data directory, a list as [`crate::kept_list`] keeps it.
+//! Revocations on disk: `revocations.json` in the data directory, a list as `store/kept_list.rs` keeps it.
 //!
 //! ```text
 //! {"user":"alice","issued_before":1800000000}
@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::ENTRIES_MAX;
 use crate::auth::{Entry, JTI_BYTES_MAX, Revocation};
-use crate::kept_list::{KeptList, Kind, line};
+use crate::store::kept_list::{KeptList, Kind, line};
 
 /// Name of the file.
 pub const REVOCATIONS_FILE: &str = "revocations.json";

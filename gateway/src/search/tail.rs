@@ -13,7 +13,7 @@ use storage_log::{LogConfig, Met, Walk};
 
 use super::progress::LogProgress;
 use crate::logtool::data::{Data, Segment};
-use crate::scan::is_blank_from;
+use crate::store::disk::is_blank_from;
 
 /// What the system says of a sector that cannot be read.
 const EIO: i32 = Errno::IO.raw_os_error();

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::AtomicBool;
 
-use gateway::segments::Access;
+use gateway::store::segments::Access;
 use gateway::store::{LogRefusal, Store};
 use rustix::fs::{SeekFrom, seek};
 use storage_log::format::{SEGMENT_BYTES, SEGMENT_HEADER_BYTES};

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use gateway::segments::Access;
+use gateway::store::segments::Access;
 use serde_json::{Value, json};
 use storage_log::format::{INDEX_FOOTER_BYTES, SEGMENT_BYTES};
 

@@ -19,8 +19,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::replace::replace;
-use crate::segments::sync_directory;
+use super::disk::{replace, sync_directory};
 
 const VERSION: u64 = 1;
 

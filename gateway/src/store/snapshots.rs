@@ -12,8 +12,8 @@ use std::path::Path;
 use storage_log::format::INDEX_FOOTER_BYTES;
 use storage_log::{Blocks, INDEX_BLOCK_BYTES, IndexFooter, LogConfig, SealedSegment, SnapshotFooter, merge};
 
-use crate::indexes::{self, FoundIndex};
-use crate::replace::replace;
+use super::disk::replace;
+use super::indexes::{self, FoundIndex};
 
 /// Name of the snapshot of a log.
 pub const SNAPSHOT_FILE_NAME: &str = "index.snap";

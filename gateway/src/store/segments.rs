@@ -17,11 +17,11 @@ use ring::FileBuffer;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
 use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, SEGMENT_HEADER_BYTES};
 use storage_log::{
-    Geometry, SegmentHeader, WriteBatch, as_appended, index_file_name, is_cold, segment_file_name,
-    segment_of_file_name,
+    Geometry, SegmentHeader, WriteBatch, index_file_name, is_cold, segment_file_name, segment_of_file_name,
 };
 
-use crate::{indexes, reserve};
+use super::disk::{cold_file_name, log_directory, sync_directory};
+use super::{indexes, reserve};
 
 /// How the segment that takes batches is written and read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -188,26 +188,6 @@ fn make_file(path: &Path, header: &SegmentHeader) -> io::Result<()> {
     fallocate(&file, FallocateFlags::empty(), 0, header.segment_bytes)?;
     file.write_all_at(&header.encode(), 0)?;
     file.sync_all()
-}
-
-/// Where the segments of a log are.
-#[must_use]
-pub fn log_directory(directory: &Path, log: u16) -> PathBuf {
-    directory.join(format!("log-{log:02}"))
-}
-
-/// Brings what is named in a directory to the disk.
-///
-/// # Errors
-/// Those of the disk.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-/// Name of the cold segment in place of the one at `base`: `seg-<base, 16 hex digits>.cold`.
-#[must_use]
-pub fn cold_file_name(base: u64) -> String {
-    segment_file_name(as_appended(base)).replace(".log", ".cold")
 }
 
 /// All segments in order, synced before anything is read. Of a segment that was compacted the cold one counts, and what a node that was

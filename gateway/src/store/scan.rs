@@ -3,21 +3,21 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use router::conversation::{Recent, Unjudged};
-use rustix::fs::{SeekFrom, seek};
 use storage_log::{
     IndexJob, LogConfig, LogFile, LogFiles, Record, Recovered, SealedSegment, as_appended, index_file_name,
     is_cold, read_back, segment_file_name,
 };
 
-use crate::indexes;
-use crate::segments::SegmentFile;
-use crate::snapshots;
-use crate::store::LogRefusal;
+use super::disk::{is_blank_from, read_up_to};
+use super::segments::SegmentFile;
+use super::{indexes, snapshots};
+
+/// Why a log is not served. The others are.
+pub type LogRefusal = storage_log::Refusal<io::Error>;
 
 /// What is particular to one start.
 #[derive(Clone, Copy, Debug)]
@@ -239,23 +239,4 @@ impl LogFiles for Files<'_> {
     fn skip(&mut self, clock: u64) {
         self.recent.forget_until(clock);
     }
-}
-
-/// Whether nothing was ever written from `offset` on: what is only reserved need not be read to be known as zeros.
-pub(crate) fn is_blank_from(file: &File, offset: u64) -> bool {
-    seek(file, SeekFrom::Data(offset)) == Err(rustix::io::Errno::NXIO)
-}
-
-/// Reads from `offset` on until the buffer is full or the file ends: how many bytes.
-pub(crate) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while read < buffer.len() {
-        match file.read_at(&mut buffer[read..], offset + read as u64) {
-            Ok(0) => break,
-            Ok(bytes) => read += bytes,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
 }

@@ -1,11 +1,33 @@
-//! Files that are put in place whole: what stands under a name is what was there before, or what was written.
+//! What all that stands in the data directory is done with: names, syncs, and files that are put in place whole, so that what stands under a
+//! name is what was there before, or what was written.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
-use crate::segments::sync_directory;
+use rustix::fs::{SeekFrom, seek};
+use storage_log::{as_appended, segment_file_name};
+
+/// Where the segments of a log are.
+#[must_use]
+pub fn log_directory(directory: &Path, log: u16) -> PathBuf {
+    directory.join(format!("log-{log:02}"))
+}
+
+/// Brings what is named in a directory to the disk.
+///
+/// # Errors
+/// Those of the disk.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Name of the cold segment in place of the one at `base`: `seg-<base, 16 hex digits>.cold`.
+#[must_use]
+pub fn cold_file_name(base: u64) -> String {
+    segment_file_name(as_appended(base)).replace(".log", ".cold")
+}
 
 /// Puts what `write` writes in place of the file at `path`, for its owner alone: under the same name with `.new`, synced, renamed, and the
 /// directory synced. What `write` gives, and the file. What could not be written is removed at once: a full disk has the last of its room there.
@@ -35,6 +57,25 @@ fn write_whole<T>(new: &Path, write: impl FnOnce(&mut File) -> io::Result<T>) ->
     Ok((written, file))
 }
 
+/// Whether nothing was ever written from `offset` on: what is only reserved need not be read to be known as zeros.
+pub fn is_blank_from(file: &File, offset: u64) -> bool {
+    seek(file, SeekFrom::Data(offset)) == Err(rustix::io::Errno::NXIO)
+}
+
+/// Reads from `offset` on until the buffer is full or the file ends: how many bytes.
+pub fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match file.read_at(&mut buffer[read..], offset + read as u64) {
+            Ok(0) => break,
+            Ok(bytes) => read += bytes,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -48,9 +89,9 @@ mod tests {
         replace(&path, |file| file.write_all(b"before")).expect("room");
         let failed = replace(&path, |file| {
             file.write_all(b"half of ")?;
-            Err::<(), _>(io::ErrorKind::StorageFull.into())
+            Err::<(), _>(ErrorKind::StorageFull.into())
         });
-        assert_eq!(failed.map(drop).map_err(|error| error.kind()), Err(io::ErrorKind::StorageFull));
+        assert_eq!(failed.map(drop).map_err(|error| error.kind()), Err(ErrorKind::StorageFull));
         assert_eq!(fs::read(&path).expect("it is there"), b"before");
         let there = fs::read_dir(directory.path()).expect("a directory").count();
         assert_eq!(there, 1, "only the file");

@@ -11,8 +11,7 @@ use storage_log::{
     is_cold, read_index_tail,
 };
 
-use crate::replace::replace;
-use crate::segments::cold_file_name;
+use super::disk::{cold_file_name, read_up_to, replace};
 
 /// Blocks written at a time.
 const BLOCKS: usize = 64;
@@ -90,7 +89,7 @@ pub fn open_cold(directory: &Path, base: u64) -> io::Result<Option<(File, u64)>>
         file => file?,
     };
     let mut header = [0; SEGMENT_HEADER_BYTES];
-    let read = crate::scan::read_up_to(&file, &mut header, 0)?;
+    let read = read_up_to(&file, &mut header, 0)?;
     let header = SegmentHeader::parse(&header[..read]).ok();
     Ok(header.filter(|header| is_cold(header.base)).map(|header| (file, header.base)))
 }
