@@ -39,7 +39,7 @@ use tokio::{
 
 use crate::{
     auth::{AdminToken, Entry, Revocation},
-    cli,
+    clock::unix_now,
     erasures::{Asked, EraseError, Erasure, Erasures},
     metrics::{self, CareMetrics, KeyMetrics, PushMetrics, SearchMetrics, ShardMetrics},
     revocations::{ENTRIES_MAX, Revocations, RevokeError, Revoked},
@@ -277,7 +277,7 @@ async fn revoke(State(context): State<AdminContext>, request: Request) -> Respon
     };
     // What the next process reads from files does not change under it.
     let Ok(unchanged) = commands.changes.clone().try_read_owned() else { return upgrading() };
-    let now = cli::now().0 / 1000;
+    let now = unix_now().0 / 1000;
     let asked = match Revocation::asked(&body, now) {
         Ok(asked) => asked,
         Err(reason) => return refuse(StatusCode::BAD_REQUEST, &reason),

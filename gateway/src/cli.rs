@@ -3,29 +3,20 @@
 //! Flags are read raw and checked together with the file and the variables, by `config`, so that one
 //! mistake is told the same way wherever it stands. Serving itself is `node`'s.
 
-use std::{
-    ffi::OsString,
-    path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use protocol::ids::{UnixMillis, UserId};
+use protocol::ids::UserId;
 
 use crate::{
     ask::{self, Refused},
     auth::{self, Keys},
+    clock::unix_now,
     config::{Config, Layers},
     doctor::{self, Host, Plan, Report, Verdict},
+    exit::{EXIT_FAILED, EXIT_OK, EXIT_REFUSED},
     logtool::{self, LogCommand},
 };
-
-/// Exit code of everything that went as asked.
-pub const EXIT_OK: u8 = 0;
-/// Exit code of a node that failed while serving.
-pub const EXIT_FAILED: u8 = 1;
-/// Exit code of bad flags or configuration, and of a start that was refused.
-pub const EXIT_REFUSED: u8 = 2;
 
 const SERVE_NOTES: &str = "\
 Example:     gatehouse --data /var/lib/gatehouse --config /etc/gatehouse.toml
@@ -239,7 +230,7 @@ impl TokenFlags {
                     .to_owned(),
             );
         };
-        Ok(issuer.issue(&self.user, Duration::from_secs(self.ttl), now()))
+        Ok(issuer.issue(&self.user, Duration::from_secs(self.ttl), unix_now()))
     }
 }
 
@@ -262,10 +253,4 @@ impl UpgradeFlags {
 pub fn check_config(file: PathBuf, process: Layers) -> Result<(), String> {
     let layers = Layers { file: Some(file), ..process };
     Config::load_and_check(&layers, auth::check).map(|_| ()).map_err(|errors| errors.to_string())
-}
-
-/// The system's clock. A clock before 1970 reads as 1970, and every token is then still to come.
-pub fn now() -> UnixMillis {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(since_epoch.as_millis() as u64)
 }

@@ -26,7 +26,7 @@ use storage_log::{
 };
 
 use crate::erasures::marks;
-use crate::files::{Command, Inbox};
+use crate::files::{Command, Inbox, Written};
 use crate::store::disk::{cold_file_name, log_directory, sync_directory};
 use crate::store::segments::{Access, DIRECT};
 use crate::store::{indexes, reserve, snapshots};
@@ -55,18 +55,6 @@ pub enum Job {
         /// Of which log.
         log: u16,
     },
-}
-
-/// What came of a segment.
-pub enum Written {
-    /// It stays as it is: nothing of it is erased.
-    Clean,
-    /// What memory keeps of the cold segment, and its file.
-    Made(SealedSegment, File),
-    /// The same, but what it was made from may still be there, or that it was gone through for what is erased is not noted.
-    MadeBeside(SealedSegment, File),
-    /// It is damaged, and stays as it is.
-    Unsound,
 }
 
 /// The thread, as the node holds it.

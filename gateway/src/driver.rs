@@ -7,9 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use protocol::ids::UnixMillis;
 use ring::{Completion, Errno, ListenerId, Received, Ring, RingAddress, Token};
 use router::conversation::ReadPlace;
 use router::index::IndexAsk;
@@ -20,12 +19,14 @@ use tokio::sync::oneshot;
 
 use crate::caretaker::Care;
 use crate::caretaker::quarantine::DamagedPlace;
-use crate::compaction::{self};
-use crate::erasures::LogLeft;
+use crate::clock::unix_now;
+use crate::compaction;
+use crate::erasures::ask::LogLeft;
 use crate::files::{Inbox, Job, Work};
 use crate::mailbox::Mesh;
 use crate::metrics::ShardMetrics;
-use crate::pushes::{self, PushBatch};
+use crate::pushes;
+use crate::pushes::call::PushBatch;
 use crate::search::Question;
 use crate::shard::{Action, ConnectionId, Event, Listener, ReceiveEnd, Shard};
 use crate::store::segments::SegmentFile;
@@ -190,8 +191,7 @@ impl Driver {
     }
 
     fn clock(&self) -> Clock {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Clock { unix: UnixMillis(unix.as_millis() as u64), micros: self.epoch.elapsed().as_micros() as u64 }
+        Clock { unix: unix_now(), micros: self.epoch.elapsed().as_micros() as u64 }
     }
 
     fn count(&self) {

@@ -19,9 +19,8 @@ use storage_log::{IndexJob, NotMade, Postings, SealedSegment, as_appended, index
 use tokio::sync::oneshot;
 
 use crate::auth::{Revocation, Verifier};
-use crate::compaction::Written;
-use crate::erasures::{ErasureAsk, LogLeft};
-use crate::pushes::Pushed;
+use crate::erasures::ask::{ErasureAsk, LogLeft};
+use crate::pushes::call::Pushed;
 use crate::shard::Listener;
 use crate::state::NodeState;
 use crate::store::disk::log_directory;
@@ -120,6 +119,18 @@ pub enum Command {
         /// Of which log.
         log: u16,
     },
+}
+
+/// What came of a segment that was to be written anew.
+pub enum Written {
+    /// It stays as it is: nothing of it is erased.
+    Clean,
+    /// What memory keeps of the cold segment, and its file.
+    Made(SealedSegment, File),
+    /// The same, but what it was made from may still be there, or that it was gone through for what is erased is not noted.
+    MadeBeside(SealedSegment, File),
+    /// It is damaged, and stays as it is.
+    Unsound,
 }
 
 /// Where other threads leave commands for one shard.

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use gateway::{
     auth::{self, Keys},
-    cli::{self, Cli, Command, EXIT_OK, EXIT_REFUSED, ServeFlags},
+    cli::{self, Cli, Command, ServeFlags},
     config::{Config, Layers},
+    exit::{EXIT_OK, EXIT_REFUSED},
     logging, logtool, node,
 };
 

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gateway::pushes::{PushBatch, PushCall, Pushed};
+use gateway::pushes::call::{PushBatch, PushCall, Pushed};
 use gateway::shard::{Event, OwnedLog};
 use protocol::command::{Command, PushToken};
 use protocol::ids::{ConversationId, DeviceId, RequestId, UserId};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gateway::erasures::{ErasureAsk, LogLeft};
+use gateway::erasures::ask::{ErasureAsk, LogLeft};
 use gateway::shard::{Event, OwnedLog};
 use protocol::event::{AmendedEvent, AmendedForm, Gap};
 use protocol::ids::{ConversationId, UnixMillis, UserId};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::auth::{DenyList, Keys};
-use gateway::pushes::PushBatch;
+use gateway::pushes::call::PushBatch;
 use gateway::shard::{Event, Shard};
 use protocol::command::Token;
 use protocol::event::CloseCode;

@@ -10,11 +10,13 @@ mod deny_list;
 mod development;
 mod fetch;
 mod jwks;
+mod key_watch;
 mod refetching;
 mod rereading;
 mod revocation;
 mod secret_file;
 mod token;
+mod token_id;
 
 use std::{
     fmt, io,
@@ -22,13 +24,14 @@ use std::{
 };
 
 pub use cache::TokenCache;
-pub use deny_list::{DenyList, TokenId};
+pub use deny_list::DenyList;
 pub use development::banner as development_banner;
 pub use refetching::{ASKED_EVERY, COPY_FILE, FETCH_EVERY, FLOOR, Refetching};
 pub use rereading::{LOOK_EVERY, Rereading};
 pub(crate) use revocation::Entry;
 pub use revocation::{FOR_EVER, JTI_BYTES_MAX, Revocation, Span, Subject};
 pub use token::{Issued, Issuer, TokenError, Verified, Verifier};
+pub use token_id::TokenId;
 
 use crate::config::{Config, KeyConfig};
 

@@ -11,14 +11,16 @@ use std::{
     path::PathBuf,
     sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::key_watch::KeyWatch;
 use super::token::{Claims, VerifyingKey};
 use super::{Verifier, fetch::fetch, jwks, secret_file};
+use crate::clock::unix_now;
 use crate::config::{Config, JwksUrl};
 use crate::metrics::KeyMetrics;
 use crate::store::disk::replace;
@@ -35,25 +37,6 @@ pub const ASKED_EVERY: Duration = Duration::from_millis(200);
 
 /// Name of the last set, in the data directory.
 pub const COPY_FILE: &str = "jwks.copy.json";
-
-/// What shards say of tokens to whoever fetches keys, and hear. One word each way.
-#[derive(Debug)]
-pub(super) struct KeyWatch {
-    asked: AtomicBool,
-    /// What is in force may be older than a token.
-    may_be_old: AtomicBool,
-}
-
-impl KeyWatch {
-    /// A token names a key that is not known. Whether it may be known soon.
-    pub(super) fn ask(&self) -> bool {
-        let may_be_old = self.may_be_old.load(Ordering::Relaxed);
-        if may_be_old && !self.asked.load(Ordering::Relaxed) {
-            self.asked.store(true, Ordering::Relaxed);
-        }
-        may_be_old
-    }
-}
 
 /// The last set that could be used, and where it is from.
 #[derive(Serialize, Deserialize)]
@@ -204,7 +187,7 @@ impl Refetching {
 }
 
 fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    unix_now().0 / 1_000
 }
 
 #[cfg(test)]

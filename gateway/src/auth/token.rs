@@ -16,8 +16,8 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::deny_list::TokenId;
-use super::refetching::KeyWatch;
+use super::key_watch::KeyWatch;
+use super::token_id::TokenId;
 use crate::config::Config;
 
 /// Fewest bytes of a shared secret: as many as HMAC-SHA-256 gives (RFC 7518, section 3.2).

@@ -19,12 +19,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use storage_log::{
     DamagedRange, LogConfig, RebuildJob, ScrubProgress, damaged_kind, index_file_name, segment_file_name,
 };
 
+use crate::clock::unix_now;
 use crate::files::{Command, Inbox};
 use crate::metrics::CareMetrics;
 use crate::store::disk::log_directory;
@@ -247,7 +248,7 @@ impl Caretaker {
         let Ok(bases) = scrub::sealed_bases(&directory) else {
             return false;
         };
-        let base = scrub::next(&mut progress, &bases, unix_millis());
+        let base = scrub::next(&mut progress, &bases, unix_now().0);
         if let Some(base) = base {
             match scrub::scrub(self, &config, base) {
                 Err(_) if self.go_on().is_err() => return false,
@@ -405,8 +406,4 @@ impl Caretaker {
         }
         inbox.send(Command::Rebuilt { log, base, made: made.ok().and_then(|(made, _)| made) });
     }
-}
-
-fn unix_millis() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

@@ -7,7 +7,7 @@ use ring::ListenerId;
 
 use super::{Driver, segments};
 use crate::files::Command;
-use crate::pushes::Pushed;
+use crate::pushes::call::Pushed;
 use crate::shard::{Event, Listener};
 use crate::upgrade::passenger;
 use crate::upgrade::wire;

@@ -8,7 +8,8 @@ use storage_log::format::BLOCK_BYTES_MAX;
 use storage_log::{BlockPlace, Compacted, INDEX_BLOCK_BYTES, Location, SealedSegment, WriteBatch};
 
 use super::Driver;
-use crate::compaction::{self, Written};
+use crate::compaction;
+use crate::files::Written;
 use crate::store::segments::SegmentFile;
 
 pub(super) struct ReadUnderWay {

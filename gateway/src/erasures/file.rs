@@ -11,13 +11,16 @@
 use std::io;
 use std::path::Path;
 
-use super::ERASURES_MAX;
 use super::entry::{Entry, Erasure};
-use crate::store::LOGS_MAX;
+use crate::store::disk::LOGS_MAX;
 use crate::store::kept_list::{KeptList, Kind, line};
 
 /// Name of the file.
 pub const ERASURES_FILE: &str = "erasures.json";
+
+/// Erasures that are kept. Each shard holds a copy of some 100 bytes of each, and all are written each time. At the limit those that
+/// are done are forgotten, the oldest first: what they erased is gone.
+pub const ERASURES_MAX: usize = 10_000;
 
 /// The longest list is names and numbers, and the reach in each log.
 static KIND: Kind = Kind {

@@ -7,7 +7,8 @@
 //! Invariant: an erasure is in force before it is written, and promised after; and it is said to be done only when no segment, and no
 //! copy of a damaged place, is left that could hold it.
 
-mod entry;
+pub mod ask;
+pub mod entry;
 mod file;
 pub mod marks;
 pub mod start;
@@ -24,17 +25,15 @@ use serde::Serialize;
 use tokio::sync::{Mutex as TurnMutex, RwLock, oneshot};
 use tokio::time;
 
-pub use entry::{Asked, Erasure, concerned};
-pub use file::{ERASURES_FILE, ErasuresFile};
+pub use entry::{Asked, Erasure};
+
+use ask::{ErasureAsk, LogLeft};
+pub use file::{ERASURES_FILE, ERASURES_MAX, ErasuresFile};
 
 use crate::caretaker::quarantine;
-use crate::cli;
+use crate::clock::unix_now;
 use crate::files::{Command, Inbox};
 use crate::metrics::CareMetrics;
-
-/// Erasures that are kept. Each shard holds a copy of some 100 bytes of each, and all are written each time. At the limit those that
-/// are done are forgotten, the oldest first: what they erased is gone.
-pub const ERASURES_MAX: usize = 10_000;
 
 /// How long the shards may take to answer: they do it in the turn in which they are asked.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
@@ -44,30 +43,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// and of how many at once, the next ones the next time: each costs a shard a look at all its segments.
 const LOOK_AT_MAX: usize = 64;
-
-/// What a shard is asked.
-#[derive(Clone, Debug)]
-pub struct ErasureAsk {
-    /// To be put in force: its mark, and of what.
-    pub new: Option<(u64, Subject)>,
-    /// What is left to do of these, of the logs that the shard owns.
-    pub pending: Vec<LogLeft>,
-}
-
-/// What is left to do for one erasure in one log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogLeft {
-    /// Which log.
-    pub log: u16,
-    /// Which erasure.
-    pub mark: u64,
-    /// The position up to which it reaches there.
-    pub to: u64,
-    /// Segments that may hold something of it.
-    pub segments: usize,
-    /// Those of them that are damaged, and stay as they are until that is mended.
-    pub damaged: usize,
-}
 
 /// Why an erasure is not what was asked for.
 #[derive(Debug)]
@@ -217,7 +192,7 @@ impl Erasures {
             kept.remove(oldest.ok_or(EraseError::Full)?);
         }
         let newest = kept.last().map_or(self.newest_mark, |newest| newest.asked_at.max(self.newest_mark));
-        let mark = cli::now().0.max(newest + 1);
+        let mark = unix_now().0.max(newest + 1);
         let ask = ErasureAsk { new: Some((mark, subject.clone())), pending: Vec::new() };
         let reached = self.ask(&ask).await.ok_or(EraseError::Untold)?;
         // Once more round: what the owners of the logs had mailed to others before is taken there first.
@@ -280,7 +255,7 @@ impl Erasures {
         let Some(left) = self.ask(&start::ask_about(&kept, from..from + LOOK_AT_MAX)).await else {
             return Ok(());
         };
-        let now = cli::now().0;
+        let now = unix_now().0;
         let mut done = Vec::new();
         for erasure in kept.iter_mut().filter(|erasure| erasure.done_at.is_none()) {
             let is_gone = |log: u16| {

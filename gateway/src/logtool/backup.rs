@@ -20,7 +20,7 @@ use super::data::buffer;
 use super::manifest::{Entry, MANIFEST_FILE, Manifest, STORE_FILE};
 use super::progress::Progress;
 use super::{Data, EXIT_SOUND, Segment};
-use crate::cli::now;
+use crate::clock::unix_now;
 use crate::erasures::ERASURES_FILE;
 use crate::revocations::REVOCATIONS_FILE;
 use crate::store::BACKUP_LOCK;
@@ -54,7 +54,7 @@ pub(super) fn run(flags: &BackupFlags, out: &mut dyn Write) -> anyhow::Result<u8
     ensure_outside(to, &flags.data)?;
     let _lock = open_target(to)?;
     let before = Manifest::read(to)?;
-    let manifest = Manifest::new(&data.facts.id, data.facts.geometry.segment_bytes, now().0);
+    let manifest = Manifest::new(&data.facts.id, data.facts.geometry.segment_bytes, unix_now().0);
     if let Some(before) = &before {
         ensure!(
             before.store == manifest.store,

@@ -21,7 +21,7 @@ use storage_log::{
 
 use super::data::buffer;
 use super::{Data, EXIT_DAMAGED, EXIT_SOUND, Segment};
-use crate::cli::now;
+use crate::clock::unix_now;
 use crate::store::disk::{log_directory, sync_directory};
 
 /// Conversations named in a report; the rest is counted.
@@ -101,7 +101,7 @@ pub(super) fn run(flags: &RepairFlags, out: &mut dyn Write) -> anyhow::Result<u8
         "log {} has lost its first segment: there is nothing to mend it from but a backup, see `gatehouse log restore`",
         flags.log
     );
-    let moved = format!("damaged-{}", now().0 / 1000);
+    let moved = format!("damaged-{}", unix_now().0 / 1000);
     let seen = walk(&data, flags.log)?;
     let is_header = |found: &&Found| found.range.kind == RangeKind::Header;
     let cold: Vec<u64> = data

@@ -13,7 +13,7 @@ use storage_log::{Met, RangeKind, index_file_name, segment_file_name};
 use super::progress::Progress;
 use super::shadow::{self, Shadow};
 use super::{Data, EXIT_DAMAGED, EXIT_SOUND, ReadFlags, Segment};
-use crate::cli::EXIT_REFUSED;
+use crate::exit::EXIT_REFUSED;
 use crate::store::indexes;
 
 /// All of it.

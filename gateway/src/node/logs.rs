@@ -8,7 +8,7 @@ use router::Starts;
 use storage_log::format::FORMAT_VERSION;
 use storage_log::{Damage, DamageKind, Run};
 
-use super::unix_now;
+use crate::clock::unix_now;
 use crate::state::{LogHealth, NodeState};
 use crate::store::disk::log_directory;
 use crate::store::scan::{ReadAhead, Reading};

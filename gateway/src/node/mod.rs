@@ -12,10 +12,9 @@ use std::process::ExitCode;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use protocol::ids::UnixMillis;
 use router::user::Rate;
 use router::{Places, Starts};
 use storage_log::format::FORMAT_VERSION;
@@ -24,6 +23,7 @@ use storage_log::{CompactionPolicy, Geometry};
 use crate::admin::AdminContext;
 use crate::auth::{AdminToken, DenyList, Keys, Revocation, Verifier, development_banner};
 use crate::caretaker::{self, Care, CareParts};
+use crate::clock::unix_now;
 use crate::compaction::{self, Compactor};
 use crate::config::{Config, SEGMENT_MIB_MAX};
 use crate::control::{ControlPlane, Operators};
@@ -35,7 +35,7 @@ use crate::memory::Gauge;
 use crate::metrics::{CareMetrics, KeyMetrics, PushMetrics, SearchMetrics};
 use crate::peers::{PeerLimits, Peers};
 use crate::pushes;
-use crate::pushes::marks::{self, Mark};
+use crate::pushes::marks::Mark;
 use crate::retention;
 use crate::revocations::{Revocations, RevocationsFile};
 use crate::search::{FollowParts, Question, Search};
@@ -353,7 +353,8 @@ impl Node {
         let places = Arc::new(Places::new(store.id, store.key, store.logs, shards));
         let (file, erased) = (lists.erasures, lists.erased);
         let parts = settle_erasures(file, erased, &opened, &places, (&store, care.clone()))?;
-        let calls = push_metrics.map(|metrics| (marks::settle(store.directory(), &mut opened), metrics));
+        let calls =
+            push_metrics.map(|metrics| (pushes::start::settle(store.directory(), &mut opened), metrics));
         let (errands, mut helpers) = Helpers::start(&store, &config, state.clone(), care, search, calls)?;
         let keep = retention::gone_after(&config);
         let leaving = LeavingParts {
@@ -493,8 +494,4 @@ fn with_retention(mut store: Store, config: &Config) -> anyhow::Result<(Arc<Stor
     let compaction = retention::policy(config, &store)?;
     retention::warn_if_too_much(config, &store);
     Ok((Arc::new(store), compaction))
-}
-
-fn unix_now() -> UnixMillis {
-    UnixMillis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64)
 }

@@ -12,8 +12,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::disk::LOGS_MAX;
 use crate::store::kept_list::{KeptList, Kind, line};
-use crate::store::{LOGS_MAX, OpenLog};
 
 static KIND: Kind = Kind {
     file: "pushes.json",
@@ -67,37 +67,4 @@ impl MarksFile {
 #[must_use]
 pub fn of_log(marks: &[Mark], log: u16) -> Option<u64> {
     marks.iter().find(|mark| mark.log == log).map(|mark| mark.mark)
-}
-
-/// Fits the marks to the logs as they were read back: one that has none, or that is shorter than its mark, begins at its end. Written
-/// before anybody is served, so that from now on nobody is forgotten; where that cannot be, chat goes on without.
-#[must_use]
-pub fn settle(directory: &Path, opened: &mut [OpenLog]) -> Vec<Mark> {
-    let file = MarksFile::of(directory);
-    let mut marks = file.read();
-    let before = marks.clone();
-    for open in opened {
-        let (log, end) = (open.log.number(), open.log.durable().position());
-        let mark = of_log(&marks, log).filter(|mark| *mark <= end);
-        open.unjudged.pass(mark);
-        if mark.is_none() {
-            tracing::info!(log, "no mark of push calls: users are called of what comes from now on");
-            marks.retain(|mark| mark.log != log);
-            marks.push(Mark { log, mark: end });
-        }
-        let conversations = open.unjudged.conversations();
-        if conversations > 0 {
-            tracing::info!(log, conversations, "conversations in which nobody may have been called yet");
-        }
-    }
-    if marks != before
-        && let Err(error) = file.write(&marks)
-    {
-        tracing::error!(
-            %error,
-            "the marks of push calls could not be written: until they can, a crash forgets who was to be called; make room in the data \
-             directory"
-        );
-    }
-    marks
 }

@@ -12,12 +12,15 @@
 use std::io;
 use std::path::Path;
 
-use super::ENTRIES_MAX;
 use crate::auth::{Entry, JTI_BYTES_MAX, Revocation};
 use crate::store::kept_list::{KeptList, Kind, line};
 
 /// Name of the file.
 pub const REVOCATIONS_FILE: &str = "revocations.json";
+
+/// Users and tokens revoked at the same time; one more entry is for everyone's. Each shard holds a copy of some 100 bytes
+/// an entry, and all are written each time. Whoever has more to revoke revokes everything up to a time.
+pub const ENTRIES_MAX: usize = 10_000;
 
 /// In the longest list each byte of a `jti` may be escaped, and the rest of an entry is four names and two times.
 static KIND: Kind = Kind {

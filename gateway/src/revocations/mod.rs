@@ -19,11 +19,7 @@ use tokio::time;
 use crate::auth::{Revocation, Span, Subject};
 use crate::files::{Command, Inbox};
 
-pub use file::{REVOCATIONS_FILE, RevocationsFile};
-
-/// Users and tokens revoked at the same time; one more entry is for everyone's. Each shard holds a copy of some 100 bytes
-/// an entry, and all are written each time. Whoever has more to revoke revokes everything up to a time.
-pub const ENTRIES_MAX: usize = 10_000;
+pub use file::{ENTRIES_MAX, REVOCATIONS_FILE, RevocationsFile};
 
 /// How long the shards may take to say how many sessions they closed. They have them all within a second; one that is
 /// later is not waited for, it acts on the revocation before it takes another connection.

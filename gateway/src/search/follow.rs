@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use protocol::record::{AmendmentKind, Portable, Stored, StoredBody, StreamKind as Kind};
 use router::conversation::Subject;
@@ -17,6 +17,7 @@ use super::progress::Progress;
 use super::tail::{Tail, Unreadable};
 use super::{FollowParts, SEARCH_DIRECTORY, Shared};
 use crate::caretaker::space::{Space, Watermark};
+use crate::clock::unix_now;
 use crate::erasures::Erasure;
 use crate::logtool::data::Data;
 use crate::store::StoreFacts;
@@ -315,8 +316,7 @@ impl Follower {
             return Ok(());
         }
         following.expired = Some(Instant::now());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        following.index.remove_before(now.saturating_sub(keep).as_millis() as u64)?;
+        following.index.remove_before(unix_now().0.saturating_sub(keep.as_millis() as u64))?;
         following.is_changed = true;
         Ok(())
     }

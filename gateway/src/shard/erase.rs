@@ -4,7 +4,8 @@ use router::conversation::Subject;
 
 use super::logs::OwnedLog;
 use super::{Action, Shard};
-use crate::erasures::{ErasureAsk, LogLeft, concerned};
+use crate::erasures::ask::{ErasureAsk, LogLeft};
+use crate::erasures::entry::concerned;
 
 impl Shard {
     /// Puts an erasure in force, and says what is left to do of it and of others.

@@ -18,8 +18,8 @@ use storage_log::{
 
 use super::ConnectionId;
 use crate::auth::{Revocation, Verifier};
-use crate::erasures::{ErasureAsk, LogLeft};
-use crate::pushes::{PushBatch, Pushed};
+use crate::erasures::ask::{ErasureAsk, LogLeft};
+use crate::pushes::call::{PushBatch, Pushed};
 
 /// Which listener a connection came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

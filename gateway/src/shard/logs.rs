@@ -9,7 +9,7 @@ use storage_log::{
 };
 
 use super::{Action, Shard};
-use crate::erasures::LogLeft;
+use crate::erasures::ask::LogLeft;
 use crate::mailbox::Back;
 use crate::state::{LogHealth, NodeState};
 

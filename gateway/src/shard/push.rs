@@ -16,7 +16,7 @@ use slab::Slab;
 use super::logs::OwnedLog;
 use super::{Action, Shard};
 use crate::mailbox::Forward;
-use crate::pushes::{PushBatch, PushCall, Pushed};
+use crate::pushes::call::{PushBatch, PushCall, Pushed};
 
 /// Calls of one shard that wait for tokens or for the file: 40 MB, where all users have 16 tokens of the longest.
 const CALLS_MAX: usize = 1_024;

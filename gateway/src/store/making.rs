@@ -12,11 +12,9 @@ use storage_log::format::{
     BATCH_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES,
 };
 
-use super::disk::{log_directory, read_up_to, sync_directory};
+use super::disk::{LOGS_MAX, log_directory, read_up_to, sync_directory};
+use super::reserve;
 use super::segments::{Access, SegmentMaker, block_of, open_segments};
-
-/// More logs than this on one device only share its syncs.
-pub(crate) const LOGS_MAX: u16 = 64;
 
 /// `store.toml`.
 #[derive(Serialize, Deserialize)]
@@ -161,6 +159,7 @@ fn forget_begun(directory: &Path) -> anyhow::Result<bool> {
         }
     }
     segments.iter().try_for_each(fs::remove_file)?;
+    directories.iter().try_for_each(|directory| reserve::forget(directory))?;
     // Before another name is written: one that came back after a power cut would be another store's.
     directories.iter().try_for_each(|directory| sync_directory(directory))?;
     Ok(true)

@@ -37,7 +37,6 @@ use storage_log::{Answer, Geometry, Log, LogConfig, Recovered, WriteBatch, segme
 use crate::erasures::marks;
 use crate::pushes::marks::{MarksFile, of_log};
 
-pub(crate) use making::LOGS_MAX;
 pub use scan::LogRefusal;
 
 use disk::log_directory;

@@ -36,6 +36,17 @@ pub fn keep(directory: &Path, bytes: u64) -> io::Result<()> {
     Ok(kept?)
 }
 
+/// Removes it, if it is there.
+///
+/// # Errors
+/// Those of the disk.
+pub fn forget(directory: &Path) -> io::Result<()> {
+    match fs::remove_file(directory.join(FILE_NAME)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// Gives its blocks to the file at `new`. Whether there were any: then what is written there must not truncate it before.
 ///
 /// # Errors

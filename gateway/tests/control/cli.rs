@@ -9,11 +9,7 @@ use std::{
 };
 
 use clap::CommandFactory;
-use gateway::{
-    auth::Keys,
-    cli::{Cli, now},
-    config::Config,
-};
+use gateway::{auth::Keys, cli::Cli, clock::unix_now, config::Config};
 
 /// Runs the binary with nothing of our own environment in its way.
 fn gatehouse(arguments: &[&str], environment: &[(&str, &OsStr)]) -> Output {
@@ -46,9 +42,9 @@ fn a_token_is_alone_on_the_last_line_and_the_node_takes_it() {
     assert!(output.status.success(), "{output:?}");
     let token = text(&output.stdout).lines().last().expect("a token");
     let keys = Keys::load(&Config { data, ..Config::default() }).expect("the key it made");
-    let verified = keys.verifier.verify(token, now()).expect("a good token");
+    let verified = keys.verifier.verify(token, unix_now()).expect("a good token");
     assert_eq!(verified.user.as_str(), "alice");
-    let left = verified.expires_at.0.saturating_sub(now().0);
+    let left = verified.expires_at.0.saturating_sub(unix_now().0);
     assert!((1..=60_000).contains(&left), "{left} ms are left of a minute");
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use gateway::{
     auth::{DenyList, FOR_EVER, Issued, JTI_BYTES_MAX, Revocation, Span, Subject, TokenId},
-    cli::now,
+    clock::unix_now,
     revocations::{ENTRIES_MAX, REVOCATIONS_FILE, RevocationsFile},
 };
 use protocol::ids::{UnixMillis, UserId};
@@ -42,7 +42,7 @@ fn file(server: &Server) -> Value {
 }
 
 fn seconds() -> u64 {
-    now().0 / 1000
+    unix_now().0 / 1000
 }
 
 #[test]
