@@ -281,8 +281,8 @@ pub(crate) enum FromWorker {
     Settled,
     /// The schedule is over; this is how far conversations are known to go, how far users have read, and who joined or left last.
     Sent { heads: Vec<(RoomIndex, u64)>, reads: Vec<ReadUpTo>, changes: Vec<NewestChange> },
-    /// The wait is over.
-    Drained { complete: bool },
+    /// The wait is over; whether it was in vain is counted.
+    Drained,
     /// What was seen and promised in one conversation.
     Book(RoomBook),
     /// Amendments that were promised.
@@ -363,6 +363,8 @@ pub(crate) struct Totals {
     pub(crate) overtaken: Vec<Overtaken>,
     /// Users, and how many of their sends were given up.
     pub(crate) given_up_by: BTreeMap<String, u64>,
+    /// When the node has gone away: what had been counted when it was there for certain. What waited for it in vain since says nothing.
+    pub(crate) confirmed: Option<Counts>,
 }
 
 /// Plain counters.
@@ -422,6 +424,8 @@ pub(crate) struct Counts {
     /// Conversations that somebody looked at, on each connection and once more at the end.
     pub(crate) views: u64,
     pub(crate) views_refused: u64,
+    /// Workers some of whose users had not been shown in time what they look at.
+    pub(crate) views_unanswered: u64,
     /// Times that a viewer was told how far somebody has read or been given.
     pub(crate) receipts: u64,
     /// Times that a viewer was told that somebody came or went.
@@ -442,6 +446,10 @@ pub(crate) struct Counts {
     /// Users that were told not to come back.
     pub(crate) stopped: u64,
     pub(crate) online_at_end: u64,
+    /// Workers some of whose users had not seen everything in time,
+    pub(crate) undrained: u64,
+    /// and all that have come to the end.
+    pub(crate) ended: u64,
 }
 
 impl Counts {
@@ -475,6 +483,7 @@ impl Counts {
         self.reads_refused += other.reads_refused;
         self.views += other.views;
         self.views_refused += other.views_refused;
+        self.views_unanswered += other.views_unanswered;
         self.receipts += other.receipts;
         self.presences += other.presences;
         self.searches += other.searches;
@@ -487,6 +496,8 @@ impl Counts {
         self.drains += other.drains;
         self.stopped += other.stopped;
         self.online_at_end += other.online_at_end;
+        self.undrained += other.undrained;
+        self.ended += other.ended;
     }
 }
 

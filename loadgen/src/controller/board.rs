@@ -46,6 +46,8 @@ pub(crate) struct Board {
     pub(crate) plan: Rc<Plan>,
     pub(crate) seconds: BTreeMap<u64, Second>,
     pub(crate) counts: Counts,
+    /// What of it had been counted while the node was there, when it has gone away.
+    pub(crate) confirmed: Counts,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) closes: BTreeMap<u16, u64>,
     pub(crate) given_up_by: BTreeMap<String, u64>,
@@ -67,8 +69,6 @@ pub(crate) struct Board {
     pub(crate) evidence: Evidence,
     /// The node's names of the rooms, as text.
     pub(crate) conversations: BTreeMap<RoomIndex, String>,
-    /// All workers saw everything in time.
-    pub(crate) is_drained: bool,
     heads: HashMap<RoomIndex, u64>,
     /// How far users have read that have an `ok` for it.
     pub(super) reads: Vec<ReadUpTo>,
@@ -93,6 +93,7 @@ impl Board {
             plan,
             seconds: BTreeMap::new(),
             counts: Counts::default(),
+            confirmed: Counts::default(),
             errors: BTreeMap::new(),
             closes: BTreeMap::new(),
             given_up_by: BTreeMap::new(),
@@ -108,7 +109,6 @@ impl Board {
             violations: Violations::default(),
             evidence: Evidence::default(),
             conversations: BTreeMap::new(),
-            is_drained: true,
             heads: HashMap::new(),
             reads: Vec::new(),
             groups: Vec::new(),
@@ -187,6 +187,7 @@ impl Board {
 
     pub(super) fn handle_done(&mut self, totals: Totals) -> anyhow::Result<()> {
         self.counts.add(&totals.counts);
+        self.confirmed.add(totals.confirmed.as_ref().unwrap_or(&totals.counts));
         for (name, count) in totals.errors {
             *self.errors.entry(name).or_default() += count;
         }

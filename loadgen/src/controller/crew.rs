@@ -141,10 +141,7 @@ impl Crew {
                 board.reads.extend(reads);
                 board.handle_heads(heads);
             }
-            FromWorker::Drained { complete } => {
-                self.said.drained += 1;
-                board.is_drained &= complete;
-            }
+            FromWorker::Drained => self.said.drained += 1,
             FromWorker::Tick(tick) => board.handle_tick(place, &tick),
             FromWorker::Book(book) => board.evidence.books.push(book),
             FromWorker::Amended(amendments) => board.evidence.amendments.extend(amendments),

@@ -62,7 +62,7 @@ impl Watch {
     }
 }
 
-/// Has all workers hand over what they know, and adds it up. Of what the logs hold nothing is known, or of some of them alone.
+/// Has all workers hand over what they know, and adds it up. Of what the logs hold that were not read nothing is known.
 pub(super) fn abandon(
     crew: &mut Crew,
     board: &mut Board,
@@ -78,16 +78,24 @@ pub(super) fn abandon(
         crew.wait(deadline, board, |said| said.done == workers)?,
         "the node has gone away, and workers did not say in time what they know"
     );
-    board.conversations.clear();
-    board.evidence.logs.clear();
-    board.evidence.ends.clear();
-    board.evidence.stays.clear();
-    board.evidence.changes.clear();
-    let books = board.evidence.books.iter().map(|book| (book.room, book.acked.as_slice()));
-    let acked_unseen = unseen(books, &board.seen);
-    let from_seconds = since.since(start).as_secs_f64();
-    board.gone = Some(GoneReport { from_seconds, after_seconds: seconds, acked_unseen });
+    sum_up(board, start, since);
     Ok(())
+}
+
+/// What is known when all workers have said what they know.
+fn sum_up(board: &mut Board, start: Moment, since: Moment) {
+    let Board { evidence, seen, plan, counts, .. } = board;
+    let unread = evidence.books.iter().filter(|book| !evidence.logs.contains_key(&book.room));
+    let acked_unseen = unseen(unread.map(|book| (book.room, book.acked.as_slice())), seen);
+    let (rooms, logs_read) = (plan.rooms_count() as usize, evidence.logs.len());
+    evidence.keep_what_was_read(rooms, counts.unanswered == 0);
+    board.gone = Some(GoneReport {
+        from_seconds: since.since(start).as_secs_f64(),
+        after_seconds: GONE_AFTER.as_secs(),
+        acked_unseen,
+        logs_read,
+        logs_unread: rooms.saturating_sub(logs_read),
+    });
 }
 
 /// Of what was acknowledged, how much not all members had seen. Workers that had ended before had seen everything.
@@ -104,7 +112,18 @@ fn unseen<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::rc::Rc;
+
+    use protocol::ids::MessageId;
+
+    use super::{
+        super::{Costs, progress::Progress},
+        *,
+    };
+    use crate::{
+        plan::{Mix, Plan},
+        verify::{self, Book, Kind},
+    };
 
     #[test]
     fn a_node_has_gone_when_no_worker_has_reached_it_for_a_while() {
@@ -124,6 +143,44 @@ mod tests {
         assert_eq!(watch.gone_since(at(1000)), None, "nobody wants anything of it");
         // A worker without users dials nobody.
         watch.note(2, None);
+    }
+
+    /// Two of three conversations had been read, one of them has lost what was acknowledged.
+    fn board_of_a_loss() -> Board {
+        let plan = Plan::new("t", 12, Mix::default());
+        let mut board = Board::new(Rc::new(plan), Progress::new(1), Costs::new(None));
+        let (mut book, id) = (Book::default(), |number: u8| MessageId([number; 16]));
+        for room in 0..3 {
+            (1..=3).for_each(|seq| book.acknowledge(RoomIndex(room), seq, id(10 * room as u8 + seq as u8)));
+        }
+        book.close();
+        // What comes while the logs are read may be behind what is read of them.
+        book.acknowledge(RoomIndex(0), 4, id(4));
+        board.evidence.books = book.into_rooms().collect();
+        for (room, log) in [(0, &[1, 2][..]), (1, &[11, 12, 13])] {
+            let log = (1..).zip(log).map(|(seq, number)| (seq, id(*number).to_string())).collect::<Vec<_>>();
+            board.handle_log(RoomIndex(room), format!("conversation {room}"), &log).expect("ids");
+        }
+        board.evidence.ends = (0..3).map(|room| ("somebody".to_owned(), RoomIndex(room), 3)).collect();
+        board.seen = (0..3).map(|room| (RoomIndex(room), 1)).collect();
+        board
+    }
+
+    #[test]
+    fn a_loss_that_a_log_proves_is_found_although_another_log_was_not_read() {
+        let judged = |mut board: Board| {
+            sum_up(&mut board, Moment(0), Moment(5_000_000_000));
+            let gone = board.gone.expect("it has gone");
+            assert_eq!((gone.logs_read, gone.logs_unread), (2, board.plan.rooms_count() as usize - 2));
+            assert_eq!(gone.acked_unseen, 2, "of the one that was not read");
+            assert_eq!(board.conversations.len(), 2, "the history has what was read");
+            verify::judge(&board.evidence).expect("the book was not cut").counts
+        };
+        assert_eq!(judged(board_of_a_loss()), [(Kind::AckedLost, 1), (Kind::Hole, 1)].into());
+        // What had no answer may be what a reader has not seen, or has; what was promised was promised.
+        let mut unsettled = board_of_a_loss();
+        unsettled.counts.unanswered = 1;
+        assert_eq!(judged(unsettled), [(Kind::AckedLost, 1)].into());
     }
 
     #[test]

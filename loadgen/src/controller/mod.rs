@@ -184,10 +184,8 @@ impl Plot<'_> {
         };
         drop(crew);
         board.progress.end();
-        if board.gone.is_none() {
-            let late = verify::judge(&board.evidence)?;
-            board.violations.merge(late);
-        }
+        let late = verify::judge(&board.evidence)?;
+        board.violations.merge(late);
         if let Some(path) = &self.outputs.history {
             let parts: Vec<PathBuf> = configs.into_iter().filter_map(|config| config.history).collect();
             history::merge(path, &parts, &board)?;

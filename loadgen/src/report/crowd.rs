@@ -130,7 +130,7 @@ impl CrowdReport {
             errors: board.errors,
             closes: board.closes,
             violations: board.violations,
-            is_drained: board.is_drained,
+            is_drained: board.counts.undrained == 0,
             logs_missing: board.plan.rooms_count() as usize - board.evidence.logs.len(),
             node,
             multiples,

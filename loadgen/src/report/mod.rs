@@ -117,8 +117,41 @@ pub(crate) struct GoneReport {
     pub(crate) from_seconds: f64,
     /// How long nobody could connect when it was given up.
     pub(crate) after_seconds: u64,
-    /// What was acknowledged and not seen by all members: whether it is kept could not be asked.
+    /// What was acknowledged in conversations that could not be read any more, and not seen by all members: whether it is kept could not
+    /// be asked.
     pub(crate) acked_unseen: u64,
+    /// Conversations that had been read when it went, and were judged,
+    pub(crate) logs_read: usize,
+    /// and the others.
+    pub(crate) logs_unread: usize,
+}
+
+impl GoneReport {
+    /// What is not known, and why. `waiting` sends had no answer.
+    fn doubts(&self, waiting: u64) -> Vec<String> {
+        let Self { from_seconds, after_seconds, acked_unseen, logs_read, logs_unread } = *self;
+        let mut doubts = vec![format!(
+            "the node went away {from_seconds:.1} s after the start, and nobody could connect for {after_seconds} s: see in its log why, \
+             start it again, and repeat the run"
+        )];
+        let read = match logs_read {
+            0 => String::new(),
+            _ => format!("{logs_read} conversations had been read, and {logs_unread} had not; of these "),
+        };
+        doubts.push(match acked_unseen {
+            _ if logs_unread == 0 => "all conversations had been read".to_owned(),
+            0 => format!(
+                "{read}all that was acknowledged had been seen by all who should; whether it is kept is undecided, the node could not be asked"
+            ),
+            unseen => format!(
+                "{read}{unseen} that were acknowledged had not been seen by all who should: undecided, the node could not be asked"
+            ),
+        });
+        if waiting > 0 {
+            doubts.push(format!("{waiting} sends waited, or had no answer: undecided as well"));
+        }
+        doubts
+    }
 }
 
 /// Percentiles outside and inside the outage.
@@ -267,10 +300,10 @@ impl Report {
             delivery_distribution: distribution(&board.delivery.outside),
         };
         let (verdict, reasons) = match board.gone {
-            Some(gone) => report.decide_of_gone(&gone),
+            Some(gone) => report.decide_of_gone(&gone, &board.confirmed),
             None => {
                 let logs_missing = board.plan.rooms_count() as usize - board.evidence.logs.len();
-                report.decide(report.faults(board.is_drained, logs_missing))
+                report.decide(report.faults(logs_missing))
             }
         };
         report.verdict = verdict;
@@ -279,22 +312,33 @@ impl Report {
     }
 
     /// What is wrong, whatever the times were.
-    fn faults(&self, is_drained: bool, logs_missing: usize) -> Vec<String> {
+    fn faults(&self, logs_missing: usize) -> Vec<String> {
+        let mut faults = [self.faults_so_far(&self.counts), self.faults_at_end(&self.counts)].concat();
+        let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
+        add(logs_missing > 0, format!("{logs_missing} conversations could not be read"));
+        let drains = self.counts.drains;
+        let unasked = self.outage.is_some() && drains > 0;
+        add(unasked, format!("{drains} users were told that the node drains, and it was killed instead"));
+        let stays_away = self.outage.is_some_and(|outage| outage.until_seconds.is_none());
+        add(stays_away, "not everybody came back after the outage".to_owned());
+        faults
+    }
+
+    /// What is wrong whenever it is counted, whatever comes next.
+    fn faults_so_far(&self, counts: &Counts) -> Vec<String> {
         let mut faults: Vec<String> =
             self.violations.counts.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
         let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
-        let Counts { refused, unanswered, given_up, drains, stopped, online_at_end, .. } = self.counts;
-        let Counts { reads_refused, views_refused, searches_refused, searches_unanswered, .. } = self.counts;
+        let Counts { refused, unanswered, given_up, stopped, undrained, .. } = *counts;
+        let Counts { reads_refused, views_refused, views_unanswered, .. } = *counts;
+        let Counts { searches_refused, searches_unanswered, .. } = *counts;
         add(searches_refused > 0, format!("{searches_refused} searches were refused"));
         add(searches_unanswered > 0, format!("{searches_unanswered} searches were not answered in time"));
         add(reads_refused > 0, format!("{reads_refused} reads were refused"));
-        add(views_refused > 0, format!("{views_refused} views were refused or not answered"));
-        let away = u64::from(self.settings.users).saturating_sub(online_at_end);
+        add(views_refused > 0, format!("{views_refused} views were refused"));
+        add(views_unanswered > 0, "not all views were answered in time".to_owned());
         add(refused > 0, format!("{refused} sends were refused"));
         add(unanswered > 0, format!("{unanswered} sends were never answered"));
-        // Changes that were given up are in it as well, and may hide as many: the run is bad by them already.
-        let unsent = self.counts.due.saturating_sub(self.counts.sent + given_up);
-        add(unsent > 0, format!("{unsent} messages that were due were neither sent nor given up"));
         add(
             given_up > 0,
             format!(
@@ -303,15 +347,22 @@ impl Report {
             ),
         );
         add(stopped > 0, format!("{stopped} users were told not to come back"));
+        add(undrained > 0, "not everybody had seen everything in time".to_owned());
+        faults
+    }
+
+    /// What is wrong when everything that was to come has.
+    fn faults_at_end(&self, counts: &Counts) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
+        let Counts { due, sent, given_up, online_at_end, absences, returned, .. } = *counts;
+        // Changes that were given up are in it as well, and may hide as many: the run is bad by them already.
+        let unsent = due.saturating_sub(sent + given_up);
+        add(unsent > 0, format!("{unsent} messages that were due were neither sent nor given up"));
+        let away = u64::from(self.settings.users).saturating_sub(online_at_end);
         add(away > 0, format!("{away} users were not online at the end"));
-        add(logs_missing > 0, format!("{logs_missing} conversations could not be read"));
-        let unread = self.counts.absences.saturating_sub(self.counts.returned);
+        let unread = absences.saturating_sub(returned);
         add(unread > 0, format!("{unread} users who were away have not read everything since"));
-        add(!is_drained, "not everybody had seen everything in time".to_owned());
-        let unasked = self.outage.is_some() && drains > 0;
-        add(unasked, format!("{drains} users were told that the node drains, and it was killed instead"));
-        let stays_away = self.outage.is_some_and(|outage| outage.until_seconds.is_none());
-        add(stays_away, "not everybody came back after the outage".to_owned());
         faults
     }
 
@@ -350,33 +401,19 @@ impl Report {
     }
 
     /// Of a node that went away counts what was wrong before. That it went is no promise broken, and what nobody could ask it afterwards
-    /// is not known.
-    fn decide_of_gone(&self, gone: &GoneReport) -> (Verdict, Vec<String>) {
-        let mut reasons: Vec<String> =
-            self.violations.counts.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
-        let Counts { refused, reads_refused, searches_refused, stopped, unanswered, .. } = self.counts;
-        let mut add = |is_so: bool, text: String| reasons.extend(is_so.then_some(text));
-        add(refused > 0, format!("{refused} sends were refused"));
-        add(reads_refused > 0, format!("{reads_refused} reads were refused"));
-        add(searches_refused > 0, format!("{searches_refused} searches were refused"));
-        add(stopped > 0, format!("{stopped} users were told not to come back"));
-        let verdict = if reasons.is_empty() { Verdict::Invalid } else { Verdict::Fail };
-        let GoneReport { from_seconds, after_seconds, acked_unseen } = gone;
-        reasons.push(format!(
-            "the node went away {from_seconds:.1} s after the start, and nobody could connect for {after_seconds} s: see in its log why, \
-             start it again, and repeat the run"
-        ));
-        reasons.push(match acked_unseen {
-            0 => "all that was acknowledged had been seen by all who should; whether it is kept is undecided, the node could not be asked"
-                .to_owned(),
-            unseen => format!(
-                "{unseen} that were acknowledged had not been seen by all who should: undecided, the node could not be asked"
-            ),
-        });
-        if unanswered > 0 {
-            reasons.push(format!("{unanswered} sends waited, or had no answer: undecided as well"));
+    /// is not known: what it says is wrong whenever it says it, what it does not say only where it was there (`confirmed`). Times were not
+    /// those of the whole run, and of one that goes may be longer: they are told.
+    fn decide_of_gone(&self, gone: &GoneReport, confirmed: &Counts) -> (Verdict, Vec<String>) {
+        let Counts { unanswered, given_up, searches_unanswered, views_unanswered, undrained, .. } =
+            *confirmed;
+        let said =
+            Counts { unanswered, given_up, searches_unanswered, views_unanswered, undrained, ..self.counts };
+        let mut faults = self.faults_so_far(&said);
+        if confirmed.ended >= u64::from(self.settings.workers.min(self.settings.users)) {
+            faults.extend(self.faults_at_end(confirmed));
         }
-        (verdict, reasons)
+        let doubts = [gone.doubts(self.counts.unanswered), self.doubts()].concat();
+        Verdict::with_reasons(faults, doubts, self.limits_missed())
     }
 
     /// What limits are for: outside the outage.
@@ -513,7 +550,7 @@ mod tests {
 
     #[track_caller]
     fn check(report: &Report, verdict: Verdict, exit_code: u8, reasons: &[&str]) {
-        let faults = report.faults(true, 0);
+        let faults = report.faults(0);
         assert_eq!(
             report.decide(faults),
             (verdict, reasons.iter().map(|reason| (*reason).to_owned()).collect())
@@ -589,8 +626,8 @@ mod tests {
         bad.given_up_by = [("u0".to_owned(), 3)].into();
         let reasons = [
             "2 sends were never answered",
-            "1 messages that were due were neither sent nor given up",
             "3 sends were given up, too many of the same users waited already: u0 3",
+            "1 messages that were due were neither sent nor given up",
             "1 users were not online at the end",
             "the generator was late: lag p99 100.0 ms, at most 5 ms",
             "ack.p99 300.0 ms, below 200 ms is asked",
@@ -599,23 +636,29 @@ mod tests {
         check(&bad, Verdict::Fail, 1, &reasons);
         bad.settings.timing = Timing::Reported;
         check(&bad, Verdict::Fail, 1, &reasons[..4]);
-        let good = report(Timing::Judged, 10.0);
+        let mut good = report(Timing::Judged, 10.0);
+        good.counts.undrained = 1;
         assert_eq!(
-            good.faults(false, 1),
-            ["1 conversations could not be read", "not everybody had seen everything in time"]
+            good.faults(1),
+            ["not everybody had seen everything in time", "1 conversations could not be read"]
         );
         let outage = Some(OutageReport { from_seconds: 1.0, until_seconds: None });
         let gone = Report { outage, ..report(Timing::Judged, 10.0) };
         check(&gone, Verdict::Fail, 1, &["not everybody came back after the outage"]);
     }
 
+    const GONE: GoneReport =
+        GoneReport { from_seconds: 12.34, after_seconds: 20, acked_unseen: 7, logs_read: 0, logs_unread: 3 };
+
     #[test]
     fn a_node_that_went_away_is_bad_only_by_what_was_wrong_before() {
-        let gone = GoneReport { from_seconds: 12.34, after_seconds: 20, acked_unseen: 7 };
-        let mut left = Report { gone: Some(gone), ..report(Timing::Judged, 10.0) };
+        let mut left = report(Timing::Judged, 10.0);
         // What comes of its going.
         left.counts = Counts { unanswered: 5, online_at_end: 0, due: 9, sent: 1, ..left.counts };
-        let (verdict, reasons) = left.decide_of_gone(&gone);
+        left.counts = Counts { given_up: 3, searches_unanswered: 1, views_unanswered: 1, ..left.counts };
+        left.counts.undrained = 1;
+        let before = Counts { due: 9, sent: 1, absences: 1, ..Counts::default() };
+        let (verdict, reasons) = left.decide_of_gone(&GONE, &before);
         assert_eq!(verdict, Verdict::Invalid, "{reasons:?}");
         assert!(
             reasons[0]
@@ -623,8 +666,52 @@ mod tests {
         );
         assert!(reasons[1].starts_with("7 that were acknowledged had not been seen") && reasons.len() == 3);
         left.violations.add(crate::verify::Kind::Doubled, String::new);
-        let (verdict, reasons) = left.decide_of_gone(&gone);
+        let (verdict, reasons) = left.decide_of_gone(&GONE, &before);
         assert_eq!((verdict, reasons[0].as_str(), reasons.len()), (Verdict::Fail, "1 x doubled", 4));
+        let read = GoneReport { logs_read: 2, logs_unread: 1, ..GONE };
+        let (_, reasons) = left.decide_of_gone(&read, &before);
+        assert!(
+            reasons[2].starts_with("2 conversations had been read, and 1 had not; of these 7"),
+            "{reasons:?}"
+        );
+    }
+
+    #[test]
+    fn whatever_makes_a_run_bad_makes_one_bad_whose_node_went_away_behind_it() {
+        let (left, sound) = (report(Timing::Judged, 10.0), Counts { online_at_end: 12, ..Counts::default() });
+        // What it says counts whenever it says it; that it says nothing, only while it was there.
+        let said = [
+            Counts { refused: 1, ..sound },
+            Counts { reads_refused: 1, ..sound },
+            Counts { searches_refused: 1, ..sound },
+            Counts { stopped: 1, ..sound },
+            Counts { views_refused: 1, ..sound },
+        ];
+        let unsaid = [
+            Counts { given_up: 1, ..sound },
+            Counts { searches_unanswered: 1, ..sound },
+            Counts { unanswered: 1, ..sound },
+            Counts { undrained: 1, ..sound },
+            Counts { views_unanswered: 1, ..sound },
+            // At the end alone it is known what is missing.
+            Counts { ended: 1, online_at_end: 11, ..sound },
+            Counts { ended: 1, due: 1, ..sound },
+            Counts { ended: 1, absences: 1, ..sound },
+        ];
+        for (counts, confirmed) in
+            said.iter().map(|counts| (counts, &sound)).chain(unsaid.iter().map(|counts| (counts, counts)))
+        {
+            let run = Report { counts: *counts, ..left.clone() };
+            assert_eq!(run.faults(0).len(), 1, "{:?}", run.faults(0));
+            let (verdict, reasons) = run.decide_of_gone(&GONE, confirmed);
+            assert_eq!((verdict, &reasons[..1]), (Verdict::Fail, &run.faults(0)[..]));
+        }
+        for counts in unsaid {
+            let run = Report { counts, ..left.clone() };
+            assert_eq!(run.decide_of_gone(&GONE, &sound).0, Verdict::Invalid, "{counts:?}");
+        }
+        let (verdict, _) = left.decide_of_gone(&GONE, &sound);
+        assert_eq!(verdict, Verdict::Invalid);
     }
 
     #[test]

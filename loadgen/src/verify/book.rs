@@ -22,6 +22,7 @@ const ID_BYTES: usize = 16;
 pub(crate) struct Book {
     rooms: HashMap<RoomIndex, Pages>,
     places: HashMap<MessageId, (RoomIndex, u64)>,
+    is_closed: bool,
     pub(crate) violations: Violations,
 }
 
@@ -29,6 +30,8 @@ pub(crate) struct Book {
 struct Pages {
     ids: Vec<MessageId>,
     acked: Vec<u64>,
+    /// Where it ended when the logs began to be read.
+    end: Option<usize>,
 }
 
 impl Book {
@@ -68,6 +71,12 @@ impl Book {
         self.rooms.entry(room).or_default().acked.push(seq);
     }
 
+    /// The logs are read from now on: what is promised or seen behind this may be behind what is read of them as well.
+    pub(crate) fn close(&mut self) {
+        self.is_closed = true;
+        self.rooms.values_mut().for_each(|pages| pages.end = Some(pages.ids.len()));
+    }
+
     /// The highest sequence known of each conversation.
     pub(crate) fn heads(&self) -> Vec<(RoomIndex, u64)> {
         self.rooms.iter().map(|(room, pages)| (*room, pages.ids.len() as u64)).collect()
@@ -75,9 +84,14 @@ impl Book {
 
     /// Everything, conversation by conversation.
     pub(crate) fn into_rooms(self) -> impl Iterator<Item = RoomBook> {
-        self.rooms.into_iter().map(|(room, pages)| {
-            let bytes: Vec<u8> = pages.ids.iter().flat_map(|id| id.0).collect();
-            RoomBook { room, ids: STANDARD.encode(bytes), acked: pages.acked }
+        let is_closed = self.is_closed;
+        self.rooms.into_iter().map(move |(room, Pages { mut ids, mut acked, end })| {
+            // What began since has no end.
+            let end = end.unwrap_or(if is_closed { 0 } else { ids.len() });
+            ids.truncate(end);
+            acked.retain(|seq| *seq <= end as u64);
+            let bytes: Vec<u8> = ids.iter().flat_map(|id| id.0).collect();
+            RoomBook { room, ids: STANDARD.encode(bytes), acked }
         })
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Evidence {
     pub(crate) books: Vec<RoomBook>,
     /// Each conversation from sequence 1, as a fresh reader saw it.
     pub(crate) logs: HashMap<RoomIndex, Vec<LogItem>>,
+    /// Conversations beside those.
+    pub(crate) logs_unread: usize,
     /// For each member that was online and drained: who, where, and the last sequence it saw. Of conversations whose members do not
     /// change.
     pub(crate) ends: Vec<(String, RoomIndex, u64)>,

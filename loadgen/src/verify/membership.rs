@@ -237,7 +237,7 @@ pub(super) fn judge(evidence: &Evidence, members: &Members<'_>, violations: &mut
         judge_outsider(*outsider, members, &asked, violations);
     }
     // Nobody of a run with fewer conversations can be in as many large groups.
-    let has_many_rooms = evidence.logs.len() >= LARGE_GROUPS_MAX;
+    let has_many_rooms = evidence.logs.len() + evidence.logs_unread >= LARGE_GROUPS_MAX;
     for limited in &book.limited {
         judge_limited(*limited, has_many_rooms, members, &asked, violations);
     }

@@ -10,6 +10,7 @@ mod book;
 mod forms;
 mod judge;
 mod membership;
+mod partial;
 mod reader;
 mod told;
 mod unread;

@@ -13,8 +13,13 @@ use std::{
 
 use monoio::time::sleep;
 
-use super::{LOOK_EVERY, State, Worker, hand_over_books, say};
-use crate::{clock::Moment, link::FromWorker, plan::RoomIndex, report::GONE_AFTER};
+use super::{LOOK_EVERY, State, Worker, desk::Desk, hand_over_books, say};
+use crate::{
+    clock::Moment,
+    link::{FromWorker, Totals},
+    plan::RoomIndex,
+    report::GONE_AFTER,
+};
 
 /// How long the end of a connection may take to be noticed by all whose it was.
 const NOTICED_WITHIN: Duration = Duration::from_secs(1);
@@ -55,7 +60,7 @@ async fn will_be_abandoned(worker: &Rc<Worker>) -> bool {
 
 fn hand_over_what_is_known(worker: &Rc<Worker>) -> anyhow::Result<()> {
     let seen = worker.with(|state| {
-        state.desk.tally.counts.unanswered = state.unanswered();
+        state.note_unanswered();
         state.seen_by_all()
     });
     say(&FromWorker::Seen(seen))?;
@@ -74,6 +79,21 @@ impl State {
             self.desk.dials_fail_since = None;
         }
         self.desk.dials_fail_since
+    }
+
+    /// Asked once a second, before what was counted in it is told: what had been counted a second ago was so while the node was there, if it
+    /// has said something since, and nobody is without a connection that wants one.
+    pub(super) fn confirm(&mut self) {
+        let is_heard = std::mem::take(&mut self.desk.is_heard);
+        if is_heard && self.users.iter().all(|user| user.link.is_some() || user.is_away()) {
+            self.desk.tally.confirm();
+        }
+    }
+
+    /// What was counted, and when the node has gone away what of it was before.
+    pub(super) fn totals(&self) -> Totals {
+        let Desk { tally, is_abandoned, .. } = &self.desk;
+        Totals { confirmed: is_abandoned.then_some(tally.confirmed()), ..tally.totals() }
     }
 
     /// How far all members of each conversation have seen it, of those who are of this worker.

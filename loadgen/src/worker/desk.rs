@@ -55,6 +55,8 @@ pub(super) struct Desk {
     pub(super) finishing: bool,
     /// When the first attempt to connect failed behind the last one that did not.
     pub(super) dials_fail_since: Option<Moment>,
+    /// The node has said something since the last tick.
+    pub(super) is_heard: bool,
     /// The node has gone away, says the controller.
     pub(super) is_abandoned: bool,
     /// The last thing that went wrong with a connection, for people.
@@ -91,6 +93,7 @@ impl Desk {
             changes: Vec::new(),
             finishing: false,
             dials_fail_since: None,
+            is_heard: false,
             is_abandoned: false,
             last_fault: None,
         })

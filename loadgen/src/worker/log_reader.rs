@@ -82,6 +82,7 @@ async fn read_rooms(worker: &Rc<Worker>, task: &Task) -> anyhow::Result<()> {
         let from_join = plan.history(room) == HistoryPolicy::Joined;
         let changes = plan.is_changing(room).then_some(LoggedChanges { from_join, changes });
         say(&FromWorker::Log { room, conversation, items, senders, shown, changes })?;
+        worker.with(|state| state.desk.is_heard = true);
     }
     session.close().await
 }

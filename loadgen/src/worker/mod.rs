@@ -240,13 +240,19 @@ async fn load(worker: &Rc<Worker>, config: &WorkerConfig, at: Moment) -> anyhow:
         changes: state.desk.churning.newest(),
     }))?;
     let heads = Inbox::heads(worker).await;
-    let complete = worker.wait_until(DRAIN_WAIT_MAX, |state| state.has_seen(&heads)).await;
+    drain(worker, &heads).await;
     let told = attention_ends(worker).await;
-    say(&FromWorker::Drained { complete })?;
+    say(&FromWorker::Drained)?;
     Inbox::finish(worker).await;
     tell_told(worker, &told)?;
     tell_ends(worker)?;
     hand_over(worker).await
+}
+
+/// Waits until everybody has seen everything.
+async fn drain(worker: &Rc<Worker>, heads: &HashMap<RoomIndex, u64>) {
+    let is_complete = worker.wait_until(DRAIN_WAIT_MAX, |state| state.has_seen(heads)).await;
+    worker.with(|state| state.desk.tally.counts.undrained += u64::from(!is_complete));
 }
 
 async fn connect_all(worker: &Rc<Worker>, config: &WorkerConfig) -> anyhow::Result<()> {
@@ -297,7 +303,7 @@ async fn attention_ends(worker: &Rc<Worker>) -> Vec<ToldRoom> {
     let is_recounted = |state: &mut State| state.users.iter().all(|user| user.attending.is_recounted());
     let is_whole = worker.wait_until(DRAIN_WAIT_MAX, is_recounted).await;
     worker.with(|state| {
-        state.desk.tally.counts.views_refused += u64::from(!is_whole);
+        state.desk.tally.counts.views_unanswered += u64::from(!is_whole);
         told.append(&mut state.desk.watching.recounts);
     });
     told
@@ -340,9 +346,11 @@ fn tell_ends(worker: &Rc<Worker>) -> io::Result<()> {
         ends.collect()
     });
     worker.with(|state| {
-        state.desk.tally.counts.unanswered = state.unanswered();
-        state.desk.tally.counts.online_at_end = ends.len() as u64;
+        state.note_unanswered();
         let State { users, desk, .. } = state;
+        desk.tally.counts.online_at_end = ends.len() as u64;
+        desk.tally.counts.ended = 1;
+        desk.book.close();
         users.iter().for_each(|user| user.judge_openings(desk));
     });
     for (user, stands, stays) in ends {
@@ -368,7 +376,7 @@ fn hand_over_books(worker: &Rc<Worker>) -> anyhow::Result<()> {
     }
     let membership = worker.with(|state| std::mem::take(&mut state.desk.churning.book));
     say(&FromWorker::Membership(Box::new(membership)))?;
-    let mut totals = worker.with(|state| state.desk.tally.totals());
+    let mut totals = worker.with(|state| state.totals());
     totals.violations.merge(book.violations.clone());
     for room in book.into_rooms() {
         say(&FromWorker::Book(room))?;
@@ -420,6 +428,14 @@ impl State {
     /// Sends without an answer.
     fn unanswered(&self) -> u64 {
         self.users.iter().map(User::unanswered).sum::<u64>() + self.desk.retries.len() as u64
+    }
+
+    /// What has no answer when nothing is sent any more: what is answered later counts as well, because it may be behind what is read of the
+    /// logs.
+    fn note_unanswered(&mut self) {
+        let unanswered = self.unanswered();
+        let counts = &mut self.desk.tally.counts;
+        counts.unanswered = unanswered.max(counts.unanswered);
     }
 
     /// All users that are online have seen this much.

@@ -98,6 +98,7 @@ pub(super) async fn tick_every_second(worker: Rc<Worker>) {
         let tick = worker.with(|state| {
             let connected = state.users.iter().filter(|user| user.presence == Presence::Live).count();
             let unreached_since = state.unreached_since();
+            state.confirm();
             state.desk.tally.tick(whole.map(|second| second - 1), connected as u64, unreached_since)
         });
         next = match (start, whole) {

@@ -10,7 +10,7 @@ use monoio::{io::AsyncWriteRent, time::sleep};
 use protocol::command::Target;
 
 use super::{
-    CONNECT_WAIT_MAX, DRAIN_WAIT_MAX, OPEN_WAIT_MAX, State, Worker, connection, hand_over,
+    CONNECT_WAIT_MAX, DRAIN_WAIT_MAX, OPEN_WAIT_MAX, State, Worker, connection, drain, hand_over,
     inbox::Inbox,
     say,
     schedule::{open_rooms, sleep_until, tick_every_second},
@@ -54,8 +54,8 @@ pub(super) async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::R
             }
             ToWorker::Until { heads, .. } => {
                 let heads = heads.into_iter().collect();
-                let complete = worker.wait_until(DRAIN_WAIT_MAX, |state| state.has_seen(&heads)).await;
-                say(&FromWorker::Drained { complete })?;
+                drain(&worker, &heads).await;
+                say(&FromWorker::Drained)?;
                 tell_ends(&worker)?;
             }
             ToWorker::Finish => return hand_over(&worker).await,

@@ -81,6 +81,8 @@ pub(super) struct Tally {
     pub(super) lag_now: Latencies,
     /// The counters at the last tick.
     reported: Counts,
+    /// The counters when the node was there for certain.
+    confirmed: Counts,
     reported_errors: u64,
 }
 
@@ -109,6 +111,15 @@ impl Tally {
         tick
     }
 
+    /// The node was there behind the last tick.
+    pub(super) const fn confirm(&mut self) {
+        self.confirmed = self.reported;
+    }
+
+    pub(super) const fn confirmed(&self) -> Counts {
+        self.confirmed
+    }
+
     /// A send of `user` will not be made.
     pub(super) fn give_up(&mut self, user: &UserId) {
         self.counts.given_up += 1;
@@ -133,6 +144,7 @@ impl Tally {
             refused: self.refused.clone(),
             overtaken: self.overtaken.clone(),
             given_up_by: self.given_up_by.clone(),
+            confirmed: None,
         }
     }
 }

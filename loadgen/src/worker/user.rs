@@ -332,6 +332,7 @@ impl User {
     /// Bytes arrived. `Some` ends the connection.
     pub(super) fn handle_bytes(&mut self, desk: &mut Desk, bytes: &[u8], now: Moment) -> Option<CloseCode> {
         self.link.as_mut()?.codec.handle_bytes(bytes);
+        desk.is_heard = true;
         loop {
             let mut frames = std::mem::take(&mut desk.frames);
             let read = match self.link.as_mut()?.codec.poll_incoming() {
