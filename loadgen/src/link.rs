@@ -316,14 +316,27 @@ pub(crate) enum FromWorker {
     Failed { reason: String },
 }
 
+/// Whether a worker reaches the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reach {
+    /// Somebody is connected.
+    Reached,
+    /// Nobody is connected of those who want to be, and nobody can connect.
+    UnreachedSince(Moment),
+    /// Nobody is connected: nobody wants to be, or nobody has been refused yet.
+    #[default]
+    Undecided,
+}
+
 /// One second of one worker.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Tick {
     /// From the start of the schedule; before it, `None`.
     pub(crate) second: Option<u64>,
     pub(crate) connected: u64,
-    /// Since when nobody is connected and nobody can connect.
-    pub(crate) unreached_since: Option<Moment>,
+    /// Whether the node is.
+    pub(crate) reach: Reach,
     pub(crate) sent: u64,
     pub(crate) acked: u64,
     pub(crate) delivered: u64,

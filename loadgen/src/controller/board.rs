@@ -148,7 +148,7 @@ impl Board {
 
     pub(super) fn handle_tick(&mut self, worker: usize, tick: &Tick) {
         if let Some(watch) = &mut self.watch {
-            watch.note(worker, tick.unreached_since);
+            watch.note(worker, tick.reach, Moment::now());
         }
         let Some(number) = tick.second else { return };
         let costs = &mut self.costs;

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use super::{Board, crew::Crew};
 use crate::{
     clock::Moment,
-    link::ToWorker,
+    link::{Reach, ToWorker},
     plan::RoomIndex,
     report::{GONE_AFTER, GoneReport},
 };
@@ -18,47 +18,44 @@ const ABANDON_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Whether any worker still reaches the node.
 pub(super) struct Watch {
     workers: Vec<Reach>,
-}
-
-#[derive(Clone, Copy)]
-enum Reach {
-    Reached,
-    UnreachedSince(Moment),
-    /// It has done its work, and asks for nothing more.
-    Done,
+    /// When one of them did last.
+    reached_at: Moment,
 }
 
 impl Watch {
     /// Of workers that have users; those behind them are none of its business.
     pub(super) fn new(workers: u32) -> Self {
-        Self { workers: vec![Reach::Reached; workers as usize] }
+        Self { workers: vec![Reach::Undecided; workers as usize], reached_at: Moment::default() }
     }
 
-    pub(super) fn note(&mut self, worker: usize, unreached_since: Option<Moment>) {
-        self.set(worker, unreached_since.map_or(Reach::Reached, Reach::UnreachedSince));
-    }
-
-    pub(super) fn note_done(&mut self, worker: usize) {
-        self.set(worker, Reach::Done);
-    }
-
-    fn set(&mut self, worker: usize, reach: Reach) {
+    pub(super) fn note(&mut self, worker: usize, reach: Reach, now: Moment) {
         if let Some(known) = self.workers.get_mut(worker) {
             *known = reach;
         }
+        if reach == Reach::Reached {
+            self.reached_at = now;
+        }
     }
 
-    /// Since when nobody who wants something of it reached it, if that is so long that it has gone away.
+    /// It has done its work, and asks for nothing more.
+    pub(super) fn note_done(&mut self, worker: usize) {
+        if let Some(known) = self.workers.get_mut(worker) {
+            *known = Reach::Undecided;
+        }
+    }
+
+    /// Since when nobody reached it and somebody wants to, if that is so long that it has gone away. Of workers all of whose users are away
+    /// nothing follows; that these cannot come back either makes it no shorter.
     pub(super) fn gone_since(&self, now: Moment) -> Option<Moment> {
-        let mut latest = None;
+        let mut first: Option<Moment> = None;
         for reach in &self.workers {
             match reach {
                 Reach::Reached => return None,
-                Reach::UnreachedSince(since) => latest = latest.max(Some(*since)),
-                Reach::Done => {}
+                Reach::UnreachedSince(since) => first = Some(first.unwrap_or(*since).min(*since)),
+                Reach::Undecided => {}
             }
         }
-        latest.filter(|since| now.since(*since) >= GONE_AFTER)
+        first.map(|since| since.max(self.reached_at)).filter(|since| now.since(*since) >= GONE_AFTER)
     }
 }
 
@@ -129,20 +126,33 @@ mod tests {
     fn a_node_has_gone_when_no_worker_has_reached_it_for_a_while() {
         let mut watch = Watch::new(2);
         let at = |seconds: u64| Moment(seconds * 1_000_000_000);
+        let unreached = |seconds| Reach::UnreachedSince(at(seconds));
         let while_gone = GONE_AFTER.as_secs();
-        watch.note(0, Some(at(5)));
+        watch.note(1, Reach::Reached, at(4));
+        watch.note(0, unreached(5), at(5));
+        watch.note(1, Reach::Reached, at(7));
         assert_eq!(watch.gone_since(at(1000)), None, "the other one reaches it");
-        watch.note(1, Some(at(7)));
+        watch.note(1, unreached(7), at(8));
         assert_eq!(watch.gone_since(at(6 + while_gone)), None);
         assert_eq!(watch.gone_since(at(7 + while_gone)), Some(at(7)));
-        watch.note(0, None);
+        watch.note(0, Reach::Reached, at(8));
         assert_eq!(watch.gone_since(at(1000)), None, "it came back");
         watch.note_done(0);
-        assert_eq!(watch.gone_since(at(7 + while_gone)), Some(at(7)), "who has done its work does not count");
+        assert_eq!(watch.gone_since(at(8 + while_gone)), Some(at(8)), "who has done its work does not count");
         watch.note_done(1);
         assert_eq!(watch.gone_since(at(1000)), None, "nobody wants anything of it");
         // A worker without users dials nobody.
-        watch.note(2, None);
+        watch.note(2, Reach::Undecided, at(9));
+    }
+
+    #[test]
+    fn who_is_away_and_cannot_come_back_begins_nothing_anew() {
+        let mut watch = Watch::new(2);
+        let at = |seconds: u64| Moment(seconds * 1_000_000_000);
+        watch.note(0, Reach::UnreachedSince(at(5)), at(6));
+        watch.note(1, Reach::UnreachedSince(at(24)), at(24));
+        assert_eq!(watch.gone_since(at(24)), None);
+        assert_eq!(watch.gone_since(at(25)), Some(at(5)));
     }
 
     /// Two of three conversations had been read, one of them has lost what was acknowledged.

@@ -13,10 +13,9 @@ use std::{
 
 use monoio::time::sleep;
 
-use super::{LOOK_EVERY, State, Worker, desk::Desk, hand_over_books, say};
+use super::{LOOK_EVERY, State, Worker, desk::Desk, hand_over_books, say, user::User};
 use crate::{
-    clock::Moment,
-    link::{FromWorker, Totals},
+    link::{FromWorker, Reach, Totals},
     plan::RoomIndex,
     report::GONE_AFTER,
 };
@@ -72,20 +71,31 @@ impl State {
         self.users.iter().any(|user| user.link.is_some())
     }
 
-    /// Since when nobody is connected and nobody can connect. Asked once a second: who could not connect while others were connected says
-    /// nothing.
-    pub(super) fn unreached_since(&mut self) -> Option<Moment> {
-        if self.is_connected() {
+    /// Whether the node is reached. Asked once a second: who could not connect while others were connected, or before nobody wanted to be,
+    /// says nothing.
+    pub(super) fn reach(&mut self) -> Reach {
+        let (is_connected, is_wanted) = (self.is_connected(), self.users.iter().any(|user| self.wants(user)));
+        if is_connected || !is_wanted {
             self.desk.dials_fail_since = None;
         }
-        self.desk.dials_fail_since
+        match self.desk.dials_fail_since {
+            Some(since) => Reach::UnreachedSince(since),
+            None if is_connected => Reach::Reached,
+            None => Reach::Undecided,
+        }
+    }
+
+    /// Whether a user is to be connected.
+    fn wants(&self, user: &User) -> bool {
+        let muster = &self.desk.muster;
+        muster.tasks > 0 && !muster.is_over && !user.is_stopped() && !user.has_gone()
     }
 
     /// Asked once a second, before what was counted in it is told: what had been counted a second ago was so while the node was there, if it
     /// has said something since, and nobody is without a connection that wants one.
     pub(super) fn confirm(&mut self) {
         let is_heard = std::mem::take(&mut self.desk.is_heard);
-        if is_heard && self.users.iter().all(|user| user.link.is_some() || user.is_away()) {
+        if is_heard && self.users.iter().all(|user| user.link.is_some() || !self.wants(user)) {
             self.desk.tally.confirm();
         }
     }

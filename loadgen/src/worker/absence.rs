@@ -151,6 +151,33 @@ impl User {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        link::{Forms, Reach},
+        plan::USERS_MIN,
+        worker::tests::config,
+    };
+
+    #[test]
+    fn a_dial_that_failed_before_all_were_away_says_nothing_of_the_node() {
+        let mut state = State::new(config(Forms::Binary, USERS_MIN, 10)).expect("it opens no file");
+        state.desk.muster.tasks = USERS_MIN;
+        assert_eq!(state.reach(), Reach::Undecided, "they are on their way");
+        let (start, length) = (Moment(1000), Duration::from_nanos(100_000));
+        state.desk.dials_fail_since = Some(start);
+        assert_eq!(state.reach(), Reach::UnreachedSince(start));
+        let mut random = Random::from_system().expect("randomness");
+        for user in &mut state.users {
+            user.absence = Some(Box::new(Absence::within(start, length, &mut random)));
+            user.leave();
+        }
+        assert_eq!(state.reach(), Reach::Undecided);
+        // Who comes back begins anew.
+        assert_eq!(state.users[0].stays_away(start.after(length)), None);
+        assert_eq!(state.reach(), Reach::Undecided);
+        let since = start.after(length);
+        state.desk.dials_fail_since = Some(since);
+        assert_eq!(state.reach(), Reach::UnreachedSince(since));
+    }
 
     #[test]
     fn who_goes_away_goes_before_the_middle_and_is_back_before_the_end() {

@@ -97,9 +97,9 @@ pub(super) async fn tick_every_second(worker: Rc<Worker>) {
         }
         let tick = worker.with(|state| {
             let connected = state.users.iter().filter(|user| user.presence == Presence::Live).count();
-            let unreached_since = state.unreached_since();
+            let reach = state.reach();
             state.confirm();
-            state.desk.tally.tick(whole.map(|second| second - 1), connected as u64, unreached_since)
+            state.desk.tally.tick(whole.map(|second| second - 1), connected as u64, reach)
         });
         next = match (start, whole) {
             (Some(start), Some(second)) => start.after(TICK * (second as u32 + 1)),

@@ -7,7 +7,7 @@ use protocol::ids::UserId;
 use crate::{
     clock::Moment,
     latency::Latencies,
-    link::{Counts, Split, Tick, Totals},
+    link::{Counts, Reach, Split, Tick, Totals},
     verify::{Overtaken, Violations},
 };
 
@@ -88,17 +88,12 @@ pub(super) struct Tally {
 
 impl Tally {
     /// What happened since the last tick.
-    pub(super) fn tick(
-        &mut self,
-        second: Option<u64>,
-        connected: u64,
-        unreached_since: Option<Moment>,
-    ) -> Tick {
+    pub(super) fn tick(&mut self, second: Option<u64>, connected: u64, reach: Reach) -> Tick {
         let errors = self.errors.values().sum::<u64>() + self.violations.total();
         let tick = Tick {
             second,
             connected,
-            unreached_since,
+            reach,
             sent: self.counts.sent - self.reported.sent,
             acked: self.counts.acked - self.reported.acked,
             delivered: self.counts.delivered - self.reported.delivered,
