@@ -58,13 +58,13 @@ const STORM_NOTES: &str = "\
 The crowd connects, is dropped, misses messages, comes back, leaves at once.
 Good: all in the times asked for, nothing lost or doubled, p99 below 200 ms.
 Example:     loadgen storm --url ws://127.0.0.1:7100 --data ./data --users 20000
-Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
+Exit codes:  0 good   1 bad   2 invalid (late, node gone for 20 s) or not run";
 
 const SLOW_NOTES: &str = "\
 It reads all, nothing, slowly, and all again, while others chat. Good: none is
 closed, nothing lost, 64 KiB for each at most, p99 of the others below 200 ms.
 Example:     loadgen slow --url ws://127.0.0.1:7100 --data ./data --users 1000
-Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
+Exit codes:  0 good   1 bad   2 invalid (late, node gone for 20 s) or not run";
 
 const SOAK_NOTES: &str = "\
 Each round is a run with users of its own and a verdict of its own. Good: all
@@ -463,7 +463,9 @@ mod tests {
     #[test]
     fn the_help_says_when_a_node_has_gone() {
         let seconds = crate::report::GONE_AFTER.as_secs();
-        assert!(RUN_NOTES.contains(&format!("node gone for {seconds} s")));
+        for notes in [RUN_NOTES, SLOW_NOTES, STORM_NOTES] {
+            assert!(notes.contains(&format!("node gone for {seconds} s")));
+        }
     }
 
     #[test]

@@ -459,6 +459,8 @@ pub(crate) struct Counts {
     /// Users that were told not to come back.
     pub(crate) stopped: u64,
     pub(crate) online_at_end: u64,
+    /// Users that were not done in time with what a crowd was told, each time.
+    pub(crate) undone: u64,
     /// Workers some of whose users had not seen everything in time,
     pub(crate) undrained: u64,
     /// and all that have come to the end.
@@ -509,6 +511,7 @@ impl Counts {
         self.drains += other.drains;
         self.stopped += other.stopped;
         self.online_at_end += other.online_at_end;
+        self.undone += other.undone;
         self.undrained += other.undrained;
         self.ended += other.ended;
     }

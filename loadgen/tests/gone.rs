@@ -19,6 +19,31 @@ const GONE_AFTER: Duration = Duration::from_secs(20);
 /// Until it has been said: soon, on a machine that does other things.
 const SAID_WITHIN: Duration = Duration::from_secs(10);
 
+/// What came of `command` and a node that ends by `signal` when a line with `cue` was said so many times: the exit code, all that was printed, and
+/// how long it took from then on.
+fn end_at(
+    node: &Node,
+    (command, arguments): (&str, &[&str]),
+    (cue, times): (&str, usize),
+    signal: Signal,
+) -> (Option<i32>, String, Duration) {
+    let mut run = node.begin(command, arguments);
+    let mut said = BufReader::new(run.stderr.take().expect("piped"));
+    let (mut line, mut left) = (String::new(), times);
+    while left > 0 {
+        line.clear();
+        assert!(said.read_line(&mut line).expect("text") > 0, "it ended before");
+        left -= usize::from(line.contains(cue));
+    }
+    node.end(signal);
+    let ended = Instant::now();
+    let mut text = String::new();
+    said.read_to_string(&mut text).expect("text");
+    run.stdout.take().expect("piped").read_to_string(&mut text).expect("text");
+    let code = run.wait().expect("it ends").code();
+    (code, text, ended.elapsed())
+}
+
 /// A run whose node ends by `signal` when something was delivered.
 fn run_into(name: &str, signal: Signal) {
     let node = Node::start(name, &[]);
@@ -27,22 +52,9 @@ fn run_into(name: &str, signal: Signal) {
         [&json, &html, &history].map(|path| path.to_str().expect("a plain path"));
     let load = ["--users", "12", "--rate", "40", "--seconds", "120", "--workers", "2"];
     let files = ["--json", json_path, "--html", html_path, "--history", history_path];
-    let mut run = node.begin("run", &[&load[..], &files].concat());
-    let mut said = BufReader::new(run.stderr.take().expect("piped"));
     // The fifth second is told when it is over.
-    let mut line = String::new();
-    while !line.contains("delivered") {
-        line.clear();
-        assert!(said.read_line(&mut line).expect("text") > 0, "it ended before");
-    }
-    node.end(signal);
-    let ended = Instant::now();
-    let mut text = String::new();
-    said.read_to_string(&mut text).expect("text");
-    run.stdout.take().expect("piped").read_to_string(&mut text).expect("text");
-    let status = run.wait().expect("it ends");
-    let took = ended.elapsed();
-    assert_eq!(status.code(), Some(2), "{text}");
+    let (code, text, took) = end_at(&node, ("run", &[&load[..], &files].concat()), ("delivered", 1), signal);
+    assert_eq!(code, Some(2), "{text}");
     assert!(took >= GONE_AFTER && took < GONE_AFTER + SAID_WITHIN, "{took:?}: {text}");
     for words in
         ["verdict    invalid", "the node went away ", "start it again", "the node could not be asked"]
@@ -70,4 +82,39 @@ fn a_node_that_is_killed_for_good_makes_a_report_of_what_is_known() {
 #[test]
 fn a_node_that_is_stopped_for_good_makes_a_report_of_what_is_known() {
     run_into("stopped", Signal::TERM);
+}
+
+/// A crowd beside others, and a node that is killed at a `cue`: it is said in time and with what is known.
+fn crowd_into(command: &str, more: &[&str], cue: &str, played: &[&str]) {
+    let node = Node::start(&format!("{command}-gone"), &[]);
+    let (json, pid) = (node.directory.join("crowd.json"), node.process().to_string());
+    let json_path = json.to_str().expect("a plain path");
+    let load = ["--users", "20", "--established", "12", "--rate", "20", "--no-timing"];
+    let arguments = [&load[..], &["--pid", &pid, "--json", json_path], more].concat();
+    let (code, text, took) = end_at(&node, (command, &arguments), (cue, 1), Signal::KILL);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(took >= GONE_AFTER && took < GONE_AFTER + SAID_WITHIN, "{took:?}: {text}");
+    for words in ["verdict    invalid", "the node went away ", "start it again"] {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
+    let report: Value = serde_json::from_slice(&fs::read(json).expect("written")).expect("JSON");
+    assert_eq!(report["verdict"], "invalid");
+    assert!(report["counts"]["acked"].as_u64().is_some_and(|acked| acked >= 100), "{text}");
+    assert!(report["gone"]["from_seconds"].as_f64().is_some_and(|from| from > 10.0), "{report}");
+    let phases = report["phases"].as_array().expect("a list").iter().map(|phase| phase["name"].as_str());
+    let phases: Vec<&str> = phases.map(|name| name.expect("a name")).collect();
+    assert!(phases.starts_with(played), "{phases:?}");
+}
+
+/// Nobody of the crowd is connected then, and nobody is to be.
+#[test]
+fn a_storm_whose_node_goes_away_for_good_ends_soon_and_says_what_is_known() {
+    let played = ["calm", "connect", "rooms", "calm, all there", "drop"];
+    crowd_into("storm", &[], "messages for those who are away", &played);
+}
+
+/// The crowd does not read then, and so does not see that its connections end.
+#[test]
+fn slow_readers_whose_node_goes_away_for_good_end_soon_and_say_what_is_known() {
+    crowd_into("slow", &["--seconds", "12"], "loadgen: stalled", &["alone", "reading"]);
 }

@@ -162,6 +162,8 @@ impl Crew {
                 board.watch.iter_mut().for_each(|watch| watch.note_done(place));
                 board.handle_done(*totals)?;
             }
+            // A step that ended in the moment in which the node was said to have gone away.
+            FromWorker::Stepped { .. } if board.watch.is_none() => {}
             FromWorker::Failed { .. } => unreachable!("`next` ends with it"),
             FromWorker::Idle(_) | FromWorker::Left | FromWorker::Stepped { .. } => {
                 bail!("worker {place} says what nobody asked it: {message:?}")

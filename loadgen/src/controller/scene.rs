@@ -8,8 +8,11 @@ use std::{net::TcpStream, rc::Rc, time::Duration};
 use anyhow::{Context as _, ensure};
 
 use super::{
-    Board, CROWD_READ_BUFFER_BYTES, Costs, FINISH_WAIT_MAX, PHASE_WAIT_MAX, START_NOTICE, crew::Crew,
-    endpoint, progress::Progress,
+    Board, CROWD_READ_BUFFER_BYTES, Costs, FINISH_WAIT_MAX, PHASE_WAIT_MAX, START_NOTICE,
+    crew::Crew,
+    endpoint,
+    gone::{self, Watch},
+    progress::Progress,
 };
 use crate::{
     cli::CrowdFlags,
@@ -59,17 +62,20 @@ pub(super) struct Scene<'a> {
     floor: Option<Floor>,
     crew: Crew,
     board: Board,
-    /// Of the schedule.
+    /// Of the schedule; before that, of everything.
     start: Moment,
     steps: Vec<StepReport>,
     phases: Vec<PhaseReport>,
     pub(super) footprint: Footprint,
+    /// Of the node, at last.
+    resident: u64,
     probed: Moment,
 }
 
 /// What came of it.
 pub(crate) struct Played {
     pub(crate) board: Board,
+    pub(crate) workers: u32,
     pub(crate) steps: Vec<StepReport>,
     pub(crate) phases: Vec<PhaseReport>,
     pub(crate) node: Option<Footprint>,
@@ -89,27 +95,37 @@ impl<'a> Scene<'a> {
             .with_context(|| format!("nobody listens at {address}: is a node there?"))?;
         let plan = Rc::new(Plan::with_crowd(&tag, config.users, config.crowd, config.mix));
         let orders: Vec<_> = configs.iter().cloned().map(Order::Storm).collect();
+        let mut board = Board::new(plan, Progress::new(1), Costs::new(None));
+        board.watch = Some(Watch::new(config.workers));
         Ok(Self {
             flags,
             floor: Floor::find(&flags.floor)?,
             crew: Crew::start(&orders)?,
-            board: Board::new(plan, Progress::new(1), Costs::new(None)),
-            start: Moment::default(),
+            board,
+            start: Moment::now(),
             steps: Vec::new(),
             phases: Vec::new(),
             footprint: Footprint::default(),
+            resident: 0,
             probed: Moment::now(),
         })
+    }
+
+    /// What stopped it is its end, unless the node has gone away: then workers are asked for what they know.
+    pub(super) fn abandon(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
+        let Some(since) = self.board.gone_since() else { return Err(error) };
+        gone::abandon(&mut self.crew, &mut self.board, self.start, since)
     }
 
     /// Ends the workers and judges what they have said.
     pub(super) fn judge(self) -> anyhow::Result<Played> {
         let Self { crew, mut board, steps, phases, footprint, flags, floor, .. } = self;
+        let workers = crew.count();
         drop(crew);
         board.progress.end();
         let late = verify::judge(&board.evidence)?;
         board.violations.merge(late);
-        Ok(Played { board, steps, phases, node: flags.pid.map(|_| footprint), floor })
+        Ok(Played { board, workers, steps, phases, node: flags.pid.map(|_| footprint), floor })
     }
 
     /// Workers of the crowd.
@@ -160,8 +176,15 @@ impl<'a> Scene<'a> {
         self.board.progress.say(text);
     }
 
-    pub(super) fn resident(&self) -> anyhow::Result<u64> {
-        self.flags.pid.map_or(Ok(0), |pid| resident_bytes(&pid.to_string()))
+    /// What the node's process takes; of one that has ended what it took at last. Whether it is there still is for those to see who connect.
+    pub(super) fn resident(&mut self) -> anyhow::Result<u64> {
+        let Some(pid) = self.flags.pid else { return Ok(0) };
+        match resident_bytes(&pid.to_string()) {
+            Err(error) if self.resident == 0 => return Err(error),
+            Ok(0) | Err(_) => {}
+            Ok(resident) => self.resident = resident,
+        }
+        Ok(self.resident)
     }
 
     /// What the others had to bear while `act` went on.
@@ -171,10 +194,10 @@ impl<'a> Scene<'a> {
         act: impl FnOnce(&mut Self) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let second = |scene: &Self| Moment::now().since(scene.start).as_secs();
-        let cpu = |scene: &Self| scene.flags.pid.map(Reading::take).transpose();
-        let (first, from, before) = (second(self), Moment::now(), cpu(self)?);
+        let cpu = |scene: &Self| Reading::take(scene.flags.pid?).ok();
+        let (first, from, before) = (second(self), Moment::now(), cpu(self));
         act(self)?;
-        let (last, took, after) = (second(self), Moment::now().since(from), cpu(self)?);
+        let (last, took, after) = (second(self), Moment::now().since(from), cpu(self));
         let node_cpu = before.zip(after).map(|(before, after)| after.cpu.saturating_sub(before.cpu));
         self.phases.push(PhaseReport::new(name, first..=last, took, node_cpu));
         Ok(())
@@ -202,7 +225,7 @@ impl<'a> Scene<'a> {
                     end = end.max(last);
                     all.merge(&took);
                 }
-                Some((place, message)) => self.crew.handle(place, message, &mut self.board)?,
+                Some((place, message)) => self.handle(place, message)?,
                 None => {}
             }
         }
@@ -219,9 +242,15 @@ impl<'a> Scene<'a> {
         let deadline = Moment::now().after(time);
         while Moment::now() < deadline {
             if let Some((place, message)) = self.listen()? {
-                self.crew.handle(place, message, &mut self.board)?;
+                self.handle(place, message)?;
             }
         }
+        Ok(())
+    }
+
+    fn handle(&mut self, place: usize, message: FromWorker) -> anyhow::Result<()> {
+        self.crew.handle(place, message, &mut self.board)?;
+        ensure!(self.board.gone_since().is_none(), "the node has gone away");
         Ok(())
     }
 

@@ -21,7 +21,7 @@ pub(crate) fn storm(flags: &StormFlags) -> anyhow::Result<ExitCode> {
     let shape = Shape { tag: "st", payload_bytes: PAYLOAD_BYTES, receive_buffer_bytes: None };
     flags.crowd.json.as_deref().map_or(Ok(()), check_writable)?;
     let mut scene = Scene::new(&flags.crowd, &shape)?;
-    play(flags, &mut scene)?;
+    play(flags, &mut scene).or_else(|error| scene.abandon(error))?;
     let report = StormReport::new(flags, scene.judge()?);
     // A reader that has gone away does not change the verdict.
     let _ = write!(std::io::stdout(), "{report}");

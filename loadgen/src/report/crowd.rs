@@ -7,7 +7,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Floor, Machine, Multiples, Verdict, floor};
+use super::{Floor, GoneReport, Machine, Multiples, Verdict, floor};
 use crate::{
     cli::CrowdFlags,
     controller::{Board, Played},
@@ -90,16 +90,20 @@ pub(super) struct CrowdReport {
     pub(super) users: u32,
     pub(super) established: u32,
     pub(super) rate: u32,
+    workers: u32,
     is_timed: bool,
     pub(super) verdict: Verdict,
     pub(super) reasons: Vec<String>,
     steps: Vec<StepReport>,
     pub(super) phases: Vec<PhaseReport>,
     pub(super) counts: Counts,
+    /// What of it had been counted while the node was there, when it has gone away.
+    #[serde(skip)]
+    confirmed: Counts,
+    pub(super) gone: Option<GoneReport>,
     errors: BTreeMap<String, u64>,
     pub(super) closes: BTreeMap<u16, u64>,
     violations: Violations,
-    is_drained: bool,
     /// Conversations that could not be read at the end.
     logs_missing: usize,
     pub(super) node: Option<Footprint>,
@@ -110,7 +114,7 @@ pub(super) struct CrowdReport {
 impl CrowdReport {
     /// Without a verdict.
     pub(super) fn new(flags: &CrowdFlags, played: Played) -> Self {
-        let Played { board, steps, mut phases, node, floor } = played;
+        let Played { board, workers, steps, mut phases, node, floor } = played;
         phases.iter_mut().for_each(|phase| phase.fill(&board));
         let multiples = floor.map(|floor| multiples(&phases, &floor));
         Self {
@@ -121,16 +125,18 @@ impl CrowdReport {
             users: flags.users,
             established: flags.established,
             rate: flags.rate,
+            workers,
             is_timed: !flags.no_timing,
             verdict: Verdict::Pass,
             reasons: Vec::new(),
             steps,
             phases,
             counts: board.counts,
+            confirmed: board.confirmed,
+            gone: board.gone,
             errors: board.errors,
             closes: board.closes,
             violations: board.violations,
-            is_drained: board.counts.undrained == 0,
             logs_missing: board.plan.rooms_count() as usize - board.evidence.logs.len(),
             node,
             multiples,
@@ -144,52 +150,87 @@ impl CrowdReport {
     }
 
     fn judge(&self, more_faults: Vec<String>, slow: Vec<String>) -> (Verdict, Vec<String>) {
-        let mut faults = self.faults();
+        let (mut faults, mut doubts) = match &self.gone {
+            Some(gone) => (self.faults_of_gone(), gone.doubts(self.counts.unanswered)),
+            None => (self.faults(), Vec::new()),
+        };
         faults.extend(more_faults);
         if !self.is_timed {
-            return (if faults.is_empty() { Verdict::Pass } else { Verdict::Fail }, faults);
+            return Verdict::with_reasons(faults, doubts, Vec::new());
         }
         let late = self.phases.iter().filter(|phase| phase.lag.p99_ms > LAG_P99_MAX_MS);
-        let late: Vec<_> = late
-            .map(|phase| {
-                format!("the generator was late in `{}`: lag p99 {:.0} ms", phase.name, phase.lag.p99_ms)
-            })
-            .collect();
-        Verdict::with_reasons(faults, late, slow)
+        doubts.extend(late.map(|phase| {
+            format!("the generator was late in `{}`: lag p99 {:.0} ms", phase.name, phase.lag.p99_ms)
+        }));
+        Verdict::with_reasons(faults, doubts, slow)
     }
 
     /// What is wrong, whatever the times were.
     fn faults(&self) -> Vec<String> {
-        let mut faults: Vec<String> =
-            self.violations.counts.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
-        let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
-        for StepReport { name, missing, .. } in &self.steps {
-            add(*missing > 0, format!("{missing} users were not done with `{name}`"));
+        let undone = self.steps.iter().filter(|step| step.missing > 0);
+        let undone = undone.map(|step| format!("{} users were not done with `{}`", step.missing, step.name));
+        let mut faults: Vec<String> = undone.collect();
+        faults.extend(self.faults_so_far(&self.counts));
+        faults.extend(self.faults_at_end(&self.counts));
+        if self.logs_missing > 0 {
+            faults.push(format!("{} conversations could not be read", self.logs_missing));
         }
-        let Counts { due, sent, refused, unanswered, given_up, stopped, online_at_end, .. } = self.counts;
-        let away = u64::from(self.users + self.established).saturating_sub(online_at_end);
-        add(refused > 0, format!("{refused} sends were refused"));
-        add(unanswered > 0, format!("{unanswered} sends were never answered"));
-        let unsent = due.saturating_sub(sent + given_up);
-        add(unsent > 0, format!("{unsent} messages that were due were neither sent nor given up"));
-        add(given_up > 0, format!("{given_up} sends were given up"));
-        add(stopped > 0, format!("{stopped} users were told not to come back"));
-        add(away > 0, format!("{away} users were not there to the end"));
-        add(self.logs_missing > 0, format!("{} conversations could not be read", self.logs_missing));
-        add(!self.is_drained, "not everybody had seen everything in time".to_owned());
         faults
     }
 
-    pub(super) fn step(&self, name: &str) -> &StepReport {
-        self.steps.iter().find(|step| step.name == name).expect("it was played")
+    /// What was wrong before the node went away: what it says is so whenever it says it, what it does not say only where it was there.
+    fn faults_of_gone(&self) -> Vec<String> {
+        let Counts { unanswered, given_up, undone, undrained, ended, .. } = self.confirmed;
+        let mut faults = Vec::new();
+        if undone > 0 {
+            faults.push(format!("{undone} users were not done with what they were told"));
+        }
+        let said = Counts { unanswered, given_up, undrained, ..self.counts };
+        faults.extend(self.faults_so_far(&said));
+        if ended >= u64::from(self.workers) {
+            faults.extend(self.faults_at_end(&self.confirmed));
+        }
+        faults
+    }
+
+    /// What is wrong whenever it is counted, whatever comes next.
+    fn faults_so_far(&self, counts: &Counts) -> Vec<String> {
+        let mut faults: Vec<String> =
+            self.violations.counts.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
+        let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
+        let Counts { refused, unanswered, given_up, stopped, undrained, .. } = *counts;
+        add(refused > 0, format!("{refused} sends were refused"));
+        add(unanswered > 0, format!("{unanswered} sends were never answered"));
+        add(given_up > 0, format!("{given_up} sends were given up"));
+        add(stopped > 0, format!("{stopped} users were told not to come back"));
+        add(undrained > 0, "not everybody had seen everything in time".to_owned());
+        faults
+    }
+
+    /// What is wrong when everything that was to come has.
+    fn faults_at_end(&self, counts: &Counts) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
+        let Counts { due, sent, given_up, online_at_end, .. } = *counts;
+        let unsent = due.saturating_sub(sent + given_up);
+        add(unsent > 0, format!("{unsent} messages that were due were neither sent nor given up"));
+        let away = u64::from(self.users + self.established).saturating_sub(online_at_end);
+        add(away > 0, format!("{away} users were not there to the end"));
+        faults
+    }
+
+    /// A step, unless the node went away before.
+    pub(super) fn step(&self, name: &str) -> Option<&StepReport> {
+        self.steps.iter().find(|step| step.name == name)
     }
 
     pub(super) fn exit_code(&self) -> ExitCode {
         self.verdict.exit_code()
     }
 
-    pub(super) fn phase(&self, name: &str) -> &PhaseReport {
-        self.phases.iter().find(|phase| phase.name == name).expect("it was played")
+    /// A part, unless the node went away before its end.
+    pub(super) fn phase(&self, name: &str) -> Option<&PhaseReport> {
+        self.phases.iter().find(|phase| phase.name == name)
     }
 
     /// What was received, and by how many connections.
@@ -264,16 +305,18 @@ mod tests {
             users: 2,
             established: 0,
             rate: 1,
+            workers: 2,
             is_timed: false,
             verdict: Verdict::Pass,
             reasons: Vec::new(),
             steps: Vec::new(),
             phases: Vec::new(),
             counts,
+            confirmed: Counts::default(),
+            gone: None,
             errors: BTreeMap::new(),
             closes: BTreeMap::new(),
             violations: Violations::default(),
-            is_drained: true,
             logs_missing: 0,
             node: None,
             multiples: None,
@@ -289,6 +332,37 @@ mod tests {
         report.decide(Vec::new(), Vec::new());
         assert_eq!(report.verdict, Verdict::Fail);
         assert_eq!(report.reasons, ["1 messages that were due were neither sent nor given up"]);
+    }
+
+    #[test]
+    fn a_crowd_whose_node_went_away_is_bad_only_by_what_was_wrong_before() {
+        let gone = GoneReport {
+            from_seconds: 9.0,
+            after_seconds: 20,
+            acked_unseen: 0,
+            logs_read: 0,
+            logs_unread: 3,
+        };
+        let mut report = CrowdReport { gone: Some(gone), logs_missing: 3, ..sound() };
+        // What comes of its going.
+        report.counts = Counts { sent: 4, online_at_end: 0, unanswered: 2, given_up: 1, ..report.counts };
+        report.counts = Counts { undrained: 1, undone: 5, ..report.counts };
+        report.confirmed = Counts { due: 9, sent: 4, ..Counts::default() };
+        report.decide(Vec::new(), Vec::new());
+        assert_eq!((report.verdict, report.reasons.len()), (Verdict::Invalid, 3), "{:?}", report.reasons);
+        for (confirmed, reason) in [
+            (Counts { undone: 5, ..report.confirmed }, "5 users were not done with what they were told"),
+            (Counts { undrained: 1, ..report.confirmed }, "not everybody had seen everything in time"),
+            (
+                Counts { ended: 2, sent: 9, online_at_end: 1, ..report.confirmed },
+                "1 users were not there to the end",
+            ),
+        ] {
+            let mut report = CrowdReport { confirmed, ..report.clone() };
+            report.decide(Vec::new(), Vec::new());
+            assert_eq!((report.verdict, report.reasons[0].as_str()), (Verdict::Fail, reason));
+            assert_eq!(report.reasons.len(), 4);
+        }
     }
 
     #[test]

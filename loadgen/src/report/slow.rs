@@ -2,6 +2,7 @@
 
 use std::{fmt, path::Path, process::ExitCode};
 
+use protocol::event::CloseCode;
 use serde::Serialize;
 
 use super::{
@@ -15,6 +16,9 @@ const READER_BYTES_MAX: f64 = 64.0 * 1024.0;
 
 /// The parts of it in which the crowd is there, and does not read as it comes.
 const PARTS: [&str; 3] = ["stalled", "slow", "reading again"];
+
+/// Ends of connections that come of it when a node goes away.
+const GOING: [u16; 3] = [CloseCode::GOING_AWAY.0, CloseCode::ABNORMAL.0, CloseCode::DRAIN.0];
 
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
@@ -34,17 +38,19 @@ impl SlowReport {
         report
     }
 
-    /// Nobody is closed for being slow.
+    /// Nobody is closed for being slow; that a node goes away is another matter.
     fn closed(&self) -> Vec<String> {
-        let closes = &self.crowd.closes;
-        closes.iter().map(|(code, count)| format!("{count} connections ended with {code}")).collect()
+        let comes_of_going = |code: &u16| self.crowd.gone.is_some() && GOING.contains(code);
+        let closes = self.crowd.closes.iter().filter(|(code, _)| !comes_of_going(code));
+        closes.map(|(code, count)| format!("{count} connections ended with {code}")).collect()
     }
 
     /// What took too long, or too much.
     fn too_much(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         for part in ["alone", "reading"].iter().chain(&PARTS) {
-            let p99_ms = self.crowd.phase(part).delivery.p99_ms;
+            let Some(phase) = self.crowd.phase(part) else { continue };
+            let p99_ms = phase.delivery.p99_ms;
             if p99_ms >= P99_MAX_MS {
                 reasons.push(format!("delivery p99 {p99_ms:.1} ms in `{part}`, below {P99_MAX_MS} ms"));
             }
@@ -58,7 +64,7 @@ impl SlowReport {
 
     /// What the node grew by for each of the crowd, since all of it read as it came.
     fn reader_bytes(&self) -> Option<f64> {
-        let Footprint { held, peak, .. } = self.crowd.node?;
+        let Footprint { held, peak, .. } = self.crowd.node.filter(|_| self.crowd.gone.is_none())?;
         Some(peak.saturating_sub(held) as f64 / f64::from(self.crowd.users))
     }
 
@@ -83,9 +89,15 @@ impl fmt::Display for SlowReport {
         writeln!(f, "           beside {established} who send {rate} messages a second")?;
         crowd.write_received(f)?;
         crowd.write_phases(f)?;
-        let p99 = |part| crowd.phase(part).delivery.p99_ms;
-        let times = PARTS.map(|part| format!("{:.2} {part}", p99(part) / p99("alone").max(1e-9)));
-        writeln!(f, "           p99 as a multiple of that alone: {}", times.join(", "))?;
+        let p99 = |part: &str| crowd.phase(part).map(|phase| phase.delivery.p99_ms);
+        let times = PARTS.iter().filter_map(|part| {
+            let times = p99(part)? / p99("alone")?.max(1e-9);
+            Some(format!("{times:.2} {part}"))
+        });
+        let times = times.collect::<Vec<_>>().join(", ");
+        if !times.is_empty() {
+            writeln!(f, "           p99 as a multiple of that alone: {times}")?;
+        }
         if let (Some(Footprint { before, held, peak, .. }), Some(each)) = (crowd.node, self.reader_bytes()) {
             let [before, held, peak] = [before, held, peak].map(|bytes| bytes as f64 / MIB);
             writeln!(

@@ -50,8 +50,8 @@ impl StormReport {
             ("drop", CLOSE_MAX.mul_f64(share).max(Duration::from_secs(1))),
             ("close", CLOSE_MAX.mul_f64(share).max(Duration::from_secs(1))),
         ] {
-            let took = self.crowd.step(name).took;
-            add(took > max, format!("`{name}` took {took:.1?}, at most {max:.1?} are asked"));
+            let Some(StepReport { took, .. }) = self.crowd.step(name) else { continue };
+            add(*took > max, format!("`{name}` took {took:.1?}, at most {max:.1?} are asked"));
         }
         for phase in &self.crowd.phases {
             let (name, Summary { p99_ms, max_ms, .. }) = (phase.name, phase.delivery);
@@ -63,7 +63,8 @@ impl StormReport {
             let text = format!("a delivery took {max_ms:.1} ms in `{name}`, at most {CLOSE_STALL_MAX_MS} ms");
             add(is_leaving && max_ms > CLOSE_STALL_MAX_MS, text);
         }
-        if let Some(node) = self.crowd.node {
+        // What it takes to hold all is not known of one that went away before.
+        if let Some(node) = self.crowd.node.filter(|_| self.crowd.gone.is_none()) {
             let times = node.peak as f64 / node.held.max(1) as f64;
             add(times > RESIDENT_TIMES_MAX, format!("the node grew to {times:.2} times what it took before"));
         }
@@ -89,7 +90,7 @@ impl fmt::Display for StormReport {
             "load       {users} users, {at_once} at once, beside {established} who send {rate} messages a second"
         )?;
         for name in ["connect", "drop", "return", "close"] {
-            let StepReport { took, each, .. } = crowd.step(name);
+            let Some(StepReport { took, each, .. }) = crowd.step(name) else { continue };
             let seconds = took.as_secs_f64();
             let (half, most) = (each.p50_ms / 1000.0, each.p99_ms / 1000.0);
             let rate = each.count as f64 / seconds.max(1e-9);

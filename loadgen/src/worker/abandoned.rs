@@ -15,7 +15,7 @@ use monoio::time::sleep;
 
 use super::{LOOK_EVERY, State, Worker, desk::Desk, hand_over_books, say, user::User};
 use crate::{
-    link::{FromWorker, Reach, Totals},
+    link::{FromWorker, Pace, Reach, Totals},
     plan::RoomIndex,
     report::GONE_AFTER,
 };
@@ -74,6 +74,11 @@ impl State {
     /// Whether the node is reached. Asked once a second: who could not connect while others were connected, or before nobody wanted to be,
     /// says nothing.
     pub(super) fn reach(&mut self) -> Reach {
+        if self.desk.pace != Pace::Full {
+            // Who does not read does not see either that a connection has ended.
+            self.desk.dials_fail_since = None;
+            return Reach::Undecided;
+        }
         let (is_connected, is_wanted) = (self.is_connected(), self.users.iter().any(|user| self.wants(user)));
         if is_connected || !is_wanted {
             self.desk.dials_fail_since = None;

@@ -1,6 +1,9 @@
 //! What all users of a worker share: the plan, names of rooms, the book, the tally, the history.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+};
 
 use anyhow::Context as _;
 use protocol::{event::ServerFrame, ids::ConversationId};
@@ -17,7 +20,7 @@ use super::{
 use crate::{
     clock::Moment,
     latency::Latencies,
-    link::{NewestChange, Pace, WorkerConfig},
+    link::{NewestChange, Pace, ToWorker, WorkerConfig},
     plan::{Plan, RoomIndex, RoomKind, UserIndex},
     random::Random,
     verify::{Book, Kind},
@@ -53,6 +56,8 @@ pub(super) struct Desk {
     /// And who joined or left last.
     pub(super) changes: Vec<NewestChange>,
     pub(super) finishing: bool,
+    /// What is to be done next, where that is said step by step.
+    pub(super) orders: VecDeque<ToWorker>,
     /// When the first attempt to connect failed behind the last one that did not.
     pub(super) dials_fail_since: Option<Moment>,
     /// The node has said something since the last tick.
@@ -92,6 +97,7 @@ impl Desk {
             heads: None,
             changes: Vec::new(),
             finishing: false,
+            orders: VecDeque::new(),
             dials_fail_since: None,
             is_heard: false,
             is_abandoned: false,

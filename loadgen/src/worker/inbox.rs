@@ -65,6 +65,26 @@ impl Inbox {
         }
     }
 
+    /// Takes what comes step by step into the state, where it waits for its turn; that the node has gone away does not.
+    pub(super) async fn queue(mut self, worker: Rc<Worker>) {
+        while let Ok(message) = self.next().await {
+            worker.with(|state| match message {
+                ToWorker::Abandon => state.desk.is_abandoned = true,
+                message => state.desk.orders.push_back(message),
+            });
+        }
+    }
+
+    /// The next thing of those that wait.
+    pub(super) async fn order(worker: &Rc<Worker>) -> ToWorker {
+        loop {
+            if let Some(order) = worker.with(|state| state.desk.orders.pop_front()) {
+                return order;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// How far everybody has to read.
     pub(super) async fn heads(worker: &Rc<Worker>) -> HashMap<RoomIndex, u64> {
         loop {

@@ -10,7 +10,11 @@ use monoio::{io::AsyncWriteRent, time::sleep};
 use protocol::command::Target;
 
 use super::{
-    CONNECT_WAIT_MAX, DRAIN_WAIT_MAX, OPEN_WAIT_MAX, State, Worker, connection, drain, hand_over,
+    CONNECT_WAIT_MAX, DRAIN_WAIT_MAX, OPEN_WAIT_MAX, State, Worker,
+    abandoned::unless_abandoned,
+    connection,
+    desk::Desk,
+    drain, hand_over,
     inbox::Inbox,
     say,
     schedule::{open_rooms, sleep_until, tick_every_second},
@@ -35,40 +39,56 @@ const MARKS_AT_ONCE: usize = 256;
 const BACKLOG_PER_SECOND: u32 = 2000;
 
 /// The whole life of a worker.
-pub(super) async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
+pub(super) async fn conduct(config: WorkerConfig, inbox: Inbox) -> anyhow::Result<()> {
     let worker = Rc::new(Worker::new(config.clone())?);
     if config.worker == 0 {
         monoio::spawn(tick_every_second(worker.clone()));
     } else {
         monoio::spawn(beat(worker.clone()));
     }
+    monoio::spawn(inbox.queue(worker.clone()));
+    unless_abandoned(&worker, play(&worker)).await
+}
+
+/// One step after another, to the last word.
+async fn play(worker: &Rc<Worker>) -> anyhow::Result<()> {
     loop {
-        match inbox.next().await? {
+        match Inbox::order(worker).await {
             ToWorker::Step(step) => {
-                let missing = take(&worker, step).await;
+                let missing = take(worker, step).await;
                 let (last, took) = worker.with(|state| {
-                    let muster = &mut state.desk.muster;
+                    let Desk { muster, tally, .. } = &mut state.desk;
+                    tally.counts.undone += missing as u64;
                     (muster.last, muster.took.take_buckets())
                 });
                 say(&FromWorker::Stepped { last, missing: missing as u32, took })?;
             }
             ToWorker::Until { heads, .. } => {
                 let heads = heads.into_iter().collect();
-                drain(&worker, &heads).await;
+                drain(worker, &heads).await;
                 say(&FromWorker::Drained)?;
-                tell_ends(&worker)?;
+                tell_ends(worker)?;
             }
-            ToWorker::Finish => return hand_over(&worker).await,
+            ToWorker::Finish => return hand_over(worker).await,
             other => bail!("a storm has no such step: {other:?}"),
         }
     }
 }
 
-/// Heartbeats of a crowd.
+/// Heartbeats of a crowd, and whether it reaches the node.
 async fn beat(worker: Rc<Worker>) {
     loop {
         sleep(CHORES_EVERY).await;
-        worker.with(|state| state.do_chores(Moment::now()));
+        let tick = worker.with(|state| {
+            state.do_chores(Moment::now());
+            let reach = state.reach();
+            state.confirm();
+            let connected = state.desk.muster.live.into();
+            state.desk.tally.tick(None, connected, reach)
+        });
+        if say(&FromWorker::Tick(tick)).is_err() {
+            return;
+        }
     }
 }
 

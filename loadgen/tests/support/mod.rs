@@ -63,6 +63,12 @@ impl Node {
         (output.status, String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// The number of the node's process.
+    #[allow(dead_code, reason = "not each of the tests asks")]
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends the node: at once, or in order.
     #[allow(dead_code, reason = "not each of the tests asks")]
     pub(crate) fn end(&self, signal: Signal) {
