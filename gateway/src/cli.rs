@@ -199,9 +199,11 @@ impl DoctorFlags {
             connections_max: self.connections_max.clone(),
             ..ServeFlags::default()
         };
-        let config = Config::load(&flags.layers(process)).map_err(|errors| errors.to_string())?;
+        let layers = flags.layers(process);
+        let config = Config::load(&layers).map_err(|errors| errors.to_string())?;
         let host = Host::this();
         let mut checks = doctor::examine(&host, Plan::of(&config, &host));
+        checks.extend(doctor::variables(&layers));
         if self.disk {
             checks.push(doctor::probe(&config.data));
         }
@@ -249,8 +251,9 @@ impl UpgradeFlags {
     }
 }
 
-/// Checks a file and the key files it names; `Err` holds every mistake, one a line.
-pub fn check_config(file: PathBuf, process: Layers) -> Result<(), String> {
+/// Checks a file and the key files it names. Gives the variables that look like ours and are none; `Err` holds every mistake, one a line.
+pub fn check_config(file: PathBuf, process: Layers) -> Result<Vec<String>, String> {
     let layers = Layers { file: Some(file), ..process };
-    Config::load_and_check(&layers, auth::check).map(|_| ()).map_err(|errors| errors.to_string())
+    Config::load_and_check(&layers, auth::check).map_err(|errors| errors.to_string())?;
+    Ok(layers.unknown_variables().map(str::to_owned).collect())
 }

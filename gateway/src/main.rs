@@ -24,7 +24,12 @@ fn main() -> ExitCode {
         Some(Command::CheckConfig { file }) => {
             let path = file.display().to_string();
             match cli::check_config(file, Layers::of_process()) {
-                Ok(()) => say(format_args!("{path}: nothing to object to")),
+                Ok(unknown) => {
+                    for variable in unknown {
+                        eprintln!("gatehouse: {variable}: {}", gateway::config::UNKNOWN_VARIABLE);
+                    }
+                    say(format_args!("{path}: nothing to object to"))
+                }
                 Err(mistakes) => refuse(&mistakes),
             }
         }
@@ -64,7 +69,7 @@ fn serve_node(flags: &ServeFlags) -> ExitCode {
         Err(errors) => return refuse(&errors.to_string()),
     };
     for variable in layers.unknown_variables() {
-        tracing::warn!(variable, "this variable is none of ours and does nothing; is it misspelt?");
+        tracing::warn!(variable, "{}", gateway::config::UNKNOWN_VARIABLE);
     }
     for caution in config.cautions() {
         tracing::warn!("{caution}");

@@ -315,6 +315,9 @@ impl Layers {
     }
 }
 
+/// What is said of a variable that looks like ours and is none. Its value is not told: it may be a secret under another name.
+pub const UNKNOWN_VARIABLE: &str = "this variable is none of ours and does nothing; is it misspelt?";
+
 /// Names the configuration file.
 pub const CONFIG_VARIABLE: &str = "GATEHOUSE_CONFIG";
 /// Which events are logged, as `tracing` filters are written.

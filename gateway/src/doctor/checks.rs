@@ -1,7 +1,7 @@
 //! What is looked at, and what would be good.
 
 use super::{Check, Host, Verdict};
-use crate::config::Config;
+use crate::config::{Config, Layers};
 use crate::layout::Layout;
 
 /// Memory of one idle connection, rounded up: the node's end, at most 2.6 KiB measured, and the kernel's end with an armed receive, 4.7 KiB.
@@ -55,6 +55,23 @@ pub fn examine(host: &Host, plan: Plan) -> Vec<Check> {
         queues(host),
     ];
     checks.into_iter().flatten().collect()
+}
+
+/// Whether all variables of the environment that look like ours are; nothing where there is none.
+pub fn variables(layers: &Layers) -> Option<Check> {
+    let unknown: Vec<&str> = layers.unknown_variables().collect();
+    let names = unknown.join(", ");
+    (!layers.environment.is_empty()).then(|| Check {
+        name: "variables",
+        verdict: verdict(unknown.is_empty(), Verdict::Warning),
+        found: match unknown.len() {
+            0 => format!("{} that are ours", layers.environment.len()),
+            _ => format!("{names}: none of ours"),
+        },
+        wanted: "GATEHOUSE_ and the name of a setting".to_owned(),
+        why: "one that is misspelt does nothing, and the setting keeps its default",
+        fix: format!("unset {}, or write the setting that is meant", names.replace(',', "")),
+    })
 }
 
 fn verdict(good: bool, otherwise: Verdict) -> Verdict {

@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use checks::{Plan, examine};
+pub use checks::{Plan, examine, variables};
 pub use disk::probe;
 pub use host::Host;
 

@@ -121,6 +121,36 @@ fn check_config_says_every_mistake_and_makes_nothing() {
     );
 }
 
+/// Of an upgrade some of another version may be left: it goes on.
+#[test]
+fn a_misspelt_variable_is_told_by_its_name_when_a_configuration_is_checked_and_by_the_doctor() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (file, data) = (directory.path().join("g.toml"), directory.path().join("data"));
+    fs::write(&file, format!("data = {data:?}\n")).expect("a file");
+    let (secret, known) = (OsStr::new("s3cr3t"), ("GATEHOUSE_SHARDS", OsStr::new("2")));
+    let misspelt = [known, ("GATEHOUSE_ADMIN_TOKEN", secret), ("GATEHOUSE_", secret)];
+    for variables in [&misspelt[..1], &misspelt] {
+        let output = gatehouse(&["check-config", path(&file)], variables);
+        assert!(output.status.success(), "{output:?}");
+        let lines: Vec<&str> = text(&output.stderr).lines().collect();
+        assert_eq!(lines.len(), variables.len() - 1, "{lines:?}");
+        for (name, _) in &variables[1..] {
+            let line =
+                format!("gatehouse: {name}: this variable is none of ours and does nothing; is it misspelt?");
+            assert!(lines.contains(&line.as_str()), "{lines:?}");
+        }
+        let report = gatehouse(&["doctor", "--config", path(&file), "--json"], variables);
+        let checks: serde_json::Value = serde_json::from_slice(&report.stdout).expect("JSON");
+        let check = checks.as_array().expect("checks").iter().find(|check| check["name"] == "variables");
+        let check = check.expect("there are some");
+        let verdict = if variables.len() == 1 { "good" } else { "warning" };
+        assert_eq!(check["verdict"], verdict, "{check}");
+        let found = check["found"].as_str().expect("text");
+        assert!(variables[1..].iter().all(|(name, _)| found.contains(name)), "{check}");
+        assert!(!text(&report.stdout).contains("s3cr3t") && !text(&output.stderr).contains("s3cr3t"));
+    }
+}
+
 /// What is wrong with a key file is told where the setting that names it stands, beside all other mistakes.
 #[test]
 fn mistakes_in_key_files_have_a_line_too() {
