@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use protocol::{json::decode_request, limits};
+use protocol::{binary, json::decode_request, limits};
 
 const C: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
 const V7: &str = "01a0c4a0-5c7b-7102-8304-05060708090a";
@@ -82,6 +82,57 @@ fn whom_a_block_is_of() {
     let no_id = "5 bad_field `user` is no id: a text of 1 to 64 bytes of UTF-8, without control characters";
     check(r#"{"op":"block","id":5,"user":"","on":true}"#, no_id);
     check(r#"{"op":"block","id":5,"user":"bob"}"#, "5 bad_field `on` is missing");
+}
+
+/// As in a field of its own.
+#[test]
+fn a_list_with_somebody_who_is_no_user_says_what_a_user_is() {
+    let long = format!(r#""{}""#, "u".repeat(65));
+    for nobody in
+        ["\"\"", r#""a\u0000""#, r#""a\n""#, &long, "7", "-7", "1.5", "null", "true", "{}", r#"["a"]"#]
+    {
+        for (field, op) in [
+            ("members", r#""op":"create","title":"t","history":"all""#),
+            ("mentions", r#""op":"send","to":"bob","kind":"text","text":"x""#),
+            ("add", r#""op":"members","conversation":"$C""#),
+            ("remove", r#""op":"members","conversation":"$C""#),
+        ] {
+            for list in [format!("[{nobody}]"), format!(r#"["bob",{nobody},"carol"]"#)] {
+                let no_id = format!(
+                    "5 bad_field `{field}` is no id: a text of 1 to 64 bytes of UTF-8, without control characters"
+                );
+                check(&format!(r#"{{{op},"id":5,"{field}":{list}}}"#), &no_id);
+                // Wherever it stands.
+                check(&format!(r#"{{"{field}":{list},"id":5,{op}}}"#), &no_id);
+            }
+        }
+    }
+    let no_id = "5 bad_field `roles` is no id: a text of 1 to 64 bytes of UTF-8, without control characters";
+    check(r#"{"op":"members","id":5,"conversation":"$C","roles":{"b":"admin","":"admin"}}"#, no_id);
+    // What is no list at all says nothing of users.
+    for wrong in [r#""bob""#, "7", "{}", "null"] {
+        let create = format!(r#"{{"op":"create","id":5,"title":"t","history":"all","members":{wrong}}}"#);
+        check(&create, "5 bad_field `members` has the wrong type or form");
+    }
+    check(r#"{"op":"dance","id":5,"members":[""]}"#, "5 unknown_op `op` is not one this server knows");
+}
+
+#[test]
+fn a_list_with_somebody_who_is_no_user_is_refused_alike_in_both_forms() {
+    for command in [
+        r#"{"op":"create","id":5,"title":"t","history":"all","members":["a","b~"]}"#,
+        r#"{"op":"send","id":5,"to":"a","kind":"text","text":"x","mentions":["a","b~"]}"#,
+        r#"{"op":"members","id":5,"conversation":"$C","add":["a","b~"]}"#,
+        r#"{"op":"members","id":5,"conversation":"$C","remove":["a","b~"]}"#,
+        r#"{"op":"members","id":5,"conversation":"$C","roles":{"a":"admin","b~":"admin"}}"#,
+    ] {
+        let text = command.replace("$C", C);
+        let mut frame = Vec::new();
+        binary::encode_request(&decode_request(&text).expect("a name may have it"), &mut frame);
+        frame.iter_mut().filter(|byte| **byte == b'~').for_each(|byte| *byte = 0);
+        let refusal = decode_request(&text.replace('~', "\\u0000")).expect_err("a control character");
+        assert_eq!(binary::decode_request(&frame).expect_err("the same"), refusal, "{text}");
+    }
 }
 
 #[test]
@@ -253,7 +304,7 @@ fn values_out_of_range() {
     );
     check(
         r#"{"op":"members","id":1,"conversation":"$C","roles":{"a":"king"}}"#,
-        "1 bad_field `roles` has the wrong type or form",
+        "1 bad_field `roles` is not a known role",
     );
     check(
         r#"{"op":"members","id":1,"conversation":"$C"}"#,

@@ -12,7 +12,7 @@ use serde::{
     de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor},
 };
 
-use super::value::{Lenient, Parsed, Positions, Roles, Text, Users};
+use super::value::{Lenient, Parsed, Positions, Roles, Text, Users, WrongPair};
 use crate::{
     check::Fault,
     command::Role,
@@ -126,7 +126,8 @@ pub(super) struct Fields<'a> {
     pub(super) given: u32,
     /// The field being read: where an error of the parser happened.
     pub(super) current: Option<Field>,
-    /// The first unknown or repeated field. Reading goes on, because an unknown `op` explains it better.
+    /// The first field that is unknown or repeated, or in which somebody is no user. Reading goes on, because an unknown `op` explains it
+    /// better.
     pub(super) fault: Option<Fault>,
     pub(super) add: Vec<UserId>,
     /// A number or an opaque text: the operation says which.
@@ -170,7 +171,7 @@ pub(super) struct Fields<'a> {
 impl<'de> Fields<'de> {
     fn read<A: MapAccess<'de>>(&mut self, field: Field, map: &mut A) -> Result<(), A::Error> {
         match field {
-            Field::Add => self.add = map.next_value::<Users>()?.0,
+            Field::Add => self.add = self.users(field, map)?,
             Field::After => self.after = Some(map.next_value()?),
             Field::Before => self.before = Some(map.next_value()?),
             Field::Conversation => self.conversation = Some(map.next_value::<Parsed<_>>()?.0),
@@ -185,16 +186,16 @@ impl<'de> Fields<'de> {
             Field::Limit => self.limit = Some(map.next_value()?),
             Field::List => self.list = Some(map.next_value()?),
             Field::Media => self.media = Some(map.next_value::<Text<'_>>()?.0),
-            Field::Members => self.members = Some(map.next_value::<Users>()?.0),
-            Field::Mentions => self.mentions = map.next_value::<Users>()?.0,
+            Field::Members => self.members = Some(self.users(field, map)?),
+            Field::Mentions => self.mentions = self.users(field, map)?,
             Field::MessageId => self.message_id = Some(map.next_value::<Parsed<_>>()?.0),
             Field::On => self.on = Some(map.next_value()?),
             Field::Op => self.op = Some(map.next_value::<Text<'_>>()?.0),
             Field::Positions => self.positions = Some(map.next_value::<Positions>()?.0),
             Field::Query => self.query = Some(map.next_value::<Text<'_>>()?.0),
-            Field::Remove => self.remove = map.next_value::<Users>()?.0,
+            Field::Remove => self.remove = self.users(field, map)?,
             Field::ReplyTo => self.reply_to = Some(map.next_value()?),
-            Field::Roles => self.roles = map.next_value::<Roles>()?.0,
+            Field::Roles => self.roles = self.roles(map)?,
             Field::Seq => self.seq = Some(map.next_value()?),
             Field::Text => self.text = Some(map.next_value::<Text<'_>>()?.0),
             Field::Title => self.title = Some(map.next_value::<Text<'_>>()?.0),
@@ -204,6 +205,25 @@ impl<'de> Fields<'de> {
             Field::User => self.user = Some(map.next_value::<Parsed<_>>()?.0),
         }
         Ok(())
+    }
+
+    fn users<A: MapAccess<'de>>(&mut self, field: Field, map: &mut A) -> Result<Vec<UserId>, A::Error> {
+        let users = map.next_value::<Users>()?.0;
+        if users.is_none() {
+            self.fault.get_or_insert_with(|| Fault::name(field.name()));
+        }
+        Ok(users.unwrap_or_default())
+    }
+
+    fn roles<A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<Vec<(UserId, Role)>, A::Error> {
+        let name = Field::Roles.name();
+        Ok(map.next_value::<Roles>()?.0.unwrap_or_else(|wrong| {
+            self.fault.get_or_insert_with(|| match wrong {
+                WrongPair::Role => Fault::field(name, "is not a known role"),
+                WrongPair::User => Fault::name(name),
+            });
+            Vec::new()
+        }))
     }
 }
 

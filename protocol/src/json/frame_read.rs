@@ -260,7 +260,7 @@ fn read_member(raw: Raw<'_>) -> Result<MemberEvent, FrameFault> {
         by: need(raw.by)?.0,
         added: users(raw.added),
         removed: users(raw.removed),
-        roles: raw.roles.map(|roles| roles.0).unwrap_or_default(),
+        roles: raw.roles.map_or(Ok(Vec::new()), |roles| need(roles.0.ok()))?,
         title: raw.title,
         retention: raw.retention.map(RawRetention::read),
     })

@@ -41,13 +41,26 @@ impl<'de, T: FromStr> Deserialize<'de> for Parsed<T> {
     }
 }
 
-/// A list that stops reading one item after [`limits::MEMBERS_MAX`]; the checks refuse it then.
-pub(super) struct Users(pub(super) Vec<UserId>);
+/// A list that stops reading one item after [`limits::MEMBERS_MAX`]; the checks refuse it then. `None` where one of the items is no user: a
+/// list it is all the same, and what is wrong with it is told as with a single user.
+pub(super) struct Users(pub(super) Option<Vec<UserId>>);
 
 impl<'de> Deserialize<'de> for Users {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let users = deserializer.deserialize_seq(List::<Parsed<UserId>>(limits::MEMBERS_MAX, PhantomData))?;
+        let users = deserializer.deserialize_seq(List::<User>(limits::MEMBERS_MAX, PhantomData))?;
         Ok(Self(users.into_iter().map(|user| user.0).collect()))
+    }
+}
+
+/// A user, or any other value.
+struct User(Option<UserId>);
+
+impl<'de> Deserialize<'de> for User {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(match Lenient::deserialize(deserializer)? {
+            Lenient::Text(text) => UserId::new(&text).ok(),
+            Lenient::Number(_) | Lenient::Other => None,
+        }))
     }
 }
 
@@ -90,8 +103,13 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
     }
 }
 
-/// The object `{user: role}` of `members`.
-pub(super) struct Roles(pub(super) Vec<(UserId, Role)>);
+/// The object `{user: role}` of `members`, or what is wrong with a pair of it.
+pub(super) struct Roles(pub(super) Result<Vec<(UserId, Role)>, WrongPair>);
+
+pub(super) enum WrongPair {
+    Role,
+    User,
+}
 
 impl<'de> Deserialize<'de> for Roles {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -104,11 +122,15 @@ impl<'de> Deserialize<'de> for Roles {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut roles = Vec::new();
-                while let Some((user, role)) = map.next_entry::<Parsed<UserId>, Text<'de>>()? {
-                    let role = Role::from_name(&role.0).ok_or_else(|| A::Error::custom(""))?;
-                    roles.push((user.0, role));
-                    if roles.len() > limits::MEMBERS_MAX {
+                let mut roles = Ok(Vec::new());
+                while let Some((user, role)) = map.next_entry::<User, Text<'de>>()? {
+                    let Ok(pairs) = &mut roles else { continue };
+                    match (user.0, Role::from_name(&role.0)) {
+                        (Some(user), Some(role)) => pairs.push((user, role)),
+                        (None, _) => roles = Err(WrongPair::User),
+                        (Some(_), None) => roles = Err(WrongPair::Role),
+                    }
+                    if roles.as_ref().is_ok_and(|pairs| pairs.len() > limits::MEMBERS_MAX) {
                         return Err(A::Error::custom(""));
                     }
                 }
