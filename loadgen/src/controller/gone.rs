@@ -85,7 +85,9 @@ fn sum_up(board: &mut Board, start: Moment, since: Moment) {
     let unread = evidence.books.iter().filter(|book| !evidence.logs.contains_key(&book.room));
     let acked_unseen = unseen(unread.map(|book| (book.room, book.acked.as_slice())), seen);
     let (rooms, logs_read) = (plan.rooms_count() as usize, evidence.logs.len());
-    evidence.keep_what_was_read(rooms, counts.unanswered == 0);
+    // Who was not there at the end may have lost what it knew with its connection.
+    let is_settled = counts.unanswered == 0 && counts.online_at_end == u64::from(plan.users_count());
+    evidence.keep_what_was_read(rooms, is_settled);
     board.gone = Some(GoneReport {
         from_seconds: since.since(start).as_secs_f64(),
         after_seconds: GONE_AFTER.as_secs(),
@@ -173,6 +175,7 @@ mod tests {
         }
         board.evidence.ends = (0..3).map(|room| ("somebody".to_owned(), RoomIndex(room), 3)).collect();
         board.seen = (0..3).map(|room| (RoomIndex(room), 1)).collect();
+        board.counts.online_at_end = 12;
         board
     }
 
@@ -188,9 +191,11 @@ mod tests {
         };
         assert_eq!(judged(board_of_a_loss()), [(Kind::AckedLost, 1), (Kind::Hole, 1)].into());
         // What had no answer may be what a reader has not seen, or has; what was promised was promised.
-        let mut unsettled = board_of_a_loss();
+        let [mut unsettled, mut left] = [board_of_a_loss(), board_of_a_loss()];
         unsettled.counts.unanswered = 1;
+        left.counts.online_at_end = 11;
         assert_eq!(judged(unsettled), [(Kind::AckedLost, 1)].into());
+        assert_eq!(judged(left), [(Kind::AckedLost, 1)].into());
     }
 
     #[test]

@@ -109,6 +109,11 @@ impl Plan {
         self.crowd.div_ceil(HALL_CROWD)
     }
 
+    /// All of them.
+    pub(crate) const fn users_count(&self) -> u32 {
+        self.established + self.crowd
+    }
+
     pub(crate) fn rooms_count(&self) -> u32 {
         self.direct_count() + self.group_count() + self.halls_each_shift() * HALLS_EACH
     }

@@ -5,7 +5,7 @@ use super::Evidence;
 impl Evidence {
     /// Keeps what can be held against the logs that were read, of `rooms` altogether: what is in the others is not known, and not wrong.
     ///
-    /// Where something had no answer (`is_settled` is false), what is in a log and was not promised may be one of these: of amendments,
+    /// Where something had no answer, or somebody was not there at the end (`is_settled` is false), what is in a log and was not promised may be one of these: of amendments,
     /// members and readers nothing follows then, and only that is judged which was promised.
     pub(crate) fn keep_what_was_read(&mut self, rooms: usize, is_settled: bool) {
         let mut whole = std::mem::take(self);

@@ -124,3 +124,30 @@ impl State {
         all.into_iter().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::command::Target;
+
+    use super::*;
+    use crate::{
+        link::Forms,
+        plan::{USERS_MIN, UserIndex},
+        worker::tests::config,
+    };
+
+    #[test]
+    fn what_is_asked_anew_behind_the_end_was_not_unanswered_at_it() {
+        let waiting_at = |has_ended: bool| {
+            let mut state = State::new(config(Forms::Binary, USERS_MIN, 10)).expect("it opens no file");
+            state.desk.tally.counts.ended = has_ended.into();
+            let State { users, desk, .. } = &mut state;
+            let peer = Target::User(desk.plan.name(UserIndex(1)));
+            users[0].offer_message(desk, RoomIndex(0), None, peer);
+            assert_eq!(state.unanswered(), 1);
+            state.note_unanswered();
+            state.desk.tally.counts.unanswered
+        };
+        assert_eq!((waiting_at(false), waiting_at(true)), (1, 0));
+    }
+}

@@ -430,12 +430,12 @@ impl State {
         self.users.iter().map(User::unanswered).sum::<u64>() + self.desk.retries.len() as u64
     }
 
-    /// What has no answer when nothing is sent any more: what is answered later counts as well, because it may be behind what is read of the
-    /// logs.
+    /// What has no answer when nothing is sent any more. At the end it is noted for good: what is answered later may be behind what is read of
+    /// the logs, and who loses its connection later asks anew for what it had been told.
     fn note_unanswered(&mut self) {
-        let unanswered = self.unanswered();
-        let counts = &mut self.desk.tally.counts;
-        counts.unanswered = unanswered.max(counts.unanswered);
+        if self.desk.tally.counts.ended == 0 {
+            self.desk.tally.counts.unanswered = self.unanswered();
+        }
     }
 
     /// All users that are online have seen this much.
