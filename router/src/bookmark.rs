@@ -5,7 +5,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use protocol::ids::{ConversationId, UnixMillis, UserId};
+use protocol::ids::{ConversationId, Seq, UnixMillis, UserId};
 use smallvec::SmallVec;
 
 use crate::cursor::{TAG_BYTES, tag};
@@ -62,13 +62,16 @@ pub(crate) fn decode(places: &Places, user: &UserId, text: &str) -> Option<Place
 /// Sets the tags of hits apart from the others.
 const HIT_DOMAIN: &[u8] = b"hit";
 
-/// Writes the bookmark of a search: `base64url([version u8][at u64][position u64][log u16][tag 16])`. Only what stands below this place comes
+/// Sets bookmarks of searches apart from those of before, which had another place in them.
+const HIT_VERSION: u8 = 2;
+
+/// Writes the bookmark of a search: `base64url([version u8][at u64][conversation 16][seq u64][tag 16])`. Only what stands below this place comes
 /// after it.
 pub(crate) fn encode_hit(places: &Places, user: &UserId, below: &HitPlace) -> String {
-    let mut bytes = vec![VERSION];
+    let mut bytes = vec![HIT_VERSION];
     bytes.extend_from_slice(&below.at.0.to_le_bytes());
-    bytes.extend_from_slice(&below.position.to_le_bytes());
-    bytes.extend_from_slice(&below.log.to_le_bytes());
+    bytes.extend_from_slice(&below.conversation.0);
+    bytes.extend_from_slice(&below.seq.0.to_le_bytes());
     let tag = tag(places, user, HIT_DOMAIN, &bytes);
     bytes.extend_from_slice(&tag);
     URL_SAFE_NO_PAD.encode(bytes)
@@ -80,11 +83,13 @@ pub(crate) fn decode_hit(places: &Places, user: &UserId, text: &str) -> Option<H
     let (signed, given) = bytes.split_at_checked(bytes.len().checked_sub(TAG_BYTES)?)?;
     let (version, rest) = signed.split_first_chunk::<1>()?;
     let (at, rest) = rest.split_first_chunk()?;
-    let (position, log) = rest.split_first_chunk()?;
-    let log = u16::from_le_bytes(log.try_into().ok()?);
-    let place =
-        HitPlace { at: UnixMillis(u64::from_le_bytes(*at)), position: u64::from_le_bytes(*position), log };
-    (*version == [VERSION] && tag(places, user, HIT_DOMAIN, signed) == given).then_some(place)
+    let (conversation, seq) = rest.split_first_chunk()?;
+    let place = HitPlace {
+        at: UnixMillis(u64::from_le_bytes(*at)),
+        conversation: ConversationId(*conversation),
+        seq: Seq(u64::from_le_bytes(seq.try_into().ok()?)),
+    };
+    (*version == [HIT_VERSION] && tag(places, user, HIT_DOMAIN, signed) == given).then_some(place)
 }
 
 #[cfg(test)]
@@ -105,13 +110,22 @@ mod tests {
     fn a_bookmark_of_a_search_is_of_one_store_and_one_user() {
         let places = Places::new([1; 16], [2; 32], 2, 2);
         let (user, other) = (UserId::new("alice").expect("a user"), UserId::new("bob").expect("a user"));
-        let place = HitPlace { at: UnixMillis(u64::MAX), position: u64::MAX, log: u16::MAX };
+        let place = HitPlace {
+            at: UnixMillis(u64::MAX),
+            conversation: ConversationId([u8::MAX; 16]),
+            seq: Seq(u64::MAX),
+        };
         let text = encode_hit(&places, &user, &place);
         assert!(text.len() <= protocol::limits::BEFORE_BYTES_MAX, "{}", text.len());
         assert_eq!(decode_hit(&places, &user, &text), Some(place));
         assert_eq!(decode_hit(&places, &other, &text), None);
         assert_eq!(decode_hit(&Places { store: [9; 16], ..places.clone() }, &user, &text), None);
-        for bad in ["", "AAAA", "not base64!", &text[1..], &encode(&places, &user, &[TOP, TOP])] {
+        // As they were: the position of a record, and its log.
+        let mut before = vec![1; 1 + 8 + 8 + 2];
+        let tag = tag(&places, &user, HIT_DOMAIN, &before);
+        before.extend_from_slice(&tag);
+        let before = URL_SAFE_NO_PAD.encode(before);
+        for bad in ["", "AAAA", "not base64!", &text[1..], &encode(&places, &user, &[TOP, TOP]), &before] {
             assert_eq!(decode_hit(&places, &user, bad), None, "{bad}");
         }
     }

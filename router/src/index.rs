@@ -6,15 +6,16 @@ use protocol::ids::{ConversationId, Seq, UnixMillis};
 
 use crate::mail::SessionId;
 
-/// Where a message stands in the order of hits: unique, and the same as long as the message is not edited.
+/// A message, as it stands in the order of hits. Nothing of it is of an edit: what a page has told would stand below where that page ended, for an
+/// index that does not know of the edit any more.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct HitPlace {
     /// When it was stored.
     pub at: UnixMillis,
-    /// Position in its log of the record that made it what it is.
-    pub position: u64,
-    /// Number of that log.
-    pub log: u16,
+    /// Where.
+    pub conversation: ConversationId,
+    /// Its place there.
+    pub seq: Seq,
 }
 
 /// What an index is asked for a session. Each is answered once, by [`IndexAnswer`].
@@ -32,24 +33,13 @@ pub struct IndexAsk {
     pub candidates_max: usize,
 }
 
-/// A message that an index says has the words. It may have been amended, or be gone: the log knows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Candidate {
-    /// Where.
-    pub conversation: ConversationId,
-    /// Its place there.
-    pub seq: Seq,
-    /// Its place in the order of hits.
-    pub place: HitPlace,
-}
-
 /// What an index answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IndexAnswer {
     /// Whom.
     pub session: SessionId,
-    /// Newest first.
-    pub candidates: Vec<Candidate>,
+    /// Messages that have the words, newest first, as far as it knows. They may have been amended, or be gone: the log knows.
+    pub candidates: Vec<HitPlace>,
     /// There are older ones.
     pub more: bool,
     /// The index is being made, or could not be read: there may be more than it knows.

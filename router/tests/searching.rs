@@ -13,7 +13,7 @@ use protocol::ids::{ConversationId, Seq, UnixMillis};
 use protocol::limits::{HITS_MAX, SNIPPET_BYTES_MAX};
 use router::UserSide;
 use router::conversation::Subject;
-use router::index::{Candidate, HitPlace, IndexAnswer, IndexAsk};
+use router::index::{HitPlace, IndexAnswer, IndexAsk};
 use router::mail::SessionId;
 use router::places::direct_conversation;
 use router::user::UserLimits;
@@ -25,17 +25,13 @@ use support::{Chat, answer, send, user};
 fn everything(ask: &IndexAsk, others: &[ConversationId]) -> IndexAnswer {
     let of_one = |(conversation, from): &(ConversationId, Seq)| {
         let conversation = *conversation;
-        (from.0..=60).map(move |seq| Candidate {
-            conversation,
-            seq: Seq(seq),
-            place: HitPlace { at: UnixMillis(seq), position: u64::from(conversation.0[0]), log: 0 },
-        })
+        (from.0..=60).map(move |seq| HitPlace { at: UnixMillis(seq), conversation, seq: Seq(seq) })
     };
     let others: Vec<_> = others.iter().map(|other| (*other, Seq(1))).collect();
     let asked = ask.scope.iter().filter(|(asked, _)| others.iter().all(|(other, _)| other != asked));
-    let mut all: Vec<Candidate> = asked.chain(&others).flat_map(of_one).collect();
-    all.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.place));
-    all.retain(|candidate| ask.before.is_none_or(|before| candidate.place < before));
+    let mut all: Vec<HitPlace> = asked.chain(&others).flat_map(of_one).collect();
+    all.sort_unstable_by_key(|place| std::cmp::Reverse(*place));
+    all.retain(|place| ask.before.is_none_or(|before| *place < before));
     let more = all.len() > ask.candidates_max;
     all.truncate(ask.candidates_max);
     IndexAnswer { session: ask.session, candidates: all, more, partial: false }

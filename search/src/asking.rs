@@ -12,7 +12,7 @@ use tantivy::{DocId, IndexReader, Score, SegmentOrdinal, SegmentReader, Term};
 
 use crate::Place;
 use crate::index::IndexError;
-use crate::schema::{AT, CONVERSATION_NUMBER, Fields, LOG, POSITION, SEQ, conversation_number};
+use crate::schema::{AT, CONVERSATION_NUMBER, Fields, SEQ, conversation_number};
 
 /// Up to so many conversations are looked for by their ids; of a user with more every message that has the words is looked at.
 const NAMED_CONVERSATIONS_MAX: usize = 1_024;
@@ -44,22 +44,11 @@ pub struct Asked {
     pub candidates_max: usize,
 }
 
-/// A message that has the words, as far as the index knows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Candidate {
-    /// Where.
-    pub conversation: [u8; 16],
-    /// Its place there.
-    pub seq: u64,
-    /// Its place in the order of hits.
-    pub place: Place,
-}
-
 /// What was found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Candidates {
-    /// Newest first.
-    pub newest: Vec<Candidate>,
+    /// Messages that have the words, as far as the index knows, newest first.
+    pub newest: Vec<Place>,
     /// There are older ones.
     pub more: bool,
 }
@@ -111,9 +100,6 @@ struct Newest {
     max: usize,
 }
 
-/// What is known of a candidate in one file of the index: its place, and conversation and sequence.
-type Known = (Place, u64, u64);
-
 impl Collector for Newest {
     type Fruit = Candidates;
     type Child = NewestOfSegment;
@@ -127,8 +113,6 @@ impl Collector for Newest {
             conversation: column(CONVERSATION_NUMBER)?,
             seq: column(SEQ)?,
             at: column(AT)?,
-            position: column(POSITION)?,
-            log: column(LOG)?,
             found: BinaryHeap::new(),
             more: false,
         })
@@ -138,17 +122,13 @@ impl Collector for Newest {
         false
     }
 
-    fn merge_fruits(&self, segments: Vec<(Vec<Known>, bool)>) -> tantivy::Result<Candidates> {
+    fn merge_fruits(&self, segments: Vec<(Vec<Place>, bool)>) -> tantivy::Result<Candidates> {
         let mut more = segments.iter().any(|(_, more)| *more);
-        let mut all: Vec<Known> = segments.into_iter().flat_map(|(found, _)| found).collect();
-        all.sort_unstable_by_key(|(place, ..)| Reverse(*place));
-        more |= all.len() > self.max;
-        all.truncate(self.max);
-        let candidate = |(place, number, seq): Known| {
-            let (conversation, _) = self.scope.from[&number];
-            Candidate { conversation, seq, place }
-        };
-        Ok(Candidates { newest: all.into_iter().map(candidate).collect(), more })
+        let mut newest: Vec<Place> = segments.into_iter().flat_map(|(found, _)| found).collect();
+        newest.sort_unstable_by_key(|place| Reverse(*place));
+        more |= newest.len() > self.max;
+        newest.truncate(self.max);
+        Ok(Candidates { newest, more })
     }
 }
 
@@ -159,15 +139,13 @@ struct NewestOfSegment {
     conversation: Column<u64>,
     seq: Column<u64>,
     at: Column<u64>,
-    position: Column<u64>,
-    log: Column<u64>,
     /// The oldest of them first.
-    found: BinaryHeap<Reverse<Known>>,
+    found: BinaryHeap<Reverse<Place>>,
     more: bool,
 }
 
 impl SegmentCollector for NewestOfSegment {
-    type Fruit = (Vec<Known>, bool);
+    type Fruit = (Vec<Place>, bool);
 
     fn collect(&mut self, doc: DocId, _: Score) {
         let of = |column: &Column<u64>| column.first(doc).unwrap_or(0);
@@ -177,25 +155,27 @@ impl SegmentCollector for NewestOfSegment {
         if self.before.is_some_and(|before| at > before.at) {
             return;
         }
-        let (number, seq) = (of(&self.conversation), of(&self.seq));
-        if self.scope.from.get(&number).is_none_or(|(_, from)| seq < *from) {
+        let seq = of(&self.seq);
+        let Some((conversation, _)) =
+            self.scope.from.get(&of(&self.conversation)).filter(|(_, from)| seq >= *from)
+        else {
             return;
-        }
-        let place = Place { at, position: of(&self.position), log: of(&self.log) as u16 };
+        };
+        let place = Place { at, conversation: *conversation, seq };
         if self.before.is_some_and(|before| place >= before) {
             return;
         }
-        if let Some(Reverse((oldest, ..))) = oldest {
+        if let Some(Reverse(oldest)) = oldest {
             self.more = true;
             if place < *oldest {
                 return;
             }
             self.found.pop();
         }
-        self.found.push(Reverse((place, number, seq)));
+        self.found.push(Reverse(place));
     }
 
     fn harvest(self) -> Self::Fruit {
-        (self.found.into_iter().map(|Reverse(known)| known).collect(), self.more)
+        (self.found.into_iter().map(|Reverse(place)| place).collect(), self.more)
     }
 }

@@ -13,16 +13,16 @@ mod asking;
 mod index;
 mod schema;
 
-pub use asking::{Asked, Candidate, Candidates, Reader, Scope};
+pub use asking::{Asked, Candidates, Reader, Scope};
 pub use index::{Check, Document, Index, IndexError, Opened};
 
-/// Where a message stands in the order of hits, and which record of which log said so last: unique.
+/// A message, as it stands in the order of hits: the same whichever form of it the index knows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Place {
-    /// When the message was stored, milliseconds since 1970.
+    /// When it was stored, milliseconds since 1970.
     pub at: u64,
-    /// Position in its log of the record that made it what it is.
-    pub position: u64,
-    /// Number of that log.
-    pub log: u16,
+    /// Where.
+    pub conversation: [u8; 16],
+    /// Its place there.
+    pub seq: u64,
 }

@@ -8,8 +8,6 @@ use tantivy::schema::{
 pub(crate) const CONVERSATION_NUMBER: &str = "conversation_number";
 pub(crate) const SEQ: &str = "seq";
 pub(crate) const AT: &str = "at";
-pub(crate) const POSITION: &str = "position";
-pub(crate) const LOG: &str = "log";
 
 /// The fields by their numbers.
 #[derive(Clone, Copy)]
@@ -43,8 +41,8 @@ pub(crate) fn schema() -> (Schema, Fields) {
         conversation_number: builder.add_u64_field(CONVERSATION_NUMBER, FAST),
         seq: builder.add_u64_field(SEQ, FAST),
         at: builder.add_u64_field(AT, FAST),
-        position: builder.add_u64_field(POSITION, FAST),
-        log: builder.add_u64_field(LOG, FAST | INDEXED),
+        position: builder.add_u64_field("position", FAST),
+        log: builder.add_u64_field("log", FAST | INDEXED),
     };
     (builder.build(), fields)
 }

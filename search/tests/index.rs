@@ -106,7 +106,7 @@ fn pages_go_on_below_the_last_one_and_say_whether_there_is_more() {
     loop {
         let page = find(&reader, "word", &everywhere(), before, 4);
         seen.extend(page.newest.iter().map(|candidate| candidate.seq));
-        before = page.newest.last().map(|candidate| candidate.place);
+        before = page.newest.last().copied();
         if !page.more {
             break;
         }
@@ -136,6 +136,29 @@ fn a_message_that_is_edited_is_found_by_what_it_says_now_and_one_that_is_removed
     assert_eq!(seqs(&reader, "new words"), [1]);
     purge(&mut index);
     assert_eq!((seqs(&reader, "words"), reader.documents()), (vec![1], 3));
+}
+
+#[test]
+fn what_a_page_has_told_is_not_found_behind_it_by_an_index_that_knows_an_older_form() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut index = made(directory.path());
+    // Both were stored in one millisecond, and the first is edited when both are there.
+    let one = |seq| Document { at: 10, ..message(TALK, seq, "word") };
+    index.add(one(1)).expect("added");
+    index.add(one(2)).expect("added");
+    index.commit("a").expect("committed");
+    let before_edit = find(&index.reader(), "word", &everywhere(), None, 10).newest;
+    index.remove_message(TALK, 1);
+    index.add(Document { position: 30, ..one(1) }).expect("added");
+    index.commit("b").expect("committed");
+    let reader = index.reader();
+    let first = find(&reader, "word", &everywhere(), None, 1).newest;
+    assert_eq!(first.iter().map(|place| place.seq).collect::<Vec<_>>(), [2], "an edit moves no message");
+    let second = find(&reader, "word", &everywhere(), first.last().copied(), 1).newest;
+    assert_eq!(second.iter().map(|place| place.seq).collect::<Vec<_>>(), [1]);
+    // One that is made anew knows both as they were first.
+    let below = before_edit.iter().filter(|place| **place < second[0]);
+    assert_eq!(below.count(), 0, "{before_edit:?} behind {second:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::ids::{ConversationId, Seq, UnixMillis};
-use router::index::{Candidate, HitPlace, IndexAnswer, IndexAsk};
+use router::index::{HitPlace, IndexAnswer, IndexAsk};
 use router::words;
 
 use crate::Rng;
@@ -23,7 +23,7 @@ const LAG_MS: u64 = 1_200;
 /// The same where it has to read again, after a start.
 const REREAD_MS: u64 = 700;
 
-/// Sets what it makes up apart from what is there, in the order of hits: no log has this number.
+/// No log has this number.
 const NO_LOG: u16 = u16::MAX;
 
 /// What a record says to it.
@@ -52,7 +52,7 @@ struct Fed {
 #[derive(Clone)]
 struct Document {
     words: BTreeSet<String>,
-    at: HitPlace,
+    at: UnixMillis,
 }
 
 /// All of it.
@@ -83,7 +83,7 @@ impl Index {
         if self.dice.is_none() || self.feed.contains_key(&(log, position)) {
             return;
         }
-        let change = self.change(place, log, position, truth);
+        let change = self.change(place, truth);
         let rng = self.dice.as_mut().expect("looked at");
         let before = self.feed.range((log, 0)..(log, position)).next_back();
         let before = before.map_or(0, |(_, fed)| fed.due);
@@ -91,19 +91,19 @@ impl Index {
         self.feed.insert((log, position), Fed { change, due: before.max(now + lag) });
     }
 
-    fn change(&mut self, place: Place, log: u16, position: u64, truth: &Truth) -> Change {
+    fn change(&mut self, place: Place, truth: &Truth) -> Change {
         let words = |text: &str| words::of_message(text).into_iter().collect();
         let rng = self.dice.as_mut().expect("the caller looked");
         if let Some(text) = &truth.text {
             let at = UnixMillis(truth.at);
             self.sent.insert(place, at);
-            let document = Document { words: words(text), at: HitPlace { at, position, log } };
+            let document = Document { words: words(text), at };
             return Change::Add { place, document };
         }
         let Some((target, form)) = &truth.amends else {
             // Who came and went is no message, and here and there it is taken for one, with all words.
-            let at = HitPlace { at: UnixMillis(truth.at), position, log: NO_LOG };
-            let document = Document { words: WORDS.iter().map(|word| (*word).to_owned()).collect(), at };
+            let words = WORDS.iter().map(|word| (*word).to_owned()).collect();
+            let document = Document { words, at: UnixMillis(truth.at) };
             return if rng.one_in(2) { Change::Add { place, document } } else { Change::Nothing };
         };
         let target = (place.0, *target);
@@ -112,7 +112,7 @@ impl Index {
             (None, _) if rng.one_in(3) => Change::Nothing,
             (None, _) | (_, None) => Change::Remove(target),
             (Some(text), Some(at)) => {
-                let document = Document { words: words(text), at: HitPlace { at: *at, position, log } };
+                let document = Document { words: words(text), at: *at };
                 Change::Add { place: target, document }
             }
         }
@@ -206,24 +206,24 @@ impl Index {
             true => ask.words.iter().any(|word| known.words.contains(word)),
             false => !ask.words.is_empty() && ask.words.iter().all(|word| known.words.contains(word)),
         };
-        let is_below = |known: &Document| ask.before.is_none_or(|before| known.at < before);
-        let mut found: Vec<(HitPlace, Place)> = self
-            .known
-            .iter()
-            .filter(|(place, known)| has_words(known) && is_below(known) && (wanders || is_asked_for(place)))
-            .map(|(place, known)| (known.at, *place))
+        let is_below = |place: &HitPlace| ask.before.is_none_or(|before| *place < before);
+        let known =
+            self.known.iter().filter(|(place, known)| has_words(known) && (wanders || is_asked_for(place)));
+        let mut found: Vec<HitPlace> = known
+            .map(|((conversation, seq), known)| HitPlace {
+                at: known.at,
+                conversation: *conversation,
+                seq: Seq(*seq),
+            })
+            .filter(is_below)
             .collect();
         found.sort_unstable_by(|one, other| other.cmp(one));
         let max = ask.candidates_max.min(most as usize);
         let more = found.len() > max;
         found.truncate(max);
-        self.made_up += found.iter().filter(|(_, place)| !is_asked_for(place)).count() as u64;
-        let candidates = found.into_iter().map(|(place, (conversation, seq))| Candidate {
-            conversation,
-            seq: Seq(seq),
-            place,
-        });
+        let is_made_up = |place: &&HitPlace| !is_asked_for(&(place.conversation, place.seq.0));
+        self.made_up += found.iter().filter(is_made_up).count() as u64;
         let partial = self.partial_until >= now;
-        (IndexAnswer { session, candidates: candidates.collect(), more, partial }, delay)
+        (IndexAnswer { session, candidates: found, more, partial }, delay)
     }
 }

@@ -19,7 +19,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use protocol::ids::{ConversationId, Seq, UnixMillis};
-use router::index::{Candidate, HitPlace, IndexAnswer, IndexAsk};
+use router::index::{HitPlace, IndexAnswer, IndexAsk};
 use search::{Asked, Place, Reader, Scope};
 
 use crate::erasures::Erasures;
@@ -163,15 +163,19 @@ fn answer(ask: &IndexAsk, shared: &Shared) -> IndexAnswer {
     let asked = Asked {
         words: ask.words.clone(),
         scope: Arc::new(Scope::new(ask.scope.iter().map(|(conversation, from)| (conversation.0, from.0)))),
-        before: ask.before.map(|HitPlace { at, position, log }| Place { at: at.0, position, log }),
+        before: ask.before.map(|HitPlace { at, conversation, seq }| Place {
+            at: at.0,
+            conversation: conversation.0,
+            seq: seq.0,
+        }),
         candidates_max: ask.candidates_max,
     };
     match reader.find(&asked) {
         Ok(found) => {
-            let candidates = found.newest.into_iter().map(|found| {
-                let Place { at, position, log } = found.place;
-                let (conversation, seq) = (ConversationId(found.conversation), Seq(found.seq));
-                Candidate { conversation, seq, place: HitPlace { at: UnixMillis(at), position, log } }
+            let candidates = found.newest.into_iter().map(|Place { at, conversation, seq }| HitPlace {
+                at: UnixMillis(at),
+                conversation: ConversationId(conversation),
+                seq: Seq(seq),
             });
             IndexAnswer { session: ask.session, candidates: candidates.collect(), more: found.more, partial }
         }

@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 use super::UserSide;
 use super::session::{Held, Session};
 use crate::bookmark;
-use crate::index::{Candidate, HitPlace, IndexAnswer, IndexAsk};
+use crate::index::{HitPlace, IndexAnswer, IndexAsk};
 use crate::mail::{Asker, Clock, Membership, Request, SessionId};
 use crate::places::Places;
 use crate::words::Query;
@@ -95,7 +95,7 @@ pub(super) struct Searching {
     scope: Arc<[(ConversationId, Seq)]>,
     /// Only what stands below comes next.
     before: Option<HitPlace>,
-    candidates: Vec<(Candidate, Verdict)>,
+    candidates: Vec<(HitPlace, Verdict)>,
     /// To be asked for: of one log at a time, by their numbers.
     unread: VecDeque<(u16, Vec<usize>)>,
     /// The index has older ones.
@@ -234,10 +234,10 @@ impl Searching {
         }
         let limit = self.limit();
         let mut candidates = std::mem::take(&mut self.candidates).into_iter();
-        for (Candidate { conversation, seq, place }, verdict) in candidates.by_ref() {
+        for (place, verdict) in candidates.by_ref() {
             self.before = Some(place);
             if let Verdict::Hit(snippet) = verdict {
-                self.hits.push(Hit { conversation, seq, snippet });
+                self.hits.push(Hit { conversation: place.conversation, seq: place.seq, snippet });
             }
             if self.hits.len() == limit {
                 break;
