@@ -4,7 +4,7 @@
 
 mod support;
 
-use protocol::command::{Command, Create, HistoryPolicy, Members, MessageKind, Send, Target};
+use protocol::command::{Command, Create, HistoryPolicy, Members, MessageKind, Role, Send, Target};
 use protocol::event::{ErrorCode, Head, ServerFrame};
 use protocol::ids::{ConversationId, MessageId, Seq, UserId};
 use protocol::limits::{MEMBERS_MAX, SMALL_GROUP_MEMBERS_MAX};
@@ -195,6 +195,50 @@ fn a_group_that_is_given_a_title_while_groups_are_read_at_start_is_known_afterwa
     group.chat.answer_read(list);
     assert_eq!(answer(&group.chat.exchange(group.alice)), Ok(3));
     assert_eq!(group.told("member-3", cursor), [(3, "head")]);
+}
+
+#[test]
+fn what_is_so_already_is_answered_and_stores_nothing() {
+    let mut group = Group::of(4);
+    let (conversation, is) = (group.conversation, Role::Member);
+    let members = |group: &mut Group, add: Vec<UserId>, roles: Vec<(UserId, Role)>| {
+        let message_id = group.id();
+        Command::Members(Members { conversation, add, remove: Vec::new(), roles, message_id })
+    };
+    let title = |group: &mut Group, title: &str| {
+        let (title, message_id) = (title.to_owned(), group.id());
+        Command::Title { conversation, title, message_id }
+    };
+    let in_already = [
+        members(&mut group, vec![member(1), member(2)], Vec::new()),
+        members(&mut group, vec![member(1)], vec![(member(2), is)]),
+        title(&mut group, "a group"),
+    ];
+    for command in in_already.clone() {
+        assert_eq!(stored(&group.chat.command(group.alice, command)), [None]);
+    }
+    // Who may not change it is not told what it is.
+    let (session, _) = group.chat.connect("member-3", None);
+    for command in in_already {
+        assert_eq!(answer(&group.chat.command(session, command)), Err(ErrorCode::NotAllowed));
+    }
+    // Something of it is new, and it is said again while that is on its way to the disk.
+    let change = members(&mut group, vec![member(1), member(9)], Vec::new());
+    assert_eq!(stored(&group.chat.command(group.alice, change)), [Some(2)]);
+    let (first, again) = (title(&mut group, "ours"), title(&mut group, "ours"));
+    group.chat.request(group.alice, first);
+    group.chat.request(group.alice, again);
+    assert_eq!(stored(&group.chat.exchange(group.alice)), [Some(3), None]);
+    assert_eq!(group.send("4"), Ok(4), "no other has taken a sequence");
+}
+
+/// The sequence that each `ok` names.
+fn stored(frames: &[ServerFrame]) -> Vec<Option<u64>> {
+    let answers = frames.iter().filter_map(|frame| match frame {
+        ServerFrame::Ok(ok) => Some(ok.seq.map(|seq| seq.0)),
+        _ => None,
+    });
+    answers.collect()
 }
 
 #[test]

@@ -627,9 +627,10 @@ impl Client {
         {
         } else if let Some(place) = self.pending.iter().position(|pending| pending.id == ok.id) {
             let pending = self.pending.remove(place);
-            let conversation = ok.conversation.expect("a storing command");
-            let seq = ok.seq.expect("a storing command").0;
-            oracle.acked(&self.user, pending.message_id, (conversation, seq));
+            match ok.conversation.zip(ok.seq) {
+                Some((of, seq)) => oracle.acked(&self.user, pending.message_id, (of, seq.0)),
+                None => oracle.unchanged(&self.user, pending.message_id, &pending.command),
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::command::Retention;
+use protocol::command::{Command, Members, Retention};
 use protocol::event::{AmendedEvent, Gap, MessageEvent};
 use protocol::ids::{ConversationId, MessageId, UserId};
 use protocol::record::{Ext, Portable, Stored, StoredBody, StreamKind as Kind};
@@ -33,6 +33,8 @@ pub(crate) struct Truth {
     pub(crate) joined_from: u64,
     /// How much is kept from there on, where that was set.
     pub(crate) retention: Option<Retention>,
+    /// The title that it gave.
+    pub(crate) title: Option<String>,
 }
 
 /// Everything that was durable at some time, and everything that was promised.
@@ -65,6 +67,8 @@ pub(crate) struct Oracle {
     pub(crate) searches: Searches,
     /// Times that somebody was told that something was erased.
     pub(crate) erased: u64,
+    /// And that what was asked for is so already.
+    pub(crate) unchanged: u64,
 }
 
 impl Oracle {
@@ -178,6 +182,35 @@ impl Oracle {
         );
     }
 
+    /// `acked_is_durable`, `one_seq_one_message`: who is told that something is so already is told what is on the disk, and has not stored it.
+    pub(crate) fn unchanged(&mut self, user: &UserId, message_id: MessageId, command: &Command) {
+        let was_so = |conversation: ConversationId, is: &dyn Fn(&Truth) -> bool| {
+            self.durable.range((conversation, 0)..=(conversation, u64::MAX)).any(|(_, truth)| is(truth))
+        };
+        let (conversation, is_so) = match command {
+            Command::Members(Members { conversation, add, remove, .. }) => {
+                let is_in = |user| was_so(*conversation, &|truth| truth.added.contains(user));
+                (*conversation, remove.is_empty() && add.iter().all(is_in))
+            }
+            Command::Title { conversation, title, .. } => {
+                (*conversation, was_so(*conversation, &|truth| truth.title.as_ref() == Some(title)))
+            }
+            _ => panic!("{command:?} takes a sequence"),
+        };
+        assert!(is_so, "acked_is_durable: {user} was told that this is so: {command:?}");
+        let now = self.reads.now;
+        let mut of = self.durable.range((conversation, 0)..=(conversation, u64::MAX));
+        let stored = of.find(|(place, truth)| {
+            let is_gone = self.may_be_gone(truth.at, now) || self.may_be_erased(**place);
+            truth.sender == *user
+                && truth.message_id == message_id
+                && !is_gone
+                && !self.is_forgotten(**place, now)
+        });
+        assert_eq!(stored, None, "one_seq_one_message: {message_id} is answered as if it were not stored");
+        self.unchanged += 1;
+    }
+
     /// The server has said for good that it does not store this.
     pub(crate) fn refused(&mut self, user: &UserId, message_id: MessageId, now: u64) {
         self.refused.insert((user.clone(), message_id), now);
@@ -284,6 +317,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             removed: Vec::new(),
             joined_from: 0,
             retention: None,
+            title: None,
         },
         StoredBody::Message(body) => Truth {
             message_id: MessageId(body.message_id),
@@ -295,6 +329,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             removed: Vec::new(),
             joined_from: 0,
             retention: None,
+            title: None,
         },
         StoredBody::Membership(body) => Truth {
             message_id: MessageId(body.message_id),
@@ -306,6 +341,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             added: body.added.iter().map(|member| user(&member.user)).collect(),
             removed: body.removed.iter().map(|name| user(&name.name)).collect(),
             retention: Ext::new(&body.ext).retention(),
+            title: (body.title_set != 0).then(|| String::from_utf8(body.title.to_vec()).expect("UTF-8")),
         },
         StoredBody::Folded(_)
         | StoredBody::Positions(_)

@@ -115,6 +115,8 @@ pub struct Outcome {
     pub folded: u64,
     /// Times that somebody was told that something was erased.
     pub erased: u64,
+    /// Times that somebody was told that what was asked for is so already.
+    pub unchanged: u64,
     /// Sequences that somebody was told are not kept, by what was set.
     pub kept: u64,
     /// Index files that rotted while the node served, and were made again.
@@ -715,6 +717,7 @@ impl World {
             gone: self.oracle.gone,
             folded: self.oracle.forms.shown,
             erased: self.oracle.erased,
+            unchanged: self.oracle.unchanged,
             kept: self.oracle.keeping.told,
             rebuilds: self.rebuilds,
             expired: self.expired,

@@ -75,7 +75,7 @@ impl Conversation {
         role: Role,
         change: &Members,
         seq: Seq,
-    ) -> Result<Plan, Refusal> {
+    ) -> Result<Option<Plan>, Refusal> {
         let mut members = self.members.clone();
         let mut event = membership(store);
         for user in &change.remove {
@@ -104,12 +104,15 @@ impl Conversation {
         if let Some(heir) = hand_over(&mut members) {
             event.roles.push(MemberV1::new(&heir, Role::Owner, Seq(0)));
         }
+        if members == self.members {
+            return Ok(None);
+        }
         if members.len() > MEMBERS_MAX {
             return Err(TOO_MANY_MEMBERS);
         }
         let added = change.add.iter().filter(|user| self.member(user).is_none());
         let moved: Vec<UserId> = added.chain(&change.remove).cloned().collect();
-        self.plan_membership(places, event, members, &moved, seq)
+        self.plan_membership(places, event, members, &moved, seq).map(Some)
     }
 
     /// A change of members, at `seq`: told to those who are in it now and to those who were.

@@ -482,7 +482,12 @@ impl ConversationSide {
         let next = (Seq(head + 1), UnixMillis(log.clock(now.0)));
         match state::plan(&self.places, &store, self.loaded(store.conversation), next) {
             Err(refusal) => self.refuse(store.asker, refusal),
-            Ok(plan) => match self.judge_roster(&store, &plan) {
+            Ok(None) => {
+                // What made it so may be under way.
+                let position = self.slots[&store.conversation].position;
+                self.done_when_durable(store.asker, position, log);
+            }
+            Ok(Some(plan)) => match self.judge_roster(&store, &plan) {
                 Err(refusal) => self.refuse(store.asker, refusal),
                 Ok(()) => _ = self.append(&store, plan, now, log),
             },

@@ -1,7 +1,7 @@
 //! What a conversation is, and what a command makes of it: pure functions, no log and no queue.
 //!
 //! Everything that has to be decided is decided here, from the state before the command: [`plan`] gives the records to
-//! append and who gets them, or the refusal.
+//! append and who gets them, or the refusal, or says that nothing changes.
 
 use std::sync::Arc;
 
@@ -101,18 +101,18 @@ pub(crate) struct Plan {
     pub(crate) roster: Option<Roster>,
 }
 
-/// Decides what `store` does to a conversation whose next record takes `seq`, at the time `at`.
+/// Decides what `store` does to a conversation whose next record takes `seq`, at the time `at`. `None`: all that it asks for is so already.
 pub(crate) fn plan(
     places: &Places,
     store: &Store,
     before: Option<&Conversation>,
     (seq, at): (Seq, UnixMillis),
-) -> Result<Plan, Refusal> {
+) -> Result<Option<Plan>, Refusal> {
     match (&store.change, before) {
         (Change::Create(create), None) => {
             judge_beginning(store.may.begin)?;
             judge_adding(store.may.add || create.members.is_empty())?;
-            plan_create(places, store, create)
+            plan_create(places, store, create).map(Some)
         }
         // The id derives from creator and message id, so only a repetition that was forgotten comes here.
         (Change::Create(_), Some(_)) => {
@@ -120,7 +120,7 @@ pub(crate) fn plan(
         }
         (Change::Send { send, peer: Some(peer) }, None) => {
             judge_beginning(store.may.begin)?;
-            Ok(plan_first_direct(places, store, send, peer))
+            Ok(Some(plan_first_direct(places, store, send, peer)))
         }
         (_, None) => Err(NOT_FOUND),
         (change, Some(before)) => {
@@ -130,7 +130,7 @@ pub(crate) fn plan(
                     before.judge_blocks(&store.user)?;
                     judge_beginning(store.may.begin || seq > Seq(1))?;
                     let memberships = before.begun_by(places, seq);
-                    Ok(Plan { memberships, ..before.plan_send(store, send) })
+                    Ok(Some(Plan { memberships, ..before.plan_send(store, send) }))
                 }
                 Change::Retention(retention) if !before.is_group() => {
                     before.judge_blocks(&store.user)?;
@@ -138,14 +138,17 @@ pub(crate) fn plan(
                     if seq == Seq(1) {
                         Err(NOT_FOUND)
                     } else {
-                        Ok(before.plan_retention(places, store, *retention, seq, at))
+                        Ok(Some(before.plan_retention(places, store, *retention, seq, at)))
                     }
                 }
                 _ if before.kind == ConversationKind::Direct => Err(GROUPS_ONLY),
-                Change::Leave => before.plan_leave(places, store, seq),
+                Change::Leave => before.plan_leave(places, store, seq).map(Some),
                 _ if member.role == Role::Member => Err(ADMINS_ONLY),
-                Change::Retention(retention) => Ok(before.plan_retention(places, store, *retention, seq, at)),
-                Change::Title(title) => Ok(before.plan_title(places, store, title)),
+                Change::Retention(retention) => {
+                    Ok(Some(before.plan_retention(places, store, *retention, seq, at)))
+                }
+                Change::Title(title) if *title == before.title => Ok(None),
+                Change::Title(title) => Ok(Some(before.plan_title(places, store, title))),
                 Change::Members(members) => {
                     judge_adding(store.may.add || members.add.is_empty())?;
                     before.plan_members(places, store, member.role, members, seq)
