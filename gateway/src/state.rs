@@ -103,6 +103,8 @@ pub struct NodeState {
     without_next_segment: Box<[AtomicBool]>,
     /// Up to where each log is durable, in bytes; 0 before it is served.
     durable_ends: Box<[AtomicU64]>,
+    /// The time by which what is too old goes, per log, in milliseconds since 1970; 0 before it is served.
+    aging: Box<[AtomicU64]>,
 }
 
 impl NodeState {
@@ -119,6 +121,7 @@ impl NodeState {
             logs: (0..logs).map(|_| AtomicU8::new(LogHealth::Starting.number())).collect(),
             without_next_segment: (0..logs).map(|_| AtomicBool::new(false)).collect(),
             durable_ends: (0..logs).map(|_| AtomicU64::new(0)).collect(),
+            aging: (0..logs).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -133,6 +136,21 @@ impl NodeState {
     pub fn durable_end(&self, log: u16) -> Option<u64> {
         let end = self.durable_ends.get(usize::from(log))?.load(Ordering::Acquire);
         (end > 0).then_some(end)
+    }
+
+    /// What is too old in a log goes by this time, in milliseconds since 1970: its shard says so each second or so.
+    pub fn note_aging(&self, log: u16, unix_ms: u64) {
+        if let Some(aging) = self.aging.get(usize::from(log)) {
+            aging.store(unix_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// The time by which what is too old goes from all logs that are served; `None` until each has said so.
+    pub fn aging(&self) -> Option<u64> {
+        let logs = 0..self.aging.len() as u16;
+        let served = logs.filter(|log| self.durable_end(*log).is_some());
+        let times = served.map(|log| self.aging[usize::from(log)].load(Ordering::Relaxed));
+        times.min().filter(|least| *least > 0)
     }
 
     /// Whether the next segment of a log could not be made when it was last tried.

@@ -165,6 +165,8 @@ pub struct Log {
     sealed_at: u64,
     /// `at` of the newest record.
     pub(crate) clock: u64,
+    /// The same before this start of the node.
+    clock_before: u64,
     /// `at` of the first record of the newest segment; 0 when it has none.
     pub(crate) segment_began: u64,
     /// Home streams hold nothing that was stored before, but for their newest records.
@@ -202,6 +204,7 @@ impl Log {
             idle_since: None,
             sealed_at: 0,
             clock: 0,
+            clock_before: 0,
             segment_began: 0,
             kept_from: 0,
             links_kept_from: 0,
@@ -280,8 +283,15 @@ impl Log {
         self.clock.max(now)
     }
 
+    /// The log's clock before this start of the node: 0 of a log that is new.
+    #[must_use]
+    pub fn clock_before(&self) -> u64 {
+        self.clock_before
+    }
+
     /// Enters a start of the node. Called once, before any other append.
     pub fn begin_run(&mut self, id: [u8; 16], now: u64) -> Answer {
+        self.clock_before = self.clock;
         let expected_head = self.head(StreamId::RUNS).seq;
         let draft =
             Draft { stream: StreamId::RUNS, expected_head, messages: 0, schema: 1, payload: &id, links: &[] };

@@ -17,7 +17,6 @@ use super::progress::Progress;
 use super::tail::{Tail, Unreadable};
 use super::{FollowParts, SEARCH_DIRECTORY, Shared};
 use crate::caretaker::space::{Space, Watermark};
-use crate::clock::unix_now;
 use crate::erasures::Erasure;
 use crate::logtool::data::Data;
 use crate::store::StoreFacts;
@@ -315,8 +314,12 @@ impl Follower {
         if following.expired.is_some_and(|expired| expired.elapsed() < EXPIRE_EVERY) {
             return Ok(());
         }
+        // By the same time as from the logs: what goes by a clock that is wrong for an hour would be found again by an index that is made anew only.
+        let Some(now) = self.parts.state.aging() else {
+            return Ok(());
+        };
         following.expired = Some(Instant::now());
-        following.index.remove_before(unix_now().0.saturating_sub(keep.as_millis() as u64))?;
+        following.index.remove_before(now.saturating_sub(keep.as_millis() as u64))?;
         following.is_changed = true;
         Ok(())
     }

@@ -1,13 +1,15 @@
 //! The logs that a shard owns: requests in, batches out, answers and deliveries when they are durable.
 
+use protocol::ids::UnixMillis;
 use router::conversation::{Read, Subject};
-use router::mail::{Reply, Request};
+use router::mail::{Clock, Reply, Request};
 use router::{ConversationSide, ShardId, UserSide};
 use storage_log::{
     Buffer, Cause, Compacted, CompactionJob, CompactionPolicy, ErasureLeft, Log, LogConfig, NotMade,
     SealedSegment, SpareWork, segment_file_name,
 };
 
+use super::aging::{Aging, Doubt};
 use super::{Action, Shard};
 use crate::erasures::ask::LogLeft;
 use crate::mailbox::Back;
@@ -47,6 +49,8 @@ pub struct OwnedLog {
     /// Those that were, of the segments at these bases, and the second before which none of them is again: a disk that rots what
     /// was just written would be read over and over.
     rebuilt: Vec<(u64, u64)>,
+    /// By when what it keeps is too old.
+    aging: Aging,
     /// When the batch in flight was handed out, in microseconds.
     written_at: u64,
     /// Second before which no segment is written anew.
@@ -66,6 +70,7 @@ impl OwnedLog {
     #[must_use]
     pub fn new(log: Log, side: ConversationSide) -> Self {
         Self {
+            aging: Aging::new(log.clock_before()),
             log,
             side,
             reads_in_flight: 0,
@@ -97,8 +102,27 @@ impl OwnedLog {
         self.log.erase(mark, to);
     }
 
-    fn poll_compaction(&mut self, now: u64, second: u64, policy: &CompactionPolicy) -> Option<CompactionJob> {
+    /// Goes on with the time by which what is too old goes, and says where that is not the system's.
+    fn age(&mut self, clock: Clock, policy: &CompactionPolicy, state: &NodeState) {
+        state.note_aging(self.number(), self.aging.at(clock));
+        let keeps_all = policy.keep_ms.is_none() && policy.keep_links_ms.is_none() && !self.side.has_fronts();
+        match self.aging.poll_doubt().filter(|_| !keeps_all) {
+            Some(Doubt::Begins(ahead_ms)) => tracing::warn!(
+                log = self.number(),
+                ahead_seconds = ahead_ms / 1_000,
+                "the system's clock is ahead of what was stored last, or has jumped: what is too old by it stays on the disk until it has \
+                 been so for a day; if it is wrong, set it right before then, and before the next start"
+            ),
+            Some(Doubt::Ends) => {
+                tracing::info!(log = self.number(), "what is too old goes by the system's clock again");
+            }
+            None => {}
+        }
+    }
+
+    fn poll_compaction(&mut self, second: u64, policy: &CompactionPolicy) -> Option<CompactionJob> {
         self.log.note_fronts(self.side.has_fronts());
+        let now = self.aging.unix_ms();
         let job = if second < self.rewrite_not_before {
             self.log.poll_expiry(now, policy)
         } else {
@@ -423,11 +447,12 @@ impl Shard {
             }
             if !held && owned.collecting.is_none() && second >= owned.compaction_not_before {
                 owned.compaction_not_before = second + COMPACTION_SECONDS;
-                owned.collecting = owned.poll_compaction(clock.unix.0, second, &self.config.compaction);
+                owned.age(clock, &self.config.compaction, &self.state);
+                owned.collecting = owned.poll_compaction(second, &self.config.compaction);
             }
             if !held
                 && owned.collecting.is_some()
-                && let Some(erased) = owned.side.poll_erased(clock.unix, &owned.log)
+                && let Some(erased) = owned.side.poll_erased(UnixMillis(owned.aging.unix_ms()), &owned.log)
                 && let Some(job) = owned.collecting.take()
             {
                 self.actions.push(Action::Compact { log, job, erased });

@@ -5,6 +5,7 @@
 //! no lock and no shared map here.
 
 mod admission;
+mod aging;
 mod connection;
 mod crowd;
 mod drain;

@@ -122,10 +122,10 @@ impl ConversationSide {
     }
 
     /// What is erased, and what is in front of what conversations keep, as it durably stands: for whoever writes a segment anew. Collects a part
-    /// of it with each call, and says it once it has all: what was in front when it was looked at stays so, whatever is set meanwhile.
+    /// of it with each call, and says it once it has all: what was in front when it was looked at stays so, whatever is set meanwhile. What is too
+    /// old goes by `now`, which may be earlier than the time by which it is shown no more: from the disk nothing comes back.
     #[must_use]
     pub fn poll_erased(&mut self, now: UnixMillis, log: &Log) -> Option<Arc<Erased>> {
-        self.latest(now);
         let after = self.fronts.collected.to.map_or(Bound::Unbounded, Bound::Excluded);
         let deliveries = self.waiting.iter().filter_map(|waiting| waiting.delivery.as_ref());
         // What grows too old while it is being changed, by what durably stands, may be kept by what follows.
@@ -133,7 +133,9 @@ impl ConversationSide {
         let changing: HashSet<ConversationId> = changing.map(|delivery| delivery.conversation).collect();
         let next = self.fronts.kept.range((after, Bound::Unbounded)).take(COLLECTED_PER_CALL);
         let next: Vec<(ConversationId, Option<storage_log::Front>)> = next
-            .map(|(of, kept)| (*of, (!changing.contains(of)).then(|| self.front_for_log(*of, kept, log))))
+            .map(|(of, kept)| {
+                (*of, (!changing.contains(of)).then(|| self.front_for_log(*of, kept, now, log)))
+            })
             .collect();
         let collected = &mut self.fronts.collected;
         collected.to = next.last().map(|(of, _)| *of);
@@ -146,9 +148,14 @@ impl ConversationSide {
         Some(if fronts.is_empty() { self.erased.clone() } else { Arc::new(self.erased.with_fronts(fronts)) })
     }
 
-    fn front_for_log(&self, conversation: ConversationId, kept: &Kept, log: &Log) -> storage_log::Front {
+    fn front_for_log(
+        &self,
+        conversation: ConversationId,
+        kept: &Kept,
+        now: UnixMillis,
+        log: &Log,
+    ) -> storage_log::Front {
         let head = log.durable_head(conversation_stream(conversation, Kind::Messages)).seq;
-        let now = UnixMillis(log.clock(self.now.0));
         let Front { seq: Seq(seq), at: UnixMillis(at) } = kept.front(&self.places, Seq(head), now);
         storage_log::Front { seq, at, head }
     }
