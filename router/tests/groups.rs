@@ -232,6 +232,44 @@ fn what_is_so_already_is_answered_and_stores_nothing() {
     assert_eq!(group.send("4"), Ok(4), "no other has taken a sequence");
 }
 
+/// The creator stands first of all members, and got back what it gave up; the answer was an `ok` all the same.
+#[test]
+fn a_last_owner_who_gives_that_up_hands_over_to_somebody_else() {
+    for (as_what, admin, heir) in [
+        (Role::Member, None, "member-1"),
+        (Role::Member, Some(2), "member-2"),
+        (Role::Admin, Some(3), "member-3"),
+    ] {
+        let mut group = Group::of(4);
+        let conversation = group.conversation;
+        let roles = |group: &mut Group, user: UserId, role: Role| {
+            let (add, remove, message_id) = (Vec::new(), Vec::new(), group.id());
+            Command::Members(Members { conversation, add, remove, roles: vec![(user, role)], message_id })
+        };
+        if let Some(number) = admin {
+            let gives = roles(&mut group, member(number), Role::Admin);
+            assert_eq!(stored(&group.chat.command(group.alice, gives)), [Some(2)]);
+        }
+        let gives_up = roles(&mut group, user("alice"), as_what);
+        assert_eq!(
+            stored(&group.chat.command(group.alice, gives_up)),
+            [Some(2 + u64::from(admin.is_some()))]
+        );
+        let again = roles(&mut group, user("alice"), Role::Owner);
+        assert_eq!(answer(&group.chat.command(group.alice, again)), Err(ErrorCode::NotAllowed));
+        let (session, _) = group.chat.connect(heir, None);
+        let back = roles(&mut group, user("alice"), Role::Owner);
+        assert!(answer(&group.chat.command(session, back)).is_ok(), "{heir} is the owner");
+    }
+    // Who is alone keeps it, and nothing has changed.
+    let mut group = Group::of(2);
+    assert_eq!(group.change(Vec::new(), vec![member(1)]), Ok(2));
+    let (conversation, message_id) = (group.conversation, group.id());
+    let roles = vec![(user("alice"), Role::Member)];
+    let alone = Members { conversation, add: Vec::new(), remove: Vec::new(), roles, message_id };
+    assert_eq!(stored(&group.chat.command(group.alice, Command::Members(alone))), [None]);
+}
+
 /// The sequence that each `ok` names.
 fn stored(frames: &[ServerFrame]) -> Vec<Option<u64>> {
     let answers = frames.iter().filter_map(|frame| match frame {

@@ -62,7 +62,7 @@ impl Conversation {
         let mut members = self.members.clone();
         members.retain(|member| member.user != store.user);
         let mut event = MembershipV1 { removed: vec![NameV1::new(&store.user)], ..membership(store) };
-        if let Some(heir) = hand_over(&mut members) {
+        if let Some(heir) = hand_over(&mut members, |_| false) {
             event.roles.push(MemberV1::new(&heir, Role::Owner, Seq(0)));
         }
         self.plan_membership(places, event, members, std::slice::from_ref(&store.user), seq)
@@ -101,7 +101,8 @@ impl Conversation {
             member.ok_or((ErrorCode::NotFound, "`roles` names a user who is not a member"))?.role = *role;
             event.roles.push(MemberV1::new(user, *role, Seq(0)));
         }
-        if let Some(heir) = hand_over(&mut members) {
+        let was_owner = |user: &UserId| self.member(user).is_some_and(|member| member.role == Role::Owner);
+        if let Some(heir) = hand_over(&mut members, was_owner) {
             event.roles.push(MemberV1::new(&heir, Role::Owner, Seq(0)));
         }
         if members == self.members {
@@ -151,13 +152,14 @@ impl Conversation {
     }
 }
 
-/// A group keeps an owner: when the last one goes, the longest-standing admin takes over, else member. Says who.
-fn hand_over(members: &mut [Member]) -> Option<UserId> {
+/// A group keeps an owner: when the last one goes, or gives that up, the longest-standing admin takes over, else member; who has given it up
+/// only where nobody else is there. Says who.
+fn hand_over(members: &mut [Member], gave_up: impl Fn(&UserId) -> bool) -> Option<UserId> {
     if members.iter().any(|member| member.role == Role::Owner) {
         return None;
     }
-    let admin = members.iter().position(|member| member.role == Role::Admin);
-    let heir = members.get_mut(admin.unwrap_or(0))?;
+    let order = |member: &&mut Member| (gave_up(&member.user), member.role != Role::Admin);
+    let heir = members.iter_mut().min_by_key(order)?;
     heir.role = Role::Owner;
     Some(heir.user.clone())
 }
