@@ -106,12 +106,15 @@ impl OwnedLog {
     fn age(&mut self, clock: Clock, policy: &CompactionPolicy, state: &NodeState) {
         state.note_aging(self.number(), self.aging.at(clock));
         let keeps_all = policy.keep_ms.is_none() && policy.keep_links_ms.is_none() && !self.side.has_fronts();
-        match self.aging.poll_doubt().filter(|_| !keeps_all) {
+        if keeps_all {
+            return;
+        }
+        match self.aging.poll_doubt() {
             Some(Doubt::Begins(ahead_ms)) => tracing::warn!(
                 log = self.number(),
                 ahead_seconds = ahead_ms / 1_000,
                 "the system's clock is ahead of what was stored last, or has jumped: what is too old by it stays on the disk until it has \
-                 been so for a day; if it is wrong, set it right before then, and before the next start"
+                 been so for a day; if it is wrong, set it right before then, and before the next start, which an upgrade is too"
             ),
             Some(Doubt::Ends) => {
                 tracing::info!(log = self.number(), "what is too old goes by the system's clock again");
