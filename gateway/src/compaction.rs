@@ -95,13 +95,17 @@ impl Compactor {
 
 fn work(directory: &Path, access: Access, jobs: &Receiver<Job>, enough: &AtomicBool) {
     let mut failing = false;
-    // By log: files whose names are gone. Whoever closes one last frees its blocks.
+    // By log: files whose names are gone, and what is kept aside of what they leave. Whoever closes one last frees its blocks.
     let mut superseded = HashMap::new();
     while let Ok(job) = jobs.recv() {
         let (log, job, erased, inbox) = match job {
             Job::Compact { log, job, erased, inbox } => (log, job, erased, inbox),
             Job::Release { log } => {
-                superseded.remove(&log);
+                if let Some((files, reserve_bytes)) = superseded.remove(&log) {
+                    drop::<Vec<File>>(files);
+                    // Best effort: the next segment asks for it again, and is not made without.
+                    let _ = reserve::keep(&log_directory(directory, log), reserve_bytes);
+                }
                 continue;
             }
         };
@@ -109,7 +113,7 @@ fn work(directory: &Path, access: Access, jobs: &Receiver<Job>, enough: &AtomicB
         let made = match write_cold(&directory, access, &job, &erased, enough) {
             Ok(Written::Made(sealed, file)) => {
                 let (files, is_gone) = remove_superseded(&directory, job.base);
-                superseded.insert(log, files);
+                superseded.insert(log, (files, job.config.geometry.reserve_bytes()));
                 let is_done = is_gone && note_mark(&directory, &job);
                 Ok(if is_done { Written::Made(sealed, file) } else { Written::MadeBeside(sealed, file) })
             }
@@ -211,7 +215,11 @@ fn write_cold(
         }
         unmade => {
             // At once: on a full disk it has the last of the room.
-            let _ = fs::remove_file(&new);
+            if has_blocks {
+                reserve::give_back(directory, &new, job.config.geometry.reserve_bytes());
+            } else {
+                let _ = fs::remove_file(&new);
+            }
             if !matches!(unmade?, Rewritten::Clean) {
                 return Ok(Written::Unsound);
             }

@@ -76,11 +76,6 @@ impl Geometry {
         (self.segment_bytes / 64).next_multiple_of(BLOCK_BYTES_MAX as u64)
     }
 
-    /// What the next segment takes of the disk, and what is kept aside before it, where that was used.
-    pub(crate) const fn next_bytes(&self) -> u64 {
-        self.segment_bytes + self.reserve_bytes()
-    }
-
     /// What is kept of a segment that has no successor: nothing of the smallest, which only tests have.
     pub(crate) const fn kept_bytes(&self) -> usize {
         let kept = KEPT_BLOCKS * self.block_bytes;

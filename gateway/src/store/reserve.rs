@@ -1,8 +1,9 @@
 //! Room that a log keeps aside, so that a disk that is full to its last block can be freed.
 //!
 //! Of a segment that is expired something is left: who is a member of what, and the newest number of each conversation. That is written to a
-//! file of its own before the segment goes, and a full disk has no block for it. So before each segment a file is made that holds blocks and
-//! no data; the file that frees the disk is that one under another name, and nobody can come between.
+//! file of its own before the segment goes, and a full disk has no block for it. So there is a file that holds blocks and no data, and the file
+//! that frees the disk is that one under another name: nobody can come between. It is made before each segment, and again with the room
+//! that a segment has left.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -17,7 +18,8 @@ pub const FILE_NAME: &str = "reserve";
 /// Bytes of a block as `stat` counts them.
 const STAT_BLOCK_BYTES: u64 = 512;
 
-/// Makes it, unless it is there. It need not survive a crash: the next segment brings it back.
+/// Makes it, unless it is there. It need not survive a crash: the next segment brings it back. Its length stays 0, so that whoever has taken it
+/// meanwhile for the file of a segment finds no byte behind its end.
 ///
 /// # Errors
 /// Those of the disk, `ENOSPC` among them; nothing is left behind then.
@@ -28,7 +30,7 @@ pub fn keep(directory: &Path, bytes: u64) -> io::Result<()> {
     }
     let mut options = OpenOptions::new();
     let file = options.create(true).truncate(true).write(true).mode(0o600).open(&path)?;
-    let kept = fallocate(&file, FallocateFlags::empty(), 0, bytes);
+    let kept = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, bytes);
     if kept.is_err() {
         // Best effort: the next attempt truncates it anyway.
         let _ = fs::remove_file(&path);
@@ -55,5 +57,20 @@ pub fn take(directory: &Path, new: &Path) -> io::Result<bool> {
     match fs::rename(directory.join(FILE_NAME), new) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         taken => taken.map(|()| true),
+    }
+}
+
+/// Takes its blocks back from a file that came to nothing, and is gone then. What was written there is zeros.
+pub fn give_back(directory: &Path, new: &Path, bytes: u64) {
+    let returned = OpenOptions::new().write(true).open(new).and_then(|file| {
+        fallocate(&file, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, 0, bytes)?;
+        let length = file.metadata()?.len();
+        file.set_len(length.min(bytes))?;
+        fs::rename(new, directory.join(FILE_NAME))
+    });
+    if returned.is_err() {
+        // Not every file system can; its room is anybody's for a moment then.
+        let _ = fs::remove_file(new);
+        let _ = keep(directory, bytes);
     }
 }

@@ -33,8 +33,8 @@ pub const SEGMENTS_MIN: u64 = 4;
 pub const ROOM_RETRY_MS: u64 = 60_000;
 
 /// Where less was freed, as of cold segments, which are smaller: the next one is expired once the next segment was refused so often since.
-/// At the first time the blocks of what was expired may still be on their way back.
-const REFUSALS: u8 = 2;
+/// At first the blocks of what was expired may still be on their way back.
+const REFUSALS: u8 = 3;
 
 /// How often a segment that stays as it is otherwise is looked at for fronts that are not kept, in milliseconds: a day. A look costs a few blocks of its index.
 pub const FRONT_LOOK_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -347,7 +347,7 @@ impl Log {
     fn kept(&self, now: u64, policy: &CompactionPolicy) -> Kept {
         let (sealed, segment_bytes) = (self.index.all_sealed(), self.geometry().segment_bytes);
         let wanted = policy.retention(now, sealed, segment_bytes);
-        let wanted_bytes = self.geometry().next_bytes();
+        let wanted_bytes = self.geometry().segment_bytes;
         let may_free = self.schedule.freed.is_none_or(|freed| freed.may_go_on(now, wanted_bytes));
         let lacks_room = policy.keep_bytes.is_some() && self.lacks_room() && may_free;
         let for_room = lacks_room.then(|| {
@@ -364,7 +364,7 @@ impl Log {
         let mark = if is_look { 0 } else { self.schedule.erasing.newest_mark() };
         self.schedule.under_way = Some(UnderWay { base, mark, cause });
         if cause == Cause::NoRoom {
-            let wanted_bytes = self.geometry().next_bytes();
+            let wanted_bytes = self.geometry().segment_bytes;
             self.schedule.freed.get_or_insert_default().begin(now, wanted_bytes);
         }
         CompactionJob { config: self.config().clone(), base, retention, mark, cause }
