@@ -6,6 +6,8 @@
 //!
 //! Invariant: a value of one of the checked types was checked; there is no other way to make one.
 
+use std::cmp::Ordering;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::limits;
@@ -35,36 +37,82 @@ impl fmt::Display for IdError {
 impl std::error::Error for IdError {}
 
 /// A user: 1..=64 bytes of UTF-8 without control characters. Cloning counts a reference.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UserId(Arc<str>);
+///
+/// Whether two are the same is told without reading either, as a rule: who looks for one among the members of a group would
+/// wait for memory at each of them otherwise.
+#[derive(Clone)]
+pub struct UserId {
+    fingerprint: u64,
+    text: Arc<str>,
+}
 
 impl UserId {
     /// Checks `text` and copies it once.
     pub fn new(text: &str) -> Result<Self, IdError> {
         check_name(text)?;
-        Ok(Self(text.into()))
+        // SipHash, so that nobody finds names by the thousand that share one; with keys that are the same in each process, because a
+        // simulated world has to go the same way again.
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Ok(Self { fingerprint: hasher.finish(), text: text.into() })
     }
 
     /// The id as it was given.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The bytes by which ids are compared, hashed and stored.
     pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+        self.text.as_bytes()
+    }
+
+    /// Orders ids for a search among them, by something that reads neither unless they are the same. It is no order that anybody should be
+    /// shown or that may be stored: another build may have another.
+    pub fn cmp_for_search(&self, other: &Self) -> Ordering {
+        self.fingerprint.cmp(&other.fingerprint).then_with(|| match Arc::ptr_eq(&self.text, &other.text) {
+            true => Ordering::Equal,
+            false => self.text.cmp(&other.text),
+        })
+    }
+}
+
+impl PartialEq for UserId {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp_for_search(other) == Ordering::Equal
+    }
+}
+
+impl Eq for UserId {}
+
+impl PartialOrd for UserId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// In the order of their bytes.
+impl Ord for UserId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Hash for UserId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.fingerprint);
     }
 }
 
 impl fmt::Debug for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        fmt::Debug::fmt(&*self.text, f)
     }
 }
 
 impl fmt::Display for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

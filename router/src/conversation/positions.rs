@@ -66,7 +66,7 @@ pub(super) enum Due {
 /// Positions of the members of one conversation.
 #[derive(Default)]
 pub(super) struct Positions {
-    /// In the order of their users: most conversations are of two, of whom a tree would cost a kibibyte.
+    /// In the order by which users are searched for: most conversations are of two, of whom a tree would cost a kibibyte.
     by_user: Vec<(UserId, Position)>,
     /// Everything durable up to here is in them.
     folded_to: Seq,
@@ -88,12 +88,12 @@ pub(super) struct Positions {
 impl Positions {
     /// As they were stored under a number. Names of `members` are not kept once more.
     pub(super) fn read(stored: &ArchivedPositionsV1, number: u64, members: &[Member]) -> Self {
+        let mut names: Vec<&UserId> = members.iter().map(|member| &member.user).collect();
+        names.sort_by(|one, other| one.cmp_for_search(other));
         let entries = stored.positions.iter().filter_map(|position| {
-            let known = members.iter().find(|member| member.user.as_bytes() == &*position.user);
-            let user = match known {
-                Some(member) => member.user.clone(),
-                None => UserId::new(std::str::from_utf8(&position.user).ok()?).ok()?,
-            };
+            let user = UserId::new(std::str::from_utf8(&position.user).ok()?).ok()?;
+            let known = names.binary_search_by(|name| name.cmp_for_search(&user));
+            let user = known.map_or(user, |place| names[place].clone());
             let receipt = Seq(position.receipt.to_native());
             let position = Position {
                 read: Seq(position.read.to_native()),
@@ -108,7 +108,7 @@ impl Positions {
         let folded_to = Seq(stored.folded_to.to_native());
         let mut by_user: Vec<(UserId, Position)> = entries.collect();
         // As they were written: a look, as a rule.
-        by_user.sort_by(|(one, _), (other, _)| one.cmp(other));
+        by_user.sort_by(|(one, _), (other, _)| one.cmp_for_search(other));
         by_user.dedup_by(|(one, _), (other, _)| one == other);
         Self {
             by_user,
@@ -152,15 +152,16 @@ impl Positions {
     }
 
     fn find(&self, user: &UserId) -> Option<&Position> {
-        let place = self.by_user.binary_search_by(|(known, _)| known.cmp(user)).ok()?;
+        let place = self.by_user.binary_search_by(|(known, _)| known.cmp_for_search(user)).ok()?;
         Some(&self.by_user[place].1)
     }
 
     fn entry(&mut self, user: &UserId) -> &mut Position {
-        let place = self.by_user.binary_search_by(|(known, _)| known.cmp(user)).unwrap_or_else(|place| {
-            self.by_user.insert(place, (user.clone(), Position::default()));
-            place
-        });
+        let place =
+            self.by_user.binary_search_by(|(known, _)| known.cmp_for_search(user)).unwrap_or_else(|place| {
+                self.by_user.insert(place, (user.clone(), Position::default()));
+                place
+            });
         &mut self.by_user[place].1
     }
 
@@ -173,7 +174,7 @@ impl Positions {
 
     /// A receipt is on disk: what others are told from now on, if that is news, and whether more was read.
     pub(super) fn note_durable(&mut self, new: &New) -> Option<(Reached, bool)> {
-        let place = self.by_user.binary_search_by(|(known, _)| known.cmp(&new.user)).ok()?;
+        let place = self.by_user.binary_search_by(|(known, _)| known.cmp_for_search(&new.user)).ok()?;
         let position = &mut self.by_user[place].1;
         let before = position.durable_reached();
         position.durable_receipt = position.durable_receipt.max(new.reached.read);

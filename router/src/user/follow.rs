@@ -136,7 +136,7 @@ impl UserSide {
             }
             Request::CatchUp { .. } => {
                 session.logs[usize::from(log)].phase = Phase::Asked;
-                session.turn = usize::from(log) + 1;
+                session.turn = log + 1;
             }
             _ => {}
         }
@@ -168,7 +168,7 @@ impl UserSide {
         }
         let logs = session.logs.len();
         let wants = |log: &usize| matches!(session.logs[*log].phase, Phase::Behind | Phase::Unplaced);
-        let log = (0..logs).map(|step| (session.turn + step) % logs).find(wants)?;
+        let log = (0..logs).map(|step| (usize::from(session.turn) + step) % logs).find(wants)?;
         let state = session.logs[log];
         let request = Request::CatchUp {
             session: id,

@@ -194,7 +194,7 @@ pub(super) struct Session {
     pub(super) since_cursor: u32,
     pub(super) cursor_at: u64,
     /// The log whose page is asked for next, so that no log waits for another to end.
-    pub(super) turn: usize,
+    pub(super) turn: u16,
     /// Stands in the list of sessions that wait for a page credit.
     pub(super) starved: bool,
     /// Stands in the list of sessions with something to send.
