@@ -7,6 +7,7 @@ mod support;
 use protocol::command::{Command, Request};
 use protocol::event::{Reached, ServerFrame};
 use protocol::ids::{ConversationId, Seq, UserId};
+use protocol::limits::HEARTBEAT_MILLIS;
 use router::mail::SessionId;
 use router::places::direct_conversation;
 
@@ -16,7 +17,7 @@ use support::{Chat, NOW, answer, id_of, send, user};
 const GATHERED: u64 = 1_000;
 
 /// The same where nobody looks.
-const GATHERED_UNSEEN: u64 = 10_000;
+const GATHERED_UNSEEN: u64 = HEARTBEAT_MILLIS;
 
 /// Alice and bob are here, and she looks.
 fn looking() -> (Chat, SessionId, SessionId, ConversationId) {

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use protocol::ids::{ConversationId, UnixMillis};
+use protocol::limits::HEARTBEAT_MILLIS;
 use protocol::record::StreamKind as Kind;
 use storage_log::{Answer, Draft, Log};
 
@@ -19,8 +20,9 @@ const GATHER_MICROS: u64 = 1_000_000;
 
 /// The same where nothing but deliveries is new and nobody views the conversation: nobody is told of it. Of what a crash takes each device
 /// says most again when it is back, and until then a message is held to be on its way that had arrived. The members of a group say what
-/// they have within half a minute of each other: with a second, that is a record of all of them for nearly each who says so.
-const GATHER_LATER_MICROS: u64 = 10_000_000;
+/// they have within half a minute of each other, with their heartbeats: with a second, that is a record of all of them for nearly each
+/// who says so, and with ten three for each message.
+const GATHER_LATER_MICROS: u64 = HEARTBEAT_MILLIS * 1_000;
 
 /// Conversations that wait so long; beyond that the oldest is due. A quarter of what is kept loaded.
 const LATER_MAX: usize = LOADED_MAX / 4;
