@@ -20,6 +20,7 @@ mod load;
 mod plan;
 mod random;
 mod report;
+mod runtime;
 mod scenario;
 mod verify;
 mod worker;

@@ -23,10 +23,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use monoio::{
-    IoUringDriver, RuntimeBuilder,
-    time::{sleep, timeout},
-};
+use monoio::time::{sleep, timeout};
 use protocol::limits::HEARTBEAT_MILLIS;
 use serde::Serialize;
 
@@ -38,6 +35,7 @@ use crate::{
     host::{Reading, holder_of, listener_of},
     latency::{Latencies, Summary},
     random::Random,
+    runtime,
     worker::raise_file_limit_for,
 };
 use nats::{Exchange, Kept, NatsPair};
@@ -137,9 +135,7 @@ pub(crate) fn compare(flags: &CompareFlags) -> anyhow::Result<ExitCode> {
         false => None,
     };
     raise_file_limit_for(2 * u64::from(flags.pairs)).context("use fewer --pairs, or raise ulimit -n")?;
-    let runtime = RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer();
-    let mut runtime =
-        runtime.build().context("io_uring is not available: loadgen needs Linux 5.6 or later")?;
+    let mut runtime = runtime::start(RING_ENTRIES)?;
     let mut table = Table::new(flags);
     let comparison = Comparison { flags, signer: signer.map(Rc::new) };
     for number in 1..=flags.rounds {
@@ -394,10 +390,9 @@ mod tests {
         let through = Latencies::default();
         let counter = Rc::new(RefCell::new(Counter { from, until, through, fault: None, pairs_left: 1 }));
         let notes = Rc::new(RefCell::new(String::new()));
-        let runtime = RuntimeBuilder::<IoUringDriver>::new().with_entries(8).enable_timer().build();
         let pair = Noted(notes.clone(), String::new());
         let rhythm = Rhythm { next: from, every };
-        runtime.expect("io_uring").block_on(go_on(pair, 10, rhythm, counter.clone()));
+        runtime::start(8).expect("io_uring").block_on(go_on(pair, 10, rhythm, counter.clone()));
         assert!(counter.borrow().fault.is_none() && counter.borrow().pairs_left == 0);
         let notes = notes.take();
         assert!(notes.starts_with("bsad"), "at once: {notes}");

@@ -35,7 +35,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use monoio::{IoUringDriver, RuntimeBuilder, time::sleep};
+use monoio::time::sleep;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
@@ -44,6 +44,7 @@ use crate::{
     host::resident_bytes,
     link::{FromWorker, NewestChange, Order, ToWorker, WorkerConfig},
     plan::{RoomIndex, RoomKind, UserIndex},
+    runtime,
     verify::{ReadUpTo, Stand, ToldRoom, ToldStays},
 };
 
@@ -145,10 +146,7 @@ fn serve() -> anyhow::Result<()> {
     let order: Order = serde_json::from_str(&line).context("the order does not read")?;
     raise_file_limit(&order)?;
     let inbox = Inbox::start();
-    let mut runtime =
-        RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer().build().context(
-            "io_uring is not available: loadgen needs Linux 5.6 or later, and io_uring_disabled=0",
-        )?;
+    let mut runtime = runtime::start(RING_ENTRIES)?;
     match order {
         Order::Idle(config) => runtime.block_on(idle::conduct(config, inbox)),
         Order::Run(config) => runtime.block_on(conduct(config, inbox)),

@@ -1,0 +1,33 @@
+//! The runtime that every thread with sockets runs: one ring, whose completions wait until the thread asks for them.
+//!
+//! Without that a message for a socket interrupts whatever the thread is doing, at once: an interrupt to another core for
+//! each message, paid by whoever sends it (the node that is measured), and by the thread that is torn out of its work. A
+//! third of a worker's time went there, and a seventh of the node's.
+
+use std::io;
+
+use anyhow::Context;
+use monoio::time::TimeDriver;
+use monoio::{IoUringDriver, Runtime, RuntimeBuilder};
+use monoio_ring::IoUring;
+
+/// Makes the runtime of the calling thread, which is the only one that may use it.
+///
+/// `entries` are the operations of one submission; more are submitted in between.
+///
+/// # Errors
+/// When the system allows no ring.
+pub(crate) fn start(entries: u32) -> anyhow::Result<Runtime<TimeDriver<IoUringDriver>>> {
+    // `IORING_SETUP_DEFER_TASKRUN` is of Linux 6.1; an older one is measured with by interrupts.
+    build(entries, true)
+        .or_else(|_| build(entries, false))
+        .context("io_uring is not available: loadgen needs Linux 5.6 or later, and io_uring_disabled=0")
+}
+
+fn build(entries: u32, is_deferred: bool) -> io::Result<Runtime<TimeDriver<IoUringDriver>>> {
+    let mut ring = IoUring::builder();
+    if is_deferred {
+        ring.setup_single_issuer().setup_defer_taskrun();
+    }
+    RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring).with_entries(entries).enable_timer().build()
+}
