@@ -44,7 +44,7 @@ use crate::{
     report::{self, Floor, OutageReport, Report, Timing},
     scenario::Scenario,
     verify,
-    worker::DRAIN_WAIT_MAX,
+    worker::{DRAIN_WAIT_MAX, rooms_per_second},
 };
 use crew::Crew;
 use gone::Watch;
@@ -237,9 +237,12 @@ impl Plot<'_> {
         board.progress.say(&format!("{} users connect to {}", self.scenario.users, self.endpoint.host));
         let deadline = || Moment::now().after(PHASE_WAIT_MAX);
         ensure!(crew.wait(deadline(), board, |said| said.connected == workers)?, "users did not connect");
-        board.progress.say(&format!("{} rooms are made", board.plan.rooms_count()));
+        let rooms = board.plan.rooms_count();
+        let seconds = rooms.div_ceil(rooms_per_second(&self.scenario.load));
+        board.progress.say(&format!("{rooms} rooms are made, which takes {seconds} s"));
         crew.tell_all(&ToWorker::Open)?;
-        ensure!(crew.wait(deadline(), board, |said| said.opened == workers)?, "rooms were not made");
+        let deadline = deadline().after(Duration::from_secs(seconds.into()));
+        ensure!(crew.wait(deadline, board, |said| said.opened == workers)?, "rooms were not made");
         board.progress.say(&self.scenario.load.to_string());
         board.costs.begin(crew.processes());
         let start = Moment::now().after(START_NOTICE);

@@ -62,6 +62,8 @@ pub(crate) enum Kind {
     Membership,
     /// An amendment was refused because there is no such message, and there is.
     NotFound,
+    /// The last of a conversation was not given to a member that is there: it is lost, or the time that there is for it at the end was too short.
+    NotGiven,
     /// A sequence at or below one already seen on the same connection.
     Order,
     /// Somebody who was there was told to be away, or somebody was told of whom it does not view.
@@ -98,6 +100,7 @@ impl fmt::Display for Kind {
             Self::Hole => "hole",
             Self::Membership => "membership",
             Self::NotFound => "not-found",
+            Self::NotGiven => "not-given",
             Self::Order => "order",
             Self::Presence => "presence",
             Self::Reactions => "reactions",

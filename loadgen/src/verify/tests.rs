@@ -187,7 +187,7 @@ fn swapped_messages_are_out_of_order() {
             script.seen.swap(6, 7);
             script.seen.truncate(8);
         },
-        &[Kind::Hole, Kind::Order],
+        &[Kind::Hole, Kind::NotGiven, Kind::Order],
     );
 }
 
@@ -208,7 +208,7 @@ fn a_leak_is_a_wrong_recipient() {
 }
 
 #[test]
-fn a_skip_is_a_hole_and_so_is_an_end_before_the_head() {
+fn a_skip_is_a_hole_and_an_end_before_the_head_is_not_given() {
     check(
         |script| {
             script.seen.remove(4);
@@ -219,7 +219,7 @@ fn a_skip_is_a_hole_and_so_is_an_end_before_the_head() {
         |script| {
             script.seen.pop();
         },
-        &[Kind::Hole],
+        &[Kind::NotGiven],
     );
 }
 

@@ -50,6 +50,7 @@ use crate::{
 
 use desk::Desk;
 use inbox::Inbox;
+pub(crate) use schedule::rooms_per_second;
 use user::{Presence, User};
 
 /// Operations of one submission; more are submitted in between.

@@ -12,6 +12,7 @@ use super::{State, Worker, say, user::Presence};
 use crate::{
     clock::Moment,
     link::{FromWorker, WorkerConfig},
+    load::Load,
     plan::{RoomIndex, RoomKind},
 };
 
@@ -30,11 +31,15 @@ const CHORE_ROUNDS: usize = 20;
 /// Of this many messages to a direct conversation, one names the user instead of the conversation.
 const NAMED_BY_USER: u64 = 4;
 
+/// Rooms that all workers together ask for in a second, before a load begins.
+pub(crate) fn rooms_per_second(load: &Load) -> u32 {
+    load.peak().clamp(ROOMS_PER_SECOND_MIN, ROOMS_PER_SECOND_MIN * 2)
+}
+
 /// Asks for all rooms of these kinds that users of this worker make, spread over time, and waits for no answer.
 pub(super) async fn open_rooms(worker: &Rc<Worker>, kinds: &[RoomKind]) {
     let (rooms, config) = worker.with(|state| (state.desk.own_rooms(kinds), state.desk.config.clone()));
-    let rate = config.load.peak().clamp(ROOMS_PER_SECOND_MIN, ROOMS_PER_SECOND_MIN * 2);
-    let pause = Duration::from_secs(1) * config.senders() / rate;
+    let pause = Duration::from_secs(1) * config.senders() / rooms_per_second(&config.load);
     let start = Moment::now();
     for (number, room) in rooms.into_iter().enumerate() {
         sleep_until(start.after(pause * number as u32)).await;

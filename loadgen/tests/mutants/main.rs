@@ -79,7 +79,7 @@ fn a_server_that_is_not_wrong_is_never_called_so() {
 
 #[test]
 fn a_message_that_does_not_come_is_found() {
-    is_found(Mutant::Lose, &["hole"]);
+    is_found(Mutant::Lose, &["hole", "not-given"]);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_message_that_is_refused_to_who_has_come_back_is_found() {
 
 #[test]
 fn a_page_that_shows_nothing_to_who_has_joined_is_found() {
-    is_found(Mutant::EmptyPage, &["hole"]);
+    is_found(Mutant::EmptyPage, &["hole", "not-given"]);
 }
 
 #[test]
@@ -125,12 +125,12 @@ fn a_message_that_is_acknowledged_and_not_stored_is_found() {
 
 #[test]
 fn a_head_that_who_comes_back_is_not_told_is_found() {
-    is_found(Mutant::LoseHead, &["hole"]);
+    is_found(Mutant::LoseHead, &["hole", "not-given"]);
 }
 
 #[test]
 fn an_item_that_a_page_is_without_is_found() {
-    is_found(Mutant::LoseItem, &["hole"]);
+    is_found(Mutant::LoseItem, &["hole", "not-given"]);
 }
 
 #[test]
