@@ -70,6 +70,8 @@ struct Pending {
     id: RequestId,
     command: Command,
     message_id: MessageId,
+    /// What the disk held of the group that it changes when it was last sent: it is decided by a state that is no older.
+    head: u64,
 }
 
 pub(crate) struct Client {
@@ -259,7 +261,7 @@ impl Client {
         if !self.link.as_ref().is_some_and(|link| link.welcomed) {
             return;
         }
-        self.retry(micros);
+        self.retry(oracle, micros);
         self.ask_list(oracle, calm);
         if calm {
             self.search(oracle, calm);
@@ -267,7 +269,7 @@ impl Client {
         if calm || self.pending.len() >= PENDING_MAX {
             return;
         }
-        let has_acted = self.keep(now) || self.amend(oracle, now) || self.look(oracle);
+        let has_acted = self.keep(oracle, now) || self.amend(oracle, now) || self.look(oracle);
         if has_acted || self.set(users, oracle, now) || self.register() || self.hide(oracle) {
             return;
         }
@@ -305,9 +307,7 @@ impl Client {
                 let claimed = UnixMillis(now.0.saturating_add_signed(self.skew_ms));
                 let message_id = new_message_id(rng, claimed);
                 let command = self.storing(rng, users, choice, known, message_id);
-                let id = self.id();
-                self.pending.push(Pending { id, command: command.clone(), message_id });
-                self.write(&Request { id: Some(id), command });
+                self.store(command, message_id, oracle);
             }
         }
     }
@@ -378,7 +378,7 @@ impl Client {
     }
 
     /// Sets how much is kept, as its dice have it.
-    fn keep(&mut self, now: UnixMillis) -> bool {
+    fn keep(&mut self, oracle: &Oracle, now: UnixMillis) -> bool {
         let claimed = UnixMillis(now.0.saturating_add_signed(self.skew_ms));
         let known = self.seen.keys().copied();
         let Some(command) = self
@@ -388,9 +388,8 @@ impl Client {
         else {
             return false;
         };
-        let (id, message_id) = (self.id(), command.message_id().expect("it is named"));
-        self.pending.push(Pending { id, command: command.clone(), message_id });
-        self.write(&Request { id: Some(id), command });
+        let message_id = command.message_id().expect("it is named");
+        self.store(command, message_id, oracle);
         true
     }
 
@@ -419,8 +418,15 @@ impl Client {
         true
     }
 
+    /// Says something that is to be stored, and repeats it until it is answered.
+    fn store(&mut self, command: Command, message_id: MessageId, oracle: &Oracle) {
+        let (id, head) = (self.id(), oracle.head_of(&command));
+        self.pending.push(Pending { id, command: command.clone(), message_id, head });
+        self.write(&Request { id: Some(id), command });
+    }
+
     /// Repeats what has no answer on this connection, verbatim: all of it, or only what was refused.
-    fn retry(&mut self, micros: u64) {
+    fn retry(&mut self, oracle: &Oracle, micros: u64) {
         if micros < self.retry_at || self.pending.is_empty() {
             return;
         }
@@ -436,8 +442,9 @@ impl Client {
                     continue;
                 }
                 let id = self.id();
-                self.pending[place].id = id;
-                repeated.push(Request { id: Some(id), command: self.pending[place].command.clone() });
+                let pending = &mut self.pending[place];
+                (pending.id, pending.head) = (id, oracle.head_of(&pending.command));
+                repeated.push(Request { id: Some(id), command: pending.command.clone() });
             }
             repeated.iter().for_each(|request| self.write(request));
         }
@@ -629,7 +636,9 @@ impl Client {
             let pending = self.pending.remove(place);
             match ok.conversation.zip(ok.seq) {
                 Some((of, seq)) => oracle.acked(&self.user, pending.message_id, (of, seq.0)),
-                None => oracle.unchanged(&self.user, pending.message_id, &pending.command),
+                None => {
+                    oracle.unchanged(&self.user, pending.message_id, &pending.command, pending.head);
+                }
             }
         }
     }

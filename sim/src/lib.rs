@@ -15,6 +15,7 @@ mod dice;
 mod disk;
 mod erasing;
 mod forms;
+mod group;
 mod hiding;
 mod index;
 mod keeping;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::command::{Command, Members, Retention};
+use protocol::command::{Command, Retention, Role};
 use protocol::event::{AmendedEvent, Gap, MessageEvent};
 use protocol::ids::{ConversationId, MessageId, UserId};
 use protocol::record::{Ext, Portable, Stored, StoredBody, StreamKind as Kind};
@@ -11,6 +11,7 @@ use storage_log::Record;
 use crate::calling::Tokens;
 use crate::erasing::Erasures;
 use crate::forms::{Form, Forms};
+use crate::group;
 use crate::hiding::Invisibles;
 use crate::keeping::{Keeping, Since};
 use crate::searching::Searches;
@@ -28,6 +29,8 @@ pub(crate) struct Truth {
     pub(crate) amends: Option<(u64, Form)>,
     pub(crate) at: u64,
     pub(crate) added: Vec<UserId>,
+    /// Of those, and of whoever it gave another.
+    pub(crate) roles: Vec<(UserId, Role)>,
     pub(crate) removed: Vec<UserId>,
     /// From where on who was added reads.
     pub(crate) joined_from: u64,
@@ -182,22 +185,13 @@ impl Oracle {
         );
     }
 
-    /// `acked_is_durable`, `one_seq_one_message`: who is told that something is so already is told what is on the disk, and has not stored it.
-    pub(crate) fn unchanged(&mut self, user: &UserId, message_id: MessageId, command: &Command) {
-        let was_so = |conversation: ConversationId, is: &dyn Fn(&Truth) -> bool| {
-            self.durable.range((conversation, 0)..=(conversation, u64::MAX)).any(|(_, truth)| is(truth))
-        };
-        let (conversation, is_so) = match command {
-            Command::Members(Members { conversation, add, remove, .. }) => {
-                let is_in = |user| was_so(*conversation, &|truth| truth.added.contains(user));
-                (*conversation, remove.is_empty() && add.iter().all(is_in))
-            }
-            Command::Title { conversation, title, .. } => {
-                (*conversation, was_so(*conversation, &|truth| truth.title.as_ref() == Some(title)))
-            }
-            _ => panic!("{command:?} takes a sequence"),
-        };
-        assert!(is_so, "acked_is_durable: {user} was told that this is so: {command:?}");
+    /// `acked_is_durable`, `one_seq_one_message`: who is told that something is so already is told what is on the disk, and has not stored it. It
+    /// was decided after it was sent, when the disk held `head` at least, and before now.
+    pub(crate) fn unchanged(&mut self, user: &UserId, message_id: MessageId, command: &Command, head: u64) {
+        let conversation =
+            group::changed_by(command).unwrap_or_else(|| panic!("{command:?} takes a sequence"));
+        let was_so = self.was_so(conversation, head, user, command);
+        assert!(was_so, "acked_is_durable: {user} was told that this is so from {head} on: {command:?}");
         let now = self.reads.now;
         let mut of = self.durable.range((conversation, 0)..=(conversation, u64::MAX));
         let stored = of.find(|(place, truth)| {
@@ -290,6 +284,7 @@ impl Oracle {
             );
         }
         self.forms.check_log(&self.durable);
+        group::check_changes(&self.durable);
         for ((user, message_id), refused_at) in &self.refused {
             let stored = log.iter().any(|(place, truth)| {
                 let is_in_front = self.is_forgotten(*place, now);
@@ -314,6 +309,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             amends: Some((body.target.to_native(), Form::of_stored(&body.form))),
             at,
             added: Vec::new(),
+            roles: Vec::new(),
             removed: Vec::new(),
             joined_from: 0,
             retention: None,
@@ -326,6 +322,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             amends: None,
             at,
             added: Vec::new(),
+            roles: Vec::new(),
             removed: Vec::new(),
             joined_from: 0,
             retention: None,
@@ -339,6 +336,12 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             at,
             joined_from: body.added.first().map_or(0, |member| member.visible_from.to_native()),
             added: body.added.iter().map(|member| user(&member.user)).collect(),
+            roles: body
+                .added
+                .iter()
+                .chain(body.roles.iter())
+                .map(|member| (user(&member.user), Role::from_number(member.role).expect("a role")))
+                .collect(),
             removed: body.removed.iter().map(|name| user(&name.name)).collect(),
             retention: Ext::new(&body.ext).retention(),
             title: (body.title_set != 0).then(|| String::from_utf8(body.title.to_vec()).expect("UTF-8")),

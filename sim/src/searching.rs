@@ -434,10 +434,19 @@ mod tests {
         for seq in [1, 2] {
             let text = Some("apple".to_owned());
             let (message_id, sender) = (MessageId::v7(UnixMillis(1), [0; 10]), user());
-            let (amends, added, removed, retention, title) = (None, vec![], vec![], None, None);
-            let (at, joined_from) = (seq * 1_000, 1);
-            let truth =
-                Truth { message_id, sender, text, amends, at, added, removed, joined_from, retention, title };
+            let truth = Truth {
+                message_id,
+                sender,
+                text,
+                amends: None,
+                at: seq * 1_000,
+                added: vec![],
+                roles: vec![],
+                removed: vec![],
+                joined_from: 1,
+                retention: None,
+                title: None,
+            };
             oracle.durable.insert((OF, seq), truth);
         }
         let search = Search { query: "apple".to_owned(), conversation: None, before: None, limit: 5 };

@@ -1,11 +1,9 @@
 //! What a client says: messages, groups and who is in them, and what it makes of messages that were said.
 
-use protocol::command::{
-    Command, Create, Edit, HistoryPolicy, Members, MessageKind, React, Request, Send, Target,
-};
+use protocol::command::{Command, Create, Edit, HistoryPolicy, Members, MessageKind, React, Send, Target};
 use protocol::ids::{ConversationId, MessageId, Seq, UnixMillis, UserId};
 
-use super::{Client, Pending};
+use super::Client;
 use crate::Rng;
 use crate::oracle::Oracle;
 use crate::searching;
@@ -44,9 +42,7 @@ impl Client {
             _ => Command::Delete { conversation, seq, message_id: id },
         };
         oracle.forms.issued(&self.user, message_id, &command);
-        let id = self.id();
-        self.pending.push(Pending { id, command: command.clone(), message_id });
-        self.write(&Request { id: Some(id), command });
+        self.store(command, message_id, oracle);
         true
     }
 
