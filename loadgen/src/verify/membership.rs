@@ -87,6 +87,18 @@ pub(crate) struct Limited {
     pub(crate) added: usize,
 }
 
+/// A change was answered without a place, as one that changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unchanged {
+    /// Who asked for it, where, and when it was answered.
+    pub(crate) asker: Outsider,
+    pub(crate) command: CommandId,
+    /// Who is in already, if that is right,
+    pub(crate) added: Vec<UserIndex>,
+    /// and who was to leave, which changes something always.
+    pub(crate) removed: Vec<UserIndex>,
+}
+
 /// Somebody was refused to have read a sequence, as from before its joining.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EarlyRead {
@@ -121,6 +133,7 @@ pub(crate) struct MembershipBook {
     pub(crate) promised: Vec<PromisedChange>,
     pub(crate) outsiders: Vec<Outsider>,
     pub(crate) limited: Vec<Limited>,
+    pub(crate) unchanged: Vec<Unchanged>,
     pub(crate) early_reads: Vec<EarlyRead>,
     pub(crate) pages: Vec<ShownPage>,
 }
@@ -130,6 +143,7 @@ impl MembershipBook {
         self.promised.extend(other.promised);
         self.outsiders.extend(other.outsiders);
         self.limited.extend(other.limited);
+        self.unchanged.extend(other.unchanged);
         self.early_reads.extend(other.early_reads);
         self.pages.extend(other.pages);
     }
@@ -240,6 +254,9 @@ pub(super) fn judge(evidence: &Evidence, members: &Members<'_>, violations: &mut
     let has_many_rooms = evidence.logs.len() + evidence.logs_unread >= LARGE_GROUPS_MAX;
     for limited in &book.limited {
         judge_limited(*limited, has_many_rooms, members, &asked, violations);
+    }
+    for unchanged in &book.unchanged {
+        judge_unchanged(unchanged, evidence, members, &asked, violations);
     }
     for page in &book.pages {
         judge_page(page, members, asked_at, violations);
@@ -400,6 +417,43 @@ fn judge_limited(
         violations.add(Kind::Membership, || {
             let (user, room) = (asker.user.0, asker.room.0);
             format!("user {user} was refused a change of room {room} as too much, which would have had {most} members at most")
+        });
+    }
+}
+
+/// What changes nothing was so already, in one of the states that the group may have had between question and answer; and it is not stored.
+fn judge_unchanged(
+    unchanged: &Unchanged,
+    evidence: &Evidence,
+    members: &Members<'_>,
+    promised: &HashMap<(RoomIndex, u64), &PromisedChange>,
+    violations: &mut Violations,
+) {
+    let Unchanged { asker: Outsider { user, room, asked_at, at }, command, added, removed } = unchanged;
+    let changes = members.logged.get(room).map(|logged| logged.changes.as_slice()).unwrap_or_default();
+    let promise_of = |change: &LoggedChange| promised.get(&(*room, change.seq));
+    let mut there = HashSet::<UserIndex>::new();
+    let was_so = changes.iter().enumerate().any(|(place, change)| {
+        there.extend(&change.added);
+        change.removed.iter().for_each(|user| _ = there.remove(user));
+        // Of a change whose promise is not known nothing is certain but its place.
+        let had_begun = promise_of(change).is_none_or(|promise| promise.asked_at <= *at);
+        let mut later = changes[place + 1..].iter().filter_map(promise_of);
+        let had_ended = later.any(|promise| promise.done_at < *asked_at);
+        had_begun && !had_ended && there.contains(user) && added.iter().all(|user| there.contains(user))
+    });
+    if !removed.is_empty() || !was_so {
+        violations.add(Kind::Membership, || {
+            format!(
+                "user {} was told of room {} that what it asked for is so already: {unchanged:?}",
+                user.0, room.0
+            )
+        });
+    }
+    let log = evidence.logs.get(room).map(Vec::as_slice).unwrap_or_default();
+    if let Some((seq, id)) = log.iter().find(|(_, id)| command_id(*id) == *command) {
+        violations.add(Kind::Membership, || {
+            format!("{id} was answered as what changes nothing, and is at {seq} of room {}", room.0)
         });
     }
 }

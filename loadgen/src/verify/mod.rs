@@ -27,7 +27,7 @@ pub(crate) use forms::{
 pub(crate) use judge::{Evidence, LogItem, judge};
 pub(crate) use membership::{
     EarlyRead, Limited, LoggedChange, LoggedChanges, Members, MembershipBook, Outsider, PromisedChange,
-    ShownPage, Stay, ToldStays, switches,
+    ShownPage, Stay, ToldStays, Unchanged, switches,
 };
 pub(crate) use reader::{Reader, Receipt, Stand};
 pub(crate) use told::{Attendance, ReadUpTo, Source, TOLD_MAX, Told, ToldMember, ToldRoom, Wrong};

@@ -25,6 +25,7 @@ impl Evidence {
         whole.membership.promised.retain(|change| logs.contains_key(&change.room));
         whole.membership.outsiders.retain(|outsider| logs.contains_key(&outsider.room));
         whole.membership.limited.retain(|limited| logs.contains_key(&limited.asker.room));
+        whole.membership.unchanged.retain(|unchanged| logs.contains_key(&unchanged.asker.room));
         whole.membership.early_reads.retain(|early| logs.contains_key(&early.room));
         whole.membership.pages.retain(|page| logs.contains_key(&page.room));
         for list in &mut whole.lists {

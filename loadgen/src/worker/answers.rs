@@ -6,7 +6,7 @@ use protocol::event::{ErrorCode, ErrorReply, OkReply};
 
 use super::{
     desk::Desk,
-    in_flight::Asked,
+    in_flight::{Asked, Flight, Pending},
     user::{RETRY_AFTER, User},
 };
 use crate::{
@@ -16,14 +16,14 @@ use crate::{
 
 impl User {
     pub(super) fn handle_ok(&mut self, desk: &mut Desk, ok: &OkReply, now: Moment) {
-        let mut pending = match self.in_flight.remove(ok.id.0) {
-            Some(Asked::Store(pending)) => pending,
-            Some(Asked::Read { room, seq, due }) => return self.handle_read(desk, room, seq, due, now),
+        let Some(Flight { asked_at, asked, .. }) = self.in_flight.take(ok.id.0) else { return };
+        let mut pending = match asked {
+            Asked::Store(pending) => pending,
+            Asked::Read { room, seq, due } => return self.handle_read(desk, room, seq, due, now),
             _ => return,
         };
         let (Some(conversation), Some(seq)) = (ok.conversation, ok.seq) else {
-            desk.tally.violations.add(Kind::Content, || "an ok to a send names no place".to_owned());
-            return;
+            return self.handle_unchanged(desk, pending, (asked_at, now));
         };
         if ok.message_id.is_some_and(|id| id != pending.message_id) {
             desk.tally.violations.add(Kind::Content, || {
@@ -43,6 +43,19 @@ impl User {
         if let Some(due) = pending.due {
             desk.tally.counts.acked += 1;
             desk.tally.ack.record(now.since(due), desk.outage.touches(due, now));
+        }
+    }
+
+    /// A command was answered without a place. Of a change of members that may be right: it is held against the log at the end.
+    fn handle_unchanged(&mut self, desk: &mut Desk, mut pending: Pending, (asked_at, now): (Moment, Moment)) {
+        self.log_send(desk, &mut pending);
+        if let Some(history) = &mut desk.history {
+            history.nak(now, pending.message_id);
+        }
+        let asker = Outsider { user: self.index, room: pending.room, asked_at, at: now };
+        if !desk.is_unchanged(asker, &pending) {
+            desk.note_unamended(&pending);
+            desk.tally.violations.add(Kind::Content, || "an ok to a send names no place".to_owned());
         }
     }
 

@@ -30,7 +30,7 @@ use crate::{
     link::{GroupName, NewestChange},
     plan::{Plan, RoomIndex, RoomKind, UserIndex},
     random::Random,
-    verify::{Limited, MembershipBook, Outsider, PromisedChange, command_id},
+    verify::{Limited, MembershipBook, Outsider, PromisedChange, Unchanged, command_id},
 };
 
 /// Groups and users that are looked at until one is found that can change now.
@@ -98,6 +98,13 @@ impl Churning {
         if let Some(roster) = self.rosters.get_mut(&room) {
             let news: Vec<_> = users.iter().filter(|user| !roster.out.contains(user)).collect();
             roster.out.extend(news);
+        }
+    }
+
+    /// Or that these are in it.
+    fn note_in(&mut self, room: RoomIndex, users: &[UserIndex]) {
+        if let Some(roster) = self.rosters.get_mut(&room) {
+            roster.out.retain(|user| !users.contains(user));
         }
     }
 
@@ -275,15 +282,13 @@ impl Desk {
     /// A change was promised: it stands at `seq`.
     pub(super) fn handle_changed(&mut self, by: UserIndex, pending: &Pending, seq: u64, now: Moment) {
         let Some((added, removed)) = self.change_of(by, &pending.command) else { return };
-        let (room, due) = (pending.room, pending.due.unwrap_or(now));
-        self.tally.counts.changes_acked += 1;
-        self.tally.change.record(now.since(due), self.outage.touches(due, now));
+        let room = pending.room;
+        let due = self.end_change(pending, now);
         for user in added.iter().chain(&removed) {
             let newest = self.churning.newest.entry((*user, room)).or_default();
             *newest = seq.max(*newest);
         }
         self.churning.note(room, seq, &added, &removed);
-        self.churning.end_if(pending);
         let (command, asked_at) = (command_id(pending.message_id), pending.sent_at.unwrap_or(due));
         self.churning.book.promised.push(PromisedChange {
             room,
@@ -294,6 +299,26 @@ impl Desk {
             asked_at,
             done_at: now,
         });
+    }
+
+    /// A command was answered as one that changes nothing. Whether it is a change of members, which may be so; then it is held against the log at
+    /// the end.
+    pub(super) fn is_unchanged(&mut self, asker: Outsider, pending: &Pending) -> bool {
+        let Some((added, removed)) = self.change_of(asker.user, &pending.command) else { return false };
+        self.end_change(pending, asker.at);
+        self.churning.note_in(pending.room, &added);
+        let command = command_id(pending.message_id);
+        self.churning.book.unchanged.push(Unchanged { asker, command, added, removed });
+        true
+    }
+
+    /// A change was answered with `ok`. When it was due.
+    fn end_change(&mut self, pending: &Pending, now: Moment) -> Moment {
+        let due = pending.due.unwrap_or(now);
+        self.tally.counts.changes_acked += 1;
+        self.tally.change.record(now.since(due), self.outage.touches(due, now));
+        self.churning.end_if(pending);
+        due
     }
 
     /// A change was refused. Whether that is because another one came first; then it is held against the log at the end: who left was refused as

@@ -2,7 +2,7 @@
 
 use protocol::{
     command::{Command, HistoryRange, Members, MessageKind, Request, Send, Target},
-    event::{AmendedForm, ErrorCode, ErrorReply, MemberEvent, PageItem, ServerFrame},
+    event::{AmendedForm, ErrorCode, ErrorReply, MemberEvent, OkReply, PageItem, ServerFrame},
     ids::{MessageId, RequestId, Seq, UnixMillis},
 };
 
@@ -11,7 +11,7 @@ use crate::{
     clock::Moment,
     link::Forms,
     plan::{Comings, RoomIndex, USERS_MIN, UserIndex},
-    verify::{Kind, Outsider, ShownPage, Stay},
+    verify::{Kind, Outsider, ShownPage, Stay, Unchanged},
 };
 
 /// Of strangers: who joins it reads what comes from then on. The direct conversations come before it, and the one of neighbours.
@@ -250,6 +250,38 @@ fn a_change_that_is_given_up_keeps_its_group_for_nobody() {
     pair.user.offer(&mut pair.desk, GROUP, Some(DUE), LEAVE, Command::Members(change));
     assert_eq!(pair.desk.tally.counts.given_up, 2);
     assert!(!pair.desk.churning.is_changing(GROUP), "another change may come");
+}
+
+#[test]
+fn a_change_that_is_answered_as_one_that_changes_nothing_is_held_against_the_log() {
+    let ok_alone =
+        |id| ServerFrame::Ok(OkReply { id, conversation: None, seq: None, message_id: None, at: None });
+    let mut pair = Pair::in_changing_group();
+    pair.desk.gather_rosters();
+    let guest = pair.desk.plan.guest(GROUP).expect("somebody is out");
+    assert_eq!(pair.desk.churning.out(GROUP), [guest]);
+    let id = pair.user.message_id(&mut pair.desk.random);
+    let (add, conversation) = (vec![pair.desk.plan.name(guest)], CONVERSATION);
+    let change = Members { conversation, add, remove: vec![], roles: vec![], message_id: Some(id) };
+    pair.desk.churning.begin(GROUP);
+    pair.user.offer(&mut pair.desk, GROUP, Some(DUE), id, Command::Members(change));
+    let asked = pair.asked();
+    pair.feed(ok_alone(asked[0].id.expect("every change has one")));
+    assert_eq!(pair.violations(), []);
+    let [Unchanged { asker: Outsider { user: ME, room: GROUP, .. }, added, removed, .. }] =
+        &pair.desk.churning.book.unchanged[..]
+    else {
+        panic!("nothing is held against the log")
+    };
+    assert_eq!((&added[..], &removed[..]), (&[guest][..], &[][..]));
+    assert_eq!((pair.desk.tally.counts.changes_acked, pair.user.unanswered()), (1, 0));
+    assert!(!pair.desk.churning.is_changing(GROUP), "another change may come");
+    assert_eq!(pair.desk.churning.out(GROUP), [], "it is in");
+    // A message always has a place.
+    pair.user.offer_message(&mut pair.desk, GROUP, Some(DUE), Target::Conversation(CONVERSATION));
+    let asked = pair.asked();
+    pair.feed(ok_alone(asked[0].id.expect("every send has one")));
+    assert_eq!(pair.violations(), [Kind::Content]);
 }
 
 #[test]

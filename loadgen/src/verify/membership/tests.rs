@@ -66,6 +66,7 @@ fn sound() -> Evidence {
             early_reads: vec![early(ME, 3, 60)],
             outsiders: vec![refused(ME, 44, 46)],
             limited: Vec::new(),
+            unchanged: Vec::new(),
             pages: vec![
                 page(1, 1, 3, 39),
                 page(1, 6, 7, 65),
@@ -216,4 +217,35 @@ fn a_change_that_is_refused_as_too_much_was_too_much() {
     // While ME leaves it may be in or out.
     check(with(498, refused(OWNER, 42, 44), 1), &[]);
     check(with(498, refused(OWNER, 46, 50), 1), &[Kind::Membership]);
+}
+
+#[test]
+fn what_is_answered_as_so_already_was_so_in_between() {
+    let told = |asker, added: &[UserIndex], removed: &[UserIndex]| {
+        let (command, added, removed) = (7, added.to_vec(), removed.to_vec());
+        let unchanged = Unchanged { asker, command, added, removed };
+        move |evidence: &mut Evidence| evidence.membership.unchanged.push(unchanged)
+    };
+    let is_right = |asker, added| check(told(asker, added, &[]), &[]);
+    let is_told = |asker, added| check(told(asker, added, &[]), &[Kind::Membership]);
+    // ME is in until its leave is asked for or may have been done, and from when it may be back.
+    is_right(refused(OWNER, 20, 30), &[ME]);
+    is_right(refused(OWNER, 44, 46), &[ME]);
+    is_told(refused(OWNER, 46, 59), &[ME]);
+    is_right(refused(OWNER, 46, 60), &[ME]);
+    is_right(refused(OWNER, 90, 99), &[ME, GUEST]);
+    // Nobody was in while the other was not.
+    is_told(refused(OWNER, 20, 79), &[ME, GUEST]);
+    is_right(refused(OWNER, 20, 80), &[ME, GUEST]);
+    // Who is out itself is refused, and who leaves is not in afterwards.
+    is_told(refused(ME, 46, 59), &[OWNER]);
+    is_told(refused(OWNER, 90, 99), &[UserIndex(9)]);
+    check(told(refused(OWNER, 90, 99), &[], &[ME]), &[Kind::Membership]);
+    check(told(refused(OWNER, 46, 59), &[], &[ME]), &[Kind::Membership]);
+    // And it is nowhere.
+    let is_stored = |evidence: &mut Evidence| {
+        told(refused(OWNER, 90, 99), &[ME], &[])(evidence);
+        evidence.membership.unchanged[0].command = command_id(id(6));
+    };
+    check(is_stored, &[Kind::Membership]);
 }
