@@ -413,8 +413,10 @@ pub(crate) struct Counts {
     pub(crate) returned: u64,
     /// Messages that came to them when they were back, each once for each of them.
     pub(crate) missed: u64,
-    /// Neither acknowledged nor refused at the end.
+    /// Commands that store, neither acknowledged nor refused at the end.
     pub(crate) unanswered: u64,
+    /// The same of reads, those among them that are only said again because the connection ended on which they had been taken.
+    pub(crate) reads_unanswered: u64,
     /// Never sent, because too many of that user waited already.
     pub(crate) given_up: u64,
     /// Receipts at other users, each message once for each of them.
@@ -486,6 +488,7 @@ impl Counts {
         self.returned += other.returned;
         self.missed += other.missed;
         self.unanswered += other.unanswered;
+        self.reads_unanswered += other.reads_unanswered;
         self.given_up += other.given_up;
         self.delivered += other.delivered;
         self.received += other.received;

@@ -151,7 +151,7 @@ impl CrowdReport {
 
     fn judge(&self, more_faults: Vec<String>, slow: Vec<String>) -> (Verdict, Vec<String>) {
         let (mut faults, mut doubts) = match &self.gone {
-            Some(gone) => (self.faults_of_gone(), gone.doubts(self.counts.unanswered)),
+            Some(gone) => (self.faults_of_gone(), gone.doubts(&self.counts)),
             None => (self.faults(), Vec::new()),
         };
         faults.extend(more_faults);

@@ -269,6 +269,7 @@ fn write_counts(page: &mut String, report: &Report) {
         ("Acknowledged", counts.acked),
         ("Refused", counts.refused),
         ("Never answered", counts.unanswered),
+        ("Reads that were never answered", counts.reads_unanswered),
         ("Given up", counts.given_up),
         ("Sent again after a reconnect", counts.resent),
         ("Sent again because the node was busy", counts.retried),

@@ -127,8 +127,8 @@ pub(crate) struct GoneReport {
 }
 
 impl GoneReport {
-    /// What is not known, and why. `waiting` sends had no answer.
-    fn doubts(&self, waiting: u64) -> Vec<String> {
+    /// What is not known, and why, of a run that counted this.
+    fn doubts(&self, counts: &Counts) -> Vec<String> {
         let Self { from_seconds, after_seconds, acked_unseen, logs_read, logs_unread } = *self;
         let mut doubts = vec![format!(
             "the node went away {from_seconds:.1} s after the start, and nobody could connect for {after_seconds} s: see in its log why, \
@@ -147,8 +147,14 @@ impl GoneReport {
                 "{read}{unseen} that were acknowledged had not been seen by all who should: undecided, the node could not be asked"
             ),
         });
-        if waiting > 0 {
-            doubts.push(format!("{waiting} sends waited, or had no answer: undecided as well"));
+        let Counts { unanswered, reads_unanswered, .. } = *counts;
+        if unanswered > 0 {
+            doubts.push(format!("{unanswered} sends waited, or had no answer: undecided as well"));
+        }
+        if reads_unanswered > 0 {
+            doubts.push(format!(
+                "{reads_unanswered} reads had no answer, also such as had one and are said again by who has lost its connection"
+            ));
         }
         doubts
     }
@@ -330,11 +336,12 @@ impl Report {
             self.violations.counts.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
         let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
         let Counts { refused, unanswered, given_up, stopped, undrained, .. } = *counts;
-        let Counts { reads_refused, views_refused, views_unanswered, .. } = *counts;
+        let Counts { reads_refused, reads_unanswered, views_refused, views_unanswered, .. } = *counts;
         let Counts { searches_refused, searches_unanswered, .. } = *counts;
         add(searches_refused > 0, format!("{searches_refused} searches were refused"));
         add(searches_unanswered > 0, format!("{searches_unanswered} searches were not answered in time"));
         add(reads_refused > 0, format!("{reads_refused} reads were refused"));
+        add(reads_unanswered > 0, format!("{reads_unanswered} reads were never answered"));
         add(views_refused > 0, format!("{views_refused} views were refused"));
         add(views_unanswered > 0, "not all views were answered in time".to_owned());
         add(refused > 0, format!("{refused} sends were refused"));
@@ -404,15 +411,15 @@ impl Report {
     /// is not known: what it says is wrong whenever it says it, what it does not say only where it was there (`confirmed`). Times were not
     /// those of the whole run, and of one that goes may be longer: they are told.
     fn decide_of_gone(&self, gone: &GoneReport, confirmed: &Counts) -> (Verdict, Vec<String>) {
-        let Counts { unanswered, given_up, searches_unanswered, views_unanswered, undrained, .. } =
-            *confirmed;
-        let said =
-            Counts { unanswered, given_up, searches_unanswered, views_unanswered, undrained, ..self.counts };
+        let Counts { unanswered, given_up, undrained, .. } = *confirmed;
+        let Counts { reads_unanswered, searches_unanswered, views_unanswered, .. } = *confirmed;
+        let said = Counts { unanswered, given_up, undrained, ..self.counts };
+        let said = Counts { reads_unanswered, searches_unanswered, views_unanswered, ..said };
         let mut faults = self.faults_so_far(&said);
         if confirmed.ended >= u64::from(self.settings.workers.min(self.settings.users)) {
             faults.extend(self.faults_at_end(confirmed));
         }
-        let doubts = [gone.doubts(self.counts.unanswered), self.doubts()].concat();
+        let doubts = [gone.doubts(&self.counts), self.doubts()].concat();
         Verdict::with_reasons(faults, doubts, self.limits_missed())
     }
 
@@ -656,7 +663,7 @@ mod tests {
         // What comes of its going.
         left.counts = Counts { unanswered: 5, online_at_end: 0, due: 9, sent: 1, ..left.counts };
         left.counts = Counts { given_up: 3, searches_unanswered: 1, views_unanswered: 1, ..left.counts };
-        left.counts.undrained = 1;
+        (left.counts.undrained, left.counts.reads_unanswered) = (1, 4);
         let before = Counts { due: 9, sent: 1, absences: 1, ..Counts::default() };
         let (verdict, reasons) = left.decide_of_gone(&GONE, &before);
         assert_eq!(verdict, Verdict::Invalid, "{reasons:?}");
@@ -664,10 +671,12 @@ mod tests {
             reasons[0]
                 .starts_with("the node went away 12.3 s after the start, and nobody could connect for 20 s")
         );
-        assert!(reasons[1].starts_with("7 that were acknowledged had not been seen") && reasons.len() == 3);
+        assert!(reasons[1].starts_with("7 that were acknowledged had not been seen") && reasons.len() == 4);
+        assert_eq!(reasons[2], "5 sends waited, or had no answer: undecided as well");
+        assert!(reasons[3].starts_with("4 reads had no answer"), "{reasons:?}");
         left.violations.add(crate::verify::Kind::Doubled, String::new);
         let (verdict, reasons) = left.decide_of_gone(&GONE, &before);
-        assert_eq!((verdict, reasons[0].as_str(), reasons.len()), (Verdict::Fail, "1 x doubled", 4));
+        assert_eq!((verdict, reasons[0].as_str(), reasons.len()), (Verdict::Fail, "1 x doubled", 5));
         let read = GoneReport { logs_read: 2, logs_unread: 1, ..GONE };
         let (_, reasons) = left.decide_of_gone(&read, &before);
         assert!(
@@ -691,6 +700,7 @@ mod tests {
             Counts { given_up: 1, ..sound },
             Counts { searches_unanswered: 1, ..sound },
             Counts { unanswered: 1, ..sound },
+            Counts { reads_unanswered: 1, ..sound },
             Counts { undrained: 1, ..sound },
             Counts { views_unanswered: 1, ..sound },
             // At the end alone it is known what is missing.

@@ -22,10 +22,11 @@ impl fmt::Display for Report {
             writeln!(f, "outage     from {from_seconds:.1} s until {until}")?;
         }
         if let Some(GoneReport { from_seconds, acked_unseen, .. }) = self.gone {
-            let unanswered = self.counts.unanswered;
+            let Counts { unanswered, reads_unanswered, .. } = self.counts;
             writeln!(
                 f,
-                "gone       from {from_seconds:.1} s on; {acked_unseen} acknowledged and not seen by all, {unanswered} not answered"
+                "gone       from {from_seconds:.1} s on; {acked_unseen} acknowledged and not seen by all, {unanswered} sends and \
+                 {reads_unanswered} reads not answered"
             )?;
         }
         self.write_costs(f)?;

@@ -131,7 +131,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        link::Forms,
+        clock::Moment,
+        link::{Counts, Forms},
         plan::{USERS_MIN, UserIndex},
         worker::tests::config,
     };
@@ -144,10 +145,12 @@ mod tests {
             let State { users, desk, .. } = &mut state;
             let peer = Target::User(desk.plan.name(UserIndex(1)));
             users[0].offer_message(desk, RoomIndex(0), None, peer);
-            assert_eq!(state.unanswered(), 1);
+            users[1].attending.want(RoomIndex(0), 7, Moment::now());
+            assert_eq!(state.unanswered(), 2);
             state.note_unanswered();
-            state.desk.tally.counts.unanswered
+            let Counts { unanswered, reads_unanswered, .. } = state.desk.tally.counts;
+            (unanswered, reads_unanswered)
         };
-        assert_eq!((waiting_at(false), waiting_at(true)), (1, 0));
+        assert_eq!((waiting_at(false), waiting_at(true)), ((1, 1), (0, 0)), "a read is no send");
     }
 }

@@ -101,7 +101,7 @@ impl Attending {
         }
     }
 
-    /// Reads without an answer.
+    /// Reads without an answer on this connection.
     pub(super) fn unanswered(&self) -> u64 {
         self.readings.iter().filter(|reading| reading.wanted > reading.taken).count() as u64
     }
@@ -143,7 +143,7 @@ impl Attending {
     }
 
     /// A delivery is to be answered.
-    fn want(&mut self, room: RoomIndex, seq: u64, due: Moment) {
+    pub(super) fn want(&mut self, room: RoomIndex, seq: u64, due: Moment) {
         let found = self.readings.iter().position(|reading| reading.room == room);
         let place = found.unwrap_or_else(|| {
             let (wanted, taken, promised) = Default::default();

@@ -424,16 +424,25 @@ impl State {
         )
     }
 
-    /// Sends without an answer.
+    /// Sends and reads without an answer.
     fn unanswered(&self) -> u64 {
-        self.users.iter().map(User::unanswered).sum::<u64>() + self.desk.retries.len() as u64
+        self.stores_unanswered() + self.reads_unanswered()
+    }
+
+    fn stores_unanswered(&self) -> u64 {
+        self.users.iter().map(User::stores_unanswered).sum::<u64>() + self.desk.retries.len() as u64
+    }
+
+    fn reads_unanswered(&self) -> u64 {
+        self.users.iter().map(|user| user.attending.unanswered()).sum()
     }
 
     /// What has no answer when nothing is sent any more. At the end it is noted for good: what is answered later may be behind what is read of
     /// the logs, and who loses its connection later asks anew for what it had been told.
     fn note_unanswered(&mut self) {
         if self.desk.tally.counts.ended == 0 {
-            self.desk.tally.counts.unanswered = self.unanswered();
+            self.desk.tally.counts.unanswered = self.stores_unanswered();
+            self.desk.tally.counts.reads_unanswered = self.reads_unanswered();
         }
     }
 

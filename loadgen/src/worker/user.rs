@@ -159,10 +159,14 @@ impl User {
         self.connection & ((1 << CONNECTION_BITS) - 1)
     }
 
-    /// Storing commands without an answer.
+    /// Storing commands and reads without an answer.
     pub(super) fn unanswered(&self) -> u64 {
+        self.stores_unanswered() + self.attending.unanswered()
+    }
+
+    pub(super) fn stores_unanswered(&self) -> u64 {
         let stores = self.in_flight.all().filter(|asked| matches!(asked, Asked::Store(_)));
-        (self.queue.len() + stores.count()) as u64 + self.attending.unanswered()
+        (self.queue.len() + stores.count()) as u64
     }
 
     /// A message id with the node's time.
