@@ -85,7 +85,7 @@ impl State {
         }
         match self.desk.dials_fail_since {
             Some(since) => Reach::UnreachedSince(since),
-            None if is_connected => Reach::Reached,
+            None if is_connected && self.desk.hears_the_node() => Reach::Reached,
             None => Reach::Undecided,
         }
     }
@@ -99,7 +99,7 @@ impl State {
     /// Asked once a second, before what was counted in it is told: what had been counted a second ago was so while the node was there, if it
     /// has said something since, and nobody is without a connection that wants one.
     pub(super) fn confirm(&mut self) {
-        let is_heard = std::mem::take(&mut self.desk.is_heard);
+        let is_heard = std::mem::take(&mut self.desk.is_heard) && self.desk.hears_the_node();
         if is_heard && self.users.iter().all(|user| user.link.is_some() || !self.wants(user)) {
             self.desk.tally.confirm();
         }
@@ -127,15 +127,65 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use protocol::command::Target;
+    use protocol::{
+        command::{Target, Token},
+        event::CloseCode,
+        ids::RequestId,
+        ws::encode_frame,
+    };
 
     use super::*;
     use crate::{
+        client::Codec,
         clock::Moment,
         link::{Counts, Forms},
         plan::{USERS_MIN, UserIndex},
-        worker::tests::config,
+        worker::{
+            tests::{config, welcome},
+            user::Link,
+        },
     };
+
+    /// The only user connects, and is let in or not.
+    fn connect(state: &mut State, is_let_in: bool) {
+        let State { users, desk, .. } = state;
+        let (user, token) = (&mut users[0], Token::new("token").expect("a short word is a token"));
+        user.handle_open(desk, Link { codec: Codec::new(&[], 4096), writer: None }, token);
+        if is_let_in {
+            be_let_in(state);
+        }
+    }
+
+    fn be_let_in(state: &mut State) {
+        let State { users, desk, .. } = state;
+        let (user, mut payload, mut bytes) = (&mut users[0], Vec::new(), Vec::new());
+        welcome(RequestId(1), desk.plan.name(user.index), Some("c")).encode(user.form, &mut payload);
+        encode_frame(user.form.opcode(), &payload, None, &mut bytes);
+        assert_eq!(user.handle_bytes(desk, &bytes, Moment::now()), None);
+    }
+
+    #[test]
+    fn who_reads_again_reaches_the_node_when_it_answers_what_is_asked_since() {
+        let mut state = State::new(config(Forms::Binary, USERS_MIN, 10)).expect("it opens no file");
+        state.users.truncate(1);
+        state.desk.muster.tasks = 1;
+        connect(&mut state, false);
+        assert_eq!(state.reach(), Reach::Reached);
+        for pace in [Pace::Stalled, Pace::Slow { bytes_per_second: 1 }, Pace::Full] {
+            state.desk.set_pace(pace, Moment::now());
+            assert_eq!(state.reach(), Reach::Undecided, "{pace:?}");
+        }
+        // This lay in the socket, and the node may have gone.
+        be_let_in(&mut state);
+        assert_eq!(state.reach(), Reach::Undecided);
+        let State { users, desk, .. } = &mut state;
+        users[0].handle_lost(desk, CloseCode::ABNORMAL);
+        let failed = Moment::now();
+        desk.dials_fail_since = Some(failed);
+        assert_eq!(state.reach(), Reach::UnreachedSince(failed));
+        connect(&mut state, true);
+        assert_eq!(state.reach(), Reach::Reached);
+    }
 
     #[test]
     fn what_is_asked_anew_behind_the_end_was_not_unanswered_at_it() {

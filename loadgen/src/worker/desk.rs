@@ -49,8 +49,12 @@ pub(super) struct Desk {
     pub(super) messages_due: u64,
     /// Who is on the way, and how far a step of a storm is.
     pub(super) muster: Muster,
-    /// How everybody reads.
+    /// How everybody reads,
     pub(super) pace: Pace,
+    /// and since when. What was said before may still come out of a socket whose other end has gone.
+    paced_at: Moment,
+    /// When the newest heartbeat or `connect` was asked that has an answer.
+    pub(super) answered: Moment,
     /// How far everybody has to read, once told.
     pub(super) heads: Option<Vec<(RoomIndex, u64)>>,
     /// And who joined or left last.
@@ -94,6 +98,8 @@ impl Desk {
             messages_due,
             muster: Muster::default(),
             pace: Pace::Full,
+            paced_at: Moment::default(),
+            answered: Moment::default(),
             heads: None,
             changes: Vec::new(),
             finishing: false,
@@ -103,6 +109,17 @@ impl Desk {
             is_abandoned: false,
             last_fault: None,
         })
+    }
+
+    /// Everybody reads like this from now on.
+    pub(super) const fn set_pace(&mut self, pace: Pace, now: Moment) {
+        (self.pace, self.paced_at) = (pace, now);
+    }
+
+    /// Whether who is connected hears the node, and not only what it had said before: something is answered that was asked since everybody reads
+    /// like this.
+    pub(super) fn hears_the_node(&self) -> bool {
+        self.answered >= self.paced_at
     }
 
     /// The rooms of these kinds that users of this worker make.

@@ -111,7 +111,7 @@ async fn take(worker: &Rc<Worker>, step: Step) -> usize {
             0
         }
         Step::Pace(pace) => worker.with(|state| {
-            state.desk.pace = pace;
+            state.desk.set_pace(pace, Moment::now());
             0
         }),
         Step::Part(parting) => part(worker, parting).await,

@@ -15,7 +15,7 @@ use protocol::{
         AmendedEvent, AmendedForm, CloseCode, ErrorCode, ErrorReply, MessageEvent, OkReply, ServerFrame,
         Welcome, WireLimits,
     },
-    ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis},
+    ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId},
     session::Input,
     upgrade::Form,
     ws::{Decoder, DecoderLimits, Message, Role, encode_frame},
@@ -70,6 +70,21 @@ pub(super) fn config(forms: Forms, users: u32, group_members: u32) -> WorkerConf
     }
 }
 
+pub(super) fn welcome(id: RequestId, user: UserId, cursor: Option<&str>) -> ServerFrame {
+    ServerFrame::Welcome(Box::new(Welcome {
+        id,
+        user,
+        session: "s".to_owned(),
+        store: "s".to_owned(),
+        cursor: cursor.map(str::to_owned),
+        now: unix_now(),
+        heartbeat_ms: 30_000,
+        limits: WireLimits::default(),
+        features: Vec::new(),
+        reset: false,
+    }))
+}
+
 struct Pair {
     user: User,
     desk: Desk,
@@ -105,19 +120,8 @@ impl Pair {
         let [Request { id: Some(id), command: Command::Connect(connect) }] = &asked[..] else {
             panic!("{asked:?} is no connect");
         };
-        let welcome = Welcome {
-            id: *id,
-            user: self.desk.plan.name(ME).clone(),
-            session: "s".to_owned(),
-            store: "s".to_owned(),
-            cursor: cursor.map(str::to_owned),
-            now: unix_now(),
-            heartbeat_ms: 30_000,
-            limits: WireLimits::default(),
-            features: Vec::new(),
-            reset: false,
-        };
-        self.feed(ServerFrame::Welcome(Box::new(welcome)));
+        let welcome = welcome(*id, self.desk.plan.name(ME).clone(), cursor);
+        self.feed(welcome);
         connect.cursor.clone()
     }
 

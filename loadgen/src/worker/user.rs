@@ -393,7 +393,7 @@ impl User {
             ServerFrame::Message(event) => self.handle_message(desk, &event, now),
             ServerFrame::Ok(ok) => self.handle_ok(desk, &ok, now),
             ServerFrame::Pong { id, cursor, .. } => {
-                self.in_flight.remove(id.0);
+                self.note_answered(desk, id);
                 if let Some(cursor) = cursor {
                     self.store(cursor);
                 }
@@ -427,7 +427,7 @@ impl User {
     }
 
     fn handle_welcome(&mut self, desk: &mut Desk, welcome: Welcome, now: Moment) {
-        self.in_flight.remove(welcome.id.0);
+        self.note_answered(desk, welcome.id);
         desk.muster.welcomed += 1;
         desk.searching.is_offered |= welcome.features.iter().any(|feature| feature == "search");
         self.note_away(desk, now);
@@ -449,6 +449,13 @@ impl User {
             _ => self.presence = Presence::Replaying,
         }
         self.pump(desk, now);
+    }
+
+    /// The node was there when this was asked.
+    fn note_answered(&mut self, desk: &mut Desk, id: RequestId) {
+        if let Some(flight) = self.in_flight.take(id.0) {
+            desk.answered = desk.answered.max(flight.asked_at);
+        }
     }
 
     fn store(&mut self, cursor: String) {
