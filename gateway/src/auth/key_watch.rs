@@ -1,22 +1,80 @@
 //! What who judges tokens and who fetches keys tell each other.
+//!
+//! A token may be of a key that was published a moment ago. So nothing is said to be bad by a set that is older than the question: a name is
+//! asked for, and only a set whose fetch began afterwards says that there is no such key. Names are kept as hashes under a key of this process, in a
+//! table of a fixed size: what has no place any more is asked for again, and who showed it comes back once more.
+//!
+//! ```text
+//!   fetch 7 begins   ...   a name is asked for (7)   ...   fetch 8 begins   ...   its set is in force (8): 7 < 8, it is no key
+//! ```
+//! Invariant: shards wait for nothing here, and ask for nothing more often than who fetches allows.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// What shards say of tokens to whoever fetches keys, and hear. One word each way.
+/// Names that are known to have been asked for: more than come in the half minute between two fetches unless somebody makes them up.
+const NAMES: usize = 256;
+
+/// What shards say of tokens to whoever fetches keys, and hear.
 #[derive(Debug)]
 pub(super) struct KeyWatch {
     pub(super) asked: AtomicBool,
-    /// What is in force may be older than a token.
+    /// What is in force may be older than a token, whoever was told what of it.
     pub(super) may_be_old: AtomicBool,
+    /// Fetches that have begun.
+    fetches: AtomicU32,
+    /// A part of the hash of a name, and the number of fetches that had begun when it was asked for. Nothing is 0: a start begins with 1.
+    names: [AtomicU64; NAMES],
+    hashes: RandomState,
 }
 
+/// The number of the fetch of which a set is: it goes on where the same set was fetched again.
+pub(super) type Fetch = AtomicU32;
+
 impl KeyWatch {
-    /// A token names a key that is not known. Whether it may be known soon.
-    pub(super) fn ask(&self) -> bool {
-        let may_be_old = self.may_be_old.load(Ordering::Relaxed);
-        if may_be_old && !self.asked.load(Ordering::Relaxed) {
+    pub(super) fn new() -> Self {
+        Self {
+            asked: AtomicBool::new(false),
+            may_be_old: AtomicBool::new(true),
+            fetches: AtomicU32::new(1),
+            names: [const { AtomicU64::new(0) }; NAMES],
+            hashes: RandomState::new(),
+        }
+    }
+
+    /// A fetch begins. Its number.
+    pub(super) fn begin(&self) -> u32 {
+        // Whoever asks from here on may have been shown a token that is newer than what the provider is about to answer.
+        self.asked.store(false, Ordering::Relaxed);
+        // Who sees the new number has to see that nobody has asked since.
+        self.fetches.fetch_add(1, Ordering::Release) + 1
+    }
+
+    /// A token is of a key that is not in the set of this fetch: `name` says of which. Whether it may be known soon.
+    pub(super) fn ask(&self, name: &[u8], fetch: &Fetch) -> bool {
+        let hash = self.hashes.hash_one(name);
+        let place = &self.names[hash as usize % NAMES];
+        let (key, known) = (hash >> 32, place.load(Ordering::Relaxed));
+        let asked_in = (known >> 32 == key && known != 0).then_some(known as u32);
+        let is_answered = asked_in.is_some_and(|asked_in| asked_in < fetch.load(Ordering::Relaxed));
+        if is_answered && !self.may_be_old.load(Ordering::Relaxed) {
+            return false;
+        }
+        if is_answered || asked_in.is_none() {
+            place.store(key << 32 | u64::from(self.fetches.load(Ordering::Acquire)), Ordering::Relaxed);
+        }
+        if !self.asked.load(Ordering::Relaxed) {
             self.asked.store(true, Ordering::Relaxed);
         }
-        may_be_old
+        true
+    }
+
+    /// Names that have a place each.
+    #[cfg(test)]
+    pub(super) fn names_apart<const COUNT: usize>(&self) -> [[u8; 4]; COUNT] {
+        let mut taken = std::collections::BTreeSet::new();
+        let mut names = (0_u32..).map(u32::to_le_bytes);
+        let mut next = || names.find(|name| taken.insert(self.hashes.hash_one(&name[..]) as usize % NAMES));
+        std::array::from_fn(|_| next().expect("there are enough"))
     }
 }

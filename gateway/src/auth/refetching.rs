@@ -6,18 +6,12 @@
 //!
 //! Invariant: what was fetched is in force, or what was in force before. Nothing that cannot be used replaces anything.
 
-use std::{
-    io::Write as _,
-    path::PathBuf,
-    sync::Arc,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{io::Write as _, path::PathBuf, sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::key_watch::KeyWatch;
+use super::key_watch::{Fetch, KeyWatch};
 use super::token::{Claims, VerifyingKey};
 use super::{Verifier, fetch::fetch, jwks, secret_file};
 use crate::clock::unix_now;
@@ -60,6 +54,8 @@ pub struct Refetching {
     failed: bool,
     /// What is in force.
     set: Option<Vec<u8>>,
+    /// And of which fetch it is.
+    fetch: Arc<Fetch>,
     /// The next start would have it.
     is_kept: bool,
 }
@@ -67,15 +63,15 @@ pub struct Refetching {
 impl Refetching {
     /// Nothing is fetched yet. With what was kept, if that is of this address.
     pub(super) fn of(url: &JwksUrl, config: &Config) -> (Self, Verifier) {
-        let watch = KeyWatch { asked: AtomicBool::new(false), may_be_old: AtomicBool::new(true) };
         let mut refetching = Self {
             url: url.clone(),
             claims: Claims::of(config),
             directory: config.data.clone(),
-            watch: Arc::new(watch),
+            watch: Arc::new(KeyWatch::new()),
             tried: None,
             failed: false,
             set: None,
+            fetch: Arc::default(),
             is_kept: false,
         };
         let keys = refetching.read_copy().unwrap_or_default();
@@ -111,8 +107,7 @@ impl Refetching {
     /// In words: those of before stay in force, and it is due again after [`FLOOR`].
     pub async fn fetch(&mut self, metrics: &KeyMetrics) -> Result<Option<Verifier>, String> {
         metrics.fetches_total.increment();
-        // Whoever asks from here on may have been shown a token that is newer than what the provider is about to answer.
-        self.watch.asked.store(false, Ordering::Relaxed);
+        let number = self.watch.begin();
         let fetched = fetch(&self.url).await.and_then(|set| Ok((jwks::read(&set)?, set)));
         self.tried = Some(Instant::now());
         self.failed = fetched.is_err();
@@ -122,12 +117,15 @@ impl Refetching {
                 Err(reason)
             }
             Ok((keys, set)) => {
-                self.watch.may_be_old.store(self.watch.asked.load(Ordering::Relaxed), Ordering::Relaxed);
+                self.watch.may_be_old.store(false, Ordering::Relaxed);
                 metrics.fetched_seconds.set(unix_seconds());
                 metrics.keys.set(keys.len() as u64);
                 if self.set.as_ref() == Some(&set) {
+                    self.fetch.store(number, Ordering::Relaxed);
                     return Ok(None);
                 }
+                // Whoever has the set of before goes on to ask until it has this one.
+                self.fetch = Arc::new(Fetch::new(number));
                 (self.set, self.is_kept) = (Some(set), false);
                 Ok(Some(self.verifier(keys)))
             }
@@ -162,7 +160,7 @@ impl Refetching {
     }
 
     fn verifier(&self, keys: Vec<VerifyingKey>) -> Verifier {
-        Verifier::of_fetched(keys, self.claims.clone(), self.watch.clone())
+        Verifier::of_fetched(keys, self.claims.clone(), (self.watch.clone(), self.fetch.clone()))
     }
 
     /// What was kept, if it can be used: it is a convenience, and whatever is wrong with it is said and as good as none.
@@ -205,16 +203,15 @@ mod tests {
         // As after a fetch that went well.
         (refetching.tried, refetching.set) = (Some(begun), Some(Vec::new()));
         refetching.watch.may_be_old.store(false, Ordering::Relaxed);
-        for millis in (0..30_000).step_by(100) {
-            assert!(!refetching.watch.ask(), "the set is newer than any token that comes soon");
+        assert!(!refetching.is_due(begun + FLOOR), "nobody has asked since");
+        for millis in (0..30_000_u64).step_by(100) {
+            assert!(refetching.watch.ask(&millis.to_le_bytes(), &refetching.fetch), "it may be newer");
             assert!(!refetching.is_due(begun + Duration::from_millis(millis)));
         }
-        assert!(!refetching.is_due(begun + FLOOR), "nobody has asked since");
-        assert!(refetching.watch.ask());
         assert!(refetching.is_due(begun + FLOOR));
         // As after one that did not: who asks is told to come again, and the floor holds.
         (refetching.tried, refetching.failed) = (Some(begun + FLOOR), true);
-        assert!(refetching.watch.ask());
+        assert!(refetching.watch.ask(b"a", &refetching.fetch));
         refetching.watch.asked.store(false, Ordering::Relaxed);
         assert!(!refetching.is_due(begun + 2 * FLOOR - Duration::from_millis(1)));
         assert!(refetching.is_due(begun + 2 * FLOOR));
@@ -232,15 +229,16 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let config = Config { data: directory.path().to_owned(), ..Config::default() };
         let (mut refetching, _) = Refetching::of(&url, &config);
-        let watch = refetching.watch.clone();
-        assert!(watch.ask(), "a first one, for which it is fetched");
+        let (watch, before) = (refetching.watch.clone(), refetching.fetch.clone());
+        let [first, second, third] = watch.names_apart();
+        assert!(watch.ask(&first, &before), "for which it is fetched");
         let provider = std::thread::spawn(move || {
             for asks in [true, false] {
                 let (mut stream, _) = listener.accept().expect("it comes");
                 let mut request = [0; 1024];
                 _ = stream.read(&mut request).expect("it asks");
                 // Its key is published right after this answer was made.
-                assert!(!asks || watch.ask(), "a second one is told to come back");
+                assert!(!asks || watch.ask(&second, &before), "it is told to come back");
                 let set = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
                 let length = set.len();
                 write!(
@@ -249,17 +247,22 @@ mod tests {
                 )
                 .expect("it is answered");
             }
-            watch
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let metrics = KeyMetrics::default();
         runtime.block_on(refetching.fetch(&metrics)).expect("fetched").expect("news");
         let tried = refetching.tried.expect("just now");
-        assert!(refetching.watch.ask(), "it is still told to come back");
+        let ask = |refetching: &Refetching, name: &[u8]| refetching.watch.ask(name, &refetching.fetch);
+        assert!(!ask(&refetching, &first), "what is not in it is no key");
+        assert!(ask(&refetching, &second), "it is still told to come back");
         assert!(!refetching.is_due(tried + FLOOR - Duration::from_millis(1)));
         assert!(refetching.is_due(tried + FLOOR), "it is fetched once more for the second");
         runtime.block_on(refetching.fetch(&metrics)).expect("fetched");
-        let watch = provider.join().expect("served");
-        assert!(!watch.ask(), "nobody has asked meanwhile: what is not in it is no key");
+        provider.join().expect("served");
+        assert!(!ask(&refetching, &second) && !ask(&refetching, &first), "it is the same set, and newer");
+        assert!(ask(&refetching, &third), "its key may have been published since");
+        assert!(refetching.is_due(refetching.tried.expect("again") + FLOOR), "and so it is fetched");
+        // After a while the others may be as well.
+        assert!(ask(&refetching, &first));
     }
 }

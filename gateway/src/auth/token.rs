@@ -16,7 +16,7 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::key_watch::KeyWatch;
+use super::key_watch::{Fetch, KeyWatch};
 use super::token_id::TokenId;
 use crate::config::Config;
 
@@ -60,7 +60,7 @@ pub enum TokenError {
     Expired,
     /// Was, and an operator took it back.
     Revoked,
-    /// May be: it names a key that is not known here yet, and is being fetched.
+    /// May be: it is of a key that is not known here yet, and may be among those that are fetched next.
     Unknown,
 }
 
@@ -111,8 +111,8 @@ struct VerifierParts {
     /// At least one, but of those that have yet to be fetched.
     keys: Vec<VerifyingKey>,
     claims: Claims,
-    /// Whom to ask for keys that are not here.
-    watch: Option<Arc<KeyWatch>>,
+    /// Whom to ask for keys that are not here, and the fetch that these are of.
+    watch: Option<(Arc<KeyWatch>, Arc<Fetch>)>,
 }
 
 /// A key, and the algorithm that it is for.
@@ -163,7 +163,11 @@ impl Verifier {
     }
 
     /// Of what was fetched; of none while nothing was, which takes no token.
-    pub(super) fn of_fetched(keys: Vec<VerifyingKey>, claims: Claims, watch: Arc<KeyWatch>) -> Self {
+    pub(super) fn of_fetched(
+        keys: Vec<VerifyingKey>,
+        claims: Claims,
+        watch: (Arc<KeyWatch>, Arc<Fetch>),
+    ) -> Self {
         Self::of_parts(VerifierParts { keys, claims, watch: Some(watch) })
     }
 
@@ -178,13 +182,13 @@ impl Verifier {
         self.0.keys.len()
     }
 
-    /// The key that a token is judged by: the one that it names (RFC 7515, section 4.1.4), or the only one there is.
-    fn key_of(&self, token: &str) -> Result<&VerifyingKey, Flawed> {
-        let VerifierParts { keys, watch, .. } = &*self.0;
+    /// The key that a token is judged by: the one that it names (RFC 7515, section 4.1.4), or the only one there is, and whether it names it.
+    fn key_of(&self, token: &str) -> Result<(&VerifyingKey, bool), Flawed> {
+        let keys = &self.0.keys;
         if let [only] = keys.as_slice()
             && only.id.is_none()
         {
-            return Ok(only);
+            return Ok((only, false));
         }
         let named = jsonwebtoken::decode_header(token)
             .map_err(|error| {
@@ -192,14 +196,22 @@ impl Verifier {
             })?
             .kid;
         match (named, keys.as_slice()) {
-            (None, [only]) => Ok(only),
+            (None, [only]) => Ok((only, false)),
             (None, _) => Err(bad("it names no key (`kid`), and there are several")),
-            (Some(named), keys) => keys.iter().find(|key| key.id.as_ref() == Some(&named)).ok_or_else(|| {
-                let may_come = watch.as_ref().is_some_and(|watch| watch.ask());
-                let error = if may_come { TokenError::Unknown } else { TokenError::Bad };
-                (error, "it names a key (`kid`) that is not among those that tokens are judged by")
-            }),
+            (Some(named), keys) => match keys.iter().find(|key| key.id.as_ref() == Some(&named)) {
+                Some(key) => Ok((key, true)),
+                None => Err((
+                    self.error_of_other_key(&named),
+                    "it names a key (`kid`) that is not among those that tokens are judged by",
+                )),
+            },
         }
+    }
+
+    /// What a token is of a key that is not here: unknown while it may be among those that are fetched next. `name` stands for the key.
+    fn error_of_other_key(&self, name: &str) -> TokenError {
+        let may_come = self.0.watch.as_ref().is_some_and(|(watch, fetch)| watch.ask(name.as_bytes(), fetch));
+        if may_come { TokenError::Unknown } else { TokenError::Bad }
     }
 
     /// Whose token it is, and until when. What is wrong with one that is not good is said to the operator alone.
@@ -215,13 +227,18 @@ impl Verifier {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(bad("it is too long"));
         }
-        let VerifyingKey { key, validation, .. } = self.key_of(token)?;
+        let (VerifyingKey { key, validation, .. }, is_named) = self.key_of(token)?;
+        // Of a key that it names not it is known only that it is not this one.
+        let of_other_key = || if is_named { TokenError::Bad } else { self.error_of_other_key(token) };
         let data = jsonwebtoken::decode::<Payload>(token, key, validation).map_err(|error| {
             bad(match error.kind() {
                 ErrorKind::InvalidSignature => {
-                    "its signature is not of this key: it was signed with another one"
+                    let flaw = "its signature is not of this key: it was signed with another one";
+                    return (of_other_key(), flaw);
                 }
-                ErrorKind::InvalidAlgorithm => "its algorithm (`alg`) is not that of the key",
+                ErrorKind::InvalidAlgorithm => {
+                    return (of_other_key(), "its algorithm (`alg`) is not that of the key");
+                }
                 ErrorKind::Json(_) if jsonwebtoken::decode_header(token).is_err() => NO_HEADER,
                 ErrorKind::Json(_) => "`sub`, `iat` or `exp` is missing, or a claim has the wrong type",
                 _ => NO_JWT,
