@@ -436,6 +436,8 @@ pub(crate) struct Counts {
     /// Of those, taken.
     pub(crate) reads_taken: u64,
     pub(crate) reads_refused: u64,
+    /// Heartbeats, and looks of who had just joined or left, that were refused for another reason than that it is no member.
+    pub(crate) others_refused: u64,
     /// Conversations that somebody looked at, on each connection and once more at the end.
     pub(crate) views: u64,
     pub(crate) views_refused: u64,
@@ -499,6 +501,7 @@ impl Counts {
         self.reads += other.reads;
         self.reads_taken += other.reads_taken;
         self.reads_refused += other.reads_refused;
+        self.others_refused += other.others_refused;
         self.views += other.views;
         self.views_refused += other.views_refused;
         self.views_unanswered += other.views_unanswered;

@@ -198,7 +198,8 @@ impl CrowdReport {
         let mut faults: Vec<String> =
             self.violations.counts.iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
         let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
-        let Counts { refused, unanswered, given_up, stopped, undrained, .. } = *counts;
+        let Counts { refused, unanswered, given_up, stopped, undrained, others_refused, .. } = *counts;
+        add(others_refused > 0, format!("{others_refused} heartbeats were refused"));
         add(refused > 0, format!("{refused} sends were refused"));
         add(unanswered > 0, format!("{unanswered} sends were never answered"));
         add(given_up > 0, format!("{given_up} sends were given up"));

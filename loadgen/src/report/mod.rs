@@ -337,11 +337,12 @@ impl Report {
         let mut add = |wrong: bool, text: String| faults.extend(wrong.then_some(text));
         let Counts { refused, unanswered, given_up, stopped, undrained, .. } = *counts;
         let Counts { reads_refused, reads_unanswered, views_refused, views_unanswered, .. } = *counts;
-        let Counts { searches_refused, searches_unanswered, .. } = *counts;
+        let Counts { searches_refused, searches_unanswered, others_refused, .. } = *counts;
         add(searches_refused > 0, format!("{searches_refused} searches were refused"));
         add(searches_unanswered > 0, format!("{searches_unanswered} searches were not answered in time"));
         add(reads_refused > 0, format!("{reads_refused} reads were refused"));
         add(reads_unanswered > 0, format!("{reads_unanswered} reads were never answered"));
+        add(others_refused > 0, format!("{others_refused} heartbeats or looks were refused"));
         add(views_refused > 0, format!("{views_refused} views were refused"));
         add(views_unanswered > 0, "not all views were answered in time".to_owned());
         add(refused > 0, format!("{refused} sends were refused"));
@@ -692,6 +693,7 @@ mod tests {
         let said = [
             Counts { refused: 1, ..sound },
             Counts { reads_refused: 1, ..sound },
+            Counts { others_refused: 1, ..sound },
             Counts { searches_refused: 1, ..sound },
             Counts { stopped: 1, ..sound },
             Counts { views_refused: 1, ..sound },

@@ -79,7 +79,10 @@ impl User {
             // Who had just joined may have left meanwhile.
             Some(Asked::Look { room, .. }) if desk.is_outside(outsider(room), error.code) => return,
             Some(Asked::Search(quest)) => return self.handle_search_refused(desk, *quest, &error, now),
-            _ => {
+            // What becomes of a `connect` says the close behind it.
+            asked => {
+                let is_refused = matches!(asked, Some(Asked::Look { .. } | Asked::Ping));
+                desk.tally.counts.others_refused += u64::from(is_refused && !error.code.retryable());
                 desk.last_fault = Some(format!("{}: {}", error.code.name(), error.message));
                 return;
             }

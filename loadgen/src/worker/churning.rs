@@ -326,7 +326,13 @@ impl Desk {
     pub(super) fn is_outrun(&mut self, asker: Outsider, pending: &Pending, code: ErrorCode) -> bool {
         let Some((added, removed)) = self.change_of(asker.user, &pending.command) else { return false };
         self.churning.end_if(pending);
-        let is_outrun = matches!(code, ErrorCode::NotAMember | ErrorCode::NotFound | ErrorCode::Limit);
+        let is_outrun = match code {
+            ErrorCode::NotAMember => true,
+            // Nobody is missing to who only adds, and too many there are for nobody who only takes out.
+            ErrorCode::NotFound => !removed.is_empty(),
+            ErrorCode::Limit => !added.is_empty(),
+            _ => false,
+        };
         if is_outrun {
             self.tally.counts.changes_refused += 1;
             match code {

@@ -285,6 +285,43 @@ fn a_change_that_is_answered_as_one_that_changes_nothing_is_held_against_the_log
 }
 
 #[test]
+fn a_change_is_outrun_only_by_what_can_have_come_first() {
+    let codes = [ErrorCode::NotAMember, ErrorCode::NotFound, ErrorCode::Limit, ErrorCode::NotAllowed];
+    for (is_join, outrun) in [(true, [true, false, true, false]), (false, [true, true, false, false])] {
+        for (code, is_outrun) in codes.into_iter().zip(outrun) {
+            let mut pair = Pair::in_changing_group();
+            pair.desk.gather_rosters();
+            let user = vec![pair.desk.plan.name(PEER)];
+            let (add, remove) = if is_join { (user, vec![]) } else { (vec![], user) };
+            let (conversation, id) = (CONVERSATION, pair.user.message_id(&mut pair.desk.random));
+            let change = Members { conversation, add, remove, roles: vec![], message_id: Some(id) };
+            pair.user.offer(&mut pair.desk, GROUP, Some(DUE), id, Command::Members(change));
+            let asked = pair.asked();
+            pair.refused(asked[0].id.expect("every change has one"), code);
+            let counts = pair.desk.tally.counts;
+            let expected = if is_outrun { (1, 0) } else { (0, 1) };
+            assert_eq!((counts.changes_refused, counts.refused), expected, "{code:?} to a join: {is_join}");
+        }
+    }
+}
+
+#[test]
+fn a_look_that_is_refused_for_something_else_is_a_fault() {
+    for (code, others_refused) in [
+        (ErrorCode::NotAMember, 0),
+        (ErrorCode::Busy, 0),
+        (ErrorCode::NotFound, 1),
+        (ErrorCode::NotAllowed, 1),
+    ] {
+        let mut pair = Pair::in_changing_group();
+        pair.moves(4, Move::Leave);
+        let id = pair.asked_look();
+        pair.refused(id, code);
+        assert_eq!(pair.desk.tally.counts.others_refused, others_refused, "{code:?}");
+    }
+}
+
+#[test]
 fn so_many_of_a_hundred_go_away_in_each_worker() {
     let comings = Comings { churn: 0, absent_percent: 30 };
     let absent = |user: &u32| comings.is_absent(UserIndex(*user));
