@@ -18,6 +18,8 @@ use crate::{
 
 /// How late the generator may be, in milliseconds: it works for the crowd on the same cores.
 const LAG_P99_MAX_MS: f64 = 100.0;
+/// Messages that are due in a part of which it is asked that something was delivered: of fewer all may fall beside it.
+const DUE_MIN: u64 = 20;
 pub(super) const MIB: f64 = 1024.0 * 1024.0;
 
 /// Resident memory of the node, in bytes.
@@ -162,6 +164,12 @@ impl CrowdReport {
         doubts.extend(late.map(|phase| {
             format!("the generator was late in `{}`: lag p99 {:.0} ms", phase.name, phase.lag.p99_ms)
         }));
+        // Nothing is faster than nothing.
+        let is_due = |phase: &&PhaseReport| {
+            phase.took.as_secs().saturating_mul(self.rate.into()) >= DUE_MIN && phase.delivery.count == 0
+        };
+        let empty = self.phases.iter().filter(is_due);
+        doubts.extend(empty.map(|phase| format!("nothing was delivered in `{}`", phase.name)));
         Verdict::with_reasons(faults, doubts, slow)
     }
 
@@ -364,6 +372,21 @@ mod tests {
             assert_eq!((report.verdict, report.reasons[0].as_str()), (Verdict::Fail, reason));
             assert_eq!(report.reasons.len(), 4);
         }
+    }
+
+    #[test]
+    fn a_part_in_which_nothing_was_delivered_proves_nothing() {
+        let verdict = |seconds, delivered| {
+            let mut report = CrowdReport { is_timed: true, rate: 20, ..sound() };
+            let mut phase = PhaseReport::new("calm", 0..=seconds, Duration::from_secs(seconds), None);
+            phase.delivery.count = delivered;
+            report.phases.push(phase);
+            report.decide(Vec::new(), Vec::new());
+            (report.verdict, report.reasons)
+        };
+        assert_eq!(verdict(5, 1), (Verdict::Pass, vec![]));
+        assert_eq!(verdict(0, 0), (Verdict::Pass, vec![]), "it was short");
+        assert_eq!(verdict(5, 0), (Verdict::Invalid, vec!["nothing was delivered in `calm`".to_owned()]));
     }
 
     #[test]
