@@ -9,9 +9,10 @@ use protocol::ids::{Seq, UnixMillis};
 use protocol::record::{AmendmentKind, AmendmentV1, Body, FormV1, StoredBody, StreamKind as Kind};
 use storage_log::{Link, Log, StreamId};
 
+use super::ConversationSide;
+use super::delivering::Delivery;
 use super::folding::stored;
 use super::state::{Conversation, NOT_A_MEMBER, NOT_FOUND, Plan, Refusal};
-use super::{ConversationSide, Delivery};
 use crate::mail::{Change, Linked, Reply, Store};
 use crate::places::{KINDS, Places, conversation_stream};
 

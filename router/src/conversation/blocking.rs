@@ -8,8 +8,9 @@ use protocol::ids::{ConversationId, UnixMillis, UserId};
 use protocol::record::Ext;
 use storage_log::{Answer, Log};
 
+use super::ConversationSide;
 use super::state::{Conversation, ConversationKind, Refusal};
-use super::{ConversationSide, state_draft};
+use super::storing::state_draft;
 use crate::mail::Asker;
 
 const YOU_BLOCK: Refusal = (ErrorCode::NotAllowed, "you block this user");

@@ -377,12 +377,6 @@ impl ConversationSide {
         }
     }
 
-    /// A page that cannot be made before a position is durable.
-    pub(super) fn wait_until_durable(&mut self, position: u64, request: Request) {
-        let place = self.early.partition_point(|(before, _)| *before <= position);
-        self.early.insert(place, (position, request));
-    }
-
     fn start_history(
         &mut self,
         asker: Asker,

@@ -16,11 +16,12 @@ use protocol::record::{
 };
 use storage_log::{Answer, Draft, Log};
 
+use super::ConversationSide;
 use super::fetch::Fetch;
 use super::jobs::Purpose;
+use super::refusing::STOPPED;
 use super::sightings::{sighting_draft, sighting_payload};
 use super::state::{NOT_A_MEMBER, NOT_FOUND, Refusal};
-use super::{ConversationSide, Waiting};
 use crate::mail::{Asker, Linked, Reply, Request, Setting, Sighting};
 
 /// Users whose settings are kept in memory per log: at most 46 KiB each (512 mutes, 16 tokens of 2 KiB), as a rule
@@ -32,7 +33,6 @@ const PENDING_MAX: usize = 256;
 
 const LOADING: Refusal = (ErrorCode::Busy, "these settings are loading");
 const UNREADABLE: Refusal = (ErrorCode::Unavailable, "these settings cannot be read from the disk");
-const STOPPED: Refusal = (ErrorCode::Unavailable, "the log stopped: ask again");
 const TOO_MANY: Refusal = (ErrorCode::Limit, "you have muted 512 conversations: take some back");
 
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -324,23 +324,6 @@ impl ConversationSide {
             Answer::Full => self.refuse(asker, (ErrorCode::StorageFull, "the disk is full")),
             Answer::Conflict { .. } => unreachable!("of what keeps the last no head is checked"),
             Answer::Unavailable => self.refuse(asker, STOPPED),
-        }
-    }
-
-    /// Answers a command of which there is no more to say when what it depends on is durable.
-    pub(super) fn done_when_durable(&mut self, asker: Asker, position: u64, log: &Log) {
-        self.answer_when_durable(asker, Reply::Done { asker }, position, log);
-    }
-
-    pub(super) fn answer_when_durable(&mut self, asker: Asker, reply: Reply, position: u64, log: &Log) {
-        let shard = asker.shard;
-        if log.durable().covers(position) {
-            self.outputs.push_back((shard, reply));
-        } else if log.is_healthy() {
-            let place = self.waiting.partition_point(|waiting| waiting.position <= position);
-            self.waiting.insert(place, Waiting { position, shard, reply, delivery: None });
-        } else {
-            self.refuse(asker, STOPPED);
         }
     }
 
