@@ -1,4 +1,5 @@
-//! What an edit, a deletion or a reaction makes of a message, and who may: pure functions.
+//! What an edit, a deletion or a reaction makes of a message, and who may: pure functions, and before them
+//! the reading of that message.
 //!
 //! A conversation's side knows the newest form of what is being amended also while that is not durable, so that two amendments in one
 //! batch follow from each other.
@@ -6,12 +7,14 @@
 use protocol::command::Role;
 use protocol::event::ErrorCode;
 use protocol::ids::{Seq, UnixMillis};
+use protocol::limits::PAGE_BYTES_MAX;
 use protocol::record::{AmendmentKind, AmendmentV1, Body, FormV1, StoredBody, StreamKind as Kind};
-use storage_log::{Link, Log, StreamId};
+use storage_log::{Link, Log, Lookup, Page, StreamId};
 
 use super::ConversationSide;
 use super::delivering::Delivery;
 use super::folding::stored;
+use super::jobs::Purpose;
 use super::state::{Conversation, NOT_A_MEMBER, NOT_FOUND, Plan, Refusal};
 use crate::mail::{Change, Linked, Reply, Store};
 use crate::places::{KINDS, Places, conversation_stream};
@@ -22,6 +25,9 @@ const AUTHORS_ONLY: Refusal = (ErrorCode::NotAllowed, "only its author may do th
 const NO_TEXT: Refusal = (ErrorCode::BadField, "a message of kind text has a text");
 const TOO_MANY_REACTIONS: Refusal = (ErrorCode::Limit, "the message has as many reactions as it may have");
 const UNREADABLE: Refusal = (ErrorCode::Unavailable, "the message cannot be read from the disk");
+
+/// The message that is amended, alone.
+const ONE: Page = Page { items_max: 1, bytes_max: PAGE_BYTES_MAX };
 
 /// The note of a link into the inbox of somebody who may not see what the record amends.
 pub(crate) const HIDDEN: u32 = 1;
@@ -47,7 +53,7 @@ impl Change {
 ///
 /// # Errors
 /// What its sender is told when there is no message, or none that can be read.
-pub(super) fn form_of(record: Option<&Linked>) -> Result<FormV1, Refusal> {
+fn form_of(record: Option<&Linked>) -> Result<FormV1, Refusal> {
     let bytes = record.ok_or(NO_MESSAGE)?.record.as_ref().ok_or(UNREADABLE)?;
     let stored = stored(bytes).ok_or(UNREADABLE)?;
     match stored.body {
@@ -147,8 +153,30 @@ impl ConversationSide {
         }
     }
 
+    /// Reads the message that a command amends, in its present form.
+    fn start_amend(&mut self, store: Box<Store>, target: Seq, now: UnixMillis, log: &mut Log) {
+        let stream = conversation_stream(store.conversation, Kind::Messages);
+        self.slots.get_mut(&store.conversation).expect("entered").busy = true;
+        let lookup = Lookup::before(log, stream, target.0 + 1, target.0, ONE);
+        self.start(Purpose::Amend { store, now }, vec![lookup], log);
+    }
+
+    pub(super) fn finish_amend(
+        &mut self,
+        store: Box<Store>,
+        message: Option<&Linked>,
+        now: UnixMillis,
+        log: &mut Log,
+    ) {
+        self.end_look_up(&store);
+        match form_of(message) {
+            Ok(form) => self.amend(&store, form, now, log),
+            Err(refusal) => self.refuse(store.asker, refusal),
+        }
+    }
+
     /// Stores an amendment of a message that has this form.
-    pub(super) fn amend(&mut self, store: &Store, form: FormV1, now: UnixMillis, log: &mut Log) {
+    fn amend(&mut self, store: &Store, form: FormV1, now: UnixMillis, log: &mut Log) {
         let conversation = self.loaded(store.conversation).expect("it was asked whether this may be amended");
         let at = UnixMillis(log.clock(now.0));
         let head = Seq(log.head(conversation_stream(store.conversation, Kind::Messages)).seq);

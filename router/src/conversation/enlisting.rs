@@ -6,8 +6,9 @@ use protocol::record::StreamKind as Kind;
 use storage_log::{Log, Lookup};
 
 use super::fetch::Fetch;
-use super::jobs::{PAGE, Purpose, state_of};
+use super::jobs::{PAGE, Purpose};
 use super::large::Roster;
+use super::loading::state_of;
 use super::state::Conversation;
 use super::{ConversationSide, Loaded};
 use crate::mail::Linked;

@@ -11,10 +11,11 @@ use storage_log::{Log, Lookup, Page, StreamId};
 
 use super::ConversationSide;
 use super::folding::hide_amendments;
-use super::jobs::{PAGE, Purpose, membership_of};
+use super::jobs::{PAGE, Purpose};
 use super::pages::Tried;
 use super::slots::Loaded;
 use super::state::{Conversation, ConversationKind};
+use super::surveying::membership_of;
 use crate::mail::{Linked, ListedItem, Membership, ReadState, Reply, Request, SessionId};
 use crate::places::{ShardId, conversation_stream};
 

@@ -3,6 +3,16 @@
 //! Commands of one conversation are handled strictly one after the other: while its state is being loaded or an old id
 //! is being looked up, what arrives waits in its bounded queue. Nothing leaves here before the log has said that it is
 //! durable.
+//!
+//! Where to look:
+//!
+//! * whose turn it is, and what is in memory of a conversation: `slots`, `loading`, `state`, `membership`, `kept`, `large`, `enlisting`;
+//! * a command's way: `storing`, `amend`, `blocking`, `recent` and `looking_up` (was it stored before?), `delivering`, `refusing`;
+//! * what is read from the disk: `jobs`, and below them `fetch`, `runs`, `blocks`, `damage`;
+//! * pages: `pages`, and of each kind `history`, `catching_up`, `surveying`, `listing`, `candidates`; what they show of a record is for
+//!   `folding`, `erasure`, `fronts`, `retention` and `counting` to say;
+//! * how far somebody has come: `positions`, `reading`, `gathering`, `acked`; who looks at it: `viewers`; who is called: `push`,
+//!   `unjudged`; what users have set: `settings`, `sightings`.
 
 mod acked;
 mod amend;
@@ -19,10 +29,13 @@ mod fetch;
 mod folding;
 mod fronts;
 mod gathering;
+mod history;
 mod jobs;
 mod kept;
 mod large;
 mod listing;
+mod loading;
+mod looking_up;
 mod membership;
 mod pages;
 mod positions;
@@ -37,6 +50,7 @@ mod sightings;
 mod slots;
 mod state;
 mod storing;
+mod surveying;
 mod unjudged;
 mod viewers;
 
@@ -214,35 +228,6 @@ impl ConversationSide {
         self.now
     }
 
-    /// Takes the disk's answer to a [`Read`]: `None` when it failed. A block answers all who have asked for it meanwhile.
-    pub fn handle_read(
-        &mut self,
-        job: u32,
-        place: u32,
-        bytes: Option<Vec<u8>>,
-        now: UnixMillis,
-        log: &mut Log,
-    ) {
-        let now = self.latest(now);
-        let others =
-            self.jobs[job as usize].fetch.block().map_or_else(Vec::new, |block| self.blocks.end(block));
-        // Each goes on as far as the block leads before the next is given it: there are never many copies.
-        for (job, place) in others {
-            self.feed(job, place, bytes.clone(), now, log);
-        }
-        self.feed(job, place, bytes, now, log);
-    }
-
-    fn feed(&mut self, job: u32, place: u32, bytes: Option<Vec<u8>>, now: UnixMillis, log: &mut Log) {
-        let fetch = &mut self.jobs[job as usize].fetch;
-        fetch.feed(place, bytes, log, &mut self.damages);
-        if fetch.is_fed() {
-            let job = self.jobs.remove(job as usize);
-            self.run(job, log);
-            self.resume(now, log);
-        }
-    }
-
     /// Erases what is stored of a subject up to a position: from now on no reader is given it, live or from the log.
     pub fn erase(&mut self, subject: &Subject, to: u64) {
         Arc::make_mut(&mut self.erased).insert(subject, to);
@@ -250,18 +235,6 @@ impl ConversationSide {
         self.amended.retain(|(conversation, target), (_, form)| {
             !subject.concerns(*conversation, *target, &form.sender)
         });
-    }
-
-    /// A segment of the log was written anew, and what is begun from now on finds it where it stands now.
-    pub fn note_moved(&mut self) {
-        self.moved += 1;
-    }
-
-    /// Whether something goes on that was begun before the newest move.
-    #[must_use]
-    pub fn reads_as_before_move(&self) -> bool {
-        let stalled = self.stalled.iter().map(|(_, job)| job);
-        self.jobs.iter().map(|(_, job)| job).chain(stalled).any(|job| job.begun < self.moved)
     }
 
     /// The next answer or delivery, in the order that the mailbox must keep.
@@ -285,50 +258,9 @@ impl ConversationSide {
         self.viewers.has_any_news()
     }
 
-    /// What to read next from the disk.
-    pub fn poll_read(&mut self) -> Option<Read> {
-        self.reads.pop_front()
-    }
-
     /// The next record that was found damaged, each once: for the operator.
     pub fn poll_damage(&mut self) -> Option<Location> {
         self.damages.poll_news()
-    }
-
-    /// Bases of the segments whose index files are not what was written, and which something waits for: they have to be made again,
-    /// and [`ConversationSide::handle_index`] is told so.
-    pub fn index_damage(&self) -> impl Iterator<Item = u64> + '_ {
-        self.stalled.iter().map(|(base, _)| *base)
-    }
-
-    /// The index file of the segment at `base` was made again: what waited for it goes on.
-    pub fn handle_index(&mut self, base: u64, now: UnixMillis, log: &mut Log) {
-        let now = self.latest(now);
-        for mut job in self.unstall(base, |_| true) {
-            job.fetch.forget_failure();
-            self.run(job, log);
-        }
-        self.resume(now, log);
-    }
-
-    /// It cannot be made again now: who asked once is told so, and may ask again. A session that catches up waits on, since it
-    /// cannot be told to pass over what it has not read.
-    pub fn refuse_stalled(&mut self, base: u64, now: UnixMillis, log: &mut Log) {
-        let now = self.latest(now);
-        for job in self.unstall(base, Job::is_refusable) {
-            self.give_up(job, log);
-        }
-        self.refuse_held();
-        self.resume(now, log);
-    }
-
-    fn unstall(&mut self, base: u64, wanted: fn(&Job) -> bool) -> Vec<Job> {
-        // Asked in every turn while something waits: what stays is not moved.
-        let mut taken = Vec::new();
-        while let Some(place) = self.stalled.iter().position(|(of, job)| *of == base && wanted(job)) {
-            taken.extend(self.stalled.remove(place).map(|(_, job)| job));
-        }
-        taken
     }
 }
 

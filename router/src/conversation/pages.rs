@@ -1,17 +1,18 @@
-//! Pages that say how far their reader has read: they wait until the positions of the conversations concerned are in memory.
+//! Pages: which kind begins how, who may read those of one conversation, and those that wait.
 //!
-//! Such a page is begun anew once they are: what it was made from may be amended meanwhile, and what a page shows must be what it is when
-//! the page leaves.
+//! A page that says how far its reader has read waits until the positions of the conversations concerned are in memory. It is begun anew
+//! once they are: what it was made from may be amended meanwhile, and what a page shows must be what it is when the page leaves.
 
 use std::collections::VecDeque;
 
+use protocol::event::ErrorCode;
 use protocol::ids::{ConversationId, UnixMillis, UserId};
 use slab::Slab;
 use storage_log::Log;
 
 use super::ConversationSide;
-use super::slots::Entrant;
-use crate::mail::{ReadState, Reply, Request};
+use super::slots::{Entrant, Loaded};
+use crate::mail::{Knows, ReadState, Reply, Request};
 
 /// Times that a page is begun anew. What is not in memory then was pushed out by what others wanted meanwhile; it is held to be unknown.
 const ROUNDS_MAX: u8 = 4;
@@ -42,6 +43,100 @@ pub(super) struct WaitingPages {
 }
 
 impl ConversationSide {
+    /// Starts a page, whichever it is; a conversation that it needs is loaded.
+    pub(super) fn start_page(&mut self, request: Request, log: &mut Log) {
+        self.begin_page(request, Tried::default(), log);
+    }
+
+    /// The same, of one that may have been begun before.
+    fn begin_page(&mut self, request: Request, tried: Tried, log: &mut Log) {
+        match request {
+            Request::CatchUp { .. } => self.begin_catching_up(request, tried, log),
+            Request::Candidates { .. } => self.begin_candidates(request, tried, log),
+            Request::List { .. } => self.begin_list(request, tried, log),
+            Request::Memberships { .. } => self.begin_memberships(request, log),
+            Request::Reads { .. } => self.answer_reads(request, &tried, log),
+            Request::Feed { .. } => self.begin_feed(request, log),
+            Request::Survey { .. } => self.begin_survey(request, log),
+            Request::History { .. }
+            | Request::ListMembers { .. }
+            | Request::MaySearch { .. }
+            | Request::View { .. } => {
+                self.start_members_page(request, log);
+            }
+            Request::Block { .. }
+            | Request::Mute { .. }
+            | Request::Read { .. }
+            | Request::PushTokens { .. }
+            | Request::Seen { .. }
+            | Request::Set { .. }
+            | Request::Settings { .. }
+            | Request::Sighting { .. }
+            | Request::Signals { .. }
+            | Request::Store(_) => {
+                unreachable!("nothing is read for these")
+            }
+        }
+    }
+
+    /// A page that only members may read.
+    fn start_members_page(&mut self, request: Request, log: &mut Log) {
+        let (conversation, user) = match &request {
+            Request::History { conversation, user, .. }
+            | Request::ListMembers { conversation, user, .. }
+            | Request::MaySearch { conversation, user, .. }
+            | Request::View { conversation, user, .. } => (*conversation, user),
+            _ => unreachable!("the caller matched"),
+        };
+        let slot = &self.slots[&conversation];
+        if !log.durable().covers(slot.position) {
+            if !log.is_healthy() {
+                let words = "the log stopped: what this would be read by may not be stored";
+                return self.refuse_request(&request, (ErrorCode::Unavailable, words));
+            }
+            // Who reads by a membership that a crash may undo reads what is not theirs.
+            return self.wait_until_durable(slot.position, request);
+        }
+        let Loaded::Yes(state) = &slot.state else {
+            return self.refuse_request(&request, (ErrorCode::NotFound, "there is no such conversation"));
+        };
+        let Some(member) = state.member(user) else {
+            return self
+                .refuse_request(&request, (ErrorCode::NotAMember, "you are not in this conversation"));
+        };
+        let visible_from = member.visible_from;
+        match request {
+            Request::ListMembers { asker, .. } => {
+                let members = state.members().iter();
+                let members =
+                    members.map(|member| (member.user.clone(), member.role, member.visible_from)).collect();
+                let retention = state.kept().retention;
+                self.outputs.push_back((asker.shard, Reply::Members { asker, members, retention }));
+            }
+            Request::MaySearch { asker, .. } => {
+                self.outputs.push_back((asker.shard, Reply::MaySearch { asker, visible_from }));
+            }
+            Request::View { asker, user, knows, .. } => {
+                let begun = log.runs().last().map_or(0, |run| run.first_position);
+                // Its members, or whether one blocks the other, may have changed since: its viewer was told of those of before.
+                let knows = if slot.position > begun { Knows::Nothing } else { knows };
+                let positions = slot.positions.as_ref();
+                let reached = positions.map(|positions| positions.durable_receipts()).unwrap_or_default();
+                match self.viewers.view(asker, user, conversation, knows, state, reached) {
+                    Ok(()) => {
+                        self.hasten(conversation);
+                        self.answer_views();
+                    }
+                    Err(refusal) => self.push_refusal(asker, true, refusal),
+                }
+            }
+            Request::History { asker, range, limit, .. } => {
+                self.start_history(asker, conversation, range, limit, visible_from, log);
+            }
+            _ => unreachable!("the caller matched"),
+        }
+    }
+
     /// How far a user has read these conversations. `None`: that has to be read first, and then the page is begun anew.
     pub(super) fn read_states(
         &mut self,
