@@ -13,10 +13,12 @@ mod frame;
 mod frame_read;
 mod object;
 mod request;
+mod request_read;
 mod value;
 
 pub use conversations::encode_list;
 pub(crate) use frame::unknown_gap;
 pub use frame::{encode_frame, encode_page, render_json, write_json};
 pub use frame_read::decode_frame;
-pub use request::{decode_request, encode_request};
+pub use request::encode_request;
+pub use request_read::decode_request;
