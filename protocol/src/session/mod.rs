@@ -12,121 +12,24 @@
 //!
 //! Invariant: one close frame at most is sent, and nothing after it; between calls an open, quiet
 //! session holds no heap memory.
+//!
+//! What goes in and comes out is in `input`, all before the first frame in `upgrading`; frames, control frames and the close are here.
 
-use std::{fmt, net::IpAddr};
+mod input;
+mod upgrading;
+
+use std::fmt;
 
 use crate::{
     command::Token,
     event::CloseCode,
     limits,
-    proxy::read_proxy_header,
-    upgrade::{
-        ClientRequest, Form, HeadScan, HttpRefusal, Upgrade, UpgradePolicy, check_response, parse_head,
-    },
-    ws::{self, Decoder, DecoderLimits, Message, Opcode, Role, Violation, encode_close, encode_frame},
+    upgrade::{ClientRequest, Form, HttpRefusal, UpgradePolicy},
+    ws::{self, Decoder, Message, Opcode, Role, Violation, encode_close, encode_frame},
 };
+use upgrading::Upgrading;
 
-/// What one peer may send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionLimits {
-    /// Largest message, in bytes.
-    pub message_bytes_max: u32,
-    /// Most frames of one message.
-    pub fragments_max: u32,
-    /// Which data frames are taken.
-    pub frames: Frames,
-}
-
-impl SessionLimits {
-    /// Until `connect` was accepted.
-    pub const CONNECT: Self = Self {
-        message_bytes_max: limits::CONNECT_BYTES_MAX as u32,
-        fragments_max: limits::FRAGMENTS_MAX,
-        frames: Frames::OfForm,
-    };
-    /// From then on.
-    pub const OPEN: Self = Self { message_bytes_max: limits::FRAME_BYTES_MAX as u32, ..Self::CONNECT };
-    /// What a client takes from a server.
-    pub const CLIENT: Self = Self { message_bytes_max: limits::EVENT_BYTES_MAX as u32, ..Self::CONNECT };
-
-    const fn decoder(self) -> DecoderLimits {
-        DecoderLimits { message_bytes_max: self.message_bytes_max, fragments_max: self.fragments_max }
-    }
-}
-
-/// Which data frames a session takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frames {
-    /// Text and binary, whatever was agreed: for echo servers.
-    Any,
-    /// Text in the JSON form, binary in the binary form; the other is a violation (1003).
-    OfForm,
-}
-
-/// What came in.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Input<'a> {
-    /// A binary message.
-    Binary(&'a [u8]),
-    /// Client: the server has taken the upgrade.
-    Connected,
-    /// The peer closes. If this side had not, its answer waits in [`Session::poll_control`].
-    PeerClosed {
-        /// [`CloseCode::NO_STATUS`] when the peer gave none.
-        code: CloseCode,
-    },
-    /// A ping. Its pong waits in [`Session::poll_control`]; of several only the newest is answered.
-    Ping,
-    /// A pong.
-    Pong,
-    /// Server behind a proxy: it has said whose connection this is; `None` is its own.
-    Proxied(Option<IpAddr>),
-    /// A text message.
-    Text(&'a str),
-    /// Server: the request was taken; the 101 waits in [`Session::poll_control`].
-    Upgraded(Box<Upgrade>),
-}
-
-/// What one call to [`Session::handle_bytes`] came to.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Handled<'a> {
-    /// Bytes taken from the front.
-    pub consumed: usize,
-    /// `None`: everything was taken and there is nothing to report.
-    pub input: Option<Input<'a>>,
-}
-
-/// Why a session ends because of its peer. What the peer is told waits in [`Session::poll_control`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Server behind a proxy: what came is no PROXY header.
-    NotProxied(HttpRefusal),
-    /// The upgrade was refused: by this server, or, at a client, by the other one.
-    Refused(HttpRefusal),
-    /// The WebSocket protocol was broken.
-    Violation(Violation),
-}
-
-impl End {
-    /// The close code by which this end is known. A refused upgrade has no close frame.
-    pub const fn close_code(self) -> CloseCode {
-        match self {
-            Self::NotProxied(_) | Self::Refused(_) => CloseCode::ABNORMAL,
-            Self::Violation(violation) => violation.close_code(),
-        }
-    }
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotProxied(refusal) | Self::Refused(refusal) => fmt::Display::fmt(refusal, f),
-            Self::Violation(violation) => fmt::Display::fmt(violation, f),
-        }
-    }
-}
-
-impl std::error::Error for End {}
+pub use input::{End, Frames, Handled, Input, SessionLimits};
 
 /// One side of one connection. At most 64 bytes.
 pub struct Session {
@@ -153,15 +56,6 @@ enum Phase {
     Closing,
     /// Nothing more is read.
     Closed,
-}
-
-/// The head being received.
-#[derive(Default)]
-struct Upgrading {
-    head: Vec<u8>,
-    scan: HeadScan,
-    /// Client: the key the response has to answer.
-    key: String,
 }
 
 /// What has to go out ahead of data.
@@ -366,63 +260,6 @@ impl Session {
         self.decoder.held_bytes() + upgrading + pending
     }
 
-    /// What is behind the header stays where it is, for the next call.
-    fn handle_proxy<'a>(&'a mut self, input: &mut [u8]) -> Result<Handled<'a>, End> {
-        let mut upgrading = self.upgrading.take().unwrap_or_default();
-        let held = upgrading.head.len();
-        let fresh = input.len().min(limits::PROXY_HEADER_BYTES_MAX - held);
-        upgrading.head.extend_from_slice(&input[..fresh]);
-        match read_proxy_header(&upgrading.head) {
-            Ok(Some(header)) => {
-                self.phase = Phase::Upgrading;
-                // The header ends in the fresh bytes, or it would have been found before.
-                Ok(Handled { consumed: header.bytes - held, input: Some(Input::Proxied(header.source)) })
-            }
-            Ok(None) => {
-                self.upgrading = (!upgrading.head.is_empty()).then_some(upgrading);
-                Ok(Handled { consumed: fresh, input: None })
-            }
-            Err(refusal) => {
-                self.refuse(refusal);
-                Err(End::NotProxied(refusal))
-            }
-        }
-    }
-
-    fn handle_head<'a>(&'a mut self, policy: &UpgradePolicy, input: &mut [u8]) -> Result<Handled<'a>, End> {
-        let mut upgrading = self.upgrading.take().unwrap_or_default();
-        let held = upgrading.head.len();
-        // One byte beyond the limit is enough to see that it is passed.
-        let fresh = input.len().min(limits::HTTP_HEAD_BYTES_MAX + 1 - held);
-        upgrading.head.extend_from_slice(&input[..fresh]);
-        let end = match upgrading.scan.find_end(&upgrading.head) {
-            Ok(Some(end)) => end,
-            Ok(None) => {
-                let waits = !upgrading.head.is_empty() || self.role == Role::Client;
-                self.upgrading = waits.then_some(upgrading);
-                return Ok(Handled { consumed: fresh, input: None });
-            }
-            Err(refusal) => return Err(self.refused(refusal)),
-        };
-        let head = &upgrading.head[..end];
-        let taken = match self.role {
-            Role::Client => check_response(head, &upgrading.key, self.form).map(|()| Input::Connected),
-            Role::Server => parse_head(head, policy).map(|upgrade| {
-                self.form = upgrade.form;
-                self.pending().http = upgrade.response();
-                Input::Upgraded(Box::new(upgrade))
-            }),
-        };
-        match taken {
-            Ok(taken) => {
-                self.phase = Phase::Open;
-                // The head ends in the fresh bytes, or it would have been found before.
-                Ok(Handled { consumed: end - held, input: Some(taken) })
-            }
-            Err(refusal) => Err(self.refused(refusal)),
-        }
-    }
-
     fn handle_frames<'a>(&'a mut self, input: &'a mut [u8]) -> Result<Handled<'a>, End> {
         let Self { decoder, pending, phase, form, frames, .. } = self;
         let decoded = match decoder.decode(input) {
@@ -476,11 +313,6 @@ impl Session {
             }
         }
         Ok(Handled { consumed: input.len(), input: None })
-    }
-
-    fn refused(&mut self, refusal: HttpRefusal) -> End {
-        self.refuse(refusal);
-        End::Refused(refusal)
     }
 
     fn enter_closed(&mut self) {
