@@ -3,6 +3,14 @@
 //! Every session is live or catching up, per log. Live ones are given what is delivered; the others are fed from the
 //! log, a page at a time, only while their outbox is empty. A second away, a month away and a reader that cannot keep up
 //! are the same state.
+//!
+//! Where to look:
+//!
+//! * a session: `connecting`, `session`, `limits`, `rates`, `approach`, `travel`;
+//! * what it asks, and the answers: `commands`, `answers`, `listing`, `searching`;
+//! * what it is given of the logs: `follow`, `heads`, `survey`, `acked`, `slow`;
+//! * what goes out: `frames`, `outbox`, `sending`;
+//! * who is there, and who looks: `presence`, `viewing`, `sightings`, `writing`.
 
 mod acked;
 mod answers;
