@@ -1,6 +1,13 @@
 //! The world: what happens when, and what is true at the end.
+//!
+//! One thing after the other is taken from the queue (`queue`) and changes the world: a shard's turn, a write that ends, a client that
+//! acts, the end of a process (`process`). What a run came to is judged at the end (`outcome`), and with it what is true of
+//! each client then (`ends`).
 
 mod ends;
+mod outcome;
+mod process;
+mod queue;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -8,17 +15,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::auth::{DenyList, Keys};
-use gateway::pushes::call::PushBatch;
 use gateway::shard::{Event, Shard};
 use protocol::command::Token;
-use protocol::event::CloseCode;
 use protocol::ids::{ConversationId, UnixMillis, UserId};
 use protocol::limits::{COMMANDS_IN_FLIGHT_MAX, FRAME_BYTES_MAX};
 use router::conversation::Erased;
 use router::mail::Clock;
 use router::places::direct_conversation;
 use router::{Places, ShardId, UserSide};
-use storage_log::{Compacted, CompactionJob, Log, WriteBatch};
+use storage_log::{Compacted, CompactionJob, WriteBatch};
 
 use crate::Rng;
 use crate::calling::{CALLED_MICROS, Calls};
@@ -29,12 +34,14 @@ use crate::dice::{
 };
 use crate::disk::{Disk, geometry};
 use crate::keeping;
-use crate::listing::check_lists;
 use crate::net::Net;
-use crate::node::{Bounds, Node, log_config};
-use crate::oracle::{Oracle, Truth, audiences, truth_of};
+use crate::node::{Bounds, Node};
+use crate::oracle::Oracle;
 use crate::searching::Searches;
-use crate::seen::End;
+pub(crate) use queue::Item;
+use queue::Queued;
+
+pub use outcome::Outcome;
 
 /// 2026-01-01, in milliseconds since 1970.
 const BEGUN_MS: u64 = 1_767_225_600_000;
@@ -44,10 +51,6 @@ pub(crate) const BUSY_MICROS: u64 = 2_500_000;
 
 /// From when on what was said before it was calm has come everywhere, in microseconds.
 const CALM_MICROS: u64 = BUSY_MICROS + 2_000_000;
-
-/// `drain_is_bounded`: how long an orderly stop takes at most, whoever does not read, in microseconds: a second in which all are told, one until
-/// they are closed, and six for their answers to that; then what is still to be written.
-const DRAIN_MICROS: u64 = 8_500_000;
 
 /// One write in so many fails.
 const WRITES_PER_FAILURE: u64 = 600;
@@ -61,141 +64,6 @@ const MAIL_MICROS: u64 = 100_000;
 
 /// What an outbox may hold beyond its limit: one page as it is rendered, and the replies to all commands of a session.
 const OUTBOX_SLACK_BYTES: usize = FRAME_BYTES_MAX + 64 * COMMANDS_IN_FLIGHT_MAX * 16;
-
-/// What a run came to. Two runs of one seed give equal ones.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Outcome {
-    /// Records of conversations.
-    pub stored: usize,
-    /// Records that clients were given, repeats included.
-    pub received: u64,
-    /// Times that clients were told of a head instead of records.
-    pub heads: u64,
-    /// Times that clients were told what is unread, and of those, that something was.
-    pub counted: (u64, u64),
-    /// Times that clients were told who came or went, and of those, who went.
-    pub presence: (u64, u64),
-    /// Times that clients were told how far somebody has come, and of those, that something was delivered and not read.
-    pub receipts: (u64, u64),
-    /// Times that clients were told at rest that something is muted.
-    pub muted: u64,
-    /// Times that somebody began to block somebody.
-    pub blocked: u64,
-    /// Times that somebody was told when one was last seen who left before a restart, and of those not exactly.
-    pub last_seen: (u64, u64),
-    /// Times that somebody asked who is there while somebody was invisible who was asked for.
-    pub hidden: u64,
-    /// Times that somebody was called of what had not reached them.
-    pub called: u64,
-    /// Orderly stops.
-    pub drains: u32,
-    /// Crashes.
-    pub crashes: u32,
-    /// Writes that failed and stopped a log.
-    pub failures: u32,
-    /// Times that a lane was full and sessions went back to the log.
-    pub overruns: u64,
-    /// Times that an outbox was full and its session did.
-    pub outbox_full: u64,
-    /// Commands that found no credit.
-    pub busy: u64,
-    /// Bytes that were kept for somebody who stopped reading for good.
-    pub unread: usize,
-    /// Connections that moved to another shard.
-    pub moved: u64,
-    /// Connections left open that were closed because their device came back.
-    pub replaced: u32,
-    /// Blocks of index files that were read: pages over sealed segments.
-    pub index_reads: u32,
-    /// Segments that were written anew.
-    pub compactions: u32,
-    /// Times that somebody was told of a gap, or to start anew.
-    pub gone: u64,
-    /// Times that somebody was shown what was amended.
-    pub folded: u64,
-    /// Times that somebody was told that something was erased.
-    pub erased: u64,
-    /// Times that somebody was told that what was asked for is so already.
-    pub unchanged: u64,
-    /// Sequences that somebody was told are not kept, by what was set.
-    pub kept: u64,
-    /// Index files that rotted while the node served, and were made again.
-    pub rebuilds: u32,
-    /// Sessions whose token ended.
-    pub expired: u64,
-    /// Sessions and `connect`s whose token was taken back.
-    pub revoked: u64,
-    /// Times that the disk had no room for a segment.
-    pub full: u32,
-    /// Pages of searches that clients were given, the hits on them, and how many of those had to be among them.
-    pub searched: (u64, u64, u64),
-    /// Messages that the index named and that were not to be found.
-    pub made_up: u64,
-    /// Virtual microseconds.
-    pub micros: u64,
-    /// Everything that was sent to clients, byte for byte.
-    pub digest: u64,
-}
-
-pub(crate) enum Item {
-    Act(usize),
-    Crash,
-    Drain,
-    Event {
-        run: u32,
-        shard: usize,
-        event: Event,
-    },
-    Compact {
-        run: u32,
-        log: u16,
-        shard: usize,
-        job: CompactionJob,
-        erased: Arc<Erased>,
-    },
-    Pump {
-        run: u32,
-        pipe: usize,
-    },
-    Push {
-        run: u32,
-        shard: usize,
-        batch: Arc<PushBatch>,
-    },
-    ReadClient(usize),
-    Restart,
-    Erase,
-    /// Of one user, or of whom the dice say.
-    Revoke(Option<UserId>),
-    Turn {
-        run: u32,
-        shard: usize,
-    },
-    WriteDone {
-        run: u32,
-        log: u16,
-        shard: usize,
-    },
-}
-
-struct Queued(u64, u64, Item);
-
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        (self.0, self.1) == (other.0, other.1)
-    }
-}
-impl Eq for Queued {}
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
-    }
-}
 
 pub(crate) struct World {
     pub(crate) rng: Rng,
@@ -371,16 +239,6 @@ impl World {
         self.begin_erasing();
     }
 
-    pub(crate) fn later(&mut self, delay: u64, item: Item) {
-        self.order += 1;
-        self.queue.push(Reverse(Queued(self.now + delay, self.order, item)));
-    }
-
-    pub(crate) fn event(&mut self, shard: usize, delay: u64, event: Event) {
-        let run = self.run;
-        self.later(delay, Item::Event { run, shard, event });
-    }
-
     pub(crate) fn unix(&self) -> UnixMillis {
         UnixMillis(BEGUN_MS + self.now / 1_000)
     }
@@ -501,100 +359,6 @@ impl World {
         }
     }
 
-    fn restart(&mut self) {
-        self.run += 1;
-        let now = self.unix().0;
-        let (disk, rng) = (&mut self.disk, &mut self.rng);
-        self.begun_at = self.now;
-        self.calls.begin_run();
-        let kept = (&self.denied, &mut self.oracle.erasures, &mut self.calls);
-        let node = Node::start(&self.places, &self.keys, kept, disk, rng, now, &self.bounds);
-        // What a crash left whole above the mark counts from now on.
-        let mut states = BTreeMap::new();
-        let mut positions = BTreeMap::new();
-        let survived = self.read_logs(&mut states, &mut positions);
-        for (conversation, record) in states {
-            self.oracle.enter_state(conversation, &record);
-        }
-        for (place, truth) in survived {
-            self.oracle.survived(place, positions.get(&place).copied(), truth);
-        }
-        self.oracle.searches.index.begin(now);
-        self.arrived = node.shards.iter().map(|_| Vec::new()).collect();
-        self.node = Some(node);
-        for shard in 0..self.arrived.len() {
-            let run = self.run;
-            self.later(1, Item::Turn { run, shard });
-        }
-    }
-
-    fn crash(&mut self) {
-        // Users are called when it is calm, and that is to be interrupted.
-        if self.node.is_none() || (self.is_calm() && self.calls.dice.is_none()) {
-            return;
-        }
-        self.crashes += 1;
-        self.draining_since = None;
-        self.disk.crash(&mut self.rng);
-        self.stop_node(End::Crashed);
-    }
-
-    /// The process is gone: every connection ends, and after a while the next one starts.
-    fn stop_node(&mut self, end: End) {
-        self.oracle.seen.is_lossy |= self.full > 0 || self.oracle.has_rotted;
-        let has_failed = self.node.as_ref().is_some_and(|node| node.state.exit_failed());
-        let end = if has_failed { End::Failed } else { end };
-        self.oracle.seen.end_run(self.unix(), end);
-        self.keep_away();
-        self.count_node();
-        self.node = None;
-        self.run += 1;
-        self.net.reset();
-        for client in 0..self.clients.len() {
-            // What was sent may still arrive; then the end of the connection is seen.
-            let delay = self.rng.between(1, 2_000);
-            self.later(delay, Item::ReadClient(client));
-        }
-        let delay = self.rng.between(1_000, 100_000);
-        self.later(delay, Item::Restart);
-    }
-
-    /// An orderly stop: every shard is told, and nothing is under way when the last one is done.
-    fn drain(&mut self) {
-        let failed = self.node.as_ref().is_some_and(|node| node.state.exit_failed());
-        if self.node.is_none() || self.draining_since.is_some() || (self.is_calm() && !failed) {
-            return;
-        }
-        self.draining_since = Some(self.now);
-        for shard in 0..self.arrived.len() {
-            let delay = self.rng.below(2_000);
-            self.event(shard, delay, Event::Drain);
-        }
-    }
-
-    fn end_drain_if_done(&mut self) {
-        let drained = self.node.as_ref().is_some_and(|node| node.shards.iter().all(Shard::is_drained));
-        let Some(since) = self.draining_since.filter(|_| drained) else { return };
-        assert!(self.now - since <= DRAIN_MICROS, "drain_is_bounded: it took {} us", self.now - since);
-        self.draining_since = None;
-        self.drains += 1;
-        self.disk.assert_quiet();
-        self.stop_node(End::Orderly);
-    }
-
-    fn count_node(&mut self) {
-        if let Some(node) = &self.node {
-            for metrics in &node.metrics {
-                self.overruns += metrics.overruns_total.value();
-                self.outbox_full += metrics.outbox_full_total.value();
-                self.busy += metrics.busy_total.value();
-                self.moved += metrics.moved_total.value();
-                self.expired += metrics.closes_total(CloseCode::EXPIRED).value();
-                self.revoked += metrics.closes_total(CloseCode::REVOKED).value();
-            }
-        }
-    }
-
     fn turn(&mut self, index: usize) {
         let clock = Clock { unix: self.unix(), micros: self.now };
         let node = self.node.as_mut().expect("the caller looked");
@@ -621,110 +385,5 @@ impl World {
         let run = self.run;
         self.later(delay, Item::Turn { run, shard: index });
         self.end_drain_if_done();
-    }
-
-    /// All records of conversations, as recovery reads them, the newest state of each, and where those stand that are whole.
-    fn read_logs(
-        &self,
-        states: &mut BTreeMap<ConversationId, Vec<u8>>,
-        positions: &mut BTreeMap<(ConversationId, u64), (u16, u64)>,
-    ) -> BTreeMap<(ConversationId, u64), Truth> {
-        let mut truths = BTreeMap::new();
-        for number in 0..self.places.logs {
-            let mut observe = |record: &storage_log::Record<'_>| {
-                let place = (ConversationId(record.stream().id), record.seq());
-                if record.stream().kind.0 == protocol::record::StreamKind::State as u8 {
-                    states.insert(place.0, record.portable().to_vec());
-                }
-                if record.stream().kind.0 == protocol::record::StreamKind::Messages as u8
-                    && record.schema() != storage_log::SCHEMA_GONE
-                {
-                    let truth = if record.schema() == storage_log::SCHEMA_ERASED {
-                        let may_be = self.oracle.may_be_erased(place)
-                            || self.oracle.amends_front(place, self.unix().0);
-                        assert!(may_be, "{place:?} is gone, and was not erased");
-                        self.oracle.durable[&place].clone()
-                    } else {
-                        positions.insert(place, (number, record.position()));
-                        truth_of(record.portable())
-                    };
-                    truths.insert(place, truth);
-                }
-            };
-            let config = log_config(&self.places, self.disk.geometry(), number);
-            let read = self.disk.without_indexes().recover(&config, 1, 0, &mut observe);
-            let log: Log = read.expect("a sound log").0.log;
-            assert!(log.is_healthy());
-        }
-        truths
-    }
-
-    fn finish(mut self) -> Outcome {
-        self.count_node();
-        let left = self.read_logs(&mut BTreeMap::new(), &mut BTreeMap::new());
-        self.oracle.check_log(&left, self.unix().0);
-        let mut log = self.oracle.durable.clone();
-        log.extend(left);
-        let direct = direct_of(&self.users);
-        let audiences = audiences(&log, &direct);
-        let (now, mut oracle) = (self.unix(), std::mem::take(&mut self.oracle));
-        let clients = self.listening().map(|(_, client)| (&client.user, &client.listing));
-        check_lists(clients, &log, &direct, &mut oracle, now);
-        self.oracle = oracle;
-        self.oracle.check_found();
-        self.calls.check_all(&self.oracle, &self.users, &audiences);
-        let unread = self.check_slow_is_alone();
-        for (_, client) in self.listening() {
-            if let Some(link) = &client.link {
-                self.check_token(&client.user, link.times);
-            }
-            self.check_client(client, &log, &audiences);
-            self.check_presence(client, &log, &direct);
-        }
-        Outcome {
-            stored: log.len(),
-            received: self.oracle.received,
-            heads: self.oracle.heads,
-            counted: self.oracle.reads.told,
-            receipts: self
-                .clients
-                .iter()
-                .map(|client| client.viewing.receipts())
-                .fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1)),
-            muted: self.oracle.mutes.told,
-            blocked: self.oracle.blocks.begun,
-            hidden: self.oracle.invisibles.seen.get(),
-            last_seen: self.oracle.seen.told.get(),
-            called: self.calls.count(),
-            searched: self.oracle.searches.counts(),
-            made_up: self.oracle.searches.index.made_up,
-            presence: self
-                .clients
-                .iter()
-                .map(|client| client.viewing.counts())
-                .fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1)),
-            drains: self.drains,
-            crashes: self.crashes,
-            failures: self.failures,
-            overruns: self.overruns,
-            outbox_full: self.outbox_full,
-            busy: self.busy,
-            unread,
-            moved: self.moved,
-            replaced: self.replaced,
-            index_reads: self.index_reads,
-            compactions: self.compactions,
-            gone: self.oracle.gone,
-            folded: self.oracle.forms.shown,
-            erased: self.oracle.erased,
-            unchanged: self.oracle.unchanged,
-            kept: self.oracle.keeping.told,
-            rebuilds: self.rebuilds,
-            expired: self.expired,
-            revoked: self.revoked,
-            full: self.full,
-            micros: self.now,
-            digest: self.digest,
-        }
     }
 }
