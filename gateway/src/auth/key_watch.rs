@@ -2,7 +2,7 @@
 //!
 //! A token may be of a key that was published a moment ago. So nothing is said to be bad by a set that is older than the question: a name is
 //! asked for, and only a set whose fetch began afterwards says that there is no such key. Names are kept as hashes under a key of this process, in a
-//! table of a fixed size: what has no place any more is asked for again, and who showed it comes back once more.
+//! table of a fixed size: what has no place any more is asked for again, and who showed it comes back once more. Tokens that name no key have one name.
 //!
 //! ```text
 //!   fetch 7 begins   ...   a name is asked for (7)   ...   fetch 8 begins   ...   its set is in force (8): 7 < 8, it is no key
@@ -28,8 +28,33 @@ pub(super) struct KeyWatch {
     hashes: RandomState,
 }
 
-/// The number of the fetch of which a set is: it goes on where the same set was fetched again.
-pub(super) type Fetch = AtomicU32;
+/// The fetches that brought a set: the first, and the newest of those that brought the same again.
+#[derive(Debug, Default)]
+pub(super) struct Fetch {
+    first: u32,
+    newest: AtomicU32,
+}
+
+impl Fetch {
+    pub(super) fn new(number: u32) -> Self {
+        Self { first: number, newest: AtomicU32::new(number) }
+    }
+
+    /// The same set was fetched again.
+    pub(super) fn renew(&self, number: u32) {
+        self.newest.store(number, Ordering::Relaxed);
+    }
+
+    /// Whether a fetch that begins after a question has yet to bring a set.
+    fn is_awaited(&self, asked_in: u32) -> bool {
+        asked_in >= self.newest.load(Ordering::Relaxed)
+    }
+
+    /// Whether this set says that what was asked for is no key. What another set said before says nothing of a key that came with this one, or since.
+    fn answers(&self, asked_in: u32) -> bool {
+        !self.is_awaited(asked_in) && asked_in.saturating_add(1) >= self.first
+    }
+}
 
 impl KeyWatch {
     pub(super) fn new() -> Self {
@@ -56,14 +81,13 @@ impl KeyWatch {
         let place = &self.names[hash as usize % NAMES];
         let (key, known) = (hash >> 32, place.load(Ordering::Relaxed));
         let asked_in = (known >> 32 == key && known != 0).then_some(known as u32);
-        let is_answered = asked_in.is_some_and(|asked_in| asked_in < fetch.load(Ordering::Relaxed));
-        if is_answered && !self.may_be_old.load(Ordering::Relaxed) {
+        if asked_in.is_some_and(|asked_in| fetch.answers(asked_in))
+            && !self.may_be_old.load(Ordering::Relaxed)
+        {
             return false;
         }
-        if is_answered || asked_in.is_none() {
+        if !asked_in.is_some_and(|asked_in| fetch.is_awaited(asked_in)) {
             place.store(key << 32 | u64::from(self.fetches.load(Ordering::Acquire)), Ordering::Relaxed);
-        }
-        if !self.asked.load(Ordering::Relaxed) {
             self.asked.store(true, Ordering::Relaxed);
         }
         true

@@ -121,7 +121,7 @@ impl Refetching {
                 metrics.fetched_seconds.set(unix_seconds());
                 metrics.keys.set(keys.len() as u64);
                 if self.set.as_ref() == Some(&set) {
-                    self.fetch.store(number, Ordering::Relaxed);
+                    self.fetch.renew(number);
                     return Ok(None);
                 }
                 // Whoever has the set of before goes on to ask until it has this one.

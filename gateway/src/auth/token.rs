@@ -115,6 +115,10 @@ struct VerifierParts {
     watch: Option<(Arc<KeyWatch>, Arc<Fetch>)>,
 }
 
+/// What all tokens ask for together that name no key: each for itself would push the others out of the table, and none of those whose key
+/// was replaced would ever be told to get another.
+const UNNAMED: &str = "\0";
+
 /// A key, and the algorithm that it is for.
 pub(super) struct VerifyingKey {
     /// `kid`: what tokens call it, if they have to.
@@ -229,7 +233,7 @@ impl Verifier {
         }
         let (VerifyingKey { key, validation, .. }, is_named) = self.key_of(token)?;
         // Of a key that it names not it is known only that it is not this one.
-        let of_other_key = || if is_named { TokenError::Bad } else { self.error_of_other_key(token) };
+        let of_other_key = || if is_named { TokenError::Bad } else { self.error_of_other_key(UNNAMED) };
         let data = jsonwebtoken::decode::<Payload>(token, key, validation).map_err(|error| {
             bad(match error.kind() {
                 ErrorKind::InvalidSignature => {

@@ -108,16 +108,21 @@ async fn a_key_without_a_name_that_has_taken_the_place_of_another_one_is_fetched
     let (mut refetching, _) = load(data.path(), &server.url("http", "127.0.0.1"));
     let header = Header::new(Algorithm::ES256);
     let signer = EncodingKey::from_ec_pem(EC_PEM).expect("a key");
-    let token = |user| {
+    let token = |user: &str| {
         let claims = json!({ "sub": user, "iat": NOW_SECONDS, "exp": NOW_SECONDS + 60 });
         jsonwebtoken::encode(&header, &claims, &signer).expect("signed")
     };
     for (user, key) in [("alice", &other), ("bob", &named)] {
         server.tell(set(key));
         let verifier = fetch(&mut refetching).await.expect("an answer").expect("news");
-        // Two signatures of the same are two tokens.
-        let token = token(user);
-        let verdict = |verifier: &Verifier| verifier.verify(&token, NOW).map(drop);
+        // Everybody whose key was replaced, and nobody has them all in mind: each is told to come back, and then to get another token.
+        let tokens: Vec<String> = (0..300).map(|number| token(&format!("{user} {number}"))).collect();
+        let verdict = |verifier: &Verifier| {
+            let mut verdicts = tokens.iter().map(|token| verifier.verify(token, NOW).map(drop));
+            let first = verdicts.next().expect("there are some");
+            assert!(verdicts.all(|verdict| verdict == first), "{first:?} for all");
+            first
+        };
         assert_eq!(verdict(&verifier), Err(TokenError::Unknown));
         assert!(!refetching.is_due(Instant::now()), "the floor holds");
         assert!(refetching.is_due(Instant::now() + FLOOR));
