@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use blake3::Hasher;
 use protocol::ids::{ConversationId, MessageId, UserId};
-use protocol::limits::SMALL_GROUP_MEMBERS_MAX;
+use protocol::limits::{HEARTBEAT_MILLIS, SMALL_GROUP_MEMBERS_MAX};
 use protocol::record::{Schema, StreamKind as Kind};
 use sha2::{Digest, Sha256};
 use storage_log::{Kinds, StreamId, StreamKind};
@@ -23,6 +23,11 @@ pub const KINDS: Kinds = Kinds {
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Nobody is told of what was delivered where nobody looks. Of what a crash takes each device says most again when it is back, and until then
+/// a message is held to be on its way that had arrived. The members of a group say what they have within half a minute of each other, with their
+/// heartbeats: written after a second that would be a record of all of them for nearly each who says so, and after ten three for each message.
+const DELIVERED_WAIT: Duration = Duration::from_millis(HEARTBEAT_MILLIS);
 
 /// Whatever a command may come to, a log takes.
 const _: () = assert!(protocol::limits::RECORD_PAYLOAD_BYTES_MAX <= storage_log::format::PAYLOAD_BYTES_MAX);
@@ -55,14 +60,23 @@ pub struct Places {
     pub small_group_members_max: usize,
     /// How long a day is by which it is set how much of a conversation is kept.
     pub retention_day: Duration,
+    /// How long it waits to be written, where nobody looks, that something was delivered.
+    pub delivered_wait: Duration,
 }
 
 impl Places {
     /// Those of a store with so many logs, in a process with so many shards.
     #[must_use]
     pub const fn new(store: [u8; 16], key: [u8; 32], logs: u16, shards: u16) -> Self {
-        let (small_group_members_max, retention_day) = (SMALL_GROUP_MEMBERS_MAX, DAY);
-        Self { store, key, logs, shards, small_group_members_max, retention_day }
+        Self {
+            store,
+            key,
+            logs,
+            shards,
+            small_group_members_max: SMALL_GROUP_MEMBERS_MAX,
+            retention_day: DAY,
+            delivered_wait: DELIVERED_WAIT,
+        }
     }
 
     /// The shard where all sessions of a user live.

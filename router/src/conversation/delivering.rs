@@ -1,8 +1,8 @@
 //! Delivering: what waits for the log to say that it is durable, and what goes out then.
 //!
 //! Answers wait in the order of their positions, with the delivery that each brings; pages that would be made from what a crash may undo
-//! wait beside them. A command is answered and its record delivered by a [`Durable`] token alone, which the log makes from a completed
-//! sync. Where the log stops instead, what waits is told that its outcome is unknown.
+//! wait beside them. A record is delivered, and its command answered, by a [`Durable`] token alone, which the log makes from a completed
+//! sync; who asks again for what is durable already is answered at once. Where the log stops instead, what waits is told that its outcome is unknown.
 
 use std::sync::Arc;
 

@@ -7,25 +7,20 @@
 use std::collections::VecDeque;
 
 use protocol::ids::{ConversationId, UnixMillis};
-use protocol::limits::HEARTBEAT_MILLIS;
 use protocol::record::StreamKind as Kind;
 use storage_log::{Answer, Draft, Log};
 
 use super::positions::{Due, New};
-use super::{ConversationSide, LOADED_MAX, Loaded};
+use super::{ConversationSide, LOADED_MAX, LOADED_MEMBERS_MAX, Loaded};
 use crate::places::conversation_stream;
 
 /// How long what is new waits for more of the same conversation, in microseconds: its viewers are told at most once a second.
 const GATHER_MICROS: u64 = 1_000_000;
 
-/// The same where nothing but deliveries is new and nobody views the conversation: nobody is told of it. Of what a crash takes each device
-/// says most again when it is back, and until then a message is held to be on its way that had arrived. The members of a group say what
-/// they have within half a minute of each other, with their heartbeats: with a second, that is a record of all of them for nearly each
-/// who says so, and with ten three for each message.
-const GATHER_LATER_MICROS: u64 = HEARTBEAT_MILLIS * 1_000;
-
-/// Conversations that wait so long; beyond that the oldest is due. A quarter of what is kept loaded.
+/// Conversations that wait for longer because nobody looks ([`Places::delivered_wait`](crate::places::Places::delivered_wait)), and members of
+/// all of them; beyond that the oldest is due. They cannot be forgotten meanwhile: a quarter of what is kept loaded.
 const LATER_MAX: usize = LOADED_MAX / 4;
+const LATER_MEMBERS_MAX: usize = LOADED_MEMBERS_MAX / 4;
 
 /// Conversations in which something was read that is not written yet: they cannot be forgotten meanwhile, and while the disk is full
 /// they only become more. Half of what is kept loaded.
@@ -41,10 +36,19 @@ pub(super) struct Gathering {
     /// Likewise, for those that can wait longer, since the last turn and before. What has become urgent meanwhile, or was written, is in it
     /// until its time.
     fresh_later: Vec<ConversationId>,
-    later: VecDeque<(u64, ConversationId)>,
+    later: VecDeque<Later>,
+    /// Members of those in `later`.
+    later_members: usize,
     written: VecDeque<Written>,
     /// Those that were given up because the node was about to go away: it may go on. At most [`GATHERED_MAX`].
     given_up: Vec<ConversationId>,
+}
+
+/// Of which conversation it is to be written at last, and how many it had been for then.
+struct Later {
+    until: u64,
+    conversation: ConversationId,
+    members: usize,
 }
 
 /// A record that is not durable yet.
@@ -106,13 +110,21 @@ impl ConversationSide {
 
     /// Those that have waited as long as they can are due.
     fn end_waiting(&mut self, micros: u64, all: bool) {
-        let Gathering { fresh_later, later, .. } = &mut self.gathering;
-        let until = micros + GATHER_LATER_MICROS;
-        later.extend(fresh_later.drain(..).map(|conversation| (until, conversation)));
-        while let Some(&(until, conversation)) = self.gathering.later.front()
-            && (all || until <= micros || self.gathering.later.len() > LATER_MAX)
+        let until = micros + self.places.delivered_wait.as_micros() as u64;
+        let mut fresh = std::mem::take(&mut self.gathering.fresh_later);
+        for conversation in fresh.drain(..) {
+            let members = self.slots.get(&conversation).map_or(0, |slot| slot.state.members_count());
+            self.gathering.later_members += members;
+            self.gathering.later.push_back(Later { until, conversation, members });
+        }
+        // With the room that it has.
+        self.gathering.fresh_later = fresh;
+        while let Gathering { later, later_members, .. } = &mut self.gathering
+            && let Some(&Later { until, conversation, members }) = later.front()
+            && (all || until <= micros || later.len() > LATER_MAX || *later_members > LATER_MEMBERS_MAX)
         {
-            self.gathering.later.pop_front();
+            later.pop_front();
+            *later_members -= members;
             if self.is_hastened(conversation) {
                 self.gathering.due.push_front((micros, conversation));
             }

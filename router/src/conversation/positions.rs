@@ -107,7 +107,7 @@ impl Positions {
         });
         let folded_to = Seq(stored.folded_to.to_native());
         let mut by_user: Vec<(UserId, Position)> = entries.collect();
-        // As they were written: a look, as a rule.
+        // As they were written: a look, unless another build wrote them.
         by_user.sort_by(|(one, _), (other, _)| one.cmp_for_search(other));
         by_user.dedup_by(|(one, _), (other, _)| one == other);
         Self {

@@ -1,7 +1,7 @@
 //! Refusing: what who asked is told instead of an answer, and when to try again.
 //!
 //! Who asked under a number is told a code and words. A part that a user's home puts together with those of other logs is answered as not
-//! known instead, so that the home shows the rest. What no conversation holds back is never refused here.
+//! known instead, so that the home shows the rest. Requests that never wait for a conversation do not come here.
 
 use protocol::event::ErrorCode;
 

@@ -30,7 +30,7 @@ pub(super) enum Loaded {
 }
 
 impl Loaded {
-    fn members_count(&self) -> usize {
+    pub(super) fn members_count(&self) -> usize {
         match self {
             Self::Yes(conversation) => conversation.members().len(),
             Self::Absent | Self::No => 0,

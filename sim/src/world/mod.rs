@@ -52,6 +52,9 @@ pub(crate) const BUSY_MICROS: u64 = 2_500_000;
 /// From when on what was said before it was calm has come everywhere, in microseconds.
 const CALM_MICROS: u64 = BUSY_MICROS + 2_000_000;
 
+/// How long it waits to be written that something was delivered, where nobody looks.
+const DELIVERED_WAIT: Duration = Duration::from_secs(10);
+
 /// One write in so many fails.
 const WRITES_PER_FAILURE: u64 = 600;
 
@@ -155,6 +158,7 @@ impl World {
         let geometry = geometry(&mut rng);
         let small_group_members_max = small_group_members_max(seed);
         let mut places = Places { small_group_members_max, ..Places::new([5; 16], [6; 32], logs, shards) };
+        places.delivered_wait = DELIVERED_WAIT;
         let mut oracle = Oracle::new(Bounds::of_world(seed).keep_ms);
         if keeps(seed) {
             places.retention_day = keeping::day(&mut Rng::new(seed ^ KEEPING));
