@@ -77,6 +77,7 @@ fn a_server_that_is_not_wrong_is_never_called_so() {
     }
 }
 
+/// Where it is the last of its conversation, no other one behind it shows that it is missing.
 #[test]
 fn a_message_that_does_not_come_is_found() {
     is_found(Mutant::Lose, &["hole", "not-given"]);

@@ -23,12 +23,12 @@ impl Node {
     pub(crate) fn start(name: &str, settings: &[(&str, &str)]) -> Self {
         let directory = env::temp_dir().join(format!("loadgen-test-{name}-{}", std::process::id()));
         fs::create_dir_all(&directory).expect("a directory");
-        let (listen, admin) = (free_address(), free_address());
         let mut child = Command::new(program())
             .arg("serve")
             .arg("--data")
             .arg(&directory)
-            .args(["--listen", &listen, "--admin", &admin])
+            // It says which ports it took: one that is looked for before may be another's by then.
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .env("GATEHOUSE_LOGS", "1")
             .envs(settings.iter().copied())
             .stdout(Stdio::null())
@@ -36,8 +36,17 @@ impl Node {
             .spawn()
             .expect("the node starts");
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
-        let node = Self { child, directory, url: format!("ws://{listen}"), admin };
-        assert!(lines.any(|line| line.contains("serving")), "the node serves");
+        // Whatever it ends with is told.
+        let mut said = Vec::new();
+        let serving =
+            lines.by_ref().inspect(|line| said.push(line.clone())).find(|line| line.contains(" serving "));
+        let address = |field: &str| {
+            let fields = serving.as_deref().unwrap_or_else(|| panic!("the node serves: {said:?}"));
+            let value = fields.split_whitespace().find_map(|part| part.strip_prefix(field));
+            value.unwrap_or_else(|| panic!("no {field} in {fields}")).to_owned()
+        };
+        let (url, admin) = (format!("ws://{}", address("listen=")), address("admin="));
+        let node = Self { child, directory, url, admin };
         // It must be able to write on.
         std::thread::spawn(move || lines.for_each(drop));
         node
@@ -110,6 +119,7 @@ impl Drop for Node {
 }
 
 /// Where nobody listens yet.
+#[allow(dead_code, reason = "not each of the tests asks")]
 pub(crate) fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("bound").to_string()
