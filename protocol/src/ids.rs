@@ -38,7 +38,7 @@ impl std::error::Error for IdError {}
 
 /// A user: 1..=64 bytes of UTF-8 without control characters. Cloning counts a reference.
 ///
-/// Whether two are the same is told without reading either, as a rule: who looks for one among the members of a group would
+/// That two are not the same is told without reading either, as a rule: who looks for one among the members of a group would
 /// wait for memory at each of them otherwise.
 #[derive(Clone)]
 pub struct UserId {
@@ -67,8 +67,8 @@ impl UserId {
         self.text.as_bytes()
     }
 
-    /// Orders ids for a search among them, by something that reads neither unless they are the same. It is no order that anybody should be
-    /// shown or that may be stored: another build may have another.
+    /// Orders ids for a search among them, by something that reads neither unless they are the same. Nobody should be shown this order, nor
+    /// rely on it in what was stored: another build may have another.
     pub fn cmp_for_search(&self, other: &Self) -> Ordering {
         self.fingerprint.cmp(&other.fingerprint).then_with(|| match Arc::ptr_eq(&self.text, &other.text) {
             true => Ordering::Equal,

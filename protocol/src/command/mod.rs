@@ -9,17 +9,17 @@
 
 mod connect;
 mod content_hash;
-mod group;
+mod conversation;
+mod history;
 mod message;
-mod reading;
 
 use crate::ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use content_hash::ContentHash;
 
 pub use connect::{Connect, PushToken, Token};
-pub use group::{Create, HistoryPolicy, Members, Retention, Role};
+pub use conversation::{Create, HistoryPolicy, Members, Retention, Role};
+pub use history::{HistoryRange, Search};
 pub use message::{Edit, MessageKind, React, Send, Target};
-pub use reading::{HistoryRange, Search};
 
 /// One command and the number its reply repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
