@@ -38,7 +38,6 @@ enum Step {
 
 impl Shard {
     pub(super) fn handle_accepted(&mut self, listener: Listener, socket: Socket, peer: SocketAddr) {
-        self.metrics.accepted_total.increment();
         let second = self.second() as u32;
         let address = peer.ip().to_canonical();
         let is_proxy = listener == Listener::Chat && self.is_proxy(address);
@@ -65,6 +64,9 @@ impl Shard {
             }
         }
         let id = self.connections.insert(connection);
+        // Whoever reads that it was accepted finds it among the connections, or gone.
+        self.metrics.connections.set(self.connections.count() as u64);
+        self.metrics.accepted_total.increment();
         self.connections.set_peer(id, Some(Peer { address, counted }));
         self.schedule(id);
         if let Some((reason, refusal)) = refused {

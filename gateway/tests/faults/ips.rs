@@ -87,9 +87,12 @@ fn an_address_has_as_many_connections_as_it_may_however_the_others_ended() {
         // Before they are sessions: nothing, half a head, a bad one, a bad token.
         let bad_token = [head(&REQUEST), masked(0x81, connect_of("x.y.z", "d").as_bytes())].concat();
         for bytes in [b"".as_slice(), b"GET /v1", b"POST / HTTP/1.1\r\n\r\n", &bad_token] {
+            let accepted = node.metric("accepted_total");
             let mut crowd: Vec<_> = (0..MAX).map(|_| Raw::connect_from(CROWD, node.listen)).collect();
             crowd.iter_mut().for_each(|raw| raw.write(bytes));
             drop(crowd);
+            // Those that the node has yet to see are among the connections only then.
+            node.wait_for_metric("accepted_total", accepted + MAX as u64);
             node.wait_for_metric("connections", 1);
         }
         let crowd = fill(&node, &tokens);
