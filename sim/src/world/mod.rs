@@ -52,7 +52,7 @@ pub(crate) const BUSY_MICROS: u64 = 2_500_000;
 /// From when on what was said before it was calm has come everywhere, in microseconds.
 const CALM_MICROS: u64 = BUSY_MICROS + 2_000_000;
 
-/// How long it waits to be written that something was delivered, where nobody looks.
+/// How long it waits to be written that something was delivered, where nobody looks: less than in a node, so that it passes before a world ends.
 const DELIVERED_WAIT: Duration = Duration::from_secs(10);
 
 /// One write in so many fails.
@@ -150,15 +150,22 @@ pub fn run(seed: u64) -> Outcome {
     world.finish()
 }
 
+/// Where things live in the world of this seed.
+fn places(seed: u64, logs: u16, shards: u16) -> Places {
+    Places {
+        small_group_members_max: small_group_members_max(seed),
+        delivered_wait: DELIVERED_WAIT,
+        ..Places::new([5; 16], [6; 32], logs, shards)
+    }
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let shards = rng.between(1, 4) as u16;
         let logs = rng.between(1, 4) as u16;
         let geometry = geometry(&mut rng);
-        let small_group_members_max = small_group_members_max(seed);
-        let mut places = Places { small_group_members_max, ..Places::new([5; 16], [6; 32], logs, shards) };
-        places.delivered_wait = DELIVERED_WAIT;
+        let mut places = places(seed, logs, shards);
         let mut oracle = Oracle::new(Bounds::of_world(seed).keep_ms);
         if keeps(seed) {
             places.retention_day = keeping::day(&mut Rng::new(seed ^ KEEPING));
