@@ -13,7 +13,7 @@ use storage_log::{Link, Log, Lookup, Page, StreamId};
 
 use super::ConversationSide;
 use super::delivering::Delivery;
-use super::folding::stored;
+use super::folding::{HIDDEN, stored};
 use super::jobs::Purpose;
 use super::state::{Conversation, NOT_A_MEMBER, NOT_FOUND, Plan, Refusal};
 use crate::mail::{Change, Linked, Reply, Store};
@@ -28,9 +28,6 @@ const UNREADABLE: Refusal = (ErrorCode::Unavailable, "the message cannot be read
 
 /// The message that is amended, alone.
 const ONE: Page = Page { items_max: 1, bytes_max: PAGE_BYTES_MAX };
-
-/// The note of a link into the inbox of somebody who may not see what the record amends.
-pub(crate) const HIDDEN: u32 = 1;
 
 impl Change {
     /// The message that is amended.

@@ -6,9 +6,8 @@ use bytes::Bytes;
 use protocol::ids::{ConversationId, Seq};
 use storage_log::{BlockPlace, Entry, HomeSearch, Location, Log, Lookup, Progress, Record, StreamId};
 
-use super::amend::HIDDEN;
 use super::damage::Damages;
-use super::folding::{FoldStep, Folding, hide};
+use super::folding::{FoldStep, Folding, HIDDEN, hide};
 use super::runs::Runs;
 use crate::mail::Linked;
 
@@ -156,11 +155,11 @@ impl Fetch {
         }
         let apart = self.runs.ask_apart();
         if !apart.is_empty() {
-            return self.await_reads(apart);
+            return self.await_records(apart);
         }
         let asked = self.collect(log);
         if !asked.is_empty() {
-            return self.await_reads(asked);
+            return self.await_records(asked);
         }
         match self.name(log, damages) {
             Step::Done => self.fold(log),
@@ -169,7 +168,7 @@ impl Fetch {
     }
 
     /// Takes what the log holds in memory of what was found; the rest is to be read.
-    fn collect(&mut self, log: &Log) -> Vec<(u32, ReadPlace)> {
+    fn collect(&mut self, log: &Log) -> Vec<(u32, Location)> {
         let mut asked = Vec::new();
         for found in self.found.drain(..) {
             let location = found.entry.location;
@@ -182,6 +181,10 @@ impl Fetch {
             }
         }
         self.runs.ask(asked)
+    }
+
+    fn await_records(&mut self, runs: Vec<(u32, Location)>) -> Step {
+        self.await_reads(runs.into_iter().map(|(place, run)| (place, ReadPlace::Records(run))).collect())
     }
 
     fn await_reads(&mut self, reads: Vec<(u32, ReadPlace)>) -> Step {
@@ -225,7 +228,7 @@ impl Fetch {
             FoldStep::ReadRecords(entries) => {
                 let locations = entries.into_iter().map(|entry| entry.location);
                 let reads = self.runs.ask((0..).zip(locations).collect());
-                self.await_reads(reads)
+                self.await_records(reads)
             }
             FoldStep::IndexDamaged(place) => Step::IndexDamaged(place),
             FoldStep::Done => {

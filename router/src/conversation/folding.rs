@@ -18,6 +18,9 @@ use super::damage::Damages;
 use crate::mail::Linked;
 use crate::places::conversation_stream;
 
+/// The note of a link into the inbox of somebody who may not see what the record amends.
+pub(super) const HIDDEN: u32 = 1;
+
 /// A message: its home stream, and its sequence.
 type Target = (StreamId, u64);
 

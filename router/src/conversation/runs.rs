@@ -12,8 +12,6 @@ use std::ops::Range;
 use protocol::limits::PAGE_BYTES_MAX;
 use storage_log::Location;
 
-use super::fetch::ReadPlace;
-
 /// The longest run. The records of a page are no longer, unless it is a single one, which is read whatever its length: so a read brings
 /// as much as one page or one record, and what the reads under way hold in memory is bounded as if each were of a record.
 const RUN_BYTES_MAX: usize = PAGE_BYTES_MAX;
@@ -47,7 +45,7 @@ pub(super) struct Runs {
 
 impl Runs {
     /// The reads that bring `records`. Nothing of the step before may be under way any more.
-    pub(super) fn ask(&mut self, records: Vec<(u32, Location)>) -> Vec<(u32, ReadPlace)> {
+    pub(super) fn ask(&mut self, records: Vec<(u32, Location)>) -> Vec<(u32, Location)> {
         self.runs.clear();
         for (place, (_, location)) in records.iter().enumerate() {
             let joined = self.runs.last().and_then(|run| run.location.joined(*location));
@@ -62,7 +60,7 @@ impl Runs {
     }
 
     /// The reads that bring what was [set apart](Runs::set_apart), each record alone; none where nothing was.
-    pub(super) fn ask_apart(&mut self) -> Vec<(u32, ReadPlace)> {
+    pub(super) fn ask_apart(&mut self) -> Vec<(u32, Location)> {
         self.records = std::mem::take(&mut self.apart);
         let alone = |(place, (_, location)): (usize, &(u32, Location))| Run {
             location: *location,
@@ -72,8 +70,8 @@ impl Runs {
         self.reads()
     }
 
-    fn reads(&self) -> Vec<(u32, ReadPlace)> {
-        (0..).zip(self.runs.iter().map(|run| ReadPlace::Records(run.location))).collect()
+    fn reads(&self) -> Vec<(u32, Location)> {
+        (0..).zip(self.runs.iter().map(|run| run.location)).collect()
     }
 
     /// Takes the answer to one read, `None` when it failed: what it brought of each record.
