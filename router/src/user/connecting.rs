@@ -65,7 +65,9 @@ impl UserSide {
         let greeting = session.greeting;
         self.generation = self.generation.wrapping_add(1);
         let slot = self.sessions.insert(session) as u32;
-        let present = self.users.entry(user.clone()).or_default();
+        let absent = &mut self.absent;
+        let present = self.users.entry(user.clone());
+        let present = present.or_insert_with(|| Present::having_stored(absent.take(&user)));
         present.slots.push(slot);
         if present.slots.len() == 1 {
             self.note_come(&user);
@@ -144,7 +146,8 @@ impl UserSide {
             slots.retain(|slot| *slot != session.slot);
             match slots.first() {
                 None => {
-                    self.users.remove(&ended.user);
+                    let present = self.users.remove(&ended.user).expect("looked at");
+                    self.absent.keep(&ended.user, &present, self.presence.clock.micros);
                     self.note_gone(&ended.user, ended.written);
                 }
                 Some(first) if is_first => self.sessions[*first as usize].written = ended.written,

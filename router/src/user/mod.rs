@@ -49,7 +49,7 @@ use crate::mail::{Request, SessionId};
 use crate::places::{Places, ShardId};
 use approach::Approaches;
 use presence::PresenceBoard;
-use rates::Present;
+use rates::{Absent, Present};
 use searching::AskOut;
 use session::Session;
 use sightings::Asks;
@@ -110,6 +110,7 @@ pub struct UserSide {
     limits: UserLimits,
     sessions: Slab<Session>,
     users: HashMap<UserId, Present, foldhash::fast::RandomState>,
+    absent: Absent,
     approaches: Approaches,
     generation: u32,
     random: u64,
@@ -164,6 +165,7 @@ impl UserSide {
             limits,
             sessions: Slab::new(),
             users: HashMap::default(),
+            absent: Absent::default(),
             approaches: Approaches::new(limits.approaches),
             slow: SlowReaders::default(),
             generation: 0,

@@ -1,12 +1,13 @@
 //! How fast a session and its user may ask for things.
 //!
 //! A meter is a token bucket in eight bytes (the virtual scheduling form of ITU-T I.371, annex A): the moment at which all that was used
-//! will have been earned again. It is read and moved by the clock of the turn, so a command costs a comparison. What a user has used is
-//! forgotten with its last session.
+//! will have been earned again. It is read and moved by the clock of the turn, so a command costs a comparison. What a user has stored is
+//! kept beside its sessions: nobody gets a new allowance by coming back.
 
+use hashbrown::HashMap;
 use protocol::command::Command;
 use protocol::event::{CloseCode, ErrorCode, ErrorReply, ServerFrame};
-use protocol::ids::RequestId;
+use protocol::ids::{RequestId, UserId};
 use smallvec::SmallVec;
 
 use super::UserSide;
@@ -127,6 +128,12 @@ impl Meter {
     }
 }
 
+/// Users who have gone with something that they have yet to earn again, which takes four seconds: 3 MB. Whoever goes beyond that is forgotten.
+const ABSENT_MAX: usize = 32_768;
+
+/// How long what was found full is not looked through again, in microseconds.
+const LOOK_EVERY: u64 = SECOND_MICROS;
+
 /// A user with a session here.
 #[derive(Default)]
 pub(super) struct Present {
@@ -134,6 +141,41 @@ pub(super) struct Present {
     pub(super) slots: SmallVec<[u32; 1]>,
     /// What all of them together have stored.
     stored: Meter,
+}
+
+impl Present {
+    /// Without a session yet; it has stored as much.
+    pub(super) fn having_stored(stored: Meter) -> Self {
+        Self { stored, ..Self::default() }
+    }
+}
+
+/// What users have stored whose last session has gone, until all of it has been earned again.
+#[derive(Default)]
+pub(super) struct Absent {
+    stored: HashMap<UserId, Meter, foldhash::fast::RandomState>,
+    looked_at: u64,
+}
+
+impl Absent {
+    /// The last session of a user has gone.
+    pub(super) fn keep(&mut self, user: &UserId, present: &Present, micros: u64) {
+        if present.stored.earned_at <= micros {
+            return;
+        }
+        if self.stored.len() >= ABSENT_MAX && micros >= self.looked_at + LOOK_EVERY {
+            self.looked_at = micros;
+            self.stored.retain(|_, meter| meter.earned_at > micros);
+        }
+        if self.stored.len() < ABSENT_MAX {
+            self.stored.insert(user.clone(), present.stored);
+        }
+    }
+
+    /// The first session of a user has come.
+    pub(super) fn take(&mut self, user: &UserId) -> Meter {
+        self.stored.remove(user).unwrap_or_default()
+    }
 }
 
 impl UserSide {
@@ -188,6 +230,22 @@ impl UserSide {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_of_who_has_gone_is_bounded_and_forgotten_when_it_was_earned() {
+        let name = |number: usize| UserId::new(&format!("user-{number}")).expect("a name");
+        let having = |earned_at| Present::having_stored(Meter { earned_at });
+        let mut absent = Absent::default();
+        absent.keep(&name(0), &having(5), 5);
+        assert!(absent.stored.is_empty(), "it has earned all of it");
+        (0..ABSENT_MAX + 10).for_each(|user| absent.keep(&name(user), &having(4_000_000), 5));
+        assert_eq!(absent.stored.len(), ABSENT_MAX);
+        assert_eq!(absent.take(&name(1)).earned_at, 4_000_000);
+        absent.keep(&name(ABSENT_MAX + 1), &having(9_000_000), 5_000_000);
+        absent.keep(&name(ABSENT_MAX + 2), &having(9_000_000), 5_000_000);
+        assert_eq!(absent.stored.len(), 2, "the others make room");
+        assert_eq!(absent.take(&name(2)).earned_at, 0);
+    }
 
     #[test]
     fn a_meter_gives_a_burst_and_then_its_rate_and_says_when() {
