@@ -4,9 +4,9 @@
 
 mod support;
 
-use protocol::command::{Command, Request};
+use protocol::command::{Command, Create, HistoryPolicy, Request};
 use protocol::event::{Reached, ServerFrame};
-use protocol::ids::{ConversationId, Seq, UserId};
+use protocol::ids::{ConversationId, MessageId, Seq, UserId};
 use protocol::limits::HEARTBEAT_MILLIS;
 use router::mail::SessionId;
 use router::places::direct_conversation;
@@ -130,7 +130,8 @@ fn a_device_that_comes_back_acknowledges_what_it_was_given_since() {
         _ => None,
     });
     ack(&mut chat, bob, hers);
-    assert_eq!(told(&mut chat, alice).iter().filter(|(who, _)| *who == user("bob")).count(), 0);
+    let his: Vec<_> = told(&mut chat, alice).into_iter().filter(|(who, _)| *who == user("bob")).collect();
+    assert_eq!(his, [reached("bob", 0, 1)], "what he came with, and no more");
     ack(&mut chat, bob, caught_up.expect("caught up"));
     assert_eq!(told(&mut chat, alice), [reached("bob", 0, 3)]);
 }
@@ -181,6 +182,34 @@ fn an_acknowledgement_of_many_conversations_says_it_of_those_that_moved_last() {
     assert_eq!(chat.log.durable().position(), before + 16, "the work of one acknowledgement is bounded");
 }
 
+/// A device that lost its connection before it said what it has, and one whose word went with the process, say it by the cursor that they
+/// come with.
+#[test]
+fn who_comes_with_a_cursor_has_been_given_what_stands_before_it() {
+    let (mut chat, alice, bob, conversation) = looking();
+    chat.command(alice, Command::Unview { conversation });
+    say(&mut chat, alice, 2);
+    let two = cursor(&mut chat, bob);
+    chat.users.disconnect(bob);
+    let (bob, _) = chat.connect("bob", Some(two));
+    chat.command(alice, Command::View { conversation });
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 2)]);
+
+    chat.command(alice, Command::Unview { conversation });
+    say(&mut chat, alice, 3);
+    let three = cursor(&mut chat, bob);
+    ack(&mut chat, bob, three.clone());
+    assert_eq!(told(&mut chat, bob), [], "it was taken, and is not on disk");
+    chat.restart();
+    chat.remember();
+    let (alice, _) = chat.connect("alice", None);
+    chat.connect("bob", Some(three));
+    chat.command(alice, Command::View { conversation });
+    let reads = chat.reads.len();
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 3)]);
+    assert_eq!(chat.reads.len(), reads, "what came lately is known without reading");
+}
+
 /// The members of a group say what they have one after the other: that was a record of all of them for nearly each.
 #[test]
 fn what_nobody_looks_at_is_written_once_for_many_who_say_it() {
@@ -201,6 +230,43 @@ fn what_nobody_looks_at_is_written_once_for_many_who_say_it() {
     chat.wait(GATHERED_UNSEEN);
     chat.exchange(bob);
     assert_eq!(chat.log.durable().position(), before + 7);
+}
+
+/// A conversation with something to write cannot be forgotten: a quarter of the members that are kept in memory may wait, and 2,525 groups of 99 have as
+/// many.
+#[test]
+fn where_too_many_members_wait_the_oldest_conversation_waits_no_longer() {
+    let mut chat = Chat::new();
+    chat.wait(0);
+    let (alice, _) = chat.connect("alice", None);
+    let (bob, _) = chat.connect("bob", None);
+    let names = (0..97).map(|number| format!("m{number}")).chain(["bob".to_owned()]);
+    let members: Vec<UserId> = names.map(|name| user(&name)).collect();
+    let make_and_ack = |chat: &mut Chat, number: u16| {
+        let mut random = [1; 10];
+        random[8..].copy_from_slice(&number.to_be_bytes());
+        let id = MessageId::v7(NOW, random);
+        let (title, history) = ("all of us".to_owned(), HistoryPolicy::All);
+        let create = Create { title, members: members.clone(), history, message_id: Some(id) };
+        answer(&chat.command(alice, Command::Create(create))).expect("stored");
+        let newest = cursor(chat, bob);
+        ack(chat, bob, newest);
+        chat.exchange(bob);
+    };
+    let before = chat.log.durable().position();
+    for number in 0..2_525 {
+        make_and_ack(&mut chat, number);
+    }
+    assert_eq!(chat.log.durable().position(), before + 5_050, "the groups, two records each");
+    make_and_ack(&mut chat, 2_525);
+    assert_eq!(
+        chat.log.durable().position(),
+        before + 5_053,
+        "one group more, and what bob has of the first"
+    );
+    chat.wait(GATHERED_UNSEEN);
+    chat.exchange(bob);
+    assert_eq!(chat.log.durable().position(), before + 7_578, "what he has of the others");
 }
 
 #[test]

@@ -29,55 +29,11 @@ const CONVERSATIONS_MAX: usize = 16;
 /// each adds a few. Who comes then is passed over: about 1 MB.
 const UNDER_WAY_MAX: usize = 1_024;
 
-/// Positions of which is known what stands there: a device says every 30 s what it has, so what it speaks of is as old as that, or a
-/// little more. Enough for 8,000 records a second; 8 MB.
-const LATELY_MAX: usize = 1 << 18;
-
 /// What is to be found out, and what was.
 #[derive(Default)]
 pub(super) struct Acked {
     under_way: usize,
     delivered: VecDeque<(ConversationId, UserId, Seq)>,
-    lately: Lately,
-}
-
-/// Of which conversation the newest records are that inboxes are told of.
-#[derive(Default)]
-struct Lately {
-    /// Position of the first.
-    first: u64,
-    /// One for each position from there on: nothing where there is another kind of record.
-    records: VecDeque<Option<(ConversationId, Seq)>>,
-}
-
-impl Lately {
-    /// The record at a position beyond all that are known.
-    fn push(&mut self, position: u64, conversation: ConversationId, seq: Seq) {
-        debug_assert!(self.records.is_empty() || position >= self.first + self.records.len() as u64);
-        let missing = position.saturating_sub(self.first + self.records.len() as u64);
-        if self.records.is_empty() || missing as usize >= LATELY_MAX {
-            self.records.clear();
-            self.first = position;
-        } else {
-            self.records.extend((0..missing).map(|_| None));
-        }
-        self.records.push_back(Some((conversation, seq)));
-        let too_many = self.records.len().saturating_sub(LATELY_MAX);
-        self.records.drain(..too_many);
-        self.first += too_many as u64;
-    }
-
-    fn get(&self, position: u64) -> Option<(ConversationId, Seq)> {
-        let place = position.checked_sub(self.first)?;
-        *self.records.get(place as usize)?
-    }
-}
-
-impl Acked {
-    /// A record became durable and is delivered: nobody has to read it again to say of what it is.
-    pub(super) fn note_durable(&mut self, position: u64, conversation: ConversationId, seq: Seq) {
-        self.lately.push(position, conversation, seq);
-    }
 }
 
 impl ConversationSide {
@@ -92,30 +48,39 @@ impl ConversationSide {
         self.answer_views();
     }
 
-    fn begin_acked(&mut self, user: UserId, after: u64, to: u64, log: &mut Log) {
+    fn begin_acked(&mut self, user: UserId, after: Option<u64>, to: u64, log: &mut Log) {
+        // What a device had when it came may have been said before: as much is looked at as costs no read.
+        let is_read = after.is_some();
+        let Some(after) = after.or_else(|| self.recent.lately.first()?.checked_sub(1)) else { return };
         let inbox = self.places.user_stream(&user, Kind::Inbox);
         let is_full = self.acked.under_way.max(self.acked.delivered.len()) >= UNDER_WAY_MAX;
-        if is_full || !log.has_after(inbox, after) {
+        if is_full || to <= after || !log.has_after(inbox, after) {
             return;
         }
         self.acked.under_way += 1;
         // Nobody is given a cursor beyond what is durable.
         let to = to.min(log.durable().position());
         let lookup = Lookup::before(log, inbox, to + 1, after + 1, RECORDS);
-        self.run_for(Purpose::Acked { user }, Fetch::of_lookups(vec![lookup]).places(), log);
+        self.run_for(Purpose::Acked { user, is_read }, Fetch::of_lookups(vec![lookup]).places(), log);
     }
 
     /// Most are of the last half minute, and then nothing is read.
-    pub(super) fn finish_acked_places(&mut self, user: UserId, found: Vec<Found>, log: &mut Log) {
+    pub(super) fn finish_acked_places(
+        &mut self,
+        user: UserId,
+        found: Vec<Found>,
+        is_read: bool,
+        log: &mut Log,
+    ) {
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
         for found in found {
-            match self.acked.lately.get(found.key()) {
+            match self.recent.lately.get(found.key()) {
                 Some(record) => known.push(record),
                 None => unknown.push(found),
             }
         }
         self.note_newest(&user, known.into_iter());
-        if unknown.is_empty() {
+        if unknown.is_empty() || !is_read {
             self.acked.under_way -= 1;
         } else {
             self.run_for(Purpose::AckedRecords { user }, Fetch::of_found(unknown), log);
@@ -164,32 +129,5 @@ impl ConversationSide {
         if !is_full && positions.note_delivered(user, seq, due) {
             self.gathering.add(conversation, due);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_newest_positions_are_known_and_what_lies_between_is_not() {
-        let mut lately = Lately::default();
-        let of = |position: u64| (ConversationId([position as u8; 16]), Seq(position));
-        let push = |lately: &mut Lately, position| lately.push(position, of(position).0, of(position).1);
-        assert_eq!(lately.get(0), None);
-        [1_000, 1_001, 1_005].into_iter().for_each(|position| push(&mut lately, position));
-        for position in 998..1_008 {
-            let is_known = [1_000, 1_001, 1_005].contains(&position);
-            assert_eq!(lately.get(position), is_known.then(|| of(position)), "{position}");
-        }
-        // The oldest make room,
-        let last = 1_000 + LATELY_MAX as u64;
-        push(&mut lately, last);
-        assert_eq!([1_000, 1_001, last].map(|position| lately.get(position).is_some()), [false, true, true]);
-        assert_eq!(lately.records.len(), LATELY_MAX);
-        // all of them, where what comes is far beyond them.
-        let far = last + 10 * LATELY_MAX as u64;
-        push(&mut lately, far);
-        assert_eq!((lately.get(last), lately.get(far), lately.records.len()), (None, Some(of(far)), 1));
     }
 }

@@ -34,8 +34,9 @@ pub(super) enum Purpose {
     /// Where what stands in an inbox before where a device is does so,
     Acked {
         user: UserId,
+        is_read: bool,
     },
-    /// and those of these records that are not known any more.
+    /// and those of these records that are not known any more, where they may be read.
     AckedRecords {
         user: UserId,
     },
@@ -221,8 +222,8 @@ impl ConversationSide {
     }
 
     pub(super) fn finish(&mut self, job: Job, log: &mut Log) {
-        if let Purpose::Acked { user } = job.purpose {
-            return self.finish_acked_places(user, job.fetch.into_found(), log);
+        if let Purpose::Acked { user, is_read } = job.purpose {
+            return self.finish_acked_places(user, job.fetch.into_found(), is_read, log);
         }
         let (mut records, more) = job.fetch.finish();
         match job.purpose {
@@ -259,7 +260,9 @@ impl ConversationSide {
     pub(super) fn give_up(&mut self, job: Job, log: &Log) {
         let refusal = (ErrorCode::Unavailable, "the disk does not say now: ask again in a minute");
         match job.purpose {
-            Purpose::Acked { user } | Purpose::AckedRecords { user } => self.finish_acked_records(&user, &[]),
+            Purpose::Acked { user, .. } | Purpose::AckedRecords { user } => {
+                self.finish_acked_records(&user, &[])
+            }
             Purpose::Count { asker, conversation, .. } => self.give_up_count(asker, conversation, refusal),
             Purpose::Counting(search) => self.give_up_counting(&search, refusal),
             Purpose::History(page) => self.push_refusal(page.asker, true, refusal),

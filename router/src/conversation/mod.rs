@@ -33,6 +33,7 @@ mod history;
 mod jobs;
 mod kept;
 mod large;
+mod lately;
 mod listing;
 mod loading;
 mod looking_up;

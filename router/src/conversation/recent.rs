@@ -8,9 +8,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use protocol::ids::{ConversationId, MessageId, UserId};
+use protocol::ids::{ConversationId, MessageId, Seq, UserId};
 use protocol::record::{Portable, Stored, StoredBody, StreamKind as Kind};
 use storage_log::Record;
+
+use super::lately::Lately;
 
 /// How long ids are remembered here. Longer than [`LOOK_UP_AGE`] by what clocks and a slow disk may differ.
 const REMEMBERED: Duration = Duration::from_secs(12 * 60);
@@ -55,13 +57,14 @@ pub(crate) struct Known {
     pub(crate) content_hash: u64,
 }
 
-/// The ids of one log.
+/// What one log has stored lately: ids, and of which conversation each position is.
 pub struct Recent {
     seed: u64,
     /// Oldest first; the last one takes what is stored.
     generations: VecDeque<Generation>,
     /// Every id that was stored after this is here, in milliseconds since 1970.
     forgotten_until: u64,
+    pub(super) lately: Lately,
 }
 
 struct Generation {
@@ -74,7 +77,7 @@ impl Recent {
     /// `seed` is random and secret.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, generations: VecDeque::new(), forgotten_until: 0 }
+        Self { seed, generations: VecDeque::new(), forgotten_until: 0, lately: Lately::default() }
     }
 
     pub(crate) fn key(&self, conversation: ConversationId, user: &UserId, message_id: MessageId) -> Key {
@@ -150,6 +153,7 @@ impl Recent {
         if record.stream().kind.0 != Kind::Messages as u8 {
             return;
         }
+        self.lately.push(record.position(), ConversationId(record.stream().id), Seq(record.seq()));
         if let Some((user, message_id, _)) = command_of(record.portable()) {
             let key = self.key_of(record.stream().id, &user, message_id);
             self.insert(key, record.seq(), record.at());

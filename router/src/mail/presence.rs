@@ -77,8 +77,8 @@ pub enum Signal {
     Acked {
         /// Whose.
         user: UserId,
-        /// What it had before.
-        after: u64,
+        /// What it had before; `None` of one that comes with this cursor, and may have said so when it was here last.
+        after: Option<u64>,
         /// What it has.
         to: u64,
     },

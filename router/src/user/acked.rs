@@ -18,6 +18,17 @@ impl Session {
 }
 
 impl UserSide {
+    /// A device comes with a cursor: it has stored everything up to there, and may not have come to say so, or what it said was lost with the process.
+    pub(super) fn note_came_with(&mut self, id: SessionId) {
+        let Some(session) = self.session(id) else { return };
+        let (user, logs) = (session.user.clone(), session.logs.clone());
+        for (log, state) in logs.iter().enumerate() {
+            if let Some(to) = state.acked() {
+                self.presence.note_acked(log, &user, None, to);
+            }
+        }
+    }
+
     /// A device has stored everything up to a cursor. One that is not this user's, or of another store, says nothing.
     pub(super) fn note_acked(&mut self, id: SessionId, cursor: &str) {
         let (places, starts) = (self.places.clone(), self.starts.clone());
@@ -28,7 +39,7 @@ impl UserSide {
             let state = self.session(id).and_then(|session| session.logs.get_mut(log));
             let moved = state.and_then(|state| state.note_acked(*position));
             if let Some((after, to)) = moved {
-                self.presence.note_acked(log, &user, after, to);
+                self.presence.note_acked(log, &user, Some(after), to);
             }
         }
     }

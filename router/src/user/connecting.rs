@@ -74,6 +74,7 @@ impl UserSide {
         }
         let session = SessionId { slot, generation: self.generation };
         self.sessions[slot as usize].generation = self.generation;
+        self.note_came_with(session);
         if !starts_live && let Some(greeting) = greeting {
             self.welcome(session, greeting, now);
         }

@@ -35,8 +35,8 @@ pub(super) struct Untold {
     standings: BTreeMap<UserId, ()>,
     pub(super) typing: BTreeMap<(ConversationId, UserId), bool>,
     pub(super) unviewed: VecDeque<(ConversationId, SessionId)>,
-    /// What devices have acknowledged: after where, and up to where.
-    acked: BTreeMap<UserId, (u64, u64)>,
+    /// What devices have acknowledged: after where, if that is known, and up to where.
+    acked: BTreeMap<UserId, (Option<u64>, u64)>,
     /// A mail is on its way.
     under_way: bool,
 }
@@ -123,10 +123,11 @@ pub(super) struct PresenceBoard {
 }
 
 impl PresenceBoard {
-    /// A device has acknowledged what stands after a position of a log, up to another.
-    pub(super) fn note_acked(&mut self, log: usize, user: &UserId, after: u64, to: u64) {
+    /// A device has acknowledged what stands after a position of a log, up to another; or has come with that, and what it had before is not known.
+    pub(super) fn note_acked(&mut self, log: usize, user: &UserId, after: Option<u64>, to: u64) {
         let acked = &mut self.untold[log].acked;
         let (from, upto) = acked.get(user).copied().unwrap_or((after, to));
+        // `None` is the least.
         acked.insert(user.clone(), (from.min(after), upto.max(to)));
     }
 

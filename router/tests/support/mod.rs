@@ -146,6 +146,14 @@ impl Chat {
         self.side = ConversationSide::new(places, 0, Recent::new(1));
     }
 
+    /// A conversation side that was shown what stands in the log, as a start shows the newest of it.
+    pub(crate) fn remember(&mut self) {
+        let mut recent = Recent::new(1);
+        self.read_back(&mut |record| recent.observe(record));
+        let places = Arc::new(Places::new([1; 16], [2; 32], 1, 1));
+        self.side = ConversationSide::new(places, 0, recent);
+    }
+
     /// Shows every record of the first segment, as a start does.
     pub(crate) fn read_back(&self, observe: &mut dyn FnMut(&Record<'_>)) {
         let config = self.log.config().clone();
