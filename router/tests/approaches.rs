@@ -97,3 +97,14 @@ fn a_group_grows_by_so_many_and_a_repetition_grows_nothing() {
         "a conversation is another matter"
     );
 }
+
+#[test]
+fn what_is_refused_has_approached_nobody() {
+    let (mut chat, alice) = limited();
+    let elsewhere = ConversationId([9; 16]);
+    for _ in 0..5 {
+        answer(&chat.command(alice, add(elsewhere, "u1", None))).expect_err("she is not in it");
+    }
+    assert_eq!(answer(&chat.command(alice, create(&["u1", "u2"], None))), Ok(1));
+    assert_eq!(wait(&chat.command(alice, create(&["u3"], None))), 1_800_000);
+}

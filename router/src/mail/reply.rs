@@ -11,7 +11,8 @@ use protocol::event::{ErrorCode, Presence, Reached, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, MessageId, Seq, UnixMillis, UserId};
 
 use super::{
-    Asker, Gone, Linked, ListedItem, Membership, MovedHead, ReadState, SessionId, Sighting, Surveyed,
+    Approach, Asker, Gone, Linked, ListedItem, Membership, MovedHead, ReadState, SessionId, Sighting,
+    Surveyed,
 };
 
 /// From the owner of a log to a user's home.
@@ -177,8 +178,8 @@ pub enum Reply {
         message_id: MessageId,
         /// When.
         at: UnixMillis,
-        /// Who has begun a conversation by it, however its session has fared since.
-        begun_by: Option<UserId>,
+        /// Whom that has approached, however the session of who did has fared since. A repetition approaches nobody.
+        approach: Option<Approach>,
     },
     /// By which tokens a user is to be called.
     PushTokens {

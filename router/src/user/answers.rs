@@ -25,8 +25,10 @@ impl UserSide {
                 self.end(session, CloseCode::STALLED, "what it has not read is not kept any more");
             }
             Reply::Overrun { log, users } => self.handle_overrun(log, users.as_deref()),
-            Reply::Stored { asker, conversation, seq, message_id, at, begun_by } => {
-                self.approaches.note_begun(begun_by.as_ref(), clock.micros);
+            Reply::Stored { asker, conversation, seq, message_id, at, approach } => {
+                if let Some(approach) = &approach {
+                    self.approaches.note(approach, clock.micros);
+                }
                 let (id, conversation, seq) = (asker.id, Some(conversation), Some(seq));
                 let ok = OkReply { id, conversation, seq, message_id: Some(message_id), at: Some(at) };
                 self.push_stored(&asker, ok, clock);

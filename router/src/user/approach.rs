@@ -2,14 +2,14 @@
 //!
 //! It is kept beside the sessions, so that nobody gets a new allowance by coming back; and forgotten when all of it has been earned
 //! again, and with the process. Whether a message is the first of a direct conversation, and whether a command is a repetition of one that was done, is known to
-//! the owner of the log alone: it is told whether that may be. What was begun is counted when the answer comes, whose session has gone or not. So a user may
-//! begin as many too many as it has commands under way, and waits the longer for the next one. People are counted when they are asked for.
+//! the owner of the log alone: it is told whether that may be. What was done is counted when the answer comes, whose session has gone or not, and what was
+//! refused is not. So a user may approach as many too many as it has commands under way, and waits the longer for the next one.
 
 use hashbrown::HashMap;
 use protocol::ids::UserId;
 
 use super::rates::Rate;
-use crate::mail::{Change, May};
+use crate::mail::{Approach, May};
 
 /// Users of whom something is kept: 3 MB. Whoever comes beyond that in the same hour is not limited.
 const USERS_MAX: usize = 32_768;
@@ -50,23 +50,25 @@ impl Approaches {
         Self { limits, users: HashMap::default(), looked_at: 0 }
     }
 
-    /// What a user may do with a command; whom it puts into a group is counted.
-    pub(super) fn judge(&mut self, user: &UserId, change: &Change, micros: u64) -> May {
+    /// What a user may do with a command: who may put one into a group may put as many there as it takes.
+    pub(super) fn judge(&self, user: &UserId, micros: u64) -> May {
         let used = self.users.get(user).copied().unwrap_or_default();
         let begin = self.limits.conversations.take(used.conversations, micros).is_ok();
-        let people = match change {
-            Change::Create(create) if begin => create.members.len(),
-            Change::Members(members) => members.add.len(),
-            _ => 0,
-        };
-        May { begin, add: self.add(user, people, micros) }
+        let add = self.limits.people.take(used.people, micros).is_ok();
+        May { begin, add }
     }
 
-    /// A conversation was begun, if somebody is named.
-    pub(super) fn note_begun(&mut self, user: Option<&UserId>, micros: u64) {
-        let rate = self.limits.conversations;
-        if let Some(used) = user.and_then(|user| self.used(user, rate, micros)) {
-            used.conversations = rate.charge(used.conversations, micros, 1);
+    /// A user has approached others.
+    pub(super) fn note(&mut self, approach: &Approach, micros: u64) {
+        let Approach { by, begun, people } = approach;
+        let (of_conversations, of_people) = (self.limits.conversations, self.limits.people);
+        if *begun && let Some(used) = self.used(by, of_conversations, micros) {
+            used.conversations = of_conversations.charge(used.conversations, micros, 1);
+        }
+        if *people > 0
+            && let Some(used) = self.used(by, of_people, micros)
+        {
+            used.people = of_people.charge(used.people, micros, u64::from(*people));
         }
     }
 
@@ -75,17 +77,6 @@ impl Approaches {
         let used = self.users.get(user).copied().unwrap_or_default();
         let early = |rate: Rate, earned_at| rate.take(earned_at, micros).err().unwrap_or_default();
         early(self.limits.conversations, used.conversations).max(early(self.limits.people, used.people))
-    }
-
-    /// Whether a user may put so many into a group: whoever may add one may add as many as a group takes.
-    fn add(&mut self, user: &UserId, count: usize, micros: u64) -> bool {
-        let rate = self.limits.people;
-        let Some(used) = (count > 0).then(|| self.used(user, rate, micros)).flatten() else { return true };
-        let may = rate.take(used.people, micros).is_ok();
-        if may {
-            used.people = rate.charge(used.people, micros, count as u64);
-        }
-        may
     }
 
     /// What is kept of a user, where there is a limit and room.
@@ -110,6 +101,10 @@ mod tests {
 
     const HOUR: u64 = 3_600_000_000;
 
+    fn begun(by: usize) -> Approach {
+        Approach { by: name(by), begun: true, people: 0 }
+    }
+
     fn name(number: usize) -> UserId {
         UserId::new(&format!("user-{number}")).expect("a name")
     }
@@ -121,14 +116,14 @@ mod tests {
         // Six were under way while there was one left.
         for _ in 0..3 {
             assert_eq!(approaches.wait_micros(&alice, HOUR), 0);
-            approaches.note_begun(Some(&alice), HOUR);
+            approaches.note(&begun(1), HOUR);
         }
-        (0..6).for_each(|_| approaches.note_begun(Some(&alice), HOUR));
+        (0..6).for_each(|_| approaches.note(&begun(1), HOUR));
         // Nine of four an hour: one and a half hours until there is one.
         assert_eq!(approaches.wait_micros(&alice, HOUR), HOUR + HOUR / 2);
-        assert!(!approaches.judge(&alice, &Change::Leave, HOUR).begin);
+        assert!(!approaches.judge(&alice, HOUR).begin);
         assert_eq!(approaches.wait_micros(&alice, 2 * HOUR + HOUR / 2), 0);
-        assert!(approaches.judge(&alice, &Change::Leave, 2 * HOUR + HOUR / 2).begin);
+        assert!(approaches.judge(&alice, 2 * HOUR + HOUR / 2).begin);
         assert_eq!(approaches.wait_micros(&name(2), HOUR), 0, "another");
     }
 
@@ -136,25 +131,25 @@ mod tests {
     fn a_group_may_be_filled_once_and_then_its_people_are_earned() {
         let limits = ApproachLimits { people: Rate::per_hour(100), ..ApproachLimits::NONE };
         let (mut approaches, alice) = (Approaches::new(limits), name(1));
-        assert!(approaches.add(&alice, 200, 0));
-        assert!(!approaches.add(&alice, 1, 0));
+        assert!(approaches.judge(&alice, 0).add);
+        approaches.note(&Approach { by: name(1), begun: true, people: 200 }, 0);
+        assert!(!approaches.judge(&alice, 0).add && approaches.judge(&alice, 0).begin);
         assert_eq!(approaches.wait_micros(&alice, 0), HOUR + HOUR / 100);
-        assert!(approaches.add(&alice, 0, 0), "nobody is approached");
-        assert!(approaches.add(&alice, 1, HOUR + HOUR / 100));
+        assert!(approaches.judge(&alice, HOUR + HOUR / 100).add);
     }
 
     #[test]
     fn what_is_kept_is_bounded_and_forgotten_when_it_was_earned() {
         let limits = ApproachLimits { conversations: Rate::per_hour(1), ..ApproachLimits::NONE };
         let mut approaches = Approaches::new(limits);
-        (0..USERS_MAX + 100).for_each(|user| approaches.note_begun(Some(&name(user)), 1));
+        (0..USERS_MAX + 100).for_each(|user| approaches.note(&begun(user), 1));
         assert_eq!(approaches.users.len(), USERS_MAX);
         assert!(approaches.wait_micros(&name(0), 2) > 0);
         assert_eq!(approaches.wait_micros(&name(USERS_MAX + 1), 2), 0, "there was no room to count it");
-        approaches.note_begun(Some(&name(USERS_MAX + 1)), 3 * HOUR);
+        approaches.note(&begun(USERS_MAX + 1), 3 * HOUR);
         assert_eq!(approaches.users.len(), 1);
         let mut nobody = Approaches::new(ApproachLimits::NONE);
-        nobody.note_begun(Some(&name(1)), 1);
+        nobody.note(&begun(1), 1);
         assert!(nobody.users.is_empty() && nobody.wait_micros(&name(1), 1) == 0);
     }
 }

@@ -199,7 +199,7 @@ impl UserSide {
             Ok(change) => change,
             Err(message) => return self.refuse(id, number, ErrorCode::NotAllowed, message),
         };
-        let may = self.approaches.judge(&user, &change, clock.micros);
+        let may = self.approaches.judge(&user, clock.micros);
         let idempotent = idempotent.is_some();
         let store = Store { asker, user, conversation, message_id, idempotent, content_hash, change, may };
         self.mail_command(asker, conversation, Request::Store(Box::new(store)));
