@@ -70,14 +70,15 @@ impl UserSide {
             return;
         }
         let id = SessionId { slot, generation: session.generation };
-        if !session.outbox.has_room(self.limits.outbox_bytes_max) {
+        let frame = rendered.frame(session.form, &deliver.record);
+        if !session.outbox.has_room(frame.len(), self.limits.outbox_bytes_max) {
             // The log has it: this session is fed from there once it has read what it was given.
             state.phase = Phase::Behind;
             self.counters.outbox_full += 1;
             return self.note_slow(id, clock.unix);
         }
         state.move_to(deliver.position);
-        session.outbox.push(rendered.frame(session.form, &deliver.record), false);
+        session.outbox.push(frame, false);
         session.since_cursor += 1;
         self.counters.deliveries += 1;
         self.latencies.deliveries.push(clock.micros.saturating_sub(deliver.asked_micros));

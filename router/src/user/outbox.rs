@@ -10,6 +10,9 @@ use bytes::{Bytes, BytesMut};
 /// Bytes queued for a session that does not read. A session over it is fed from the log instead of from memory.
 pub const OUTBOX_BYTES_MAX: usize = 64 << 10;
 
+/// More than a frame of news has: who is there, who writes.
+pub(super) const NEWS_BYTES_MAX: usize = 1 << 10;
+
 /// Most bytes of one send: a short send then shows as progress, and one slow socket holds little.
 pub const SEND_BYTES_MAX: usize = 16 << 10;
 
@@ -38,10 +41,11 @@ pub struct Chunk {
 }
 
 impl Outbox {
-    /// Whether another frame may be queued where `bytes_max` may be held. An empty outbox takes one frame of any legal size.
+    /// Whether a frame may be queued where `bytes_max` may be held. An empty outbox takes one frame of any legal size.
     #[must_use]
-    pub fn has_room(&self, bytes_max: usize) -> bool {
-        self.queued_bytes + self.sending_bytes < bytes_max
+    pub fn has_room(&self, frame_bytes: usize, bytes_max: usize) -> bool {
+        let held = self.held_bytes();
+        held == 0 || held + frame_bytes <= bytes_max
     }
 
     /// Nothing queued and nothing being sent.
@@ -160,6 +164,11 @@ impl Outbox {
         }
     }
 
+    /// It owns no memory.
+    pub(super) fn is_released(&self) -> bool {
+        self.is_empty() && self.queue.capacity() == 0
+    }
+
     /// The send of `bytes` has ended after `sent` of them: the rest goes first.
     pub fn handle_sent(&mut self, mut bytes: Bytes, sent: usize) {
         self.sending_bytes = 0;
@@ -207,6 +216,17 @@ mod tests {
             }
             assert_eq!(drain(&mut outbox, &mut Vec::new(), step), expected, "step {step}");
         }
+    }
+
+    #[test]
+    fn what_is_held_is_bounded_with_the_frame_that_comes_next() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.has_room(200_000, OUTBOX_BYTES_MAX), "one of any size");
+        outbox.push(Bytes::from(vec![1; 60_000]), false);
+        assert!(!outbox.has_room(16_000, OUTBOX_BYTES_MAX));
+        assert!(outbox.has_room(5_000, OUTBOX_BYTES_MAX));
+        assert!(outbox.take_send(&mut Vec::new()).is_some());
+        assert!(!outbox.has_room(16_000, OUTBOX_BYTES_MAX), "what is being sent counts");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use protocol::event::ServerFrame;
 
-use super::session::Listed;
+use super::session::{Listed, Session};
 use super::{UserSide, error_index, frames};
 use crate::mail::SessionId;
 
@@ -61,6 +61,7 @@ impl UserSide {
         } else if session.outbox.is_empty() {
             self.push_late(id);
             self.ask_pages(id);
+            self.session(id).into_iter().for_each(Session::release);
         }
     }
 
@@ -68,6 +69,12 @@ impl UserSide {
     #[must_use]
     pub fn held_bytes(&self, id: SessionId) -> usize {
         self.sessions.get(id.slot as usize).map_or(0, |session| session.outbox.held_bytes())
+    }
+
+    /// Whether a session holds nothing beyond its slot and its two names, as one does that has nothing under way and views nothing.
+    #[must_use]
+    pub fn holds_nothing(&self, id: SessionId) -> bool {
+        self.sessions.get(id.slot as usize).is_some_and(Session::is_released)
     }
 
     /// Whether the next byte sent to a session must be the middle of a frame.

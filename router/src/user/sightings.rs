@@ -10,6 +10,7 @@ use protocol::event::ServerFrame;
 use protocol::ids::{UnixMillis, UserId};
 
 use super::UserSide;
+use super::outbox::NEWS_BYTES_MAX;
 use super::presence::{Hidden, Known, PresenceBoard};
 use super::session::ToldBefore;
 use crate::mail::{Asker, Request, SIGHTINGS, SessionId, Sighting};
@@ -292,7 +293,7 @@ impl UserSide {
     fn tell_of_itself(&mut self, id: SessionId, on: bool) {
         let outbox_bytes_max = self.limits.outbox_bytes_max;
         let Some(session) = self.session(id).filter(|session| session.greeting.is_none()) else { return };
-        if session.outbox.has_room(outbox_bytes_max) {
+        if session.outbox.has_room(NEWS_BYTES_MAX, outbox_bytes_max) {
             self.push_event(id, &ServerFrame::Invisible { on });
         } else {
             session.viewing.get_or_insert_default().late_invisible = true;

@@ -5,6 +5,7 @@ use protocol::ids::{ConversationId, RequestId, UserId};
 use protocol::limits::VIEWS_MAX;
 
 use super::UserSide;
+use super::outbox::NEWS_BYTES_MAX;
 use super::presence::TYPING_MAX;
 use super::session::{Held, View};
 use crate::mail::{Clock, Knows, Request, SessionId, UNASKED};
@@ -129,7 +130,7 @@ impl UserSide {
             let Some(session) = self.session(*id) else { continue };
             let has_late = session.viewing.as_ref().is_some_and(|viewing| !viewing.late.is_empty());
             match event {
-                _ if !has_late && session.outbox.has_room(outbox_bytes_max) => {
+                _ if !has_late && session.outbox.has_room(NEWS_BYTES_MAX, outbox_bytes_max) => {
                     self.counters.presence += 1;
                     self.push_event(*id, event);
                 }
