@@ -135,7 +135,7 @@ pub(crate) fn compare(flags: &CompareFlags) -> anyhow::Result<ExitCode> {
         false => None,
     };
     raise_file_limit_for(2 * u64::from(flags.pairs)).context("use fewer --pairs, or raise ulimit -n")?;
-    let mut runtime = runtime::start(RING_ENTRIES)?;
+    let mut runtime = runtime::start(RING_ENTRIES, runtime::Completions::AtOnce)?;
     let mut table = Table::new(flags);
     let comparison = Comparison { flags, signer: signer.map(Rc::new) };
     for number in 1..=flags.rounds {
@@ -392,7 +392,12 @@ mod tests {
         let notes = Rc::new(RefCell::new(String::new()));
         let pair = Noted(notes.clone(), String::new());
         let rhythm = Rhythm { next: from, every };
-        runtime::start(8).expect("io_uring").block_on(go_on(pair, 10, rhythm, counter.clone()));
+        runtime::start(8, runtime::Completions::AtOnce).expect("io_uring").block_on(go_on(
+            pair,
+            10,
+            rhythm,
+            counter.clone(),
+        ));
         assert!(counter.borrow().fault.is_none() && counter.borrow().pairs_left == 0);
         let notes = notes.take();
         assert!(notes.starts_with("bsad"), "at once: {notes}");

@@ -147,7 +147,7 @@ fn serve() -> anyhow::Result<()> {
     let order: Order = serde_json::from_str(&line).context("the order does not read")?;
     raise_file_limit(&order)?;
     let inbox = Inbox::start();
-    let mut runtime = runtime::start(RING_ENTRIES)?;
+    let mut runtime = runtime::start(RING_ENTRIES, runtime::Completions::Deferred)?;
     match order {
         Order::Idle(config) => runtime.block_on(idle::conduct(config, inbox)),
         Order::Run(config) => runtime.block_on(conduct(config, inbox)),
