@@ -19,8 +19,9 @@ const NAMES: usize = 256;
 #[derive(Debug)]
 pub(super) struct KeyWatch {
     pub(super) asked: AtomicBool,
-    /// What is in force may be older than a token, whoever was told what of it.
-    pub(super) may_be_old: AtomicBool,
+    /// A set that no fetch from this one on has brought may be older than a token, whoever was told what of it. It is by the number of the fetch, and not
+    /// one word for all, because a set is in force on one shard before it is on another.
+    fresh_from: AtomicU32,
     /// Fetches that have begun.
     fetches: AtomicU32,
     /// A part of the hash of a name, and the number of fetches that had begun when it was asked for. Nothing is 0: a start begins with 1.
@@ -50,6 +51,11 @@ impl Fetch {
         asked_in >= self.newest.load(Ordering::Relaxed)
     }
 
+    /// Whether a token may be newer than this set.
+    fn may_be_old(&self, fresh_from: u32) -> bool {
+        self.newest.load(Ordering::Relaxed) < fresh_from
+    }
+
     /// Whether this set says that what was asked for is no key. What another set said before says nothing of a key that came with this one, or since.
     fn answers(&self, asked_in: u32) -> bool {
         !self.is_awaited(asked_in) && asked_in.saturating_add(1) >= self.first
@@ -60,7 +66,7 @@ impl KeyWatch {
     pub(super) fn new() -> Self {
         Self {
             asked: AtomicBool::new(false),
-            may_be_old: AtomicBool::new(true),
+            fresh_from: AtomicU32::new(2),
             fetches: AtomicU32::new(1),
             names: [const { AtomicU64::new(0) }; NAMES],
             hashes: RandomState::new(),
@@ -75,6 +81,11 @@ impl KeyWatch {
         self.fetches.fetch_add(1, Ordering::Release) + 1
     }
 
+    /// So long after the last fetch a token may be newer than what it brought: only the next one can say what is no key.
+    pub(super) fn grow_old(&self) {
+        self.fresh_from.store(self.fetches.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
     /// A token is of a key that is not in the set of this fetch: `name` says of which. Whether it may be known soon.
     pub(super) fn ask(&self, name: &[u8], fetch: &Fetch) -> bool {
         let hash = self.hashes.hash_one(name);
@@ -82,7 +93,7 @@ impl KeyWatch {
         let (key, known) = (hash >> 32, place.load(Ordering::Relaxed));
         let asked_in = (known >> 32 == key && known != 0).then_some(known as u32);
         if asked_in.is_some_and(|asked_in| fetch.answers(asked_in))
-            && !self.may_be_old.load(Ordering::Relaxed)
+            && !fetch.may_be_old(self.fresh_from.load(Ordering::Relaxed))
         {
             return false;
         }

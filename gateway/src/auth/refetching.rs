@@ -95,8 +95,7 @@ impl Refetching {
     pub fn is_due(&self, now: Instant) -> bool {
         let Some(since) = self.tried.map(|tried| now.duration_since(tried)) else { return true };
         if since >= FLOOR {
-            // From here on a token may be newer than the set.
-            self.watch.may_be_old.store(true, Ordering::Relaxed);
+            self.watch.grow_old();
         }
         since >= FETCH_EVERY || since >= FLOOR && (self.failed || self.watch.asked.load(Ordering::Relaxed))
     }
@@ -117,7 +116,6 @@ impl Refetching {
                 Err(reason)
             }
             Ok((keys, set)) => {
-                self.watch.may_be_old.store(false, Ordering::Relaxed);
                 metrics.fetched_seconds.set(unix_seconds());
                 metrics.keys.set(keys.len() as u64);
                 if self.set.as_ref() == Some(&set) {
@@ -202,7 +200,7 @@ mod tests {
         assert!(refetching.is_due(begun) && !refetching.has_keys() && verifier.keys() == 0);
         // As after a fetch that went well.
         (refetching.tried, refetching.set) = (Some(begun), Some(Vec::new()));
-        refetching.watch.may_be_old.store(false, Ordering::Relaxed);
+        refetching.fetch = Arc::new(Fetch::new(refetching.watch.begin()));
         assert!(!refetching.is_due(begun + FLOOR), "nobody has asked since");
         for millis in (0..30_000_u64).step_by(100) {
             assert!(refetching.watch.ask(&millis.to_le_bytes(), &refetching.fetch), "it may be newer");
@@ -264,5 +262,18 @@ mod tests {
         assert!(refetching.is_due(refetching.tried.expect("again") + FLOOR), "and so it is fetched");
         // After a while the others may be as well.
         assert!(ask(&refetching, &first));
+    }
+
+    #[test]
+    fn a_shard_that_has_yet_to_take_the_new_set_says_nothing_is_no_key() {
+        let watch = KeyWatch::new();
+        let before = Fetch::new(watch.begin());
+        assert!(watch.ask(b"a", &before));
+        before.renew(watch.begin());
+        assert!(!watch.ask(b"a", &before), "a fetch since had no such key");
+        // The key is published, and the set that has it was fetched: another shard has taken it, and this one is about to.
+        watch.grow_old();
+        let _now = Fetch::new(watch.begin());
+        assert!(watch.ask(b"a", &before), "it is told to come back");
     }
 }
