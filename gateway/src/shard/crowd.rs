@@ -60,9 +60,9 @@ pub(super) struct Crowd {
 }
 
 impl Crowd {
-    /// Connections, or parts of them, that are on their way in.
-    pub(super) fn arrivals(&self) -> usize {
-        self.arrivals.len()
+    /// Sockets that moved here and are no connection of this shard yet. Who is in a handshake is one.
+    pub(super) fn moved_here(&self) -> usize {
+        self.arrivals.len() - self.buffers_held
     }
 
     /// Whether handshakes or goodbyes wait for their turn.

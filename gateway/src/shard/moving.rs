@@ -97,7 +97,7 @@ impl Shard {
 
     /// Sockets that may be here beside those of connections: no more than that.
     pub(super) fn arriving(&self) -> u32 {
-        (self.moves.halves.len() + self.crowd.arrivals()) as u32
+        (self.moves.halves.len() + self.crowd.moved_here()) as u32
     }
 
     /// A move to `target` has ended: its credit goes to whoever has waited longest.
