@@ -19,6 +19,7 @@ mod peer;
 mod push;
 mod revoke;
 mod serve;
+mod slow;
 mod timers;
 mod travel;
 
@@ -47,6 +48,7 @@ use drain::Drain;
 use moving::Moves;
 use push::Pushing;
 use revoke::Sweep;
+use slow::SlowReaders;
 
 pub use connection::ConnectionId;
 pub use exchange::{Action, Event, Listener, ReceiveEnd};
@@ -145,8 +147,7 @@ pub struct Shard {
     background_held: bool,
     random: u64,
     /// When it was last said who is slow, and whether anybody was.
-    slow_named_at: u64,
-    has_named: bool,
+    slow: SlowReaders,
     /// Bytes held for peers without a session.
     stranger_bytes: usize,
     /// Bytes held by the echo service.
@@ -194,8 +195,7 @@ impl Shard {
             paused: false,
             background_held: false,
             random: parts.random | 1,
-            slow_named_at: 0,
-            has_named: false,
+            slow: SlowReaders::default(),
             stranger_bytes: 0,
             echo_bytes: 0,
             due: Vec::new(),
@@ -375,20 +375,6 @@ impl Shard {
         let next = self.admission.wait_micros().into_iter().chain(self.mark_in_micros());
         let next = next.chain(self.push_in_micros()).chain(self.users.write_in_micros());
         if self.paused { wait } else { next.fold(wait, u64::min) }
-    }
-
-    /// Says once a second who is slow.
-    fn name_slow_readers(&mut self) {
-        let second = self.second();
-        if second == self.slow_named_at || !(self.users.has_slow_readers() || self.has_named) {
-            return;
-        }
-        self.slow_named_at = second;
-        let (count, named) = self.users.slow_readers();
-        self.has_named = count > 0;
-        self.metrics
-            .slow_readers
-            .set(count, named.into_iter().map(|(user, since)| (user.to_string(), since.0)));
     }
 
     fn count(&mut self) {

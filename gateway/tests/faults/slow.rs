@@ -181,3 +181,31 @@ fn a_slow_reader_is_named_until_it_has_everything() {
     assert!(!node.admin_get("/metrics").contains("{user=\"bob\"}"));
     bob.is_fine();
 }
+
+/// Who takes nothing at all for half a minute is closed, which the log says beforehand and then; it has lost nothing when it comes back.
+#[test]
+fn who_takes_nothing_is_closed_after_half_a_minute_and_resumes() {
+    let data = directory();
+    let node = Node::start(data.path(), &[]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let bob = Chat::connect(&node, "bob", "b");
+    let cursor = bob.welcome["cursor"].as_str().expect("a cursor").to_owned();
+    let text = "x".repeat(LETTER_BYTES);
+    const LETTERS: u64 = 600;
+    for letter in 0..LETTERS {
+        alice.tell("bob", &format!("{letter} {text}"));
+    }
+    let line = node.log_line(&["a reader is slow", "bob"]);
+    assert!(line.contains("slow_readers=1"), "{line}");
+    alice.is_fine();
+    node.log_line(&["bob", "took nothing for 30 s"]);
+    assert_eq!(node.metric("closes_total{code=\"4001\"}"), 1);
+    node.wait_for_metric("slow_readers", 0);
+    drop(bob);
+    let mut bob = Chat::connect_with(&node, &node.token("bob"), json!({ "device": "b", "cursor": cursor }));
+    for letter in 0..LETTERS {
+        let told = bob.event("message")["text"].as_str().expect("a text").to_owned();
+        assert_eq!(told.split(' ').next(), Some(letter.to_string().as_str()));
+    }
+    bob.is_fine();
+}
