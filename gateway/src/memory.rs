@@ -53,9 +53,15 @@ impl Gauge {
     /// Of this process; `reserve` is what the operator wants to be kept free, in bytes.
     #[must_use]
     pub fn of_this_process(reserve: Option<u64>) -> Self {
+        Self { reserve, ..Self::below(Path::new("/")) }
+    }
+
+    /// Of a machine whose `/proc` and `/sys` are below `machine`, as the process sees it that reads them.
+    #[must_use]
+    pub fn below(machine: &Path) -> Self {
         let [meminfo, own, root] =
-            ["/proc/meminfo", "/proc/self/cgroup", "/sys/fs/cgroup"].map(PathBuf::from);
-        Self { reserve, meminfo, own, root }
+            ["proc/meminfo", "proc/self/cgroup", "sys/fs/cgroup"].map(|path| machine.join(path));
+        Self { reserve: None, meminfo, own, root }
     }
 
     /// What bounds the node, beside the system.

@@ -1,8 +1,9 @@
 //! What is looked at, and what would be good.
 
-use super::{Check, Host, Verdict};
+use super::{Check, Host, Verdict, network};
 use crate::config::{Config, Layers};
 use crate::layout::Layout;
+use crate::memory::Memory;
 
 /// Memory of one idle connection, rounded up: the node's end, at most 2.6 KiB measured, and the kernel's end with an armed receive, 4.7 KiB.
 const CONNECTION_BYTES: u64 = 8 << 10;
@@ -52,7 +53,8 @@ pub fn examine(host: &Host, plan: Plan) -> Vec<Check> {
         huge_pages(host),
         governor(host),
         clock(host),
-        queues(host),
+        network::queues(host),
+        network::interrupts(host),
     ];
     checks.into_iter().flatten().collect()
 }
@@ -74,7 +76,7 @@ pub fn variables(layers: &Layers) -> Option<Check> {
     })
 }
 
-fn verdict(good: bool, otherwise: Verdict) -> Verdict {
+pub(super) fn verdict(good: bool, otherwise: Verdict) -> Verdict {
     if good { Verdict::Good } else { otherwise }
 }
 
@@ -113,7 +115,7 @@ fn files(host: &Host, plan: Plan) -> Check {
 }
 
 fn memory(host: &Host, plan: Plan) -> Option<Check> {
-    let (total, available) = (host.memory("MemTotal")?, host.memory("MemAvailable")?);
+    let Memory { total, left: available } = host.memory()?;
     let planned = plan.connections_max * CONNECTION_BYTES;
     let good = verdict(planned <= available, Verdict::Warning);
     let mib = |bytes: u64| bytes >> 20;
@@ -122,8 +124,8 @@ fn memory(host: &Host, plan: Plan) -> Option<Check> {
         verdict: if planned > total { Verdict::Fault } else { good },
         found: format!("{} MiB available of {}", mib(available), mib(total)),
         wanted: format!("{} MiB for {} idle connections", mib(planned), plan.connections_max),
-        why: "an idle connection costs 8 KiB, most of it in the kernel; what waits for slow readers comes on top",
-        fix: "a lower connections_max, or more memory".to_owned(),
+        why: "an idle connection costs 8 KiB, most of it in the kernel; what waits for slow readers comes on top, and a control group bounds all of it",
+        fix: "a lower connections_max, more memory, or a higher MemoryMax in the unit".to_owned(),
     })
 }
 
@@ -219,46 +221,5 @@ fn clock(host: &Host) -> Option<Check> {
         wanted: "tsc, or the hypervisor's clock".to_owned(),
         why: "a shard reads the clock every turn; other sources cost a system call each",
         fix: "tsc=reliable on the kernel's command line, if the machine's is".to_owned(),
-    })
-}
-
-/// Network cards whose packets all go through one core.
-fn queues(host: &Host) -> Option<Check> {
-    // What has a device behind it is a card; the others are the kernel's own.
-    let is_card = |card: &String| !host.names(&format!("sys/class/net/{card}/device")).is_empty();
-    let cards: Vec<String> = host.names("sys/class/net").into_iter().filter(is_card).collect();
-    let receiving = |card: &String| {
-        let queues = host.names(&format!("sys/class/net/{card}/queues"));
-        queues.into_iter().filter(|queue| queue.starts_with("rx-")).collect::<Vec<_>>()
-    };
-    // A mask of cores, in words of hexadecimal digits.
-    let spreads = |card: &String, queue: &String| {
-        let mask = host.text(&format!("sys/class/net/{card}/queues/{queue}/rps_cpus"));
-        mask.is_none_or(|mask| mask.chars().any(|digit| digit.is_ascii_hexdigit() && digit != '0'))
-    };
-    let is_single = |card: &&String| {
-        let queues = receiving(card);
-        queues.len() == 1 && !spreads(card, &queues[0])
-    };
-    let single: Vec<&String> = cards.iter().filter(is_single).collect();
-    let good = single.is_empty() || host.cores == 1;
-    let named = |cards: &[&String]| cards.iter().map(|card| card.as_str()).collect::<Vec<_>>().join(", ");
-    (!cards.is_empty()).then(|| Check {
-        name: "network queues",
-        verdict: verdict(good, Verdict::Warning),
-        found: if good {
-            "spread over cores".to_owned()
-        } else {
-            format!("one queue and no RPS: {}", named(&single))
-        },
-        wanted: "a receive queue for each shard, or RPS".to_owned(),
-        why: "all packets go through one core, which is also a shard's",
-        fix: match single.first() {
-            Some(card) => format!(
-                "echo {:x} > /sys/class/net/{card}/queues/rx-0/rps_cpus",
-                (1_u128 << host.cores.min(127)) - 1
-            ),
-            None => "none".to_owned(),
-        },
     })
 }

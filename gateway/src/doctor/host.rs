@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::memory::{Gauge, Memory};
+
 /// A machine, seen through its `/proc` and `/sys`.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -57,11 +59,9 @@ impl Host {
         Some(rest.split_once(']')?.0.to_owned())
     }
 
-    /// A line of `/proc/meminfo`, in bytes.
-    pub(super) fn memory(&self, line: &str) -> Option<u64> {
-        let text = self.text("proc/meminfo")?;
-        let line = text.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'))?;
-        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+    /// What a node that runs as the doctor does can have of memory.
+    pub(super) fn memory(&self) -> Option<Memory> {
+        Gauge::below(&self.root).read()
     }
 
     /// Names in a directory, sorted.

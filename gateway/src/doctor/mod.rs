@@ -8,6 +8,7 @@
 mod checks;
 mod disk;
 mod host;
+mod network;
 
 use std::fmt;
 

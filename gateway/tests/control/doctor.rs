@@ -6,7 +6,7 @@ use gateway::doctor::{Check, Host, Plan, Report, Verdict, examine, probe};
 use tempfile::TempDir;
 
 /// A machine of two cores on which nothing is to be done, for [`PLAN`].
-const SOUND: [(&str, &str); 13] = [
+const SOUND: [(&str, &str); 18] = [
     ("proc/sys/kernel/io_uring_disabled", "0\n"),
     ("proc/meminfo", "MemTotal:       24576000 kB\nMemAvailable:   20480000 kB\n"),
     ("proc/sys/net/core/somaxconn", "65535\n"),
@@ -20,6 +20,11 @@ const SOUND: [(&str, &str); 13] = [
     ("sys/class/net/eth0/queues/rx-0/rps_cpus", "3\n"),
     ("sys/class/net/eth0/device/vendor", "0x1af4\n"),
     ("sys/class/net/lo/queues/rx-0/rps_cpus", "0\n"),
+    ("sys/class/net/eth0/device/msi_irqs/24", "msix\n"),
+    ("sys/class/net/eth0/device/msi_irqs/25", "msix\n"),
+    ("proc/irq/24/effective_affinity_list", "0\n"),
+    ("proc/irq/25/effective_affinity_list", "1\n"),
+    ("proc/self/cgroup", "0::/system.slice/gatehouse.service\n"),
 ];
 
 const PLAN: Plan = Plan { shards: 2, connections_max: 100_000, sockets_max: 53_445, backlog: 4096 };
@@ -42,7 +47,7 @@ fn machine(changed: &[(&str, &str)]) -> (TempDir, Vec<Check>) {
 #[test]
 fn a_sound_machine_has_nothing_to_mend() {
     let (_root, checks) = machine(&[]);
-    assert_eq!(checks.len(), 12);
+    assert_eq!(checks.len(), 13);
     assert_eq!(Report(&checks).verdict(), Verdict::Good, "{}", Report(&checks));
 }
 
@@ -65,6 +70,7 @@ fn each_weakness_is_found_alone_and_named_with_its_fix() {
             Verdict::Warning,
         ),
         ("sys/class/net/eth0/queues/rx-0/rps_cpus", "0", "network queues", Verdict::Warning),
+        ("proc/irq/25/effective_affinity_list", "0", "interrupts", Verdict::Warning),
     ] {
         let (_root, checks) = machine(&[(path, text)]);
         let bad: Vec<_> = checks.iter().filter(|check| check.verdict != Verdict::Good).collect();
@@ -73,6 +79,18 @@ fn each_weakness_is_found_alone_and_named_with_its_fix() {
         let report = Report(&checks).to_string();
         assert!(report.contains(&bad[0].fix) && report.contains(&bad[0].wanted), "{report}");
     }
+}
+
+/// A node in a service of 512 MiB refuses connections there, however much the machine has.
+#[test]
+fn memory_is_what_the_control_group_leaves() {
+    let group = "sys/fs/cgroup/system.slice/gatehouse.service";
+    let bound =
+        [(format!("{group}/memory.max"), "536870912\n"), (format!("{group}/memory.current"), "1048576\n")];
+    let bound: Vec<_> = bound.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+    let (_root, checks) = machine(&bound);
+    let memory = checks.iter().find(|check| check.name == "memory").expect("it is looked at");
+    assert_eq!((memory.verdict, memory.found.as_str()), (Verdict::Fault, "511 MiB available of 512"));
 }
 
 #[test]
