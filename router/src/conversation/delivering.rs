@@ -97,7 +97,7 @@ impl ConversationSide {
         self.viewers.note_members(delivery.conversation, record.portable());
         self.outputs.extend(self.viewers.take_answers());
         self.fold_durable(delivery.conversation, record.seq(), record.portable());
-        self.recent.lately.push(position, delivery.conversation, Seq(record.seq()));
+        self.recent.lately.note(position, delivery.conversation, Seq(record.seq()));
         if delivery.messages > 0 {
             self.pushes.note_message(delivery.conversation, Seq(record.seq()), position);
         }

@@ -19,17 +19,26 @@ pub(super) struct Lately {
 }
 
 impl Lately {
-    /// The record at a position beyond all that are known.
-    pub(super) fn push(&mut self, position: u64, conversation: ConversationId, seq: Seq) {
-        debug_assert!(self.records.is_empty() || position >= self.first + self.records.len() as u64);
-        let missing = position.saturating_sub(self.first + self.records.len() as u64);
-        if self.records.is_empty() || missing as usize >= LATELY_MAX {
+    /// The record at a position: beyond all that are known, but for those that a start reads from a cold segment, in which they are in the order of
+    /// their conversations.
+    pub(super) fn note(&mut self, position: u64, conversation: ConversationId, seq: Seq) {
+        let end = self.first + self.records.len() as u64;
+        if self.records.is_empty() || position.saturating_sub(end) as usize >= LATELY_MAX {
             self.records.clear();
             self.first = position;
-        } else {
-            self.records.extend((0..missing).map(|_| None));
+        } else if position < self.first {
+            let missing = (self.first - position) as usize;
+            if self.records.len() + missing > LATELY_MAX {
+                return;
+            }
+            (0..missing).for_each(|_| self.records.push_front(None));
+            self.first = position;
         }
-        self.records.push_back(Some((conversation, seq)));
+        let place = (position - self.first) as usize;
+        if place >= self.records.len() {
+            self.records.resize(place + 1, None);
+        }
+        self.records[place] = Some((conversation, seq));
         let too_many = self.records.len().saturating_sub(LATELY_MAX);
         self.records.drain(..too_many);
         self.first += too_many as u64;
@@ -54,21 +63,21 @@ mod tests {
     fn the_newest_positions_are_known_and_what_lies_between_is_not() {
         let mut lately = Lately::default();
         let of = |position: u64| (ConversationId([position as u8; 16]), Seq(position));
-        let push = |lately: &mut Lately, position| lately.push(position, of(position).0, of(position).1);
+        let note = |lately: &mut Lately, position| lately.note(position, of(position).0, of(position).1);
         assert_eq!(lately.get(0), None);
-        [1_000, 1_001, 1_005].into_iter().for_each(|position| push(&mut lately, position));
+        [1_001, 1_005, 1_000].into_iter().for_each(|position| note(&mut lately, position));
         for position in 998..1_008 {
             let is_known = [1_000, 1_001, 1_005].contains(&position);
             assert_eq!(lately.get(position), is_known.then(|| of(position)), "{position}");
         }
         // The oldest make room,
         let last = 1_000 + LATELY_MAX as u64;
-        push(&mut lately, last);
+        note(&mut lately, last);
         assert_eq!([1_000, 1_001, last].map(|position| lately.get(position).is_some()), [false, true, true]);
         assert_eq!(lately.records.len(), LATELY_MAX);
         // all of them, where what comes is far beyond them.
         let far = last + 10 * LATELY_MAX as u64;
-        push(&mut lately, far);
+        note(&mut lately, far);
         assert_eq!((lately.get(last), lately.get(far), lately.records.len()), (None, Some(of(far)), 1));
     }
 }

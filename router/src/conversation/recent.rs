@@ -153,7 +153,7 @@ impl Recent {
         if record.stream().kind.0 != Kind::Messages as u8 {
             return;
         }
-        self.lately.push(record.position(), ConversationId(record.stream().id), Seq(record.seq()));
+        self.lately.note(record.position(), ConversationId(record.stream().id), Seq(record.seq()));
         if let Some((user, message_id, _)) = command_of(record.portable()) {
             let key = self.key_of(record.stream().id, &user, message_id);
             self.insert(key, record.seq(), record.at());
