@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use protocol::limits::AFTER_BYTES_MAX;
 
-    use crate::cursor::{self, Starts};
+    use crate::cursor::{self, Cursor, Starts};
 
     #[test]
     fn a_bookmark_of_as_many_logs_as_a_store_may_have_is_taken_back() {
@@ -141,7 +141,9 @@ mod tests {
         assert_eq!(decode(&places, &other, &text), None);
         assert_eq!(decode(&Places { store: [9; 16], ..places.clone() }, &user, &text), None);
         let starts = Starts::new(vec![Vec::new(), Vec::new()]);
-        assert_eq!(decode(&places, &user, &cursor::encode(&places, &starts, &user, &[1, 2])), None);
+        let cursor =
+            Cursor { positions: [1, 2].into_iter().collect(), followed: [0, 0].into_iter().collect() };
+        assert_eq!(decode(&places, &user, &cursor::encode(&places, &starts, &user, &cursor)), None);
         for bad in ["", "AAAA", "not base64!", &text[1..], &text.to_lowercase()] {
             assert_eq!(decode(&places, &user, bad), None, "{bad}");
         }

@@ -1,9 +1,10 @@
 //! Cursors: where a device stands in every log, as an opaque string that only this store understands.
 //!
-//! `base64url([version u8][logs u8][run 16][position u64 each][tag 16])`. The tag is keyed BLAKE3 over all before it,
+//! `base64url([version u8][logs u8][run 16][position u64 each][followed u16 each][tag 16])`. The tag is keyed BLAKE3 over all before it,
 //! the store and the user, so nobody can make one up or use another user's. The run says which start of the node made
 //! it: a position that this start cannot have reached before the next one began comes from a copy of the directory that
-//! went on without us, and is answered with a reset instead of silence.
+//! went on without us, and is answered with a reset instead of silence. A device that began at the head was not given what stands before, so
+//! a position alone says nothing of what was delivered: `followed`, by fours, is of how many positions up to there it was. Version 1 had none of that.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,7 +16,9 @@ use storage_log::Run;
 
 use crate::places::Places;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without what was followed, which then was nothing.
+const VERSION_1: u8 = 1;
 const HEAD_BYTES: usize = 2 + 16;
 pub(crate) const TAG_BYTES: usize = 16;
 
@@ -25,11 +28,19 @@ const DOMAIN: &[u8] = b"cursor";
 /// One position per log, in the order of the logs.
 pub type Positions = SmallVec<[u64; 4]>;
 
+/// Positions behind which it is not counted how many a device was given: as many as are known without reading.
+pub(crate) const FOLLOWED_MAX: u32 = (1 << 18) - 1;
+
+/// Positions that are one in a cursor: with 32 logs it has 472 bytes of the 512 that it may have.
+const FOLLOWED_UNIT: u32 = 4;
+
 /// A cursor that was understood.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cursor {
     /// Every record of the user at or below these positions has been given to the device.
     pub positions: Positions,
+    /// How many positions before each were given to the device, rounded down, 262,143 at most; of what stands before it is not known.
+    pub followed: SmallVec<[u32; 4]>,
 }
 
 /// Why a cursor is not honoured. The client is told `reset`, whatever the reason.
@@ -100,13 +111,18 @@ fn later_than(runs: &[Run], id: [u8; 16]) -> Option<&[Run]> {
 
 /// Writes the cursor of a user.
 #[must_use]
-pub fn encode(places: &Places, starts: &Starts, user: &UserId, positions: &[u64]) -> String {
-    let mut bytes = Vec::with_capacity(HEAD_BYTES + positions.len() * 8 + TAG_BYTES);
+pub fn encode(places: &Places, starts: &Starts, user: &UserId, cursor: &Cursor) -> String {
+    let Cursor { positions, followed } = cursor;
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + positions.len() * 10 + TAG_BYTES);
     bytes.push(VERSION);
     bytes.push(positions.len() as u8);
     bytes.extend_from_slice(&starts.current().unwrap_or_default());
     for position in positions {
         bytes.extend_from_slice(&position.to_le_bytes());
+    }
+    for positions in followed {
+        let units = u16::try_from(positions / FOLLOWED_UNIT).unwrap_or(u16::MAX);
+        bytes.extend_from_slice(&units.to_le_bytes());
     }
     let tag = tag(places, user, DOMAIN, &bytes);
     bytes.extend_from_slice(&tag);
@@ -120,10 +136,12 @@ pub fn encode(places: &Places, starts: &Starts, user: &UserId, positions: &[u64]
 pub fn decode(places: &Places, starts: &Starts, user: &UserId, text: &str) -> Result<Cursor, CursorError> {
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError::Foreign)?;
     let logs = usize::from(places.logs);
-    if bytes.len() != HEAD_BYTES + logs * 8 + TAG_BYTES
-        || bytes[0] != VERSION
-        || usize::from(bytes[1]) != logs
-    {
+    let each = match bytes.first() {
+        Some(&VERSION) => 8 + 2,
+        Some(&VERSION_1) => 8,
+        _ => return Err(CursorError::Foreign),
+    };
+    if bytes.len() != HEAD_BYTES + logs * each + TAG_BYTES || usize::from(bytes[1]) != logs {
         return Err(CursorError::Foreign);
     }
     let (signed, given) = bytes.split_at(bytes.len() - TAG_BYTES);
@@ -131,7 +149,11 @@ pub fn decode(places: &Places, starts: &Starts, user: &UserId, text: &str) -> Re
         return Err(CursorError::Foreign);
     }
     let run: [u8; 16] = signed[2..HEAD_BYTES].try_into().expect("16 bytes");
-    let positions: Positions = signed[HEAD_BYTES..]
+    let (positions, followed) = signed[HEAD_BYTES..].split_at(logs * 8);
+    let units = followed.chunks_exact(2).map(|chunk| u16::from_le_bytes(chunk.try_into().expect("2 bytes")));
+    let followed = units.map(|units| u32::from(units) * FOLLOWED_UNIT).chain(std::iter::repeat(0)).take(logs);
+    let followed = followed.collect();
+    let positions: Positions = positions
         .chunks_exact(8)
         .map(|chunk| u64::from_le_bytes(chunk.try_into().expect("8 bytes")))
         .collect();
@@ -144,7 +166,7 @@ pub fn decode(places: &Places, starts: &Starts, user: &UserId, text: &str) -> Re
             return Err(CursorError::Forgotten);
         }
     }
-    Ok(Cursor { positions })
+    Ok(Cursor { positions, followed })
 }
 
 /// The tag of something that only this store makes, of a user, as what it is.
@@ -165,6 +187,10 @@ mod tests {
         Places::new([1; 16], [2; 32], 2, 2)
     }
 
+    fn at(positions: [u64; 2]) -> Cursor {
+        Cursor { positions: positions.into_iter().collect(), followed: [7, 900_000].into_iter().collect() }
+    }
+
     fn run(id: u8, first_position: u64) -> Run {
         Run { id: [id; 16], first_position }
     }
@@ -173,11 +199,21 @@ mod tests {
     fn a_cursor_is_honoured_only_by_the_store_the_user_and_the_history_it_came_from() {
         let user = UserId::new("alice").expect("a user");
         let first = Starts::new(vec![vec![run(1, 1)], vec![run(1, 1)]]);
-        let cursor = encode(&places(), &first, &user, &[10, 20]);
+        let cursor = encode(&places(), &first, &user, &at([10, 20]));
         let read = |starts: &Starts| {
             decode(&places(), starts, &user, &cursor).map(|cursor| cursor.positions.to_vec())
         };
         assert_eq!(read(&first), Ok(vec![10, 20]));
+        let whole = decode(&places(), &first, &user, &cursor).expect("it is ours");
+        assert_eq!(whole.followed.to_vec(), [4, FOLLOWED_MAX - 3], "rounded down, and bounded");
+        // One of before counts as it did.
+        let mut older = vec![VERSION_1, 2];
+        older.extend_from_slice(&[1; 16]);
+        [10_u64, 20].iter().for_each(|position| older.extend_from_slice(&position.to_le_bytes()));
+        let tag = tag(&places(), &user, DOMAIN, &older);
+        older.extend_from_slice(&tag);
+        let older = decode(&places(), &first, &user, &URL_SAFE_NO_PAD.encode(older)).expect("it is ours");
+        assert_eq!((older.positions.to_vec(), older.followed.to_vec()), (vec![10, 20], vec![0, 0]));
         // After a restart it still stands within what the first run wrote.
         assert_eq!(
             read(&Starts::new(vec![vec![run(1, 1), run(2, 11)], vec![run(1, 1), run(2, 21)]])),
@@ -194,7 +230,7 @@ mod tests {
 
         // And what was kept for it then is honoured when it is served again, unless it is an older copy.
         let second = Starts::new(vec![vec![run(1, 1), run(2, 11)], vec![]]);
-        let kept = encode(&places(), &second, &user, &[12, 20]);
+        let kept = encode(&places(), &second, &user, &at([12, 20]));
         let read_kept = |first_position| {
             let runs = vec![vec![run(1, 1), run(2, 11), run(3, 14)], vec![run(1, 1), run(3, first_position)]];
             decode(&places(), &Starts::new(runs), &user, &kept).map(|cursor| cursor.positions.to_vec())
@@ -205,6 +241,8 @@ mod tests {
         // A cursor is good as long as all that follows it is kept.
         first.keep_from(1, 21);
         assert_eq!(read(&first), Ok(vec![10, 20]));
+        let whole = decode(&places(), &first, &user, &cursor).expect("it is ours");
+        assert_eq!(whole.followed.to_vec(), [4, FOLLOWED_MAX - 3], "rounded down, and bounded");
         first.keep_from(1, 22);
         first.keep_from(1, 3);
         assert_eq!(read(&first), Err(CursorError::Forgotten));

@@ -130,8 +130,7 @@ fn a_device_that_comes_back_acknowledges_what_it_was_given_since() {
         _ => None,
     });
     ack(&mut chat, bob, hers);
-    let his: Vec<_> = told(&mut chat, alice).into_iter().filter(|(who, _)| *who == user("bob")).collect();
-    assert_eq!(his, [reached("bob", 0, 1)], "what he came with, and no more");
+    assert_eq!(told(&mut chat, alice).iter().filter(|(who, _)| *who == user("bob")).count(), 0);
     ack(&mut chat, bob, caught_up.expect("caught up"));
     assert_eq!(told(&mut chat, alice), [reached("bob", 0, 3)]);
 }
@@ -208,6 +207,25 @@ fn who_comes_with_a_cursor_has_been_given_what_stands_before_it() {
     let reads = chat.reads.len();
     assert_eq!(told(&mut chat, alice), [reached("bob", 0, 3)]);
     assert_eq!(chat.reads.len(), reads, "what came lately is known without reading");
+}
+
+/// Its cursor stands behind what it was never given.
+#[test]
+fn a_device_that_began_at_the_head_has_been_given_nothing_of_what_stood_before() {
+    let (mut chat, alice, bob, conversation) = looking();
+    chat.users.disconnect(bob);
+    (2..12).for_each(|number| say(&mut chat, alice, number));
+    let (tablet, _) = chat.connect("bob", None);
+    let newest = cursor(&mut chat, tablet);
+    chat.users.disconnect(tablet);
+    let (tablet, _) = chat.connect("bob", Some(newest));
+    assert_eq!(told(&mut chat, alice), [], "nothing of {conversation} was given to it");
+    // What it was given since then it says, in parts as small as a cursor's.
+    (12..22).for_each(|number| say(&mut chat, alice, number));
+    let newest = cursor(&mut chat, tablet);
+    chat.users.disconnect(tablet);
+    chat.connect("bob", Some(newest));
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 21)]);
 }
 
 /// The members of a group say what they have one after the other: that was a record of all of them for nearly each.

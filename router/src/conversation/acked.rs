@@ -41,17 +41,21 @@ impl ConversationSide {
     pub(super) fn handle_signals(&mut self, shard: ShardId, signals: Vec<Signal>, log: &mut Log) {
         for signal in signals {
             match signal {
-                Signal::Acked { user, after, to } => self.begin_acked(user, after, to, log),
+                Signal::Acked { user, after, to, has_come: false } => {
+                    self.begin_acked(user, after, to, true, log);
+                }
+                Signal::Acked { user, after, to, has_come: true } => {
+                    if let Some(first) = self.recent.lately.first() {
+                        self.begin_acked(user, after.max(first.saturating_sub(1)), to, false, log);
+                    }
+                }
                 signal => self.viewers.handle(shard, signal),
             }
         }
         self.answer_views();
     }
 
-    fn begin_acked(&mut self, user: UserId, after: Option<u64>, to: u64, log: &mut Log) {
-        // What a device had when it came may have been said before: as much is looked at as costs no read.
-        let is_read = after.is_some();
-        let Some(after) = after.or_else(|| self.recent.lately.first()?.checked_sub(1)) else { return };
+    fn begin_acked(&mut self, user: UserId, after: u64, to: u64, is_read: bool, log: &mut Log) {
         let inbox = self.places.user_stream(&user, Kind::Inbox);
         let is_full = self.acked.under_way.max(self.acked.delivered.len()) >= UNDER_WAY_MAX;
         if is_full || to <= after || !log.has_after(inbox, after) {

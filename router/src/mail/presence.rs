@@ -77,10 +77,12 @@ pub enum Signal {
     Acked {
         /// Whose.
         user: UserId,
-        /// What it had before; `None` of one that comes with this cursor, and may have said so when it was here last.
-        after: Option<u64>,
+        /// What it had before.
+        after: u64,
         /// What it has.
         to: u64,
+        /// It comes with that, and may have said so when it was here last: as much is looked at as costs no read.
+        has_come: bool,
     },
     /// A session views a conversation no longer.
     Unviewed {

@@ -7,8 +7,8 @@ use protocol::limits::COMMANDS_IN_FLIGHT_MAX;
 
 use super::UserSide;
 use super::rates::is_stored;
-use super::session::Held;
-use crate::cursor;
+use super::session::{Held, LogState};
+use crate::cursor::{self, Cursor};
 use crate::mail::{Asker, Change, Clock, Request, SessionId, Setting, Store};
 use crate::places::{created_conversation, direct_conversation};
 
@@ -296,9 +296,10 @@ impl UserSide {
         let (places, starts) = (self.places.clone(), self.starts.clone());
         let session = self.session(id)?;
         let positions = session.positions()?;
+        let cursor = Cursor { positions, followed: session.logs.iter().map(LogState::followed).collect() };
         session.since_cursor = 0;
         session.cursor_at = now.0;
-        Some(cursor::encode(&places, &starts, &session.user, &positions))
+        Some(cursor::encode(&places, &starts, &session.user, &cursor))
     }
 }
 

@@ -100,7 +100,12 @@ impl UserSide {
         });
         let states = match (&given, &survey) {
             (Some(Ok(cursor)), _) => {
-                cursor.positions.iter().map(|position| LogState::at(*position, Phase::Behind)).collect()
+                let places = cursor.positions.iter().zip(&cursor.followed);
+                places
+                    .map(|(position, followed)| {
+                        LogState::at(*position, Phase::Behind).having_followed(*followed)
+                    })
+                    .collect()
             }
             (_, Some(_)) => SmallVec::from_elem(LogState::at(0, Phase::Surveyed), logs),
             _ => SmallVec::from_elem(LogState::at(0, Phase::Unplaced), logs),

@@ -28,6 +28,15 @@ const SIGNALS_PER_MAIL: usize = 256;
 /// Who types in how many conversations of one log, until that is told. Beyond it the next is not told at all.
 pub(super) const TYPING_MAX: usize = 1_024;
 
+/// What a device has acknowledged, or come with.
+#[derive(Clone, Copy)]
+pub(super) struct Acked {
+    pub(super) after: u64,
+    pub(super) to: u64,
+    /// It may have said so when it was here last.
+    pub(super) has_come: bool,
+}
+
 /// What a log has not been told yet.
 #[derive(Default)]
 pub(super) struct Untold {
@@ -35,8 +44,7 @@ pub(super) struct Untold {
     standings: BTreeMap<UserId, ()>,
     pub(super) typing: BTreeMap<(ConversationId, UserId), bool>,
     pub(super) unviewed: VecDeque<(ConversationId, SessionId)>,
-    /// What devices have acknowledged: after where, if that is known, and up to where.
-    acked: BTreeMap<UserId, (Option<u64>, u64)>,
+    acked: BTreeMap<UserId, Acked>,
     /// A mail is on its way.
     under_way: bool,
 }
@@ -123,12 +131,12 @@ pub(super) struct PresenceBoard {
 }
 
 impl PresenceBoard {
-    /// A device has acknowledged what stands after a position of a log, up to another; or has come with that, and what it had before is not known.
-    pub(super) fn note_acked(&mut self, log: usize, user: &UserId, after: Option<u64>, to: u64) {
-        let acked = &mut self.untold[log].acked;
-        let (from, upto) = acked.get(user).copied().unwrap_or((after, to));
-        // `None` is the least.
-        acked.insert(user.clone(), (from.min(after), upto.max(to)));
+    /// A device has acknowledged something of a log.
+    pub(super) fn note_acked(&mut self, log: usize, user: &UserId, new: Acked) {
+        let acked = self.untold[log].acked.entry(user.clone()).or_insert(new);
+        acked.after = acked.after.min(new.after);
+        acked.to = acked.to.max(new.to);
+        acked.has_come |= new.has_come;
     }
 
     pub(super) fn new(logs: u16, grace_millis: u64) -> Self {
@@ -473,8 +481,8 @@ impl UserSide {
                 }
             } else if let Some(((conversation, user), on)) = untold.typing.pop_first() {
                 Signal::Typing { conversation, user, on }
-            } else if let Some((user, (after, to))) = untold.acked.pop_first() {
-                Signal::Acked { user, after, to }
+            } else if let Some((user, Acked { after, to, has_come })) = untold.acked.pop_first() {
+                Signal::Acked { user, after, to, has_come }
             } else {
                 break;
             };

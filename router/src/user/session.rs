@@ -12,7 +12,7 @@ use super::listing::Listing;
 use super::outbox::Outbox;
 use super::rates::Meter;
 use super::searching::Searching;
-use crate::cursor::Positions;
+use crate::cursor::{self, Positions};
 use crate::mail::{Request, Surveyed};
 
 /// Whether a session stands in a list of those with something to send, and in which.
@@ -47,6 +47,8 @@ pub(super) struct LogState {
     /// Positions up to there that its device has not acknowledged, of those since it began; [`UNKNOWN`] until it has a place, and where they
     /// are too many.
     unacked: u32,
+    /// Positions up to there that its device was given, on this connection and before, as far as a [cursor] says it; little endian.
+    followed: [u8; 3],
     pub(super) phase: Phase,
 }
 
@@ -55,11 +57,18 @@ const UNKNOWN: u32 = u32::MAX;
 
 // There is one for each session and log.
 const _: () = assert!(size_of::<LogState>() == 16);
+const _: () = assert!(cursor::FOLLOWED_MAX < 1 << 24);
 
 impl LogState {
     pub(super) fn at(position: u64, phase: Phase) -> Self {
         let has_place = !matches!(phase, Phase::Unplaced | Phase::Surveyed);
-        Self { position, unacked: if has_place { 0 } else { UNKNOWN }, phase }
+        Self { position, unacked: if has_place { 0 } else { UNKNOWN }, followed: [0; 3], phase }
+    }
+
+    /// Its device has been given so many positions before it came.
+    pub(super) fn having_followed(mut self, positions: u32) -> Self {
+        self.follow(positions);
+        self
     }
 
     /// Up to where its device has acknowledged, if that counts.
@@ -73,9 +82,25 @@ impl LogState {
         Self { unacked: unacked.unwrap_or(UNKNOWN), ..self }
     }
 
+    /// How many positions up to where it stands its device was given, as far as is known.
+    pub(super) fn followed(&self) -> u32 {
+        let [low, middle, high] = self.followed;
+        u32::from_le_bytes([low, middle, high, 0])
+    }
+
+    fn follow(&mut self, positions: u32) {
+        let followed = self.followed().saturating_add(positions).min(cursor::FOLLOWED_MAX);
+        let [low, middle, high, _] = followed.to_le_bytes();
+        self.followed = [low, middle, high];
+    }
+
     /// It was given what there is up to a position.
     pub(super) fn move_to(&mut self, position: u64) {
         let moved = u32::try_from(position.saturating_sub(self.position)).unwrap_or(UNKNOWN);
+        // Who has no place yet is put there, and was given nothing of what stands before.
+        if self.unacked != UNKNOWN {
+            self.follow(moved);
+        }
         self.unacked = self.unacked.saturating_add(moved);
         self.position = position;
     }
