@@ -69,6 +69,10 @@ impl UserSide {
         if state.phase != Phase::Live || deliver.position <= state.position {
             return;
         }
+        if session.greeting.is_some() {
+            // It begins at the head, and waits for another log to say where that is: what comes before its welcome stands before its beginning.
+            return state.move_to(deliver.position);
+        }
         let id = SessionId { slot, generation: session.generation };
         let frame = rendered.frame(session.form, &deliver.record);
         if !session.outbox.has_room(frame.len(), self.limits.outbox_bytes_max) {
@@ -205,8 +209,11 @@ impl UserSide {
         let state = &mut session.logs[usize::from(log)];
         state.move_to(page.end);
         state.phase = if page.at_head { Phase::Live } else { Phase::Behind };
-        self.push_links(id, page.records, page.reads);
-        self.push_heads(id, heads::of_moved(page.heads, page.records, page.reads));
+        // Likewise: it fell behind in one log before it had its place in all.
+        if session.greeting.is_none() {
+            self.push_links(id, page.records, page.reads);
+            self.push_heads(id, heads::of_moved(page.heads, page.records, page.reads));
+        }
         self.greet_if_placed(id, now);
         self.push_caught_up_if_live(id, now);
         self.push_cursor_if_due(id, now);
