@@ -82,8 +82,10 @@ pub(super) struct Fetch {
     /// Reads whose answers have not come.
     missing: usize,
     more: bool,
-    /// Records are wanted in their present form.
+    /// Records are wanted in their present form,
     folding: Option<Folding>,
+    /// and with what is to be looked for then, if that has to begin anew.
+    anew: Vec<Lookup>,
     /// Only where records stand is wanted.
     is_of_places: bool,
 }
@@ -103,6 +105,7 @@ impl Fetch {
             missing: 0,
             more: false,
             folding: None,
+            anew: Vec::new(),
             is_of_places: false,
         }
     }
@@ -133,7 +136,16 @@ impl Fetch {
 
     /// The same, in the form that they have now, as many as are a page then.
     pub(super) fn folded(self) -> Self {
-        Self { folding: Some(Folding::default()), ..self }
+        Self { folding: Some(Folding::default()), anew: self.lookups.clone(), ..self }
+    }
+
+    pub(super) fn is_folded(&self) -> bool {
+        self.folding.is_some()
+    }
+
+    /// Of [`Fetch::folded`], from the beginning.
+    pub(super) fn begun_anew(self) -> Self {
+        Self { lookups: self.anew, ..Self::of_lookups(Vec::new()) }.folded()
     }
 
     /// Goes on as far as memory and what was fed lead.

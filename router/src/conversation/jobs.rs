@@ -173,6 +173,12 @@ impl ConversationSide {
     /// Goes on with a job as far as memory and what was read lead.
     pub(super) fn run(&mut self, mut job: Job, log: &mut Log) {
         match job.fetch.poll(log, &mut self.damages) {
+            Step::Done if job.fetch.is_folded() && job.begun < self.moved => {
+                // What was written anew may have lost messages that are kept no longer, with their amendments: one that was read before, and whose
+                // deletion was looked for since, would be shown as it was. It is looked for once more, and is not there either.
+                let (fetch, begun) = (job.fetch.begun_anew(), self.moved);
+                self.run(Job { fetch, begun, ..job }, log);
+            }
             Step::Done => self.finish(job, log),
             Step::Read(asked) => {
                 let id = self.jobs.insert(job) as u32;
