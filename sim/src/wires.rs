@@ -36,7 +36,7 @@ impl World {
             }
             Action::Doorbell(target) => {
                 let delay = self.rng.between(1, 40);
-                self.later(delay, Item::Turn { run, shard: target.index() });
+                self.ask_turn(target.index(), delay);
             }
             Action::Receive { connection, socket, once } => {
                 let pipe = self.net.pipe_of(here, socket.index());
@@ -201,7 +201,7 @@ impl World {
         let buffer = RecvBuffer::from_vec(bytes);
         self.arrived[shard].push(Event::Received { connection, buffer, armed });
         let delay = self.rng.below(30);
-        self.later(delay, Item::Turn { run, shard });
+        self.ask_turn(shard, delay);
         self.later(delay + 1, Item::Pump { run, pipe });
     }
 
@@ -243,6 +243,8 @@ impl World {
         let shard = ShardId(self.rng.below(u64::from(self.places.shards)) as u16);
         let (pipe, socket) = self.net.open(index, shard);
         let begun = self.oracle.since();
+        // It has what stands before the cursor that it comes with.
+        self.clients[index].acknowledge(&mut self.oracle);
         self.clients[index].connect(pipe, pass, begun, &mut self.rng);
         let (socket, peer) = (Socket::from_index(socket), ([127, 0, 0, 1], 1).into());
         self.event(shard.index(), 1, Event::Accepted { listener: Listener::Chat, socket, peer });

@@ -18,9 +18,12 @@ const SEEDS: u64 = 1_000;
 /// 3352: a search was owed what the index had read of before two edits, the first of which it then read.
 /// 3839, 3919, 5439, 7423, 7663: an orderly stop that waited for who does not read was taken for a delay of the others by the next process.
 /// 8536: a page of a search ended with a message that was edited, and an index that was cut off before the edit had it stand below that.
-const FAILED_ONCE: [u64; 21] = [
-    2, 12, 42, 46, 68, 73, 102, 112, 169, 587, 823, 1024, 1121, 3134, 3352, 3839, 3919, 5439, 7423, 7663,
-    8536,
+/// 302: a segment was written anew between the reading of a page's messages and the search for their amendments, and lost both; the page showed the
+/// messages as they had been. 830: a session that began at the head of two logs was told what came of the one before its welcome, for which it waited
+/// for the other.
+const FAILED_ONCE: [u64; 23] = [
+    2, 12, 42, 46, 68, 73, 102, 112, 169, 302, 587, 823, 830, 1024, 1121, 3134, 3352, 3839, 3919, 5439, 7423,
+    7663, 8536,
 ];
 
 #[test]
@@ -67,7 +70,7 @@ fn the_worlds_see_what_they_are_for() {
     let (mut revoked, mut folded, mut erased, mut heads, mut kept) = (0, 0, (0, 0), 0, 0);
     let (mut presence, mut receipts, mut counted) = ((0, 0), (0, 0), (0, 0));
     let (mut muted, mut blocked, mut called, mut hidden, mut last_seen) = (0, 0, 0, 0, (0, 0));
-    for seed in 0..100 {
+    for seed in 0..200 {
         let outcome = run(seed);
         crashes += outcome.crashes;
         drains += outcome.drains;

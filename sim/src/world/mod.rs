@@ -96,6 +96,8 @@ pub(crate) struct World {
     /// Starts so far: what belongs to an earlier one is void.
     pub(crate) run: u32,
     pub(crate) arrived: Vec<Vec<Event>>,
+    /// When the next turn of each shard is.
+    turns: Vec<Option<u64>>,
     pub(crate) users: Vec<UserId>,
     pub(crate) clients: Vec<Client>,
     pub(crate) oracle: Oracle,
@@ -205,6 +207,7 @@ impl World {
             node: None,
             run: 0,
             arrived: Vec::new(),
+            turns: Vec::new(),
             users,
             clients,
             oracle,
@@ -309,7 +312,7 @@ impl World {
                 self.arrived[shard].push(event);
                 // Several events may come in one turn.
                 let delay = self.rng.below(30);
-                self.later(delay, Item::Turn { run, shard });
+                self.ask_turn(shard, delay);
             }
             Item::Compact { run, log, shard, job, erased } if run == self.run => {
                 self.compact(log, shard, &job, &erased);
@@ -320,7 +323,11 @@ impl World {
             Item::Restart => self.restart(),
             Item::Erase => self.erase(),
             Item::Revoke(user) => self.revoke(user),
-            Item::Turn { run, shard } if run == self.run && self.node.is_some() => self.turn(shard),
+            Item::Turn { run, shard }
+                if run == self.run && self.node.is_some() && self.turns[shard] == Some(self.now) =>
+            {
+                self.turn(shard);
+            }
             Item::WriteDone { run, log, shard } if run == self.run => self.end_write(log, shard),
             Item::Compact { .. }
             | Item::Event { .. }
@@ -370,7 +377,18 @@ impl World {
         }
     }
 
+    /// The next turn of a shard comes no later than this. There is one that it waits for, as a thread waits for its ring: a world in which every event
+    /// brought turns of its own would hide who forgets to wake a shard, and what it forgets to wait for.
+    pub(crate) fn ask_turn(&mut self, shard: usize, delay: u64) {
+        let (run, at) = (self.run, self.now + delay);
+        if self.turns[shard].is_none_or(|next| at < next) {
+            self.turns[shard] = Some(at);
+            self.later(delay, Item::Turn { run, shard });
+        }
+    }
+
     fn turn(&mut self, index: usize) {
+        self.turns[index] = None;
         let clock = Clock { unix: self.unix(), micros: self.now };
         let node = self.node.as_mut().expect("the caller looked");
         let id = ShardId(index as u16);
@@ -391,10 +409,7 @@ impl World {
             self.execute(index, action);
         }
         let delay = if asleep { wait } else { self.rng.between(1, 60) };
-        // Each turn asks for the next, whatever it was called for, so every event adds one that goes on for ever: a world that waits for minutes,
-        // as for an index file while tokens end after 2 s, comes to rest in its own time and takes minutes of ours.
-        let run = self.run;
-        self.later(delay, Item::Turn { run, shard: index });
+        self.ask_turn(index, delay);
         self.end_drain_if_done();
     }
 }

@@ -41,9 +41,9 @@ impl World {
         self.oracle.searches.index.begin(now);
         self.arrived = node.shards.iter().map(|_| Vec::new()).collect();
         self.node = Some(node);
+        self.turns = vec![None; self.arrived.len()];
         for shard in 0..self.arrived.len() {
-            let run = self.run;
-            self.later(1, Item::Turn { run, shard });
+            self.ask_turn(shard, 1);
         }
     }
 
