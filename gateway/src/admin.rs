@@ -199,8 +199,9 @@ async fn readyz(State(context): State<AdminContext>) -> Response {
     match context.state.is_ready() {
         Ok(()) => {
             let lines = format!(
-                "ready\n{}{}{}",
+                "ready\n{}{}{}{}",
                 context.state.degraded(),
+                context.care.held_back(),
                 context.care.full_disk(),
                 context.state.without_next_segment()
             );

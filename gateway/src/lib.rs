@@ -21,6 +21,7 @@ pub mod erasures;
 pub mod exit;
 pub mod files;
 pub mod gatekeeper;
+mod groups;
 pub mod layout;
 pub mod logging;
 pub mod logtool;

@@ -9,6 +9,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::groups::{self, Version};
+
 /// The least that is kept free where the operator says nothing, in bytes: the connections of two seconds.
 const RESERVE_MIN: u64 = 64 << 20;
 /// The most: beyond this it helps nobody.
@@ -59,29 +61,15 @@ impl Gauge {
     /// Of a machine whose `/proc` and `/sys` are below `machine`, as the process sees it that reads them.
     #[must_use]
     pub fn below(machine: &Path) -> Self {
-        let [meminfo, own, root] =
-            ["proc/meminfo", "proc/self/cgroup", "sys/fs/cgroup"].map(|path| machine.join(path));
+        let [meminfo, own, root] = ["proc/meminfo", groups::OWN, groups::ROOT].map(|path| machine.join(path));
         Self { reserve: None, meminfo, own, root }
     }
 
     /// What bounds the node, beside the system.
     fn bounds(&self) -> Vec<Memory> {
-        let own = fs::read_to_string(&self.own).unwrap_or_default();
-        let groups = own.lines().filter_map(|line| {
-            // Number of the hierarchy, its controllers, and the group; version 2 has no number and no names.
-            let (controllers, group) = line.split_once(':')?.1.split_once(":/")?;
-            let is_of_memory = controllers.split(',').any(|controller| controller == "memory");
-            match controllers {
-                "" => Some((self.root.clone(), group, VERSION_2)),
-                _ => is_of_memory.then(|| (self.root.join("memory"), group, VERSION_1)),
-            }
-        });
-        // The root group has no bound, and in a container it may be what is seen of another.
-        let all = groups.flat_map(|(root, group, names)| {
-            let around = Path::new(group).ancestors();
-            around.filter_map(|group| read_group(&root.join(group), &names)).collect::<Vec<_>>()
-        });
-        all.collect()
+        let around = groups::around(&self.own, &self.root, "memory");
+        let names = |version| if version == Version::Two { &VERSION_2 } else { &VERSION_1 };
+        around.into_iter().filter_map(|(group, version)| read_group(&group, names(version))).collect()
     }
 
     /// What is there now. `None` where the system does not say, or nobody wants to know.

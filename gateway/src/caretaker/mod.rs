@@ -8,6 +8,7 @@
 
 mod files;
 pub mod quarantine;
+pub mod quota;
 mod scrub;
 pub mod space;
 
@@ -32,6 +33,7 @@ use crate::store::disk::log_directory;
 use crate::store::indexes;
 use files::Files;
 use quarantine::{DamagedPlace, Kept};
+use quota::Quota;
 pub use scrub::PROGRESS_FILE_NAME;
 use space::{Space, Watermark};
 
@@ -94,6 +96,7 @@ pub fn start(parts: CareParts) -> io::Result<(Sender<Care>, JoinHandle<()>)> {
             is_full,
             space_seen,
             watermark,
+            quota: RefCell::new(Quota::of_this_process()),
             replaced: RefCell::default(),
         };
         caretaker.run();
@@ -124,6 +127,8 @@ struct Caretaker {
     /// When it was last seen how full the disk is, and what was said of it.
     space_seen: Cell<Option<Instant>>,
     watermark: Cell<Watermark>,
+    /// How much of the cores it has.
+    quota: RefCell<Quota>,
     /// Files that others took the place of: freeing them is this thread's work, so it closes them last.
     replaced: RefCell<Vec<File>>,
 }
@@ -167,6 +172,23 @@ impl Caretaker {
         // Their shards were woken to read the new ones.
         self.replaced.borrow_mut().clear();
         self.look_at_space();
+        self.look_at_cores();
+    }
+
+    /// Sees whether the node is let run, and says when that changes.
+    fn look_at_cores(&self) {
+        let mut quota = self.quota.borrow_mut();
+        let percent = quota.read();
+        self.metrics.held_back_percent.set(percent);
+        match quota.has_changed(percent) {
+            Some(true) => tracing::warn!(
+                percent,
+                "its control group does not let the node run in so many of a hundred periods: everything is late, and nothing is lost; give it more \
+                 of the cores (CPUQuota), or less to do"
+            ),
+            Some(false) => tracing::info!(percent, "the control group lets the node run again"),
+            None => {}
+        }
     }
 
     /// Sees how full the disk is, and says so where it passes a mark.

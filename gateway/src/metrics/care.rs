@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Counter, Gauge, render::render_line};
+use crate::caretaker::quota::MANY;
 use crate::caretaker::space::Space;
 
 /// What was looked through, and what was found.
@@ -22,6 +23,8 @@ pub struct CareMetrics {
     pub data_bytes: Gauge,
     /// Those of them that are free.
     pub data_free_bytes: Gauge,
+    /// In how many of a hundred periods of the last ten seconds a control group did not let the node run.
+    pub held_back_percent: Gauge,
     /// When a pass over each log last ended, in seconds since 1970.
     pub last_pass_seconds: Box<[Gauge]>,
 }
@@ -38,6 +41,7 @@ impl CareMetrics {
             quarantine_bytes: Gauge::default(),
             data_bytes: Gauge::default(),
             data_free_bytes: Gauge::default(),
+            held_back_percent: Gauge::default(),
             last_pass_seconds: (0..logs).map(|_| Gauge::default()).collect(),
         }
     }
@@ -49,6 +53,18 @@ impl CareMetrics {
         let line =
             |words| format!("the disk of the data directory is {} % full: {words}\n", space.used_percent());
         space.watermark().words().map_or_else(String::new, line)
+    }
+
+    /// That the node has too little of the cores, on a line; empty when it has what it needs, or nothing bounds it.
+    #[must_use]
+    pub fn held_back(&self) -> String {
+        let percent = self.held_back_percent.value();
+        if percent < MANY {
+            return String::new();
+        }
+        format!(
+            "degraded: a control group did not let the node run in {percent} of 100 periods (CPUQuota): everything is late\n"
+        )
     }
 
     /// Appends everything, as Prometheus text.
@@ -86,6 +102,8 @@ impl CareMetrics {
         let (bytes, free) = (self.data_bytes.value(), self.data_free_bytes.value());
         line("data_bytes", "Bytes of the disk of the data directory that a node may use.", "gauge", bytes);
         line("data_free_bytes", "Bytes of the disk of the data directory that are free.", "gauge", free);
+        let held_back = "Periods in a hundred, of the last ten seconds, in which a control group did not let the node run.";
+        line("cpu_held_back_percent", held_back, "gauge", self.held_back_percent.value());
         let name = "gatehouse_scrub_last_pass_timestamp_seconds";
         let _ = writeln!(
             out,

@@ -205,6 +205,17 @@ fn a_node_with_a_fifth_of_a_core_is_late_and_loses_nothing() {
     alice.is_fine();
     bob.is_fine();
     check_all(&node, &ids);
+    // It looks every ten seconds, and says so once it has had too little for so long; until somebody asks again, and from then on.
+    let begun = Instant::now();
+    while !node.log_text().contains("does not let the node run") {
+        assert!(begun.elapsed() < 2 * PATIENCE, "nobody is told why everything is late");
+        let more = letters(&alice, WINDOW);
+        send_all(&mut alice, &more, |_| {});
+        more.iter().for_each(|_| _ = bob.event("message"));
+    }
+    let ready = node.admin_get("/readyz");
+    assert!(ready.contains("degraded: a control group did not let the node run"), "{ready}");
+    assert!(node.metric("cpu_held_back_percent") > 0);
     drop(share);
 }
 
