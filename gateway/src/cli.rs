@@ -208,13 +208,18 @@ impl DoctorFlags {
             checks.push(doctor::probe(&config.data));
         }
         let report = Report(&checks);
-        let code = match report.verdict() {
-            Verdict::Good => EXIT_OK,
-            Verdict::Warning => EXIT_FAILED,
-            Verdict::Fault => EXIT_REFUSED,
-        };
+        let code = exit_code(report.verdict());
         let text = if self.json { serde_json::to_string_pretty(&checks) } else { Ok(report.to_string()) };
         Ok((text.map_err(|error| error.to_string())?, code))
+    }
+}
+
+/// How `doctor` says it to a script.
+const fn exit_code(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Good => EXIT_OK,
+        Verdict::Warning => EXIT_FAILED,
+        Verdict::Fault => EXIT_REFUSED,
     }
 }
 
@@ -256,4 +261,15 @@ pub fn check_config(file: PathBuf, process: Layers) -> Result<Vec<String>, Strin
     let layers = Layers { file: Some(file), ..process };
     Config::load_and_check(&layers, auth::check).map_err(|errors| errors.to_string())?;
     Ok(layers.unknown_variables().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_doctor_says_by_its_exit_code_how_bad_it_is() {
+        let codes = [Verdict::Good, Verdict::Warning, Verdict::Fault].map(exit_code);
+        assert_eq!(codes, [0, 1, 2]);
+    }
 }

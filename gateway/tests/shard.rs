@@ -102,7 +102,7 @@ impl Bench {
     /// The upgrade and the `connect` of a user.
     fn handshake(&self, user: &UserId) -> Vec<u8> {
         let now = UnixMillis(self.micros / 1_000);
-        let token = self.keys.issuer.as_ref().expect("it signs").issue(user, Duration::from_secs(60), now);
+        let token = self.keys.issuer.as_ref().expect("it signs").issue(user, Duration::from_secs(600), now);
         [REQUEST, &frame(&format!(r#"{{"op":"connect","id":1,"device":"d","token":"{token}"}}"#))].concat()
     }
 
@@ -336,6 +336,30 @@ fn a_handshake_has_ten_seconds_or_two_while_others_wait_for_its_place() {
         let counts = [refused(RefusedReason::Displaced), refused(RefusedReason::Timeout)];
         assert_eq!(counts, if seconds == 2 { [4, 0] } else { [0, 4] });
     }
+}
+
+/// Sixty seconds, counted from the last frame that came: a ping each thirty keeps a session for ever.
+#[test]
+fn a_session_of_which_nothing_is_heard_for_a_minute_is_closed() {
+    let mut bench = Bench::new(10, 10, 1_000_000);
+    let alice = asked(&bench.accept(Listener::Chat, 1))[0];
+    let mut events = vec![came(alice, &bench.handshake(&UserId::new("alice").expect("a name")))];
+    while bench.metrics.handshakes.value() > 0 || !events.is_empty() {
+        events = went_out(sent(&bench.turn(events)));
+    }
+    let mut heard = 0;
+    let closed = (1..200).find_map(|second: u64| {
+        bench.micros += 1_000_000;
+        let pings = [30, 60, 90].contains(&second);
+        heard = if pings { second } else { heard };
+        let ping = pings.then(|| came(alice, &frame(r#"{"op":"ping","id":7}"#)));
+        let told = sent(&bench.turn(ping.into_iter().collect()));
+        let close = told.iter().any(|(_, text)| text.contains("nothing was heard for 60 s"));
+        bench.turn(went_out(told));
+        close.then_some(second)
+    });
+    let waited = closed.expect("it is closed") - heard;
+    assert!(heard == 90 && (60..=61).contains(&waited), "{waited} s after {heard}");
 }
 
 #[test]

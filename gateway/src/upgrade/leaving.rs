@@ -427,3 +427,36 @@ impl Drop for Successor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_of_which_one_could_not_go_on_with_what_the_other_has_do_not_take_over() {
+        let here = || Hello {
+            snapshot: 5,
+            format: 1,
+            store: "a store".to_owned(),
+            logs: 2,
+            shards: 2,
+            connections_each: 1_000,
+            echo: false,
+        };
+        agree(&here(), &here()).expect("they are of one kind");
+        agree(&here(), &Hello { connections_each: 2_000, ..here() }).expect("more room is no harm");
+        let others = [
+            (Hello { snapshot: 6, ..here() }, "the format of sessions differs, 5 here and 6"),
+            (Hello { format: 2, ..here() }, "the format of the store differs, 1 here and 2"),
+            (Hello { logs: 3, ..here() }, "the number of logs differs, 2 here and 3"),
+            (Hello { shards: 4, ..here() }, "the number of shards differs, 2 here and 4"),
+            (Hello { echo: true, ..here() }, "whether there is an echo service differs"),
+            (Hello { store: "another".to_owned(), ..here() }, "another store"),
+            (Hello { connections_each: 999, ..here() }, "room for 999 connections, and here for 1000"),
+        ];
+        for (there, words) in others {
+            let refusal = agree(&here(), &there).expect_err(words).to_string();
+            assert!(refusal.contains(words) && refusal.contains("restart the node instead"), "{refusal}");
+        }
+    }
+}

@@ -315,3 +315,33 @@ fn the_log_tools_read_amendments() {
         assert_eq!(log(&["dump", "--data", path, "--user", user]).out.lines().count(), 4, "{user}");
     }
 }
+
+/// Who is mentioned, and what is replied to, belong to the message: they are told live, in history, to who comes back, and behind an edit.
+#[test]
+fn who_is_mentioned_and_what_is_replied_to_stay_with_a_message() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    let mut bob = Chat::connect(&node, "bob", "b");
+    let cursor = bob.welcome["cursor"].clone();
+    let talk = alice.tell("bob", "which of you?")["conversation"].take();
+    let fields = json!({ "conversation": talk, "kind": "text", "text": "you, @bob", "reply_to": 1, "mentions": ["bob", "alice"] });
+    assert_eq!(verdict(&alice.ask("send", fields)), "ok");
+    let is_whole =
+        |message: &Value| message["reply_to"] == 1 && message["mentions"] == json!(["bob", "alice"]);
+    bob.event("message");
+    let live = bob.event("message");
+    assert!(is_whole(&live), "{live}");
+    let edit = json!({ "conversation": talk, "seq": 2, "text": "you, of course, @bob" });
+    assert_eq!(verdict(&alice.ask("edit", edit)), "ok");
+
+    drop(bob);
+    node.restart();
+    let fields = json!({ "device": "b", "cursor": cursor });
+    let mut bob = Chat::connect_with(&node, &node.token("bob"), fields);
+    bob.event("message");
+    let caught_up = bob.event("message");
+    for message in [caught_up, bob.history(&talk)[1].clone()] {
+        assert!(is_whole(&message) && message["text"] == "you, of course, @bob", "{message}");
+    }
+}

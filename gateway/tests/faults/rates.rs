@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    chat::{Chat, message_id, verdict},
+    chat::{Chat, Received, message_id, verdict},
     node::{Node, directory},
 };
 
@@ -131,4 +131,28 @@ fn a_user_puts_so_many_people_into_groups() {
     assert_eq!(add(&["u8"]), "3001 rate_limited");
     let remove = json!({ "conversation": group["conversation"], "remove": ["u1"] });
     assert_eq!(verdict(&alice.ask("members", remove)), "ok", "nobody is approached");
+}
+
+/// Eight devices, of which the newest session counts; a ninth is refused, and the eight are not disturbed.
+#[test]
+fn a_user_has_eight_sessions_and_the_ninth_is_refused() {
+    let data = directory();
+    let node = Node::start(data.path(), &[]);
+    let mut devices: Vec<Chat> =
+        (0..8).map(|device| Chat::connect(&node, "alice", &format!("d{device}"))).collect();
+    let token = node.token("alice");
+    for _ in 0..2 {
+        let mut ninth = Chat::open(&node);
+        ninth.send("connect", json!({ "device": "d8", "token": token }));
+        let (told, ended) = ninth.until_closed(|_, _| {});
+        assert_eq!(told.iter().map(verdict).collect::<Vec<_>>(), ["2007 limit"]);
+        assert_eq!(ended, Received::Closed(4103));
+    }
+    devices.iter_mut().for_each(Chat::is_fine);
+    // One of the eight that comes again takes its own place, and one that goes leaves its place.
+    devices[3] = Chat::connect(&node, "alice", "d3");
+    drop(devices.pop());
+    node.wait_for_metric("sessions", 7);
+    devices.push(Chat::connect(&node, "alice", "d8"));
+    devices.iter_mut().for_each(Chat::is_fine);
 }
