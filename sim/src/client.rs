@@ -257,6 +257,9 @@ impl Client {
         if !self.link.as_ref().is_some_and(|link| link.welcomed) {
             return;
         }
+        // When it is calm whatever is under way is answered on its connection. Who says all of it again with every `busy` is closed for that, and comes back
+        // with more: a world of long lookups never came to rest. (seed 2241)
+        self.is_patient |= calm;
         self.retry(oracle, micros);
         self.ask_list(oracle, calm);
         if calm {

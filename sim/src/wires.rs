@@ -12,6 +12,9 @@ use storage_log::{NotMade, RebuildJob};
 use crate::client::Pass;
 use crate::world::{BUSY_MICROS, Item, World};
 
+/// How long tokens are good at least when it is calm, in seconds.
+const CALM_TOKEN_SECONDS: u64 = 10;
+
 /// How long the token of one that does not read is good, in seconds.
 const DAY_SECONDS: u64 = 86_400;
 
@@ -212,6 +215,9 @@ impl World {
         let calm = self.is_calm();
         let (now, unix) = (self.now, self.unix());
         let seconds = match &self.clients[index].link {
+            // When it is calm a session lives as long as what it asks for may take: one whose commands are looked for in the log, behind hundreds of those
+            // that it sent before, would end before each answer, and send them all again.
+            None if calm => Some(self.clients[index].token_seconds.max(CALM_TOKEN_SECONDS)),
             None => Some(self.clients[index].token_seconds),
             Some(_) => (!calm && self.rng.one_in(30)).then(|| self.rng.between(1, 4)),
         };

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds of every run. One that ever failed is added to [`FAILED_ONCE`] and stays there.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 4_000;
 
 /// 2, 73, 102, 112, 169: fed by positions, a user left between the survey and the feed, and the feed asked for the
 /// membership of now instead of that at the fixed position. 12, 42, 68: the same, seen from the first record.
@@ -20,10 +20,10 @@ const SEEDS: u64 = 1_000;
 /// 8536: a page of a search ended with a message that was edited, and an index that was cut off before the edit had it stand below that.
 /// 302: a segment was written anew between the reading of a page's messages and the search for their amendments, and lost both; the page showed the
 /// messages as they had been. 830: a session that began at the head of two logs was told what came of the one before its welcome, for which it waited
-/// for the other.
-const FAILED_ONCE: [u64; 23] = [
-    2, 12, 42, 46, 68, 73, 102, 112, 169, 302, 587, 823, 830, 1024, 1121, 3134, 3352, 3839, 3919, 5439, 7423,
-    7663, 8536,
+/// for the other. 2241: who was told `busy` said again what was under way, too, and was closed for saying too much.
+const FAILED_ONCE: [u64; 24] = [
+    2, 12, 42, 46, 68, 73, 102, 112, 169, 302, 587, 823, 830, 1024, 1121, 2241, 3134, 3352, 3839, 3919, 5439,
+    7423, 7663, 8536,
 ];
 
 #[test]
