@@ -35,6 +35,9 @@ pub(crate) const WORKERS_MAX: u32 = 64;
 /// Bytes of a text.
 pub(crate) const USUAL_PAYLOAD: usize = 128;
 
+/// With the commit: of two builds of one version, figures differ.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("LOADGEN_COMMIT"), ")");
+
 const CHECK_NOTES: &str = "\
 Half-way it is killed with SIGKILL. Good: nothing acknowledged is lost, nothing
 is doubled, readers see dense order, p99 below 200 ms outside the outage.
@@ -91,7 +94,7 @@ Exit codes:  0 shown   2 could not be";
 #[derive(Debug, Parser)]
 #[command(
     name = "loadgen",
-    version,
+    version = VERSION,
     disable_help_subcommand = true,
     after_help = "\
 Example:     loadgen check

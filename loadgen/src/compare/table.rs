@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{CompareFlags, Round};
-use crate::report::Machine;
+use crate::report::Origin;
 
 /// One server's line.
 #[derive(Debug, Serialize)]
@@ -21,10 +21,8 @@ struct Line {
 /// Everything.
 #[derive(Debug, Serialize)]
 pub(super) struct Table {
-    tool: &'static str,
-    version: &'static str,
-    command: String,
-    machine: Machine,
+    #[serde(flatten)]
+    origin: Origin,
     pairs: u32,
     payload: usize,
     seconds: u32,
@@ -70,10 +68,7 @@ impl Table {
             rounds: Vec::new(),
         };
         Self {
-            tool: env!("CARGO_PKG_NAME"),
-            version: env!("CARGO_PKG_VERSION"),
-            command: std::env::args().collect::<Vec<_>>().join(" "),
-            machine: Machine::this(),
+            origin: Origin::this(),
             pairs: flags.pairs,
             payload: flags.payload,
             seconds: flags.seconds,

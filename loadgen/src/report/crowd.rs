@@ -7,7 +7,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Floor, GoneReport, Machine, Multiples, Verdict, floor};
+use super::{Floor, GoneReport, Multiples, Origin, Verdict, floor};
 use crate::{
     cli::CrowdFlags,
     controller::{Board, Played},
@@ -85,10 +85,8 @@ impl PhaseReport {
 /// What every report of a crowd has.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct CrowdReport {
-    tool: &'static str,
-    version: &'static str,
-    command: String,
-    machine: Machine,
+    #[serde(flatten)]
+    origin: Origin,
     pub(super) users: u32,
     pub(super) established: u32,
     pub(super) rate: u32,
@@ -120,10 +118,7 @@ impl CrowdReport {
         phases.iter_mut().for_each(|phase| phase.fill(&board));
         let multiples = floor.map(|floor| multiples(&phases, &floor));
         Self {
-            tool: env!("CARGO_PKG_NAME"),
-            version: env!("CARGO_PKG_VERSION"),
-            command: std::env::args().collect::<Vec<_>>().join(" "),
-            machine: Machine::this(),
+            origin: Origin::this(),
             users: flags.users,
             established: flags.established,
             rate: flags.rate,
@@ -307,10 +302,7 @@ mod tests {
     fn sound() -> CrowdReport {
         let counts = Counts { due: 10, sent: 10, acked: 10, online_at_end: 2, ..Counts::default() };
         CrowdReport {
-            tool: "",
-            version: "",
-            command: String::new(),
-            machine: Machine::this(),
+            origin: Origin::this(),
             users: 2,
             established: 0,
             rate: 1,

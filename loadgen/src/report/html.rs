@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    LAG_P99_MAX_MS, OutageReport, Report, SecondReport, Verdict, floor,
+    LAG_P99_MAX_MS, Origin, OutageReport, Report, SecondReport, Verdict, floor,
     svg::{Axis, Chart},
 };
 use crate::{controller::Cost, latency::Summary};
@@ -64,16 +64,16 @@ pub(super) fn page(report: &Report) -> String {
     write_floor(&mut page, report);
     write_counts(&mut page, report);
     write_violations(&mut page, report);
-    let machine = &report.machine;
+    let Origin { commit, command, machine, .. } = &report.origin;
     let _ = write!(
         page,
-        "<h2>Machine</h2><p>{}, {} cores, {} MiB, Linux {}. Generator and node share it when the node \
-         listens on this machine.</p><p class=\"soft\"><code>{}</code></p></body></html>",
+        "<h2>Machine</h2><p>{}, {} cores, {} MiB, Linux {}; loadgen is built from {commit}. Generator and node share it when \
+         the node listens on this machine.</p><p class=\"soft\"><code>{}</code></p></body></html>",
         escape(&machine.processor),
         machine.cores,
         machine.memory_mib,
         escape(&machine.kernel),
-        escape(&report.command)
+        escape(command)
     );
     page
 }

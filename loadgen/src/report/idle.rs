@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, fs, path::Path, process::ExitCode, time::D
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Floor, Machine, Multiples, Verdict, floor};
+use super::{Floor, Multiples, Origin, Verdict, floor};
 use crate::{cli::IdleFlags, host::Reading, latency::Summary, link::IdleCounts};
 
 /// How late heartbeats may be before a run proves nothing, in milliseconds: they are 30 s apart.
@@ -97,10 +97,8 @@ struct Costs {
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct IdleReport {
-    tool: &'static str,
-    version: &'static str,
-    command: String,
-    machine: Machine,
+    #[serde(flatten)]
+    origin: Origin,
     connections: u32,
     seconds: u32,
     rate: u32,
@@ -130,10 +128,7 @@ impl IdleReport {
         }
         let costs: Vec<_> = rounds.iter().map(IdleRound::costs).collect();
         Self {
-            tool: env!("CARGO_PKG_NAME"),
-            version: env!("CARGO_PKG_VERSION"),
-            command: std::env::args().collect::<Vec<_>>().join(" "),
-            machine: Machine::this(),
+            origin: Origin::this(),
             connections: flags.connections,
             seconds: flags.seconds,
             rate: flags.rate,

@@ -6,6 +6,7 @@ mod html;
 mod idle;
 mod limits;
 mod machine;
+mod origin;
 mod slow;
 mod soak;
 mod storm;
@@ -32,7 +33,8 @@ pub(crate) use crowd::{Footprint, PhaseReport, StepReport};
 pub(crate) use floor::{Floor, Multiples, compare};
 pub(crate) use idle::{IdleReport, IdleRound};
 pub(crate) use limits::{Limit, Limits};
-pub(crate) use machine::Machine;
+use machine::Machine;
+pub(crate) use origin::Origin;
 pub(crate) use slow::SlowReport;
 pub(crate) use soak::{SoakReport, SoakRound};
 pub(crate) use storm::StormReport;
@@ -130,10 +132,8 @@ pub(crate) struct Settings {
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
-    pub(crate) tool: &'static str,
-    pub(crate) version: &'static str,
-    pub(crate) command: String,
-    pub(crate) machine: Machine,
+    #[serde(flatten)]
+    pub(crate) origin: Origin,
     pub(crate) settings: Settings,
     pub(crate) verdict: Verdict,
     pub(crate) reasons: Vec<String>,
@@ -195,10 +195,7 @@ impl Report {
             limits: scenario.limits.clone(),
         };
         let mut report = Self {
-            tool: "loadgen",
-            version: env!("CARGO_PKG_VERSION"),
-            command: std::env::args().collect::<Vec<_>>().join(" "),
-            machine: Machine::this(),
+            origin: Origin::this(),
             settings,
             verdict: Verdict::Pass,
             reasons: Vec::new(),

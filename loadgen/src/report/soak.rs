@@ -5,7 +5,7 @@ use std::{fmt, path::Path, process::ExitCode};
 use serde::Serialize;
 
 use super::{
-    Machine, Timing, Verdict,
+    Origin, Timing, Verdict,
     crowd::{MIB, write_json},
 };
 
@@ -64,10 +64,8 @@ impl fmt::Display for SoakRound {
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct SoakReport {
-    tool: &'static str,
-    version: &'static str,
-    command: String,
-    machine: Machine,
+    #[serde(flatten)]
+    origin: Origin,
     /// In percent.
     growth_max: f64,
     timing: Timing,
@@ -79,10 +77,7 @@ pub(crate) struct SoakReport {
 impl SoakReport {
     pub(crate) fn new(growth_max: f64, timing: Timing) -> Self {
         Self {
-            tool: env!("CARGO_PKG_NAME"),
-            version: env!("CARGO_PKG_VERSION"),
-            command: std::env::args().collect::<Vec<_>>().join(" "),
-            machine: Machine::this(),
+            origin: Origin::this(),
             growth_max,
             timing,
             verdict: Verdict::Invalid,

@@ -232,7 +232,7 @@ fn first_names(users: &BTreeMap<String, u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Limits, Machine, OutageReport, Pair, Settings};
+    use super::super::{Limits, Origin, OutageReport, Pair, Settings};
     use super::*;
     use crate::load::Load;
     use crate::verify::Violations;
@@ -243,10 +243,7 @@ mod tests {
         let pair = |outside| Pair { outside, outage: Summary { p99_ms: 9000.0, ..summary } };
         let in_time = Summary { p99_ms: 1.0, ..summary };
         Report {
-            tool: "loadgen",
-            version: "0",
-            command: String::new(),
-            machine: Machine::this(),
+            origin: Origin::this(),
             settings: Settings {
                 users: 12,
                 load: Load::steady(1, 1, 128),
