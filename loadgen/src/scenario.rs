@@ -10,7 +10,7 @@ use crate::{
     letter::{LETTER_BYTES_MAX, LETTER_BYTES_MIN},
     link::Forms,
     load::{Load, LoadStep},
-    plan::{Attention, Comings, Mix, USERS_MAX, USERS_MIN},
+    plan::{Attention, Comings, Mix, Think, USERS_MAX, USERS_MIN},
     report::{Limit, Limits},
     worker::workers_for,
 };
@@ -42,6 +42,7 @@ impl Scenario {
             mix: shape.mix,
             attention: Attention {
                 read_percent: shape.read_percent,
+                think: shape.think_ms,
                 // All of them, where more are asked for.
                 viewers: shape.viewers.min(users),
                 search_percent: shape.search_percent,
@@ -72,6 +73,7 @@ struct File {
     mix: Option<String>,
     #[serde(default)]
     read_percent: u32,
+    think_ms: Option<ThinkTime>,
     #[serde(default)]
     viewers: u32,
     #[serde(default)]
@@ -103,6 +105,24 @@ enum Sizes {
     Range([usize; 2]),
 }
 
+/// A number, or what the flag takes.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a number of milliseconds, or two in one text: \"200..3000\"")]
+enum ThinkTime {
+    Millis(u32),
+    Text(String),
+}
+
+impl ThinkTime {
+    fn think(&self) -> anyhow::Result<Think> {
+        let parsed = match self {
+            Self::Millis(millis) => millis.to_string().parse(),
+            Self::Text(text) => text.parse(),
+        };
+        parsed.map_err(|wrong: String| anyhow::anyhow!("think_ms: {wrong}"))
+    }
+}
+
 /// A number, or one at the beginning and one at the end.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(untagged, expecting = "a number of messages a second, or two: at the beginning and at the end")]
@@ -122,7 +142,7 @@ fn usual_forms() -> Forms {
 impl File {
     fn scenario(self, said: &[Limit]) -> anyhow::Result<Scenario> {
         let Self { users, payload, mix, read_percent, viewers, churn, absent_percent, .. } = self;
-        let Self { search_percent, form, workers, step, limits, .. } = self;
+        let Self { think_ms, search_percent, form, workers, step, limits, .. } = self;
         ensure!((USERS_MIN..=USERS_MAX).contains(&users), "users: {USERS_MIN} to {USERS_MAX}");
         let workers = workers.unwrap_or_else(|| workers_for(users));
         ensure!((1..=WORKERS_MAX).contains(&workers), "workers: 1 to {WORKERS_MAX}");
@@ -145,7 +165,9 @@ impl File {
         ensure!(absent_percent <= 100, "absent_percent: 0 to 100");
         let comings = Comings { churn, absent_percent };
         ensure!(search_percent <= 100, "search_percent: 0 to 100");
-        let attention = Attention { read_percent, viewers, search_percent };
+        let think = think_ms.as_ref().map(ThinkTime::think).transpose()?.unwrap_or_default();
+        ensure!(read_percent > 0 || think == Think::default(), "think_ms: nobody reads, read_percent is 0");
+        let attention = Attention { read_percent, think, viewers, search_percent };
         let steps = step.iter().map(Step::load).collect::<anyhow::Result<Vec<_>>>()?;
         let load = Load { steps, payload_bytes: (least, most) };
         ensure!(load.messages() > 0, "step: at least one, in which messages are sent");
@@ -200,6 +222,7 @@ mod tests {
             payload: 128,
             mix: Mix::default(),
             read_percent: 0,
+            think_ms: Think::default(),
             viewers: 0,
             churn: 0,
             absent_percent: 0,
@@ -214,7 +237,13 @@ mod tests {
     #[test]
     fn a_file_says_who_looks_and_reads() {
         let scenario = parse(include_str!("../scenarios/reading.toml")).expect("sound");
-        assert_eq!(scenario.attention, Attention { read_percent: 40, viewers: 300, search_percent: 0 });
+        let think = "200..3000".parse().expect("two numbers");
+        assert_eq!(
+            scenario.attention,
+            Attention { read_percent: 40, think, viewers: 300, search_percent: 0 }
+        );
+        let steady = include_str!("../scenarios/reading.toml").replace("\"200..3000\"", "500");
+        assert_eq!(parse(&steady).expect("sound").attention.think.to_string(), "500");
         let searching = parse(include_str!("../scenarios/search.toml")).expect("sound");
         assert_eq!(searching.attention, Attention { search_percent: 5, ..Attention::default() });
         assert_eq!((scenario.users, scenario.load.messages()), (600, 22_750));
@@ -252,6 +281,10 @@ mod tests {
             (format!("users = 12\n{step}{step}").replace("seconds = 1", "seconds = 50000"), "all together"),
             (format!("users = 12\n{step}[limits]\n\"ack.p98\" = 5\n"), "limits: ack.p98"),
             (format!("users = 12\nread_percent = 101\n{step}"), "read_percent: 0 to"),
+            (format!("users = 12\nthink_ms = 5\n{step}"), "think_ms: nobody reads"),
+            (format!("users = 12\nread_percent = 1\nthink_ms = \"9..5\"\n{step}"), "think_ms: at most 10000"),
+            (format!("users = 12\nread_percent = 1\nthink_ms = 10001\n{step}"), "think_ms: at most 10000"),
+            (format!("users = 12\nread_percent = 1\nthink_ms = [2, 3]\n{step}"), "two in one text"),
             (format!("users = 12\nsearch_percent = 101\n{step}"), "search_percent: 0 to"),
             (format!("users = 12\nviewers = 13\n{step}"), "viewers: as many"),
             (format!("users = 12\nchurn = 10001\n{step}"), "churn: at most"),

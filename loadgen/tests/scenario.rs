@@ -69,6 +69,24 @@ fn a_scenario_in_which_people_look_and_read_counts_both() {
     assert!(text.contains("receipts told, 0 wrong"), "{text}");
 }
 
+/// A user of a group of twelve reads one message of it in so long, whatever comes meanwhile.
+#[test]
+fn people_look_at_what_they_read_as_long_as_the_scenario_says() {
+    let reading = SCENARIO.replace("users = 12\n", "users = 12\nread_percent = 100\n");
+    let reading = reading.replace("direct=50,group3=50", "direct=0,group12=100");
+    let (report, text) = played("at-once", &reading);
+    let reads = |report: &Value| report["counts"]["reads"].as_u64().expect("a number");
+    // Of 880 deliveries some come together.
+    assert!(reads(&report) > 300, "{text}");
+    let thinking = reading.replace("read_percent = 100\n", "read_percent = 100\nthink_ms = \"1000..1500\"\n");
+    let (report, text) = played("thinking", &thinking);
+    assert_eq!(report["settings"]["think"], serde_json::json!({"least_ms": 1000, "most_ms": 1500}));
+    // Eleven of each of two groups, each of them two or three times in three seconds and once behind them.
+    assert!((24..=4 * 24).contains(&reads(&report)), "{text}");
+    assert_eq!(report["counts"]["reads_taken"], report["counts"]["reads"], "{text}");
+    assert_eq!(report["counts"]["reads_unanswered"], 0, "{text}");
+}
+
 #[test]
 fn a_scenario_in_which_people_come_and_go_counts_who_did_and_what_they_missed() {
     let restless = SCENARIO
@@ -132,6 +150,7 @@ fn a_run_that_cannot_become_what_was_asked_for_does_not_begin() {
         (["--html", "/nowhere/run.html"], "/nowhere/run.html: could not be written"),
         (["--history", "/nowhere/run.jsonl"], "/nowhere/run.jsonl: could not be written"),
         (["--mix", "direct=1,group20=1"], "--mix: a group of 20 needs as many users, and there are 12"),
+        (["--think-ms", "200..3000"], "--think-ms: nobody reads, --read-percent is 0"),
     ] {
         let (status, text) = node.load_at(&node.url, "run", &[&shape[..], &more].concat());
         assert!(status.code() == Some(2) && text.contains(words), "{text}");

@@ -39,7 +39,7 @@ use crate::{
     clock::Moment,
     host::{Reading, holder_of},
     link::{ADDRESS_CONNECTIONS, Order, ToWorker, WorkerConfig},
-    plan::Plan,
+    plan::{Plan, Think},
     random::Random,
     report::{self, Floor, OutageReport, Report, Timing},
     scenario::Scenario,
@@ -84,7 +84,7 @@ struct Plot<'a> {
 
 /// `loadgen check`.
 pub(crate) fn check(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
-    check_mix(&flags.shape, flags.users)?;
+    check_shape(&flags.shape, flags.users)?;
     let program = node::find_program(flags.gatehouse.as_deref())?;
     let mut node = Node::start(program, flags.shape.search_percent > 0)?;
     let plot = Plot {
@@ -108,7 +108,10 @@ pub(crate) fn run(flags: &RunFlags) -> anyhow::Result<ExitCode> {
     Ok(plot_of(flags)?.play(None)?.exit_code())
 }
 
-fn check_mix(shape: &ShapeFlags, users: u32) -> anyhow::Result<()> {
+/// What would be another run than the one that was asked for.
+fn check_shape(shape: &ShapeFlags, users: u32) -> anyhow::Result<()> {
+    let is_read = shape.read_percent > 0 || shape.think_ms == Think::default();
+    ensure!(is_read, "--think-ms: nobody reads, --read-percent is 0");
     shape.mix.check(users).map_err(|wrong| anyhow::anyhow!("--mix: {wrong}"))
 }
 
@@ -116,7 +119,7 @@ fn plot_of(flags: &RunFlags) -> anyhow::Result<Plot<'_>> {
     let scenario = match (&flags.scenario, flags.users, flags.rate, flags.seconds) {
         (Some(file), ..) => Scenario::read(file, &flags.limits)?,
         (None, Some(users), Some(rate), Some(seconds)) => {
-            check_mix(&flags.shape, users)?;
+            check_shape(&flags.shape, users)?;
             Scenario::of_flags(users, rate, seconds, &flags.shape, &flags.limits)
         }
         _ => unreachable!("required without a scenario"),

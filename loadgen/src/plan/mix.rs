@@ -1,6 +1,6 @@
 //! What is sent, what is looked at, and who comes and goes: shares of a whole, as a flag or a scenario gives them.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use protocol::limits::MEMBERS_MAX;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,9 @@ use crate::random::Random;
 
 /// Sizes of groups in one run: what is small, the line between small and large from both sides, and what is largest.
 pub(super) const GROUP_SIZES_MAX: usize = 4;
+
+/// The longest look at a message: a run waits for it at its end.
+pub(crate) const THINK_MILLIS_MAX: u32 = 10_000;
 
 /// Groups of one size, and which share of messages goes there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,12 +120,57 @@ impl Mix {
 /// How much is looked at and read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attention {
-    /// Of 100 deliveries, so many are answered with `read`.
+    /// Of 100 deliveries, so many are answered with `read`,
     pub(crate) read_percent: u32,
+    /// when they have been looked at.
+    pub(crate) think: Think,
     /// Users that view some of their conversations.
     pub(crate) viewers: u32,
     /// Of 100 messages, so many are searched for.
     pub(crate) search_percent: u32,
+}
+
+/// How long a user looks at a message before it says that it has read it: evenly from the least to the most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Think {
+    least_ms: u32,
+    most_ms: u32,
+}
+
+impl FromStr for Think {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (least, most) = text.split_once("..").unwrap_or((text, text));
+        let number = |text: &str| text.trim().parse::<u32>().ok();
+        let both = number(least).zip(number(most));
+        let (least_ms, most_ms) = both.ok_or("milliseconds, as 500 or 200..3000")?;
+        if least_ms > most_ms || most_ms > THINK_MILLIS_MAX {
+            return Err(format!("at most {THINK_MILLIS_MAX} milliseconds, the smaller number first"));
+        }
+        Ok(Self { least_ms, most_ms })
+    }
+}
+
+impl fmt::Display for Think {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.least_ms == self.most_ms {
+            true => write!(f, "{}", self.least_ms),
+            false => write!(f, "{}..{}", self.least_ms, self.most_ms),
+        }
+    }
+}
+
+impl Think {
+    /// For the next message.
+    pub(crate) fn time(self, random: &mut Random) -> Duration {
+        let more = match self.most_ms - self.least_ms {
+            // Who never waits draws nothing.
+            0 => 0,
+            span => random.below(u64::from(span) + 1),
+        };
+        Duration::from_millis(u64::from(self.least_ms) + more)
+    }
 }
 
 /// Who comes and goes while messages flow.
@@ -161,6 +209,31 @@ mod tests {
         let mut share = |mix: Mix| (0..10_500).filter(|_| mix.picks_amendment(&mut random)).count();
         assert!((350..=650).contains(&share(Mix::default())), "one in 21");
         assert_eq!(share(Mix { amend_weight: 0, ..Mix::default() }), 0);
+    }
+
+    #[test]
+    fn times_to_think_are_read_and_follow_from_the_seed() {
+        for (text, least_ms, most_ms) in [("0", 0, 0), ("500", 500, 500), ("200..3000", 200, 3000)] {
+            let think: Think = text.parse().expect(text);
+            assert_eq!((think, think.to_string()), (Think { least_ms, most_ms }, text.to_owned()));
+        }
+        for bad in ["", "..", "1..", "-1", "0.5", "3000..200", "1..10001", "1..2..3"] {
+            assert!(bad.parse::<Think>().is_err(), "{bad}");
+        }
+        let think = Think { least_ms: 7, most_ms: 9 };
+        let times = |seed| {
+            let mut random = Random::seeded(seed);
+            (0..100).map(|_| think.time(&mut random).as_millis()).collect::<Vec<_>>()
+        };
+        assert_eq!(times(1), times(1));
+        assert_ne!(times(1), times(2));
+        assert!(
+            (7..=9).all(|millis| times(1).contains(&millis))
+                && times(1).iter().all(|ms| (7..=9).contains(ms))
+        );
+        let (mut random, mut same) = (Random::seeded(1), Random::seeded(1));
+        assert_eq!(Think::default().time(&mut random), Duration::ZERO);
+        assert_eq!(random.next(), same.next(), "what nobody asked for changes nothing else");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 
 use groups::Groups;
-pub(crate) use mix::{Attention, Comings, Mix};
+pub(crate) use mix::{Attention, Comings, Mix, THINK_MILLIS_MAX, Think};
 use mix::{GROUP_SIZES_MAX, GroupShare};
 use room::Stride;
 pub(crate) use room::{Room, RoomKind};

@@ -26,6 +26,7 @@ use crate::{
     latency::{Latencies, Summary},
     link::Counts,
     load::Load,
+    plan::Think,
     scenario::Scenario,
     verify::{Violations, switches},
 };
@@ -121,6 +122,9 @@ pub(crate) struct Settings {
     /// Changes of members a second.
     pub(crate) churn: u32,
     pub(crate) absent_percent: u32,
+    pub(crate) read_percent: u32,
+    pub(crate) think: Think,
+    pub(crate) viewers: u32,
     pub(crate) search_percent: u32,
     pub(crate) form: crate::link::Forms,
     pub(crate) workers: u32,
@@ -147,7 +151,7 @@ pub(crate) struct Report {
     pub(crate) lag: Pair,
     /// From the end of a connection until the user has caught up on the next one.
     pub(crate) back: Summary,
-    /// From a delivery to the `ok` of the `read` that answers it.
+    /// From when a delivery was looked at to the `ok` of the `read` that answers it.
     pub(crate) read: Pair,
     /// From when a change of members was due to its `ok`.
     pub(crate) change: Pair,
@@ -187,6 +191,9 @@ impl Report {
             mix: scenario.mix.to_string(),
             churn: scenario.comings.churn,
             absent_percent: scenario.comings.absent_percent,
+            read_percent: scenario.attention.read_percent,
+            think: scenario.attention.think,
+            viewers: scenario.attention.viewers,
             search_percent: scenario.attention.search_percent,
             form: scenario.forms,
             workers: scenario.workers,

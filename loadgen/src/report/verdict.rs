@@ -235,6 +235,7 @@ mod tests {
     use super::super::{Limits, Origin, OutageReport, Pair, Settings};
     use super::*;
     use crate::load::Load;
+    use crate::plan::Think;
     use crate::verify::Violations;
 
     /// Of a run in which everything was as it should be, and nothing was slower than this.
@@ -250,6 +251,9 @@ mod tests {
                 mix: String::new(),
                 churn: 0,
                 absent_percent: 0,
+                read_percent: 0,
+                think: Think::default(),
+                viewers: 0,
                 search_percent: 0,
                 form: crate::link::Forms::Mixed,
                 workers: 1,

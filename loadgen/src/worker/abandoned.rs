@@ -195,7 +195,7 @@ mod tests {
             let State { users, desk, .. } = &mut state;
             let peer = Target::User(desk.plan.name(UserIndex(1)));
             users[0].offer_message(desk, RoomIndex(0), None, peer);
-            users[1].attending.want(RoomIndex(0), 7, Moment::now());
+            users[1].attending.want(RoomIndex(0), 7, Moment::now(), Duration::ZERO);
             assert_eq!(state.unanswered(), 2);
             state.note_unanswered();
             let Counts { unanswered, reads_unanswered, .. } = state.desk.tally.counts;

@@ -1,12 +1,12 @@
 //! The looking and reading half of a user: which of its conversations it views, what it is told there, and what it says that it has read.
 //!
-//! Reads are answers to deliveries and no part of the schedule: counted and timed apart. A `read` is on disk about a second after its
+//! Reads are answers to deliveries and no part of the schedule: counted and timed apart, from when what was delivered has been looked at. A `read` is on disk about a second after its
 //! `ok`, so who comes back says again how far it has read, as a client has to.
 //!
 //! Invariant: a connection never has more than [`READS_IN_FLIGHT_MAX`] reads and [`VIEWS_MAX`] views under way, so that beside what
 //! the schedule sends there is always room for them.
 
-use std::{collections::HashMap, mem::size_of};
+use std::{collections::HashMap, mem::size_of, time::Duration};
 
 use protocol::{
     command::Command,
@@ -41,15 +41,26 @@ const _: () = {
 /// How far one user reads one of its conversations.
 struct Reading {
     room: RoomIndex,
-    /// Has been delivered and is to be read.
+    /// What is looked at, and until when.
+    looked_at: Option<(u64, Moment)>,
+    /// The newest that was delivered meanwhile, or 0: it is looked at next.
+    next: u64,
+    /// Has been looked at and is to be read.
     wanted: u64,
     /// Was taken on this connection.
     taken: u64,
     /// Was taken at all.
     promised: u64,
     is_asked: bool,
-    /// When what is wanted was delivered; `None` where it is only said again.
+    /// When what is wanted had been looked at; `None` where it is only said again.
     due: Option<Moment>,
+}
+
+impl Reading {
+    fn want(&mut self, seq: u64, now: Moment) {
+        self.wanted = self.wanted.max(seq);
+        self.due.get_or_insert(now);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,6 +106,8 @@ impl Attending {
     pub(super) fn handle_lost(&mut self) {
         for reading in &mut self.readings {
             (reading.taken, reading.is_asked, reading.due) = (0, false, None);
+            // Who is away looks at nothing.
+            (reading.looked_at, reading.next) = (None, 0);
         }
         for view in &mut self.views {
             view.state = ViewState::Away;
@@ -104,6 +117,11 @@ impl Attending {
     /// Reads without an answer on this connection.
     pub(super) fn unanswered(&self) -> u64 {
         self.readings.iter().filter(|reading| reading.wanted > reading.taken).count() as u64
+    }
+
+    /// Something is looked at that was not read yet.
+    pub(super) fn is_looking(&self) -> bool {
+        self.readings.iter().any(|reading| reading.looked_at.is_some())
     }
 
     pub(super) fn is_viewing_all(&self) -> bool {
@@ -142,17 +160,35 @@ impl Attending {
         self.views.iter_mut().find(|view| view.room == room && view.state != ViewState::Away)
     }
 
-    /// A delivery is to be answered.
-    pub(super) fn want(&mut self, room: RoomIndex, seq: u64, due: Moment) {
+    /// What was looked at long enough is to be read. Of a conversation one message is looked at at a time; what comes meanwhile is looked at
+    /// next, as one. Behind the schedule nothing is begun.
+    fn end_looks(&mut self, desk: &mut Desk, now: Moment) {
+        for reading in &mut self.readings {
+            let Some((seq, _)) = reading.looked_at.take_if(|(_, until)| *until <= now) else { continue };
+            let next = std::mem::take(&mut reading.next);
+            if next > 0 && desk.watching.is_reading {
+                let think = desk.config.attention.think.time(&mut desk.random);
+                reading.looked_at = Some((next, now.after(think)));
+            }
+            reading.want(seq, now);
+        }
+    }
+
+    /// A delivery is to be answered when it has been looked at for so long.
+    pub(super) fn want(&mut self, room: RoomIndex, seq: u64, now: Moment, think: Duration) {
         let found = self.readings.iter().position(|reading| reading.room == room);
         let place = found.unwrap_or_else(|| {
-            let (wanted, taken, promised) = Default::default();
-            self.readings.push(Reading { room, wanted, taken, promised, is_asked: false, due: None });
+            let (looked_at, next, wanted, taken, promised) = Default::default();
+            let (is_asked, due) = (false, None);
+            self.readings.push(Reading { room, looked_at, next, wanted, taken, promised, is_asked, due });
             self.readings.len() - 1
         });
         let reading = &mut self.readings[place];
-        reading.wanted = reading.wanted.max(seq);
-        reading.due.get_or_insert(due);
+        match reading.looked_at {
+            Some(_) => reading.next = reading.next.max(seq),
+            None if think.is_zero() => reading.want(seq, now),
+            None => reading.looked_at = Some((seq, now.after(think))),
+        }
     }
 }
 
@@ -170,7 +206,8 @@ impl User {
     pub(super) fn read_some(&mut self, desk: &mut Desk, room: RoomIndex, seq: u64, now: Moment) {
         let percent = u64::from(desk.config.attention.read_percent);
         if percent > 0 && desk.watching.is_reading && desk.random.below(100) < percent {
-            self.attending.want(room, seq, now);
+            let think = desk.config.attention.think.time(&mut desk.random);
+            self.attending.want(room, seq, now, think);
         }
     }
 
@@ -179,6 +216,7 @@ impl User {
         if self.presence != Presence::Live || now < self.attending.resume_at {
             return false;
         }
+        self.attending.end_looks(desk, now);
         let mut asked = Vec::new();
         for view in &mut self.attending.views {
             let is_due = desk.watching.is_viewing && view.state == ViewState::Away
@@ -236,7 +274,7 @@ impl User {
         (asked_at, now): (Moment, Moment),
     ) {
         let is_later = error.code.retryable();
-        let wait = error.retry_after_ms.map_or(RETRY_AFTER, std::time::Duration::from_millis);
+        let wait = error.retry_after_ms.map_or(RETRY_AFTER, Duration::from_millis);
         self.attending.resume_at = now.after(wait);
         match *asked {
             Asked::Read { room, seq, .. } => {

@@ -43,7 +43,7 @@ use crate::{
     clock::Moment,
     host::resident_bytes,
     link::{FromWorker, NewestChange, Order, ToWorker, WorkerConfig},
-    plan::{RoomIndex, RoomKind, UserIndex},
+    plan::{RoomIndex, RoomKind, THINK_MILLIS_MAX, UserIndex},
     runtime,
     verify::{ReadUpTo, Stand, ToldRoom, ToldStays},
 };
@@ -65,6 +65,8 @@ const CONNECT_WAIT_MAX: Duration = Duration::from_secs(120);
 const OPEN_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long after the schedule answers and receipts are waited for.
 pub(crate) const DRAIN_WAIT_MAX: Duration = Duration::from_secs(15);
+/// How long after the schedule it is waited for those who still look at a message: the longest look, and until that is noticed.
+const LOOK_WAIT_MAX: Duration = Duration::from_millis(THINK_MILLIS_MAX as u64 + 1000);
 /// Open files of a worker that are no connections of users.
 const FILES_SPARE: u64 = 64;
 /// Users of one worker at most, however many files it may open.
@@ -230,6 +232,7 @@ async fn load(worker: &Rc<Worker>, config: &WorkerConfig, at: Moment) -> anyhow:
         state.desk.watching.is_reading = false;
         state.desk.watching.is_over = true;
     });
+    worker.wait_until(LOOK_WAIT_MAX, |state| !state.is_looking()).await;
     worker.wait_until(DRAIN_WAIT_MAX, |state| state.unanswered() == 0).await;
     worker.wait_until(searching::FOUND_WAIT_MAX, |state| state.desk.searching.is_idle()).await;
     worker.with(|state| state.end_searches(Moment::now()));
@@ -409,6 +412,12 @@ impl State {
             reader.stands().iter().all(|stand| stand.seen > 0 || !reader.is_in(stand.room))
         };
         self.unanswered() == 0 && self.users.iter().all(begun)
+    }
+
+    /// Somebody who is there looks at a message that it will say it has read.
+    fn is_looking(&self) -> bool {
+        let mut there = self.users.iter().filter(|user| user.presence == Presence::Live);
+        there.any(|user| user.attending.is_looking())
     }
 
     /// What keeps [`State::is_opened`] from being true.

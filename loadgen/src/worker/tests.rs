@@ -2,6 +2,8 @@
 
 #[path = "tests_amending.rs"]
 mod amending;
+#[path = "tests_attention.rs"]
+mod attention;
 #[path = "tests_churning.rs"]
 mod churning;
 #[path = "tests_opening.rs"]
@@ -103,7 +105,10 @@ impl Pair {
 
     /// The same, where members come and go.
     fn coming(forms: Forms, users: u32, group_members: u32, comings: Comings) -> Self {
-        let config = WorkerConfig { comings, ..config(forms, users, group_members) };
+        Self::of(WorkerConfig { comings, ..config(forms, users, group_members) })
+    }
+
+    fn of(config: WorkerConfig) -> Self {
         let mut desk = Desk::new(config).expect("it opens no file");
         let mut pair = Self { user: User::new(ME, &mut desk), desk };
         pair.connect(Some("c1"));
