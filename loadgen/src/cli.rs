@@ -14,7 +14,7 @@ use crate::{
     letter::{LETTER_BYTES_MAX, LETTER_BYTES_MIN},
     link::Forms,
     plan::{Mix, Think, USERS_MAX, USERS_MIN},
-    report::Limit,
+    report::{Bound, Limit},
 };
 
 /// Exit code of a run whose verdict is good.
@@ -53,6 +53,8 @@ Exit codes:  0 good   1 bad   2 invalid (late, node gone for 20 s) or not run";
 
 const IDLE_NOTES: &str = "\
 Each sends a ping every 30 s. Good: all connect, stay, and get every pong.
+Limits:      rss_kib (a connection), growth_percent (of the node, from before the
+             first round to behind the last), pong.p50 .p90 .p99 .p99.9 .max
 Example:     loadgen idle --url ws://127.0.0.1:7100 --data ./data \\
                  --connections 100000 --seconds 120
 Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
@@ -60,12 +62,16 @@ Exit codes:  0 good   1 bad   2 invalid (generator late) or could not run";
 const STORM_NOTES: &str = "\
 The crowd connects, is dropped, misses messages, comes back, leaves at once.
 Good: all in the times asked for, nothing lost or doubled, p99 below 200 ms.
+Limits:      connects_per_second (at least), return_seconds (until caught up),
+             rss_times (of what holds all), delivery.p50 .p90 .p99 .p99.9 .max
 Example:     loadgen storm --url ws://127.0.0.1:7100 --data ./data --users 20000
 Exit codes:  0 good   1 bad   2 invalid (late, node gone for 20 s) or not run";
 
 const SLOW_NOTES: &str = "\
 It reads all, nothing, slowly, and all again, while others chat. Good: none is
 closed, nothing lost, 64 KiB for each at most, p99 of the others below 200 ms.
+Limits:      reader_kib, delivery_times (p99 of that alone),
+             delivery.p50 .p90 .p99 .p99.9 .max
 Example:     loadgen slow --url ws://127.0.0.1:7100 --data ./data --users 1000
 Exit codes:  0 good   1 bad   2 invalid (late, node gone for 20 s) or not run";
 
@@ -233,6 +239,9 @@ pub(crate) struct IdleFlags {
     /// The node's process here, to measure it
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Option<u32>,
+    /// Bad unless below, as rss_kib=2
+    #[arg(long, value_name = "NAME=N", value_parser = Bound::of_idle)]
+    pub(crate) limit: Vec<Bound>,
     /// Everything measured, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -277,6 +286,9 @@ pub(crate) struct StormFlags {
     /// Messages missed in each of five conversations
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) backlog: u32,
+    /// Bad unless kept, as connects_per_second=8000
+    #[arg(long, value_name = "NAME=N", value_parser = Bound::of_storm)]
+    pub(crate) limit: Vec<Bound>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -292,6 +304,9 @@ pub(crate) struct SlowFlags {
     /// What a slow reader reads, in kbit/s
     #[arg(long, value_name = "K", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) kbit: u32,
+    /// Bad unless below, as reader_kib=64
+    #[arg(long, value_name = "NAME=N", value_parser = Bound::of_slow)]
+    pub(crate) limit: Vec<Bound>,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -37,3 +37,31 @@ fn users_that_the_node_does_not_take_make_the_verdict_bad() {
     assert_eq!(status.code(), Some(1), "{text}");
     assert!(text.contains("because    10 users could not connect"), "{text}");
 }
+
+#[test]
+fn limits_that_no_node_keeps_make_the_verdict_bad() {
+    let node = Node::start("idle-limits", &[]);
+    let load = ["--connections", "200", "--seconds", "1"];
+    let limits = ["--limit", "rss_kib=0.0001", "--limit", "pong.max=0.0001", "--limit", "pong.p50=1e9"];
+    let (status, text) = node.load("idle", &[&load[..], &limits].concat());
+    assert_eq!(status.code(), Some(1), "{text}");
+    for name in ["rss_kib", "pong.max"] {
+        assert!(text.contains(&format!("because    {name} ")), "no {name} in {text}");
+    }
+    assert!(!text.contains("because    pong.p50"), "{text}");
+}
+
+#[test]
+fn a_limit_that_is_none_or_cannot_be_measured_is_told_before_the_run() {
+    let node = Node::start("idle-refused", &[]);
+    let load = ["--connections", "20", "--seconds", "1"];
+    for (limit, words) in [
+        ("rss_kib=2", "--limit rss_kib: the node is measured by its --pid"),
+        ("delivery.p99=5", "delivery.p99: a limit is for rss_kib, or growth_percent, or pong with one of"),
+        ("pong.p99=0", "pong.p99: a limit is a number above 0"),
+    ] {
+        let (status, text) = node.load_at(&node.url, "idle", &[&load[..], &["--limit", limit]].concat());
+        assert!(status.code() == Some(2) && text.contains(words), "{text}");
+        assert!(!text.contains("users connect"), "{text}");
+    }
+}

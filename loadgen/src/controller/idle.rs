@@ -17,7 +17,7 @@ use crate::{
     latency::Latencies,
     link::{ADDRESS_CONNECTIONS, FromWorker, IdleConfig, IdleCounts, IdleTick, Order, ToWorker},
     random::Random,
-    report::{Floor, IdleReport, IdleRound},
+    report::{Bounds, Floor, IdleReport, IdleRound},
     worker::workers_for,
 };
 
@@ -38,6 +38,7 @@ pub(crate) fn idle(flags: &IdleFlags) -> anyhow::Result<ExitCode> {
     let endpoint = Endpoint { read_buffer_bytes: READ_BUFFER_BYTES, ..endpoint(&flags.node.url)? };
     let floor = Floor::find(&flags.floor)?;
     flags.json.as_deref().map_or(Ok(()), check_writable)?;
+    Bounds::new(&flags.limit).check(flags.pid)?;
     let mut random = Random::from_system()?;
     let mut rounds = Vec::new();
     for number in 1..=flags.rounds {

@@ -11,7 +11,7 @@ use super::scene::{Scene, Shape, Whom};
 use crate::{
     cli::{SlowFlags, check_writable},
     link::{Pace, Step},
-    report::SlowReport,
+    report::{Bounds, SlowReport},
 };
 
 /// Of a message: a thousand readers of 300 messages a second fall behind by 17 KiB a second each, which is more in twenty seconds than
@@ -27,6 +27,7 @@ pub(crate) fn slow(flags: &SlowFlags) -> anyhow::Result<ExitCode> {
     let receive_buffer_bytes = Some(RECEIVE_BUFFER_BYTES);
     let shape = Shape { tag: "sl", payload_bytes: PAYLOAD_BYTES, receive_buffer_bytes };
     flags.crowd.json.as_deref().map_or(Ok(()), check_writable)?;
+    Bounds::new(&flags.limit).check(flags.crowd.pid)?;
     let mut scene = Scene::new(&flags.crowd, &shape)?;
     play(flags, &mut scene).or_else(|error| scene.abandon(error))?;
     let report = SlowReport::new(flags, scene.judge()?);

@@ -10,7 +10,7 @@ use super::scene::{CALM, Scene, Shape, Whom};
 use crate::{
     cli::{StormFlags, check_writable},
     link::{Parting, Step},
-    report::StormReport,
+    report::{Bounds, StormReport},
 };
 
 /// Of a message.
@@ -20,6 +20,7 @@ const PAYLOAD_BYTES: usize = 128;
 pub(crate) fn storm(flags: &StormFlags) -> anyhow::Result<ExitCode> {
     let shape = Shape { tag: "st", payload_bytes: PAYLOAD_BYTES, receive_buffer_bytes: None };
     flags.crowd.json.as_deref().map_or(Ok(()), check_writable)?;
+    Bounds::new(&flags.limit).check(flags.crowd.pid)?;
     let mut scene = Scene::new(&flags.crowd, &shape)?;
     play(flags, &mut scene).or_else(|error| scene.abandon(error))?;
     let report = StormReport::new(flags, scene.judge()?);

@@ -7,7 +7,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Floor, GoneReport, Multiples, Origin, Verdict, floor};
+use super::{Floor, GoneReport, Multiples, Origin, Verdict, bounds::Found, floor};
 use crate::{
     cli::CrowdFlags,
     controller::{Board, Played},
@@ -45,6 +45,13 @@ pub(crate) struct StepReport {
     pub(crate) took: Duration,
     /// Of each user, since all began.
     pub(crate) each: Summary,
+}
+
+impl StepReport {
+    /// Users that were done.
+    pub(super) fn per_second(&self) -> f64 {
+        self.each.count as f64 / self.took.as_secs_f64().max(1e-9)
+    }
 }
 
 /// What the others had to bear for a time.
@@ -94,7 +101,7 @@ pub(super) struct CrowdReport {
     is_timed: bool,
     pub(super) verdict: Verdict,
     pub(super) reasons: Vec<String>,
-    steps: Vec<StepReport>,
+    pub(super) steps: Vec<StepReport>,
     pub(super) phases: Vec<PhaseReport>,
     pub(super) counts: Counts,
     /// What of it had been counted while the node was there, when it has gone away.
@@ -232,6 +239,13 @@ impl CrowdReport {
         self.verdict.exit_code()
     }
 
+    /// Of the others, in each part.
+    pub(super) fn deliveries(&self) -> Found {
+        Found::Times(
+            self.phases.iter().map(|phase| (format!(" in `{}`", phase.name), phase.delivery)).collect(),
+        )
+    }
+
     /// A part, unless the node went away before its end.
     pub(super) fn phase(&self, name: &str) -> Option<&PhaseReport> {
         self.phases.iter().find(|phase| phase.name == name)
@@ -296,10 +310,10 @@ pub(super) fn write_json(report: &impl Serialize, json: Option<&Path>) -> anyhow
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn sound() -> CrowdReport {
+    pub(in crate::report) fn sound() -> CrowdReport {
         let counts = Counts { due: 10, sent: 10, acked: 10, online_at_end: 2, ..Counts::default() };
         CrowdReport {
             origin: Origin::this(),

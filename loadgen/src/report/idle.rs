@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, fs, path::Path, process::ExitCode, time::D
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Floor, Multiples, Origin, Verdict, floor};
+use super::{Bounds, Floor, Multiples, Origin, Verdict, bounds::Found, floor};
 use crate::{cli::IdleFlags, host::Reading, latency::Summary, link::IdleCounts};
 
 /// How late heartbeats may be before a run proves nothing, in milliseconds: they are 30 s apart.
@@ -103,6 +103,7 @@ pub(crate) struct IdleReport {
     seconds: u32,
     rate: u32,
     workers: u32,
+    limits: Bounds,
     verdict: Verdict,
     reasons: Vec<String>,
     rounds: Vec<IdleRound>,
@@ -119,7 +120,9 @@ impl IdleReport {
         floor: Option<&Floor>,
     ) -> Self {
         let users = u64::from(flags.connections);
+        let limits = Bounds::new(&flags.limit);
         let mut reasons: Vec<String> = rounds.iter().flat_map(|round| round.faults(users)).collect();
+        reasons.extend(limits.missed(|name| found(&rounds, name)));
         let lag = rounds.iter().map(|round| round.lag.p99_ms).fold(0.0, f64::max);
         let mut verdict = if reasons.is_empty() { Verdict::Pass } else { Verdict::Fail };
         if lag > LAG_P99_MAX_MS {
@@ -133,6 +136,7 @@ impl IdleReport {
             seconds: flags.seconds,
             rate: flags.rate,
             workers,
+            limits,
             verdict,
             reasons,
             multiples: floor.map(|floor| multiples(&costs, floor)),
@@ -189,6 +193,30 @@ impl fmt::Display for IdleReport {
     }
 }
 
+/// What limits are for.
+fn found(rounds: &[IdleRound], name: &str) -> Found {
+    let place = |number: usize| match rounds.len() {
+        1 => String::new(),
+        _ => format!(" in round {}", number + 1),
+    };
+    let numbered = rounds.iter().enumerate();
+    match name {
+        "pong" => Found::Times(numbered.map(|(number, round)| (place(number), round.pong)).collect()),
+        "rss_kib" => {
+            let each =
+                numbered.filter_map(|(number, round)| Some((place(number), round.costs()?.node_bytes / KIB)));
+            Found::Numbers(each.collect())
+        }
+        _ => Found::one(growth_percent(rounds)),
+    }
+}
+
+/// What the node has more behind the last round than before the first.
+fn growth_percent(rounds: &[IdleRound]) -> Option<f64> {
+    let (before, after) = (rounds.first()?.before?, rounds.last()?.after?);
+    Some((after.resident_bytes as f64 / before.resident_bytes as f64 - 1.0) * 100.0)
+}
+
 /// Of each round that was measured.
 fn multiples(costs: &[Option<Costs>], floor: &Floor) -> Multiples {
     let mut multiples = Multiples::default();
@@ -227,6 +255,7 @@ fn write_costs(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Bound;
 
     fn round(counts: IdleCounts) -> IdleRound {
         IdleRound {
@@ -259,6 +288,37 @@ mod tests {
         ] {
             assert_eq!(round(counts).faults(10), [fault]);
         }
+    }
+
+    #[test]
+    fn limits_are_of_each_round_and_of_the_node_before_the_first_and_behind_the_last() {
+        let reading =
+            |kib: u64| Some(Reading { resident_bytes: kib * 1024, slab_bytes: 0, cpu: Duration::ZERO });
+        let counts = IdleCounts { welcomed: 100, ..IdleCounts::default() };
+        let measured = |before, kept, after, p99_ms| IdleRound {
+            before: reading(before),
+            held: reading(kept),
+            kept: reading(kept),
+            after: reading(after),
+            pong: Summary { count: 1, p99_ms, ..Summary::default() },
+            ..round(counts)
+        };
+        let rounds = [measured(1000, 1200, 1180, 3.0), measured(1180, 1480, 1100, 5.0)];
+        let missed = |rounds: &[IdleRound], limits: &[&str]| {
+            let limits: Vec<_> = limits.iter().map(|text| Bound::of_idle(text).expect(text)).collect();
+            Bounds::new(&limits).missed(|name| found(rounds, name))
+        };
+        assert_eq!(missed(&rounds, &["rss_kib=3.1", "growth_percent=11", "pong.p99=6"]), [""; 0]);
+        assert_eq!(
+            missed(&rounds, &["rss_kib=3", "growth_percent=9", "pong.p99=4"]),
+            [
+                "growth_percent 10.00, below 9 is asked",
+                "pong.p99 5.00 ms in round 2, below 4 ms is asked",
+                "rss_kib 3.00 in round 2, below 3 is asked"
+            ]
+        );
+        assert_eq!(missed(&rounds[..1], &["rss_kib=1"]), ["rss_kib 2.00, below 1 is asked"]);
+        assert_eq!(missed(&[round(counts)], &["growth_percent=9"]), ["growth_percent: nothing was measured"]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(super) enum Time {
 
 /// Of all that were measured, the one that as many stay below as this says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
+pub(super) enum Rank {
     P50,
     P90,
     P99,
@@ -31,7 +31,7 @@ enum Rank {
 }
 
 impl Rank {
-    fn of(self, summary: &Summary) -> f64 {
+    pub(super) fn of(self, summary: &Summary) -> f64 {
         match self {
             Self::P50 => summary.p50_ms,
             Self::P90 => summary.p90_ms,
@@ -59,7 +59,7 @@ const TIMES: [(&str, Time); 8] = [
     ("search", Time::Search),
     ("whole", Time::Whole),
 ];
-const RANKS: [(&str, Rank); 5] =
+pub(super) const RANKS: [(&str, Rank); 5] =
     [("p50", Rank::P50), ("p90", Rank::P90), ("p99", Rank::P99), ("p99.9", Rank::P99_9), ("max", Rank::Max)];
 
 impl FromStr for Name {

@@ -1,5 +1,6 @@
 //! What a run came to: the verdict with its reasons, as text, as JSON, and as one HTML file.
 
+mod bounds;
 mod crowd;
 mod floor;
 mod html;
@@ -30,6 +31,7 @@ use crate::{
     scenario::Scenario,
     verify::{Violations, switches},
 };
+pub(crate) use bounds::{Bound, Bounds};
 pub(crate) use crowd::{Footprint, PhaseReport, StepReport};
 pub(crate) use floor::{Floor, Multiples, compare};
 pub(crate) use idle::{IdleReport, IdleRound};

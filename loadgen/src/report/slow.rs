@@ -6,7 +6,8 @@ use protocol::event::CloseCode;
 use serde::Serialize;
 
 use super::{
-    P99_MAX_MS,
+    Bounds, P99_MAX_MS,
+    bounds::Found,
     crowd::{CrowdReport, Footprint, MIB, write_json},
 };
 use crate::{cli::SlowFlags, controller::Played};
@@ -28,13 +29,16 @@ pub(crate) struct SlowReport {
     seconds: u32,
     crowd_rate: u32,
     kbit: u32,
+    limits: Bounds,
 }
 
 impl SlowReport {
     pub(crate) fn new(flags: &SlowFlags, played: Played) -> Self {
         let SlowFlags { seconds, crowd_rate, kbit, .. } = *flags;
-        let mut report = Self { crowd: CrowdReport::new(&flags.crowd, played), seconds, crowd_rate, kbit };
-        report.crowd.decide(report.closed(), report.too_much());
+        let (crowd, limits) = (CrowdReport::new(&flags.crowd, played), Bounds::new(&flags.limit));
+        let mut report = Self { crowd, seconds, crowd_rate, kbit, limits };
+        let too_much = [report.too_much(), report.limits.missed(|name| report.found(name))].concat();
+        report.crowd.decide(report.closed(), too_much);
         report
     }
 
@@ -45,17 +49,37 @@ impl SlowReport {
         closes.map(|(code, count)| format!("{count} connections ended with {code}")).collect()
     }
 
-    /// What took too long, or too much.
+    /// What limits are for.
+    fn found(&self, name: &str) -> Found {
+        match name {
+            "reader_kib" => Found::one(self.reader_bytes().map(|bytes| bytes / 1024.0)),
+            "delivery_times" => {
+                let parts = ["reading"].into_iter().chain(PARTS);
+                let times = parts.filter_map(|part| Some((format!(" in `{part}`"), self.times_alone(part)?)));
+                Found::Numbers(times.collect())
+            }
+            _ => self.crowd.deliveries(),
+        }
+    }
+
+    /// What the others had to bear in a part, as a multiple of what they had alone.
+    fn times_alone(&self, part: &str) -> Option<f64> {
+        let p99_ms = |part| self.crowd.phase(part).map(|phase| phase.delivery.p99_ms);
+        Some(p99_ms(part)? / p99_ms("alone")?.max(1e-9))
+    }
+
+    /// What took too long, or too much, where nobody asked for something else.
     fn too_much(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         for part in ["alone", "reading"].iter().chain(&PARTS) {
             let Some(phase) = self.crowd.phase(part) else { continue };
             let p99_ms = phase.delivery.p99_ms;
-            if p99_ms >= P99_MAX_MS {
+            if p99_ms >= P99_MAX_MS && !self.limits.names("delivery.p99") {
                 reasons.push(format!("delivery p99 {p99_ms:.1} ms in `{part}`, below {P99_MAX_MS} ms"));
             }
         }
-        if let Some(each) = self.reader_bytes().filter(|each| *each > READER_BYTES_MAX) {
+        let reader_bytes = self.reader_bytes().filter(|_| !self.limits.names("reader_kib"));
+        if let Some(each) = reader_bytes.filter(|each| *each > READER_BYTES_MAX) {
             reasons
                 .push(format!("a slow reader costs the node {:.0} KiB, at most 64 are asked", each / 1024.0));
         }
@@ -89,11 +113,7 @@ impl fmt::Display for SlowReport {
         writeln!(f, "           beside {established} who send {rate} messages a second")?;
         crowd.write_received(f)?;
         crowd.write_phases(f)?;
-        let p99 = |part: &str| crowd.phase(part).map(|phase| phase.delivery.p99_ms);
-        let times = PARTS.iter().filter_map(|part| {
-            let times = p99(part)? / p99("alone")?.max(1e-9);
-            Some(format!("{times:.2} {part}"))
-        });
+        let times = PARTS.iter().filter_map(|part| Some(format!("{:.2} {part}", self.times_alone(part)?)));
         let times = times.collect::<Vec<_>>().join(", ");
         if !times.is_empty() {
             writeln!(f, "           p99 as a multiple of that alone: {times}")?;
@@ -107,5 +127,47 @@ impl fmt::Display for SlowReport {
             )?;
         }
         crowd.write_verdict(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        latency::Summary,
+        report::{Bound, PhaseReport, crowd::tests::sound},
+    };
+
+    /// What speaks against it where a reader costs 70 KiB, and the others are three times as slow while it stalls.
+    fn reasons(limits: &[&str]) -> Vec<String> {
+        let node = Some(Footprint { before: 0, held: 1024, away: 0, peak: 141 * 1024 });
+        let mut crowd = sound();
+        (crowd.users, crowd.node) = (2, node);
+        for (name, p99_ms) in [("alone", 100.0), ("reading", 110.0), ("stalled", 300.0)] {
+            let mut phase = PhaseReport::new(name, 0..=1, Duration::from_secs(1), None);
+            phase.delivery = Summary { count: 1, p99_ms, ..Summary::default() };
+            crowd.phases.push(phase);
+        }
+        let limits: Vec<_> = limits.iter().map(|text| Bound::of_slow(text).expect(text)).collect();
+        let limits = Bounds::new(&limits);
+        let report = SlowReport { crowd, seconds: 1, crowd_rate: 1, kbit: 1, limits };
+        [report.too_much(), report.limits.missed(|name| report.found(name))].concat()
+    }
+
+    #[test]
+    fn a_limit_takes_the_place_of_what_is_asked_anyway() {
+        assert_eq!(reasons(&[]).len(), 2, "{:?}", reasons(&[]));
+        assert_eq!(reasons(&["reader_kib=70.1", "delivery.p99=301", "delivery_times=3.1"]), [""; 0]);
+        assert_eq!(
+            reasons(&["reader_kib=70", "delivery.p99=300", "delivery_times=1.05"]),
+            [
+                "delivery.p99 300.00 ms in `stalled`, below 300 ms is asked",
+                "delivery_times 1.10 in `reading`, below 1.05 is asked",
+                "delivery_times 3.00 in `stalled`, below 1.05 is asked",
+                "reader_kib 70.00, below 70 is asked",
+            ]
+        );
     }
 }

@@ -1,0 +1,48 @@
+//! `loadgen storm` against a real node: a crowd comes, falls behind, comes back and leaves, and limits decide.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::Node;
+
+const LOAD: [&str; 6] = ["--users", "20", "--established", "12", "--rate", "20"];
+
+#[test]
+fn limits_that_no_node_keeps_make_the_verdict_bad() {
+    let node = Node::start("storm", &[]);
+    let json = node.directory.join("storm.json");
+    let limits = ["connects_per_second=1e9", "return_seconds=0.0001", "rss_times=0.1", "delivery.p50=0.0001"];
+    let limits = limits.map(|limit| ["--limit", limit]).concat();
+    let files = ["--json", json.to_str().expect("a plain path")];
+    let (status, text) = node.load("storm", &[&LOAD[..], &limits, &files].concat());
+    // A generator that was late proves nothing, and all of it is told.
+    match status.code() {
+        Some(2) => assert!(text.contains("because    the generator was late"), "{text}"),
+        code => assert_eq!(code, Some(1), "{text}"),
+    }
+    let report: Value = serde_json::from_slice(&fs::read(&json).expect("a report")).expect("JSON");
+    let named = report["limits"].as_object().expect("limits");
+    assert_eq!(named.len(), 4, "{report}");
+    for name in named.keys() {
+        assert!(text.contains(&format!("because    {name} ")), "no {name} in {text}");
+    }
+    let phases = report["phases"].as_array().expect("phases");
+    assert!(phases.iter().any(|phase| phase["name"] == "return"), "{report}");
+    assert_eq!(report["violations"]["counts"], serde_json::json!({}), "{text}");
+}
+
+#[test]
+fn a_limit_that_cannot_be_measured_is_told_before_the_run() {
+    let node = Node::start("crowd-refused", &[]);
+    for (command, limit) in [("storm", "rss_times=2"), ("slow", "reader_kib=64")] {
+        let name = limit.split('=').next().expect("a name");
+        let flags = [&LOAD[..], &["--limit", limit]].concat();
+        let (status, text) = node.load_at(&node.url, command, &flags);
+        let words = format!("--limit {name}: the node is measured by its --pid");
+        assert!(status.code() == Some(2) && text.contains(&words) && !text.contains("users begin"), "{text}");
+    }
+}
