@@ -286,6 +286,9 @@ pub(crate) struct StormFlags {
     /// Messages missed in each of five conversations
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) backlog: u32,
+    /// Drop the system's page cache before the return (as root)
+    #[arg(long)]
+    pub(crate) drop_cache: bool,
     /// Bad unless kept, as connects_per_second=8000
     #[arg(long, value_name = "NAME=N", value_parser = Bound::of_storm)]
     pub(crate) limit: Vec<Bound>,

@@ -11,6 +11,11 @@ pub(crate) fn resident_bytes(process: &str) -> anyhow::Result<u64> {
     kibibytes(&format!("/proc/{process}/status"), "VmRSS")
 }
 
+/// Files that the system keeps in memory.
+pub(crate) fn cached_bytes() -> anyhow::Result<u64> {
+    kibibytes("/proc/meminfo", "Cached")
+}
+
 /// A node and the kernel under it, at one moment.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Reading {

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
 
 use serde_json::Value;
 use support::Node;
@@ -25,6 +25,7 @@ fn limits_that_no_node_keeps_make_the_verdict_bad() {
         code => assert_eq!(code, Some(1), "{text}"),
     }
     let report: Value = serde_json::from_slice(&fs::read(&json).expect("a report")).expect("JSON");
+    assert!(report["dropped_cache"].is_null(), "{report}");
     let named = report["limits"].as_object().expect("limits");
     assert_eq!(named.len(), 4, "{report}");
     for name in named.keys() {
@@ -33,6 +34,24 @@ fn limits_that_no_node_keeps_make_the_verdict_bad() {
     let phases = report["phases"].as_array().expect("phases");
     assert!(phases.iter().any(|phase| phase["name"] == "return"), "{report}");
     assert_eq!(report["violations"]["counts"], serde_json::json!({}), "{text}");
+}
+
+/// Where this process may drop the page cache it is said that it did; elsewhere the run does not begin.
+#[test]
+fn a_crowd_comes_back_to_a_cache_that_was_dropped_or_not_at_all() {
+    let node = Node::start("storm-cold", &[]);
+    let json = node.directory.join("storm.json");
+    let more = ["--no-timing", "--drop-cache", "--json", json.to_str().expect("a plain path")];
+    let (status, text) = node.load("storm", &[&LOAD[..], &more].concat());
+    if File::options().write(true).open("/proc/sys/vm/drop_caches").is_err() {
+        assert!(status.code() == Some(2) && text.contains("cannot be written: be root"), "{text}");
+        assert!(!text.contains("users begin"), "{text}");
+        return;
+    }
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert!(text.contains("cache      dropped before the return: "), "{text}");
+    let report: Value = serde_json::from_slice(&fs::read(&json).expect("a report")).expect("JSON");
+    assert!(report["dropped_cache"]["before_bytes"].as_u64() > Some(0), "{report}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! ```
 
 mod board;
+mod cache;
 mod costs;
 mod crew;
 mod gone;
@@ -25,6 +26,7 @@ use std::{io::Write, net::ToSocketAddrs, path::PathBuf, process::ExitCode, rc::R
 use anyhow::{Context, ensure};
 
 pub(crate) use board::{Board, Measured};
+pub(crate) use cache::Dropped;
 pub(crate) use costs::{Cost, Costs};
 pub(crate) use idle::idle;
 pub(crate) use node::become_node;

@@ -1,12 +1,15 @@
 //! `loadgen storm`: a crowd comes all at once, falls behind, comes back and leaves, while others chat.
 //!
 //! ```text
-//!  the others begin -> calm -> connect -> rooms -> drop -> backlog -> calm -> return -> verify -> close -> judge
+//!  the others begin -> calm -> connect -> rooms -> drop -> backlog -> calm -> (the cache is dropped) -> return -> verify -> close -> judge
 //! ```
 
 use std::{io::Write as _, process::ExitCode};
 
-use super::scene::{CALM, Scene, Shape, Whom};
+use super::{
+    cache::PageCache,
+    scene::{CALM, Scene, Shape, Whom},
+};
 use crate::{
     cli::{StormFlags, check_writable},
     link::{Parting, Step},
@@ -21,16 +24,17 @@ pub(crate) fn storm(flags: &StormFlags) -> anyhow::Result<ExitCode> {
     let shape = Shape { tag: "st", payload_bytes: PAYLOAD_BYTES, receive_buffer_bytes: None };
     flags.crowd.json.as_deref().map_or(Ok(()), check_writable)?;
     Bounds::new(&flags.limit).check(flags.crowd.pid)?;
+    let mut cache = flags.drop_cache.then(PageCache::open).transpose()?;
     let mut scene = Scene::new(&flags.crowd, &shape)?;
-    play(flags, &mut scene).or_else(|error| scene.abandon(error))?;
-    let report = StormReport::new(flags, scene.judge()?);
+    play(flags, &mut scene, cache.as_mut()).or_else(|error| scene.abandon(error))?;
+    let report = StormReport::new(flags, scene.judge()?, cache.and_then(|cache| cache.dropped));
     // A reader that has gone away does not change the verdict.
     let _ = write!(std::io::stdout(), "{report}");
     report.write(flags.crowd.json.as_deref())?;
     Ok(report.exit_code())
 }
 
-fn play(flags: &StormFlags, scene: &mut Scene<'_>) -> anyhow::Result<()> {
+fn play(flags: &StormFlags, scene: &mut Scene<'_>, cache: Option<&mut PageCache>) -> anyhow::Result<()> {
     let StormFlags { at_once, backlog, .. } = *flags;
     let users = flags.crowd.users;
     scene.begin(at_once)?;
@@ -52,6 +56,10 @@ fn play(flags: &StormFlags, scene: &mut Scene<'_>) -> anyhow::Result<()> {
     scene.phase("calm, all away", |scene| scene.wait(CALM))?;
     scene.footprint.away = scene.resident()?;
     scene.footprint.peak = scene.footprint.away;
+    if let Some(cache) = cache {
+        scene.say("the page cache is dropped");
+        cache.drop_all()?;
+    }
     scene.say(&format!("{users} users come back"));
     scene.phase("return", |scene| scene.gather("return", at_once))?;
     scene.phase("calm, all back", |scene| scene.wait(CALM))?;

@@ -9,7 +9,11 @@ use super::{
     bounds::Found,
     crowd::{CrowdReport, Footprint, MIB, StepReport, write_json},
 };
-use crate::{cli::StormFlags, controller::Played, latency::Summary};
+use crate::{
+    cli::StormFlags,
+    controller::{Dropped, Played},
+    latency::Summary,
+};
 
 /// Users that a node lets in in a second: what is asked of it.
 const CONNECTS_PER_SECOND_MIN: f64 = 8_000.0;
@@ -30,13 +34,15 @@ pub(crate) struct StormReport {
     at_once: u32,
     backlog: u32,
     limits: Bounds,
+    /// Of the system's cache, between the backlog and the return.
+    dropped_cache: Option<Dropped>,
 }
 
 impl StormReport {
-    pub(crate) fn new(flags: &StormFlags, played: Played) -> Self {
+    pub(crate) fn new(flags: &StormFlags, played: Played, dropped_cache: Option<Dropped>) -> Self {
         let StormFlags { at_once, backlog, .. } = *flags;
         let (crowd, limits) = (CrowdReport::new(&flags.crowd, played), Bounds::new(&flags.limit));
-        let mut report = Self { crowd, at_once, backlog, limits };
+        let mut report = Self { crowd, at_once, backlog, limits, dropped_cache };
         let slow = [report.slow(), report.limits.missed(|name| report.found(name))].concat();
         report.crowd.decide(Vec::new(), slow);
         report
@@ -121,6 +127,13 @@ impl fmt::Display for StormReport {
                 each.count
             )?;
         }
+        if let Some(Dropped { before_bytes, after_bytes }) = self.dropped_cache {
+            let [before, after] = [before_bytes, after_bytes].map(|bytes| bytes as f64 / MIB);
+            writeln!(
+                f,
+                "cache      dropped before the return: {before:.0} MiB of this machine's, {after:.0} left"
+            )?;
+        }
         crowd.write_received(f)?;
         crowd.write_phases(f)?;
         if let Some(Footprint { before, held, away, peak }) = crowd.node {
@@ -151,7 +164,8 @@ mod tests {
         let mut crowd = sound();
         (crowd.users, crowd.node) = (100, node);
         let limits: Vec<_> = limits.iter().map(|text| Bound::of_storm(text).expect(text)).collect();
-        let mut report = StormReport { crowd, at_once: 1, backlog: 1, limits: Bounds::new(&limits) };
+        let mut report =
+            StormReport { crowd, at_once: 1, backlog: 1, limits: Bounds::new(&limits), dropped_cache: None };
         report.crowd.phases.push(phase);
         report.crowd.steps.extend(steps);
         report
