@@ -338,6 +338,8 @@ pub(crate) struct CompareFlags {
     /// Everything measured, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) floor: FloorFlag,
 }
 
 impl CompareFlags {

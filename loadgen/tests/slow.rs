@@ -7,13 +7,14 @@ mod support;
 use std::fs;
 
 use serde_json::Value;
-use support::Node;
+use support::{Node, multiples};
 
 #[test]
 fn readers_that_stop_and_go_slowly_are_fed_from_the_log_and_miss_nothing() {
     let node = Node::start("slow", &[]);
     let json = node.directory.join("slow.json");
     let path = json.to_str().expect("a plain path");
+    let floor = node.floor();
     let (status, text) = node.load(
         "slow",
         &[
@@ -24,6 +25,7 @@ fn readers_that_stop_and_go_slowly_are_fed_from_the_log_and_miss_nothing() {
             ["--seconds", "2"],
             ["--kbit", "800"],
             ["--json", path],
+            floor.each_ref().map(String::as_str),
         ]
         .concat()
         .into_iter()
@@ -42,5 +44,10 @@ fn readers_that_stop_and_go_slowly_are_fed_from_the_log_and_miss_nothing() {
         .map(|phase| phase["name"].as_str().expect("a name"))
         .collect();
     assert_eq!(phases, ["alone", "reading", "stalled", "slow", "reading again"]);
+    // Of two seconds one is whole at least.
+    let multiples = multiples(&report);
+    for name in ["alone p50", "stalled p99", "alone CPU a record", "reading CPU a record"] {
+        assert!(multiples.iter().any(|row| row == name), "no {name} in {multiples:?}");
+    }
     assert_eq!(report["closes"].as_object().map(serde_json::Map::len), Some(0), "{report}");
 }

@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 
 use serde_json::Value;
-use support::Node;
+use support::{Node, multiples};
 
 #[test]
 fn rounds_are_judged_each_and_all_together() {
@@ -17,14 +17,19 @@ fn rounds_are_judged_each_and_all_together() {
     let path = json.to_str().expect("a plain path");
     // What is touched for the first time is much of so small a node.
     let rounds = ["--rounds", "4", "--growth", "200", "--json", path];
-    let (status, text) = node.load_at(&node.url, "soak", &[&load[..], &rounds].concat());
+    let floor = node.floor();
+    let floor = floor.each_ref().map(String::as_str);
+    let (status, text) = node.load_at(&node.url, "soak", &[&load[..], &rounds, &floor].concat());
     assert_eq!(status.code(), Some(0), "{text}");
     assert!(text.contains("verdict    good") && text.contains("in the second quarter"), "{text}");
     let report: Value = serde_json::from_slice(&fs::read(&json).expect("written")).expect("JSON");
     let rounds = report["rounds"].as_array().expect("rounds");
     assert_eq!(rounds.len(), 4, "{text}");
+    assert_eq!(multiples(&report), ["ack p50", "ack p99", "delivery p50", "delivery p99", "CPU a message"]);
+    assert!(text.contains("\nCPU a message"), "{text}");
     for round in rounds {
         assert_eq!((&round["verdict"], &round["acked"]), (&"pass".into(), &20.into()), "{text}");
+        assert_eq!(multiples(round), multiples(&report));
         assert!(round["node_bytes"].as_u64() > Some(1 << 20), "the node is on this machine: {round}");
     }
     let (status, text) = node.load_at(&node.url, "soak", &[&load[..], &["--rounds", "3"]].concat());

@@ -35,6 +35,7 @@ use crate::{
     host::{Reading, holder_of, listener_of},
     latency::{Latencies, Summary},
     random::Random,
+    report::Floor,
     runtime,
     worker::raise_file_limit_for,
 };
@@ -111,6 +112,11 @@ impl Contender {
         }
     }
 
+    /// What the server sends for a message: the message, and the word that it is kept, where it gives one.
+    const fn sends(&self) -> u32 {
+        if self.stores() { 2 } else { 1 }
+    }
+
     /// Whether a message is kept before it counts.
     const fn stores(&self) -> bool {
         matches!(self.kind, Kind::Gatehouse | Kind::JetStream)
@@ -136,7 +142,7 @@ pub(crate) fn compare(flags: &CompareFlags) -> anyhow::Result<ExitCode> {
     };
     raise_file_limit_for(2 * u64::from(flags.pairs)).context("use fewer --pairs, or raise ulimit -n")?;
     let mut runtime = runtime::start(RING_ENTRIES, runtime::Completions::AtOnce)?;
-    let mut table = Table::new(flags);
+    let mut table = Table::new(flags, Floor::find(&flags.floor)?);
     let comparison = Comparison { flags, signer: signer.map(Rc::new) };
     for number in 1..=flags.rounds {
         for place in order(flags.contenders.len(), number) {

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{CompareFlags, Round};
-use crate::report::Origin;
+use crate::report::{Floor, Multiples, Origin, write_floor};
 
 /// One server's line.
 #[derive(Debug, Serialize)]
@@ -15,7 +15,22 @@ struct Line {
     place: String,
     keeps: &'static str,
     stores: bool,
+    sends: u32,
     rounds: Vec<Round>,
+}
+
+impl Line {
+    /// A round beside the bare machine. Who stores nothing waits for no disk.
+    fn beside(&self, label: &str, round: &Round, floor: &Floor) -> Multiples {
+        let mut multiples = Multiples::default();
+        if self.stores {
+            multiples.latency(label, round.through, floor);
+        }
+        if let Some(micros) = round.cpu_micros {
+            multiples.exchange(&format!("{label} CPU"), micros, self.sends, floor);
+        }
+        multiples
+    }
 }
 
 /// Everything.
@@ -27,6 +42,10 @@ pub(super) struct Table {
     payload: usize,
     seconds: u32,
     lines: Vec<Line>,
+    /// Of what the bare machine can do, the medians of the rounds, where both are known.
+    multiples: Option<Multiples>,
+    #[serde(skip)]
+    floor: Option<Floor>,
 }
 
 /// Median, least and most.
@@ -59,12 +78,13 @@ const FIGURES: [(&str, Figure); 4] = [
 ];
 
 impl Table {
-    pub(super) fn new(flags: &CompareFlags) -> Self {
+    pub(super) fn new(flags: &CompareFlags, floor: Option<Floor>) -> Self {
         let line = |contender: &super::Contender| Line {
             name: contender.name(),
             place: contender.place.clone(),
             keeps: contender.keeps(),
             stores: contender.stores(),
+            sends: contender.sends(),
             rounds: Vec::new(),
         };
         Self {
@@ -73,11 +93,24 @@ impl Table {
             payload: flags.payload,
             seconds: flags.seconds,
             lines: flags.contenders.iter().map(line).collect(),
+            multiples: None,
+            floor,
         }
     }
 
     pub(super) fn add(&mut self, place: usize, round: Round) {
         self.lines[place].rounds.push(round);
+        self.multiples = self.floor.as_ref().map(|floor| self.beside(floor));
+    }
+
+    /// Everybody beside the bare machine.
+    fn beside(&self, floor: &Floor) -> Multiples {
+        let rounds = self.lines.iter().enumerate().flat_map(|(place, line)| {
+            let is_alone = self.lines.iter().filter(|other| other.name == line.name).count() == 1;
+            let label = if is_alone { line.name.to_owned() } else { format!("{} {}", line.name, place + 1) };
+            line.rounds.iter().map(move |round| line.beside(&label, round, floor))
+        });
+        Multiples::median(rounds.collect::<Vec<_>>().iter())
     }
 
     /// As JSON.
@@ -122,7 +155,8 @@ impl fmt::Display for Table {
             let unlike = if first.stores == other.stores { "" } else { "   only one of them stores" };
             writeln!(f, "{unlike}")?;
         }
-        Ok(())
+        writeln!(f)?;
+        write_floor(f, self.multiples.as_ref())
     }
 }
 

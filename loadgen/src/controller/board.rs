@@ -158,6 +158,8 @@ impl Board {
         second.tick.sent += tick.sent;
         second.tick.acked += tick.acked;
         second.tick.delivered += tick.delivered;
+        second.tick.stored += tick.stored;
+        second.tick.received += tick.received;
         second.tick.errors += tick.errors;
         second.delivery.merge(&tick.delivery);
         second.lag.merge(&tick.lag);

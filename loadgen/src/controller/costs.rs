@@ -22,8 +22,7 @@ pub(crate) struct Cost {
 
 /// Reads what processes have taken, each time that it is asked.
 pub(crate) struct Costs {
-    /// What the node holds locked: it says which process is the node, also after it was started again.
-    lock: Option<PathBuf>,
+    node: Whose,
     workers: Vec<u32>,
     last: Option<Sample>,
 }
@@ -35,10 +34,34 @@ struct Sample {
     generator: Duration,
 }
 
+/// Which process is the node.
+enum Whose {
+    /// The one that holds this locked, also after it was started again.
+    Holder(PathBuf),
+    Process(u32),
+    /// None that is known here.
+    Unknown,
+}
+
+impl Whose {
+    fn process(&self) -> Option<u32> {
+        match self {
+            Self::Holder(lock) => holder_of(lock),
+            Self::Process(process) => Some(*process),
+            Self::Unknown => None,
+        }
+    }
+}
+
 impl Costs {
     /// Of a node that holds `lock`, where there is one here.
     pub(super) fn new(lock: Option<PathBuf>) -> Self {
-        Self { lock, workers: Vec::new(), last: None }
+        Self { node: lock.map_or(Whose::Unknown, Whose::Holder), workers: Vec::new(), last: None }
+    }
+
+    /// Of a node that somebody has named.
+    pub(super) fn of_process(process: Option<u32>) -> Self {
+        Self { node: process.map_or(Whose::Unknown, Whose::Process), workers: Vec::new(), last: None }
     }
 
     /// Begins, with these processes as the generator.
@@ -49,7 +72,7 @@ impl Costs {
 
     /// What was taken since it was asked last.
     pub(super) fn take(&mut self) -> Cost {
-        let node = self.lock.as_deref().and_then(holder_of);
+        let node = self.node.process();
         let node = node.and_then(|process| Some((process, Reading::take(process).ok()?)));
         let generator = self.workers.iter().filter_map(|worker| Reading::take(*worker).ok());
         let sample = Sample {

@@ -25,7 +25,7 @@ use std::{io::Write, net::ToSocketAddrs, path::PathBuf, process::ExitCode, rc::R
 
 use anyhow::{Context, ensure};
 
-pub(crate) use board::{Board, Measured};
+pub(crate) use board::{Board, Measured, Second};
 pub(crate) use cache::Dropped;
 pub(crate) use costs::{Cost, Costs};
 pub(crate) use idle::idle;

@@ -95,7 +95,7 @@ impl<'a> Scene<'a> {
             .with_context(|| format!("nobody listens at {address}: is a node there?"))?;
         let plan = Rc::new(Plan::with_crowd(&tag, config.users, config.crowd, config.mix));
         let orders: Vec<_> = configs.iter().cloned().map(Order::Storm).collect();
-        let mut board = Board::new(plan, Progress::new(1), Costs::new(None));
+        let mut board = Board::new(plan, Progress::new(1), Costs::of_process(flags.pid));
         board.watch = Some(Watch::new(config.workers));
         Ok(Self {
             flags,
@@ -141,6 +141,7 @@ impl<'a> Scene<'a> {
         self.step("begin", Whom::Established, Step::Open)?;
         self.step("begin", Whom::Established, Step::Mark)?;
         self.start = Moment::now().after(START_NOTICE);
+        self.board.costs.begin(self.crew.processes());
         self.step("begin", Whom::Established, Step::Start { at: self.start })?;
         self.steps.clear();
         self.wait(START_NOTICE)

@@ -77,5 +77,6 @@ fn round(plot: &Plot<'_>, report: &Report, at: Duration) -> SoakRound {
         process,
         node_bytes: resident,
         cpu_micros: report.node_cpu_seconds.map(each),
+        multiples: report.multiples.clone(),
     }
 }

@@ -89,6 +89,9 @@ pub(crate) struct Tick {
     pub(crate) sent: u64,
     pub(crate) acked: u64,
     pub(crate) delivered: u64,
+    /// Records with an `ok`, and records that came, of the schedule or not.
+    pub(crate) stored: u64,
+    pub(crate) received: u64,
     pub(crate) errors: u64,
     pub(crate) delivery: Buckets,
     /// How late this worker was.

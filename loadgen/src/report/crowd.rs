@@ -7,10 +7,10 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Floor, GoneReport, Multiples, Origin, Verdict, bounds::Found, floor};
+use super::{Floor, GoneReport, Multiples, Origin, Verdict, bounds::Found, write_floor};
 use crate::{
     cli::CrowdFlags,
-    controller::{Board, Played},
+    controller::{Board, Played, Second},
     latency::{Latencies, Summary},
     link::Counts,
     verify::Violations,
@@ -21,6 +21,9 @@ const LAG_P99_MAX_MS: f64 = 100.0;
 /// Messages that are due in a part of which it is asked that something was delivered: of fewer all may fall beside it.
 const DUE_MIN: u64 = 20;
 pub(super) const MIB: f64 = 1024.0 * 1024.0;
+
+/// Parts in which nobody comes or goes, and nobody else is there or all of them are sent messages: what the node does is for records.
+const CHATTING: [&str; 6] = ["calm", "alone", "reading", "stalled", "slow", "reading again"];
 
 /// Resident memory of the node, in bytes.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -63,9 +66,37 @@ pub(crate) struct PhaseReport {
     pub(crate) took: Duration,
     /// Of the node, where it was measured.
     pub(crate) node_cpu: Option<Duration>,
+    /// Of the whole seconds in it, where the node was measured.
+    traffic: Option<Traffic>,
     pub(crate) delivery: Summary,
     /// How late messages were sent.
     pub(crate) lag: Summary,
+}
+
+/// What the node did for records, and what that took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+struct Traffic {
+    node_seconds: f64,
+    stored: u64,
+    /// By all clients.
+    received: u64,
+}
+
+impl Traffic {
+    /// `None` where one of the seconds was not measured.
+    fn of<'a>(seconds: impl Iterator<Item = &'a Second>) -> Option<Self> {
+        let mut all = Self::default();
+        for Second { tick, cost, .. } in seconds {
+            all.node_seconds += cost.node_cores?;
+            all.stored += tick.stored;
+            all.received += tick.received;
+        }
+        (all.received > 0).then_some(all)
+    }
+
+    fn micros_a_record(&self) -> f64 {
+        self.node_seconds * 1e6 / self.received as f64
+    }
 }
 
 impl PhaseReport {
@@ -76,7 +107,8 @@ impl PhaseReport {
         took: Duration,
         node_cpu: Option<Duration>,
     ) -> Self {
-        Self { name, seconds, took, node_cpu, delivery: Summary::default(), lag: Summary::default() }
+        let (traffic, delivery, lag) = (None, Summary::default(), Summary::default());
+        Self { name, seconds, took, node_cpu, traffic, delivery, lag }
     }
 
     fn fill(&mut self, board: &Board) {
@@ -86,6 +118,9 @@ impl PhaseReport {
             lag.merge(&second.lag.buckets());
         }
         (self.delivery, self.lag) = (delivery.summary(), lag.summary());
+        // Of the first and the last second a part is of other phases.
+        let whole = (self.seconds.start() + 1)..(*self.seconds.end()).max(self.seconds.start() + 1);
+        self.traffic = Traffic::of(board.seconds.range(whole).map(|(_, second)| second));
     }
 }
 
@@ -264,12 +299,17 @@ impl CrowdReport {
 
     /// What the others had to bear.
     pub(super) fn write_phases(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "others     seconds  delivery p50 / p99 / max ms     lag p99 / max ms   node's cores")?;
-        for PhaseReport { name, took, node_cpu, delivery, lag, .. } in &self.phases {
+        writeln!(
+            f,
+            "others     seconds  delivery p50 / p99 / max ms     lag p99 / max ms   node's cores   us a record to a client"
+        )?;
+        for PhaseReport { name, took, node_cpu, traffic, delivery, lag, .. } in &self.phases {
+            let each =
+                traffic.map_or_else(|| "-".to_owned(), |traffic| format!("{:.1}", traffic.micros_a_record()));
             let cores = node_cpu.map_or(0.0, |cpu| cpu.as_secs_f64() / took.as_secs_f64().max(1e-9));
             writeln!(
                 f,
-                "  {name:<15}{:>5.1} {:>9.1} / {:>6.1} / {:>7.1} {:>10.1} / {:>7.1} {cores:>10.2}",
+                "  {name:<15}{:>5.1} {:>9.1} / {:>6.1} / {:>7.1} {:>10.1} / {:>7.1} {cores:>10.2} {each:>14}",
                 took.as_secs_f64(),
                 delivery.p50_ms,
                 delivery.p99_ms,
@@ -283,7 +323,7 @@ impl CrowdReport {
 
     /// What was wrong, and what follows.
     pub(super) fn write_verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        floor::write(f, self.multiples.as_ref())?;
+        write_floor(f, self.multiples.as_ref())?;
         for violation in &self.violations.first {
             writeln!(f, "wrong      {}: {}", violation.kind, violation.detail)?;
         }
@@ -298,6 +338,11 @@ fn multiples(phases: &[PhaseReport], floor: &Floor) -> Multiples {
     let mut multiples = Multiples::default();
     for PhaseReport { name, delivery, .. } in phases {
         multiples.latency(name, *delivery, floor);
+    }
+    for PhaseReport { name, traffic, .. } in phases.iter().filter(|phase| CHATTING.contains(&phase.name)) {
+        if let Some(Traffic { node_seconds, stored, received }) = *traffic {
+            multiples.records(&format!("{name} CPU a record"), node_seconds, (stored, received), floor);
+        }
     }
     multiples
 }
@@ -336,6 +381,35 @@ pub(super) mod tests {
             node: None,
             multiples: None,
         }
+    }
+
+    #[test]
+    fn a_record_takes_what_the_node_took_in_the_whole_seconds_of_a_phase() {
+        let second = |node_cores, stored, received| {
+            let mut second = Second::default();
+            (second.tick.stored, second.tick.received, second.cost.node_cores) =
+                (stored, received, node_cores);
+            second
+        };
+        let seconds = [second(Some(0.5), 100, 900), second(Some(0.25), 150, 600)];
+        let traffic = Traffic::of(seconds.iter()).expect("measured");
+        assert_eq!(traffic, Traffic { node_seconds: 0.75, stored: 250, received: 1500 });
+        assert_eq!(traffic.micros_a_record(), 500.0);
+        assert_eq!(Traffic::of([second(Some(0.5), 1, 1), second(None, 1, 1)].iter()), None);
+        assert_eq!(Traffic::of([second(Some(0.5), 0, 0)].iter()), None);
+
+        let floor = serde_json::json!({
+            "echo_cpu_nanos": 6000.0, "send_cpu_nanos": 4000.0, "sync_p50_ms": 0.1, "sync_p99_ms": 0.2
+        });
+        let floor: Floor = serde_json::from_value(floor).expect("a floor");
+        let phases = ["calm", "connect"].map(|name| PhaseReport {
+            traffic: Some(traffic),
+            ..PhaseReport::new(name, 0..=3, Duration::from_secs(3), None)
+        });
+        let rows: Vec<_> = multiples(&phases, &floor).rows().collect();
+        let cpu: Vec<_> = rows.iter().filter(|row| row[0].contains("CPU")).collect();
+        // Bare, 1500 sends and 250 receives with an answer: 7.5 ms of a core.
+        assert_eq!(cpu, [&["calm CPU a record", "500.00 us", "5.00 us", "100.00"].map(str::to_owned)]);
     }
 
     #[test]

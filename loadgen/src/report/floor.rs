@@ -35,7 +35,7 @@ struct Times {
 
 /// Two points of a distribution, in milliseconds.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub(super) struct Percentiles {
+pub(crate) struct Percentiles {
     p50_ms: f64,
     p99_ms: f64,
 }
@@ -94,7 +94,7 @@ pub(crate) struct Multiples(Vec<Multiple>);
 
 impl Multiples {
     /// Adds a latency: storing is all that a bare machine has to wait for.
-    pub(super) fn latency(&mut self, name: &str, measured: impl Into<Percentiles>, floor: &Floor) {
+    pub(crate) fn latency(&mut self, name: &str, measured: impl Into<Percentiles>, floor: &Floor) {
         let measured = measured.into();
         self.add(format!("{name} p50"), "ms", measured.p50_ms, floor.sync_p50_ms);
         self.add(format!("{name} p99"), "ms", measured.p99_ms, floor.sync_p99_ms);
@@ -107,6 +107,47 @@ impl Multiples {
             let bare = floor.echo_cpu_nanos * acked as f64 + floor.send_cpu_nanos * delivered as f64;
             self.add("CPU a message".to_owned(), "us", each(seconds * 1e9), each(bare));
         }
+    }
+
+    /// Adds what the node took of the cores for records that it stored, and that all clients received, as what one of the latter took.
+    pub(crate) fn records(
+        &mut self,
+        name: &str,
+        seconds: f64,
+        (stored, received): (u64, u64),
+        floor: &Floor,
+    ) {
+        let each = |nanos: f64| nanos / 1e3 / received as f64;
+        let bare = floor.echo_cpu_nanos * stored as f64 + floor.send_cpu_nanos * received as f64;
+        self.add(name.to_owned(), "us", each(seconds * 1e9), each(bare));
+    }
+
+    /// Adds what a server took of the cores for a message that came and went out so many times.
+    pub(crate) fn exchange(&mut self, name: &str, micros: f64, sends: u32, floor: &Floor) {
+        let more = floor.send_cpu_nanos * f64::from(sends.saturating_sub(1));
+        self.add(name.to_owned(), "us", micros, (floor.echo_cpu_nanos + more) / 1e3);
+    }
+
+    /// Of several rounds, figure by figure.
+    pub(crate) fn median<'a>(rounds: impl Iterator<Item = &'a Self>) -> Self {
+        let mut all: Vec<(&Multiple, Vec<[f64; 3]>)> = Vec::new();
+        for one in rounds.flat_map(|round| &round.0) {
+            let values = [one.measured, one.bare, one.times];
+            match all.iter_mut().find(|(first, _)| first.name == one.name) {
+                Some((_, rounds)) => rounds.push(values),
+                None => all.push((one, vec![values])),
+            }
+        }
+        let median = |rounds: &[[f64; 3]], place: usize| {
+            let mut values: Vec<f64> = rounds.iter().map(|values| values[place]).collect();
+            values.sort_by(f64::total_cmp);
+            f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
+        };
+        let all = all.into_iter().map(|(Multiple { name, unit, .. }, rounds)| {
+            let [measured, bare, times] = [0, 1, 2].map(|place| median(&rounds, place));
+            Multiple { name: name.clone(), unit, measured, bare, times }
+        });
+        Self(all.collect())
     }
 
     /// Adds what the node took of the cores for a ping and its pong.
@@ -136,9 +177,10 @@ impl fmt::Display for Multiples {
         if self.0.is_empty() {
             return Ok(());
         }
-        writeln!(f, "{:<20}   measured        bare     times", "floor")?;
+        let width = self.0.iter().map(|one| one.name.len() + 1).fold(20, usize::max);
+        writeln!(f, "{:<width$}   measured        bare     times", "floor")?;
         for Multiple { name, unit, measured, bare, times } in &self.0 {
-            writeln!(f, "{name:<20}{measured:>8.2} {unit} {bare:>8.2} {unit} {times:>9.2}")?;
+            writeln!(f, "{name:<width$}{measured:>8.2} {unit} {bare:>8.2} {unit} {times:>9.2}")?;
         }
         Ok(())
     }
@@ -148,7 +190,7 @@ impl fmt::Display for Multiples {
 pub(super) const BARE: &str = "bare: a write of 4 KiB that is on the disk; of the cores, one receive, one send for the answer and one for each delivery";
 
 /// The lines of a report for a terminal.
-pub(super) fn write(f: &mut fmt::Formatter<'_>, multiples: Option<&Multiples>) -> fmt::Result {
+pub(crate) fn write_floor(f: &mut fmt::Formatter<'_>, multiples: Option<&Multiples>) -> fmt::Result {
     match multiples {
         Some(multiples) => write!(f, "{multiples}"),
         None => writeln!(f, "{NO_FLOOR}"),
@@ -202,6 +244,32 @@ mod tests {
         assert_eq!(times, ["times", "10.00", "20.00", "20.00", "30.00", "2.00"], "{text}");
         let unmeasured = of_run(&Run { node_cpu_seconds: None, ..run }, &FLOOR).to_string();
         assert!(!unmeasured.contains("CPU"), "{unmeasured}");
+    }
+
+    #[test]
+    fn of_several_rounds_each_figure_has_its_median() {
+        let round = |micros, ms| {
+            let mut round = Multiples::default();
+            round.latency("p", Percentiles { p50_ms: ms, p99_ms: ms }, &FLOOR);
+            round.exchange("CPU", micros, 2, &FLOOR);
+            round
+        };
+        let rounds = [round(12.0, 1.0), round(60.0, 3.0), round(24.0, 2.0)];
+        let rows: Vec<_> = Multiples::median(rounds.iter()).rows().collect();
+        let row = |row: [&str; 4]| row.map(str::to_owned);
+        assert_eq!(
+            rows,
+            [
+                row(["p p50", "2.00 ms", "0.10 ms", "20.00"]),
+                row(["p p99", "2.00 ms", "0.20 ms", "10.00"]),
+                row(["CPU", "24.00 us", "6.00 us", "4.00"]),
+            ]
+        );
+        assert_eq!(
+            Multiples::median(rounds[..2].iter()).rows().last(),
+            Some(row(["CPU", "36.00 us", "6.00 us", "6.00"]))
+        );
+        assert_eq!(Multiples::median([].iter()), Multiples::default());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, fs, path::Path, process::ExitCode, time::D
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Bounds, Floor, Multiples, Origin, Verdict, bounds::Found, floor};
+use super::{Bounds, Floor, Multiples, Origin, Verdict, bounds::Found, write_floor};
 use crate::{cli::IdleFlags, host::Reading, latency::Summary, link::IdleCounts};
 
 /// How late heartbeats may be before a run proves nothing, in milliseconds: they are 30 s apart.
@@ -185,7 +185,7 @@ impl fmt::Display for IdleReport {
                 write_costs(f, [before, kept, after], costs, *seconds)?;
             }
         }
-        floor::write(f, self.multiples.as_ref())?;
+        write_floor(f, self.multiples.as_ref())?;
         for reason in &self.reasons {
             writeln!(f, "because    {reason}")?;
         }

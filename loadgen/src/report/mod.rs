@@ -33,7 +33,7 @@ use crate::{
 };
 pub(crate) use bounds::{Bound, Bounds};
 pub(crate) use crowd::{Footprint, PhaseReport, StepReport};
-pub(crate) use floor::{Floor, Multiples, compare};
+pub(crate) use floor::{Floor, Multiples, compare, write_floor};
 pub(crate) use idle::{IdleReport, IdleRound};
 pub(crate) use limits::{Limit, Limits};
 use machine::Machine;

@@ -5,8 +5,9 @@ use std::{fmt, path::Path, process::ExitCode};
 use serde::Serialize;
 
 use super::{
-    Origin, Timing, Verdict,
+    Multiples, Origin, Timing, Verdict,
     crowd::{MIB, write_json},
+    write_floor,
 };
 
 /// Rounds that say something of growth: four quarters.
@@ -36,6 +37,8 @@ pub(crate) struct SoakRound {
     pub(crate) node_bytes: Option<u64>,
     /// Of the node's cores, a message, in microseconds.
     pub(crate) cpu_micros: Option<f64>,
+    /// Of what the bare machine can do, where that is known.
+    pub(crate) multiples: Option<Multiples>,
 }
 
 impl fmt::Display for SoakRound {
@@ -71,6 +74,8 @@ pub(crate) struct SoakReport {
     timing: Timing,
     verdict: Verdict,
     reasons: Vec<String>,
+    /// The medians of the rounds', where they have any.
+    multiples: Option<Multiples>,
     rounds: Vec<SoakRound>,
 }
 
@@ -82,6 +87,7 @@ impl SoakReport {
             timing,
             verdict: Verdict::Invalid,
             reasons: Vec::new(),
+            multiples: None,
             rounds: Vec::new(),
         }
     }
@@ -89,6 +95,8 @@ impl SoakReport {
     /// The verdict is as of the rounds so far.
     pub(crate) fn add(&mut self, round: SoakRound) {
         self.rounds.push(round);
+        let known: Vec<_> = self.rounds.iter().filter_map(|round| round.multiples.as_ref()).collect();
+        self.multiples = (!known.is_empty()).then(|| Multiples::median(known.into_iter()));
         (self.verdict, self.reasons) = self.judge();
     }
 
@@ -207,6 +215,7 @@ impl fmt::Display for SoakReport {
         if let Some((before, after)) = self.ends(|round| Some(round.delivery_p99_ms)) {
             writeln!(f, "delivery   p99 {before:.1} ms in the second quarter, {after:.1} in the last")?;
         }
+        write_floor(f, self.multiples.as_ref())?;
         writeln!(f, "verdict    {}", self.verdict)?;
         self.reasons.iter().try_for_each(|reason| writeln!(f, "because    {reason}"))
     }
@@ -230,6 +239,7 @@ mod tests {
             process: Some(1),
             node_bytes: Some(mib << 20),
             cpu_micros: None,
+            multiples: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{GoneReport, OutageReport, Report, Settings, floor};
+use super::{GoneReport, OutageReport, Report, Settings, write_floor};
 use crate::{latency::Summary, link::Counts, verify::Kind};
 
 /// Fewest users of whom is said what each takes: of fewer it is the program that is measured.
@@ -31,7 +31,7 @@ impl fmt::Display for Report {
         }
         self.write_costs(f)?;
         self.write_times(f)?;
-        floor::write(f, self.multiples.as_ref())?;
+        write_floor(f, self.multiples.as_ref())?;
         for violation in &self.violations.first {
             writeln!(f, "violation  {}: {}", violation.kind, violation.detail)?;
         }

@@ -32,6 +32,7 @@ impl User {
         }
         desk.learn(pending.room, conversation);
         desk.book.acknowledge(pending.room, seq.0, pending.message_id);
+        desk.tally.stored_now += 1;
         desk.handle_stored(self.index, &pending, seq.0, now);
         self.log_send(desk, &mut pending);
         if let Some(history) = &mut desk.history {

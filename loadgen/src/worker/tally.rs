@@ -79,6 +79,8 @@ pub(super) struct Tally {
     pub(super) delivery_now: Latencies,
     /// How late the messages of this second were sent.
     pub(super) lag_now: Latencies,
+    /// Records of this second that have an `ok`, of the schedule or not.
+    pub(super) stored_now: u64,
     /// The counters at the last tick.
     reported: Counts,
     /// The counters when the node was there for certain.
@@ -97,6 +99,8 @@ impl Tally {
             sent: self.counts.sent - self.reported.sent,
             acked: self.counts.acked - self.reported.acked,
             delivered: self.counts.delivered - self.reported.delivered,
+            stored: std::mem::take(&mut self.stored_now),
+            received: self.counts.received - self.reported.received,
             errors: errors - self.reported_errors,
             delivery: self.delivery_now.take_buckets(),
             lag: self.lag_now.take_buckets(),

@@ -72,6 +72,18 @@ impl Node {
         (output.status, String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// Flags that name a bare machine: what `floor --save` writes.
+    #[allow(dead_code, reason = "not each of the tests asks")]
+    pub(crate) fn floor(&self) -> [String; 2] {
+        let (path, text) = (
+            self.directory.join("floor.json"),
+            r#"{"echo_cpu_nanos": 4000, "send_cpu_nanos": 2000,
+            "sync_p50_ms": 0.1, "sync_p99_ms": 0.2}"#,
+        );
+        fs::write(&path, text).expect("written");
+        ["--floor".to_owned(), path.to_str().expect("a plain path").to_owned()]
+    }
+
     /// The number of the node's process.
     #[allow(dead_code, reason = "not each of the tests asks")]
     pub(crate) fn process(&self) -> u32 {
@@ -108,6 +120,18 @@ impl Node {
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
     }
+}
+
+/// The figures of a report that stand beside the bare machine.
+#[allow(dead_code, reason = "not each of the tests asks")]
+pub(crate) fn multiples(of: &serde_json::Value) -> Vec<String> {
+    let rows = of["multiples"].as_array().unwrap_or_else(|| panic!("no multiples in {of}"));
+    let is_whole = |row: &serde_json::Value| {
+        let number = |name: &str| row[name].as_f64().expect("a number");
+        number("bare") > 0.0 && number("times") >= 0.0
+    };
+    assert!(rows.iter().all(is_whole), "{rows:?}");
+    rows.iter().map(|row| row["name"].as_str().expect("a name").to_owned()).collect()
 }
 
 impl Drop for Node {
