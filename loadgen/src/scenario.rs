@@ -267,6 +267,16 @@ mod tests {
     }
 
     #[test]
+    fn a_hall_is_ten_groups_of_500_with_ten_messages_a_second_each() {
+        let scenario = parse(include_str!("../scenarios/hall.toml")).expect("sound");
+        let plan = crate::plan::Plan::new("hall", scenario.users, scenario.mix);
+        let sizes = plan.rooms().map(|room| plan.room(room).members().len());
+        assert_eq!(sizes.filter(|members| *members == 500).count(), 10);
+        assert_eq!(scenario.load.peak(), 100);
+        assert_eq!(scenario.limits.to_string(), "ack.p99 below 7 ms, delivery.p99 below 50 ms");
+    }
+
+    #[test]
     fn what_is_wrong_in_a_file_is_named() {
         let step = "[[step]]\nseconds = 1\nrate = 1\n";
         for (text, named) in [

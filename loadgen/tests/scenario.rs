@@ -106,6 +106,24 @@ fn a_scenario_in_which_people_come_and_go_counts_who_did_and_what_they_missed() 
     assert!(count("missed") > 0 && count("heads") > 0, "{text}");
 }
 
+/// Everybody of a group as large as one can be is given each message once and in order, and who was away reads what it missed.
+#[test]
+fn a_group_of_500_hears_everything() {
+    let hall = SCENARIO
+        .replace("users = 12\n", "users = 500\nabsent_percent = 4\n")
+        .replace("direct=50,group3=50", "direct=0,group500=100")
+        .replace("rate = 40", "rate = 10")
+        .replace("rate = [0, 40]", "rate = 10");
+    let (report, text) = played("hall", &hall);
+    let count = |name: &str| report["counts"][name].as_u64().expect("a number");
+    assert_eq!((count("due"), count("acked")), (30, 30), "{text}");
+    assert_eq!((count("absences"), count("returned")), (20, 20), "{text}");
+    // To everybody but the sender, then or when it is back; those who were away have it of pages, which are no deliveries.
+    assert!((30 * 479..=30 * 499).contains(&count("delivered")), "{text}");
+    assert!(count("heads") > 0 && count("opened") > 0, "{text}");
+    assert_eq!(report["violations"]["counts"], serde_json::json!({}), "{text}");
+}
+
 #[test]
 fn a_limit_that_no_node_keeps_makes_the_verdict_bad() {
     let node = Node::start("limit", &[]);
