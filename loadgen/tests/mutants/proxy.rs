@@ -70,6 +70,10 @@ struct Shared {
     heads: BTreeMap<String, u64>,
     /// and its deliveries.
     messages: BTreeMap<String, usize>,
+    /// Of all conversations,
+    delivered: usize,
+    /// and so many pass before it is done.
+    before: usize,
     /// How often it was done.
     done: usize,
     /// What each connection was sent messages of.
@@ -90,9 +94,14 @@ struct Shared {
 }
 
 impl Shared {
+    /// Whether it is to be done now, once.
+    fn is_time(&self) -> bool {
+        self.delivered >= self.before && self.done == 0
+    }
+
     /// Whether it is to be done to a message of this conversation, once.
-    fn is_time(&self, conversation: &str) -> bool {
-        self.messages.get(conversation).is_some_and(|count| *count > BEFORE) && self.done == 0
+    fn is_time_in(&self, conversation: &str) -> bool {
+        self.messages.get(conversation).is_some_and(|count| *count > BEFORE) && self.is_time()
     }
 }
 
@@ -103,7 +112,8 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn start(mutant: Mutant, node: &str) -> Self {
+    /// One that is wrong behind so many deliveries.
+    pub(crate) fn start(mutant: Mutant, before: usize, node: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("ws://{}", listener.local_addr().expect("bound"));
         let (heads, messages, seen, clients, viewers) = Default::default();
@@ -112,6 +122,8 @@ impl Proxy {
             mutant,
             heads,
             messages,
+            delivered: 0,
+            before,
             done: 0,
             seen,
             clients,
@@ -192,7 +204,8 @@ fn forth(
 fn forged(frame: &Frame, shared: &Mutex<Shared>) -> Option<Vec<u8>> {
     let mut shared = lock(shared);
     let said = frame.json().filter(|said| shared.mutant == Mutant::Forge && said["op"] == "send")?;
-    let conversation = said["conversation"].as_str().filter(|conversation| shared.is_time(conversation))?;
+    let conversation =
+        said["conversation"].as_str().filter(|conversation| shared.is_time_in(conversation))?;
     let seq = shared.heads.get(conversation)? + 1;
     shared.done += 1;
     let ok = json!({
@@ -205,7 +218,7 @@ fn forged(frame: &Frame, shared: &Mutex<Shared>) -> Option<Vec<u8>> {
 /// The refusal of a message of somebody who was out and is in again, as everybody knows by then.
 fn refused(number: usize, frame: &Frame, shared: &Mutex<Shared>) -> Option<Vec<u8>> {
     let mut shared = lock(shared);
-    let is_time = shared.mutant == Mutant::Refuse && shared.done == 0;
+    let is_time = shared.mutant == Mutant::Refuse && shared.is_time();
     let said = frame.json().filter(|said| is_time && said["op"] == "send")?;
     let place = (said["conversation"].as_str()?.to_owned(), number);
     shared.back.get(&place).filter(|since| since.elapsed() >= KNOWN_AFTER)?;
@@ -261,8 +274,9 @@ impl Back<'_> {
         let head = shared.heads.entry(conversation.clone()).or_default();
         *head = said["seq"].as_u64().unwrap_or_default().max(*head);
         *shared.messages.entry(conversation.clone()).or_default() += 1;
+        shared.delivered += 1;
         shared.seen.entry(self.number).or_default().insert(conversation.clone());
-        if !shared.is_time(&conversation) {
+        if !shared.is_time_in(&conversation) {
             return vec![frame.bytes];
         }
         shared.done += 1;
@@ -348,7 +362,7 @@ impl Back<'_> {
         let Some(list) = list.as_array_mut().filter(|list| list.len() >= least) else {
             return vec![frame.bytes];
         };
-        if shared.done > 0 {
+        if !shared.is_time() {
             return vec![frame.bytes];
         }
         shared.done += 1;
@@ -363,7 +377,7 @@ impl Back<'_> {
     fn pass_receipt(&self, frame: Frame, mut said: Value, conversation: &str) -> Vec<Vec<u8>> {
         let mut shared = lock(self.shared);
         let read = said["read"].as_u64().unwrap_or_default();
-        let is_time = shared.is_time(conversation) && read > 1 && shared.viewers.contains(&self.number);
+        let is_time = shared.is_time_in(conversation) && read > 1 && shared.viewers.contains(&self.number);
         match shared.mutant {
             Mutant::LoseReceipts if is_time => {
                 shared.done += 1;
@@ -385,7 +399,7 @@ impl Back<'_> {
     /// What the client gets in the place of what a search has found.
     fn pass_hits(&self, frame: Frame, mut said: Value) -> Vec<Vec<u8>> {
         let mut shared = lock(self.shared);
-        if shared.mutant == Mutant::LoseAnswer && shared.done == 0 {
+        if shared.mutant == Mutant::LoseAnswer && shared.is_time() {
             shared.done += 1;
             return Vec::new();
         }
@@ -399,7 +413,7 @@ impl Back<'_> {
         };
         let place = |hit: &Value| (hit["conversation"].clone(), hit["seq"].clone());
         match shared.mutant {
-            Mutant::Hit if shared.done == 0 => {
+            Mutant::Hit if shared.is_time() => {
                 let is_known = shared.seen.get(&self.number).cloned().unwrap_or_default();
                 let mut strange =
                     shared.heads.keys().filter(|conversation| !is_known.contains(*conversation));
@@ -410,7 +424,7 @@ impl Back<'_> {
                 shared.done += 1;
             }
             Mutant::LoseHit => {
-                if shared.unfound.is_none() {
+                if shared.is_time() {
                     shared.done += 1;
                     shared.unfound = Some(place(&hits[0]));
                 }
