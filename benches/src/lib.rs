@@ -18,7 +18,7 @@ use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UnixMillis, UserId
 use protocol::limits::MEMBERS_MIN;
 use protocol::upgrade::Form;
 use router::conversation::Recent;
-use router::cursor::{self, Starts};
+use router::cursor::{self, Cursor, Starts};
 use router::mail::{Clock, SessionId};
 use router::places::{KINDS, created_conversation};
 use router::user::UserLimits;
@@ -180,7 +180,8 @@ impl Room {
     /// The cursor of a device of `user` that has everything up to now.
     #[must_use]
     pub fn cursor_of(&self, user: &UserId) -> String {
-        cursor::encode(&self.places, &self.starts, user, &[self.log.durable().position()])
+        let cursor = Cursor::at([self.log.durable().position()].into_iter().collect());
+        cursor::encode(&self.places, &self.starts, user, &cursor)
     }
 
     /// A device of `user` comes with this cursor, is given what it missed, until all of it is sent, and goes: how many records.

@@ -141,8 +141,7 @@ mod tests {
         assert_eq!(decode(&places, &other, &text), None);
         assert_eq!(decode(&Places { store: [9; 16], ..places.clone() }, &user, &text), None);
         let starts = Starts::new(vec![Vec::new(), Vec::new()]);
-        let cursor =
-            Cursor { positions: [1, 2].into_iter().collect(), followed: [0, 0].into_iter().collect() };
+        let cursor = Cursor::at([1, 2].into_iter().collect());
         assert_eq!(decode(&places, &user, &cursor::encode(&places, &starts, &user, &cursor)), None);
         for bad in ["", "AAAA", "not base64!", &text[1..], &text.to_lowercase()] {
             assert_eq!(decode(&places, &user, bad), None, "{bad}");

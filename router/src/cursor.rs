@@ -43,6 +43,15 @@ pub struct Cursor {
     pub followed: SmallVec<[u32; 4]>,
 }
 
+impl Cursor {
+    /// Of a device that stands at these positions, and of which nothing is known beside.
+    #[must_use]
+    pub fn at(positions: Positions) -> Self {
+        let followed = SmallVec::from_elem(0, positions.len());
+        Self { positions, followed }
+    }
+}
+
 /// Why a cursor is not honoured. The client is told `reset`, whatever the reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CursorError {

@@ -2,7 +2,7 @@
 
 use protocol::event::{
     CloseCode, ErrorReply, Gap, Head, ListEnd, ListedConversation, MemberEvent, MessageEvent, OkReply,
-    PageItem, ServerFrame,
+    PageItem, ServerFrame, Welcome,
 };
 use protocol::ids::{ConversationId, RequestId, UnixMillis};
 use protocol::session::Input;
@@ -72,27 +72,7 @@ impl Client {
             matches!(frame, ServerFrame::Welcome(_) | ServerFrame::Error(_) | ServerFrame::Drain { .. });
         assert!(is_welcomed || is_first, "welcome_is_first: {} was told {frame:?}", self.user);
         match frame {
-            ServerFrame::Welcome(welcome) => {
-                assert!(
-                    !welcome.reset || oracle.keep_ms.is_some(),
-                    "a cursor of this store was not honoured"
-                );
-                let link = self.link.as_mut().expect("a frame comes by a link");
-                link.welcomed = true;
-                if welcome.reset {
-                    oracle.gone += 1;
-                    (link.fresh, link.replaying) = (true, false);
-                }
-                if link.fresh {
-                    self.owed_since = Some(now.0);
-                    self.seen.clear();
-                }
-                link.surveyed = welcome.cursor.is_none();
-                if link.surveyed {
-                    self.surveyed_at = Some(now.0 + 1_000);
-                }
-                self.cursor = welcome.cursor.or(self.cursor.take());
-            }
+            ServerFrame::Welcome(welcome) => self.handle_welcome(*welcome, oracle, now),
             ServerFrame::Cursor { cursor } => self.cursor = Some(cursor),
             ServerFrame::CaughtUp { cursor, partial } => {
                 assert!(!partial, "every log is served");
@@ -137,6 +117,25 @@ impl Client {
             }
             ServerFrame::Gap(gap) => self.handle_gap(&gap, oracle, now),
         }
+    }
+
+    fn handle_welcome(&mut self, welcome: Welcome, oracle: &mut Oracle, now: UnixMillis) {
+        assert!(!welcome.reset || oracle.keep_ms.is_some(), "a cursor of this store was not honoured");
+        let link = self.link.as_mut().expect("a frame comes by a link");
+        link.welcomed = true;
+        if welcome.reset {
+            oracle.gone += 1;
+            (link.fresh, link.replaying) = (true, false);
+        }
+        if link.fresh {
+            self.owed_since = Some(now.0);
+            self.seen.clear();
+        }
+        link.surveyed = welcome.cursor.is_none();
+        if link.surveyed {
+            self.surveyed_at = Some(now.0 + 1_000);
+        }
+        self.cursor = welcome.cursor.or(self.cursor.take());
     }
 
     fn handle_member(&mut self, event: &MemberEvent, oracle: &mut Oracle) {
