@@ -189,6 +189,9 @@ impl Plot<'_> {
         };
         drop(crew);
         board.progress.end();
+        // One of our own is killed and started again: then nobody is connected to it in between.
+        let same = before.zip(self.node_cpu()).is_none_or(|((process, _), (now, _))| process == now);
+        board.evidence.is_upgraded = board.watch.is_some() && !same;
         let late = verify::judge(&board.evidence)?;
         board.violations.merge(late);
         if let Some(path) = &self.outputs.history {

@@ -47,6 +47,8 @@ pub(crate) struct Evidence {
     pub(crate) told: Vec<ToldRoom>,
     /// Who read what, and was away, and what was told of that.
     pub(crate) attendance: Attendance,
+    /// The node handed over to another process while viewers were connected: that may tell them again what they know.
+    pub(crate) is_upgraded: bool,
     /// Who was online at the end.
     pub(crate) present: HashSet<UserIndex>,
 }

@@ -30,7 +30,10 @@ pub(crate) use membership::{
     ShownPage, Stay, ToldStays, Unchanged, switches,
 };
 pub(crate) use reader::{Reader, Receipt, Stand};
-pub(crate) use told::{Attendance, ReadUpTo, Source, TOLD_MAX, Told, ToldMember, ToldRoom, Wrong};
+pub(crate) use told::{
+    AWAY_TOLD, Attendance, ReadUpTo, Repeated, SILENCE, Source, TOLD_MAX, Told, ToldMember, ToldRoom,
+    Watched, Wrong,
+};
 pub(crate) use unread::{ListedRoom, UserList};
 
 /// Violations told in full; the rest is counted.
@@ -66,7 +69,8 @@ pub(crate) enum Kind {
     NotGiven,
     /// A sequence at or below one already seen on the same connection.
     Order,
-    /// Somebody who was there was told to be away, or somebody was told of whom it does not view.
+    /// Somebody who was there was told to be away, somebody was told of whom it does not view, or again what it knew, or not that somebody had
+    /// gone.
     Presence,
     /// Reactions that are not those that were acknowledged, or not in their order.
     Reactions,

@@ -7,18 +7,33 @@
 //!   max(newest ok of a `read`, newest message of one's own) <= read, as told <= the same, or the record of joining
 //!   read <= delivered where both are told,  delivered <= head
 //! ```
+//!
+//! Who comes and goes is told by each log that has a viewed conversation with that member, once: so it is told as often as they share viewed
+//! conversations at most, and at least once of who was away for long enough while somebody viewed.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Evidence, Kind, Violations};
-use crate::plan::{RoomIndex, UserIndex};
+use crate::{
+    clock::Moment,
+    plan::{RoomIndex, UserIndex},
+};
 
 /// Members of all that one user views. 16 bytes each, so that a viewer stays small: 2 KiB.
 pub(crate) const TOLD_MAX: usize = 128;
 /// Who was away for less was within grace (10 s): a session ends and begins for the node a little sooner or later than for its client.
 pub(crate) const AWAY_NOTICED: Duration = Duration::from_secs(9);
+/// Who was away for longer was told to have gone: grace, and as long as a busy node may take to say so. Of who is back before it has said so it
+/// says the newest, which is that nothing has changed.
+pub(crate) const AWAY_TOLD: Duration = Duration::from_secs(15);
+
+/// Who hears nothing of the node for so long, or is stopped, cannot say that it was told late: of who has come back by then it tells the newest.
+pub(crate) const SILENCE: Duration = Duration::from_secs(2);
 
 /// How far a member has come, as one viewer knows; 0 is nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,14 +136,44 @@ pub(crate) struct ToldRoom {
 /// How far a user has an `ok` for having read.
 pub(crate) type ReadUpTo = (UserIndex, RoomIndex, u64);
 
+/// A user of whom a viewer was told again what it knew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Repeated {
+    pub(crate) viewer: UserIndex,
+    pub(crate) user: UserIndex,
+    pub(crate) online: bool,
+    pub(crate) times: u8,
+    /// Viewed conversations that both are in.
+    pub(crate) rooms: u8,
+}
+
+/// A conversation that somebody viewed, on one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Watched {
+    pub(crate) viewer: UserIndex,
+    pub(crate) room: RoomIndex,
+    pub(crate) since: Moment,
+    pub(crate) until: Moment,
+}
+
 /// What the users of one process did that others are told of, and what they were told of others coming and going.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Attendance {
     pub(crate) reads: Vec<ReadUpTo>,
     /// How long each was away at most, in milliseconds; only who was away at all.
     pub(crate) away_ms: Vec<(UserIndex, u64)>,
-    /// Viewers, and who they were told went.
-    pub(crate) gone: Vec<(UserIndex, UserIndex)>,
+    /// Viewers, who they were told went, and when they were.
+    pub(crate) gone: Vec<(UserIndex, UserIndex, Moment)>,
+    /// There were more of those than are kept: who is not among them may have been told.
+    pub(crate) is_cut: bool,
+    /// The same said of somebody more often than there are logs that can.
+    pub(crate) repeated: Vec<Repeated>,
+    /// Who had no session for [`AWAY_TOLD`] or longer, from when until when.
+    pub(crate) absences: Vec<(UserIndex, Moment, Moment)>,
+    /// What was viewed without a break for as long.
+    pub(crate) watched: Vec<Watched>,
+    /// When nobody of a process heard anything of the node, for [`SILENCE`] or longer.
+    pub(crate) silences: Vec<(Moment, Moment)>,
     /// Viewers, and who a `view` after the run did not show as online, and where.
     pub(crate) unseen: Vec<(UserIndex, RoomIndex, UserIndex)>,
 }
@@ -138,6 +183,11 @@ impl Attendance {
         self.reads.extend(other.reads);
         self.away_ms.extend(other.away_ms);
         self.gone.extend(other.gone);
+        self.is_cut |= other.is_cut;
+        self.repeated.extend(other.repeated);
+        self.absences.extend(other.absences);
+        self.watched.extend(other.watched);
+        self.silences.extend(other.silences);
         self.unseen.extend(other.unseen);
     }
 }
@@ -160,8 +210,20 @@ pub(super) fn judge(evidence: &Evidence, violations: &mut Violations) {
             judge_member(told, member, done, head, violations);
         }
     }
+    judge_departures(evidence, violations);
+    if !evidence.is_upgraded {
+        for Repeated { viewer, user, online, times, rooms } in &attendance.repeated {
+            let what = if *online { "came" } else { "went" };
+            violations.add(Kind::Presence, || {
+                format!(
+                    "user {} was told {times} times that user {} {what}, and views {rooms} conversations with it",
+                    viewer.0, user.0
+                )
+            });
+        }
+    }
     let away: HashMap<_, _> = attendance.away_ms.iter().copied().collect();
-    for (viewer, user) in &attendance.gone {
+    for (viewer, user, _) in &attendance.gone {
         let away_ms = away.get(user).copied().unwrap_or(0);
         if Duration::from_millis(away_ms) < AWAY_NOTICED {
             violations.add(Kind::Presence, || {
@@ -177,6 +239,55 @@ pub(super) fn judge(evidence: &Evidence, violations: &mut Violations) {
                     viewer.0, room.0, user.0
                 )
             });
+        }
+    }
+}
+
+/// Whoever viewed a conversation while one of its members was away for long was told that it went.
+fn judge_departures(evidence: &Evidence, violations: &mut Violations) {
+    let attendance = &evidence.attendance;
+    if attendance.is_cut {
+        return;
+    }
+    let (mut absences, mut watched, mut gone) = (HashMap::new(), HashMap::new(), HashMap::new());
+    let is_silent = |from: Moment, until: Moment| {
+        attendance.silences.iter().any(|(since, heard)| *since < until && *heard > from)
+    };
+    for (user, from, until) in
+        attendance.absences.iter().filter(|(_, from, _)| !is_silent(*from, from.after(AWAY_TOLD)))
+    {
+        absences.entry(*user).or_insert_with(Vec::new).push((*from, *until));
+    }
+    for Watched { viewer, room, since, until } in &attendance.watched {
+        watched.entry((*viewer, *room)).or_insert_with(Vec::new).push((*since, *until));
+    }
+    for (viewer, user, at) in &attendance.gone {
+        gone.entry((*viewer, *user)).or_insert_with(Vec::new).push(*at);
+    }
+    // Two may share several conversations.
+    let mut judged = HashSet::new();
+    for told in evidence.told.iter().filter(|told| told.source == Source::Events) {
+        let Some(watched) = watched.get(&(told.viewer, told.room)) else { continue };
+        for member in told.members.iter().map(|told| told.member).filter(|member| *member != told.viewer) {
+            for (from, until) in absences.get(&member).into_iter().flatten() {
+                let due = from.after(AWAY_TOLD);
+                if !watched.iter().any(|(since, until)| since <= from && *until >= due)
+                    || !judged.insert((told.viewer, member, *from))
+                {
+                    continue;
+                }
+                let mut told_at = gone.get(&(told.viewer, member)).into_iter().flatten();
+                if !told_at.any(|at| at >= from && *at <= due.max(*until)) {
+                    violations.add(Kind::Presence, || {
+                        let seconds = until.since(*from).as_secs();
+                        let (viewer, room) = (told.viewer.0, told.room.0);
+                        format!(
+                            "user {viewer} viewed room {room} and was not told that user {} went, who was away for {seconds} s",
+                            member.0
+                        )
+                    });
+                }
+            }
         }
     }
 }
@@ -266,7 +377,7 @@ mod tests {
 
     #[test]
     fn nobody_goes_within_grace_and_everybody_who_is_there_is_shown() {
-        let gone = |evidence: &mut Evidence| evidence.attendance.gone.push((ME, PEER));
+        let gone = |evidence: &mut Evidence| evidence.attendance.gone.push((ME, PEER, Moment(1)));
         assert_eq!(kinds(3, 5, gone), [Kind::Presence]);
         let long_gone = |evidence: &mut Evidence| {
             gone(evidence);
@@ -280,5 +391,93 @@ mod tests {
             evidence.present.remove(&PEER);
         };
         assert!(kinds(3, 5, away).is_empty());
+    }
+
+    const fn second(number: u64) -> Moment {
+        Moment(number * 1_000_000_000)
+    }
+
+    /// PEER has no session from 100 s until 130 s, ME views meanwhile, and is told.
+    fn departed(change: impl Fn(&mut Attendance)) -> Vec<Kind> {
+        kinds(3, 5, |evidence| {
+            let attendance = &mut evidence.attendance;
+            attendance.away_ms = vec![(PEER, 30_000)];
+            attendance.absences = vec![(PEER, second(100), second(130))];
+            attendance.watched =
+                vec![Watched { viewer: ME, room: ROOM, since: second(90), until: second(200) }];
+            attendance.gone = vec![(ME, PEER, second(110))];
+            change(attendance);
+        })
+    }
+
+    #[test]
+    fn a_departure_is_told_to_whoever_views_all_the_time() {
+        assert!(departed(|_| {}).is_empty());
+        assert_eq!(departed(|attendance| attendance.gone.clear()), [Kind::Presence]);
+        // Of another one, from before, of somebody else, and too late.
+        for wrong in
+            [(ME, PEER, second(99)), (PEER, ME, second(110)), (ME, ME, second(110)), (ME, PEER, second(131))]
+        {
+            assert_eq!(departed(|attendance| attendance.gone = vec![wrong]), [Kind::Presence], "{wrong:?}");
+        }
+        // Told twice of two absences, and of one of them.
+        let twice = |attendance: &mut Attendance| {
+            attendance.absences.push((PEER, second(150), second(170)));
+            attendance.gone.push((ME, PEER, second(160)));
+        };
+        assert!(departed(twice).is_empty());
+        assert_eq!(
+            departed(|attendance| {
+                twice(attendance);
+                attendance.gone.pop();
+            }),
+            [Kind::Presence]
+        );
+    }
+
+    #[test]
+    fn who_did_not_view_all_the_time_may_have_missed_a_departure() {
+        let unseen = |since, until| {
+            departed(|attendance| {
+                attendance.gone.clear();
+                attendance.watched = vec![Watched { viewer: ME, room: ROOM, since, until }];
+            })
+        };
+        assert_eq!(unseen(second(100), second(115)), [Kind::Presence], "just long enough");
+        assert!(unseen(second(101), second(200)).is_empty(), "it has been there for a second");
+        assert!(unseen(second(0), second(114)).is_empty(), "it left before it was to be told");
+        for (silence, kinds) in
+            [((second(98), second(100)), vec![Kind::Presence]), ((second(113), second(400)), vec![])]
+        {
+            let silent = |attendance: &mut Attendance| {
+                attendance.gone.clear();
+                attendance.silences.push(silence);
+            };
+            assert_eq!(
+                departed(silent),
+                kinds,
+                "a node that is stopped says the newest when it goes on: {silence:?}"
+            );
+        }
+        let cut = |attendance: &mut Attendance| {
+            attendance.gone.clear();
+            attendance.is_cut = true;
+        };
+        assert!(departed(cut).is_empty(), "what is not kept may have been told");
+    }
+
+    #[test]
+    fn nobody_is_told_twice_of_one_coming() {
+        let repeated = Repeated { viewer: ME, user: PEER, online: true, times: 2, rooms: 1 };
+        let twice = |evidence: &mut Evidence| evidence.attendance.repeated.push(repeated);
+        assert_eq!(kinds(3, 5, twice), [Kind::Presence]);
+        let upgraded = |evidence: &mut Evidence| {
+            twice(evidence);
+            evidence.is_upgraded = true;
+        };
+        assert!(
+            kinds(3, 5, upgraded).is_empty(),
+            "another process says once more what it cannot know to be known"
+        );
     }
 }

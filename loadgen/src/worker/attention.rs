@@ -23,19 +23,24 @@ use super::{
 use crate::{
     clock::Moment,
     plan::{RoomIndex, UserIndex},
-    verify::{EarlyRead, Kind, Outsider, ReadUpTo, Source, TOLD_MAX, Told, ToldMember, ToldRoom, Wrong},
+    verify::{
+        AWAY_TOLD, EarlyRead, Kind, Outsider, ReadUpTo, Repeated, SILENCE, Source, TOLD_MAX, Told,
+        ToldMember, ToldRoom, Watched, Wrong,
+    },
 };
 
 /// Reads of one user under way.
 const READS_IN_FLIGHT_MAX: usize = 4;
-/// Told departures that are kept of one worker: one is enough for a bad verdict.
-const GONE_MAX: usize = 10_000;
+/// Told departures, and each other thing of presence, that are kept of one worker: of a hundred viewers whom a thousand others leave. They are
+/// 2 MB, and one that is wrong is enough for a bad verdict.
+const GONE_MAX: usize = 100_000;
 
 const _: () = {
     // With a heartbeat, a page of a large group and a look at what is visible a connection stays below what the node takes.
     assert!(IN_FLIGHT_MAX + READS_IN_FLIGHT_MAX + VIEWS_MAX + 3 < COMMANDS_IN_FLIGHT_MAX);
     // What a viewer costs beside a user that does not view, at most.
-    assert!(TOLD_MAX * size_of::<ToldMember>() + VIEWS_MAX * size_of::<View>() <= 2560);
+    let each = size_of::<ToldMember>() + size_of::<ToldStanding>();
+    assert!(TOLD_MAX * each + VIEWS_MAX * size_of::<View>() <= 4096 + 512);
 };
 
 /// How far one user reads one of its conversations.
@@ -76,6 +81,17 @@ struct View {
     state: ViewState,
     is_recounted: bool,
     told: Told,
+    /// It is viewed on this connection since then.
+    since: Option<Moment>,
+}
+
+/// What a viewer was told of somebody last, and how often, on this connection.
+struct ToldStanding {
+    user: UserIndex,
+    /// The low bits of it: enough to tell one end of a session from the next.
+    last_seen: u32,
+    online: bool,
+    times: u8,
 }
 
 /// What one user looks at and has read. Who does neither has two empty lists.
@@ -83,6 +99,8 @@ struct View {
 pub(super) struct Attending {
     readings: Vec<Reading>,
     views: Box<[View]>,
+    /// Of members of what is viewed, so [`TOLD_MAX`] at most.
+    standings: Vec<ToldStanding>,
     /// The node asked for patience.
     resume_at: Moment,
 }
@@ -98,12 +116,15 @@ impl Attending {
             state: ViewState::Away,
             is_recounted: false,
             told: Told::new(plan.room(room).members()),
+            since: None,
         });
         Self { views: views.collect(), ..Self::default() }
     }
 
     /// The connection ended: everything is to be said and asked again.
-    pub(super) fn handle_lost(&mut self) {
+    pub(super) fn handle_lost(&mut self, viewer: UserIndex, desk: &mut Desk, now: Moment) {
+        self.note_watched(viewer, desk, now);
+        self.standings.clear();
         for reading in &mut self.readings {
             (reading.taken, reading.is_asked, reading.due) = (0, false, None);
             // Who is away looks at nothing.
@@ -112,6 +133,30 @@ impl Attending {
         for view in &mut self.views {
             view.state = ViewState::Away;
         }
+    }
+
+    /// What has been viewed until now, if that was long enough to say something. It ends with the connection, or the run.
+    pub(super) fn note_watched(&mut self, viewer: UserIndex, desk: &mut Desk, until: Moment) {
+        let watched = &mut desk.watching.attendance.watched;
+        for view in &mut self.views {
+            let long = view.since.take().filter(|since| until.since(*since) >= AWAY_TOLD);
+            if let Some(since) = long.filter(|_| watched.len() < GONE_MAX) {
+                watched.push(Watched { viewer, room: view.room, since, until });
+            }
+        }
+    }
+
+    /// Somebody is said to have come or gone: how often that has been said.
+    fn note_standing(&mut self, user: UserIndex, online: bool, last_seen: u64) -> u8 {
+        let last_seen = last_seen as u32;
+        let Some(told) = self.standings.iter_mut().find(|told| told.user == user) else {
+            self.standings.push(ToldStanding { user, last_seen, online, times: 1 });
+            return 1;
+        };
+        let is_same = (told.online, told.last_seen) == (online, last_seen);
+        let times = if is_same { told.times.saturating_add(1) } else { 1 };
+        *told = ToldStanding { user, last_seen, online, times };
+        times
     }
 
     /// Reads without an answer on this connection.
@@ -317,9 +362,11 @@ impl User {
         room: RoomIndex,
         presence: &[PresenceEvent],
         receipts: &[(UserId, Reached)],
+        now: Moment,
     ) {
         let Some(view) = self.attending.viewed(room) else { return };
         view.state = ViewState::Viewed;
+        view.since.get_or_insert(now);
         if desk.watching.is_recounting {
             view.is_recounted = true;
             self.recount(desk, room, presence, receipts);
@@ -328,7 +375,7 @@ impl User {
             self.note_receipt(desk, room, user, *reached);
         }
         for one in presence {
-            self.note_presence(desk, one, Some(room));
+            self.note_presence(desk, one, Some(room), now);
         }
     }
 
@@ -407,30 +454,39 @@ impl User {
     }
 
     /// Somebody came or went.
-    pub(super) fn handle_presence(&mut self, desk: &mut Desk, event: &PresenceEvent) {
+    pub(super) fn handle_presence(&mut self, desk: &mut Desk, event: &PresenceEvent, now: Moment) {
         if !desk.finishing {
             desk.tally.counts.presences += 1;
-            self.note_presence(desk, event, None);
+            self.note_presence(desk, event, None, now);
         }
     }
 
     /// `of` is the room whose members were asked for; by itself it comes of any that is viewed.
-    fn note_presence(&mut self, desk: &mut Desk, event: &PresenceEvent, of: Option<RoomIndex>) {
+    fn note_presence(&mut self, desk: &mut Desk, event: &PresenceEvent, of: Option<RoomIndex>, now: Moment) {
         let user = desk.plan.user_of_name(&event.user);
         let views = self.attending.views.iter().filter(|view| view.state != ViewState::Away);
-        let mut rooms = views.map(|view| view.room).filter(|room| of.is_none_or(|of| of == *room));
-        let shared = user.filter(|user| rooms.any(|room| desk.plan.room(room).contains(*user)));
-        match shared {
-            None => {
-                let (name, stranger) = (desk.plan.name(self.index), &event.user);
-                desk.tally.violations.add(Kind::Presence, || {
-                    format!("{name} was told whether {stranger} is there, who is in nothing that it views")
-                });
+        let rooms = views.map(|view| view.room).filter(|room| of.is_none_or(|of| of == *room));
+        let shared = user.map_or(0, |user| rooms.filter(|room| desk.plan.room(*room).contains(user)).count());
+        let Some(user) = user.filter(|_| shared > 0) else {
+            let (name, stranger) = (desk.plan.name(self.index), &event.user);
+            desk.tally.violations.add(Kind::Presence, || {
+                format!("{name} was told whether {stranger} is there, who is in nothing that it views")
+            });
+            return;
+        };
+        let (viewer, online, attendance) = (self.index, event.online, &mut desk.watching.attendance);
+        if !online {
+            attendance.is_cut |= attendance.gone.len() == GONE_MAX;
+            attendance.gone.extend((!attendance.is_cut).then_some((viewer, user, now)));
+        }
+        // An answer says how everybody stands, whatever is known.
+        if of.is_none() {
+            let last_seen = event.last_seen.map_or(0, |seen| seen.0);
+            let (times, rooms) = (self.attending.note_standing(user, online, last_seen), shared as u8);
+            // Each log that has one of these conversations says it once.
+            if times > rooms && attendance.repeated.len() < GONE_MAX {
+                attendance.repeated.push(Repeated { viewer, user, online, times, rooms });
             }
-            Some(user) if !event.online && desk.watching.attendance.gone.len() < GONE_MAX => {
-                desk.watching.attendance.gone.push((self.index, user));
-            }
-            Some(_) => {}
         }
     }
 
@@ -440,6 +496,21 @@ impl User {
             let away = desk.watching.away_ms.entry(self.index).or_default();
             *away = (now.since(lost_at).as_millis() as u64).max(*away);
         }
+        let absences = &mut desk.watching.attendance.absences;
+        let long = self.without_session_since.filter(|since| now.since(*since) >= AWAY_TOLD);
+        if let Some(since) = long.filter(|_| absences.len() < GONE_MAX) {
+            absences.push((self.index, since, now));
+        }
+    }
+}
+
+impl Watching {
+    /// Something has come from the node, or nothing will any more.
+    pub(super) fn note_heard(&mut self, now: Moment) {
+        let before = self.heard_at.replace(now);
+        let silences = &mut self.attendance.silences;
+        let long = before.filter(|before| now.since(*before) >= SILENCE && silences.len() < GONE_MAX);
+        silences.extend(long.map(|before| (before, now)));
     }
 }
 
@@ -456,6 +527,8 @@ pub(super) struct Watching {
     pub(super) is_over: bool,
     pub(super) recounts: Vec<ToldRoom>,
     pub(super) attendance: crate::verify::Attendance,
+    /// When something came from the node last.
+    heard_at: Option<Moment>,
     pub(super) away_ms: HashMap<UserIndex, u64>,
     /// How far all users have read, once told.
     pub(super) reads: HashMap<(UserIndex, RoomIndex), u64>,

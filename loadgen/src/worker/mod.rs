@@ -318,7 +318,12 @@ fn tell_told(worker: &Rc<Worker>, told: &[ToldRoom]) -> io::Result<()> {
     }
     let attendance = worker.with(|state| {
         let State { users, desk, .. } = state;
-        users.iter().for_each(|user| user.note_away(desk, Moment::now()));
+        let now = Moment::now();
+        desk.watching.note_heard(now);
+        for user in users {
+            user.note_away(desk, now);
+            user.attending.note_watched(user.index, desk, now);
+        }
         let mut attendance = std::mem::take(&mut desk.watching.attendance);
         attendance.away_ms = desk.watching.away_ms.drain().collect();
         attendance.reads = state.reads();

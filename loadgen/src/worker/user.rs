@@ -106,6 +106,8 @@ pub(super) struct User {
     pub(super) live_since: Option<Moment>,
     /// When the last connection ended, until the next one has caught up.
     pub(super) lost_at: Option<Moment>,
+    /// When the last connection ended, until the next welcome: it has no session meanwhile.
+    pub(super) without_session_since: Option<Moment>,
 }
 
 impl User {
@@ -132,6 +134,7 @@ impl User {
             next_ping: Moment::default(),
             live_since: None,
             lost_at: None,
+            without_session_since: None,
         }
     }
 
@@ -292,7 +295,8 @@ impl User {
     pub(super) fn handle_lost(&mut self, desk: &mut Desk, code: CloseCode) {
         let now = Moment::now();
         self.link = None;
-        self.attending.handle_lost();
+        self.attending.handle_lost(self.index, desk, now);
+        self.without_session_since = Some(now);
         self.openings.handle_lost();
         desk.muster.welcomed -= u32::from(self.has_session());
         desk.muster.live -= u32::from(self.presence == Presence::Live);
@@ -337,6 +341,7 @@ impl User {
     pub(super) fn handle_bytes(&mut self, desk: &mut Desk, bytes: &[u8], now: Moment) -> Option<CloseCode> {
         self.link.as_mut()?.codec.handle_bytes(bytes);
         desk.is_heard = true;
+        desk.watching.note_heard(now);
         loop {
             let mut frames = std::mem::take(&mut desk.frames);
             let read = match self.link.as_mut()?.codec.poll_incoming() {
@@ -404,13 +409,13 @@ impl User {
                 Some(Asked::Look { room, left }) => self.handle_looked(desk, room, left, &messages, now),
                 _ => {}
             },
-            ServerFrame::Presence(event) => self.handle_presence(desk, &event),
+            ServerFrame::Presence(event) => self.handle_presence(desk, &event, now),
             ServerFrame::Receipt { conversation, user, reached } => {
                 self.handle_receipt(desk, conversation, &user, reached);
             }
             ServerFrame::Viewed { id, presence, receipts } => {
                 if let Some(Asked::View(room)) = self.in_flight.remove(id.0) {
-                    self.handle_viewed(desk, room, &presence, &receipts);
+                    self.handle_viewed(desk, room, &presence, &receipts, now);
                 }
             }
             ServerFrame::Found { id, hits, end } => {
@@ -431,6 +436,7 @@ impl User {
         desk.muster.welcomed += 1;
         desk.searching.is_offered |= welcome.features.iter().any(|feature| feature == "search");
         self.note_away(desk, now);
+        self.without_session_since = None;
         self.clock_ahead = welcome.now.0 as i64 - unix_now().0 as i64;
         if welcome.reset {
             let name = desk.plan.name(self.index);

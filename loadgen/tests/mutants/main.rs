@@ -70,8 +70,9 @@ struct Outcome {
 /// A run through a mutant. Times count only where they are what is wrong.
 fn run(name: &str, node: &Node, mutant: Mutant) -> Outcome {
     let extent = extent();
-    // Each frame late by 40 ms is as many as there are.
+    // A departure is told to others ten seconds later, and each frame late by 40 ms is as many as there are.
     let (rate, seconds, before) = match mutant {
+        Mutant::LoseDepartures => (20, 40, 0),
         Mutant::Delay(_) => (USUAL.rate, USUAL.seconds, 0),
         _ => (extent.rate, extent.seconds, extent.before),
     };
@@ -82,17 +83,25 @@ fn run(name: &str, node: &Node, mutant: Mutant) -> Outcome {
     let is_of_large = matches!(mutant, Mutant::LoseHead | Mutant::LoseItem);
     let (users, mix) = match mutant {
         _ if is_of_large => ("104", extent.large_mix),
+        // Of who is in several viewed conversations each log may say it.
+        Mutant::PresenceTwice => ("24", "direct=100"),
+        Mutant::LoseDepartures => ("24", "direct=50,group12=50"),
         _ => ("24", "direct=80,group10=20"),
     };
     let (rate, seconds) = (rate.to_string(), seconds.to_string());
     let mut arguments = vec!["--users", users, "--rate", &rate, "--seconds", &seconds, "--form", "json"];
     arguments.extend(["--mix", mix, "--json", json.to_str().expect("a plain path")]);
-    arguments.extend(["--read-percent", extent.read_percent, "--viewers", "12"]);
+    // Those who go away are spread as evenly as those who view: of half and half they would be the same.
+    let viewers = if mutant == Mutant::LoseDepartures { "24" } else { "12" };
+    arguments.extend(["--read-percent", extent.read_percent, "--viewers", viewers]);
     if matches!(mutant, Mutant::EmptyPage | Mutant::None | Mutant::Refuse | Mutant::Stale) {
         arguments.extend(["--churn", "20"]);
     }
     if is_of_large || mutant == Mutant::None {
         arguments.extend(["--absent-percent", "30"]);
+    }
+    if mutant == Mutant::LoseDepartures {
+        arguments.extend(["--absent-percent", "50"]);
     }
     arguments.extend(["--search-percent", searches]);
     if !matches!(mutant, Mutant::Delay(_)) {
@@ -123,7 +132,9 @@ fn is_found(mutant: Mutant, kinds: &[&str]) {
     let node = start(&name, node_searches(mutant));
     let Outcome { code, text, report, done } = run(&name, &node, mutant);
     assert_eq!(done, 1, "it was wrong once: {text}");
-    assert_eq!(report["counts"]["due"], extent().rate * extent().seconds, "{text}");
+    if mutant != Mutant::LoseDepartures {
+        assert_eq!(report["counts"]["due"], extent().rate * extent().seconds, "{text}");
+    }
     assert_eq!(code, Some(1), "{text}");
     let counts = report["violations"]["counts"].as_object().expect("violations");
     assert!(kinds.iter().any(|kind| counts.contains_key(*kind)), "{text}");
@@ -208,6 +219,17 @@ fn a_last_receipt_that_does_not_come_is_found() {
 #[test]
 fn a_presence_that_comes_to_who_views_nothing_is_found() {
     is_found(Mutant::Presence, &["presence"]);
+}
+
+#[test]
+fn a_member_who_is_said_twice_to_have_come_is_found() {
+    is_found(Mutant::PresenceTwice, &["presence"]);
+}
+
+/// It takes longest, and so has the name that stands first.
+#[test]
+fn a_departure_that_somebody_is_not_told_of_is_found() {
+    is_found(Mutant::LoseDepartures, &["presence"]);
 }
 
 #[test]
