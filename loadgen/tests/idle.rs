@@ -23,7 +23,9 @@ fn idle_users_come_stay_and_leave_and_are_measured() {
         let counts = ["welcomed", "refused", "lost", "left", "unanswered"].map(count);
         assert_eq!(counts, [200, 0, 0, 200, 0], "{text}");
         // A tenth of them at least is due in three seconds.
-        assert!(count("pings") >= 20 && count("pings") == count("pongs"), "{text}");
+        assert!(count("pings") >= 20, "{text}");
+        // Who is told to leave waits for no pong that is under way: of seven pings a second, few are.
+        assert!(count("pongs") <= count("pings") && count("pongs") + 5 >= count("pings"), "{text}");
     }
     let costs = report["costs"].as_array().expect("costs");
     assert!(costs.len() == 2 && costs.iter().all(|costs| costs["heartbeat_cpu_micros"].is_number()));
