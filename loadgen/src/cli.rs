@@ -245,6 +245,9 @@ pub(crate) struct IdleFlags {
     /// Everything measured, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// A report for people, in one file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) floor: FloorFlag,
 }
@@ -272,6 +275,9 @@ pub(crate) struct CrowdFlags {
     /// Everything measured, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// A report for people, in one file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) floor: FloorFlag,
 }

@@ -6,15 +6,17 @@ mod support;
 
 use std::fs;
 
-use support::Node;
+use support::{Node, check_page};
 
 #[test]
 fn idle_users_come_stay_and_leave_and_are_measured() {
     let node = Node::start("idle", &[]);
     let json = node.directory.join("idle.json");
-    let path = json.to_str().expect("a plain path");
-    let (status, text) =
-        node.load("idle", &["--connections", "200", "--seconds", "3", "--rounds", "2", "--json", path]);
+    let html = node.directory.join("idle.html");
+    let [path, html_path] = [&json, &html].map(|path| path.to_str().expect("a plain path"));
+    let load = ["--connections", "200", "--seconds", "3", "--rounds", "2"];
+    let files = ["--json", path, "--html", html_path];
+    let (status, text) = node.load("idle", &[&load[..], &files].concat());
     assert_eq!(status.code(), Some(0), "{text}");
     let report: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(json).expect("written")).expect("JSON");
@@ -27,6 +29,14 @@ fn idle_users_come_stay_and_leave_and_are_measured() {
         // Who is told to leave waits for no pong that is under way: of seven pings a second, few are.
         assert!(count("pongs") <= count("pings") && count("pongs") + 5 >= count("pings"), "{text}");
     }
+    let headings =
+        ["Connections", "From ping to pong", "Cores at work", "Memory of the node", "Rounds", "Machine"];
+    check_page(&html, &headings, 4);
+    let timeline = report["rounds"][1]["timeline"].as_array().expect("seconds");
+    assert!(
+        timeline.iter().any(|second| second["online"] == 200 && second["node_cores"].is_number()),
+        "{text}"
+    );
     let costs = report["costs"].as_array().expect("costs");
     assert!(costs.len() == 2 && costs.iter().all(|costs| costs["heartbeat_cpu_micros"].is_number()));
     assert!(text.contains("verdict    good"), "{text}");

@@ -7,13 +7,14 @@ mod support;
 use std::fs;
 
 use serde_json::Value;
-use support::{Node, multiples};
+use support::{Node, check_page, multiples};
 
 #[test]
 fn readers_that_stop_and_go_slowly_are_fed_from_the_log_and_miss_nothing() {
     let node = Node::start("slow", &[]);
     let json = node.directory.join("slow.json");
-    let path = json.to_str().expect("a plain path");
+    let html = node.directory.join("slow.html");
+    let [path, html_path] = [&json, &html].map(|path| path.to_str().expect("a plain path"));
     let floor = node.floor();
     let (status, text) = node.load(
         "slow",
@@ -25,6 +26,7 @@ fn readers_that_stop_and_go_slowly_are_fed_from_the_log_and_miss_nothing() {
             ["--seconds", "2"],
             ["--kbit", "800"],
             ["--json", path],
+            ["--html", html_path],
             floor.each_ref().map(String::as_str),
         ]
         .concat()
@@ -44,6 +46,14 @@ fn readers_that_stop_and_go_slowly_are_fed_from_the_log_and_miss_nothing() {
         .map(|phase| phase["name"].as_str().expect("a name"))
         .collect();
     assert_eq!(phases, ["alone", "reading", "stalled", "slow", "reading again"]);
+    let charts =
+        ["Delivery latency of the others", "Connections of all", "Cores at work", "Memory of the node"];
+    check_page(&html, &charts, 5);
+    check_page(
+        &html,
+        &["Steps", "What the others had to bear", "Counts", "Beside the bare machine", "Machine"],
+        5,
+    );
     // Of two seconds one is whole at least.
     let multiples = multiples(&report);
     for name in ["alone p50", "stalled p99", "alone CPU a record", "reading CPU a record"] {

@@ -7,7 +7,7 @@ mod support;
 use std::fs::{self, File};
 
 use serde_json::Value;
-use support::Node;
+use support::{Node, check_page};
 
 const LOAD: [&str; 6] = ["--users", "20", "--established", "12", "--rate", "20"];
 
@@ -17,7 +17,9 @@ fn limits_that_no_node_keeps_make_the_verdict_bad() {
     let json = node.directory.join("storm.json");
     let limits = ["connects_per_second=1e9", "return_seconds=0.0001", "rss_times=0.1", "delivery.p50=0.0001"];
     let limits = limits.map(|limit| ["--limit", limit]).concat();
-    let files = ["--json", json.to_str().expect("a plain path")];
+    let html = node.directory.join("storm.html");
+    let [json_path, html_path] = [&json, &html].map(|path| path.to_str().expect("a plain path"));
+    let files = ["--json", json_path, "--html", html_path];
     let (status, text) = node.load("storm", &[&LOAD[..], &limits, &files].concat());
     // A generator that was late proves nothing, and all of it is told.
     match status.code() {
@@ -31,6 +33,11 @@ fn limits_that_no_node_keeps_make_the_verdict_bad() {
     for name in named.keys() {
         assert!(text.contains(&format!("because    {name} ")), "no {name} in {text}");
     }
+    check_page(
+        &html,
+        &["Delivery latency of the others", "Steps", "What the others had to bear", "Machine"],
+        5,
+    );
     let phases = report["phases"].as_array().expect("phases");
     assert!(phases.iter().any(|phase| phase["name"] == "return"), "{report}");
     assert_eq!(report["violations"]["counts"], serde_json::json!({}), "{text}");

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, io::Write, net::IpAddr, process::ExitCode, thre
 
 use anyhow::ensure;
 
-use super::{crew::Crew, endpoint};
+use super::{Costs, crew::Crew, endpoint};
 use crate::{
     cli::{IdleFlags, check_writable},
     client::{Endpoint, Signer},
@@ -17,7 +17,7 @@ use crate::{
     latency::Latencies,
     link::{ADDRESS_CONNECTIONS, FromWorker, IdleConfig, IdleCounts, IdleTick, Order, ToWorker},
     random::Random,
-    report::{Bounds, Floor, IdleReport, IdleRound},
+    report::{Bounds, Floor, IdleReport, IdleRound, IdleSecond},
     worker::workers_for,
 };
 
@@ -29,6 +29,8 @@ const PHASE_WAIT_MAX: Duration = Duration::from_secs(60);
 const SETTLE_WAIT: Duration = Duration::from_secs(3);
 /// Of a user's codec: it holds a ping's answer.
 const READ_BUFFER_BYTES: usize = 256;
+/// What one point of the page stands for, at least: workers tell once a second.
+const SECOND: Duration = Duration::from_secs(1);
 /// How often it is said how far things are.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
@@ -37,10 +39,10 @@ pub(crate) fn idle(flags: &IdleFlags) -> anyhow::Result<ExitCode> {
     let secret = Signer::read_secret(&flags.node.secret())?;
     let endpoint = Endpoint { read_buffer_bytes: READ_BUFFER_BYTES, ..endpoint(&flags.node.url)? };
     let floor = Floor::find(&flags.floor)?;
-    flags.json.as_deref().map_or(Ok(()), check_writable)?;
+    [&flags.json, &flags.html].into_iter().flatten().try_for_each(|path| check_writable(path))?;
     Bounds::new(&flags.limit).check(flags.pid)?;
     let mut random = Random::from_system()?;
-    let mut rounds = Vec::new();
+    let (mut rounds, begun) = (Vec::new(), Moment::now());
     for number in 1..=flags.rounds {
         let mut orders = Vec::new();
         for worker in 0..workers_for(flags.connections) {
@@ -57,12 +59,12 @@ pub(crate) fn idle(flags: &IdleFlags) -> anyhow::Result<ExitCode> {
             });
         }
         say(&format!("round {number}: {} users connect to {}", flags.connections, endpoint.host));
-        rounds.push(Round::new(flags, orders.len()).play(orders)?);
+        rounds.push(Round::new(flags, orders.len(), begun).play(orders)?);
     }
     let report = IdleReport::new(flags, workers_for(flags.connections), rounds, floor.as_ref());
     // A reader that has gone away does not change the verdict.
     let _ = write!(std::io::stdout(), "{report}");
-    report.write(flags.json.as_deref())?;
+    report.write(flags.json.as_deref(), flags.html.as_deref())?;
     Ok(report.exit_code())
 }
 
@@ -95,10 +97,17 @@ struct Round<'a> {
     lag: Latencies,
     left: usize,
     said: Moment,
+    /// When the first round began.
+    begun: Moment,
+    costs: Costs,
+    /// Of the second that goes on.
+    pongs_now: Latencies,
+    second_ends: Moment,
+    timeline: Vec<IdleSecond>,
 }
 
 impl<'a> Round<'a> {
-    fn new(flags: &'a IdleFlags, workers: usize) -> Self {
+    fn new(flags: &'a IdleFlags, workers: usize, begun: Moment) -> Self {
         Self {
             flags,
             ticks: vec![IdleTick::default(); workers],
@@ -106,6 +115,11 @@ impl<'a> Round<'a> {
             lag: Latencies::default(),
             left: 0,
             said: Moment::now(),
+            begun,
+            costs: Costs::of_process(flags.pid),
+            pongs_now: Latencies::default(),
+            second_ends: Moment::now().after(SECOND),
+            timeline: Vec::new(),
         }
     }
 
@@ -117,6 +131,7 @@ impl<'a> Round<'a> {
         let before = read()?;
         let orders: Vec<_> = orders.into_iter().map(Order::Idle).collect();
         let mut crew = Crew::start(&orders)?;
+        self.costs.begin(crew.processes());
         let all = Duration::from_secs(1) * connections / rate;
         self.listen(&mut crew, start.after(all + PHASE_WAIT_MAX), |round| {
             let IdleCounts { welcomed, refused, .. } = round.counts();
@@ -149,6 +164,7 @@ impl<'a> Round<'a> {
             errors: sum(self.ticks.iter().map(|tick| &tick.errors)),
             closes: sum(self.ticks.iter().map(|tick| &tick.closes)),
             fault: self.ticks.iter().find_map(|tick| tick.fault.clone()),
+            timeline: self.timeline,
         })
     }
 
@@ -170,8 +186,10 @@ impl<'a> Round<'a> {
                 None => break,
                 Some((place, FromWorker::Idle(tick))) => {
                     self.pongs.merge(&tick.pongs);
+                    self.pongs_now.merge(&tick.pongs);
                     self.lag.merge(&tick.lag);
                     self.ticks[place] = *tick;
+                    self.end_second();
                     self.say_how_it_goes();
                 }
                 Some((_, FromWorker::Left)) => self.left += 1,
@@ -181,11 +199,29 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
+    fn online(&self) -> u64 {
+        let IdleCounts { welcomed, lost, left, .. } = self.counts();
+        welcomed.saturating_sub(lost + left)
+    }
+
+    /// A second is over, or more: every worker has said something since.
+    fn end_second(&mut self) {
+        let now = Moment::now();
+        if now < self.second_ends {
+            return;
+        }
+        self.second_ends = now.after(SECOND);
+        let (at, online, cost) = (now.since(self.begun), self.online(), self.costs.take());
+        let [pong_p50_ms, pong_p99_ms] = [50.0, 99.0].map(|rank| self.pongs_now.percentile_ms(rank));
+        self.pongs_now = Latencies::default();
+        let at_seconds = (at.as_secs_f64() * 10.0).round() / 10.0;
+        self.timeline.push(IdleSecond { at_seconds, online, pong_p50_ms, pong_p99_ms, cost });
+    }
+
     fn say_how_it_goes(&mut self) {
         if Moment::now().since(self.said) >= SAY_EVERY {
             self.said = Moment::now();
-            let IdleCounts { welcomed, refused, lost, left, pings, pongs, .. } = self.counts();
-            let online = welcomed.saturating_sub(lost + left);
+            let (IdleCounts { refused, lost, pings, pongs, .. }, online) = (self.counts(), self.online());
             say(&format!("{online} online, {refused} refused, {lost} lost, {pings} pings, {pongs} pongs"));
         }
     }

@@ -26,14 +26,14 @@ const AT_ONCE: u32 = 200;
 pub(crate) fn slow(flags: &SlowFlags) -> anyhow::Result<ExitCode> {
     let receive_buffer_bytes = Some(RECEIVE_BUFFER_BYTES);
     let shape = Shape { tag: "sl", payload_bytes: PAYLOAD_BYTES, receive_buffer_bytes };
-    flags.crowd.json.as_deref().map_or(Ok(()), check_writable)?;
+    [&flags.crowd.json, &flags.crowd.html].into_iter().flatten().try_for_each(|path| check_writable(path))?;
     Bounds::new(&flags.limit).check(flags.crowd.pid)?;
     let mut scene = Scene::new(&flags.crowd, &shape)?;
     play(flags, &mut scene).or_else(|error| scene.abandon(error))?;
     let report = SlowReport::new(flags, scene.judge()?);
     // A reader that has gone away does not change the verdict.
     let _ = write!(std::io::stdout(), "{report}");
-    report.write(flags.crowd.json.as_deref())?;
+    report.write(flags.crowd.json.as_deref(), flags.crowd.html.as_deref())?;
     Ok(report.exit_code())
 }
 

@@ -1,7 +1,12 @@
 //! `loadgen soak`: the same load again and again, for hours, each time with new users and a verdict of its own; and whether the node is
 //! at the end what it was near the beginning.
 
-use std::{io::Write as _, process::ExitCode, time::Duration};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{anyhow, ensure};
 
@@ -13,13 +18,16 @@ use crate::{
     report::{Report, SoakReport, SoakRound, Verdict},
 };
 
+/// Rounds that are not good and have a page of their own: 100 KB each, and most are only those of a generator that was late.
+const PAGES_MAX: u32 = 100;
+
 /// `loadgen soak`.
 pub(crate) fn soak(flags: &SoakFlags) -> anyhow::Result<ExitCode> {
     let outputs = &flags.run.outputs;
     ensure!(outputs.history.is_none(), "--history is of one run: a soak keeps what its rounds came to");
     let plot = plot_of(&flags.run)?;
     let mut soaked = SoakReport::new(flags.growth, plot.timing);
-    let begun = Moment::now();
+    let (begun, mut kept) = (Moment::now(), 0);
     let over = flags.minutes.map(|minutes| begun.after(Duration::from_secs(60 * u64::from(minutes))));
     for number in 1.. {
         let at = Moment::now().since(begun);
@@ -28,7 +36,7 @@ pub(crate) fn soak(flags: &SoakFlags) -> anyhow::Result<ExitCode> {
             Err(error) => {
                 // What was written of the rounds before says that all is well.
                 soaked.fail(&error);
-                soaked.write(outputs.json.as_deref())?;
+                soaked.write(outputs)?;
                 return Err(error);
             }
         };
@@ -39,18 +47,21 @@ pub(crate) fn soak(flags: &SoakFlags) -> anyhow::Result<ExitCode> {
         if is_wrong {
             let _ = write!(std::io::stdout(), "{report}");
         }
-        if let Some(path) = &outputs.html {
-            report.write_html(path)?;
+        if let Some(path) =
+            outputs.html.as_deref().filter(|_| report.verdict != Verdict::Pass && kept < PAGES_MAX)
+        {
+            kept += 1;
+            report.write_html(&page_of_round(path, number))?;
         }
         if report.gone.is_some() && !is_wrong {
             let error = anyhow!("{}", report.reasons.join("; "));
             soaked.add(round);
             soaked.fail(&error);
-            soaked.write(outputs.json.as_deref())?;
+            soaked.write(outputs)?;
             return Err(error);
         }
         soaked.add(round);
-        soaked.write(outputs.json.as_deref())?;
+        soaked.write(outputs)?;
         // What a broken node does next proves nothing, and may take away the traces.
         if is_wrong || over.is_some_and(|over| Moment::now() >= over) || flags.rounds == Some(number) {
             break;
@@ -58,6 +69,11 @@ pub(crate) fn soak(flags: &SoakFlags) -> anyhow::Result<ExitCode> {
     }
     let _ = write!(std::io::stdout(), "{soaked}");
     Ok(soaked.exit_code())
+}
+
+/// Beside the page of the soak, `night.html`: `night.round-7.html`.
+fn page_of_round(path: &Path, number: u32) -> PathBuf {
+    path.with_extension(format!("round-{number}.html"))
 }
 
 fn round(plot: &Plot<'_>, report: &Report, at: Duration) -> SoakRound {

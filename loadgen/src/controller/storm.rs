@@ -22,7 +22,7 @@ const PAYLOAD_BYTES: usize = 128;
 /// `loadgen storm`.
 pub(crate) fn storm(flags: &StormFlags) -> anyhow::Result<ExitCode> {
     let shape = Shape { tag: "st", payload_bytes: PAYLOAD_BYTES, receive_buffer_bytes: None };
-    flags.crowd.json.as_deref().map_or(Ok(()), check_writable)?;
+    [&flags.crowd.json, &flags.crowd.html].into_iter().flatten().try_for_each(|path| check_writable(path))?;
     Bounds::new(&flags.limit).check(flags.crowd.pid)?;
     let mut cache = flags.drop_cache.then(PageCache::open).transpose()?;
     let mut scene = Scene::new(&flags.crowd, &shape)?;
@@ -30,7 +30,7 @@ pub(crate) fn storm(flags: &StormFlags) -> anyhow::Result<ExitCode> {
     let report = StormReport::new(flags, scene.judge()?, cache.and_then(|cache| cache.dropped));
     // A reader that has gone away does not change the verdict.
     let _ = write!(std::io::stdout(), "{report}");
-    report.write(flags.crowd.json.as_deref())?;
+    report.write(flags.crowd.json.as_deref(), flags.crowd.html.as_deref())?;
     Ok(report.exit_code())
 }
 

@@ -7,7 +7,9 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use super::{Floor, GoneReport, Multiples, Origin, Verdict, bounds::Found, write_floor};
+use super::{
+    Floor, GoneReport, Multiples, Origin, SecondReport, Verdict, bounds::Found, timeline, write_floor,
+};
 use crate::{
     cli::CrowdFlags,
     controller::{Board, Played, Second},
@@ -111,6 +113,11 @@ impl PhaseReport {
         Self { name, seconds, took, node_cpu, traffic, delivery, lag }
     }
 
+    /// That it was at work on, where it was measured.
+    pub(super) fn node_cores(&self) -> Option<f64> {
+        Some(self.node_cpu?.as_secs_f64() / self.took.as_secs_f64().max(1e-9))
+    }
+
     fn fill(&mut self, board: &Board) {
         let (mut delivery, mut lag) = (Latencies::default(), Latencies::default());
         for (_, second) in board.seconds.range(self.seconds.clone()) {
@@ -128,7 +135,7 @@ impl PhaseReport {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct CrowdReport {
     #[serde(flatten)]
-    origin: Origin,
+    pub(super) origin: Origin,
     pub(super) users: u32,
     pub(super) established: u32,
     pub(super) rate: u32,
@@ -143,14 +150,16 @@ pub(super) struct CrowdReport {
     #[serde(skip)]
     confirmed: Counts,
     pub(super) gone: Option<GoneReport>,
-    errors: BTreeMap<String, u64>,
+    pub(super) errors: BTreeMap<String, u64>,
     pub(super) closes: BTreeMap<u16, u64>,
-    violations: Violations,
+    pub(super) violations: Violations,
     /// Conversations that could not be read at the end.
     logs_missing: usize,
     pub(super) node: Option<Footprint>,
     /// What the others had, as multiples of what the bare machine can do, where that is known.
-    multiples: Option<Multiples>,
+    pub(super) multiples: Option<Multiples>,
+    /// Of the schedule of the others; connections are those of all.
+    pub(super) timeline: Vec<SecondReport>,
 }
 
 impl CrowdReport {
@@ -160,6 +169,7 @@ impl CrowdReport {
         phases.iter_mut().for_each(|phase| phase.fill(&board));
         let multiples = floor.map(|floor| multiples(&phases, &floor));
         Self {
+            timeline: timeline(&board),
             origin: Origin::this(),
             users: flags.users,
             established: flags.established,
@@ -303,10 +313,11 @@ impl CrowdReport {
             f,
             "others     seconds  delivery p50 / p99 / max ms     lag p99 / max ms   node's cores   us a record to a client"
         )?;
-        for PhaseReport { name, took, node_cpu, traffic, delivery, lag, .. } in &self.phases {
+        for phase in &self.phases {
+            let PhaseReport { name, took, traffic, delivery, lag, .. } = phase;
             let each =
                 traffic.map_or_else(|| "-".to_owned(), |traffic| format!("{:.1}", traffic.micros_a_record()));
-            let cores = node_cpu.map_or(0.0, |cpu| cpu.as_secs_f64() / took.as_secs_f64().max(1e-9));
+            let cores = phase.node_cores().unwrap_or_default();
             writeln!(
                 f,
                 "  {name:<15}{:>5.1} {:>9.1} / {:>6.1} / {:>7.1} {:>10.1} / {:>7.1} {cores:>10.2} {each:>14}",
@@ -347,6 +358,12 @@ fn multiples(phases: &[PhaseReport], floor: &Floor) -> Multiples {
     multiples
 }
 
+/// The page that was asked for.
+pub(super) fn write_page(page: impl FnOnce() -> String, html: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = html else { return Ok(()) };
+    fs::write(path, page()).with_context(|| format!("{}: could not be written", path.display()))
+}
+
 /// The file that was asked for.
 pub(super) fn write_json(report: &impl Serialize, json: Option<&Path>) -> anyhow::Result<()> {
     let Some(path) = json else { return Ok(()) };
@@ -380,6 +397,7 @@ pub(super) mod tests {
             logs_missing: 0,
             node: None,
             multiples: None,
+            timeline: Vec::new(),
         }
     }
 

@@ -1,30 +1,13 @@
-//! The report for people: one file that needs nothing else, in light and dark.
+//! The page of a run.
 
 use std::fmt::Write;
 
 use super::{
-    LAG_P99_MAX_MS, Origin, OutageReport, Report, SecondReport, Verdict, floor,
+    LAG_P99_MAX_MS, OutageReport, Report, SecondReport,
+    page::{beside_the_bare_machine, escape, figure, frame},
     svg::{Axis, Chart},
 };
 use crate::{controller::Cost, latency::Summary};
-
-const STYLE: &str = "\
-:root{color-scheme:light dark;--paper:#fff;--ink:#1b1f24;--soft:#59636e;--rule:#d8dee4;--band:#f0c24b55;\
---one:#1f63c6;--two:#b3540a;--three:#1a7f45;--good:#1a7f45;--bad:#c22a2a;--invalid:#9a6700}\
-@media(prefers-color-scheme:dark){:root{--paper:#14171b;--ink:#e6e9ec;--soft:#9aa4af;--rule:#333a42;\
---band:#e3b34133;--one:#7ab0ff;--two:#f0a35e;--three:#63c98c;--good:#63c98c;--bad:#ff7b72;--invalid:#e3b341}}\
-body{margin:2rem auto;max-width:50rem;padding:0 1rem;background:var(--paper);color:var(--ink);\
-font:15px/1.5 system-ui,sans-serif}h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}\
-p{margin:.3rem 0}.soft{color:var(--soft)}.pass{color:var(--good)}.fail{color:var(--bad)}\
-.invalid{color:var(--invalid)}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
-th,td{padding:.15rem .9rem .15rem 0;text-align:right;border-bottom:1px solid var(--rule)}\
-th:first-child,td:first-child{text-align:left}code{overflow-wrap:anywhere}\
-svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11px}\
-svg path{fill:none;stroke-width:1.6}.grid{stroke:var(--rule)}.limit{stroke:var(--bad);stroke-dasharray:5 4}\
-.band{fill:var(--band)}path.one{stroke:var(--one)}path.two{stroke:var(--two)}path.three{stroke:var(--three)}\
-circle.one{fill:var(--one)}circle.two{fill:var(--two)}circle.three{fill:var(--three)}\
-.key span{margin-right:1.2rem}.key i{display:inline-block;width:.8rem;height:.8rem;border-radius:2px;\
-vertical-align:-1px;margin-right:.35rem}";
 
 type Count = fn(&SecondReport) -> u64;
 type Percentile = fn(&SecondReport) -> Option<f64>;
@@ -32,50 +15,27 @@ type Cores = fn(&Cost) -> Option<f64>;
 
 /// The whole page.
 pub(super) fn page(report: &Report) -> String {
-    let mut page = String::new();
-    let (class, word) = match report.verdict {
-        Verdict::Pass => ("pass", "good"),
-        Verdict::Fail => ("fail", "bad"),
-        Verdict::Invalid => ("invalid", "invalid"),
-    };
+    let mut body = String::new();
     let settings = &report.settings;
-    let _ = write!(
-        page,
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><title>loadgen: {word}</title><style>{STYLE}</style></head><body>\
-         <h1>Verdict: <span class=\"{class}\">{word}</span></h1>\
-         <p>{} users in {} rooms, {}, {} to {} bytes each ({}).</p>",
+    let intro = format!(
+        "{} users in {} rooms, {}, {} to {} bytes each ({}).",
         settings.users,
         settings.rooms,
         settings.load,
         settings.load.payload_bytes.0,
         settings.load.payload_bytes.1,
-        escape(&settings.mix)
+        settings.mix
     );
-    for reason in &report.reasons {
-        let _ = write!(page, "<p class=\"{class}\">{}</p>", escape(reason));
-    }
-    write_latencies(&mut page, report);
-    page.push_str(&distribution(report));
-    page.push_str(&throughput(report));
-    page.push_str(&latency_over_time(report));
-    page.push_str(&cores(report));
-    page.push_str(&connections(report));
-    write_floor(&mut page, report);
-    write_counts(&mut page, report);
-    write_violations(&mut page, report);
-    let Origin { commit, command, machine, .. } = &report.origin;
-    let _ = write!(
-        page,
-        "<h2>Machine</h2><p>{}, {} cores, {} MiB, Linux {}; loadgen is built from {commit}. Generator and node share it when \
-         the node listens on this machine.</p><p class=\"soft\"><code>{}</code></p></body></html>",
-        escape(&machine.processor),
-        machine.cores,
-        machine.memory_mib,
-        escape(&machine.kernel),
-        escape(command)
-    );
-    page
+    write_latencies(&mut body, report);
+    body.push_str(&distribution(report));
+    body.push_str(&throughput(report));
+    body.push_str(&latency_over_time(report));
+    body.push_str(&cores(report));
+    body.push_str(&connections(report));
+    body.push_str(&beside_the_bare_machine(report.multiples.as_ref()));
+    write_counts(&mut body, report);
+    write_violations(&mut body, report);
+    frame(report.verdict, &intro, &report.reasons, &body, &report.origin)
 }
 
 fn write_latencies(page: &mut String, report: &Report) {
@@ -240,27 +200,6 @@ fn over_time(label: &str, report: &Report, y: Axis) -> Chart {
     chart
 }
 
-fn figure(title: &str, key: &[(&str, &str)], chart: Chart) -> String {
-    let mut text = format!("<h2>{title}</h2><p class=\"key\">");
-    for (class, name) in key {
-        let _ = write!(text, "<span><i style=\"background:var(--{class})\"></i>{name}</span>");
-    }
-    let _ = write!(text, "</p>{}", chart.finish());
-    text
-}
-
-/// The figures as multiples of what the bare machine can do, where that is known.
-fn write_floor(page: &mut String, report: &Report) {
-    let Some(multiples) = &report.multiples else { return };
-    page.push_str(
-        "<h2>Beside the bare machine</h2><table><tr><th></th><th>measured</th><th>bare</th><th>times</th></tr>",
-    );
-    for [name, measured, bare, times] in multiples.rows() {
-        let _ = write!(page, "<tr><td>{name}</td><td>{measured}</td><td>{bare}</td><td>{times}</td></tr>");
-    }
-    let _ = write!(page, "</table><p class=\"soft\">{}</p>", floor::BARE);
-}
-
 fn write_counts(page: &mut String, report: &Report) {
     let counts = &report.counts;
     let rows = [
@@ -320,9 +259,4 @@ fn write_violations(page: &mut String, report: &Report) {
         let _ = write!(page, "<li>{}: {}</li>", violation.kind, escape(&violation.detail));
     }
     page.push_str("</ul>");
-}
-
-/// Text as text, wherever it came from.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

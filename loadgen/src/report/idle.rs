@@ -1,17 +1,32 @@
 //! What idle users cost: the verdict with its reasons, as text and as JSON.
 
-use std::{collections::BTreeMap, fmt, fs, path::Path, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, fmt, path::Path, process::ExitCode, time::Duration};
 
-use anyhow::Context;
 use serde::Serialize;
 
-use super::{Bounds, Floor, Multiples, Origin, Verdict, bounds::Found, write_floor};
-use crate::{cli::IdleFlags, host::Reading, latency::Summary, link::IdleCounts};
+use super::{
+    Bounds, Floor, Multiples, Origin, Verdict,
+    bounds::Found,
+    crowd::{MIB, write_json, write_page},
+    idle_page, write_floor,
+};
+use crate::{cli::IdleFlags, controller::Cost, host::Reading, latency::Summary, link::IdleCounts};
 
 /// How late heartbeats may be before a run proves nothing, in milliseconds: they are 30 s apart.
 const LAG_P99_MAX_MS: f64 = 1000.0;
-const KIB: f64 = 1024.0;
-const MIB: f64 = 1024.0 * 1024.0;
+pub(super) const KIB: f64 = 1024.0;
+
+/// One second.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct IdleSecond {
+    /// Since the first round began.
+    pub(crate) at_seconds: f64,
+    pub(crate) online: u64,
+    pub(crate) pong_p50_ms: Option<f64>,
+    pub(crate) pong_p99_ms: Option<f64>,
+    #[serde(flatten)]
+    pub(crate) cost: Cost,
+}
 
 /// How one round went.
 #[derive(Clone, Debug, Serialize)]
@@ -36,9 +51,15 @@ pub(crate) struct IdleRound {
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) closes: BTreeMap<u16, u64>,
     pub(crate) fault: Option<String>,
+    pub(crate) timeline: Vec<IdleSecond>,
 }
 
 impl IdleRound {
+    /// Of the node, a connection, where it was measured.
+    pub(super) fn bytes_each(&self) -> Option<f64> {
+        Some(self.costs()?.node_bytes)
+    }
+
     fn connects_per_second(&self) -> f64 {
         self.counts.welcomed as f64 / self.connect.as_secs_f64().max(1e-9)
     }
@@ -98,18 +119,18 @@ struct Costs {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct IdleReport {
     #[serde(flatten)]
-    origin: Origin,
-    connections: u32,
-    seconds: u32,
-    rate: u32,
+    pub(super) origin: Origin,
+    pub(super) connections: u32,
+    pub(super) seconds: u32,
+    pub(super) rate: u32,
     workers: u32,
     limits: Bounds,
-    verdict: Verdict,
-    reasons: Vec<String>,
-    rounds: Vec<IdleRound>,
+    pub(super) verdict: Verdict,
+    pub(super) reasons: Vec<String>,
+    pub(super) rounds: Vec<IdleRound>,
     costs: Vec<Option<Costs>>,
     /// Of what the bare machine can do, where both are known.
-    multiples: Option<Multiples>,
+    pub(super) multiples: Option<Multiples>,
 }
 
 impl IdleReport {
@@ -149,11 +170,10 @@ impl IdleReport {
         self.verdict.exit_code()
     }
 
-    /// The file that was asked for.
-    pub(crate) fn write(&self, json: Option<&Path>) -> anyhow::Result<()> {
-        let Some(path) = json else { return Ok(()) };
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        fs::write(path, text).with_context(|| format!("{}: could not be written", path.display()))
+    /// The files that were asked for.
+    pub(crate) fn write(&self, json: Option<&Path>, html: Option<&Path>) -> anyhow::Result<()> {
+        write_json(self, json)?;
+        write_page(|| idle_page::page(self), html)
     }
 }
 
@@ -204,7 +224,7 @@ fn found(rounds: &[IdleRound], name: &str) -> Found {
         "pong" => Found::Times(numbered.map(|(number, round)| (place(number), round.pong)).collect()),
         "rss_kib" => {
             let each =
-                numbered.filter_map(|(number, round)| Some((place(number), round.costs()?.node_bytes / KIB)));
+                numbered.filter_map(|(number, round)| Some((place(number), round.bytes_each()? / KIB)));
             Found::Numbers(each.collect())
         }
         _ => Found::one(growth_percent(rounds)),
@@ -272,6 +292,7 @@ mod tests {
             errors: BTreeMap::new(),
             closes: BTreeMap::new(),
             fault: None,
+            timeline: Vec::new(),
         }
     }
 

@@ -2,14 +2,18 @@
 
 mod bounds;
 mod crowd;
+mod crowd_page;
 mod floor;
 mod html;
 mod idle;
+mod idle_page;
 mod limits;
 mod machine;
 mod origin;
+mod page;
 mod slow;
 mod soak;
+mod soak_page;
 mod storm;
 mod svg;
 mod text;
@@ -34,7 +38,7 @@ use crate::{
 pub(crate) use bounds::{Bound, Bounds};
 pub(crate) use crowd::{Footprint, PhaseReport, StepReport};
 pub(crate) use floor::{Floor, Multiples, compare, write_floor};
-pub(crate) use idle::{IdleReport, IdleRound};
+pub(crate) use idle::{IdleReport, IdleRound, IdleSecond};
 pub(crate) use limits::{Limit, Limits};
 use machine::Machine;
 pub(crate) use origin::Origin;

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::{
     Bounds, P99_MAX_MS,
     bounds::Found,
-    crowd::{CrowdReport, Footprint, MIB, write_json},
+    crowd::{CrowdReport, Footprint, MIB, write_json, write_page},
+    crowd_page,
 };
 use crate::{cli::SlowFlags, controller::Played};
 
@@ -96,9 +97,21 @@ impl SlowReport {
         self.crowd.exit_code()
     }
 
-    /// The file that was asked for.
-    pub(crate) fn write(&self, json: Option<&Path>) -> anyhow::Result<()> {
-        write_json(self, json)
+    /// The files that were asked for.
+    pub(crate) fn write(&self, json: Option<&Path>, html: Option<&Path>) -> anyhow::Result<()> {
+        write_json(self, json)?;
+        write_page(|| self.page(), html)
+    }
+
+    /// For people.
+    fn page(&self) -> String {
+        let Self { crowd, seconds, crowd_rate, kbit, .. } = self;
+        let CrowdReport { users, established, rate, .. } = crowd;
+        let intro = format!(
+            "{users} users who are sent {crowd_rate} messages a second read all, nothing, {kbit} kbit/s, and all again, {seconds} s each, beside \
+             {established} who send {rate} messages a second."
+        );
+        crowd_page::page(crowd, &intro)
     }
 }
 

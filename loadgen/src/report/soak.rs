@@ -1,13 +1,15 @@
 //! What came of a soak: its rounds, whether all of them were good, and whether the node grew or slowed down from one part to another.
 
-use std::{fmt, path::Path, process::ExitCode};
+use std::{fmt, process::ExitCode};
 
 use serde::Serialize;
 
+use crate::cli::OutputFlags;
+
 use super::{
     Multiples, Origin, Timing, Verdict,
-    crowd::{MIB, write_json},
-    write_floor,
+    crowd::{MIB, write_json, write_page},
+    soak_page, write_floor,
 };
 
 /// Rounds that say something of growth: four quarters.
@@ -68,15 +70,15 @@ impl fmt::Display for SoakRound {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct SoakReport {
     #[serde(flatten)]
-    origin: Origin,
+    pub(super) origin: Origin,
     /// In percent.
     growth_max: f64,
     timing: Timing,
-    verdict: Verdict,
-    reasons: Vec<String>,
+    pub(super) verdict: Verdict,
+    pub(super) reasons: Vec<String>,
     /// The medians of the rounds', where they have any.
-    multiples: Option<Multiples>,
-    rounds: Vec<SoakRound>,
+    pub(super) multiples: Option<Multiples>,
+    pub(super) rounds: Vec<SoakRound>,
 }
 
 impl SoakReport {
@@ -188,9 +190,10 @@ impl SoakReport {
         self.verdict.exit_code()
     }
 
-    /// The file that was asked for.
-    pub(crate) fn write(&self, json: Option<&Path>) -> anyhow::Result<()> {
-        write_json(self, json)
+    /// The files that were asked for.
+    pub(crate) fn write(&self, outputs: &OutputFlags) -> anyhow::Result<()> {
+        write_json(self, outputs.json.as_deref())?;
+        write_page(|| soak_page::page(self), outputs.html.as_deref())
     }
 }
 

@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::{
     Bounds, P99_MAX_MS,
     bounds::Found,
-    crowd::{CrowdReport, Footprint, MIB, StepReport, write_json},
+    crowd::{CrowdReport, Footprint, MIB, StepReport, write_json, write_page},
+    crowd_page,
 };
 use crate::{
     cli::StormFlags,
@@ -103,9 +104,21 @@ impl StormReport {
         self.crowd.exit_code()
     }
 
-    /// The file that was asked for.
-    pub(crate) fn write(&self, json: Option<&Path>) -> anyhow::Result<()> {
-        write_json(self, json)
+    /// The files that were asked for.
+    pub(crate) fn write(&self, json: Option<&Path>, html: Option<&Path>) -> anyhow::Result<()> {
+        write_json(self, json)?;
+        write_page(|| self.page(), html)
+    }
+
+    /// For people.
+    fn page(&self) -> String {
+        let Self { crowd, at_once, backlog, .. } = self;
+        let CrowdReport { users, established, rate, .. } = crowd;
+        let intro = format!(
+            "{users} users come, {at_once} at once, are dropped, miss {backlog} messages in each of five conversations, come back and leave, \
+             beside {established} who send {rate} messages a second."
+        );
+        crowd_page::page(crowd, &intro)
     }
 }
 

@@ -122,6 +122,18 @@ impl Node {
     }
 }
 
+/// A page for people that is whole: it has these headings, and so many charts.
+#[allow(dead_code, reason = "not each of the tests asks")]
+#[track_caller]
+pub(crate) fn check_page(path: &Path, headings: &[&str], charts: usize) {
+    let page = fs::read_to_string(path).expect("written");
+    for heading in headings {
+        assert!(page.contains(&format!("<h2>{heading}")), "no {heading} in {page}");
+    }
+    assert_eq!(page.matches("<svg").count(), charts, "{page}");
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>"), "{page}");
+}
+
 /// The figures of a report that stand beside the bare machine.
 #[allow(dead_code, reason = "not each of the tests asks")]
 pub(crate) fn multiples(of: &serde_json::Value) -> Vec<String> {
