@@ -1,7 +1,7 @@
 //! The verdict of `loadgen run` against servers that are wrong once, in one of several hundred messages, and against one that is not.
 //!
 //! With `LOADGEN_TEST_MUTANTS=full` each is wrong once in 100,000 messages, and ten runs of as many against the one that is not wrong have to be
-//! good: about twenty-five minutes, one after the other, because they take both of two cores.
+//! good. One after the other, because a run takes both of two cores; some thirty runs of 25 s and what comes before and behind them.
 //!
 //! ```text
 //! LOADGEN_TEST_MUTANTS=full cargo test -p loadgen --test mutants -- --test-threads 1
