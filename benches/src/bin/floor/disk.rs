@@ -1,4 +1,4 @@
-//! Tables of what the disk can do under a log, in the ways that a log could use it.
+//! Tables of what the disk can do under a log: in the way that the node writes, and in all the ways that a log could use it.
 
 use std::io;
 use std::path::Path;
@@ -16,6 +16,23 @@ const ROUNDS: usize = 4;
 /// Which blocks to write into, how to sync, how many logs on one device.
 pub(crate) fn all_ways(directory: &Path) -> io::Result<()> {
     blocks(directory).and_then(|()| ways(directory)).and_then(|()| logs(directory))
+}
+
+/// A batch and its sync, as the node writes it.
+pub(crate) fn short(directory: &Path) -> io::Result<()> {
+    heading("direct, zeroed, through to the disk");
+    let file = Scratch::new(directory, "disk-short.measured", Blocks::Zeroed, Caching::Direct)?;
+    let mut figures = vec![Figures::default(); SIZES.len()];
+    for _ in 0..ROUNDS {
+        for (bytes, figures) in SIZES.into_iter().zip(&mut figures) {
+            let mut writer = Writer::new(&[&file], Way::Through)?;
+            write(&mut writer, figures, bytes, SLICE, &mut 0)?;
+        }
+    }
+    for (bytes, figures) in SIZES.into_iter().zip(&figures) {
+        line("one write and its sync", bytes, figures);
+    }
+    Ok(())
 }
 
 fn heading(what: &str) {
