@@ -11,7 +11,8 @@ use gateway::mailbox::{Back, Forward, Mailboxes, Mesh, deliver_places};
 use ring::{Completion, Ring, RingAddress, RingConfig};
 use router::ShardId;
 
-use super::{Cost, cpu_of_this_thread};
+use super::Cost;
+use super::cpu::cpu_of_this_thread;
 
 /// How it is said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

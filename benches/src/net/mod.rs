@@ -6,10 +6,10 @@
 pub mod bare;
 pub mod chat;
 pub mod client;
+pub mod cpu;
 pub mod hop;
 pub mod stored;
 
-use std::fs;
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,6 +20,7 @@ use gateway::config::COMMANDS_PER_SECOND_MAX;
 
 use bare::Bare;
 use client::{Crowd, Party};
+use cpu::Taken;
 
 /// Bytes of a message on its way to the server: a header of 6 as a WebSocket client has it, and 64.
 pub const MESSAGE_BYTES: usize = 70;
@@ -29,9 +30,6 @@ pub const REPLY_BYTES: usize = 66;
 
 /// The core of a single server, which is that of a first shard, and of the client.
 pub const CORE: usize = 0;
-
-/// What the kernel counts the time of a process in, on every machine this runs on.
-const TICK: Duration = Duration::from_millis(10);
 
 /// A server in a process of its own. Dropping it ends it.
 pub struct Server {
@@ -107,17 +105,12 @@ impl Server {
         })
     }
 
-    /// What it has taken of cores, its ended threads too (the kernel's workers come and go): user and system time in
-    /// `/proc/PID/stat` (proc(5)), fields 14 and 15, to a tick of 10 ms.
+    /// What it has taken of cores until now.
     ///
     /// # Errors
     /// When it has ended.
-    pub fn cpu(&self) -> io::Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name before them may hold spaces and brackets.
-        let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
-        let ticks = fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse().unwrap_or(0));
-        Ok(TICK * ticks.sum())
+    pub fn taken(&self) -> io::Result<Taken> {
+        Taken::of(self.child.id())
     }
 }
 
@@ -126,20 +119,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// What the calling thread has taken of cores.
-///
-/// # Errors
-/// When the kernel does not count it.
-pub fn cpu_of_this_thread() -> io::Result<Duration> {
-    fs::read_to_string("/proc/thread-self/schedstat").map(|text| cpu_of(&text))
-}
-
-/// The first number of a `schedstat`: nanoseconds on a core.
-fn cpu_of(schedstat: &str) -> Duration {
-    let nanos = schedstat.split_whitespace().next().and_then(|number| number.parse().ok());
-    Duration::from_nanos(nanos.unwrap_or_default())
 }
 
 /// What some running came to.
@@ -164,10 +143,19 @@ impl Cost {
         time: Duration,
         each: u64,
     ) -> io::Result<Self> {
-        let cpu = || servers.iter().map(Server::cpu).sum::<io::Result<Duration>>();
-        let (before, start) = (cpu()?, Instant::now());
-        let count = crowd.run(time)? * each;
-        Ok(Self { count, cpu: cpu()?.saturating_sub(before), elapsed: start.elapsed() })
+        Self::of_work(servers, || Ok(crowd.run(time)? * each))
+    }
+
+    /// What `servers` take while something is done, which says how much that was.
+    ///
+    /// # Errors
+    /// When it fails, or a server has ended.
+    pub fn of_work(servers: &[Server], work: impl FnOnce() -> io::Result<u64>) -> io::Result<Self> {
+        let taken = || servers.iter().map(Server::taken).collect::<io::Result<Vec<_>>>();
+        let (before, start) = (taken()?, Instant::now());
+        let count = work()?;
+        let cpu = taken()?.iter().zip(&before).map(|(after, before)| after.since(before)).sum();
+        Ok(Self { count, cpu, elapsed: start.elapsed() })
     }
 
     /// Prints what stands above lines of such costs.
