@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// Connections of which the first one sends, and all are given something for it.
 pub trait Party {
-    /// Sends what is sent at once.
+    /// Sends what is sent at once. Where one alone is given something, also while that waits for more.
     ///
     /// # Errors
     /// When a connection fails.
@@ -53,9 +53,11 @@ pub struct Group {
     members: Vec<TcpStream>,
     /// The messages that are sent at once.
     messages: Vec<u8>,
-    /// Bytes that each member is given for them.
+    /// Bytes that each member is given for them,
+    each: usize,
+    /// and for all that is under way.
     due: usize,
-    /// Members that have been given them,
+    /// Members that have been given all of it,
     given: usize,
     /// and bytes of the next one.
     bytes: usize,
@@ -63,7 +65,9 @@ pub struct Group {
 
 /// All connections to one server.
 pub struct Crowd<P = Group> {
-    parties: Vec<P>,
+    pub(super) parties: Vec<P>,
+    /// Whose turn it is, where they take turns.
+    pub(super) next: usize,
 }
 
 impl Crowd {
@@ -80,10 +84,9 @@ impl Crowd {
         greeting: Greeting,
     ) -> io::Result<Self> {
         let group = |group| {
-            let members = (0..members).map(|_| connect(address, group, reply_bytes, greeting));
-            let members = members.collect::<io::Result<_>>()?;
-            let messages = message(group).repeat(depth);
-            Ok(Group { members, messages, due: depth * reply_bytes, given: 0, bytes: 0 })
+            let connect = |_| connect(address, group, reply_bytes, greeting);
+            let members = (0..members).map(connect).collect::<io::Result<_>>()?;
+            Ok(Group::at_rest(members, message(group).repeat(depth), depth * reply_bytes))
         };
         (0..groups).map(group).collect::<io::Result<_>>().map(Self::of)
     }
@@ -93,7 +96,7 @@ impl<P: Party> Crowd<P> {
     /// A crowd of these.
     #[must_use]
     pub const fn of(parties: Vec<P>) -> Self {
-        Self { parties }
+        Self { parties, next: 0 }
     }
 
     /// With all of another one.
@@ -123,9 +126,19 @@ impl<P: Party> Crowd<P> {
     }
 }
 
+impl Group {
+    fn at_rest(members: Vec<TcpStream>, messages: Vec<u8>, each: usize) -> Self {
+        let given = members.len();
+        Self { members, messages, each, due: 0, given, bytes: 0 }
+    }
+}
+
 impl Party for Group {
     fn send(&mut self) -> io::Result<()> {
-        (self.given, self.bytes) = (0, 0);
+        if !self.is_waiting() {
+            (self.given, self.bytes, self.due) = (0, 0, 0);
+        }
+        self.due += self.each;
         self.members[0].write_all(&self.messages)
     }
 

@@ -8,6 +8,7 @@ pub mod chat;
 pub mod client;
 pub mod cpu;
 pub mod hop;
+pub mod paced;
 pub mod stored;
 
 use std::io::{self, BufRead as _, BufReader};

@@ -6,7 +6,8 @@ use std::time::Duration;
 use benches::net::bare::Bare;
 use benches::net::client::{Crowd, Greeting};
 use benches::net::hop::{Hop, hops};
-use benches::net::{Cost, REPLY_BYTES, Server, spread};
+use benches::net::paced::{Kept, Pace};
+use benches::net::{CORE, Cost, REPLY_BYTES, Server, spread};
 
 /// Connections to a server: enough that it always finds more of them with something to read than one enter brings.
 const CONNECTIONS: usize = 1000;
@@ -16,6 +17,14 @@ const SLICE: Duration = Duration::from_secs(1);
 
 /// How often the two echoes are compared.
 const PAIRS: usize = 9;
+
+const NAMES: [&str; 2] = ["bare ring", "gatehouse --echo"];
+
+/// Echoes of the paced comparison: a fifth of a core or less, so a server sleeps between most of them.
+const MESSAGES_A_SECOND: f64 = 20_000.0;
+
+/// As [`SLICE`], of that: it has as much of the cores counted as a saturated server in a fifth of the time.
+const PACED_SLICE: Duration = Duration::from_secs(2);
 
 /// What a bare ring does, without a node.
 pub(crate) fn short() -> io::Result<()> {
@@ -27,7 +36,7 @@ pub(crate) fn all() -> io::Result<()> {
     echoes().and_then(|()| fan_outs(&[1, 2, 10, 100, 500])).and_then(|()| all_hops())
 }
 
-/// The node's echo service beside the bare one.
+/// The node's echo service beside the bare one: as fast as they can, and at a rate that leaves them idle in between.
 fn echoes() -> io::Result<()> {
     let directory = std::env::temp_dir().join(format!("floor-{}", std::process::id()));
     let servers = [Server::bare(&Bare::ECHO)?, Server::node(&directory, 1, "echo")?];
@@ -35,22 +44,39 @@ fn echoes() -> io::Result<()> {
         Crowd::connect(servers[0].address, CONNECTIONS, 1, (1, REPLY_BYTES), Greeting::Group)?,
         Crowd::connect(servers[1].address, CONNECTIONS, 1, (1, REPLY_BYTES), Greeting::Upgrade)?,
     ];
-    Cost::heading("echo, 64 B, 1,000 connections", "message");
-    let (mut ratios, mut all) = (Vec::new(), [Cost::default(); 2]);
-    for _ in 0..PAIRS {
-        let mut pair = [Cost::default(); 2];
-        for (place, server) in servers.chunks(1).enumerate() {
-            pair[place] = Cost::of(server, &mut crowds[place], SLICE, 1)?;
-            all[place].add(&pair[place]);
-        }
-        ratios.push(pair[1].nanos() / pair[0].nanos());
+    Cost::heading("echo, 64 B, 1,000 conn., saturated", "message");
+    pairs(|place| Cost::of(&servers[place..=place], &mut crowds[place], SLICE, 1))?;
+    let pace = Pace { a_second: MESSAGES_A_SECOND, delay: Duration::ZERO, time: PACED_SLICE };
+    let mut kept = [Kept::default(), Kept::default()];
+    // Where there is no such core, wherever the system wants it.
+    let _ = ring::pin_to_core(CORE + 1);
+    Cost::heading(&format!("echo, likewise, {MESSAGES_A_SECOND} a second"), "message");
+    pairs(|place| {
+        Cost::of_work(&servers[place..=place], || {
+            let slice = crowds[place].keep_pace(&pace)?;
+            kept[place].add(&slice);
+            Ok(slice.count)
+        })
+    })?;
+    for (name, kept) in NAMES.into_iter().zip(&kept) {
+        println!("the client of {name} was {}", kept.in_words());
     }
-    all[0].line("bare ring");
-    all[1].line("gatehouse --echo");
-    let (middle, least, greatest) = spread(&ratios);
-    println!("node / bare, {PAIRS} pairs: median {middle:.2}, {least:.2} to {greatest:.2}");
     drop(servers);
     std::fs::remove_dir_all(directory)
+}
+
+/// Measures the bare ring, then the node, and again: what each took, and the node's as a multiple of the bare ring's of the same pair.
+fn pairs(mut measure: impl FnMut(usize) -> io::Result<Cost>) -> io::Result<()> {
+    let (mut ratios, mut all) = (Vec::new(), [Cost::default(); 2]);
+    for _ in 0..PAIRS {
+        let pair = [measure(0)?, measure(1)?];
+        pair.iter().zip(&mut all).for_each(|(cost, all)| all.add(cost));
+        ratios.push(pair[1].nanos() / pair[0].nanos());
+    }
+    NAMES.into_iter().zip(&all).for_each(|(name, cost)| cost.line(name));
+    let (middle, least, greatest) = spread(&ratios);
+    println!("node / bare, {PAIRS} pairs: median {middle:.2}, {least:.2} to {greatest:.2}");
+    Ok(())
 }
 
 /// One message to so many sockets.
