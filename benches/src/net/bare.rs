@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
+use gateway::layout;
 use ring::{Completion, ListenOptions, Received, Ring, RingConfig, Socket, Token};
 
 use super::{CORE, MESSAGE_BYTES, REPLY_BYTES};
@@ -16,6 +17,9 @@ pub const BARE: &str = "--bare";
 
 /// Most bytes of a reply.
 const REPLY_BYTES_MAX: usize = 1024;
+
+/// Sockets of a bare server that nobody asks more of: as many as a ring has by itself.
+const SOCKETS: u32 = 16_384;
 
 /// Where a message names its group: the first bytes behind the header.
 pub const GROUP: std::ops::Range<usize> = 6..10;
@@ -37,24 +41,27 @@ pub struct Bare {
     pub reply_bytes: usize,
     /// What a turn has for one socket goes in one send.
     pub is_corked: bool,
+    /// Sockets that its table has room for.
+    pub sockets: u32,
 }
 
 impl Bare {
     /// Alone, and sends what it was sent.
-    pub const ECHO: Self = Self { core: CORE, reply_bytes: REPLY_BYTES, is_corked: false };
+    pub const ECHO: Self = Self { core: CORE, reply_bytes: REPLY_BYTES, is_corked: false, sockets: SOCKETS };
 
-    /// The words that make a program of this crate such a server: `--bare CORE BYTES CORKED`.
+    /// The words that make a program of this crate such a server: `--bare CORE BYTES CORKED SOCKETS`.
     #[must_use]
-    pub fn arguments(&self) -> [String; 4] {
-        let Self { core, reply_bytes, is_corked } = self;
-        [BARE.into(), core.to_string(), reply_bytes.to_string(), is_corked.to_string()]
+    pub fn arguments(&self) -> [String; 5] {
+        let Self { core, reply_bytes, is_corked, sockets } = self;
+        [BARE.into(), core.to_string(), reply_bytes.to_string(), is_corked.to_string(), sockets.to_string()]
     }
 
     /// The server that such words ask for, the first one left out.
     pub fn of(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
         let core = arguments.next()?.parse().ok()?;
         let reply_bytes = arguments.next()?.parse().ok()?;
-        Some(Self { core, reply_bytes, is_corked: arguments.next()?.parse().ok()? })
+        let is_corked = arguments.next()?.parse().ok()?;
+        Some(Self { core, reply_bytes, is_corked, sockets: arguments.next()?.parse().ok()? })
     }
 }
 
@@ -67,7 +74,10 @@ pub fn serve(bare: Bare) -> io::Result<()> {
     let _ = ring::pin_to_core(bare.core);
     let listener = ring::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &ListenOptions::default())?;
     writeln!(io::stderr(), "{}", listener.local_addr()?)?;
-    let mut ring = Ring::new(RingConfig::default()).map_err(io::Error::other)?;
+    // The kernel takes no table that is larger than the limit of files.
+    layout::raise_file_limit()?;
+    let config = RingConfig { sockets_max: bare.sockets, ..RingConfig::default() };
+    let mut ring = Ring::new(config).map_err(io::Error::other)?;
     ring.listen(listener);
     let mut server = Running { ring, bare, peers: Vec::new(), groups: Vec::new(), corked: Vec::new() };
     let mut completions = Vec::new();

@@ -1,7 +1,7 @@
 //! Sessions of the chat, as the other clients here: conversations in each of which some messages at a time are under way.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ use protocol::ws::Opcode;
 use protocol::{binary, json};
 use router::places::created_conversation;
 
-use super::client::Party;
+use super::client::{Party, connect_from};
 
 /// Payload of a message: as much as the bare servers are sent.
 const TEXT_BYTES: usize = 64;
@@ -28,6 +28,8 @@ const TTL: Duration = Duration::from_secs(3600);
 /// Who lets sessions in.
 pub struct Door {
     address: SocketAddr,
+    /// Where sessions come from; the system's choice unless named.
+    source: Option<Ipv4Addr>,
     issuer: Issuer,
     form: Form,
 }
@@ -43,11 +45,21 @@ impl Door {
         let config = config.map_err(|errors| io::Error::other(format!("{errors:?}")))?;
         let keys = Keys::load(&config).map_err(io::Error::other)?;
         let issuer = keys.issuer.ok_or_else(|| io::Error::other("the node has no key of its own"))?;
-        Ok(Self { address, issuer, form })
+        Ok(Self { address, source: None, issuer, form })
     }
 
-    fn enter(&self, user: &UserId) -> io::Result<Peer> {
-        let socket = TcpStream::connect(self.address)?;
+    /// The same for sessions that come from this address.
+    #[must_use]
+    pub fn from_source(self, source: Ipv4Addr) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// A session of `user`.
+    ///
+    /// # Errors
+    /// When the node does not let it in.
+    pub(super) fn enter(&self, user: &UserId) -> io::Result<Peer> {
+        let socket = connect_from(self.source, self.address)?;
         socket.set_nodelay(true)?;
         let host = self.address.to_string();
         let codec = Session::client(&SessionLimits::CLIENT, self.form, &host, UpgradePolicy::PATH, None, 1);
@@ -64,24 +76,27 @@ impl Door {
 }
 
 /// What a peer was told since it was last asked.
-#[derive(Clone, Copy, Default, Debug)]
-struct Tally {
+#[derive(Clone, Default, Debug)]
+pub(super) struct Tally {
     is_connected: bool,
     is_welcome: bool,
     answers: usize,
     messages: usize,
+    pub(super) pongs: usize,
+    /// The newest.
+    pub(super) cursor: Option<String>,
 }
 
 /// One session.
-struct Peer {
-    socket: TcpStream,
+pub(super) struct Peer {
+    pub(super) socket: TcpStream,
     codec: Session,
     form: Form,
-    tally: Tally,
+    pub(super) tally: Tally,
 }
 
 impl Peer {
-    fn ask(&mut self, command: Command, times: usize) -> io::Result<()> {
+    pub(super) fn ask(&mut self, command: Command, times: usize) -> io::Result<()> {
         let (mut payload, mut out) = (Vec::new(), Vec::new());
         for _ in 0..times {
             let mut command = command.clone();
@@ -119,7 +134,7 @@ impl Peer {
     }
 
     /// One read of what is there. `false` when it is nothing yet.
-    fn read(&mut self) -> io::Result<bool> {
+    pub(super) fn read(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 16 << 10];
         let count = match self.socket.read(&mut buffer) {
             Ok(0) => return Err(io::Error::other("the node ended a session")),
@@ -158,7 +173,17 @@ impl Peer {
 impl Tally {
     fn note(&mut self, frame: &ServerFrame) -> io::Result<()> {
         match frame {
-            ServerFrame::Welcome(_) => self.is_welcome = true,
+            ServerFrame::Welcome(welcome) => {
+                self.is_welcome = true;
+                self.cursor.clone_from(&welcome.cursor);
+            }
+            ServerFrame::CaughtUp { cursor, .. } | ServerFrame::Cursor { cursor } => {
+                self.cursor = Some(cursor.clone());
+            }
+            ServerFrame::Pong { cursor, .. } => {
+                self.pongs += 1;
+                self.cursor = cursor.clone().or(self.cursor.take());
+            }
             ServerFrame::Ok(_) => self.answers += 1,
             ServerFrame::Message(_) => self.messages += 1,
             ServerFrame::Error(error) => return Err(io::Error::other(format!("{error:?}"))),

@@ -5,12 +5,15 @@
 //! nobody pays for waking the other up. On a core of its own it would have to be faster than the server, and is not.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net;
+
 use super::bare::GROUP;
-use super::{CORE, MESSAGE_BYTES};
+use super::{CORE, MESSAGE_BYTES, REPLY_BYTES};
 
 /// How a connection begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,11 +87,25 @@ impl Crowd {
         greeting: Greeting,
     ) -> io::Result<Self> {
         let group = |group| {
-            let connect = |_| connect(address, group, reply_bytes, greeting);
-            let members = (0..members).map(connect).collect::<io::Result<_>>()?;
-            Ok(Group::at_rest(members, message(group).repeat(depth), depth * reply_bytes))
+            let connect = |_| begin(TcpStream::connect(address)?, group, reply_bytes, greeting);
+            let members = (0..members).map(connect).collect::<io::Result<Vec<_>>>()?;
+            let messages = message(group).repeat(depth);
+            Ok(Group::at_rest(members, messages, depth * reply_bytes))
         };
         (0..groups).map(group).collect::<io::Result<_>>().map(Self::of)
+    }
+
+    /// Echoes over connections from `source` to bare rings at `addresses`, which take them by turns. `names` are those of their groups.
+    ///
+    /// # Errors
+    /// When a connection is not taken.
+    pub fn spread(source: Ipv4Addr, addresses: &[SocketAddr], names: Range<usize>) -> io::Result<Self> {
+        let group = |name: usize| {
+            let connection = connect_from(Some(source), addresses[name % addresses.len()])?;
+            let members = vec![begin(connection, name, REPLY_BYTES, Greeting::Group)?];
+            Ok(Group::at_rest(members, message(name).to_vec(), REPLY_BYTES))
+        };
+        names.map(group).collect::<io::Result<_>>().map(Self::of)
     }
 }
 
@@ -97,6 +114,18 @@ impl<P: Party> Crowd<P> {
     #[must_use]
     pub const fn of(parties: Vec<P>) -> Self {
         Self { parties, next: 0 }
+    }
+
+    /// How many parties it has.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.parties.len()
+    }
+
+    /// Whether there is nobody.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.parties.is_empty()
     }
 
     /// With all of another one.
@@ -168,13 +197,27 @@ fn message(group: usize) -> [u8; MESSAGE_BYTES] {
     message
 }
 
-fn connect(
-    address: SocketAddr,
+/// A connection from one of the addresses of this machine, or from the one that the system chooses. One address has a port for each
+/// of some 28,000 connections.
+///
+/// # Errors
+/// When it is not taken.
+pub fn connect_from(source: Option<Ipv4Addr>, address: SocketAddr) -> io::Result<TcpStream> {
+    let Some(source) = source else { return TcpStream::connect(address) };
+    let (family, kind, flags) =
+        (net::AddressFamily::INET, net::SocketType::STREAM, net::SocketFlags::CLOEXEC);
+    let socket = net::socket_with(family, kind, flags, None)?;
+    net::bind(&socket, &SocketAddr::from((source, 0)))?;
+    net::connect(&socket, &address)?;
+    Ok(socket.into())
+}
+
+fn begin(
+    mut connection: TcpStream,
     group: usize,
     reply_bytes: usize,
     greeting: Greeting,
 ) -> io::Result<TcpStream> {
-    let mut connection = TcpStream::connect(address)?;
     connection.set_nodelay(true)?;
     match greeting {
         Greeting::Group => {

@@ -4,6 +4,8 @@
 //! the same for every server.
 
 pub mod bare;
+pub mod beat;
+pub mod beats;
 pub mod chat;
 pub mod client;
 pub mod cpu;
@@ -15,6 +17,7 @@ use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use gateway::config::COMMANDS_PER_SECOND_MAX;
@@ -76,19 +79,27 @@ impl Server {
         Self::start(&std::env::current_exe()?, &arguments, &[], |line| line.parse().ok())
     }
 
-    /// A node with so many shards, as many logs, and its echo service, on a directory that it may forget; with the address that
-    /// the log line `serving` has under `name`.
+    /// A node with so many shards, as many logs (one a core at most), room for so many connections where that is said, and its echo
+    /// service, on a directory that it may forget; with the address that the log line `serving` has under `name`.
     ///
     /// # Errors
     /// As [`Self::start`], and when the binary `gatehouse` is not beside this one.
-    pub fn node(directory: &Path, shards: usize, name: &str) -> io::Result<Self> {
+    pub fn node(
+        directory: &Path,
+        shards: usize,
+        connections_max: Option<usize>,
+        name: &str,
+    ) -> io::Result<Self> {
         let program = std::env::current_exe()?.with_file_name("gatehouse");
         if !program.is_file() {
             return Err(io::Error::other("build the node first: cargo build --release -p gateway"));
         }
         let directory = directory.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
+        let logs = shards.min(available_parallelism()?.get()).to_string();
         let shards = shards.to_string();
         let mut arguments = vec!["serve", "--shards", &shards, "--data", directory];
+        let connections_max = connections_max.map(|most| most.to_string());
+        connections_max.iter().for_each(|most| arguments.extend(["--connections-max", most]));
         ["--listen", "--admin", "--echo"]
             .iter()
             .for_each(|address| arguments.extend([address, "127.0.0.1:0"]));
@@ -96,7 +107,7 @@ impl Server {
         // Rates are counted, and nobody reaches one.
         let rate = COMMANDS_PER_SECOND_MAX.to_string();
         let environment = [
-            ("GATEHOUSE_LOGS", shards.as_str()),
+            ("GATEHOUSE_LOGS", logs.as_str()),
             ("GATEHOUSE_SESSION_COMMANDS_PER_SECOND", &rate),
             ("GATEHOUSE_USER_MESSAGES_PER_SECOND", &rate),
         ];

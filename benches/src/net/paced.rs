@@ -93,6 +93,7 @@ impl<P: Party> Crowd<P> {
             under_way.push_back((place, sent));
         }
         kept.count = kept.late.len() as u64;
+        thread::sleep((start + pace.time).saturating_duration_since(Instant::now()));
         let deadline = Instant::now() + DRAIN_MAX;
         for (place, _) in under_way {
             let party = &mut self.parties[place];

@@ -55,10 +55,15 @@ pub fn main(shards: Option<usize>, name: &str) -> io::Result<()> {
 
 impl Shape {
     fn measure(&self, directory: &Path, shards: usize) -> io::Result<()> {
-        let node = [Server::node(directory, shards, "listen")?];
+        let node = [Server::node(directory, shards, None, "listen")?];
         let (mut bare, mut groups) = (Vec::new(), Crowd::of(Vec::new()));
         for core in 0..shards {
-            let server = Server::bare(&Bare { core, reply_bytes: FRAME_BYTES, is_corked: self.depth > 1 })?;
+            let server = Server::bare(&Bare {
+                core,
+                reply_bytes: FRAME_BYTES,
+                is_corked: self.depth > 1,
+                ..Bare::ECHO
+            })?;
             let (count, each) = (self.conversations / shards, (self.depth, FRAME_BYTES));
             groups.join(Crowd::connect(server.address, count, self.members, each, Greeting::Group)?);
             bare.push(server);

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use benches::net::bare::{self, BARE, Bare};
-use benches::net::stored;
+use benches::net::beat::{BEAT, Beat};
+use benches::net::{beats, stored};
 use benches::summary;
 
 const USAGE: &str = "\
@@ -21,7 +22,8 @@ Measures what this machine can do with a ring, and nothing else: sockets, hops f
 
   floor [DIR]           all of it, in half a minute; 256 MiB in DIR, which is the current directory unless named
   floor --disk [DIR]    the disk in every way that a log could use it; 40 s, 1.3 GiB in DIR
-  floor --net           sockets at length, and the node's echo service beside the bare ring; 40 s
+  floor --net           sockets at length, and the node's echo service beside the bare ring; 75 s
+  floor --heartbeats [CONNECTIONS [SHARDS]]    heartbeats of quiet sessions of a node beside bare rings that echo; 4 min
   floor --save FILE [DIR]            the few figures that `loadgen floor-compare` wants; 256 MiB in DIR for ten seconds
   floor --stored [SHARDS [SHAPE]]    messages between sessions of a node beside the bare ring; two minutes
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let first = std::env::args().nth(1);
     let measured = match first.as_deref() {
         Some("--disk") if path(3).is_none() => on(&directory(2), disk::all_ways),
+        Some("--heartbeats") => beats::main(count(2), count(3)),
         Some("--net") if path(2).is_none() => net::all(),
         Some("--save") => {
             let Some(file) = path(2) else { return usage() };
@@ -44,6 +47,10 @@ fn main() -> ExitCode {
         }
         Some("--stored") => stored::main(count(2), &std::env::args().nth(3).unwrap_or_default()),
         Some(BARE) => bare::serve(Bare::of(std::env::args().skip(2)).unwrap_or(Bare::ECHO)),
+        Some(BEAT) => match Beat::of(std::env::args().skip(2)) {
+            Some(beat) => beat.serve(),
+            None => return usage(),
+        },
         Some(flag) if flag.starts_with('-') || path(2).is_some() => return usage(),
         _ => net::short().and_then(|()| on(&directory(1), disk::short)),
     };

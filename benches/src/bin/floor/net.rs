@@ -39,7 +39,7 @@ pub(crate) fn all() -> io::Result<()> {
 /// The node's echo service beside the bare one: as fast as they can, and at a rate that leaves them idle in between.
 fn echoes() -> io::Result<()> {
     let directory = std::env::temp_dir().join(format!("floor-{}", std::process::id()));
-    let servers = [Server::bare(&Bare::ECHO)?, Server::node(&directory, 1, "echo")?];
+    let servers = [Server::bare(&Bare::ECHO)?, Server::node(&directory, 1, None, "echo")?];
     let mut crowds = [
         Crowd::connect(servers[0].address, CONNECTIONS, 1, (1, REPLY_BYTES), Greeting::Group)?,
         Crowd::connect(servers[1].address, CONNECTIONS, 1, (1, REPLY_BYTES), Greeting::Upgrade)?,
