@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::disk::{Blocks, Caching, Figures, Scratch, Way, Writer, write};
 use crate::net::bare::Bare;
 use crate::net::client::{Crowd, Greeting};
-use crate::net::{Cost, REPLY_BYTES, Server};
+use crate::net::{Cost, Priority, REPLY_BYTES, Server};
 
 /// Connections to the bare ring, as the echo has them.
 const CONNECTIONS: usize = 1_000;
@@ -54,7 +54,8 @@ pub fn save(file: &Path, directory: &Path) -> io::Result<()> {
 
 impl Summary {
     fn measure(directory: &Path) -> io::Result<Self> {
-        let servers = [Server::bare(&Bare::ECHO)?, Server::bare(&Bare::ECHO)?];
+        let servers =
+            [Server::bare(Priority::Behind, &Bare::ECHO)?, Server::bare(Priority::Behind, &Bare::ECHO)?];
         let crowd = |server: &Server, members| {
             let (groups, each) = (CONNECTIONS / members, (1, REPLY_BYTES));
             Crowd::connect(server.address, groups, members, each, Greeting::Group)

@@ -14,7 +14,7 @@ use gateway::layout;
 
 use super::bare::Bare;
 use super::beat::{Beat, EVERY, Told, order};
-use super::{Cost, Server, spread};
+use super::{Cost, Priority, Server, spread};
 
 /// Connections that nobody has said the number of: a process may have 20,000 files on many systems.
 const CONNECTIONS: usize = 12_000;
@@ -67,7 +67,8 @@ struct Run {
 impl Run {
     fn measure(&self) -> io::Result<()> {
         let rings = (0..self.shards).map(|shard| self.ring(shard)).collect::<io::Result<Vec<_>>>()?;
-        let node = [Server::node(&self.directory, self.shards, Some(self.connections), "listen")?];
+        let node =
+            [Server::node(Priority::Behind, &self.directory, self.shards, Some(self.connections), "listen")?];
         let addresses = rings.iter().map(|ring| ring.address).collect();
         // What comes new, and what the node writes of who has come, is over after a round.
         let mut echoes = self.clients(0, None, addresses)?;
@@ -103,7 +104,7 @@ impl Run {
         let cores = available_parallelism()?.get();
         let core = if self.shards <= cores { shard } else { shard * cores / self.shards };
         let sockets = (self.connections.div_ceil(self.shards) + FILES_SPARE / 2) as u32;
-        Server::bare(&Bare { core, sockets, ..Bare::ECHO })
+        Server::bare(Priority::Behind, &Bare { core, sockets, ..Bare::ECHO })
     }
 
     /// As many as it takes, each at an address of its own, in a network of this run, from the host `first` on.

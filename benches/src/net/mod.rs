@@ -35,6 +35,15 @@ pub const REPLY_BYTES: usize = 66;
 /// The core of a single server, which is that of a first shard, and of the client.
 pub const CORE: usize = 0;
 
+/// Who comes first where a server and others want a core.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Priority {
+    /// Others, of which the client is one: it shares the server's core.
+    Behind,
+    /// Nobody. What waits for others finds more to do at a time, and costs less.
+    Usual,
+}
+
 /// A server in a process of its own. Dropping it ends it.
 pub struct Server {
     child: Child,
@@ -43,19 +52,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `program`, behind the client when both want the core, and waits for the first line of its output in which
-    /// `find` finds an address.
+    /// Starts `program` and waits for the first line of its output in which `find` finds an address.
     ///
     /// # Errors
     /// When it does not start, or ends without such a line.
     pub fn start(
+        priority: Priority,
         program: &Path,
         arguments: &[&str],
         environment: &[(&str, &str)],
         find: impl Fn(&str) -> Option<SocketAddr>,
     ) -> io::Result<Self> {
         let mut command = Command::new("nice");
-        command.args(["-n", "19"]).arg(program).args(arguments).envs(environment.iter().copied());
+        let niceness = if priority == Priority::Behind { "19" } else { "0" };
+        command.args(["-n", niceness]).arg(program).args(arguments).envs(environment.iter().copied());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let mut lines =
             BufReader::new(child.stderr.take().expect("piped above")).lines().map_while(Result::ok);
@@ -73,10 +83,10 @@ impl Server {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn bare(bare: &Bare) -> io::Result<Self> {
+    pub fn bare(priority: Priority, bare: &Bare) -> io::Result<Self> {
         let arguments = bare.arguments();
         let arguments = arguments.each_ref().map(String::as_str);
-        Self::start(&std::env::current_exe()?, &arguments, &[], |line| line.parse().ok())
+        Self::start(priority, &std::env::current_exe()?, &arguments, &[], |line| line.parse().ok())
     }
 
     /// A node with so many shards, as many logs (one a core at most), room for so many connections where that is said, and its echo
@@ -85,6 +95,7 @@ impl Server {
     /// # Errors
     /// As [`Self::start`], and when the binary `gatehouse` is not beside this one.
     pub fn node(
+        priority: Priority,
         directory: &Path,
         shards: usize,
         connections_max: Option<usize>,
@@ -111,7 +122,7 @@ impl Server {
             ("GATEHOUSE_SESSION_COMMANDS_PER_SECOND", &rate),
             ("GATEHOUSE_USER_MESSAGES_PER_SECOND", &rate),
         ];
-        Self::start(&program, &arguments, &environment, |line| {
+        Self::start(priority, &program, &arguments, &environment, |line| {
             let (_, rest) = line.split_once("serving")?.1.split_once(&name)?;
             rest.trim_start_matches('"').split(['"', ' ']).next()?.parse().ok()
         })

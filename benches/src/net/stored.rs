@@ -11,7 +11,7 @@ use protocol::upgrade::Form;
 use super::bare::Bare;
 use super::chat::{Door, Talk};
 use super::client::{Crowd, Greeting};
-use super::{Cost, Server, spread};
+use super::{Cost, Priority, Server, spread};
 
 /// Sessions of a conversation, how many of them, and messages under way in each.
 struct Shape {
@@ -55,15 +55,13 @@ pub fn main(shards: Option<usize>, name: &str) -> io::Result<()> {
 
 impl Shape {
     fn measure(&self, directory: &Path, shards: usize) -> io::Result<()> {
-        let node = [Server::node(directory, shards, None, "listen")?];
+        let node = [Server::node(Priority::Behind, directory, shards, None, "listen")?];
         let (mut bare, mut groups) = (Vec::new(), Crowd::of(Vec::new()));
         for core in 0..shards {
-            let server = Server::bare(&Bare {
-                core,
-                reply_bytes: FRAME_BYTES,
-                is_corked: self.depth > 1,
-                ..Bare::ECHO
-            })?;
+            let server = Server::bare(
+                Priority::Behind,
+                &Bare { core, reply_bytes: FRAME_BYTES, is_corked: self.depth > 1, ..Bare::ECHO },
+            )?;
             let (count, each) = (self.conversations / shards, (self.depth, FRAME_BYTES));
             groups.join(Crowd::connect(server.address, count, self.members, each, Greeting::Group)?);
             bare.push(server);

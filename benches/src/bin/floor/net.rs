@@ -1,13 +1,14 @@
 //! Tables of what sockets and rings can do, in the ways that a shard uses them, and of the node's echo service beside them.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use benches::net::bare::Bare;
 use benches::net::client::{Crowd, Greeting};
 use benches::net::hop::{Hop, hops};
 use benches::net::paced::{Kept, Pace};
-use benches::net::{CORE, Cost, REPLY_BYTES, Server, spread};
+use benches::net::{CORE, Cost, Priority, REPLY_BYTES, Server, spread};
 
 /// Connections to a server: enough that it always finds more of them with something to read than one enter brings.
 const CONNECTIONS: usize = 1000;
@@ -38,19 +39,18 @@ pub(crate) fn all() -> io::Result<()> {
 
 /// The node's echo service beside the bare one: as fast as they can, and at a rate that leaves them idle in between.
 fn echoes() -> io::Result<()> {
-    let directory = std::env::temp_dir().join(format!("floor-{}", std::process::id()));
-    let servers = [Server::bare(&Bare::ECHO)?, Server::node(&directory, 1, None, "echo")?];
-    let mut crowds = [
-        Crowd::connect(servers[0].address, CONNECTIONS, 1, (1, REPLY_BYTES), Greeting::Group)?,
-        Crowd::connect(servers[1].address, CONNECTIONS, 1, (1, REPLY_BYTES), Greeting::Upgrade)?,
-    ];
+    // All of them before this thread is kept on a core: what it starts then is kept there too.
+    let (mut saturated, mut paced) = (Both::start(Priority::Behind)?, Both::start(Priority::Usual)?);
     Cost::heading("echo, 64 B, 1,000 conn., saturated", "message");
+    let Both { servers, crowds, .. } = &mut saturated;
     pairs(|place| Cost::of(&servers[place..=place], &mut crowds[place], SLICE, 1))?;
-    let pace = Pace { a_second: MESSAGES_A_SECOND, delay: Duration::ZERO, time: PACED_SLICE };
-    let mut kept = [Kept::default(), Kept::default()];
+    saturated.end()?;
     // Where there is no such core, wherever the system wants it.
     let _ = ring::pin_to_core(CORE + 1);
     Cost::heading(&format!("echo, likewise, {MESSAGES_A_SECOND} a second"), "message");
+    let pace = Pace { a_second: MESSAGES_A_SECOND, delay: Duration::ZERO, time: PACED_SLICE };
+    let mut kept = [Kept::default(), Kept::default()];
+    let Both { servers, crowds, .. } = &mut paced;
     pairs(|place| {
         Cost::of_work(&servers[place..=place], || {
             let slice = crowds[place].keep_pace(&pace)?;
@@ -61,8 +61,32 @@ fn echoes() -> io::Result<()> {
     for (name, kept) in NAMES.into_iter().zip(&kept) {
         println!("the client of {name} was {}", kept.in_words());
     }
-    drop(servers);
-    std::fs::remove_dir_all(directory)
+    paced.end()
+}
+
+/// A bare ring, a node, and as many connections to each.
+struct Both {
+    servers: [Server; 2],
+    crowds: [Crowd; 2],
+    directory: PathBuf,
+}
+
+impl Both {
+    fn start(priority: Priority) -> io::Result<Self> {
+        let directory = std::env::temp_dir().join(format!("floor-{}-{priority:?}", std::process::id()));
+        let node = Server::node(priority, &directory, 1, None, "echo")?;
+        let servers = [Server::bare(priority, &Bare::ECHO)?, node];
+        let connect = |place: usize, greeting| {
+            Crowd::connect(servers[place].address, CONNECTIONS, 1, (1, REPLY_BYTES), greeting)
+        };
+        let crowds = [connect(0, Greeting::Group)?, connect(1, Greeting::Upgrade)?];
+        Ok(Self { servers, crowds, directory })
+    }
+
+    fn end(self) -> io::Result<()> {
+        drop(self.servers);
+        std::fs::remove_dir_all(self.directory)
+    }
 }
 
 /// Measures the bare ring, then the node, and again: what each took, and the node's as a multiple of the bare ring's of the same pair.
@@ -83,7 +107,7 @@ fn pairs(mut measure: impl FnMut(usize) -> io::Result<Cost>) -> io::Result<()> {
 fn fan_outs(sizes: &[usize]) -> io::Result<()> {
     Cost::heading("bare ring, 64 B; one receive and", "send");
     for &members in sizes {
-        let server = [Server::bare(&Bare::ECHO)?];
+        let server = [Server::bare(Priority::Behind, &Bare::ECHO)?];
         let mut crowd = Crowd::connect(
             server[0].address,
             CONNECTIONS / members,
