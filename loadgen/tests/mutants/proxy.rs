@@ -285,7 +285,9 @@ impl Back<'_> {
         // Where there are no groups none has many.
         let is_viewed =
             || shared.viewers.get(&self.number).is_some_and(|viewed| viewed.contains(&conversation));
-        if shared.mutant == Mutant::PresenceTwice && shared.is_time() && is_viewed() {
+        // Of oneself nobody is told, and one is in all that one views.
+        let is_of_another = || shared.users.get(&self.number).is_some_and(|own| said["sender"] != **own);
+        if shared.mutant == Mutant::PresenceTwice && shared.is_time() && is_viewed() && is_of_another() {
             shared.done += 1;
             let told = json!({"op": "presence", "user": said["sender"], "online": true}).to_string();
             return vec![text_frame(&told), text_frame(&told), frame.bytes];
