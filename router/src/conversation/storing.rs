@@ -5,7 +5,7 @@
 //! delivery wait, in the order of the log, until that says that the record is durable (`delivering`).
 
 use protocol::event::ErrorCode;
-use protocol::ids::{ConversationId, Seq, UnixMillis};
+use protocol::ids::{ConversationId, Seq, UnixMillis, UserId};
 use protocol::record::{Schema, StreamKind as Kind};
 use storage_log::{Answer, Draft, Log, Stored};
 
@@ -14,7 +14,7 @@ use super::delivering::{Delivery, Waiting};
 use super::recent::{AHEAD_MAX, Known};
 use super::refusing::OUTCOME_UNKNOWN;
 use super::state::{Conversation, Plan, Refusal, plan};
-use crate::mail::{Approach, Reply, Store};
+use crate::mail::{Reply, Store};
 use crate::places::conversation_stream;
 
 impl ConversationSide {
@@ -115,7 +115,7 @@ impl ConversationSide {
         let known = Known { seq, at: stored.at, position, content_hash: store.content_hash };
         self.recent.insert(key, seq, stored.at);
         self.undurable.insert(key, known);
-        let reply = stored_reply(store, known, Approach::of(store, seq == 1));
+        let reply = stored_reply(store, known, true, (seq == 1).then(|| store.user.clone()));
         let (asked_micros, location) = (store.asker.asked_micros, stored.location);
         let Plan { after, audience, hidden_from, messages, roster, .. } = plan;
         self.messages_stored += messages;
@@ -149,7 +149,7 @@ impl ConversationSide {
             let refusal = (ErrorCode::Conflict, "this message_id was used for other content");
             return self.refuse(store.asker, refusal);
         }
-        let (shard, reply) = (store.asker.shard, stored_reply(store, known, None));
+        let (shard, reply) = (store.asker.shard, stored_reply(store, known, false, None));
         if log.durable().covers(known.position) {
             self.outputs.push_back((shard, reply));
         } else if log.is_healthy() {
@@ -195,13 +195,14 @@ pub(super) fn state_draft<'p>(
     }
 }
 
-fn stored_reply(store: &Store, known: Known, approach: Option<Approach>) -> Reply {
+fn stored_reply(store: &Store, known: Known, is_new: bool, begun_by: Option<UserId>) -> Reply {
     Reply::Stored {
         asker: store.asker,
         conversation: store.conversation,
         seq: Seq(known.seq),
         message_id: store.message_id,
         at: UnixMillis(known.at),
-        approach,
+        is_new,
+        begun_by,
     }
 }

@@ -24,7 +24,7 @@ pub use presence::{Knows, SEEN_PER_MAIL, SIGHTINGS, Sighting, Signal, Standing};
 pub use records::{Gone, Linked};
 pub use reply::{Deliver, Reply};
 pub use request::Request;
-pub use store::{Approach, Change, May, Setting, Store};
+pub use store::{Change, May, Setting, Store};
 
 /// Users whose push tokens one shard asks another for at a time: what a round between two shards carries beside everything else. A place is
 /// kept for each of them, in both directions.

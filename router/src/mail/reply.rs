@@ -11,8 +11,7 @@ use protocol::event::{ErrorCode, Presence, Reached, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, MessageId, Seq, UnixMillis, UserId};
 
 use super::{
-    Approach, Asker, Gone, Linked, ListedItem, Membership, MovedHead, ReadState, SessionId, Sighting,
-    Surveyed,
+    Asker, Gone, Linked, ListedItem, Membership, MovedHead, ReadState, SessionId, Sighting, Surveyed,
 };
 
 /// From the owner of a log to a user's home.
@@ -178,8 +177,10 @@ pub enum Reply {
         message_id: MessageId,
         /// When.
         at: UnixMillis,
-        /// Whom that has approached, however the session of who did has fared since. A repetition approaches nobody.
-        approach: Option<Approach>,
+        /// It is no repetition of one that was stored before.
+        is_new: bool,
+        /// Who has begun a conversation by it, however its session has fared since.
+        begun_by: Option<UserId>,
     },
     /// By which tokens a user is to be called.
     PushTokens {

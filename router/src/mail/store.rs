@@ -35,29 +35,6 @@ pub struct May {
     pub add: bool,
 }
 
-/// A command that was stored, as what it is for others whom its sender may not know.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Approach {
-    /// Who sent it.
-    pub by: UserId,
-    /// A conversation began with it.
-    pub begun: bool,
-    /// So many were named to be put into a group, with those that are in it already.
-    pub people: u32,
-}
-
-impl Approach {
-    /// What a command approaches, which is in its conversation the first or not. `None`: nobody.
-    pub(crate) fn of(store: &Store, begun: bool) -> Option<Self> {
-        let people = match &store.change {
-            Change::Create(create) => create.members.len(),
-            Change::Members(members) => members.add.len(),
-            _ => 0,
-        };
-        (begun || people > 0).then(|| Self { by: store.user.clone(), begun, people: people as u32 })
-    }
-}
-
 /// What a storing command does.
 #[derive(Clone, Debug)]
 pub enum Change {

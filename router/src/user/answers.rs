@@ -14,6 +14,7 @@ impl UserSide {
     pub fn handle_reply(&mut self, from: ShardId, reply: Reply, clock: Clock) {
         let now = clock.unix;
         self.return_credit(from, &reply);
+        self.approaches.note_reply(&reply, clock.micros);
         match reply {
             Reply::Deliver(deliver) => self.deliver(&deliver, clock),
             Reply::CaughtUp { session, log, records, heads, reads, end, at_head, partial } => {
@@ -25,10 +26,7 @@ impl UserSide {
                 self.end(session, CloseCode::STALLED, "what it has not read is not kept any more");
             }
             Reply::Overrun { log, users } => self.handle_overrun(log, users.as_deref()),
-            Reply::Stored { asker, conversation, seq, message_id, at, approach } => {
-                if let Some(approach) = &approach {
-                    self.approaches.note(approach, clock.micros);
-                }
+            Reply::Stored { asker, conversation, seq, message_id, at, .. } => {
                 let (id, conversation, seq) = (asker.id, Some(conversation), Some(seq));
                 let ok = OkReply { id, conversation, seq, message_id: Some(message_id), at: Some(at) };
                 self.push_stored(&asker, ok, clock);

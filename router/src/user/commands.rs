@@ -199,7 +199,7 @@ impl UserSide {
             Ok(change) => change,
             Err(message) => return self.refuse(id, number, ErrorCode::NotAllowed, message),
         };
-        let may = self.approaches.judge(&user, clock.micros);
+        let may = self.approaches.judge((id, number), &user, &change, clock.micros);
         let idempotent = idempotent.is_some();
         let store = Store { asker, user, conversation, message_id, idempotent, content_hash, change, may };
         self.mail_command(asker, conversation, Request::Store(Box::new(store)));
@@ -273,6 +273,7 @@ impl UserSide {
         if credits.commands == 0 {
             self.counters.busy += 1;
             let words = "too many commands are under way";
+            self.approaches.note_answered((asker.session, asker.id), false);
             return self.refuse(asker.session, asker.id, ErrorCode::Busy, words);
         }
         credits.commands -= 1;

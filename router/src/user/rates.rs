@@ -78,6 +78,12 @@ impl Rate {
     pub(super) fn charge(self, earned_at: u64, micros: u64, count: u64) -> u64 {
         earned_at.max(micros) + self.interval * count
     }
+
+    /// Of what was used by [`Rate::charge`] so many were not.
+    #[must_use]
+    pub(super) fn give_back(self, earned_at: u64, count: u64) -> u64 {
+        earned_at.saturating_sub(self.interval * count)
+    }
 }
 
 /// Whether a command writes something to a log by itself, and so counts among the messages of its user. How far somebody has read does not: it is
