@@ -4,9 +4,9 @@
 
 mod support;
 
-use protocol::command::{Command, Create, HistoryPolicy, Request};
+use protocol::command::{Command, Connect, Create, HistoryPolicy, Request};
 use protocol::event::{Reached, ServerFrame};
-use protocol::ids::{ConversationId, MessageId, Seq, UserId};
+use protocol::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
 use protocol::limits::HEARTBEAT_MILLIS;
 use router::mail::SessionId;
 use router::places::direct_conversation;
@@ -185,7 +185,9 @@ fn an_acknowledgement_of_many_conversations_says_it_of_those_that_moved_last() {
 /// come with.
 #[test]
 fn who_comes_with_a_cursor_has_been_given_what_stands_before_it() {
-    let (mut chat, alice, bob, conversation) = looking();
+    let mut chat = Chat::with_tail(1);
+    chat.disk_reads = true;
+    let (mut chat, alice, bob, conversation) = looking_in(chat);
     chat.command(alice, Command::Unview { conversation });
     say(&mut chat, alice, 2);
     let two = cursor(&mut chat, bob);
@@ -204,9 +206,32 @@ fn who_comes_with_a_cursor_has_been_given_what_stands_before_it() {
     let (alice, _) = chat.connect("alice", None);
     chat.connect("bob", Some(three));
     chat.command(alice, Command::View { conversation });
-    let reads = chat.reads.len();
     assert_eq!(told(&mut chat, alice), [reached("bob", 0, 3)]);
-    assert_eq!(chat.reads.len(), reads, "what came lately is known without reading");
+}
+
+/// Two devices of a user come at once: nobody was given what stands between what the two were.
+#[test]
+fn what_two_devices_were_given_is_not_put_together_over_what_neither_was() {
+    let (mut chat, alice, phone, conversation) = looking();
+    (2..12).for_each(|number| say(&mut chat, alice, number));
+    let early = cursor(&mut chat, phone);
+    chat.users.disconnect(phone);
+    (12..42).for_each(|number| say(&mut chat, alice, number));
+    let begin = |device: &str, cursor| {
+        let device = DeviceId::new(device).expect("a name");
+        Connect { token: None, device, cursor: Some(cursor), positions: None }
+    };
+    let (tablet, _) = chat.connect("bob", None);
+    let (carol, _) = chat.connect("carol", None);
+    for _ in 0..10 {
+        answer(&chat.command(carol, send("bob", "hello", None))).expect("stored");
+    }
+    let late = cursor(&mut chat, tablet);
+    chat.users.disconnect(tablet);
+    chat.begin_with("bob", begin("phone", early));
+    chat.begin_with("bob", begin("tablet", late));
+    let told = told(&mut chat, alice);
+    assert_eq!(told, [reached("bob", 0, 11)], "of {conversation}");
 }
 
 /// Its cursor stands behind what it was never given.

@@ -29,6 +29,15 @@ const CONVERSATIONS_MAX: usize = 16;
 /// each adds a few. Who comes then is passed over: about 1 MB.
 const UNDER_WAY_MAX: usize = 1_024;
 
+/// What becomes of records that are not known any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// They are read.
+    Read,
+    /// They stay unknown: who came with a cursor may have said it before, and everybody comes at once.
+    PassedOver,
+}
+
 /// What is to be found out, and what was.
 #[derive(Default)]
 pub(super) struct Acked {
@@ -42,11 +51,17 @@ impl ConversationSide {
         for signal in signals {
             match signal {
                 Signal::Acked { user, after, to, has_come: false } => {
-                    self.begin_acked(user, after, to, true, log);
+                    self.begin_acked(user, after, to, Unknown::Read, log);
                 }
                 Signal::Acked { user, after, to, has_come: true } => {
                     if let Some(first) = self.recent.lately.first() {
-                        self.begin_acked(user, after.max(first.saturating_sub(1)), to, false, log);
+                        self.begin_acked(
+                            user,
+                            after.max(first.saturating_sub(1)),
+                            to,
+                            Unknown::PassedOver,
+                            log,
+                        );
                     }
                 }
                 signal => self.viewers.handle(shard, signal),
@@ -55,7 +70,7 @@ impl ConversationSide {
         self.answer_views();
     }
 
-    fn begin_acked(&mut self, user: UserId, after: u64, to: u64, is_read: bool, log: &mut Log) {
+    fn begin_acked(&mut self, user: UserId, after: u64, to: u64, unknown: Unknown, log: &mut Log) {
         let inbox = self.places.user_stream(&user, Kind::Inbox);
         let is_full = self.acked.under_way.max(self.acked.delivered.len()) >= UNDER_WAY_MAX;
         if is_full || to <= after || !log.has_after(inbox, after) {
@@ -65,7 +80,7 @@ impl ConversationSide {
         // Nobody is given a cursor beyond what is durable.
         let to = to.min(log.durable().position());
         let lookup = Lookup::before(log, inbox, to + 1, after + 1, RECORDS);
-        self.run_for(Purpose::Acked { user, is_read }, Fetch::of_lookups(vec![lookup]).places(), log);
+        self.run_for(Purpose::Acked { user, unknown }, Fetch::of_lookups(vec![lookup]).places(), log);
     }
 
     /// Most are of the last half minute, and then nothing is read.
@@ -73,21 +88,21 @@ impl ConversationSide {
         &mut self,
         user: UserId,
         found: Vec<Found>,
-        is_read: bool,
+        unknown: Unknown,
         log: &mut Log,
     ) {
-        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        let (mut known, mut others) = (Vec::new(), Vec::new());
         for found in found {
             match self.recent.lately.get(found.key()) {
                 Some(record) => known.push(record),
-                None => unknown.push(found),
+                None => others.push(found),
             }
         }
         self.note_newest(&user, known.into_iter());
-        if unknown.is_empty() || !is_read {
+        if others.is_empty() || unknown == Unknown::PassedOver {
             self.acked.under_way -= 1;
         } else {
-            self.run_for(Purpose::AckedRecords { user }, Fetch::of_found(unknown), log);
+            self.run_for(Purpose::AckedRecords { user }, Fetch::of_found(others), log);
         }
     }
 
@@ -108,8 +123,17 @@ impl ConversationSide {
                 None => newest.push((conversation, seq)),
             }
         }
+        // Who comes back says again what it said before: where that is known nothing is entered for it.
+        newest.retain(|(conversation, seq)| !self.has_reached(*conversation, user, *seq));
         let delivered = newest.into_iter().map(|(conversation, seq)| (conversation, user.clone(), seq));
         self.acked.delivered.extend(delivered);
+    }
+
+    /// Whether it is in memory that a user has been given, or has read, this much.
+    fn has_reached(&self, conversation: ConversationId, user: &UserId, seq: Seq) -> bool {
+        let slot = self.slots.get(&conversation);
+        let positions = slot.and_then(|slot| slot.positions.as_ref());
+        positions.is_some_and(|positions| positions.reached(user) >= seq)
     }
 
     /// The next conversation whose turn it is to note what was delivered.

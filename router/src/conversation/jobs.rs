@@ -10,6 +10,7 @@ use protocol::limits::PAGE_BYTES_MAX;
 use storage_log::{Log, Lookup, Page};
 
 use super::ConversationSide;
+use super::acked::Unknown;
 use super::candidates::CandidatesPage;
 use super::catching_up::CatchUp;
 use super::counting::Search;
@@ -34,7 +35,7 @@ pub(super) enum Purpose {
     /// Where what stands in an inbox before where a device is does so,
     Acked {
         user: UserId,
-        is_read: bool,
+        unknown: Unknown,
     },
     /// and those of these records that are not known any more, where they may be read.
     AckedRecords {
@@ -175,7 +176,8 @@ impl ConversationSide {
         match job.fetch.poll(log, &mut self.damages) {
             Step::Done if job.fetch.is_folded() && job.begun < self.moved => {
                 // What was written anew may have lost messages that are kept no longer, with their amendments: one that was read before, and whose
-                // deletion was looked for since, would be shown as it was. It is looked for once more, and is not there either.
+                // deletion was looked for since, would be shown as it was. It is looked for once more, and is not there either. That is
+                // as often as segments are written anew meanwhile, of which a log has one in some seconds.
                 let (fetch, begun) = (job.fetch.begun_anew(), self.moved);
                 self.run(Job { fetch, begun, ..job }, log);
             }
@@ -228,8 +230,8 @@ impl ConversationSide {
     }
 
     pub(super) fn finish(&mut self, job: Job, log: &mut Log) {
-        if let Purpose::Acked { user, is_read } = job.purpose {
-            return self.finish_acked_places(user, job.fetch.into_found(), is_read, log);
+        if let Purpose::Acked { user, unknown } = job.purpose {
+            return self.finish_acked_places(user, job.fetch.into_found(), unknown, log);
         }
         let (mut records, more) = job.fetch.finish();
         match job.purpose {

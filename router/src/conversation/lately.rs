@@ -35,13 +35,15 @@ impl Lately {
             self.first = position;
         }
         let place = (position - self.first) as usize;
+        // Before it grows beyond that: a queue of one more would take twice the memory.
+        let too_many = (place + 1).saturating_sub(LATELY_MAX).min(self.records.len());
+        self.records.drain(..too_many);
+        self.first += too_many as u64;
+        let place = place - too_many;
         if place >= self.records.len() {
             self.records.resize(place + 1, None);
         }
         self.records[place] = Some((conversation, seq));
-        let too_many = self.records.len().saturating_sub(LATELY_MAX);
-        self.records.drain(..too_many);
-        self.first += too_many as u64;
     }
 
     /// The first position that is known, if any is.

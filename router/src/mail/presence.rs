@@ -81,7 +81,7 @@ pub enum Signal {
         after: u64,
         /// What it has.
         to: u64,
-        /// It comes with that, and may have said so when it was here last: as much is looked at as costs no read.
+        /// It comes with that, and may have said so when it was here last: no record is read for it.
         has_come: bool,
     },
     /// A session views a conversation no longer.

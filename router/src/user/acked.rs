@@ -4,7 +4,7 @@
 //! for each log, so a device that acknowledges faster than that is mailed is told of once.
 
 use super::UserSide;
-use super::presence::Acked;
+use super::presence::Given;
 use super::session::{LogState, Session};
 use crate::cursor;
 use crate::mail::SessionId;
@@ -25,7 +25,7 @@ impl UserSide {
         let (user, logs) = (session.user.clone(), session.logs.clone());
         for (log, state) in logs.iter().enumerate().filter(|(_, state)| state.followed() > 0) {
             let after = state.position.saturating_sub(u64::from(state.followed()));
-            self.presence.note_acked(log, &user, Acked { after, to: state.position, has_come: true });
+            self.presence.note_came_with(log, &user, Given { after, to: state.position });
         }
     }
 
@@ -39,7 +39,7 @@ impl UserSide {
             let state = self.session(id).and_then(|session| session.logs.get_mut(log));
             let moved = state.and_then(|state| state.note_acked(*position));
             if let Some((after, to)) = moved {
-                self.presence.note_acked(log, &user, Acked { after, to, has_come: false });
+                self.presence.note_acked(log, &user, Given { after, to });
             }
         }
     }

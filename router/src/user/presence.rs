@@ -25,16 +25,17 @@ const PAUSE_MILLIS_MAX: u64 = 60_000;
 /// Signals in one mail.
 const SIGNALS_PER_MAIL: usize = 256;
 
+/// Devices that have come to one log, until that is told: a crowd of which each turn tells 256; 3 MB.
+const CAME_MAX: usize = 65_536;
+
 /// Who types in how many conversations of one log, until that is told. Beyond it the next is not told at all.
 pub(super) const TYPING_MAX: usize = 1_024;
 
-/// What a device has acknowledged, or come with.
+/// What a device was given of a log: what stands after a position, up to another.
 #[derive(Clone, Copy)]
-pub(super) struct Acked {
+pub(super) struct Given {
     pub(super) after: u64,
     pub(super) to: u64,
-    /// It may have said so when it was here last.
-    pub(super) has_come: bool,
 }
 
 /// What a log has not been told yet.
@@ -44,7 +45,10 @@ pub(super) struct Untold {
     standings: BTreeMap<UserId, ()>,
     pub(super) typing: BTreeMap<(ConversationId, UserId), bool>,
     pub(super) unviewed: VecDeque<(ConversationId, SessionId)>,
-    acked: BTreeMap<UserId, Acked>,
+    /// What devices have acknowledged,
+    acked: BTreeMap<UserId, Given>,
+    /// and come with, who may have said so when they were here last. Of at most [`CAME_MAX`]; who comes beyond that is passed over.
+    came: VecDeque<(UserId, Given)>,
     /// A mail is on its way.
     under_way: bool,
 }
@@ -55,6 +59,7 @@ impl Untold {
             && self.typing.is_empty()
             && self.unviewed.is_empty()
             && self.acked.is_empty()
+            && self.came.is_empty()
     }
 }
 
@@ -132,11 +137,22 @@ pub(super) struct PresenceBoard {
 
 impl PresenceBoard {
     /// A device has acknowledged something of a log.
-    pub(super) fn note_acked(&mut self, log: usize, user: &UserId, new: Acked) {
-        let acked = self.untold[log].acked.entry(user.clone()).or_insert(new);
-        acked.after = acked.after.min(new.after);
-        acked.to = acked.to.max(new.to);
-        acked.has_come |= new.has_come;
+    pub(super) fn note_acked(&mut self, log: usize, user: &UserId, new: Given) {
+        let given = self.untold[log].acked.entry(user.clone()).or_insert(new);
+        // Nobody was given what lies between what two devices were: of such the newer is told, and the other with what follows it.
+        *given = if new.after <= given.to && given.after <= new.to {
+            Given { after: new.after.min(given.after), to: new.to.max(given.to) }
+        } else {
+            new
+        };
+    }
+
+    /// A device has come with something of a log.
+    pub(super) fn note_came_with(&mut self, log: usize, user: &UserId, given: Given) {
+        let came = &mut self.untold[log].came;
+        if came.len() < CAME_MAX {
+            came.push_back((user.clone(), given));
+        }
     }
 
     pub(super) fn new(logs: u16, grace_millis: u64) -> Self {
@@ -481,8 +497,10 @@ impl UserSide {
                 }
             } else if let Some(((conversation, user), on)) = untold.typing.pop_first() {
                 Signal::Typing { conversation, user, on }
-            } else if let Some((user, Acked { after, to, has_come })) = untold.acked.pop_first() {
-                Signal::Acked { user, after, to, has_come }
+            } else if let Some((user, Given { after, to })) = untold.acked.pop_first() {
+                Signal::Acked { user, after, to, has_come: false }
+            } else if let Some((user, Given { after, to })) = untold.came.pop_front() {
+                Signal::Acked { user, after, to, has_come: true }
             } else {
                 break;
             };

@@ -79,7 +79,8 @@ impl LogState {
     /// As [`LogState::acked`] said of it in another process.
     pub(super) fn acked_up_to(self, acked: Option<u64>) -> Self {
         let unacked = acked.and_then(|acked| u32::try_from(self.position.saturating_sub(acked)).ok());
-        Self { unacked: unacked.unwrap_or(UNKNOWN), ..self }
+        // What it has not acknowledged it was given there.
+        Self { unacked: unacked.unwrap_or(UNKNOWN), ..self.having_followed(unacked.unwrap_or(0)) }
     }
 
     /// How many positions up to where it stands its device was given, as far as is known.
