@@ -180,7 +180,11 @@ impl Caretaker {
         let mut quota = self.quota.borrow_mut();
         let percent = quota.read();
         self.metrics.held_back_percent.set(percent);
-        match quota.has_changed(percent) {
+        let changed = quota.has_changed(percent);
+        if let Some(is_short) = changed {
+            self.metrics.is_held_back.set(u64::from(is_short));
+        }
+        match changed {
             Some(true) => tracing::warn!(
                 percent,
                 "its control group does not let the node run in so many of a hundred periods: everything is late, and nothing is lost; give it more \

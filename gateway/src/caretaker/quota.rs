@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::groups;
 
 /// Periods in a hundred from which on it is said.
-pub const MANY: u64 = 25;
+const MANY: u64 = 25;
 
 /// And below which it is over.
 const FEW: u64 = 10;

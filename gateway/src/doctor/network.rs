@@ -53,32 +53,27 @@ pub(super) fn queues(host: &Host) -> Option<Check> {
     })
 }
 
-/// Network cards with several interrupts, all of which one core takes.
+/// Network cards with several receive queues, the interrupts of all of which one core takes.
 pub(super) fn interrupts(host: &Host) -> Option<Check> {
-    let cards = cards(host);
-    // Those of a virtual card belong to the device that it is a part of.
-    let numbers = |card: &String| {
-        let places = ["device", "device/.."].map(|device| format!("sys/class/net/{card}/{device}/msi_irqs"));
-        places.iter().map(|place| host.names(place)).find(|numbers| !numbers.is_empty()).unwrap_or_default()
+    let has_several = |card: &String| {
+        let queues = host.names(&format!("sys/class/net/{card}/queues"));
+        queues.iter().filter(|queue| queue.starts_with("rx-")).count() > 1
     };
-    // Which core takes it now; a kernel that does not say so says which may.
-    let core = |number: &String| {
-        let files = ["effective_affinity_list", "smp_affinity_list"];
-        files
-            .iter()
-            .find_map(|file| host.text(&format!("proc/irq/{number}/{file}")).filter(|core| !core.is_empty()))
-    };
-    let several: Vec<(&String, Vec<String>)> = cards
-        .iter()
-        .map(|card| (card, numbers(card).iter().filter_map(core).collect::<Vec<_>>()))
-        .filter(|(_, cores)| cores.len() > 1)
+    let several: Vec<(String, Vec<String>)> = cards(host)
+        .into_iter()
+        .filter(has_several)
+        .map(|card| {
+            let cores =
+                interrupts_of(host, &card).iter().filter_map(|number| core_of(host, number)).collect();
+            (card, cores)
+        })
+        .filter(|(_, cores): &(String, Vec<String>)| cores.len() > 1)
         .collect();
-    let takes_all = |cores: &Vec<String>| {
-        let different: BTreeSet<&String> = cores.iter().collect();
-        different.len() == 1 && cores[0].parse::<usize>().is_ok()
+    let takes_all = |cores: &[String]| {
+        cores.iter().collect::<BTreeSet<_>>().len() == 1 && cores[0].parse::<usize>().is_ok()
     };
     let single: Vec<&String> =
-        several.iter().filter(|(_, cores)| takes_all(cores)).map(|(card, _)| *card).collect();
+        several.iter().filter(|(_, cores)| takes_all(cores)).map(|(card, _)| card).collect();
     let good = single.is_empty() || host.cores == 1;
     (!several.is_empty()).then(|| Check {
         name: "interrupts",
@@ -92,4 +87,25 @@ pub(super) fn interrupts(host: &Host) -> Option<Check> {
         fix: "tuning/spread-queues, which says what it would do, and with --apply does it; or irqbalance"
             .to_owned(),
     })
+}
+
+/// Interrupts of a card that stand for queues, as `tuning/spread-queues` tells them apart: others seldom come.
+fn interrupts_of(host: &Host, card: &str) -> Vec<String> {
+    // Those of a virtual card belong to the device that it is a part of.
+    let places = ["device", "device/.."].map(|device| format!("sys/class/net/{card}/{device}/msi_irqs"));
+    let numbers = places.iter().map(|place| host.names(place)).find(|numbers| !numbers.is_empty());
+    let table = host.text("proc/interrupts").unwrap_or_default();
+    let is_of_a_queue = |number: &String| {
+        let line = table.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{number}:")));
+        let name = line.and_then(|line| line.split_whitespace().next_back()).unwrap_or_default();
+        !["config", "control", "event", "async", "mgmt"].iter().any(|other| name.contains(other))
+    };
+    numbers.unwrap_or_default().into_iter().filter(is_of_a_queue).collect()
+}
+
+/// Which core takes an interrupt now; a kernel that does not say so says which may.
+fn core_of(host: &Host, number: &str) -> Option<String> {
+    let files = ["effective_affinity_list", "smp_affinity_list"];
+    let mut cores = files.iter().filter_map(|file| host.text(&format!("proc/irq/{number}/{file}")));
+    cores.find(|core| !core.is_empty())
 }

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use super::{Counter, Gauge, render::render_line};
-use crate::caretaker::quota::MANY;
 use crate::caretaker::space::Space;
 
 /// What was looked through, and what was found.
@@ -25,6 +24,8 @@ pub struct CareMetrics {
     pub data_free_bytes: Gauge,
     /// In how many of a hundred periods of the last ten seconds a control group did not let the node run.
     pub held_back_percent: Gauge,
+    /// 1 from where that is many until it is few.
+    pub is_held_back: Gauge,
     /// When a pass over each log last ended, in seconds since 1970.
     pub last_pass_seconds: Box<[Gauge]>,
 }
@@ -42,6 +43,7 @@ impl CareMetrics {
             data_bytes: Gauge::default(),
             data_free_bytes: Gauge::default(),
             held_back_percent: Gauge::default(),
+            is_held_back: Gauge::default(),
             last_pass_seconds: (0..logs).map(|_| Gauge::default()).collect(),
         }
     }
@@ -59,7 +61,7 @@ impl CareMetrics {
     #[must_use]
     pub fn held_back(&self) -> String {
         let percent = self.held_back_percent.value();
-        if percent < MANY {
+        if self.is_held_back.value() == 0 {
             return String::new();
         }
         format!(

@@ -48,7 +48,7 @@ use drain::Drain;
 use moving::Moves;
 use push::Pushing;
 use revoke::Sweep;
-use slow::SlowReaders;
+use slow::SlowLines;
 
 pub use connection::ConnectionId;
 pub use exchange::{Action, Event, Listener, ReceiveEnd};
@@ -146,8 +146,8 @@ pub struct Shard {
     /// Nothing is begun that goes on behind the sessions.
     background_held: bool,
     random: u64,
-    /// When it was last said who is slow, and whether anybody was.
-    slow: SlowReaders,
+    /// What was said of who reads slowly.
+    slow: SlowLines,
     /// Bytes held for peers without a session.
     stranger_bytes: usize,
     /// Bytes held by the echo service.
@@ -195,7 +195,7 @@ impl Shard {
             paused: false,
             background_held: false,
             random: parts.random | 1,
-            slow: SlowReaders::default(),
+            slow: SlowLines::default(),
             stranger_bytes: 0,
             echo_bytes: 0,
             due: Vec::new(),

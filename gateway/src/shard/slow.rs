@@ -9,7 +9,7 @@ const SAID_AFTER_MILLIS: u64 = 10_000;
 
 /// What was said of slow readers.
 #[derive(Default)]
-pub(super) struct SlowReaders {
+pub(super) struct SlowLines {
     /// In which second of the wheel.
     told_at: u64,
     /// Some were slow then.
@@ -33,8 +33,8 @@ impl Shard {
     }
 }
 
-impl SlowReaders {
-    /// Each has one line, and a second has one line, however many are slow.
+impl SlowLines {
+    /// Each has one line while it is among those that are named, and a second has one, however many are slow.
     fn say_one(&mut self, count: usize, named: &[(UserId, UnixMillis)], now: UnixMillis) {
         self.said.retain(|said| named.contains(said));
         let millis = |since: UnixMillis| now.0.saturating_sub(since.0);

@@ -6,7 +6,7 @@ use gateway::doctor::{Check, Host, Plan, Report, Verdict, examine, probe};
 use tempfile::TempDir;
 
 /// A machine of two cores on which nothing is to be done, for [`PLAN`].
-const SOUND: [(&str, &str); 18] = [
+const SOUND: [(&str, &str); 23] = [
     ("proc/sys/kernel/io_uring_disabled", "0\n"),
     ("proc/meminfo", "MemTotal:       24576000 kB\nMemAvailable:   20480000 kB\n"),
     ("proc/sys/net/core/somaxconn", "65535\n"),
@@ -20,8 +20,16 @@ const SOUND: [(&str, &str); 18] = [
     ("sys/class/net/eth0/queues/rx-0/rps_cpus", "3\n"),
     ("sys/class/net/eth0/device/vendor", "0x1af4\n"),
     ("sys/class/net/lo/queues/rx-0/rps_cpus", "0\n"),
-    ("sys/class/net/eth0/device/msi_irqs/24", "msix\n"),
-    ("sys/class/net/eth0/device/msi_irqs/25", "msix\n"),
+    ("sys/class/net/eth1/queues/rx-0/rps_cpus", "0\n"),
+    ("sys/class/net/eth1/queues/rx-1/rps_cpus", "0\n"),
+    ("sys/class/net/eth1/device/msi_irqs/23", "msix\n"),
+    ("sys/class/net/eth1/device/msi_irqs/24", "msix\n"),
+    ("sys/class/net/eth1/device/msi_irqs/25", "msix\n"),
+    (
+        "proc/interrupts",
+        "      CPU0 CPU1\n 23: 0 0 PCI-MSIX virtio1-config\n 24: 7 0 PCI-MSIX virtio1-input.0\n 25: 0 7 PCI-MSIX virtio1-input.1\n",
+    ),
+    ("proc/irq/23/effective_affinity_list", "1\n"),
     ("proc/irq/24/effective_affinity_list", "0\n"),
     ("proc/irq/25/effective_affinity_list", "1\n"),
     ("proc/self/cgroup", "0::/system.slice/gatehouse.service\n"),
