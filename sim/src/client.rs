@@ -86,6 +86,8 @@ pub(crate) struct Client {
     /// Told by `heads`: everything up to here is to be read, not to come.
     pub(crate) headed: BTreeMap<ConversationId, u64>,
     pub(crate) received: BTreeSet<(ConversationId, u64)>,
+    /// How far it had been given each conversation, when its cursor came: also of one that it has left, and forgotten.
+    given: BTreeMap<ConversationId, u64>,
     /// When it last connected with positions, in milliseconds since 1970: what was left by then is not fed.
     pub(crate) surveyed_at: Option<u64>,
     /// Milliseconds since 1970 from which on everything is owed.
@@ -131,6 +133,7 @@ impl Client {
             seen: BTreeMap::new(),
             headed: BTreeMap::new(),
             received: BTreeSet::new(),
+            given: BTreeMap::new(),
             surveyed_at: None,
             owed_since: None,
             stalled_until: 0,
@@ -338,11 +341,21 @@ impl Client {
         true
     }
 
-    /// What it has been given may be told to be delivered from now on: also of a conversation that it has left, and forgotten.
+    /// What it had been given when its cursor came may be told to be delivered from now on.
     pub(crate) fn acknowledge(&self, oracle: &mut Oracle) {
+        for (conversation, seq) in &self.given {
+            oracle.reads.acknowledged(*conversation, &self.user, Seq(*seq));
+        }
+    }
+
+    /// A cursor: it stands behind all that was given by now, and perhaps behind more, which was not.
+    fn take_cursor(&mut self, cursor: Option<String>) {
+        let Some(cursor) = cursor else { return };
+        self.cursor = Some(cursor);
         let received = self.received.iter().map(|(conversation, seq)| (conversation, seq));
         for (conversation, seq) in self.seen.iter().chain(&self.headed).chain(received) {
-            oracle.reads.acknowledged(*conversation, &self.user, Seq(*seq));
+            let given = self.given.entry(*conversation).or_default();
+            *given = (*seq).max(*given);
         }
     }
 

@@ -49,8 +49,7 @@ pub(crate) const FILLING: u64 = 0x6675_6c6c;
 /// And those of the one that stops reading.
 pub(crate) const DEAFNESS: u64 = 0x6465_6166;
 
-/// In some worlds a group of a few fans out on read, and members come and go across that: in worlds none of which has failed
-/// once, as those are what they were.
+/// In some worlds a group of a few fans out on read, and members come and go across that.
 pub(crate) fn small_group_members_max(seed: u64) -> usize {
     if matches!(seed % 16, 3 | 5 | 8 | 11 | 13 | 15) {
         Rng::new(seed ^ GROWING).between(2, 6) as usize

@@ -51,8 +51,7 @@ impl Bounds {
         self.users.outbox_bytes_max < UserLimits::default().outbox_bytes_max
     }
 
-    /// In some worlds little, so that outboxes fill up and credits run out. Each kind has dice of its own, and is none of the kinds of
-    /// which one has failed once: those are what they were.
+    /// In some worlds little, so that outboxes fill up and credits run out. Each kind has dice of its own.
     pub(crate) fn of_world(seed: u64) -> Self {
         let mut users = UserLimits {
             presence_grace_millis: PRESENCE_GRACE_MILLIS,

@@ -1,4 +1,4 @@
-//! A thousand worlds, and two that are one.
+//! Thousands of worlds, and two that are one.
 
 #![forbid(unsafe_code)]
 
@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Seeds of every run. One that ever failed is added to [`FAILED_ONCE`] and stays there.
 const SEEDS: u64 = 4_000;
 
+/// What failed in the world that a seed stood for then: what is simulated has changed since, and so have the worlds.
+///
 /// 2, 73, 102, 112, 169: fed by positions, a user left between the survey and the feed, and the feed asked for the
 /// membership of now instead of that at the fixed position. 12, 42, 68: the same, seen from the first record.
 /// 823: a send ended in the turn in which a newer session of its device came, its rest was lost and no close frame sent.

@@ -73,17 +73,17 @@ impl Client {
         assert!(is_welcomed || is_first, "welcome_is_first: {} was told {frame:?}", self.user);
         match frame {
             ServerFrame::Welcome(welcome) => self.handle_welcome(*welcome, oracle, now),
-            ServerFrame::Cursor { cursor } => self.cursor = Some(cursor),
+            ServerFrame::Cursor { cursor } => self.take_cursor(Some(cursor)),
             ServerFrame::CaughtUp { cursor, partial } => {
                 assert!(!partial, "every log is served");
-                self.cursor = Some(cursor);
+                self.take_cursor(Some(cursor));
                 let link = self.link.as_mut().expect("a frame comes by a link");
                 link.replaying = false;
                 if std::mem::take(&mut link.surveyed) {
                     self.surveyed_at = self.surveyed_at.max(Some(now.0));
                 }
             }
-            ServerFrame::Pong { cursor, .. } => self.cursor = cursor.or(self.cursor.take()),
+            ServerFrame::Pong { cursor, .. } => self.take_cursor(cursor),
             ServerFrame::Ok(ok) => self.handle_ok(&ok, oracle),
             ServerFrame::Error(error) => self.handle_error(&error, oracle, now, micros),
             ServerFrame::Amended(event) => {
@@ -135,7 +135,7 @@ impl Client {
         if link.surveyed {
             self.surveyed_at = Some(now.0 + 1_000);
         }
-        self.cursor = welcome.cursor.or(self.cursor.take());
+        self.take_cursor(welcome.cursor);
     }
 
     fn handle_member(&mut self, event: &MemberEvent, oracle: &mut Oracle) {

@@ -195,7 +195,7 @@ impl World {
             places,
             keys,
             denied: DenyList::default(),
-            // Dice of its own, in worlds none of which has failed once: those are what they were.
+            // Dice of its own, so that it can be added without changing the others.
             revoking: matches!(seed % 8, 3 | 5).then(|| Rng::new(seed ^ REVOKING)),
             erasing: matches!(seed % 16, 5 | 8 | 13).then(|| Rng::new(seed ^ ERASING)),
             filling: matches!(seed % 16, 3 | 11 | 13).then(|| Rng::new(seed ^ FILLING)),
