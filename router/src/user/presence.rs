@@ -19,6 +19,9 @@ const LOGS_MAX: u16 = 64;
 /// Users of whom this shard knows when they were last online, beside those who are and those of whom that is not written yet. About 6 MB.
 const LAST_SEEN_MAX: usize = 65_536;
 
+/// Ends that are of before and may be kept, beside as many as stand: so they are looked through once in so many.
+const WRITTEN_SLACK: usize = 1_024;
+
 /// From when one process stands still until the next one begins, in milliseconds, at most: more than an upgrade lets it take.
 const PAUSE_MILLIS_MAX: u64 = 60_000;
 
@@ -325,13 +328,14 @@ impl PresenceBoard {
                 self.last_seen.remove(&user);
             }
         }
-        // Of those who come and go many ends are of before.
-        if self.written.len() > 2 * LAST_SEEN_MAX {
+        // Of those who come and go many ends are of before, each of which holds a name: no more than those that stand.
+        if self.written.len() > 2 * self.last_seen.len() + WRITTEN_SLACK {
             let last_seen = &self.last_seen;
             let stands = |(micros, user): &(u64, UserId)| {
                 last_seen.get(user).is_some_and(|left| left.clock.micros == *micros)
             };
             self.written.retain(stands);
+            self.written.shrink_to(self.written.len() + WRITTEN_SLACK);
         }
     }
 }
