@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::{
-    chat::{Chat, undisturbed},
+    chat::{Chat, undisturbed, verdict},
     node::{Node, directory},
 };
 
@@ -56,6 +56,36 @@ fn a_good_cursor_brings_what_was_missed() {
         assert_eq!(bob.welcome["reset"], false);
         assert_eq!(caught_up(&mut bob), (2..=302).collect::<Vec<_>>());
     });
+}
+
+/// A second away or a month, it is one path: what was missed comes oldest first, however much it is.
+#[test]
+fn a_hundred_thousand_missed_messages_come_in_their_order() {
+    const MISSED: u64 = 100_000;
+    let data = directory();
+    let unlimited =
+        [("GATEHOUSE_USER_MESSAGES_PER_SECOND", "0"), ("GATEHOUSE_SESSION_COMMANDS_PER_SECOND", "0")];
+    let node = Node::start(data.path(), &unlimited);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    alice.tell("bob", "before");
+    let mut bob = Chat::connect(&node, "bob", "d");
+    let cursor = cursor(&mut bob);
+    drop(bob);
+    for _ in 0..MISSED / 16 {
+        let letter = || json!({ "to": "bob", "kind": "text", "text": "while away" });
+        let asked: Vec<u64> = (0..16).map(|_| alice.send("send", letter())).collect();
+        asked.into_iter().for_each(|id| assert_eq!(verdict(&alice.reply(id)), "ok"));
+        alice.take_events();
+    }
+    let mut bob = back(&node, "bob", &cursor);
+    assert_eq!(bob.welcome["reset"], false);
+    for seq in 2..=MISSED + 1 {
+        assert_eq!(bob.event("message")["seq"], seq);
+        bob.take_events();
+    }
+    assert!(bob.event("caught_up")["partial"].is_null());
+    alice.tell("bob", "live again");
+    assert_eq!(bob.event("message")["seq"], MISSED + 2);
 }
 
 /// C11: another user's, another store's, damaged, made up.
