@@ -43,6 +43,8 @@ pub(crate) fn idle(flags: &IdleFlags) -> anyhow::Result<ExitCode> {
     Bounds::new(&flags.limit).check(flags.pid)?;
     let mut random = Random::from_system()?;
     let (mut rounds, begun) = (Vec::new(), Moment::now());
+    // The same users come again: new ones would be new to the node's index as well, which is not what a connection costs.
+    let tag = format!("idle{:08x}", random.next() as u32);
     for number in 1..=flags.rounds {
         let mut orders = Vec::new();
         for worker in 0..workers_for(flags.connections) {
@@ -52,7 +54,7 @@ pub(crate) fn idle(flags: &IdleFlags) -> anyhow::Result<ExitCode> {
                 endpoint: endpoint.clone(),
                 sources: sources(&endpoint, flags.connections, &mut random),
                 secret: secret.clone(),
-                tag: format!("idle{:08x}", random.next() as u32),
+                tag: tag.clone(),
                 users: flags.connections,
                 connects_per_second: flags.rate,
                 start: Moment::now().after(START_NOTICE),
