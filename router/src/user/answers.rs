@@ -13,7 +13,7 @@ impl UserSide {
     /// Takes what the shard `from` sent, in the order it sent it.
     pub fn handle_reply(&mut self, from: ShardId, reply: Reply, clock: Clock) {
         let now = clock.unix;
-        self.return_credit(from, &reply);
+        self.return_credit(from, &reply, clock.micros);
         self.approaches.note_reply(&reply, clock.micros);
         match reply {
             Reply::Deliver(deliver) => self.deliver(&deliver, clock),
@@ -127,7 +127,7 @@ impl UserSide {
     }
 
     /// Every request had taken a credit; its reply gives it back.
-    fn return_credit(&mut self, from: ShardId, reply: &Reply) {
+    fn return_credit(&mut self, from: ShardId, reply: &Reply, now_micros: u64) {
         let credits = &mut self.credits[from.index()];
         match reply {
             Reply::Deliver(_)
@@ -139,12 +139,12 @@ impl UserSide {
             | Reply::Tell { .. }
             | Reply::TellUser { .. }
             | Reply::Watch { .. } => {}
-            Reply::Done { .. }
-            | Reply::Hidden { .. }
-            | Reply::MayMute { .. }
-            | Reply::Stored { .. }
-            | Reply::Refused { is_page: false, .. } => {
-                credits.commands += 1;
+            Reply::Done { asker }
+            | Reply::Hidden { asker, .. }
+            | Reply::MayMute { asker, .. }
+            | Reply::Stored { asker, .. }
+            | Reply::Refused { asker, is_page: false, .. } => {
+                credits.return_command(asker.asked_micros, now_micros);
             }
             Reply::Candidates { .. }
             | Reply::CaughtUp { .. }

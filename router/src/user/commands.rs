@@ -12,9 +12,6 @@ use crate::cursor::{self, Cursor};
 use crate::mail::{Asker, Change, Clock, Request, SessionId, Setting, Store};
 use crate::places::{created_conversation, direct_conversation};
 
-/// When to try again without a credit.
-const BUSY_RETRY_MS: u64 = 50;
-
 /// When to try again with a token whose key is being fetched: a fetch takes a second or two, and comes within half a minute.
 const REFRESH_RETRY_MS: u64 = 5_000;
 
@@ -147,13 +144,13 @@ impl UserSide {
     }
 
     pub(super) fn refuse(&mut self, id: SessionId, number: RequestId, code: ErrorCode, message: &str) {
-        let retry_after_ms = (code == ErrorCode::Busy).then_some(BUSY_RETRY_MS);
-        let error = ErrorReply { id: Some(number), code, message: message.to_owned(), retry_after_ms };
+        let message = message.to_owned();
+        let error = ErrorReply { id: Some(number), code, message, retry_after_ms: None };
         self.push_reply(id, &ServerFrame::Error(error));
     }
 
     /// `busy`, and when to try again.
-    pub(super) fn refuse_for(
+    pub(super) fn refuse_busy(
         &mut self,
         id: SessionId,
         number: RequestId,
@@ -272,9 +269,10 @@ impl UserSide {
         let credits = &mut self.credits[owner.index()];
         if credits.commands == 0 {
             self.counters.busy += 1;
-            let words = "too many commands are under way";
+            let retry_after_ms = credits.refuse_command(self.limits.command_credits, asker.asked_micros);
             self.approaches.note_answered((asker.session, asker.id), false);
-            return self.refuse(asker.session, asker.id, ErrorCode::Busy, words);
+            let words = "too many commands are under way";
+            return self.refuse_busy(asker.session, asker.id, words, retry_after_ms);
         }
         credits.commands -= 1;
         self.mail.push_back((owner, request));

@@ -17,6 +17,7 @@ mod answers;
 mod approach;
 mod commands;
 mod connecting;
+mod credits;
 mod follow;
 mod frames;
 mod heads;
@@ -48,6 +49,7 @@ use crate::index::{IndexAnswer, IndexAsk};
 use crate::mail::{Request, SessionId};
 use crate::places::{Places, ShardId};
 use approach::Approaches;
+use credits::Credits;
 use presence::PresenceBoard;
 use rates::{Absent, Present};
 use searching::AskOut;
@@ -94,12 +96,6 @@ pub struct Latencies {
     pub acks: Vec<u64>,
     /// From a storing command to its record in a member's outbox.
     pub deliveries: Vec<u64>,
-}
-
-#[derive(Clone, Copy)]
-struct Credits {
-    commands: u32,
-    pages: u32,
 }
 
 /// All sessions of one shard.
@@ -152,7 +148,7 @@ impl UserSide {
         limits: UserLimits,
         random: u64,
     ) -> Self {
-        let of_one = Credits { commands: limits.command_credits, pages: limits.page_credits };
+        let of_one = Credits::new(limits.command_credits, limits.page_credits);
         let credits = vec![of_one; usize::from(places.shards)];
         let starved = vec![VecDeque::new(); usize::from(places.shards)];
         Self {

@@ -320,7 +320,7 @@ impl UserSide {
             let number = searching.asker.id;
             session.held.pop_front();
             self.counters.busy += 1;
-            self.refuse_for(id, number, "too many searches are under way", BUSY_RETRY_MS);
+            self.refuse_busy(id, number, "too many searches are under way", BUSY_RETRY_MS);
             return true;
         }
         searching.step = Step::Candidates;

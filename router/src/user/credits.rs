@@ -1,0 +1,94 @@
+//! Credits: what may be under way to the owner of a log, and when a command that found none comes again.
+//!
+//! Where more is asked of an owner than it has time for, commands are refused and come again. If all came again after the same short time, their number
+//! would grow until refusing took the time that answering needs: a node that is asked for a fifth too much would do a quarter of what it can. So
+//! each is told a moment of its own, one behind the other, as far apart as answers are: that is how long a command is under way by how many are
+//! (Little's law). What is refused a second is then no more than what is answered and what is new, however long the overload lasts.
+
+/// When to come again, at least: a pause of one turn is over by then.
+const RETRY_MIN_MICROS: u64 = 50_000;
+
+/// And at most: a client shows that it waits, and an overload that is over is not waited for any longer.
+const RETRY_MAX_MICROS: u64 = 10_000_000;
+
+/// How many answers it takes until how long one takes is believed for the most part: a turn's batch of them.
+const SMOOTHED_OVER: u64 = 16;
+
+/// What one shard may have under way to another.
+#[derive(Clone, Copy)]
+pub(super) struct Credits {
+    /// Commands that may still be sent.
+    pub(super) commands: u32,
+    /// Page requests that may still be sent.
+    pub(super) pages: u32,
+    /// How long a command has been under way of late, in microseconds.
+    under_way_micros: u64,
+    /// The moment that the last refused command was given, in microseconds of the turn's clock.
+    last_moment: u64,
+}
+
+impl Credits {
+    pub(super) const fn new(commands: u32, pages: u32) -> Self {
+        Self { commands, pages, under_way_micros: 0, last_moment: 0 }
+    }
+
+    /// A command that was sent at `asked_micros` is answered.
+    pub(super) fn return_command(&mut self, asked_micros: u64, now_micros: u64) {
+        self.commands += 1;
+        let took = now_micros.saturating_sub(asked_micros);
+        self.under_way_micros = (self.under_way_micros * (SMOOTHED_OVER - 1) + took) / SMOOTHED_OVER;
+    }
+
+    /// In how many milliseconds a command comes again that found no credit, where `all` commands may be under way.
+    pub(super) fn refuse_command(&mut self, all: u32, now_micros: u64) -> u64 {
+        let apart = self.under_way_micros / u64::from(all.max(1));
+        let moment = self.last_moment.max(now_micros + RETRY_MIN_MICROS) + apart;
+        self.last_moment = moment.min(now_micros + RETRY_MAX_MICROS);
+        (self.last_moment - now_micros).div_ceil(1_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hundred under way, each for 200 ms: one is answered each 2 ms.
+    fn busy() -> Credits {
+        let mut credits = Credits::new(0, 0);
+        (0..200).for_each(|_| credits.return_command(0, 200_000));
+        credits
+    }
+
+    #[test]
+    fn refused_commands_come_again_one_by_one_as_fast_as_others_are_answered() {
+        let mut credits = busy();
+        let waits: Vec<u64> = (0..100).map(|_| credits.refuse_command(100, 1_000_000)).collect();
+        assert!(waits.is_sorted() && waits[0] >= 50, "{waits:?}");
+        let all_at = waits[99] - waits[0];
+        assert!((190..=200).contains(&all_at), "99 answers take 198 ms: {all_at}");
+    }
+
+    #[test]
+    fn moments_that_have_passed_are_not_waited_for() {
+        let mut credits = busy();
+        (0..1_000).for_each(|_| _ = credits.refuse_command(100, 1_000_000));
+        assert!(credits.refuse_command(100, 1_000_000) > 2_000);
+        assert_eq!(credits.refuse_command(100, 60_000_000), 52);
+    }
+
+    #[test]
+    fn an_overload_that_lasts_asks_nobody_to_wait_for_more_than_ten_seconds() {
+        let mut credits = busy();
+        let longest = (0..1_000_000).map(|_| credits.refuse_command(100, 1_000_000)).max();
+        assert_eq!(longest, Some(10_000));
+        // And it is not owed what was beyond that.
+        assert_eq!(credits.refuse_command(100, 11_000_000), 52);
+    }
+
+    #[test]
+    fn a_node_at_rest_answers_at_once_and_its_refused_burst_comes_again_soon() {
+        let mut credits = Credits::new(0, 0);
+        credits.return_command(0, 300);
+        assert_eq!((0..1_000).map(|_| credits.refuse_command(1_024, 1_000)).max(), Some(50));
+    }
+}
