@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
+use hashbrown::HashSet;
 use protocol::command::Connect;
 use protocol::ids::{RequestId, UserId};
 use protocol::session::Session;
@@ -38,8 +39,9 @@ pub fn deliver_places(shards: u16) -> usize {
     (DELIVER_PLACES / others).max(DELIVER_PLACES_MIN)
 }
 
-/// Users that a note names; with more, everybody at that shard reads the log.
-const NOTED_USERS_MAX: usize = 1024;
+/// Users that a note names; with more, everybody at that shard reads the log. That is each session's page of this log from an owner which is
+/// behind already, so it is for when most of a shard missed something: of some ten thousand users, not of a thousand.
+const NOTED_USERS_MAX: usize = 4096;
 
 /// Everything about a connection but its descriptor.
 pub struct Move {
@@ -187,7 +189,7 @@ impl Mesh {
 /// A note that waits for room: whose deliveries of one log were dropped.
 struct Note {
     log: u16,
-    users: Option<Vec<UserId>>,
+    users: Option<HashSet<UserId, foldhash::fast::RandomState>>,
 }
 
 /// One shard's end of the mesh.
@@ -253,6 +255,7 @@ impl Mailboxes {
             return;
         }
         for Note { log, users } in notes.drain(..) {
+            let users = users.map(|users| users.into_iter().collect());
             let pushed = lane.replies.push(Back::Reply(Reply::Overrun { log, users }));
             assert!(pushed.is_ok(), "one place a log is kept for notes");
         }
@@ -309,13 +312,17 @@ impl Mailboxes {
 
 fn note(notes: &mut Vec<Note>, log: u16, dropped: &[UserId]) {
     let place = notes.iter().position(|note| note.log == log).unwrap_or_else(|| {
-        notes.push(Note { log, users: Some(Vec::new()) });
+        notes.push(Note { log, users: Some(HashSet::default()) });
         notes.len() - 1
     });
     let Some(users) = &mut notes[place].users else {
         return;
     };
-    users.extend(dropped.iter().filter(|user| !users.contains(user)).cloned().collect::<Vec<_>>());
+    for user in dropped {
+        if !users.contains(user) {
+            users.insert(user.clone());
+        }
+    }
     if users.len() > NOTED_USERS_MAX {
         notes[place].users = None;
     }
