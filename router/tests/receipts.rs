@@ -7,6 +7,7 @@ mod support;
 use protocol::command::{Command, Create, HistoryPolicy, Members};
 use protocol::event::{ErrorCode, ServerFrame};
 use protocol::ids::{ConversationId, Seq, UserId};
+use router::conversation::Pace;
 use router::mail::SessionId;
 use router::places::{created_conversation, direct_conversation};
 use storage_log::Geometry;
@@ -173,8 +174,9 @@ fn what_was_read_on_a_full_disk_does_not_hold_a_node_that_goes_away() {
         chat.exchange(bob);
     }
     assert!(chat.side.is_waiting(), "there is no room for the newest");
-    for _ in 0..2 {
-        chat.side.write_positions(chat.clock.micros, chat.clock.unix, true, &mut chat.log);
+    chat.wait(GATHERED);
+    for pace in [Pace::Leaving, Pace::AtOnce] {
+        chat.side.write_positions(chat.clock.micros, chat.clock.unix, pace, &mut chat.log);
         while let Some(batch) = chat.log.poll_write(0) {
             chat.handle_written(batch);
         }

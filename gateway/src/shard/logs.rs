@@ -1,7 +1,7 @@
 //! The logs that a shard owns: requests in, batches out, answers and deliveries when they are durable.
 
 use protocol::ids::UnixMillis;
-use router::conversation::{Read, Subject};
+use router::conversation::{Pace, Read, Subject};
 use router::mail::{Clock, Reply, Request};
 use router::{ConversationSide, ShardId, UserSide};
 use storage_log::{
@@ -425,11 +425,15 @@ impl Shard {
         if !held {
             self.poll_rebuilds();
         }
-        let leaving = self.drain.is_some() || self.paused;
+        let pace = match () {
+            () if self.paused => Pace::AtOnce,
+            () if self.drain.is_some() => Pace::Leaving,
+            () => Pace::Usual,
+        };
         let (clock, second) = (self.clock, self.second());
         for owned in &mut self.logs {
             let log = owned.log.number();
-            owned.side.write_positions(clock.micros, clock.unix, leaving, &mut owned.log);
+            owned.side.write_positions(clock.micros, clock.unix, pace, &mut owned.log);
             if !held
                 && second >= owned.segment_not_before
                 && let Some(work) = owned.log.poll_spare()

@@ -3,6 +3,9 @@
 //!
 //! A `read` is answered at once and promises no durability. Only what is durable is told to others: so there are as many receipts as
 //! there are records, and a crash takes none back.
+//!
+//! Invariant: a record of a conversation is appended a second after the one before it at the earliest, and when that is durable; but once, as the
+//! node stands still. So of one user in one conversation there are at most two receipts a second, and one where the disk keeps up.
 
 use std::collections::VecDeque;
 
@@ -11,6 +14,7 @@ use protocol::record::StreamKind as Kind;
 use storage_log::{Answer, Draft, Log};
 
 use super::positions::{Due, New};
+use super::slots::Slot;
 use super::{ConversationSide, LOADED_MAX, LOADED_MEMBERS_MAX, Loaded};
 use crate::places::conversation_stream;
 
@@ -26,6 +30,17 @@ const LATER_MEMBERS_MAX: usize = LOADED_MEMBERS_MAX / 4;
 /// they only become more. Half of what is kept loaded.
 const GATHERED_MAX: usize = LOADED_MAX / 2;
 
+/// How soon what is new is to be written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pace {
+    /// Now: the node stands still, and another process may go on.
+    AtOnce,
+    /// The node goes away: nothing waits because nobody looks, and what a full disk does not take is given up.
+    Leaving,
+    /// Once more of it has come.
+    Usual,
+}
+
 /// What is to be written when, and what waits to be durable.
 #[derive(Default)]
 pub(super) struct Gathering {
@@ -34,7 +49,7 @@ pub(super) struct Gathering {
     /// Until when they wait, in microseconds; in this order, so that a turn in which none is due looks at one.
     due: VecDeque<(u64, ConversationId)>,
     /// Likewise, for those that can wait longer, since the last turn and before. What has become urgent meanwhile, or was written, is in it
-    /// until its time.
+    /// until its time, and says nothing then.
     fresh_later: Vec<ConversationId>,
     later: VecDeque<Later>,
     /// Members of those in `later`.
@@ -49,6 +64,8 @@ struct Later {
     until: u64,
     conversation: ConversationId,
     members: usize,
+    /// The newest record of positions then: if there is a newer one, all that has waited is in it, and what is new waits for its own time.
+    number: u64,
 }
 
 /// A record that is not durable yet.
@@ -82,24 +99,28 @@ impl Gathering {
 }
 
 impl ConversationSide {
-    /// Writes the positions that have waited long enough; all of them, where the node goes away: but those that a full disk does
-    /// not take are given up then, since nobody was promised them and the node has to end.
-    pub fn write_positions(&mut self, micros: u64, now: UnixMillis, all: bool, log: &mut Log) {
+    /// Writes the positions that have waited long enough. What a full disk does not take is given up where the node goes away, since nobody was
+    /// promised it and the node has to end.
+    pub fn write_positions(&mut self, micros: u64, now: UnixMillis, pace: Pace, log: &mut Log) {
         let (next, now) = (micros + GATHER_MICROS, self.latest(now));
-        if !all && !self.gathering.given_up.is_empty() {
+        if pace == Pace::Usual && !self.gathering.given_up.is_empty() {
             self.take_up_again();
         }
         self.write_sightings(now, log);
-        self.end_waiting(micros, all);
+        self.end_waiting(micros, pace);
         let Gathering { fresh, due, .. } = &mut self.gathering;
         due.extend(fresh.drain(..).map(|conversation| (next, conversation)));
         for _ in 0..due.len() {
-            let is_due = |due: &&(u64, ConversationId)| all || due.0 <= micros;
+            let is_due = |due: &&(u64, ConversationId)| pace == Pace::AtOnce || due.0 <= micros;
             let Some((_, conversation)) = self.gathering.due.front().filter(is_due).copied() else { return };
             self.gathering.due.pop_front();
-            match self.append_positions(conversation, now, log) {
+            if pace != Pace::AtOnce && log.is_healthy() && self.rests(conversation, micros) {
+                self.gathering.due.push_back((next, conversation));
+                continue;
+            }
+            match self.append_positions(conversation, micros, now, log) {
                 Answer::Stored(_) => {}
-                Answer::Full if all => self.give_up_new(conversation),
+                Answer::Full if pace != Pace::Usual => self.give_up_new(conversation),
                 _ if log.is_healthy() => {
                     self.gathering.due.push_back((next, conversation));
                 }
@@ -108,24 +129,36 @@ impl ConversationSide {
         }
     }
 
+    /// Whether a conversation was written a moment ago, or that is still under way.
+    fn rests(&self, conversation: ConversationId, micros: u64) -> bool {
+        let slot = &self.slots[&conversation];
+        slot.positions.as_ref().expect("kept while it has something to write").rests(micros)
+    }
+
     /// Those that have waited as long as they can are due.
-    fn end_waiting(&mut self, micros: u64, all: bool) {
+    fn end_waiting(&mut self, micros: u64, pace: Pace) {
         let until = micros + self.places.delivered_wait.as_micros() as u64;
         let mut fresh = std::mem::take(&mut self.gathering.fresh_later);
         for conversation in fresh.drain(..) {
-            let members = self.slots.get(&conversation).map_or(0, |slot| slot.state.members_count());
+            let slot = self.slots.get(&conversation);
+            let members = slot.map_or(0, |slot| slot.state.members_count());
+            let number = slot.and_then(Slot::positions_number).unwrap_or(0);
             self.gathering.later_members += members;
-            self.gathering.later.push_back(Later { until, conversation, members });
+            self.gathering.later.push_back(Later { until, conversation, members, number });
         }
         // With the room that it has.
         self.gathering.fresh_later = fresh;
         while let Gathering { later, later_members, .. } = &mut self.gathering
-            && let Some(&Later { until, conversation, members }) = later.front()
-            && (all || until <= micros || later.len() > LATER_MAX || *later_members > LATER_MEMBERS_MAX)
+            && let Some(&Later { until, conversation, members, number }) = later.front()
+            && (pace != Pace::Usual
+                || until <= micros
+                || later.len() > LATER_MAX
+                || *later_members > LATER_MEMBERS_MAX)
         {
             later.pop_front();
             *later_members -= members;
-            if self.is_hastened(conversation) {
+            let is_newest = self.slots.get(&conversation).and_then(Slot::positions_number) == Some(number);
+            if is_newest && self.is_hastened(conversation) {
                 self.gathering.due.push_front((micros, conversation));
             }
         }
@@ -165,7 +198,13 @@ impl ConversationSide {
         }
     }
 
-    fn append_positions(&mut self, conversation: ConversationId, now: UnixMillis, log: &mut Log) -> Answer {
+    fn append_positions(
+        &mut self,
+        conversation: ConversationId,
+        micros: u64,
+        now: UnixMillis,
+        log: &mut Log,
+    ) -> Answer {
         let slot = self.slots.get_mut(&conversation).expect("kept while it has something to write");
         let positions = slot.positions.as_mut().expect("likewise");
         if let Loaded::Yes(state) = &slot.state {
@@ -182,7 +221,7 @@ impl ConversationSide {
         };
         let answer = log.append(&[draft], now.0);
         let Answer::Stored(stored) = answer else { return answer };
-        positions.note_appended();
+        positions.note_appended(micros + GATHER_MICROS);
         let (position, new) = (stored.last_position, positions.new_receipts());
         self.gathering.written.push_back(Written { position, conversation, new });
         answer

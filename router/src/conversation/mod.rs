@@ -83,6 +83,7 @@ use viewers::Viewers;
 
 pub use erasure::{Erased, Subject};
 pub use fetch::{Read, ReadPlace};
+pub use gathering::Pace;
 pub use push::PushDue;
 pub use recent::Recent;
 pub use unjudged::Unjudged;

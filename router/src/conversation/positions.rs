@@ -83,6 +83,8 @@ pub(super) struct Positions {
     due: Due,
     /// Records of positions that are not durable.
     under_way: u32,
+    /// Until when the next one waits, in microseconds, whatever is new.
+    rests_until: u64,
 }
 
 impl Positions {
@@ -120,6 +122,7 @@ impl Positions {
             ext: stored.ext.to_vec(),
             due: Due::Never,
             under_way: 0,
+            rests_until: 0,
         }
     }
 
@@ -239,10 +242,16 @@ impl Positions {
         self.due
     }
 
-    /// They were appended, as they are now, under the next number.
-    pub(super) fn note_appended(&mut self) {
+    /// They were appended, as they are now, under the next number, and rest until then.
+    pub(super) fn note_appended(&mut self, rests_until: u64) {
+        self.rests_until = rests_until;
         (self.number, self.written_to, self.due) = (self.number + 1, self.folded_to, Due::Never);
         self.under_way += 1;
+    }
+
+    /// Whether the newest record is of a moment ago, or is not durable.
+    pub(super) fn rests(&self, micros: u64) -> bool {
+        self.under_way > 0 || micros < self.rests_until
     }
 
     pub(super) fn note_record_durable(&mut self) {

@@ -11,7 +11,7 @@ use protocol::event::{ErrorCode, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, UnixMillis, UserId};
 use protocol::upgrade::Form;
 use protocol::ws::{Decoder, DecoderLimits, Role};
-use router::conversation::{Read, ReadPlace, Recent};
+use router::conversation::{Pace, Read, ReadPlace, Recent};
 use router::cursor::Starts;
 use router::mail::{Clock, SessionId};
 use router::places::{KINDS, direct_conversation};
@@ -42,6 +42,11 @@ pub(crate) struct Chat {
     pub(crate) disk_reads: bool,
     /// There is no room for another segment.
     pub(crate) disk_is_full: bool,
+    /// A batch is written when it is [let go](Chat::let_go), and not at once.
+    pub(crate) disk_is_slow: bool,
+    held: Option<WriteBatch>,
+    /// How soon positions are written.
+    pub(crate) pace: Pace,
     /// A byte that the disk cannot read, nor anything together with it.
     pub(crate) bad_byte: Option<usize>,
     /// Reads of more bytes than these come from another place.
@@ -99,6 +104,9 @@ impl Chat {
             written: Vec::new(),
             disk_reads: false,
             disk_is_full: false,
+            disk_is_slow: false,
+            held: None,
+            pace: Pace::Usual,
             bad_byte: None,
             misread_above: usize::MAX,
             reads: Vec::new(),
@@ -260,7 +268,7 @@ impl Chat {
     /// Writes what is due; whether that was anything.
     pub(crate) fn write(&mut self) -> bool {
         let mut any = false;
-        self.side.write_positions(self.clock.micros, self.clock.unix, false, &mut self.log);
+        self.side.write_positions(self.clock.micros, self.clock.unix, self.pace, &mut self.log);
         while let Some(work) = self.log.poll_spare() {
             match work {
                 SpareWork::Make(_) if self.disk_is_full => {
@@ -273,6 +281,10 @@ impl Chat {
             }
         }
         while let Some(batch) = self.log.poll_write(0) {
+            if self.disk_is_slow {
+                self.held = Some(batch);
+                break;
+            }
             self.handle_written(batch);
             any = true;
         }
@@ -286,6 +298,13 @@ impl Chat {
             self.indexes.insert(job.base(), (job, file));
         }
         any
+    }
+
+    /// What a slow disk had to write is on it.
+    pub(crate) fn let_go(&mut self) {
+        if let Some(batch) = self.held.take() {
+            self.handle_written(batch);
+        }
     }
 
     /// Makes the index file of the first segment again, as it was.
