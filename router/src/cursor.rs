@@ -5,6 +5,7 @@
 //! it: a position that this start cannot have reached before the next one began comes from a copy of the directory that
 //! went on without us, and is answered with a reset instead of silence. A device that began at the head was not given what stands before, so
 //! a position alone says nothing of what was delivered: `followed`, by fours, is of how many positions up to there it was. Version 1 had none of that.
+//! The top bit of `logs` says that the cursor is [whole](Cursor::is_whole).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +21,9 @@ const VERSION: u8 = 2;
 /// Without what was followed, which then was nothing.
 const VERSION_1: u8 = 1;
 const HEAD_BYTES: usize = 2 + 16;
+
+/// In the byte of `logs`, of which there are at most 64.
+const WHOLE: u8 = 1 << 7;
 pub(crate) const TAG_BYTES: usize = 16;
 
 /// Sets its tags apart from others.
@@ -41,6 +45,9 @@ pub struct Cursor {
     pub positions: Positions,
     /// How many positions before each were given to the device, rounded down, 262,143 at most; of what stands before it is not known.
     pub followed: SmallVec<[u32; 4]>,
+    /// It was made while its session was live in every log: of large groups, too, all that these positions are of was given to the device or named
+    /// by a head. While a session catches up, a page names no group whose newest record stands behind it, and its cursor is beyond older ones.
+    pub is_whole: bool,
 }
 
 impl Cursor {
@@ -48,7 +55,7 @@ impl Cursor {
     #[must_use]
     pub fn at(positions: Positions) -> Self {
         let followed = SmallVec::from_elem(0, positions.len());
-        Self { positions, followed }
+        Self { positions, followed, is_whole: false }
     }
 }
 
@@ -121,10 +128,10 @@ fn later_than(runs: &[Run], id: [u8; 16]) -> Option<&[Run]> {
 /// Writes the cursor of a user.
 #[must_use]
 pub fn encode(places: &Places, starts: &Starts, user: &UserId, cursor: &Cursor) -> String {
-    let Cursor { positions, followed } = cursor;
+    let Cursor { positions, followed, is_whole } = cursor;
     let mut bytes = Vec::with_capacity(HEAD_BYTES + positions.len() * 10 + TAG_BYTES);
     bytes.push(VERSION);
-    bytes.push(positions.len() as u8);
+    bytes.push(positions.len() as u8 | if *is_whole { WHOLE } else { 0 });
     bytes.extend_from_slice(&starts.current().unwrap_or_default());
     for position in positions {
         bytes.extend_from_slice(&position.to_le_bytes());
@@ -150,7 +157,9 @@ pub fn decode(places: &Places, starts: &Starts, user: &UserId, text: &str) -> Re
         Some(&VERSION_1) => 8,
         _ => return Err(CursorError::Foreign),
     };
-    if bytes.len() != HEAD_BYTES + logs * each + TAG_BYTES || usize::from(bytes[1]) != logs {
+    let is_whole = bytes[0] == VERSION && bytes.get(1).is_some_and(|logs| logs & WHOLE != 0);
+    let logs_given = bytes.get(1).map_or(0, |logs| usize::from(if is_whole { logs & !WHOLE } else { *logs }));
+    if bytes.len() != HEAD_BYTES + logs * each + TAG_BYTES || logs_given != logs {
         return Err(CursorError::Foreign);
     }
     let (signed, given) = bytes.split_at(bytes.len() - TAG_BYTES);
@@ -175,7 +184,7 @@ pub fn decode(places: &Places, starts: &Starts, user: &UserId, text: &str) -> Re
             return Err(CursorError::Forgotten);
         }
     }
-    Ok(Cursor { positions, followed })
+    Ok(Cursor { positions, followed, is_whole })
 }
 
 /// The tag of something that only this store makes, of a user, as what it is.
@@ -197,7 +206,8 @@ mod tests {
     }
 
     fn at(positions: [u64; 2]) -> Cursor {
-        Cursor { positions: positions.into_iter().collect(), followed: [7, 900_000].into_iter().collect() }
+        let followed = [7, 900_000].into_iter().collect();
+        Cursor { positions: positions.into_iter().collect(), followed, is_whole: false }
     }
 
     fn run(id: u8, first_position: u64) -> Run {
@@ -215,6 +225,10 @@ mod tests {
         assert_eq!(read(&first), Ok(vec![10, 20]));
         let whole = decode(&places(), &first, &user, &cursor).expect("it is ours");
         assert_eq!(whole.followed.to_vec(), [4, FOLLOWED_MAX - 3], "rounded down, and bounded");
+        assert!(!whole.is_whole);
+        let live = Cursor { is_whole: true, ..at([10, 20]) };
+        let live = decode(&places(), &first, &user, &encode(&places(), &first, &user, &live));
+        assert_eq!(live, Ok(Cursor { is_whole: true, ..whole }));
         // One of before counts as it did.
         let mut older = vec![VERSION_1, 2];
         older.extend_from_slice(&[1; 16]);

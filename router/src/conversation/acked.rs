@@ -1,8 +1,8 @@
 //! What was delivered: from where a device stands in its log to the conversations that the records before that are of.
 //!
-//! Only what stands in the user's inbox counts, so this is of small conversations; who is in a large group is told its head and not what
-//! it is sent. Nobody waits for it: where there is more to do than the limits here, what is passed over is said by the next record that is
-//! acknowledged of the same conversation, as that stands behind it.
+//! Only what stands in the user's inbox counts, so this is of small conversations. Nobody waits for it: where there is more to do than the limits here,
+//! what is passed over is said by the next record that is acknowledged of the same conversation, as that stands behind it. Of large groups nothing is
+//! looked for: up to where a member has acknowledged is kept in `large`, for `push` to know whom not to call.
 
 use std::collections::VecDeque;
 
@@ -14,6 +14,7 @@ use storage_log::{Log, Lookup, Page};
 use super::ConversationSide;
 use super::fetch::{Fetch, Found};
 use super::jobs::Purpose;
+use super::large::Taken;
 use super::positions::Due;
 use super::slots::{Entrant, Loaded};
 use crate::mail::{Linked, Signal};
@@ -50,24 +51,30 @@ impl ConversationSide {
     pub(super) fn handle_signals(&mut self, shard: ShardId, signals: Vec<Signal>, log: &mut Log) {
         for signal in signals {
             match signal {
-                Signal::Acked { user, after, to, has_come: false } => {
-                    self.begin_acked(user, after, to, Unknown::Read, log);
-                }
-                Signal::Acked { user, after, to, has_come: true } => {
-                    if let Some(first) = self.recent.lately.first() {
-                        self.begin_acked(
-                            user,
-                            after.max(first.saturating_sub(1)),
-                            to,
-                            Unknown::PassedOver,
-                            log,
-                        );
+                Signal::Acked { user, after, to, whole_after, has_come } => {
+                    self.note_taken(&user, whole_after, to, log);
+                    let first = self.recent.lately.first();
+                    match first {
+                        _ if !has_come => self.begin_acked(user, after, to, Unknown::Read, log),
+                        Some(first) => {
+                            let after = after.max(first.saturating_sub(1));
+                            self.begin_acked(user, after, to, Unknown::PassedOver, log);
+                        }
+                        None => {}
                     }
                 }
                 signal => self.viewers.handle(shard, signal),
             }
         }
         self.answer_views();
+    }
+
+    /// A device has been given or told of everything between two positions, of large groups too: only who calls wants to know.
+    fn note_taken(&mut self, user: &UserId, after: u64, to: u64, log: &Log) {
+        if after < to && self.pushes.is_on() {
+            let inbox = self.places.user_stream(user, Kind::Inbox);
+            self.large.note_taken(inbox.id, Taken { after, to: to.min(log.durable().position()) });
+        }
     }
 
     fn begin_acked(&mut self, user: UserId, after: u64, to: u64, unknown: Unknown, log: &mut Log) {

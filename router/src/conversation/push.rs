@@ -4,8 +4,8 @@
 //! acknowledged it by then, on any device, is due to be called; what was said meanwhile is looked at 3 s later. Nobody is called twice for
 //! one message, nor of one conversation within 10 s: what comes then waits.
 //!
-//! What is not known of a member makes a call too many. Of a large group nothing is known of what was delivered, so its members are called
-//! unless they have read. A message costs one look at a map.
+//! What is not known of a member makes a call too many. Of a large group no member's position moves by what was delivered: there it counts up to
+//! where a device has acknowledged its log, what it was given as what it was told by a head. A message costs one look at a map, an acknowledgement another.
 //!
 //! Invariant: a message of which somebody may still have to be called is held, and the mark of the log stays below it. So a start that
 //! looks at what stands behind the mark forgets nobody; it may call somebody again.
@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
 use protocol::ids::{ConversationId, Seq, UnixMillis, UserId};
+use protocol::record::StreamKind as Kind;
 use storage_log::Log;
 
 use super::positions::Positions;
@@ -31,7 +32,7 @@ const REST_MICROS: u64 = 10_000_000;
 /// Conversations that are looked at, or rest, at a time, of one log: those of the last 13 s. Messages of others wait until there is room.
 const WAITING_MAX: usize = LOADED_MAX;
 
-/// Messages that wait for that, 32 bytes each: those of 10 s, of 100,000 a second. The next one is passed over, and
+/// Messages that wait for that, 40 bytes each: those of 10 s, of 100,000 a second. The next one is passed over, and
 /// [`ConversationSide::pushes_passed_over`] counts it: who is called of the next message of its conversation is called of this one too.
 const LATER_MAX: usize = 1 << 20;
 
@@ -64,6 +65,10 @@ struct Entry {
     /// Up to here that was judged.
     judged: Seq,
     newest: Seq,
+    /// Positions of those at `until`
+    until_at: u64,
+    /// and at `newest`.
+    newest_at: u64,
     /// Position of the first message after `judged`, held while there is one,
     held: Option<u64>,
     /// and of the first after `until`.
@@ -83,10 +88,14 @@ struct Called {
     held: Option<u64>,
 }
 
-/// A message that has found no room.
-struct Later {
+/// A message, or some of one conversation, of which somebody may have to be called.
+struct Said {
     conversation: ConversationId,
+    /// The newest of them,
     seq: Seq,
+    /// its position,
+    newest_at: u64,
+    /// and that of the first.
     position: u64,
 }
 
@@ -100,7 +109,8 @@ pub(super) struct Pushes {
     due: BTreeSet<(u64, ConversationId)>,
     /// How many are being looked at.
     looks: usize,
-    later: VecDeque<Later>,
+    /// What has found no room.
+    later: VecDeque<Said>,
     calls: VecDeque<PushDue>,
     held: Held,
     passed_over: u64,
@@ -130,26 +140,36 @@ impl Held {
 impl Pushes {
     /// A message became durable.
     pub(super) fn note_message(&mut self, conversation: ConversationId, seq: Seq, position: u64) {
+        self.note(Said { conversation, seq, newest_at: position, position });
+    }
+
+    fn note(&mut self, said: Said) {
         if !self.is_on {
             return;
         }
         let has_room = self.later.is_empty() && self.entries.len() < WAITING_MAX;
-        if has_room || self.entries.contains_key(&conversation) {
-            self.add(Later { conversation, seq, position });
+        if has_room || self.entries.contains_key(&said.conversation) {
+            self.add(said);
         } else if self.later.len() < LATER_MAX {
-            self.later.push_back(Later { conversation, seq, position });
+            self.later.push_back(said);
         } else {
             self.passed_over += 1;
         }
     }
 
-    fn add(&mut self, Later { conversation, seq, position }: Later) {
+    /// Whether somebody is called at all.
+    pub(super) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    fn add(&mut self, Said { conversation, seq, newest_at, position }: Said) {
         match self.entries.get_mut(&conversation) {
             // It has waited while newer ones had room.
             Some(entry) if seq <= entry.newest => {}
             // One that is being looked at, for want of what has to be read, is looked at as it was.
             Some(entry) if entry.rests && entry.due.is_some() => {
                 (entry.until, entry.newest, entry.rests) = (seq, seq, false);
+                (entry.until_at, entry.newest_at) = (newest_at, newest_at);
                 entry.held = self.held.hold(position);
                 self.fresh.push(conversation);
             }
@@ -157,12 +177,14 @@ impl Pushes {
                 if entry.held_next.is_none() {
                     entry.held_next = self.held.hold(position);
                 }
-                entry.newest = seq;
+                (entry.newest, entry.newest_at) = (seq, newest_at);
             }
             None => {
                 let (judged, due, rests, called) = (Seq(0), None, false, BTreeMap::new());
                 let (held, held_next) = (self.held.hold(position), None);
-                let entry = Entry { until: seq, judged, newest: seq, held, held_next, due, rests, called };
+                let (until, newest, until_at) = (seq, seq, newest_at);
+                let entry =
+                    Entry { until, judged, newest, until_at, newest_at, held, held_next, due, rests, called };
                 self.entries.insert(conversation, entry);
                 self.fresh.push(conversation);
             }
@@ -172,16 +194,16 @@ impl Pushes {
     /// Takes what found no room, as far as there is some.
     fn take_later(&mut self) {
         while self.entries.len() < WAITING_MAX
-            && let Some(later) = self.later.pop_front()
+            && let Some(said) = self.later.pop_front()
         {
-            self.add(later);
+            self.add(said);
         }
     }
 
     /// Position of the first message of which somebody may still have to be called.
     fn first_held(&self) -> Option<u64> {
         let held = self.held.0.first_key_value().map(|(position, _)| *position);
-        held.into_iter().chain(self.later.front().map(|later| later.position)).min()
+        held.into_iter().chain(self.later.front().map(|said| said.position)).min()
     }
 
     /// It cannot be looked at now, for want of memory or of the disk: once more later.
@@ -210,22 +232,31 @@ impl Pushes {
         Some(conversation)
     }
 
-    /// Finds out whom to call of a conversation, of whose messages so many are `gone`.
+    /// Finds out whom to call of a conversation, of whose messages so many are `gone`. Of a large group `has_taken` says who has acknowledged what
+    /// stands at one of two positions.
     fn judge(
         &mut self,
         conversation: ConversationId,
         entry: &mut Entry,
         (state, positions): (&Conversation, &Positions),
         gone: u64,
+        has_taken: impl Fn(&UserId, [u64; 2]) -> bool,
     ) {
         let (_, messages) = positions.folded();
+        let has_it = |user: &UserId, entry: &Entry| {
+            let is_given = || has_taken(user, [entry.until_at, entry.newest_at]);
+            positions.reached(user) >= entry.until || (state.is_large() && is_given())
+        };
         for member in state.members() {
             let user = &member.user;
             // Who was added later reads none of it, and who blocks the other one wants to hear nothing.
             let is_told = member.visible_from <= entry.until && !state.blocks(user);
             let count = messages.saturating_sub(positions.of(user).1.max(gone));
             // What is not kept any more is missing to nobody.
-            let is_missing = is_told && positions.reached(user) < entry.until && count > 0;
+            let may_miss = is_told && count > 0;
+            let is_new = entry.until > entry.judged;
+            // Looked at last: it is a keyed hash of the member's name.
+            let is_missing = may_miss && (is_new || entry.called.contains_key(user)) && !has_it(user, entry);
             let held = match entry.called.get_mut(user) {
                 Some(called) if !is_missing || called.seq >= entry.until => {
                     self.held.release(called.held.take());
@@ -238,7 +269,7 @@ impl Pushes {
                     continue;
                 }
                 Some(Called { held: held @ Some(_), .. }) => held.take(),
-                None if !is_missing || entry.until <= entry.judged => continue,
+                None if !is_missing => continue,
                 Some(_) | None => entry.held.and_then(|position| self.held.hold(position)),
             };
             let (user, seq) = (user.clone(), entry.newest);
@@ -268,7 +299,8 @@ impl Pushes {
             Some(at) => at,
             None => return,
         };
-        (entry.until, entry.held) = (entry.newest, entry.held_next.take());
+        (entry.until, entry.until_at) = (entry.newest, entry.newest_at);
+        entry.held = entry.held_next.take();
         self.entries.insert(conversation, entry);
         self.schedule(conversation, at);
     }
@@ -287,8 +319,8 @@ impl ConversationSide {
     /// nothing.
     pub fn begin_pushes(&mut self, unjudged: Unjudged) {
         self.pushes.is_on = true;
-        for (conversation, seq, position) in unjudged.into_messages() {
-            self.pushes.note_message(conversation, seq, position);
+        for (conversation, seq, [position, newest_at]) in unjudged.into_messages() {
+            self.pushes.note(Said { conversation, seq, newest_at, position });
         }
     }
 
@@ -356,7 +388,11 @@ impl ConversationSide {
         let (Loaded::Yes(state), Some(positions)) = (&slot.state, &slot.positions) else {
             return self.pushes.forget(entry);
         };
-        self.pushes.judge(conversation, &mut entry, (state, positions), gone);
+        let (places, large) = (&self.places, &self.large);
+        let has_taken = |user: &UserId, positions: [u64; 2]| {
+            large.has_taken(places.user_stream(user, Kind::Inbox).id, positions)
+        };
+        self.pushes.judge(conversation, &mut entry, (state, positions), gone, has_taken);
         self.pushes.settle(conversation, entry);
     }
 }

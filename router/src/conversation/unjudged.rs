@@ -93,11 +93,12 @@ impl Unjudged {
         self.said.len()
     }
 
-    /// The newest message of each conversation, with the position of the first, in the order of these.
-    pub(super) fn into_messages(self) -> Vec<(ConversationId, Seq, u64)> {
-        let all = self.said.into_iter().map(|(conversation, said)| (conversation, said.newest, said.first));
+    /// The newest message of each conversation, with the positions of the first and of the newest, in the order of the first.
+    pub(super) fn into_messages(self) -> Vec<(ConversationId, Seq, [u64; 2])> {
+        let all = self.said.into_iter();
+        let all = all.map(|(conversation, said)| (conversation, said.newest, [said.first, said.last]));
         let mut all: Vec<_> = all.collect();
-        all.sort_unstable_by_key(|(_, _, position)| *position);
+        all.sort_unstable_by_key(|(_, _, [first, _])| *first);
         all
     }
 }

@@ -81,6 +81,8 @@ pub enum Signal {
         after: u64,
         /// What it has.
         to: u64,
+        /// Behind this it was given or told of everything, of large groups too; `to`, where that is not known.
+        whole_after: u64,
         /// It comes with that, and may have said so when it was here last: no record is read for it.
         has_come: bool,
     },

@@ -20,12 +20,12 @@ impl Session {
 
 impl UserSide {
     /// A device comes with a cursor: it has stored everything up to there, and may not have come to say so, or what it said was lost with the process.
-    pub(super) fn note_came_with(&mut self, id: SessionId) {
+    pub(super) fn note_came_with(&mut self, id: SessionId, is_whole: bool) {
         let Some(session) = self.session(id) else { return };
         let (user, logs) = (session.user.clone(), session.logs.clone());
         for (log, state) in logs.iter().enumerate().filter(|(_, state)| state.followed() > 0) {
             let after = state.position.saturating_sub(u64::from(state.followed()));
-            self.presence.note_came_with(log, &user, Given { after, to: state.position });
+            self.presence.note_came_with(log, &user, Given::new(after, state.position, is_whole));
         }
     }
 
@@ -39,7 +39,7 @@ impl UserSide {
             let state = self.session(id).and_then(|session| session.logs.get_mut(log));
             let moved = state.and_then(|state| state.note_acked(*position));
             if let Some((after, to)) = moved {
-                self.presence.note_acked(log, &user, Given { after, to });
+                self.presence.note_acked(log, &user, Given::new(after, to, cursor.is_whole));
             }
         }
     }

@@ -295,7 +295,10 @@ impl UserSide {
         let (places, starts) = (self.places.clone(), self.starts.clone());
         let session = self.session(id)?;
         let positions = session.positions()?;
-        let cursor = Cursor { positions, followed: session.logs.iter().map(LogState::followed).collect() };
+        let followed = session.logs.iter().map(LogState::followed).collect();
+        // Of a group whose state cannot be read no head was named.
+        let is_whole = session.is_live() && !session.partial;
+        let cursor = Cursor { positions, followed, is_whole };
         session.since_cursor = 0;
         session.cursor_at = now.0;
         Some(cursor::encode(&places, &starts, &session.user, &cursor))

@@ -41,6 +41,18 @@ pub struct ConnectRefusal {
     pub close: CloseCode,
 }
 
+/// Where a session begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Beginning {
+    AtHead,
+    /// At its cursor, which may be [whole](cursor::Cursor::is_whole).
+    Behind {
+        is_whole: bool,
+    },
+    /// At the sequences that it knows.
+    Surveyed,
+}
+
 impl UserSide {
     /// Starts a session for a verified user. `connection` names the connection in [`UserSide::poll_sendable`].
     ///
@@ -61,7 +73,7 @@ impl UserSide {
             let frame = refusal(form, id, ErrorCode::Limit, "this user has 8 sessions");
             return Err(ConnectRefusal { frame, close: CloseCode::POLICY });
         }
-        let (session, starts_live) = self.new_session(connection, user.clone(), form, id, connect);
+        let (session, beginning) = self.new_session(connection, user.clone(), form, id, connect);
         let greeting = session.greeting;
         self.generation = self.generation.wrapping_add(1);
         let slot = self.sessions.insert(session) as u32;
@@ -74,15 +86,19 @@ impl UserSide {
         }
         let session = SessionId { slot, generation: self.generation };
         self.sessions[slot as usize].generation = self.generation;
-        self.note_came_with(session);
-        if !starts_live && let Some(greeting) = greeting {
+        if let Beginning::Behind { is_whole } = beginning {
+            self.note_came_with(session, is_whole);
+        }
+        if beginning != Beginning::AtHead
+            && let Some(greeting) = greeting
+        {
             self.welcome(session, greeting, now);
         }
         self.ask_pages(session);
         Ok(session)
     }
 
-    /// The session as it begins, and whether it begins at the head.
+    /// The session as it begins.
     pub(super) fn new_session(
         &self,
         connection: u64,
@@ -90,7 +106,7 @@ impl UserSide {
         form: Form,
         id: RequestId,
         connect: Connect,
-    ) -> (Session, bool) {
+    ) -> (Session, Beginning) {
         let logs = usize::from(self.places.logs);
         let given =
             connect.cursor.as_ref().map(|text| cursor::decode(&self.places, &self.starts, &user, text));
@@ -110,15 +126,19 @@ impl UserSide {
             (_, Some(_)) => SmallVec::from_elem(LogState::at(0, Phase::Surveyed), logs),
             _ => SmallVec::from_elem(LogState::at(0, Phase::Unplaced), logs),
         };
-        let starts_live = !matches!(given, Some(Ok(_))) && survey.is_none();
+        let beginning = match (&given, &survey) {
+            (Some(Ok(cursor)), _) => Beginning::Behind { is_whole: cursor.is_whole },
+            (_, Some(_)) => Beginning::Surveyed,
+            _ => Beginning::AtHead,
+        };
         let session = Session {
             commands: 1,
             greeting: Some(Greeting { id, reset }),
-            catching_up: !starts_live,
+            catching_up: beginning != Beginning::AtHead,
             survey,
             ..Session::at_rest(connection, user, connect.device, form, states)
         };
-        (session, starts_live)
+        (session, beginning)
     }
 
     /// The newest session of a device wins.

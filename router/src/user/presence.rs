@@ -37,8 +37,27 @@ pub(super) const TYPING_MAX: usize = 1_024;
 /// What a device was given of a log: what stands after a position, up to another.
 #[derive(Clone, Copy)]
 pub(super) struct Given {
-    pub(super) after: u64,
-    pub(super) to: u64,
+    after: u64,
+    to: u64,
+    /// Behind this, of large groups too; at most `to`.
+    whole_after: u64,
+}
+
+impl Given {
+    pub(super) fn new(after: u64, to: u64, is_whole: bool) -> Self {
+        Self { after, to, whole_after: if is_whole { after } else { to } }
+    }
+
+    /// Nobody was given what lies between what two devices were: of such the newer is told, and the other with what follows it.
+    fn and(self, new: Self) -> Self {
+        if new.after > self.to || self.after > new.to {
+            return new;
+        }
+        let (last, other) = if new.to >= self.to { (new, self) } else { (self, new) };
+        let adjoins = other.whole_after < other.to && last.whole_after <= other.to;
+        let whole_after = if adjoins { last.whole_after.min(other.whole_after) } else { last.whole_after };
+        Self { after: last.after.min(other.after), to: last.to, whole_after }
+    }
 }
 
 /// What a log has not been told yet.
@@ -142,12 +161,7 @@ impl PresenceBoard {
     /// A device has acknowledged something of a log.
     pub(super) fn note_acked(&mut self, log: usize, user: &UserId, new: Given) {
         let given = self.untold[log].acked.entry(user.clone()).or_insert(new);
-        // Nobody was given what lies between what two devices were: of such the newer is told, and the other with what follows it.
-        *given = if new.after <= given.to && given.after <= new.to {
-            Given { after: new.after.min(given.after), to: new.to.max(given.to) }
-        } else {
-            new
-        };
+        *given = given.and(new);
     }
 
     /// A device has come with something of a log.
@@ -501,10 +515,10 @@ impl UserSide {
                 }
             } else if let Some(((conversation, user), on)) = untold.typing.pop_first() {
                 Signal::Typing { conversation, user, on }
-            } else if let Some((user, Given { after, to })) = untold.acked.pop_first() {
-                Signal::Acked { user, after, to, has_come: false }
-            } else if let Some((user, Given { after, to })) = untold.came.pop_front() {
-                Signal::Acked { user, after, to, has_come: true }
+            } else if let Some((user, Given { after, to, whole_after })) = untold.acked.pop_first() {
+                Signal::Acked { user, after, to, whole_after, has_come: false }
+            } else if let Some((user, Given { after, to, whole_after })) = untold.came.pop_front() {
+                Signal::Acked { user, after, to, whole_after, has_come: true }
             } else {
                 break;
             };
