@@ -1,5 +1,7 @@
 //! Who asks for more than is allowed is told when to come back; nothing is lost by it, and nobody else is disturbed.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -53,6 +55,56 @@ fn a_user_who_sends_too_much_is_told_when_to_go_on_and_loses_nothing() {
         let times = stored.iter().filter(|item| item["message_id"] == letter["message_id"]).count();
         assert_eq!(times, 1, "{letter}");
     }
+}
+
+/// Rounds of a flood, and as many without beside them.
+const ROUNDS: usize = 100;
+
+/// C12: one user asks for far more than ten times of what it may, for a while. Each command is answered, what was acknowledged is there and nothing
+/// else is, and others are served as they are beside it.
+#[test]
+fn who_floods_is_refused_in_words_and_slows_nobody() {
+    let data = directory();
+    let settings =
+        [("GATEHOUSE_USER_MESSAGES_PER_SECOND", RATE), ("GATEHOUSE_SESSION_COMMANDS_PER_SECOND", "0")];
+    let node = Node::start(data.path(), &settings);
+    let mut flood = Chat::connect(&node, "alice", "phone");
+    let now = flood.welcome["now"].clone();
+    let begun = Instant::now();
+    let first = flood.tell("bob", "x");
+    let conversation = first["conversation"].clone();
+    let mut acknowledged = vec![first["message_id"].clone()];
+    // Each sends no more than it may at once, in turn with and without the flood.
+    let mut others: Vec<Chat> = (0..2 * ROUNDS / (BURST - 2))
+        .map(|number| Chat::connect(&node, &format!("witness-{number}"), "phone"))
+        .collect();
+    let (mut beside, mut without) = (Vec::new(), Vec::new());
+    for round in 0..2 * ROUNDS {
+        let is_flooded = round % 2 == 1;
+        let letters: Vec<String> =
+            (0..if is_flooded { SENDS } else { 0 }).map(|_| message_id(&now)).collect();
+        let letter = |id: &String| json!({ "to": "bob", "kind": "text", "text": "x", "message_id": id });
+        let asked: Vec<u64> = letters.iter().map(|id| flood.send("send", letter(id))).collect();
+        let number = round / (BURST - 2);
+        let sent = Instant::now();
+        others[number].tell("carol", "x");
+        if is_flooded { &mut beside } else { &mut without }.push(sent.elapsed());
+        for (asked, id) in asked.into_iter().zip(letters) {
+            if !is_limited(&flood.reply(asked)) {
+                acknowledged.push(json!(id));
+            }
+        }
+    }
+    let allowed = BURST as u64 + RATE.parse::<u64>().expect("a number") * (begun.elapsed().as_secs() + 1);
+    assert!(acknowledged.len() as u64 <= allowed, "{} were taken of {allowed}", acknowledged.len());
+    let stored: Vec<Value> =
+        flood.history(&conversation).iter().map(|item| item["message_id"].clone()).collect();
+    assert_eq!(stored, acknowledged);
+    node.wait_for_metric("messages_stored_total", (acknowledged.len() + 2 * ROUNDS) as u64);
+    // The same machine at the same time, and far more than a turn: this is of those who wait for what is refused.
+    let median = |times: &mut Vec<Duration>| *times.select_nth_unstable(ROUNDS / 2).1;
+    let (beside, without) = (median(&mut beside), median(&mut without));
+    assert!(beside <= without * 5 + Duration::from_millis(100), "{beside:?}, and {without:?} without");
 }
 
 #[test]
