@@ -93,7 +93,9 @@ fn run(name: &str, node: &Node, mutant: Mutant) -> Outcome {
     arguments.extend(["--mix", mix, "--json", json.to_str().expect("a plain path")]);
     // Those who go away are spread as evenly as those who view: of half and half they would be the same.
     let viewers = if mutant == Mutant::LoseDepartures { "24" } else { "12" };
-    arguments.extend(["--read-percent", extent.read_percent, "--viewers", viewers]);
+    // Who sends has read, so a message makes good for a receipt before it: of few who read, none may have read last.
+    let read_percent = if mutant == Mutant::LoseReceipts { USUAL.read_percent } else { extent.read_percent };
+    arguments.extend(["--read-percent", read_percent, "--viewers", viewers]);
     if matches!(mutant, Mutant::EmptyPage | Mutant::None | Mutant::Refuse | Mutant::Stale) {
         arguments.extend(["--churn", "20"]);
     }
