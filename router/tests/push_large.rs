@@ -5,7 +5,7 @@
 
 mod support;
 
-use protocol::command::{Command, Create, HistoryPolicy, Request, Send, Target};
+use protocol::command::{Command, Create, HistoryPolicy, HistoryRange, Request, Send, Target};
 use protocol::event::ServerFrame;
 use protocol::ids::{ConversationId, UserId};
 use router::conversation::Unjudged;
@@ -23,17 +23,28 @@ const MEMBERS: usize = 100;
 /// Alice, who has made a large group of bob and many who are never here.
 fn group() -> (Chat, SessionId, ConversationId) {
     let mut chat = Chat::new();
+    let (alice, group) = group_in(&mut chat);
+    (chat, alice, group)
+}
+
+fn group_in(chat: &mut Chat) -> (SessionId, ConversationId) {
     chat.side.begin_pushes(Unjudged::nothing());
     chat.wait(0);
     let (alice, _) = chat.connect("alice", None);
+    let group = make(chat, alice, TITLE, 50);
+    judge(chat);
+    (alice, group)
+}
+
+const TITLE: &str = "all of us";
+
+fn make(chat: &mut Chat, alice: SessionId, title: &str, number: u8) -> ConversationId {
     let others = (2..MEMBERS).map(|number| user(&format!("m{number}")));
     let members: Vec<UserId> = others.chain([user("bob")]).collect();
-    let (title, history, id) = ("all of us".to_owned(), HistoryPolicy::All, id_of(NOW.0, 50));
+    let (title, history, id) = (title.to_owned(), HistoryPolicy::All, id_of(NOW.0, number));
     let create = Create { title, members, history, message_id: id };
     answer(&chat.command(alice, Command::Create(create))).expect("made");
-    let group = created_conversation(&user("alice"), id.expect("an id"));
-    judge(&mut chat);
-    (chat, alice, group)
+    created_conversation(&user("alice"), id.expect("an id"))
 }
 
 fn say_in(chat: &mut Chat, session: SessionId, group: ConversationId) -> u64 {
@@ -47,6 +58,9 @@ fn say_in(chat: &mut Chat, session: SessionId, group: ConversationId) -> u64 {
 fn judge(chat: &mut Chat) {
     let (micros, now) = (chat.clock.micros, chat.clock.unix);
     chat.side.judge_pushes(micros, now, &mut chat.log);
+    while let Some(read) = chat.side.poll_read() {
+        chat.answer_read(read);
+    }
 }
 
 /// Who is called of a group after so many milliseconds.
@@ -193,4 +207,45 @@ fn who_comes_back_with_a_cursor_beyond_it_is_not_called_after_a_start() {
         chat.connect("bob", Some(cursor));
         assert_called(&mut chat, group, WAIT, is_called);
     }
+}
+
+/// Then its head is told to nobody who catches up, and a cursor from behind that says nothing of it.
+#[test]
+fn of_a_group_whose_state_cannot_be_read_nothing_was_told() {
+    let mut chat = Chat::with_tail(1);
+    chat.disk_reads = true;
+    let (alice, group) = group_in(&mut chat);
+    make(&mut chat, alice, "others", 51);
+    let (bob, _) = chat.connect("bob", None);
+    // A cursor says by fours how much was given.
+    (0..4).for_each(|_| _ = answer(&chat.command(alice, send("bob", "hello", None))).expect("stored"));
+    let before = cursor(&mut chat, bob);
+    chat.users.disconnect(bob);
+    say_in(&mut chat, alice, group);
+    // The newest batch is in memory whatever the disk does.
+    answer(&chat.command(alice, send("carol", "hello", None))).expect("stored");
+    let mut unjudged = Unjudged::behind(Some(0), chat.clock.unix.0);
+    chat.read_back(&mut |record| unjudged.observe(record));
+    chat.restart();
+    chat.side.begin_pushes(unjudged);
+    let title = TITLE.as_bytes();
+    chat.bad_byte = chat.written.windows(title.len()).rposition(|bytes| bytes == title);
+    judge(&mut chat);
+    let (bob, frames) = chat.connect("bob", Some(before));
+    assert!(matches!(frames.last(), Some(ServerFrame::CaughtUp { partial: true, .. })), "{frames:?}");
+    let caught_up = cursors(&frames).pop().expect("caught up");
+    ack(&mut chat, bob, caught_up.clone());
+    chat.users.disconnect(bob);
+    // Once it can be read, who stands at the head by then is told nothing of it: so what a later cursor says ends where that one began.
+    chat.bad_byte = None;
+    let (alice, _) = chat.connect("alice", None);
+    let range = HistoryRange::Latest;
+    chat.command(alice, Command::History { conversation: group, range, limit: 1 });
+    let (bob, frames) = chat.connect("bob", Some(caught_up));
+    assert!(matches!(frames.last(), Some(ServerFrame::CaughtUp { partial: false, .. })), "{frames:?}");
+    (0..4).for_each(|_| _ = answer(&chat.command(alice, send("bob", "hello", None))).expect("stored"));
+    let later = cursor(&mut chat, bob);
+    chat.users.disconnect(bob);
+    chat.connect("bob", Some(later));
+    assert_called(&mut chat, group, WAIT, true);
 }

@@ -7,7 +7,7 @@ use protocol::limits::COMMANDS_IN_FLIGHT_MAX;
 
 use super::UserSide;
 use super::rates::is_stored;
-use super::session::{Held, LogState};
+use super::session::Held;
 use crate::cursor::{self, Cursor};
 use crate::mail::{Asker, Change, Clock, Request, SessionId, Setting, Store};
 use crate::places::{created_conversation, direct_conversation};
@@ -295,8 +295,9 @@ impl UserSide {
         let (places, starts) = (self.places.clone(), self.starts.clone());
         let session = self.session(id)?;
         let positions = session.positions()?;
-        let followed = session.logs.iter().map(LogState::followed).collect();
-        // Of a group whose state cannot be read no head was named.
+        // Of a group whose state cannot be read no head was named: nor does a later cursor say so of what stands before this one.
+        let followed =
+            session.logs.iter().map(|log| if session.partial { 0 } else { log.followed() }).collect();
         let is_whole = session.is_live() && !session.partial;
         let cursor = Cursor { positions, followed, is_whole };
         session.since_cursor = 0;
