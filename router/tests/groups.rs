@@ -270,6 +270,22 @@ fn a_last_owner_who_gives_that_up_hands_over_to_somebody_else() {
     assert_eq!(stored(&group.chat.command(group.alice, Command::Members(alone))), [None]);
 }
 
+/// Who is given a role by the change with which the owner goes, and becomes the owner by it, is told of as the owner alone: in JSON roles are
+/// under the names of their users.
+#[test]
+fn an_heir_who_was_given_another_role_by_the_same_change_is_named_once() {
+    let mut group = Group::of(3);
+    let (conversation, message_id) = (group.conversation, group.id());
+    let roles = vec![(member(1), Role::Admin), (user("alice"), Role::Member)];
+    let change = Members { conversation, add: Vec::new(), remove: Vec::new(), roles, message_id };
+    let frames = group.chat.command(group.alice, Command::Members(change));
+    let told = frames.iter().filter_map(|frame| match frame {
+        ServerFrame::Member(member) => Some(member.roles.clone()),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [vec![(user("alice"), Role::Member), (member(1), Role::Owner)]]);
+}
+
 /// The sequence that each `ok` names.
 fn stored(frames: &[ServerFrame]) -> Vec<Option<u64>> {
     let answers = frames.iter().filter_map(|frame| match frame {
