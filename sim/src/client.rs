@@ -14,6 +14,7 @@ use router::mail::Clock;
 
 use crate::Rng;
 use crate::calling::Registering;
+use crate::governing;
 use crate::hiding::Hiding;
 use crate::keeping::{self, Since};
 use crate::listing::Listing;
@@ -41,6 +42,10 @@ pub(crate) struct Link {
     begun: Since,
     /// When each page was asked for.
     pages: BTreeMap<RequestId, Since>,
+    /// Of which conversation each list of members was asked for, and its newest sequence then.
+    lists: BTreeMap<RequestId, (ConversationId, u64)>,
+    /// The run of the process that it was opened to.
+    run: u32,
     /// The times of its token.
     pub(crate) times: Times,
     /// A new token under way, and the times of that.
@@ -111,8 +116,10 @@ pub(crate) struct Client {
     pub(crate) searching: Searching,
     /// Dice of its own, where messages are amended,
     pub(crate) amending: Option<Rng>,
-    /// and where it is set how much is kept.
+    /// where it is set how much is kept,
     pub(crate) keeping: Option<Rng>,
+    /// and where roles are handed out.
+    pub(crate) governing: Option<Rng>,
     /// How far its own clock, by which it names its messages, is behind or ahead.
     skew_ms: i64,
     output: Vec<u8>,
@@ -147,6 +154,7 @@ impl Client {
             searching: Searching::default(),
             amending: None,
             keeping: None,
+            governing: None,
             skew_ms,
             output: Vec::new(),
         }
@@ -171,7 +179,7 @@ impl Client {
     }
 
     /// Opens a connection: the upgrade and, without waiting for the answer, `connect`.
-    pub(crate) fn connect(&mut self, pipe: usize, pass: Pass, begun: Since, rng: &mut Rng) {
+    pub(crate) fn connect(&mut self, pipe: usize, pass: Pass, (begun, run): (Since, u32), rng: &mut Rng) {
         let session =
             Session::client(&SessionLimits::CLIENT, self.form, "sim", UpgradePolicy::PATH, None, rng.roll());
         let fresh = self.cursor.is_none();
@@ -190,6 +198,8 @@ impl Client {
             sent: Vec::new(),
             begun,
             pages: BTreeMap::new(),
+            lists: BTreeMap::new(),
+            run,
             times,
             refreshing: None,
         });
@@ -271,7 +281,10 @@ impl Client {
         if calm || self.pending.len() >= PENDING_MAX {
             return;
         }
-        let has_acted = self.keep(oracle, now) || self.amend(oracle, now) || self.look(oracle);
+        let has_acted = self.keep(oracle, now)
+            || self.govern(users, oracle, now)
+            || self.amend(oracle, now)
+            || self.look(oracle);
         if has_acted || self.set(users, oracle, now) || self.register() || self.hide(oracle) {
             return;
         }
@@ -302,8 +315,7 @@ impl Client {
                 });
             }
             (3, Some(conversation)) => {
-                let id = self.id();
-                self.write(&Request { id: Some(id), command: Command::ListMembers { conversation } });
+                self.list_members(conversation, oracle);
             }
             (choice, known) => {
                 let claimed = UnixMillis(now.0.saturating_add_signed(self.skew_ms));
@@ -391,7 +403,7 @@ impl Client {
     }
 
     /// Sets how much is kept, as its dice have it.
-    fn keep(&mut self, oracle: &Oracle, now: UnixMillis) -> bool {
+    fn keep(&mut self, oracle: &mut Oracle, now: UnixMillis) -> bool {
         let claimed = UnixMillis(now.0.saturating_add_signed(self.skew_ms));
         let known = self.seen.keys().copied();
         let Some(command) = self
@@ -399,6 +411,34 @@ impl Client {
             .as_mut()
             .and_then(|dice| keeping::act(dice, known, |dice| new_message_id(dice, claimed)))
         else {
+            return false;
+        };
+        let message_id = command.message_id().expect("it is named");
+        self.store(command, message_id, oracle);
+        true
+    }
+
+    fn list_members(&mut self, conversation: ConversationId, oracle: &Oracle) {
+        let (id, head) = (self.id(), oracle.head_in(conversation));
+        let link = self.link.as_mut().expect("the caller looked");
+        link.lists.insert(id, (conversation, head));
+        self.write(&Request { id: Some(id), command: Command::ListMembers { conversation } });
+    }
+
+    /// Asks who is in something, hands out roles, or takes them, as its dice have it.
+    fn govern(&mut self, users: &[UserId], oracle: &mut Oracle, now: UnixMillis) -> bool {
+        let claimed = UnixMillis(now.0.saturating_add_signed(self.skew_ms));
+        let Some(dice) = &mut self.governing else { return false };
+        let role = |conversation: &ConversationId| oracle.groups.role(*conversation, &self.user);
+        let known: Vec<_> =
+            self.seen.keys().map(|conversation| (*conversation, role(conversation))).collect();
+        if !known.is_empty() && dice.one_in(30) {
+            let (conversation, _) = *dice.pick(&known);
+            self.list_members(conversation, oracle);
+            return true;
+        }
+        let message_id = |dice: &mut Rng| new_message_id(dice, claimed);
+        let Some(command) = governing::act(dice, &known, (&self.user, users), message_id) else {
             return false;
         };
         let message_id = command.message_id().expect("it is named");
@@ -432,7 +472,8 @@ impl Client {
     }
 
     /// Says something that is to be stored, and repeats it until it is answered.
-    fn store(&mut self, command: Command, message_id: MessageId, oracle: &Oracle) {
+    fn store(&mut self, command: Command, message_id: MessageId, oracle: &mut Oracle) {
+        oracle.groups.issued(&self.user, message_id, &command);
         let (id, head) = (self.id(), oracle.head_of(&command));
         self.pending.push(Pending { id, command: command.clone(), message_id, head });
         self.write(&Request { id: Some(id), command });

@@ -31,6 +31,10 @@ pub(crate) const CALLING: u64 = 0x0063_616c_6c69_6e67;
 
 /// And those of who sets how much is kept, each client's its own and the day's.
 pub(crate) const KEEPING: u64 = 0x6b65_6570_696e_6700;
+
+/// And those of who hands out roles, each client's its own.
+pub(crate) const GOVERNING: u64 = 0x676f_7665_726e;
+
 /// And those of who is invisible, each client's its own.
 pub(crate) const HIDING: u64 = 0x6869_6469_6e67;
 
@@ -75,6 +79,11 @@ pub(crate) fn searches(seed: u64) -> bool {
     matches!(seed % 16, 3 | 5 | 8 | 15) || seed % 64 == 30
 }
 
+/// In some worlds roles are handed out: in some with nothing else that is set apart, and in some with most of it.
+fn governs(seed: u64) -> bool {
+    matches!(seed % 16, 3 | 5) || matches!(seed % 64, 7 | 15 | 23 | 39)
+}
+
 /// One to two devices of each user.
 pub(crate) fn clients_of(
     users: &[UserId],
@@ -110,6 +119,7 @@ pub(crate) fn give_dice(seed: u64, clients: &mut [Client]) {
         client.listing.dice = looks.then(|| Rng::new(seed ^ LISTING ^ number));
         client.setting.dice = sets.then(|| Rng::new(seed ^ SETTING ^ number));
         client.keeping = keeps(seed).then(|| Rng::new(seed ^ KEEPING ^ (number + 1)));
+        client.governing = governs(seed).then(|| Rng::new(seed ^ GOVERNING ^ (number + 1)));
         client.hiding.dice = hides.then(|| Rng::new(seed ^ HIDING ^ number));
         client.searching.dice = searches(seed).then(|| Rng::new(seed ^ SEARCHING ^ (number + 1)));
         client.registering.dice = calls(seed).then(|| Rng::new(seed ^ CALLING ^ (number + 1)));

@@ -99,7 +99,6 @@ pub(crate) struct Forms {
     of: BTreeMap<Place, Vec<(u64, Form)>>,
     /// By message: when it was acknowledged that it had become something else, and the sequence of that.
     settled: BTreeMap<Place, Vec<(u64, u64)>>,
-    commands: BTreeMap<(UserId, MessageId), Command>,
     /// Counts what was acknowledged, and so is a clock.
     now: u64,
     /// Times that a client was shown something amended.
@@ -110,11 +109,6 @@ impl Forms {
     /// What is asked for at this time has to show all that was acknowledged by then.
     pub(crate) fn now(&self) -> u64 {
         self.now
-    }
-
-    /// A client amends something.
-    pub(crate) fn issued(&mut self, user: &UserId, message_id: MessageId, command: &Command) {
-        self.commands.insert((user.clone(), message_id), command.clone());
     }
 
     /// The record `seq` is durable, and makes this of a message.
@@ -177,7 +171,11 @@ impl Forms {
     }
 
     /// Holds what the log says against what the commands come to, each after the other.
-    pub(crate) fn check_log(&self, log: &BTreeMap<Place, Truth>) {
+    pub(crate) fn check_log(
+        &self,
+        log: &BTreeMap<Place, Truth>,
+        commands: &BTreeMap<(UserId, MessageId), Command>,
+    ) {
         let mut now: BTreeMap<Place, Form> = BTreeMap::new();
         for ((conversation, seq), truth) in log {
             let place = (*conversation, *seq);
@@ -190,7 +188,7 @@ impl Forms {
             let by = (truth.sender.clone(), truth.message_id);
             let expected =
                 now.get_mut(&(*conversation, *target)).expect("a message stands before its amendments");
-            expected.apply(self.commands.get(&by).expect("somebody asked for it"), &truth.sender);
+            expected.apply(commands.get(&by).expect("somebody asked for it"), &truth.sender);
             assert_eq!(form, expected, "folded: {target} of {conversation} at {seq}");
         }
     }

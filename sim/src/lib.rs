@@ -15,6 +15,7 @@ mod dice;
 mod disk;
 mod erasing;
 mod forms;
+mod governing;
 mod group;
 mod hiding;
 mod index;
@@ -34,5 +35,6 @@ mod viewing;
 mod wires;
 mod world;
 
+pub use group::RoleCounts;
 pub use rng::Rng;
 pub use world::{Outcome, run};

@@ -11,7 +11,7 @@ use storage_log::Record;
 use crate::calling::Tokens;
 use crate::erasing::Erasures;
 use crate::forms::{Form, Forms};
-use crate::group;
+use crate::group::Groups;
 use crate::hiding::Invisibles;
 use crate::keeping::{Keeping, Since};
 use crate::searching::Searches;
@@ -54,6 +54,7 @@ pub(crate) struct Oracle {
     pub(crate) keep_ms: Option<u64>,
     pub(crate) gone: u64,
     pub(crate) forms: Forms,
+    pub(crate) groups: Groups,
     /// Log and position of what was seen to become durable.
     pub(crate) positions: BTreeMap<(ConversationId, u64), (u16, u64)>,
     pub(crate) erasures: Erasures,
@@ -123,6 +124,7 @@ impl Oracle {
         if truth.text.is_some() {
             self.blocks.check_message(key.0);
         }
+        self.enter_group(key, &truth);
         self.enter_form(key, &truth);
         self.reads.enter(key, &truth);
         self.keeping.enter(key, &truth, self.reads.now);
@@ -141,6 +143,7 @@ impl Oracle {
 
     /// A record that a start has found, and where, if it is whole.
     pub(crate) fn survived(&mut self, place: (ConversationId, u64), at: Option<(u16, u64)>, truth: Truth) {
+        self.enter_group(place, &truth);
         self.enter_form(place, &truth);
         self.reads.enter(place, &truth);
         self.keeping.enter(place, &truth, self.reads.now);
@@ -189,7 +192,7 @@ impl Oracle {
     /// was decided after it was sent, when the disk held `head` at least, and before now.
     pub(crate) fn unchanged(&mut self, user: &UserId, message_id: MessageId, command: &Command, head: u64) {
         let conversation =
-            group::changed_by(command).unwrap_or_else(|| panic!("{command:?} takes a sequence"));
+            Self::changed_by(command).unwrap_or_else(|| panic!("{command:?} takes a sequence"));
         let was_so = self.was_so(conversation, head, user, command);
         assert!(was_so, "acked_is_durable: {user} was told that this is so from {head} on: {command:?}");
         let now = self.reads.now;
@@ -283,8 +286,7 @@ impl Oracle {
                 truth.message_id
             );
         }
-        self.forms.check_log(&self.durable);
-        group::check_changes(&self.durable);
+        self.forms.check_log(&self.durable, &self.groups.commands);
         for ((user, message_id), refused_at) in &self.refused {
             let stored = log.iter().any(|(place, truth)| {
                 let is_in_front = self.is_forgotten(*place, now);

@@ -248,7 +248,7 @@ impl World {
     fn connect(&mut self, index: usize, pass: Pass) {
         let shard = ShardId(self.rng.below(u64::from(self.places.shards)) as u16);
         let (pipe, socket) = self.net.open(index, shard);
-        let begun = self.oracle.since();
+        let begun = (self.oracle.since(), self.oracle.seen.run);
         // It has what stands before the cursor that it comes with.
         self.clients[index].acknowledge(&mut self.oracle);
         self.clients[index].connect(pipe, pass, begun, &mut self.rng);

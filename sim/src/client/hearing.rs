@@ -8,7 +8,7 @@ use protocol::ids::{ConversationId, RequestId, UnixMillis};
 use protocol::session::Input;
 use protocol::upgrade::UpgradePolicy;
 
-use super::Client;
+use super::{Client, Pending};
 use crate::keeping::Since;
 use crate::listing;
 use crate::oracle::Oracle;
@@ -103,7 +103,12 @@ impl Client {
             ServerFrame::Found { id, hits, end } => {
                 self.searching.told(id, &self.user, &hits, end, oracle);
             }
-            ServerFrame::MembersPage { .. } | ServerFrame::Drain { .. } => {}
+            ServerFrame::MembersPage { id, members, .. } => {
+                let link = self.link.as_mut().expect("a frame comes by a link");
+                let (of, head) = link.lists.remove(&id).expect("it was asked for");
+                oracle.told_members(of, head, &members);
+            }
+            ServerFrame::Drain { .. } => {}
             ServerFrame::Invisible { on } => self.hiding.told(&self.user, on, &oracle.invisibles),
             ServerFrame::Presence(presence) => self.viewing.told(&self.user, presence, oracle),
             ServerFrame::Typing { conversation, user, .. } => {
@@ -140,7 +145,7 @@ impl Client {
 
     fn handle_member(&mut self, event: &MemberEvent, oracle: &mut Oracle) {
         let place = (event.conversation, event.seq.0);
-        oracle.delivered(place, event.message_id, None);
+        oracle.told_member(event);
         self.receive(place, event.added.contains(&self.user));
         if event.removed.contains(&self.user) {
             self.seen.remove(&event.conversation);
@@ -239,8 +244,10 @@ impl Client {
                 self.pending[place].id = RequestId(0);
             }
         } else {
-            let pending = self.pending.remove(place);
-            oracle.refused(&self.user, pending.message_id, now.0);
+            let Pending { command, message_id, head, .. } = self.pending.remove(place);
+            let run = self.link.as_ref().expect("a frame comes by a link").run;
+            oracle.refused(&self.user, message_id, now.0);
+            oracle.refused_by_role(&self.user, (message_id, &command), error.code, (head, run));
         }
     }
 
@@ -280,7 +287,7 @@ fn check_page(items: &[PageItem], since: Option<Since>, oracle: &mut Oracle, now
                 (message.conversation, message.seq.0)
             }
             PageItem::Member(event) => {
-                oracle.delivered((event.conversation, event.seq.0), event.message_id, None);
+                oracle.told_member(event);
                 oracle.check_kept((event.conversation, event.seq.0), since);
                 (event.conversation, event.seq.0)
             }

@@ -41,7 +41,6 @@ impl Client {
             }
             _ => Command::Delete { conversation, seq, message_id: id },
         };
-        oracle.forms.issued(&self.user, message_id, &command);
         self.store(command, message_id, oracle);
         true
     }

@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 
 use super::{World, direct_of};
+use crate::group::RoleCounts;
 use crate::listing::check_lists;
 use crate::oracle::audiences;
+use crate::viewing::Viewing;
 
 /// What a run came to. Two runs of one seed give equal ones.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,6 +27,8 @@ pub struct Outcome {
     pub receipts: (u64, u64),
     /// Times that clients were told at rest that something is muted.
     pub muted: u64,
+    /// How often it was about roles.
+    pub roles: RoleCounts,
     /// Times that somebody began to block somebody.
     pub blocked: u64,
     /// Times that somebody was told when one was last seen who left before a restart, and of those not exactly.
@@ -84,6 +88,12 @@ pub struct Outcome {
 }
 
 impl World {
+    /// What all clients have seen of something, as two numbers.
+    fn sum(&self, of: impl Fn(&Viewing) -> (u64, u64)) -> (u64, u64) {
+        let each = self.clients.iter().map(|client| of(&client.viewing));
+        each.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1))
+    }
+
     pub(super) fn finish(mut self) -> Outcome {
         self.count_node();
         let left = self.read_logs(&mut BTreeMap::new(), &mut BTreeMap::new());
@@ -97,6 +107,7 @@ impl World {
         check_lists(clients, &log, &direct, &mut oracle, now);
         self.oracle = oracle;
         self.oracle.check_found();
+        self.oracle.check_refused(true);
         self.calls.check_all(&self.oracle, &self.users, &audiences);
         let unread = self.check_slow_is_alone();
         for (_, client) in self.listening() {
@@ -111,23 +122,16 @@ impl World {
             received: self.oracle.received,
             heads: self.oracle.heads,
             counted: self.oracle.reads.told,
-            receipts: self
-                .clients
-                .iter()
-                .map(|client| client.viewing.receipts())
-                .fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1)),
+            receipts: self.sum(Viewing::receipts),
             muted: self.oracle.mutes.told,
+            roles: self.oracle.groups.counts,
             blocked: self.oracle.blocks.begun,
             hidden: self.oracle.invisibles.seen.get(),
             last_seen: self.oracle.seen.told.get(),
             called: self.calls.count(),
             searched: self.oracle.searches.counts(),
             made_up: self.oracle.searches.index.made_up,
-            presence: self
-                .clients
-                .iter()
-                .map(|client| client.viewing.counts())
-                .fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1)),
+            presence: self.sum(Viewing::counts),
             drains: self.drains,
             crashes: self.crashes,
             failures: self.failures,

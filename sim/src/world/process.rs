@@ -63,6 +63,7 @@ impl World {
         self.oracle.seen.is_lossy |= self.full > 0 || self.oracle.has_rotted;
         let has_failed = self.node.as_ref().is_some_and(|node| node.state.exit_failed());
         let end = if has_failed { End::Failed } else { end };
+        self.oracle.check_refused(end == End::Orderly);
         self.oracle.seen.end_run(self.unix(), end);
         self.keep_away();
         self.count_node();
