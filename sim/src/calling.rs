@@ -2,8 +2,8 @@
 //! whether everybody was called who had to be, and nobody else.
 //!
 //! `called_once_and_in_time`: a user is called of a conversation once in 10 s, of each message once unless the node has ended between; not
-//! of what others were told to have reached the user before that; not while the conversation is muted, nor by another's token. At rest everybody
-//! has been called of the newest message that may not have been taken, who has a token and has muted nothing there.
+//! of what others were told to have reached the user before that; not while the conversation is muted, whoever is mentioned, nor by another's
+//! token. At rest everybody has been called of the newest message that may not have been taken, who has a token and has muted nothing there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -120,6 +120,8 @@ pub(crate) struct Client {
     pub(crate) keeping: Option<Rng>,
     /// and where roles are handed out.
     pub(crate) governing: Option<Rng>,
+    /// Likewise, where messages are more than texts.
+    pub(crate) elaborating: Option<Rng>,
     /// How far its own clock, by which it names its messages, is behind or ahead.
     skew_ms: i64,
     output: Vec<u8>,
@@ -155,6 +157,7 @@ impl Client {
             amending: None,
             keeping: None,
             governing: None,
+            elaborating: None,
             skew_ms,
             output: Vec::new(),
         }

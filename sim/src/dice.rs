@@ -35,6 +35,9 @@ pub(crate) const KEEPING: u64 = 0x6b65_6570_696e_6700;
 /// And those of who hands out roles, each client's its own.
 pub(crate) const GOVERNING: u64 = 0x676f_7665_726e;
 
+/// And those of who says more than a text, each client's its own.
+pub(crate) const ELABORATING: u64 = 0x656c_6162;
+
 /// And those of who is invisible, each client's its own.
 pub(crate) const HIDING: u64 = 0x6869_6469_6e67;
 
@@ -84,6 +87,11 @@ fn governs(seed: u64) -> bool {
     matches!(seed % 16, 3 | 5) || matches!(seed % 64, 7 | 15 | 23 | 39)
 }
 
+/// In some worlds messages are more than texts, likewise: also where they are amended, erased, not kept, or who is called of them.
+fn elaborates(seed: u64) -> bool {
+    matches!(seed % 16, 3 | 8 | 13) || matches!(seed % 64, 5 | 7 | 39)
+}
+
 /// One to two devices of each user.
 pub(crate) fn clients_of(
     users: &[UserId],
@@ -120,6 +128,7 @@ pub(crate) fn give_dice(seed: u64, clients: &mut [Client]) {
         client.setting.dice = sets.then(|| Rng::new(seed ^ SETTING ^ number));
         client.keeping = keeps(seed).then(|| Rng::new(seed ^ KEEPING ^ (number + 1)));
         client.governing = governs(seed).then(|| Rng::new(seed ^ GOVERNING ^ (number + 1)));
+        client.elaborating = elaborates(seed).then(|| Rng::new(seed ^ ELABORATING ^ (number + 1)));
         client.hiding.dice = hides.then(|| Rng::new(seed ^ HIDING ^ number));
         client.searching.dice = searches(seed).then(|| Rng::new(seed ^ SEARCHING ^ (number + 1)));
         client.registering.dice = calls(seed).then(|| Rng::new(seed ^ CALLING ^ (number + 1)));

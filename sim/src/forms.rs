@@ -9,38 +9,47 @@ use protocol::ids::{ConversationId, MessageId, UserId};
 use protocol::record::ArchivedFormV1;
 
 use crate::oracle::Truth;
+use crate::said::Said;
 
 type Place = (ConversationId, u64);
 
 /// What is left of a message, but for what never changes.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Form {
     text: String,
+    said: Said,
     deleted: bool,
     /// Emoji and user of each, in the order in which they were made.
     reactions: Vec<(String, String)>,
 }
 
 /// The same as clients are shown it: the users of each emoji, in the order of first use.
-#[derive(PartialEq, Eq, Debug)]
+#[derive(Debug)]
 struct Shown {
     text: String,
+    /// Where that is told.
+    said: Option<Said>,
     deleted: bool,
     reactions: Vec<Reaction>,
 }
 
 impl Form {
-    pub(crate) fn of_text(text: &str) -> Self {
-        Self { text: text.to_owned(), ..Self::default() }
+    pub(crate) fn of_message(text: &str, said: &Said) -> Self {
+        Self { text: text.to_owned(), said: said.clone(), deleted: false, reactions: Vec::new() }
+    }
+
+    fn taken_back(&self) -> Self {
+        Self { deleted: true, ..Self::of_message("", &self.said.taken_back()) }
     }
 
     pub(crate) fn of_stored(form: &ArchivedFormV1) -> Self {
         let string = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
         let reactions = form.reactions.iter().map(|one| (string(&one.emoji), string(&one.user)));
-        Self { text: string(&form.text), deleted: form.deleted != 0, reactions: reactions.collect() }
+        let (text, said, deleted) = (string(&form.text), Said::of_form(form), form.deleted != 0);
+        Self { text, said, deleted, reactions: reactions.collect() }
     }
 
-    fn shown(&self) -> Shown {
+    fn reactions_shown(&self) -> Vec<Reaction> {
         let mut reactions: Vec<Reaction> = Vec::new();
         for (emoji, user) in &self.reactions {
             let user = UserId::new(user).expect("a user");
@@ -49,7 +58,7 @@ impl Form {
                 None => reactions.push(Reaction { emoji: emoji.clone(), users: vec![user] }),
             }
         }
-        Shown { text: self.text.clone(), deleted: self.deleted, reactions }
+        reactions
     }
 
     /// What it says; `None` once it was taken back.
@@ -61,7 +70,7 @@ impl Form {
     fn apply(&mut self, command: &Command, by: &UserId) {
         match command {
             Command::Edit(edit) => self.text.clone_from(&edit.text),
-            Command::Delete { .. } => *self = Self { deleted: true, ..Self::default() },
+            Command::Delete { .. } => *self = self.taken_back(),
             Command::React(react) => {
                 let reaction = (react.emoji.clone(), by.as_str().to_owned());
                 if !react.on {
@@ -77,18 +86,32 @@ impl Form {
 
 impl Shown {
     fn of_event(event: &MessageEvent) -> Self {
-        Self { text: event.text.clone(), deleted: event.deleted, reactions: event.reactions.clone() }
+        let (text, reactions) = (event.text.clone(), event.reactions.clone());
+        Self { text, said: Some(Said::of_event(event)), deleted: event.deleted, reactions }
     }
 
     /// `None` where it is not for who is told.
     fn of_amended(event: &AmendedEvent) -> Option<Self> {
         match &event.form {
-            AmendedForm::Deleted => Some(Form { deleted: true, ..Form::default() }.shown()),
+            AmendedForm::Deleted => {
+                Some(Self { text: String::new(), said: None, deleted: true, reactions: Vec::new() })
+            }
             AmendedForm::Hidden => None,
             AmendedForm::Shown { text, reactions, .. } => {
-                Some(Self { text: text.clone(), deleted: false, reactions: reactions.clone() })
+                let (text, reactions) = (text.clone(), reactions.clone());
+                Some(Self { text, said: None, deleted: false, reactions })
             }
         }
+    }
+}
+
+impl Shown {
+    /// Whether it is this form.
+    fn is(&self, form: &Form) -> bool {
+        let Self { text, said, deleted, reactions } = self;
+        (text, *deleted) == (&form.text, form.deleted)
+            && said.as_ref().is_none_or(|said| *said == form.said)
+            && *reactions == form.reactions_shown()
     }
 }
 
@@ -166,7 +189,7 @@ impl Forms {
     fn check(&self, target: Place, seq: u64, form: &Shown, since: Option<u64>) {
         let oldest = since.map_or(0, |since| self.oldest(target, since)).max(seq);
         let forms = self.of.get(&target).unwrap_or_else(|| panic!("{target:?} is no message"));
-        let is_one = forms.iter().any(|(seq, known)| *seq >= oldest && known.shown() == *form);
+        let is_one = forms.iter().any(|(seq, known)| *seq >= oldest && form.is(known));
         assert!(is_one, "folded: {target:?} was shown as {form:?}, which it was before {oldest}: {forms:?}");
     }
 
@@ -179,8 +202,8 @@ impl Forms {
         let mut now: BTreeMap<Place, Form> = BTreeMap::new();
         for ((conversation, seq), truth) in log {
             let place = (*conversation, *seq);
-            if let Some(text) = &truth.text {
-                now.insert(place, Form::of_text(text));
+            if let Some((text, said)) = truth.text.as_ref().zip(truth.said.as_ref()) {
+                now.insert(place, Form::of_message(text, said));
             }
             let Some((target, form)) = &truth.amends else {
                 continue;

@@ -26,6 +26,7 @@ mod node;
 mod oracle;
 mod revoking;
 mod rng;
+mod said;
 mod searching;
 mod seen;
 mod settings;

@@ -14,6 +14,7 @@ use crate::forms::{Form, Forms};
 use crate::group::Groups;
 use crate::hiding::Invisibles;
 use crate::keeping::{Keeping, Since};
+use crate::said::{Given, Said};
 use crate::searching::Searches;
 use crate::seen::Seen;
 use crate::settings::{Blocks, Mutes};
@@ -25,6 +26,8 @@ pub(crate) struct Truth {
     pub(crate) message_id: MessageId,
     pub(crate) sender: UserId,
     pub(crate) text: Option<String>,
+    /// And what a message says beside it.
+    pub(crate) said: Option<Said>,
     /// What it amends, and what that is then.
     pub(crate) amends: Option<(u64, Form)>,
     pub(crate) at: u64,
@@ -69,6 +72,8 @@ pub(crate) struct Oracle {
     pub(crate) invisibles: Invisibles,
     pub(crate) seen: Seen,
     pub(crate) searches: Searches,
+    /// Times that somebody was given a message that says more than a text.
+    pub(crate) given: Given,
     /// Times that somebody was told that something was erased.
     pub(crate) erased: u64,
     /// And that what was asked for is so already.
@@ -124,6 +129,7 @@ impl Oracle {
         if truth.text.is_some() {
             self.blocks.check_message(key.0);
         }
+        self.check_as_said(key.0, &truth);
         self.enter_group(key, &truth);
         self.enter_form(key, &truth);
         self.reads.enter(key, &truth);
@@ -143,6 +149,7 @@ impl Oracle {
 
     /// A record that a start has found, and where, if it is whole.
     pub(crate) fn survived(&mut self, place: (ConversationId, u64), at: Option<(u16, u64)>, truth: Truth) {
+        self.check_as_said(place.0, &truth);
         self.enter_group(place, &truth);
         self.enter_form(place, &truth);
         self.reads.enter(place, &truth);
@@ -154,8 +161,8 @@ impl Oracle {
     }
 
     fn enter_form(&mut self, (conversation, seq): (ConversationId, u64), truth: &Truth) {
-        if let Some(text) = &truth.text {
-            self.forms.enter((conversation, seq), seq, Form::of_text(text));
+        if let Some((text, said)) = truth.text.as_ref().zip(truth.said.as_ref()) {
+            self.forms.enter((conversation, seq), seq, Form::of_message(text, said));
         }
         if let Some((target, form)) = &truth.amends {
             self.forms.enter((conversation, *target), seq, form.clone());
@@ -238,6 +245,7 @@ impl Oracle {
         let is_as_sent = !event.deleted && event.edited_at.is_none();
         let text = if is_as_sent { Some(event.text.clone()) } else { self.text_of(place) };
         self.delivered(place, event.message_id, text.as_deref());
+        self.told_said(event);
         self.forms.message(event, since.map(|since| since.forms));
     }
 
@@ -308,6 +316,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             message_id: MessageId(body.message_id),
             sender: user(&body.by),
             text: None,
+            said: None,
             amends: Some((body.target.to_native(), Form::of_stored(&body.form))),
             at,
             added: Vec::new(),
@@ -321,6 +330,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             message_id: MessageId(body.message_id),
             sender: user(&body.sender),
             text: Some(String::from_utf8(body.text.to_vec()).expect("UTF-8")),
+            said: Some(Said::of_record(body)),
             amends: None,
             at,
             added: Vec::new(),
@@ -334,6 +344,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
             message_id: MessageId(body.message_id),
             sender: user(&body.by),
             text: None,
+            said: None,
             amends: None,
             at,
             joined_from: body.added.first().map_or(0, |member| member.visible_from.to_native()),

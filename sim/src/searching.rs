@@ -438,6 +438,7 @@ mod tests {
                 message_id,
                 sender,
                 text,
+                said: None,
                 amends: None,
                 at: seq * 1_000,
                 added: vec![],

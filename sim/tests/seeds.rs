@@ -147,6 +147,19 @@ fn the_worlds_hand_out_roles() {
 }
 
 #[test]
+fn the_worlds_say_more_than_texts() {
+    let mut said = (0, 0, 0);
+    for seed in (0..64).filter(|seed| matches!(seed % 16, 3 | 8)) {
+        let (mentions, answers, media) = run(seed).said;
+        said = (said.0 + mentions, said.1 + answers, said.2 + media);
+    }
+    assert!(
+        said.0 > 500 && said.1 > 500 && said.2 > 300,
+        "{said:?} times somebody was given a message with mentions, an answer, one with media"
+    );
+}
+
+#[test]
 fn the_worlds_search_and_find() {
     let (mut searched, mut made_up) = ((0, 0, 0), 0);
     for seed in (0..100).filter(|seed| matches!(seed % 16, 3 | 5 | 8 | 15)) {

@@ -2,11 +2,12 @@
 
 use protocol::command::{Command, Create, Edit, HistoryPolicy, Members, MessageKind, React, Send, Target};
 use protocol::ids::{ConversationId, MessageId, Seq, UnixMillis, UserId};
+use router::places::direct_conversation;
 
 use super::Client;
 use crate::Rng;
 use crate::oracle::Oracle;
-use crate::searching;
+use crate::{said, searching};
 
 impl Client {
     /// Amends something that it was told of, or may have been, as its dice have it.
@@ -33,6 +34,9 @@ impl Client {
             }
             4..9 => {
                 let length = if rng.one_in(20) { rng.between(1, 9_000) } else { rng.between(1, 100) };
+                // A caption may be taken away, a text may not.
+                let length =
+                    length * u64::from(!self.elaborating.as_mut().is_some_and(|dice| dice.one_in(6)));
                 let text = match self.searching.dice {
                     Some(_) => searching::text(rng, length).to_uppercase(),
                     None => (0..length).map(|_| char::from(b'A' + rng.below(26) as u8)).collect(),
@@ -46,7 +50,7 @@ impl Client {
     }
 
     pub(super) fn storing(
-        &self,
+        &mut self,
         rng: &mut Rng,
         users: &[UserId],
         choice: u64,
@@ -90,9 +94,24 @@ impl Client {
                     None => (0..length).map(|_| char::from(b'a' + rng.below(26) as u8)).collect(),
                 };
                 let (kind, media, reply_to, mentions) = (MessageKind::Text, None, None, Vec::new());
-                Command::Send(Send { target, kind, text, media, reply_to, mentions, message_id })
+                let mut send = Send { target, kind, text, media, reply_to, mentions, message_id };
+                self.elaborate(&mut send, users);
+                Command::Send(send)
             }
         }
+    }
+}
+
+impl Client {
+    /// Says more than a text, as its dice have it.
+    fn elaborate(&mut self, send: &mut Send, users: &[UserId]) {
+        let Some(dice) = &mut self.elaborating else { return };
+        let conversation = match &send.target {
+            Target::Conversation(conversation) => *conversation,
+            Target::User(peer) => direct_conversation(&self.user, peer),
+        };
+        let newest = self.seen.get(&conversation).copied().unwrap_or_default();
+        said::elaborate(dice, send, users, newest);
     }
 }
 

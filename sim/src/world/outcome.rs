@@ -29,6 +29,8 @@ pub struct Outcome {
     pub muted: u64,
     /// How often it was about roles.
     pub roles: RoleCounts,
+    /// Times that clients were given a message with mentions, one that answers another, and one with media.
+    pub said: (u64, u64, u64),
     /// Times that somebody began to block somebody.
     pub blocked: u64,
     /// Times that somebody was told when one was last seen who left before a restart, and of those not exactly.
@@ -125,6 +127,7 @@ impl World {
             receipts: self.sum(Viewing::receipts),
             muted: self.oracle.mutes.told,
             roles: self.oracle.groups.counts,
+            said: self.oracle.given,
             blocked: self.oracle.blocks.begun,
             hidden: self.oracle.invisibles.seen.get(),
             last_seen: self.oracle.seen.told.get(),
