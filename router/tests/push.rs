@@ -44,11 +44,7 @@ fn judge(chat: &mut Chat) {
 fn called(chat: &mut Chat, millis: u64) -> Vec<(String, u64, u64)> {
     chat.wait(millis);
     judge(chat);
-    let calls = std::iter::from_fn(|| {
-        let due = chat.side.poll_push()?;
-        chat.side.settle_push(&due);
-        Some(due)
-    });
+    let calls = chat.take_calls().into_iter();
     calls.map(|due| (due.user.as_str().to_owned(), due.seq.0, due.count)).collect()
 }
 

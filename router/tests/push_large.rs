@@ -67,11 +67,7 @@ fn judge(chat: &mut Chat) {
 fn called(chat: &mut Chat, group: ConversationId, millis: u64) -> Vec<String> {
     chat.wait(millis);
     judge(chat);
-    let calls = std::iter::from_fn(|| {
-        let due = chat.side.poll_push()?;
-        chat.side.settle_push(&due);
-        Some(due)
-    });
+    let calls = chat.take_calls().into_iter();
     let of_group = calls.filter(|due| due.conversation == group);
     of_group.map(|due| due.user.as_str().to_owned()).collect()
 }

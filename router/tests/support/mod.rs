@@ -11,7 +11,7 @@ use protocol::event::{ErrorCode, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, MessageId, RequestId, UnixMillis, UserId};
 use protocol::upgrade::Form;
 use protocol::ws::{Decoder, DecoderLimits, Role};
-use router::conversation::{Pace, Read, ReadPlace, Recent};
+use router::conversation::{Pace, PushDue, Read, ReadPlace, Recent};
 use router::cursor::Starts;
 use router::mail::{Clock, SessionId};
 use router::places::{KINDS, direct_conversation};
@@ -248,6 +248,16 @@ impl Chat {
             any = true;
         }
         any
+    }
+
+    /// Everybody who is to be called by now, and is then.
+    pub(crate) fn take_calls(&mut self) -> Vec<PushDue> {
+        let calls = std::iter::from_fn(|| {
+            let due = self.side.poll_push()?;
+            self.side.settle_push(&due);
+            Some(due)
+        });
+        calls.collect()
     }
 
     /// Lets time go by.
