@@ -253,6 +253,43 @@ fn a_device_that_began_at_the_head_has_been_given_nothing_of_what_stood_before()
     assert_eq!(told(&mut chat, alice), [reached("bob", 0, 21)]);
 }
 
+/// A device of bob that comes with positions and acknowledges all that it is sent then.
+fn comes_knowing(chat: &mut Chat, positions: Vec<(ConversationId, Seq)>) {
+    let device = DeviceId::new("tablet").expect("a name");
+    let connect = Connect { token: None, device, cursor: None, positions: Some(positions) };
+    let tablet = chat.begin_with("bob", connect);
+    let frames = chat.exchange(tablet);
+    let caught_up = frames.into_iter().find_map(|frame| match frame {
+        ServerFrame::CaughtUp { cursor, .. } => Some(cursor),
+        _ => None,
+    });
+    ack(chat, tablet, caught_up.expect("all there is"));
+}
+
+/// What it acknowledged was no news: it stood at its place from the beginning.
+#[test]
+fn a_device_that_comes_with_positions_acknowledges_what_it_is_fed() {
+    let (mut chat, alice, bob, conversation) = looking();
+    chat.users.disconnect(bob);
+    (2..12).for_each(|number| say(&mut chat, alice, number));
+    comes_knowing(&mut chat, vec![(conversation, Seq(1))]);
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 11)]);
+}
+
+#[test]
+fn a_device_that_is_only_told_a_head_acknowledges_nothing_before_it() {
+    let (mut chat, alice, bob, conversation) = looking();
+    chat.users.disconnect(bob);
+    let (carol, _) = chat.connect("carol", None);
+    for number in 2..12 {
+        say(&mut chat, alice, number);
+        say(&mut chat, carol, number);
+    }
+    let of_carol = direct_conversation(&user("carol"), &user("bob"));
+    comes_knowing(&mut chat, vec![(of_carol, Seq(1))]);
+    assert_eq!(told(&mut chat, alice), [], "of {conversation} the device has nothing");
+}
+
 /// The members of a group say what they have one after the other: that was a record of all of them for nearly each.
 #[test]
 fn what_nobody_looks_at_is_written_once_for_many_who_say_it() {

@@ -113,6 +113,14 @@ impl LogState {
         }
     }
 
+    /// Its device was given what it did not have from a position up to where it stands: that is for it to acknowledge.
+    pub(super) fn was_fed_from(&mut self, position: u64) {
+        let given = self.position.saturating_sub(position.saturating_sub(1));
+        let given = u32::try_from(given).unwrap_or(cursor::FOLLOWED_MAX).min(cursor::FOLLOWED_MAX);
+        self.unacked = given;
+        self.follow(given);
+    }
+
     /// Its device has stored what stands up to a position, which it was given: after where, and up to where, if that is news.
     pub(super) fn note_acked(&mut self, position: u64) -> Option<(u64, u64)> {
         let to = position.min(self.position);
@@ -151,6 +159,10 @@ pub(super) struct Survey {
     pub(super) unnamed: VecDeque<(u16, Surveyed)>,
     /// Conversations to feed.
     pub(super) missing: VecDeque<Missing>,
+    /// Its device is only told the head of some conversation, so it does not have all that stands before its place.
+    pub(super) leaves_some: bool,
+    /// Per log: position of the first record that it was fed there.
+    pub(super) fed_from: SmallVec<[Option<u64>; 4]>,
 }
 
 /// A conversation that a session views.

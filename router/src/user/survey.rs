@@ -2,7 +2,8 @@
 //!
 //! First every log is asked for the user's conversations there; its first answer fixes the position from which the
 //! session will follow it. Then each conversation that the client knows is fed up to that position, the others are named
-//! in `heads`, and the session goes on like one that came with a cursor.
+//! in `heads`, and the session goes on like one that came with a cursor. Where none had to be named so, its device has all that stands before
+//! that position, and what it was fed counts as delivered once it acknowledges that.
 
 use protocol::ids::{ConversationId, Seq};
 use protocol::record::StreamKind as Kind;
@@ -18,6 +19,15 @@ impl Survey {
         let (log, _) = self.unnamed.front()?;
         let of_log = self.unnamed.iter().take_while(|(of, _)| of == log).take(HEADS_PER_FRAME);
         Some((*log, of_log.map(|(_, found)| found.conversation).collect()))
+    }
+
+    fn note_fed(&mut self, log: u16, records: &[Linked]) {
+        let whole = records.iter().filter(|linked| linked.record.is_some());
+        let Some(first) = whole.map(|linked| linked.position).min() else { return };
+        let place = usize::from(log);
+        self.fed_from.resize(self.next.len().max(place + 1), None);
+        let before = &mut self.fed_from[place];
+        *before = Some(before.map_or(first, |before| before.min(first)));
     }
 }
 
@@ -117,6 +127,7 @@ impl UserSide {
         let mut unnamed: Vec<(u16, Surveyed)> =
             unnamed.map(|found| (places.log_of(found.conversation), *found)).collect();
         unnamed.sort_unstable_by_key(|(log, found)| (*log, found.conversation));
+        survey.leaves_some = !unnamed.is_empty();
         survey.unnamed = unnamed.into();
         self.follow_if_fed(id);
     }
@@ -161,6 +172,7 @@ impl UserSide {
             Some(after) => missing.after = after,
             None => drop(survey.missing.pop_front()),
         }
+        survey.note_fed(log, records);
         self.push_records(id, records);
         self.follow_if_fed(id);
         self.ask_pages(id);
@@ -172,9 +184,14 @@ impl UserSide {
             return;
         };
         let is_fed = |survey: &Survey| survey.unnamed.is_empty() && survey.missing.is_empty();
-        if session.survey.as_deref().is_some_and(is_fed) {
-            for log in &mut session.logs {
-                log.phase = Phase::Behind;
+        let Some(survey) = session.survey.as_deref().filter(|survey| is_fed(survey)) else {
+            return;
+        };
+        let has_all = !survey.leaves_some && !session.partial;
+        for (place, log) in session.logs.iter_mut().enumerate() {
+            log.phase = Phase::Behind;
+            if let Some(position) = survey.fed_from.get(place).copied().flatten().filter(|_| has_all) {
+                log.was_fed_from(position);
             }
         }
     }

@@ -285,6 +285,8 @@ impl Survey {
             next: SmallVec::from_elem(survey.is_asking.then_some(0), logs),
             unnamed: survey.unnamed.iter().copied().collect(),
             missing: missing.collect(),
+            // What was named before it came here is not known.
+            leaves_some: true,
             ..Self::default()
         }
     }
