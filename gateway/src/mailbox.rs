@@ -335,7 +335,11 @@ mod tests {
     use router::mail::Deliver;
 
     fn deliver(position: u64) -> Back {
-        let users = Arc::from(vec![UserId::new("bob").expect("a user")]);
+        deliver_to(vec![UserId::new("bob").expect("a user")], position)
+    }
+
+    fn deliver_to(users: Vec<UserId>, position: u64) -> Back {
+        let users = Arc::from(users);
         let record = Bytes::from_static(b"record");
         Back::Reply(Reply::Deliver(Deliver { log: 0, position, record, users, asked_micros: 0 }))
     }
@@ -363,6 +367,28 @@ mod tests {
             panic!("then the delivery");
         };
         assert_eq!(next.position, 99_999);
+    }
+
+    /// Who the note names of a delivery that found no room, to so many users twice.
+    fn noted(count: usize) -> Option<usize> {
+        let mesh = Mesh::new(2, 1);
+        let mut source = Mailboxes::new(mesh.clone(), ShardId(0));
+        let target = Mailboxes::new(mesh, ShardId(1));
+        source.reply(ShardId(1), deliver(0));
+        let users: Vec<_> = (0..count).map(|user| UserId::new(&user.to_string()).expect("a user")).collect();
+        (1..=2).for_each(|position| source.reply(ShardId(1), deliver_to(users.clone(), position)));
+        target.take_reply(ShardId(0)).expect("it had room");
+        source.post_notes(ShardId(1));
+        let Some(Back::Reply(Reply::Overrun { log: 0, users })) = target.take_reply(ShardId(0)) else {
+            panic!("a note");
+        };
+        users.map(|users| users.len())
+    }
+
+    #[test]
+    fn a_note_names_each_once_and_everybody_where_there_are_too_many() {
+        assert_eq!(noted(NOTED_USERS_MAX), Some(NOTED_USERS_MAX));
+        assert_eq!(noted(NOTED_USERS_MAX + 1), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use protocol::event::{ErrorCode, PageItem, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, RequestId, Seq};
 use protocol::limits::FRAME_BYTES_MAX;
 use protocol::upgrade::Form;
-use router::UserSide;
+use router::{ShardId, UserSide};
 use router::mail::{Reply, Request as MailRequest, SessionId};
 use router::places::direct_conversation;
 use router::user::PAGE_CREDITS;
@@ -231,6 +231,27 @@ fn nobody_reads_by_a_membership_that_is_not_durable() {
     assert!(chat.side.poll_output().is_none(), "nothing is durable, nothing is said");
     let frames = chat.exchange(alice);
     assert!(frames.iter().any(|frame| matches!(frame, ServerFrame::MembersPage { .. })), "{frames:?}");
+}
+
+/// What found no room on its way here stands in the log: for who is named, and for everybody where nobody is.
+#[test]
+fn deliveries_that_were_dropped_are_read_from_the_log() {
+    for users in [Some(vec![user("alice"), user("bob")]), None] {
+        let mut chat = Chat::new();
+        let [alice, bob, _] = ["alice", "bob", "carol"].map(|name| chat.connect(name, None).0);
+        chat.request(alice, send("bob", "on its way", id_of(NOW.0, 1)));
+        while chat.carry_mail() | chat.write() {}
+        while let Some((shard, reply)) = chat.side.poll_output() {
+            if !matches!(reply, Reply::Deliver(_)) {
+                chat.users.handle_reply(shard, reply, chat.clock);
+            }
+        }
+        let note = Reply::Overrun { log: 0, users };
+        chat.users.handle_reply(ShardId(0), note, chat.clock);
+        let frames = chat.exchange(bob);
+        let given = frames.iter().filter(|frame| matches!(frame, ServerFrame::Message(_))).count();
+        assert_eq!((given, chat.users.behind_count()), (1, 0), "{frames:?}");
+    }
 }
 
 #[test]

@@ -49,11 +49,21 @@ fn members_only() {
                 ("read", json!({ "seq": 1 })),
                 ("view", json!({})),
                 ("mute", json!({ "until": 9_007_199_254_740_991_u64 })),
+                ("retention", json!({ "last": 1 })),
             ] {
                 fields["conversation"] = conversation.clone();
                 assert_eq!(verdict(&eve.ask(op, fields)), expected, "{op}");
             }
         }
+        // `typing` has no reply: whoever looks is told of bob, and of nobody else.
+        alice.ask("view", json!({ "conversation": group }));
+        let mut bob = Chat::connect(&node, "bob", "b");
+        for stranger in [&mut eve, &mut bob] {
+            stranger.send_text(&json!({ "op": "typing", "conversation": group, "on": true }).to_string());
+            stranger.is_fine();
+        }
+        assert_eq!(alice.event("typing")["user"], "bob");
+        assert!(alice.take_events().iter().all(|event| event["op"] != "typing"));
         // What is not in this version is refused by name, not by silence.
         assert_eq!(verdict(&eve.ask("summarize", json!({ "conversation": group }))), "1002 unknown_op");
         assert_eq!(alice.history(&group).len(), 1, "nothing of it was stored");
