@@ -57,6 +57,16 @@ fn who_views_is_told_nothing_that_it_knows() {
     assert_eq!(told(&chat.exchange(alice)), Vec::<String>::new());
 }
 
+/// Nothing is sent for the view that is taken up, and so nothing whose end would have the next be asked for.
+#[test]
+fn what_is_asked_while_a_view_is_taken_up_is_answered() {
+    let (mut chat, sessions, conversation) = viewing();
+    let [alice, _] = chat.upgrade(sessions);
+    chat.request(alice, Command::ListMembers { conversation });
+    let frames = chat.exchange(alice);
+    assert!(matches!(&frames[..], [ServerFrame::MembersPage { .. }]), "{frames:?}");
+}
+
 /// Its view was not taken up in the process between: what became so there it was not told.
 #[test]
 fn a_view_that_another_upgrade_finds_unanswered_is_told_all() {

@@ -219,6 +219,8 @@ impl UserSide {
         if matches!(code, ErrorCode::Busy | ErrorCode::Unavailable) {
             self.end(id, CloseCode::OVERLOAD, "what it views could not be taken up again");
         }
+        // Its client is told nothing, and what waits behind it goes on.
+        self.ask_pages(id);
     }
 }
 

@@ -105,7 +105,8 @@ impl UserSide {
                 let (user, reached) = (user.clone(), *reached);
                 self.push_event(id, &ServerFrame::Receipt { conversation, user, reached });
             }
-            return;
+            // Where there was nothing to tell, nothing is sent behind which what waits would be asked for.
+            return self.ask_pages(id);
         }
         self.push_reply(
             id,
