@@ -4,10 +4,13 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use protocol::command::{Command, Create, HistoryPolicy, Members};
 use protocol::event::{Reached, ServerFrame};
 use protocol::ids::{ConversationId, Seq};
-use router::mail::{Request, SessionId};
+use router::ShardId;
+use router::mail::{Reply, Request, SessionId};
 use router::places::{created_conversation, direct_conversation};
 use router::user::PRESENCE_GRACE_MILLIS;
 use support::{Chat, NOW, answer, id_of, talked, user};
@@ -55,6 +58,18 @@ fn who_views_is_told_nothing_that_it_knows() {
     let (mut chat, sessions, _) = viewing();
     let [alice, _] = chat.upgrade(sessions);
     assert_eq!(told(&chat.exchange(alice)), Vec::<String>::new());
+}
+
+/// Another device of the same user reads on while this one waits for its place in a log, which an upgrade makes longer.
+#[test]
+fn how_far_its_user_has_read_is_told_to_nobody_before_the_welcome() {
+    let (mut chat, _, conversation) = viewing();
+    let bob = chat.begin("bob", None);
+    let reached = Reached { read: Seq(1), delivered: Seq(0) };
+    let event = Arc::new(ServerFrame::Receipt { conversation, user: user("bob"), reached });
+    chat.users.handle_reply(ShardId(0), Reply::TellUser { user: user("bob"), event }, chat.clock);
+    let frames = chat.exchange(bob);
+    assert!(matches!(&frames[..], [ServerFrame::Welcome(_), ..]), "{frames:?}");
 }
 
 /// Nothing is sent for the view that is taken up, and so nothing whose end would have the next be asked for.

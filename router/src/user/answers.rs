@@ -54,7 +54,7 @@ impl UserSide {
             Reply::SeenTaken { log } => self.handle_seen_taken(log),
             Reply::SignalsTaken { log } => self.handle_signals_taken(log),
             Reply::Tell { sessions, event } => self.handle_telling(&sessions, &event),
-            Reply::TellUser { user, event } => self.handle_telling(&self.sessions_of(&user), &event),
+            Reply::TellUser { user, event } => self.handle_telling(&self.welcomed_sessions_of(&user), &event),
             Reply::Done { asker } => self.push_done(asker.session, asker.id),
             Reply::Hidden { asker, user, since } => self.handle_hidden(&asker, user, since),
             Reply::Sighting { user, found } => self.handle_sighting(from, user, found),

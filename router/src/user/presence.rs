@@ -527,6 +527,12 @@ impl UserSide {
         signals
     }
 
+    /// Those that may be told something: nothing comes before the `welcome`, and how far its user has read is for who comes to ask.
+    pub(super) fn welcomed_sessions_of(&self, user: &UserId) -> Vec<SessionId> {
+        let is_welcomed = |id: &SessionId| self.sessions[id.slot as usize].greeting.is_none();
+        self.sessions_of(user).into_iter().filter(is_welcomed).collect()
+    }
+
     pub(super) fn sessions_of(&self, user: &UserId) -> Vec<SessionId> {
         let slots = self.users.get(user).into_iter().flat_map(|present| &present.slots);
         let session =
