@@ -38,4 +38,4 @@ mod world;
 
 pub use group::RoleCounts;
 pub use rng::Rng;
-pub use world::{Outcome, run};
+pub use world::{Outcome, UpgradeCounts, run};

@@ -1,6 +1,6 @@
 //! The network: connections as two byte queues, with cuts anywhere and readers that do not read.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use gateway::shard::ConnectionId;
@@ -8,6 +8,12 @@ use router::ShardId;
 
 /// What one direction holds before the sender has to wait: small, so that readers fall behind.
 const PIPE_BYTES_MAX: usize = 8 << 10;
+
+/// For whom, and whether once.
+type Armed = (ConnectionId, bool);
+
+/// Whose, and what.
+type Blocked = (ConnectionId, Bytes);
 
 /// One TCP connection.
 pub(crate) struct Pipe {
@@ -20,10 +26,12 @@ pub(crate) struct Pipe {
     pub(crate) server_ended: bool,
     /// The node went away with it open, or lost it between two shards: it ends without a close frame.
     pub(crate) broken: bool,
+    /// It ended because it did not go on in a new process: then it had been closed.
+    pub(crate) left: bool,
     /// A receive is armed: for whom, and whether once.
-    pub(crate) armed: Option<(ConnectionId, bool)>,
+    pub(crate) armed: Option<Armed>,
     /// A send that found no room.
-    pub(crate) blocked: Option<(ConnectionId, Bytes)>,
+    pub(crate) blocked: Option<Blocked>,
     /// Where its descriptor is that reads.
     pub(crate) shard: ShardId,
 }
@@ -52,6 +60,7 @@ impl Net {
             client_ended: false,
             server_ended: false,
             broken: false,
+            left: false,
             armed: None,
             blocked: None,
             shard,
@@ -82,6 +91,27 @@ impl Net {
         if !self.sockets.values().any(|other| *other == pipe) {
             self.pipes[pipe].server_ended = true;
         }
+    }
+
+    /// What waits at a shard is cancelled: receives and sends.
+    pub(crate) fn cancel(&mut self, shard: ShardId) -> Vec<(Option<Armed>, Option<Blocked>)> {
+        let here = self.pipes.iter_mut().filter(|pipe| pipe.shard == shard);
+        here.map(|pipe| (pipe.armed.take(), pipe.blocked.take())).collect()
+    }
+
+    /// Another process goes on with these connections, and with no other. Whose end by that.
+    pub(crate) fn leave(&mut self, travelling: &BTreeSet<usize>) -> Vec<usize> {
+        self.sockets.clear();
+        let mut ended = Vec::new();
+        for (number, pipe) in self.pipes.iter_mut().enumerate() {
+            if travelling.contains(&number) {
+                assert!(pipe.armed.is_none() && pipe.blocked.is_none(), "nothing waits when all are at rest");
+            } else if !pipe.server_ended {
+                (pipe.server_ended, pipe.left) = (true, true);
+                ended.push(pipe.client);
+            }
+        }
+        ended
     }
 
     /// The node is gone: every connection ends.

@@ -24,7 +24,8 @@ impl World {
         let run = self.run;
         match action {
             Action::Admit { .. } | Action::CloseListeners | Action::Recycle(_) | Action::Revoked { .. } => {}
-            Action::Pause | Action::Unpause { .. } => unreachable!("nobody takes over here"),
+            Action::Pause => self.pause(here),
+            Action::Unpause { .. } => {}
             Action::Search(ask) => {
                 let (now, calm) = (self.unix().0, self.is_calm());
                 let (answer, delay) = self.oracle.searches.index.answer(&ask, now, calm);
@@ -121,6 +122,21 @@ impl World {
                 self.later(delay, Item::WriteDone { run, log, shard });
             }
             _ => unreachable!("all others are executed above"),
+        }
+    }
+
+    /// Nothing that waits at a shard goes on: no receive, and no send for which there was no room.
+    fn pause(&mut self, here: ShardId) {
+        for (armed, blocked) in self.net.cancel(here) {
+            if let Some((connection, _)) = armed {
+                let delay = self.rng.between(1, 40);
+                let end = ReceiveEnd::Disarmed;
+                self.event(here.index(), delay, Event::ReceiveEnded { connection, end });
+            }
+            if let Some((connection, bytes)) = blocked {
+                let delay = self.rng.between(1, 40);
+                self.event(here.index(), delay, Event::Sent { connection, bytes, sent: Some(0) });
+            }
         }
     }
 
@@ -222,10 +238,10 @@ impl World {
             Some(_) => (!calm && self.rng.one_in(30)).then(|| self.rng.between(1, 4)),
         };
         let pass = seconds.map(|seconds| self.pass(index, seconds));
-        let is_away = self.is_away(index);
+        let (is_away, takes_connections) = (self.is_away(index), self.takes_connections());
         let client = &mut self.clients[index];
         match &client.link {
-            None if self.node.is_some() && self.draining_since.is_none() && !is_away => {
+            None if takes_connections && !is_away => {
                 self.connect(index, pass.expect("one to come with"));
             }
             None => {}
@@ -245,6 +261,11 @@ impl World {
         self.later(delay, Item::Act(index));
     }
 
+    /// Who comes while shards stand still waits in the listener's backlog, which is as if it came later.
+    fn takes_connections(&self) -> bool {
+        self.node.is_some() && self.draining_since.is_none() && !self.stands_still()
+    }
+
     fn connect(&mut self, index: usize, pass: Pass) {
         let shard = ShardId(self.rng.below(u64::from(self.places.shards)) as u16);
         let (pipe, socket) = self.net.open(index, shard);
@@ -260,7 +281,7 @@ impl World {
     fn act_deaf(&mut self, index: usize) {
         let link = self.clients[index].link.as_ref();
         let is_out = link.is_none_or(|link| self.net.pipes[link.pipe].server_ended);
-        if is_out && self.node.is_some() && self.draining_since.is_none() {
+        if is_out && self.takes_connections() {
             let pass = self.pass(index, DAY_SECONDS);
             self.connect(index, pass);
         }
@@ -333,6 +354,7 @@ impl World {
             self.send_blocked(shard, pipe, connection, bytes);
         }
         self.write_client(index);
+        self.upgrades.cut += u32::from(goes_on && ended && self.net.pipes[pipe].left);
         if !goes_on || ended {
             self.end_client(index);
         }
@@ -363,7 +385,8 @@ impl World {
                 self.replaced += u32::from(*code == CloseCode::REPLACED);
                 self.net.pipes[pipe].to_server.extend(answer);
             }
-            let broken = self.net.pipes[pipe].broken;
+            let broken = self.net.pipes[pipe].broken || self.net.pipes[pipe].left;
+            self.upgrades.cut += u32::from(closed.is_none() && ended && self.net.pipes[pipe].left);
             assert!(closed.is_some() || !ended || broken, "a replaced connection is told so");
             if closed.is_some() || ended {
                 self.clients[index].older.remove(place);

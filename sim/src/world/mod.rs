@@ -8,6 +8,7 @@ mod ends;
 mod outcome;
 mod process;
 mod queue;
+mod upgrading;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -42,6 +43,8 @@ pub(crate) use queue::Item;
 use queue::Queued;
 
 pub use outcome::Outcome;
+use upgrading::Upgrade;
+pub use upgrading::UpgradeCounts;
 
 /// 2026-01-01, in milliseconds since 1970.
 const BEGUN_MS: u64 = 1_767_225_600_000;
@@ -54,6 +57,9 @@ const CALM_MICROS: u64 = BUSY_MICROS + 2_000_000;
 
 /// How long it waits to be written that something was delivered, where nobody looks: less than in a node, so that it passes before a world ends.
 const DELIVERED_WAIT: Duration = Duration::from_secs(10);
+
+/// When an operator's order is given again that nobody could take, in microseconds.
+const ORDER_MICROS: u64 = 1_000;
 
 /// One write in so many fails.
 const WRITES_PER_FAILURE: u64 = 600;
@@ -85,6 +91,11 @@ pub(crate) struct World {
     pub(crate) staying: Option<Rng>,
     /// and until when.
     pub(crate) away: BTreeMap<UserId, u64>,
+    /// When a new binary takes over, likewise,
+    upgrading: Option<Rng>,
+    /// how far that is, and how often it was tried.
+    upgrade: Option<Upgrade>,
+    pub(crate) upgrades: UpgradeCounts,
     /// Whether the disk has room for a segment: in some worlds only.
     pub(crate) filling: Option<Rng>,
     pub(crate) full: u32,
@@ -161,6 +172,16 @@ fn places(seed: u64, logs: u16, shards: u16) -> Places {
     }
 }
 
+/// Knows how much is kept here, and how long a day is where that is set.
+fn oracle(seed: u64, places: &mut Places) -> Oracle {
+    let mut oracle = Oracle::new(Bounds::of_world(seed).keep_ms);
+    if keeps(seed) {
+        places.retention_day = keeping::day(&mut Rng::new(seed ^ KEEPING));
+        oracle.keeping.day_ms = places.retention_day.as_millis() as u64;
+    }
+    oracle
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
@@ -168,11 +189,7 @@ impl World {
         let logs = rng.between(1, 4) as u16;
         let geometry = geometry(&mut rng);
         let mut places = places(seed, logs, shards);
-        let mut oracle = Oracle::new(Bounds::of_world(seed).keep_ms);
-        if keeps(seed) {
-            places.retention_day = keeping::day(&mut Rng::new(seed ^ KEEPING));
-            oracle.keeping.day_ms = places.retention_day.as_millis() as u64;
-        }
+        let mut oracle = oracle(seed, &mut places);
         let places = Arc::new(places);
         let keys = Keys::from_secret(&[9; 32]).expect("a long secret");
         let user = |number| UserId::new(&format!("user-{number}")).expect("a user");
@@ -201,6 +218,9 @@ impl World {
             filling: matches!(seed % 16, 3 | 11 | 13).then(|| Rng::new(seed ^ FILLING)),
             staying: matches!(seed % 16, 5 | 15).then(|| Rng::new(seed ^ STAYING)),
             away: BTreeMap::new(),
+            upgrading: upgrading::dice(seed),
+            upgrade: None,
+            upgrades: UpgradeCounts::default(),
             full: 0,
             calls: Calls::new(calls(seed).then(|| Rng::new(seed ^ CALLING))),
             net: Net::default(),
@@ -251,6 +271,7 @@ impl World {
         times.into_iter().flatten().for_each(|at| self.later(at, Item::Revoke(None)));
         self.begin_calling();
         self.begin_erasing();
+        self.begin_upgrading();
     }
 
     pub(crate) fn unix(&self) -> UnixMillis {
@@ -275,6 +296,7 @@ impl World {
         self.now > BUSY_MICROS + 3_000_000
             && self.now > self.stored_at + MAIL_MICROS
             && (self.calls.dice.is_none() || self.now > self.stored_at.max(self.begun_at) + CALLED_MICROS)
+            && self.upgrade.is_none()
             && self.node.as_ref().is_some_and(|node| self.has_nothing_to_do(node))
             && self.listening().all(|(_, client)| client.is_settled())
             && self
@@ -321,8 +343,11 @@ impl World {
             Item::Push { run, shard, batch } if run == self.run => self.end_push(shard, &batch),
             Item::ReadClient(client) => self.read_client(client),
             Item::Restart => self.restart(),
+            Item::Erase | Item::Revoke(_) if self.stands_still() => self.later(ORDER_MICROS, item),
             Item::Erase => self.erase(),
             Item::Revoke(user) => self.revoke(user),
+            Item::Upgrade => self.begin_upgrade(),
+            Item::LookUpgrade { run } if run == self.run => self.look_upgrade(),
             Item::Turn { run, shard }
                 if run == self.run && self.node.is_some() && self.turns[shard] == Some(self.now) =>
             {
@@ -331,6 +356,7 @@ impl World {
             Item::WriteDone { run, log, shard } if run == self.run => self.end_write(log, shard),
             Item::Compact { .. }
             | Item::Event { .. }
+            | Item::LookUpgrade { .. }
             | Item::Pump { .. }
             | Item::Push { .. }
             | Item::Turn { .. }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{World, direct_of};
+use super::{UpgradeCounts, World, direct_of};
 use crate::group::RoleCounts;
 use crate::listing::check_lists;
 use crate::oracle::audiences;
@@ -53,6 +53,8 @@ pub struct Outcome {
     pub busy: u64,
     /// Bytes that were kept for somebody who stopped reading for good.
     pub unread: usize,
+    /// How often a new binary took over, or was to.
+    pub upgrades: UpgradeCounts,
     /// Connections that moved to another shard.
     pub moved: u64,
     /// Connections left open that were closed because their device came back.
@@ -143,6 +145,7 @@ impl World {
             busy: self.busy,
             unread,
             moved: self.moved,
+            upgrades: self.upgrades,
             replaced: self.replaced,
             index_reads: self.index_reads,
             compactions: self.compactions,

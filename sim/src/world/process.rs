@@ -67,7 +67,7 @@ impl World {
         self.oracle.seen.end_run(self.unix(), end);
         self.keep_away();
         self.count_node();
-        self.node = None;
+        (self.node, self.upgrade) = (None, None);
         self.run += 1;
         self.net.reset();
         for client in 0..self.clients.len() {

@@ -39,11 +39,17 @@ pub(crate) enum Item {
         shard: usize,
         batch: Arc<PushBatch>,
     },
+    /// It is time to see how far an upgrade is.
+    LookUpgrade {
+        run: u32,
+    },
     ReadClient(usize),
     Restart,
     Erase,
     /// Of one user, or of whom the dice say.
     Revoke(Option<UserId>),
+    /// A new binary is to take over.
+    Upgrade,
     Turn {
         run: u32,
         shard: usize,
@@ -53,6 +59,22 @@ pub(crate) enum Item {
         log: u16,
         shard: usize,
     },
+}
+
+impl Item {
+    /// Of the process that it belongs to, where it does.
+    fn run(&self) -> Option<u32> {
+        match self {
+            Self::Compact { run, .. }
+            | Self::Event { run, .. }
+            | Self::LookUpgrade { run }
+            | Self::Pump { run, .. }
+            | Self::Push { run, .. }
+            | Self::Turn { run, .. }
+            | Self::WriteDone { run, .. } => Some(*run),
+            _ => None,
+        }
+    }
 }
 
 pub(super) struct Queued(pub(super) u64, pub(super) u64, pub(super) Item);
@@ -81,6 +103,11 @@ impl World {
     pub(crate) fn later(&mut self, delay: u64, item: Item) {
         self.order += 1;
         self.queue.push(Reverse(Queued(self.now + delay, self.order, item)));
+    }
+
+    /// Whether something like this is to happen to the present process.
+    pub(super) fn is_queued(&self, is_it: impl Fn(&Item) -> bool) -> bool {
+        self.queue.iter().any(|Reverse(Queued(_, _, item))| item.run() == Some(self.run) && is_it(item))
     }
 
     pub(crate) fn event(&mut self, shard: usize, delay: u64, event: Event) {
