@@ -9,10 +9,10 @@ use protocol::event::{ErrorCode, PageItem, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, RequestId, Seq};
 use protocol::limits::FRAME_BYTES_MAX;
 use protocol::upgrade::Form;
-use router::{ShardId, UserSide};
 use router::mail::{Reply, Request as MailRequest, SessionId};
 use router::places::direct_conversation;
 use router::user::PAGE_CREDITS;
+use router::{ShardId, UserSide};
 
 use support::{Chat, NOW, answer, id_of, send, user};
 
