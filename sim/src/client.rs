@@ -349,8 +349,10 @@ impl Client {
             oracle.reads.said(conversation, &self.user, seq);
         }
         let id = command.has_reply().then(|| self.id());
-        if let (Some(id), Command::View { conversation }) = (id, &command) {
-            self.viewing.asked(id, *conversation, oracle);
+        match (id, &command) {
+            (Some(id), Command::View { conversation }) => self.viewing.asked(id, *conversation, oracle),
+            (Some(id), Command::Unview { conversation }) => self.viewing.unviewed(id, *conversation, oracle),
+            _ => {}
         }
         self.write(&Request { id, command });
         true

@@ -176,6 +176,14 @@ impl Invisibles {
         assert!(is_then, "invisible_is_unseen: {user} was seen at {last_seen:?}");
     }
 
+    /// When one is told to be gone because it is invisible: not before it asked for that.
+    pub(crate) fn gone_from(&self, presence: &Presence) -> Option<u64> {
+        let seen = presence.last_seen?.0;
+        let became =
+            |one: &&Asked| one.on && one.asked_ms <= seen && seen <= one.done_ms.unwrap_or(self.now_ms);
+        self.all_asked(&presence.user).iter().find(became).map(|_| seen)
+    }
+
     /// What is told of who comes and goes.
     pub(crate) fn check_told(&self, presence: &Presence) {
         if self.is_calm && self.is_hidden(&presence.user) {

@@ -2,6 +2,9 @@
 //!
 //! `last_seen_is_kept`: it is when the last session ended, where that was not in a crash nor right before one; else it is that at the latest,
 //! and earlier by no more than a node promises.
+//!
+//! `no_flap`: nobody is told that one has gone who was not away for grace, in that run of the node and without coming in between: the time
+//! that is told says which absence it is.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -9,10 +12,10 @@ use std::collections::BTreeMap;
 use protocol::event::Presence;
 use protocol::ids::{UnixMillis, UserId};
 
-use crate::node::LAST_SEEN_ERROR_MILLIS;
+use crate::node::{LAST_SEEN_ERROR_MILLIS, PRESENCE_GRACE_MILLIS};
 
 /// How long it takes at most until what is due is on the disk, in milliseconds: look-ups, mail and a batch.
-const SETTLED_MS: u64 = 300;
+pub(crate) const SETTLED_MS: u64 = 300;
 
 /// How long a shard that has nothing to do sleeps, in milliseconds.
 const SLEEP_MS: u64 = 1_000;
@@ -26,9 +29,29 @@ pub(crate) enum End {
     Orderly,
 }
 
+/// A time in one run in which a user had no session.
+struct Away {
+    run: u32,
+    since: u64,
+    until: Option<u64>,
+    /// The run began with it: when it was last here is of before.
+    is_of_before: bool,
+}
+
+impl Away {
+    /// From when on it may be told, in milliseconds since 1970, if by now that is so. Who may be on the way back is awaited for grace, also
+    /// after a start.
+    fn told_from(&self, now: u64) -> Option<u64> {
+        let from = self.since + PRESENCE_GRACE_MILLIS;
+        (from <= self.until.unwrap_or(now)).then_some(from)
+    }
+}
+
 /// One user.
 #[derive(Default)]
 struct Truth {
+    /// In their order: those of each run begin with what its first turn found.
+    aways: Vec<Away>,
     is_here: bool,
     /// Since when it is or was here.
     since: u64,
@@ -61,9 +84,16 @@ impl Seen {
     pub(crate) fn note(&mut self, user: &UserId, is_here: bool, now: UnixMillis) {
         let run = self.run;
         let truth = self.of.entry(user.clone()).or_default();
+        if truth.aways.last().is_none_or(|away| away.run != run) {
+            truth.aways.push(Away { run, since: now.0, until: None, is_of_before: true });
+        }
         match (truth.is_here, is_here) {
-            (false, true) => truth.since = now.0,
+            (false, true) => {
+                truth.since = now.0;
+                truth.aways.last_mut().expect("one of this run").until = Some(now.0);
+            }
             (true, false) => {
+                truth.aways.push(Away { run, since: now.0, until: None, is_of_before: false });
                 (truth.last, truth.not_before, truth.run) = (now.0, Some(now.0), run);
                 truth.goings += 1;
             }
@@ -77,6 +107,9 @@ impl Seen {
         self.run += 1;
         for truth in self.of.values_mut() {
             let was_here = std::mem::take(&mut truth.is_here);
+            if let Some(away) = truth.aways.last_mut() {
+                away.until.get_or_insert(now.0);
+            }
             if was_here {
                 (truth.last, truth.run) = (now.0, self.run - 1);
                 truth.goings += 1;
@@ -97,6 +130,37 @@ impl Seen {
     pub(crate) fn gone(&self) -> Gone {
         let gone = self.of.iter().filter(|(_, truth)| !truth.is_here && truth.goings > 0);
         gone.map(|(user, truth)| (user.clone(), truth.goings)).collect()
+    }
+
+    /// Whether one who was never invisible may be told to have gone, by a node's run, and from when on: `no_flap`.
+    pub(crate) fn gone_from(&self, presence: &Presence, run: u32, now: u64) -> Option<u64> {
+        let seen = presence.last_seen.map(|seen| seen.0);
+        let is_it = |away: &&Away| match seen {
+            // Of before it is held against what is kept, by a look.
+            _ if away.is_of_before => seen.is_none_or(|seen| seen < away.since),
+            seen => seen == Some(away.since),
+        };
+        self.aways(&presence.user, run).filter(is_it).find_map(|away| away.told_from(now))
+    }
+
+    /// The same of one who may have been invisible when it left, which changes what time is told.
+    pub(crate) fn away_from(&self, user: &UserId, run: u32, now: u64) -> Option<u64> {
+        self.aways(user, run).find_map(|away| away.told_from(now))
+    }
+
+    /// Since when a user may be told to be here, by a node's run: it came then.
+    pub(crate) fn here_from(&self, user: &UserId, run: u32) -> Option<u64> {
+        self.aways(user, run).next()?.until
+    }
+
+    /// When one who was invisible before a run may be told to be away: who comes at a start is awaited.
+    pub(crate) fn awaited_until(&self, user: &UserId, run: u32) -> Option<u64> {
+        self.aways(user, run).next().map(|away| away.since + PRESENCE_GRACE_MILLIS)
+    }
+
+    fn aways(&self, user: &UserId, run: u32) -> impl Iterator<Item = &Away> {
+        let aways = self.of.get(user).into_iter().flat_map(|truth| &truth.aways);
+        aways.filter(move |away| away.run == run)
     }
 
     /// What a look that was asked for when these had gone says of one user.

@@ -204,6 +204,7 @@ impl Client {
             || self.setting.blocked(ok.id, &self.user, &oracle.blocks)
             || self.registering.done(ok.id, &self.user, &mut oracle.tokens)
             || self.hiding.done(ok.id, &self.user, &mut oracle.invisibles)
+            || self.viewing.ended(ok.id, oracle)
         {
         } else if let Some(place) = self.pending.iter().position(|pending| pending.id == ok.id) {
             let pending = self.pending.remove(place);
