@@ -51,6 +51,7 @@ fn all_who_are_refused_by_a_node_that_is_slow_do_not_come_again_at_once() {
     chat.wait(2_048);
     chat.exchange(askers[0]);
 
+    chat.wait(1);
     ask_all(&mut chat, &askers);
     let second = waits(&mut chat, &askers);
     assert_eq!(second.len(), REFUSED);

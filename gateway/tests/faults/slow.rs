@@ -92,6 +92,8 @@ impl Sender {
 
     /// Takes every answer, and asks again for what found no room; whether all is stored.
     fn take_answers(&mut self) -> bool {
+        // Each has a moment of its own: one after the other they would be waited for until this is closed for its silence.
+        let mut again = Vec::new();
         for (asked, letter) in std::mem::take(&mut self.asked) {
             let reply = self.chat.reply(asked);
             match verdict(&reply).as_str() {
@@ -99,11 +101,16 @@ impl Sender {
                 "3002 busy" => {
                     let millis = reply["retry_after_ms"].as_u64().filter(|millis| *millis > 0);
                     self.was_busy += 1;
-                    thread::sleep(Duration::from_millis(millis.expect("when to come back")));
-                    self.send(letter);
+                    let wait = Duration::from_millis(millis.expect("when to come back"));
+                    again.push((Instant::now() + wait, letter));
                 }
                 other => panic!("{other}: {reply}"),
             }
+        }
+        again.sort_unstable();
+        for (moment, letter) in again {
+            thread::sleep(moment.saturating_duration_since(Instant::now()));
+            self.send(letter);
         }
         self.asked.is_empty()
     }

@@ -11,8 +11,8 @@ const RETRY_MIN_MICROS: u64 = 50_000;
 /// And at most: a client shows that it waits, and an overload that is over is not waited for any longer.
 const RETRY_MAX_MICROS: u64 = 10_000_000;
 
-/// How many answers it takes until how long one takes is believed for the most part: a turn's batch of them.
-const SMOOTHED_OVER: u64 = 16;
+/// Turns with answers after which how long one takes is believed for the most part.
+const SMOOTHED_OVER: u64 = 4;
 
 /// What one shard may have under way to another.
 #[derive(Clone, Copy)]
@@ -21,26 +21,44 @@ pub(super) struct Credits {
     pub(super) commands: u32,
     /// Page requests that may still be sent.
     pub(super) pages: u32,
-    /// How long a command has been under way of late, in microseconds.
+    /// How long a command was under way in the turns before this one, in microseconds.
     under_way_micros: u64,
+    /// Of those that this turn answers: when it is, how many, and all that they took together. In what order they come is nobody's matter.
+    turn: (u64, u64, u64),
     /// The moment that the last refused command was given, in microseconds of the turn's clock.
     last_moment: u64,
 }
 
 impl Credits {
     pub(super) const fn new(commands: u32, pages: u32) -> Self {
-        Self { commands, pages, under_way_micros: 0, last_moment: 0 }
+        Self { commands, pages, under_way_micros: 0, turn: (0, 0, 0), last_moment: 0 }
     }
 
     /// A command that was sent at `asked_micros` is answered.
     pub(super) fn return_command(&mut self, asked_micros: u64, now_micros: u64) {
         self.commands += 1;
-        let took = now_micros.saturating_sub(asked_micros);
-        self.under_way_micros = (self.under_way_micros * (SMOOTHED_OVER - 1) + took) / SMOOTHED_OVER;
+        self.end_turn_before(now_micros);
+        let (_, count, took) = &mut self.turn;
+        *count += 1;
+        *took += now_micros.saturating_sub(asked_micros);
+    }
+
+    fn end_turn_before(&mut self, now_micros: u64) {
+        let (at, count, took) = self.turn;
+        if at == now_micros {
+            return;
+        }
+        self.turn = (now_micros, 0, 0);
+        let Some(each) = took.checked_div(count) else { return };
+        self.under_way_micros = match self.under_way_micros {
+            0 => each,
+            before => (before * (SMOOTHED_OVER - 1) + each) / SMOOTHED_OVER,
+        };
     }
 
     /// In how many milliseconds a command comes again that found no credit, where `all` commands may be under way.
     pub(super) fn refuse_command(&mut self, all: u32, now_micros: u64) -> u64 {
+        self.end_turn_before(now_micros);
         let apart = self.under_way_micros / u64::from(all.max(1));
         let moment = self.last_moment.max(now_micros + RETRY_MIN_MICROS) + apart;
         self.last_moment = moment.min(now_micros + RETRY_MAX_MICROS);
@@ -55,7 +73,7 @@ mod tests {
     /// A hundred under way, each for 200 ms: one is answered each 2 ms.
     fn busy() -> Credits {
         let mut credits = Credits::new(0, 0);
-        (0..200).for_each(|_| credits.return_command(0, 200_000));
+        (0..20).for_each(|turn| credits.return_command(turn, 200_000 + turn));
         credits
     }
 
