@@ -6,12 +6,12 @@
 //! behind it before a note has gone ahead that says whose sessions have to read the log instead. No shard ever waits
 //! for another.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
-use hashbrown::HashSet;
 use protocol::command::Connect;
 use protocol::ids::{RequestId, UserId};
 use protocol::session::Session;
@@ -189,7 +189,8 @@ impl Mesh {
 /// A note that waits for room: whose deliveries of one log were dropped.
 struct Note {
     log: u16,
-    users: Option<HashSet<UserId, foldhash::fast::RandomState>>,
+    /// In one order, so that what becomes of a seed is the same twice.
+    users: Option<BTreeSet<UserId>>,
 }
 
 /// One shard's end of the mesh.
@@ -312,7 +313,7 @@ impl Mailboxes {
 
 fn note(notes: &mut Vec<Note>, log: u16, dropped: &[UserId]) {
     let place = notes.iter().position(|note| note.log == log).unwrap_or_else(|| {
-        notes.push(Note { log, users: Some(HashSet::default()) });
+        notes.push(Note { log, users: Some(BTreeSet::new()) });
         notes.len() - 1
     });
     let Some(users) = &mut notes[place].users else {
