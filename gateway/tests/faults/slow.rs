@@ -28,6 +28,9 @@ const SENDERS: usize = 96;
 const LETTERS: usize = 16;
 const LETTER_BYTES: usize = 15 << 10;
 
+/// How long each waits at least between two letters that it sends again: all at once they would be under way between the shards as well.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
 /// What the process may grow by: what waits for the disk, as much of the newest batches for readers, and half of that for all else.
 const GROWTH_BYTES_MAX: u64 = (2 * PENDING_BYTES_MAX + PENDING_BYTES_MAX / 2) as u64;
 
@@ -109,7 +112,7 @@ impl Sender {
         }
         again.sort_unstable();
         for (moment, letter) in again {
-            thread::sleep(moment.saturating_duration_since(Instant::now()));
+            thread::sleep(moment.saturating_duration_since(Instant::now()).max(AGAIN_AFTER));
             self.send(letter);
         }
         self.asked.is_empty()
