@@ -319,11 +319,7 @@ fn note(notes: &mut Vec<Note>, log: u16, dropped: &[UserId]) {
     let Some(users) = &mut notes[place].users else {
         return;
     };
-    for user in dropped {
-        if !users.contains(user) {
-            users.insert(user.clone());
-        }
-    }
+    users.extend(dropped.iter().cloned());
     if users.len() > NOTED_USERS_MAX {
         notes[place].users = None;
     }

@@ -3,7 +3,8 @@
 //! Where more is asked of an owner than it has time for, commands are refused and come again. If all came again after the same short time, their number
 //! would grow until refusing took the time that answering needs: a node that is asked for a fifth too much would do a quarter of what it can. So
 //! each is told a moment of its own, one behind the other, as far apart as answers are: that is how long a command is under way by how many are
-//! (Little's law). What is refused a second is then no more than what is answered and what is new, however long the overload lasts.
+//! (Little's law). What is refused a second is then no more than what is answered and what is new, until more wait than are answered in a second:
+//! of those beyond that each comes once a second, where it came twenty times.
 
 /// When to come again, at least: a pause of one turn is over by then.
 const RETRY_MIN_MICROS: u64 = 50_000;
