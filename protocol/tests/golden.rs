@@ -107,6 +107,7 @@ fn records_are_as_they_were_and_come_back() {
             }
             StoredBody::Sighting(sighting) => assert_eq!(sighting.at.to_native(), NOW.0),
             StoredBody::State(state) => assert_eq!(&*state.creator, b"alice"),
+            StoredBody::Taken(taken) => assert_eq!(taken.users[1].to.to_native(), 4_000),
             StoredBody::Unknown => panic!("{name} has a schema of ours"),
         }
         let is_shown = !matches!(
@@ -115,6 +116,7 @@ fn records_are_as_they_were_and_come_back() {
                 | StoredBody::Settings(_)
                 | StoredBody::Sighting(_)
                 | StoredBody::State(_)
+                | StoredBody::Taken(_)
         );
         if is_shown {
             check_golden("records", name, "json", &json::render_json(&stored));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use blake3::Hasher;
 use protocol::ids::{ConversationId, MessageId, UserId};
-use protocol::limits::{HEARTBEAT_MILLIS, SMALL_GROUP_MEMBERS_MAX};
+use protocol::limits::SMALL_GROUP_MEMBERS_MAX;
 use protocol::record::{Schema, StreamKind as Kind};
 use sha2::{Digest, Sha256};
 use storage_log::{Kinds, StreamId, StreamKind};
@@ -23,11 +23,6 @@ pub const KINDS: Kinds = Kinds {
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Nobody is told of what was delivered where nobody looks. Of what a crash takes each device says most again when it is back, and until then
-/// a message is held to be on its way that had arrived. The members of a group say what they have within half a minute of each other, with their
-/// heartbeats: written after a second that would be a record of all of them for nearly each who says so, and after ten three for each message.
-const DELIVERED_WAIT: Duration = Duration::from_millis(HEARTBEAT_MILLIS);
 
 /// Whatever a command may come to, a log takes.
 const _: () = assert!(protocol::limits::RECORD_PAYLOAD_BYTES_MAX <= storage_log::format::PAYLOAD_BYTES_MAX);
@@ -60,8 +55,6 @@ pub struct Places {
     pub small_group_members_max: usize,
     /// How long a day is by which it is set how much of a conversation is kept.
     pub retention_day: Duration,
-    /// How long it waits to be written, where nobody looks, that something was delivered.
-    pub delivered_wait: Duration,
 }
 
 impl Places {
@@ -75,7 +68,6 @@ impl Places {
             shards,
             small_group_members_max: SMALL_GROUP_MEMBERS_MAX,
             retention_day: DAY,
-            delivered_wait: DELIVERED_WAIT,
         }
     }
 
@@ -130,6 +122,13 @@ impl Places {
     #[must_use]
     pub(crate) fn retention_stream(&self) -> StreamId {
         self.named_stream(&[0], Kind::Memberships)
+    }
+
+    /// The stream of every log in which it is kept what users of one part have acknowledged. No user has an id with a control character.
+    #[must_use]
+    pub(crate) fn taken_stream(&self, part: usize) -> StreamId {
+        let [low, high] = (part as u16).to_le_bytes();
+        self.named_stream(&[1, low, high], Kind::Sightings)
     }
 
     fn named_stream(&self, name: &[u8], kind: Kind) -> StreamId {

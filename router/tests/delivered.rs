@@ -4,20 +4,18 @@
 
 mod support;
 
-use protocol::command::{Command, Connect, Create, HistoryPolicy, Request};
+use protocol::command::{Command, Connect, Create, HistoryPolicy, Members, Request};
 use protocol::event::{Reached, ServerFrame};
 use protocol::ids::{ConversationId, DeviceId, MessageId, Seq, UserId};
-use protocol::limits::HEARTBEAT_MILLIS;
+use protocol::record::StreamKind;
+use router::conversation::Pace;
 use router::mail::SessionId;
-use router::places::direct_conversation;
+use router::places::{created_conversation, direct_conversation};
 
 use support::{Chat, NOW, answer, id_of, send, user};
 
 /// How long positions are gathered, in milliseconds.
 const GATHERED: u64 = 1_000;
-
-/// The same where nobody looks.
-const GATHERED_UNSEEN: u64 = HEARTBEAT_MILLIS;
 
 /// Alice and bob are here, and she looks.
 fn looking() -> (Chat, SessionId, SessionId, ConversationId) {
@@ -53,6 +51,13 @@ fn ack(chat: &mut Chat, session: SessionId, cursor: String) {
     chat.users.handle_command(session, ack, chat.clock).expect("no command under way");
 }
 
+/// Records of positions that were written.
+fn written(chat: &Chat) -> usize {
+    let mut count = 0;
+    chat.read_back(&mut |record| count += usize::from(record.stream().kind.0 == StreamKind::Positions as u8));
+    count
+}
+
 /// What comes of what was acknowledged, once it has been gathered.
 fn told(chat: &mut Chat, session: SessionId) -> Vec<(UserId, Reached)> {
     let mut frames = chat.exchange(session);
@@ -78,10 +83,10 @@ fn what_a_device_acknowledges_is_delivered_and_no_more_than_that() {
     ack(&mut chat, bob, two.clone());
     assert_eq!(told(&mut chat, alice), [reached("bob", 0, 2)], "one record says both");
     // The same again, or something before, is no news and no record.
-    let before = chat.log.durable().position();
+    let before = written(&chat);
     ack(&mut chat, bob, two.clone());
     assert_eq!(told(&mut chat, alice), []);
-    assert_eq!(chat.log.durable().position(), before);
+    assert_eq!(written(&chat), before);
     chat.request(bob, Command::Read { conversation, seq: Seq(1) });
     assert_eq!(told(&mut chat, alice), [reached("bob", 1, 2)]);
     let three = cursor(&mut chat, bob);
@@ -103,10 +108,10 @@ fn it_is_known_after_a_start_and_whoever_looks_later_is_told() {
     let two = cursor(&mut chat, bob);
     ack(&mut chat, bob, two);
     assert_eq!(told(&mut chat, alice), [], "she does not look");
-    chat.wait(GATHERED_UNSEEN);
-    chat.exchange(bob);
-    chat.forget();
     chat.users.disconnect(bob);
+    chat.command(alice, Command::View { conversation });
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 2)], "she does, within a second");
+    chat.forget();
     let frames = chat.command(alice, Command::View { conversation });
     let receipts = frames.into_iter().find_map(|frame| match frame {
         ServerFrame::Viewed { receipts, .. } => Some(receipts),
@@ -155,30 +160,37 @@ fn what_was_delivered_lately_is_known_without_reading_it_again() {
     let four = cursor(&mut chat, bob);
     say(&mut chat, alice, 5);
     chat.forget();
-    chat.command(alice, Command::View { conversation });
     let before = chat.reads.len();
+    chat.command(alice, Command::View { conversation });
     ack(&mut chat, bob, four);
     assert_eq!(told(&mut chat, alice), [reached("bob", 0, 4)]);
     assert!(chat.reads.len() > before);
 }
 
+/// It was found out of each conversation, and written: for as many as there were deliveries, and nobody looked.
 #[test]
-fn an_acknowledgement_of_many_conversations_says_it_of_those_that_moved_last() {
+fn an_acknowledgement_costs_nothing_where_nobody_looks() {
     let (mut chat, alice, bob, _) = looking();
     let names: Vec<String> = (0..40).map(|number| format!("friend-{number}")).collect();
+    let mut friends = Vec::new();
     for name in &names {
         let (friend, _) = chat.connect(name, None);
         answer(&chat.command(friend, send("bob", "hello", None))).expect("stored");
+        friends.push(friend);
     }
     say(&mut chat, alice, 2);
     let all = cursor(&mut chat, bob);
-    let before = chat.log.durable().position();
+    let before = written(&chat);
     ack(&mut chat, bob, all);
     assert_eq!(told(&mut chat, alice), [reached("bob", 0, 2)]);
-    assert_eq!(chat.log.durable().position(), before + 1, "nobody looks at the others");
-    chat.wait(GATHERED_UNSEEN);
-    chat.exchange(bob);
-    assert_eq!(chat.log.durable().position(), before + 16, "the work of one acknowledgement is bounded");
+    assert_eq!(written(&chat), before + 1);
+    // Whoever looks later learns it.
+    for (name, friend) in names.iter().zip(friends) {
+        let conversation = direct_conversation(&user(name), &user("bob"));
+        chat.command(friend, Command::View { conversation });
+        assert_eq!(told(&mut chat, friend), [reached("bob", 0, 1)], "{name}");
+    }
+    assert_eq!(written(&chat), before + 41);
 }
 
 /// A device that lost its connection before it said what it has, and one whose word went with the process, say it by the cursor that they
@@ -290,67 +302,122 @@ fn a_device_that_is_only_told_a_head_acknowledges_nothing_before_it() {
     assert_eq!(told(&mut chat, alice), [], "of {conversation} the device has nothing");
 }
 
-/// The members of a group say what they have one after the other: that was a record of all of them for nearly each.
+/// What nobody has looked at is known after a stop, and after a crash as it was some minutes before.
 #[test]
-fn what_nobody_looks_at_is_written_once_for_many_who_say_it() {
+fn what_was_acknowledged_while_nobody_looked_is_known_after_a_start() {
+    for pace in [Pace::AtOnce, Pace::Leaving, Pace::Usual] {
+        let (mut chat, alice, bob, conversation) = looking();
+        chat.command(alice, Command::Unview { conversation });
+        say(&mut chat, alice, 2);
+        let two = cursor(&mut chat, bob);
+        ack(&mut chat, bob, two);
+        let before = chat.log.durable().position();
+        assert_eq!(told(&mut chat, alice), []);
+        chat.pace = pace;
+        // Each of the parts has its turn within ten minutes, whatever stands in it.
+        let seconds = if pace == Pace::Usual { 600 } else { 2 };
+        for _ in 0..seconds {
+            chat.wait(1_000);
+            chat.exchange(alice);
+        }
+        assert!(chat.log.durable().position() > before, "{pace:?}");
+        chat.pace = Pace::Usual;
+        chat.restart();
+        let (alice, _) = chat.connect("alice", None);
+        chat.command(alice, Command::View { conversation });
+        assert_eq!(told(&mut chat, alice), [reached("bob", 0, 2)], "{pace:?}");
+        // What is acknowledged in this run goes on from that, and neither is lost.
+        chat.command(alice, Command::Unview { conversation });
+        let (bob, _) = chat.connect("bob", None);
+        say(&mut chat, alice, 3);
+        let three = cursor(&mut chat, bob);
+        ack(&mut chat, bob, three);
+        chat.pace = Pace::AtOnce;
+        assert_eq!(told(&mut chat, alice), []);
+        chat.pace = Pace::Usual;
+        chat.restart();
+        let (alice, _) = chat.connect("alice", None);
+        chat.command(alice, Command::View { conversation });
+        assert_eq!(told(&mut chat, alice), [reached("bob", 0, 3)], "{pace:?}");
+    }
+}
+
+/// Who has been away is behind by more than was said lately: how far, is read.
+#[test]
+fn a_member_who_is_behind_has_what_it_acknowledged_and_no_more() {
+    let mut chat = Chat::with_tail(1);
+    chat.disk_reads = true;
+    let (mut chat, alice, bob, conversation) = looking_in(chat);
+    chat.command(alice, Command::Unview { conversation });
+    (2..6).for_each(|number| say(&mut chat, alice, number));
+    let five = cursor(&mut chat, bob);
+    ack(&mut chat, bob, five);
+    chat.exchange(bob);
+    chat.users.disconnect(bob);
+    (6..46).for_each(|number| say(&mut chat, alice, number));
+    chat.command(alice, Command::View { conversation });
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 5)], "forty records before the newest");
+    let before = chat.reads.len();
+    chat.command(alice, Command::Unview { conversation });
+    chat.command(alice, Command::View { conversation });
+    assert_eq!(told(&mut chat, alice), []);
+    assert!(chat.reads.len() > before, "whether there is more is looked for once more");
+    // Of who is further behind than is looked for nothing is said until it says more.
+    chat.command(alice, Command::Unview { conversation });
+    let (bob, _) = chat.connect("bob", None);
+    say(&mut chat, alice, 46);
+    let newest = cursor(&mut chat, bob);
+    ack(&mut chat, bob, newest);
+    chat.exchange(bob);
+    (47..=110).for_each(|number| say(&mut chat, alice, number));
+    chat.command(alice, Command::View { conversation });
+    assert_eq!(told(&mut chat, alice), [], "64 records");
+    let newest = cursor(&mut chat, bob);
+    ack(&mut chat, bob, newest);
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 110)]);
+}
+
+/// Whoever is added has the record by which that was done, and nothing before it, though its device has acknowledged what stands behind.
+#[test]
+fn who_was_added_was_given_nothing_of_what_stood_before() {
     let (mut chat, alice, bob, conversation) = looking();
     chat.command(alice, Command::Unview { conversation });
-    let before = chat.log.durable().position();
-    for number in 2..8 {
-        say(&mut chat, alice, number);
-        let newest = cursor(&mut chat, bob);
-        ack(&mut chat, bob, newest);
-        assert_eq!(told(&mut chat, alice), []);
-    }
-    assert_eq!(chat.log.durable().position(), before + 6, "the messages");
-    chat.wait(GATHERED_UNSEEN);
-    chat.exchange(bob);
-    assert_eq!(chat.log.durable().position(), before + 7);
-    // Once it is written there is nothing to write.
-    chat.wait(GATHERED_UNSEEN);
-    chat.exchange(bob);
-    assert_eq!(chat.log.durable().position(), before + 7);
-}
-
-/// A conversation with something to write cannot be forgotten: a quarter of the members that are kept in memory may wait, and 2,525 groups of 99 have as
-/// many.
-#[test]
-fn where_too_many_members_wait_the_oldest_conversation_waits_no_longer() {
-    let mut chat = Chat::new();
-    chat.wait(0);
-    let (alice, _) = chat.connect("alice", None);
-    let (bob, _) = chat.connect("bob", None);
-    let names = (0..97).map(|number| format!("m{number}")).chain(["bob".to_owned()]);
-    let members: Vec<UserId> = names.map(|name| user(&name)).collect();
-    let make_and_ack = |chat: &mut Chat, number: u16| {
-        let mut random = [1; 10];
-        random[8..].copy_from_slice(&number.to_be_bytes());
-        let id = MessageId::v7(NOW, random);
-        let (title, history) = ("all of us".to_owned(), HistoryPolicy::All);
-        let create = Create { title, members: members.clone(), history, message_id: Some(id) };
-        answer(&chat.command(alice, Command::Create(create))).expect("stored");
-        let newest = cursor(chat, bob);
-        ack(chat, bob, newest);
-        chat.exchange(bob);
+    let id = MessageId::v7(NOW, [1; 10]);
+    let (title, members, history) = ("all of us".to_owned(), vec![user("carol")], HistoryPolicy::All);
+    let create = Create { title, members, history, message_id: Some(id) };
+    answer(&chat.command(alice, Command::Create(create))).expect("stored");
+    let conversation = created_conversation(&user("alice"), id);
+    let change = |chat: &mut Chat, add: &[&str], remove: &[&str], number| {
+        let users = |names: &[&str]| names.iter().map(|name| user(name)).collect();
+        let (add, remove, roles) = (users(add), users(remove), Vec::new());
+        let change = Members { conversation, add, remove, roles, message_id: id_of(NOW.0, number) };
+        answer(&chat.command(alice, Command::Members(change))).expect("stored");
     };
-    let before = chat.log.durable().position();
-    for number in 0..2_525 {
-        make_and_ack(&mut chat, number);
-    }
-    assert_eq!(chat.log.durable().position(), before + 5_050, "the groups, two records each");
-    make_and_ack(&mut chat, 2_525);
-    assert_eq!(
-        chat.log.durable().position(),
-        before + 5_053,
-        "one group more, and what bob has of the first"
-    );
-    chat.wait(GATHERED_UNSEEN);
+    change(&mut chat, &["dave"], &[], 200);
+    say(&mut chat, alice, 2);
+    let late = cursor(&mut chat, bob);
+    ack(&mut chat, bob, late);
     chat.exchange(bob);
-    assert_eq!(chat.log.durable().position(), before + 7_578, "what he has of the others");
+    change(&mut chat, &["bob"], &[], 201);
+    chat.command(alice, Command::View { conversation });
+    assert_eq!(told(&mut chat, alice), [], "bob has acknowledged what stands behind the first two");
+    change(&mut chat, &["erin"], &[], 202);
+    let joined = cursor(&mut chat, bob);
+    ack(&mut chat, bob, joined);
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 4)]);
+    // The same while she looks.
+    change(&mut chat, &[], &["bob"], 203);
+    change(&mut chat, &["frank"], &[], 204);
+    say(&mut chat, alice, 3);
+    let late = cursor(&mut chat, bob);
+    ack(&mut chat, bob, late);
+    chat.exchange(bob);
+    change(&mut chat, &["bob"], &[], 205);
+    assert_eq!(told(&mut chat, alice).iter().filter(|(who, _)| *who == user("bob")).count(), 0);
 }
 
 #[test]
-fn who_begins_to_look_or_reads_does_not_wait_for_what_could_wait() {
+fn who_begins_to_look_does_not_wait_for_another_acknowledgement() {
     let (mut chat, alice, bob, conversation) = looking();
     chat.command(alice, Command::Unview { conversation });
     say(&mut chat, alice, 2);
@@ -359,13 +426,4 @@ fn who_begins_to_look_or_reads_does_not_wait_for_what_could_wait() {
     assert_eq!(told(&mut chat, alice), []);
     chat.command(alice, Command::View { conversation });
     assert_eq!(told(&mut chat, alice), [reached("bob", 0, 2)], "within a second");
-    chat.command(alice, Command::Unview { conversation });
-    say(&mut chat, alice, 3);
-    let three = cursor(&mut chat, bob);
-    ack(&mut chat, bob, three);
-    assert_eq!(told(&mut chat, alice), []);
-    let before = chat.log.durable().position();
-    chat.request(bob, Command::Read { conversation, seq: Seq(1) });
-    told(&mut chat, alice);
-    assert_eq!(chat.log.durable().position(), before + 1, "what was read is on disk within a second");
 }

@@ -194,7 +194,7 @@ fn who_comes_back_with_a_cursor_beyond_it_is_not_called_after_a_start() {
     let before = cursor(&mut chat, bob);
     say_in(&mut chat, alice, group);
     let newest = cursor(&mut chat, bob);
-    for (cursor, is_called) in [(newest, false), (before, true)] {
+    for (cursor, is_called) in [(before, true), (newest, false)] {
         let mut unjudged = Unjudged::behind(Some(0), chat.clock.unix.0);
         chat.read_back(&mut |record| unjudged.observe(record));
         chat.restart();

@@ -364,6 +364,7 @@ pub(crate) fn truth_of(bytes: &[u8]) -> Truth {
         | StoredBody::Settings(_)
         | StoredBody::Sighting(_)
         | StoredBody::State(_)
+        | StoredBody::Taken(_)
         | StoredBody::Unknown => {
             panic!("a stream of messages holds messages, amendments and memberships")
         }

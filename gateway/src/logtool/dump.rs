@@ -229,6 +229,7 @@ fn body(stored: &Stored<'_>) -> Map<String, Value> {
         }
         StoredBody::Sighting(sighting) => json!({ "op": "sighting", "last_seen": sighting.at.to_native() }),
         StoredBody::State(state) => state_body(state),
+        StoredBody::Taken(taken) => json!({ "op": "taken", "users": taken.users.len() }),
         StoredBody::Unknown if [SCHEMA_ERASED, SCHEMA_GONE].contains(&stored.portable.schema) => {
             serde_json::from_slice(&render_json(stored)).unwrap_or(Value::Null)
         }

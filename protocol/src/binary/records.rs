@@ -147,6 +147,7 @@ fn read_record(stored: &Stored<'_>) -> Result<PageItem, FrameFault> {
         | StoredBody::Settings(_)
         | StoredBody::Sighting(_)
         | StoredBody::State(_)
+        | StoredBody::Taken(_)
         | StoredBody::Unknown => PageItem::Gap(unknown_gap(&stored.portable)),
     })
 }

@@ -184,6 +184,7 @@ pub fn write_json(stored: &Stored<'_>, out: &mut Vec<u8>) {
         | StoredBody::Settings(_)
         | StoredBody::Sighting(_)
         | StoredBody::State(_)
+        | StoredBody::Taken(_)
         | StoredBody::Unknown => write_gap(&unknown_gap(&stored.portable), out),
     }
 }

@@ -32,9 +32,9 @@ pub use ext::Ext;
 pub use payload::{
     AmendmentV1, ArchivedAmendmentV1, ArchivedConversationStateV1, ArchivedFormV1, ArchivedMemberV1,
     ArchivedMembershipV1, ArchivedMessageV1, ArchivedMuteV1, ArchivedNameV1, ArchivedPositionV1,
-    ArchivedPositionsV1, ArchivedReactionV1, ArchivedSettingsV1, ArchivedSightingV1, Body,
-    ConversationStateV1, FormV1, MemberV1, MembershipV1, MessageV1, MuteV1, NameV1, PositionV1, PositionsV1,
-    ReactionV1, Schema, SettingsV1, SightingV1,
+    ArchivedPositionsV1, ArchivedReactionV1, ArchivedSettingsV1, ArchivedSightingV1, ArchivedTakenUserV1,
+    ArchivedTakenV1, Body, ConversationStateV1, FormV1, MemberV1, MembershipV1, MessageV1, MuteV1, NameV1,
+    PositionV1, PositionsV1, ReactionV1, Schema, SettingsV1, SightingV1, TakenUserV1, TakenV1,
 };
 pub use stored::{Stored, StoredBody, StoredItem, StoredListed};
 

@@ -33,6 +33,8 @@ pub enum Schema {
     Settings = 6,
     /// [`SightingV1`], in a stream of sightings.
     Sighting = 7,
+    /// [`TakenV1`], in a stream of sightings that is no user's.
+    Taken = 8,
 }
 
 /// A message as it is stored.
@@ -238,6 +240,28 @@ pub struct SightingV1 {
     pub ext: Vec<u8>,
 }
 
+/// What devices of some users have acknowledged of the log that this stands in. Never leaves the node.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct TakenV1 {
+    /// Each once, in the order of their inboxes.
+    pub users: Vec<TakenUserV1>,
+    /// Tagged additions; unknown tags are kept.
+    pub ext: Vec<u8>,
+}
+
+/// What one user's devices have acknowledged of a log: positions behind one up to another.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct TakenUserV1 {
+    /// Id of the user's stream.
+    pub inbox: [u8; 16],
+    /// What stands in the inbox behind this,
+    pub after: u64,
+    /// and up to this.
+    pub to: u64,
+    /// Behind this, of large groups too; `to`, where that is not known.
+    pub whole_after: u64,
+}
+
 /// A member inside a stored list.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberV1 {
@@ -287,6 +311,8 @@ pub enum Body {
     Sighting(SightingV1),
     /// Schema 3.
     State(ConversationStateV1),
+    /// Schema 8.
+    Taken(TakenV1),
 }
 
 impl Body {
@@ -300,6 +326,7 @@ impl Body {
             Self::Settings(_) => Schema::Settings,
             Self::Sighting(_) => Schema::Sighting,
             Self::State(_) => Schema::State,
+            Self::Taken(_) => Schema::Taken,
         }
     }
 
@@ -309,7 +336,7 @@ impl Body {
             Self::Amendment(_) | Self::Membership(_) | Self::Message(_) => StreamKind::Messages,
             Self::Positions(_) => StreamKind::Positions,
             Self::Settings(_) => StreamKind::Settings,
-            Self::Sighting(_) => StreamKind::Sightings,
+            Self::Sighting(_) | Self::Taken(_) => StreamKind::Sightings,
             Self::State(_) => StreamKind::State,
         }
     }
@@ -324,6 +351,7 @@ impl Body {
             Self::Settings(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::Positions(body) => rkyv::to_bytes::<rancor::Error>(body),
             Self::State(body) => rkyv::to_bytes::<rancor::Error>(body),
+            Self::Taken(body) => rkyv::to_bytes::<rancor::Error>(body),
         };
         bytes.expect("flat types far below 2 GiB always serialise").into_vec()
     }
@@ -370,6 +398,8 @@ const _: () = {
     assert!(size_of::<ArchivedMuteV1>() == 24 && align_of::<ArchivedMuteV1>() == 1);
     assert!(size_of::<ArchivedSettingsV1>() == 16 && align_of::<ArchivedSettingsV1>() == 1);
     assert!(size_of::<ArchivedSightingV1>() == 16 && align_of::<ArchivedSightingV1>() == 1);
+    assert!(size_of::<ArchivedTakenUserV1>() == 40 && align_of::<ArchivedTakenUserV1>() == 1);
+    assert!(size_of::<ArchivedTakenV1>() == 16 && align_of::<ArchivedTakenV1>() == 1);
     assert!(size_of::<ArchivedPositionsV1>() == 32 && align_of::<ArchivedPositionsV1>() == 1);
     assert!(size_of::<ArchivedConversationStateV1>() == 34 && align_of::<ArchivedConversationStateV1>() == 1);
 };

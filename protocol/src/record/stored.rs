@@ -10,8 +10,8 @@ use rkyv::rancor::Failure;
 
 use super::{
     ArchivedAmendmentV1, ArchivedConversationStateV1, ArchivedFormV1, ArchivedMembershipV1,
-    ArchivedMessageV1, ArchivedPositionsV1, ArchivedSettingsV1, ArchivedSightingV1, PORTABLE_BYTES, Portable,
-    RecordError, Schema, StreamKind,
+    ArchivedMessageV1, ArchivedPositionsV1, ArchivedSettingsV1, ArchivedSightingV1, ArchivedTakenV1,
+    PORTABLE_BYTES, Portable, RecordError, Schema, StreamKind,
 };
 use crate::event::{Gap, ListedConversation};
 
@@ -45,6 +45,8 @@ pub enum StoredBody<'a> {
     Sighting(&'a ArchivedSightingV1),
     /// Schema 3 in a stream of state.
     State(&'a ArchivedConversationStateV1),
+    /// Schema 8 in a stream of sightings.
+    Taken(&'a ArchivedTakenV1),
     /// A schema this program does not know: delivered as a gap, kept as it is.
     Unknown,
 }
@@ -113,6 +115,10 @@ impl<'a> Stored<'a> {
             StreamKind::Sightings if known(Schema::Sighting) => {
                 let body = rkyv::access::<ArchivedSightingV1, Failure>(payload);
                 StoredBody::Sighting(body.map_err(|_| RecordError::Damaged)?)
+            }
+            StreamKind::Sightings if known(Schema::Taken) => {
+                let body = rkyv::access::<ArchivedTakenV1, Failure>(payload);
+                StoredBody::Taken(body.map_err(|_| RecordError::Damaged)?)
             }
             StreamKind::State if known(Schema::State) => {
                 let body = rkyv::access::<ArchivedConversationStateV1, Failure>(payload);

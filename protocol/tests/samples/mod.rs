@@ -15,7 +15,8 @@ use protocol::{
     limits,
     record::{
         AmendmentKind, AmendmentV1, Body, ConversationStateV1, Ext, FormV1, MemberV1, MembershipV1,
-        MessageV1, MuteV1, NameV1, PositionV1, PositionsV1, ReactionV1, SettingsV1, SightingV1,
+        MessageV1, MuteV1, NameV1, PositionV1, PositionsV1, ReactionV1, SettingsV1, SightingV1, TakenUserV1,
+        TakenV1,
     },
 };
 
@@ -507,6 +508,7 @@ pub(crate) fn bodies() -> Vec<(&'static str, Body)> {
         ("positions", Body::Positions(positions())),
         ("settings", Body::Settings(settings())),
         ("sighting", Body::Sighting(SightingV1 { at: NOW.0, ext: Vec::new() })),
+        ("taken", Body::Taken(taken())),
         ("settings_push", Body::Settings(settings_push())),
         ("settings_invisible", Body::Settings(settings_invisible())),
         // These are written at sequence 43: what amends that is what is served in its place.
@@ -541,6 +543,11 @@ fn settings_invisible() -> SettingsV1 {
 fn settings_push() -> SettingsV1 {
     let ext = Ext::new(&[9, 2, 0, 7, 8]).with_push_tokens(&push_tokens());
     SettingsV1 { ext, ..settings() }
+}
+
+fn taken() -> TakenV1 {
+    let user = |first, after, whole_after| TakenUserV1 { inbox: [first; 16], after, to: 4_000, whole_after };
+    TakenV1 { users: vec![user(3, 7, 4_000), user(200, 3_000, 3_000)], ext: Vec::new() }
 }
 
 fn positions() -> PositionsV1 {

@@ -1,8 +1,11 @@
-//! What was delivered: from where a device stands in its log to the conversations that the records before that are of.
+//! What was delivered: from how far devices have acknowledged a log to how far its conversations were delivered.
 //!
-//! Only what stands in the user's inbox counts, so this is of small conversations. Nobody waits for it: where there is more to do than the limits here,
-//! what is passed over is said by the next record that is acknowledged of the same conversation, as that stands behind it. Of large groups nothing is
-//! looked for: up to where a member has acknowledged is kept in `large`, for `push` to know whom not to call.
+//! What a device has acknowledged is kept (`taken`), and that is all that becomes of it where nobody looks. Of a conversation that is viewed it is found out by
+//! the positions of its newest records (`newest`), when somebody begins to look and when a member says more; it is told once it is on disk. So what it costs
+//! follows from who looks, and not from what is delivered.
+//!
+//! Nobody waits for it. What cannot be found out now, for want of memory or of the disk, is by the next acknowledgement, as that says no less.
+//! It is of small conversations alone: why, stands in `docs/PROTOCOL.md`.
 
 use std::collections::VecDeque;
 
@@ -12,34 +15,18 @@ use protocol::record::StreamKind as Kind;
 use storage_log::{Log, Lookup, Page};
 
 use super::ConversationSide;
-use super::fetch::{Fetch, Found};
 use super::jobs::Purpose;
-use super::large::Taken;
-use super::positions::Due;
+use super::newest::{Delivered, Newest};
 use super::slots::{Entrant, Loaded};
-use crate::mail::{Linked, Signal};
-use crate::places::ShardId;
+use super::viewers::{joined, membership};
+use crate::mail::{Given, Linked, Signal};
+use crate::places::{ShardId, conversation_stream};
 
-/// The newest records of an inbox that are looked at for one acknowledgement: what a device is sent between two cursors.
-const RECORDS: Page = Page { items_max: 64, bytes_max: PAGE_BYTES_MAX };
-
-/// Conversations of which one acknowledgement says what was delivered, those that moved last first: each may have to be read.
-const CONVERSATIONS_MAX: usize = 16;
-
-/// Acknowledgements that are being looked into in one log; and conversations that wait for their turn by them, of which
-/// each adds a few. Who comes then is passed over: about 1 MB.
+/// Conversations whose earlier records are being read for it, in one log; and of those that wait for their turn to note what was found, as many.
+/// What comes then is passed over: about 100 KB.
 const UNDER_WAY_MAX: usize = 1_024;
 
-/// What becomes of records that are not known any more.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unknown {
-    /// They are read.
-    Read,
-    /// They stay unknown: who came with a cursor may have said it before, and everybody comes at once.
-    PassedOver,
-}
-
-/// What is to be found out, and what was.
+/// What is being found out, and what was.
 #[derive(Default)]
 pub(super) struct Acked {
     under_way: usize,
@@ -51,96 +38,100 @@ impl ConversationSide {
     pub(super) fn handle_signals(&mut self, shard: ShardId, signals: Vec<Signal>, log: &mut Log) {
         for signal in signals {
             match signal {
-                Signal::Acked { user, after, to, whole_after, has_come } => {
-                    self.note_taken(&user, whole_after, to, log);
-                    let first = self.recent.lately.first();
-                    match first {
-                        _ if !has_come => self.begin_acked(user, after, to, Unknown::Read, log),
-                        Some(first) => {
-                            let after = after.max(first.saturating_sub(1));
-                            self.begin_acked(user, after, to, Unknown::PassedOver, log);
-                        }
-                        None => {}
-                    }
-                }
+                Signal::Acked { user, given } => self.note_acked(&user, given, log),
                 signal => self.viewers.handle(shard, signal),
             }
         }
         self.answer_views();
     }
 
-    /// A device has been given or told of everything between two positions, of large groups too: only who calls wants to know.
-    fn note_taken(&mut self, user: &UserId, after: u64, to: u64, log: &Log) {
-        if after < to && self.pushes.is_on() {
-            let inbox = self.places.user_stream(user, Kind::Inbox);
-            self.large.note_taken(inbox.id, Taken { after, to: to.min(log.durable().position()) });
-        }
-    }
-
-    fn begin_acked(&mut self, user: UserId, after: u64, to: u64, unknown: Unknown, log: &mut Log) {
-        let inbox = self.places.user_stream(&user, Kind::Inbox);
-        let is_full = self.acked.under_way.max(self.acked.delivered.len()) >= UNDER_WAY_MAX;
-        if is_full || to <= after || !log.has_after(inbox, after) {
+    fn note_acked(&mut self, user: &UserId, given: Given, log: &mut Log) {
+        // Nobody is given a cursor beyond what is durable.
+        let given = given.up_to(log.durable().position());
+        if given.to <= given.after {
             return;
         }
-        self.acked.under_way += 1;
-        // Nobody is given a cursor beyond what is durable.
-        let to = to.min(log.durable().position());
-        let lookup = Lookup::before(log, inbox, to + 1, after + 1, RECORDS);
-        self.run_for(Purpose::Acked { user, unknown }, Fetch::of_lookups(vec![lookup]).places(), log);
+        let inbox = self.places.user_stream(user, Kind::Inbox).id;
+        self.knows_taken(&inbox, None, log);
+        let given = self.taken.note(inbox, given);
+        for conversation in self.viewers.viewed_of(user) {
+            self.find_delivered(conversation, user, given, log);
+        }
     }
 
-    /// Most are of the last half minute, and then nothing is read.
-    pub(super) fn finish_acked_places(
-        &mut self,
-        user: UserId,
-        found: Vec<Found>,
-        unknown: Unknown,
-        log: &mut Log,
-    ) {
-        let (mut known, mut others) = (Vec::new(), Vec::new());
-        for found in found {
-            match self.recent.lately.get(found.key()) {
-                Some(record) => known.push(record),
-                None => others.push(found),
+    /// Somebody begins to look at a conversation, or what is known of its records goes further back: what all of its members have of it.
+    pub(super) fn find_delivered_to_all(&mut self, conversation: ConversationId, log: &mut Log) {
+        if self.is_large(conversation) {
+            return;
+        }
+        for user in self.viewers.members_of(conversation) {
+            let inbox = self.places.user_stream(&user, Kind::Inbox).id;
+            // Else this is asked again once that is known.
+            if self.knows_taken(&inbox, Some(conversation), log)
+                && let Some(given) = self.taken.of(&inbox)
+            {
+                self.find_delivered(conversation, &user, given, log);
             }
         }
-        self.note_newest(&user, known.into_iter());
-        if others.is_empty() || unknown == Unknown::PassedOver {
-            self.acked.under_way -= 1;
-        } else {
-            self.run_for(Purpose::AckedRecords { user }, Fetch::of_found(others), log);
-        }
     }
 
-    pub(super) fn finish_acked_records(&mut self, user: &UserId, records: &[Linked]) {
-        self.acked.under_way -= 1;
-        let whole = records.iter().filter(|linked| linked.record.is_some());
-        self.note_newest(user, whole.map(|linked| (linked.conversation, linked.seq)));
-    }
-
-    /// The newest record of each conversation says how far that was delivered. The records that moved last come first.
-    fn note_newest(&mut self, user: &UserId, records: impl Iterator<Item = (ConversationId, Seq)>) {
-        let mut newest: Vec<(ConversationId, Seq)> = Vec::new();
-        for (conversation, seq) in records {
-            let known = newest.iter().position(|(known, _)| *known == conversation);
-            match known {
-                Some(known) => newest[known].1 = seq.max(newest[known].1),
-                None if newest.len() == CONVERSATIONS_MAX => {}
-                None => newest.push((conversation, seq)),
+    fn find_delivered(&mut self, conversation: ConversationId, user: &UserId, given: Given, log: &mut Log) {
+        match self.viewers.delivered(conversation, user, given) {
+            Delivered::UpTo(seq) if !self.is_known(conversation, user, seq) => {
+                if self.acked.delivered.len() < UNDER_WAY_MAX {
+                    self.acked.delivered.push_back((conversation, user.clone(), seq));
+                }
             }
+            Delivered::Earlier if !self.is_large(conversation) => self.ask_earlier(conversation, log),
+            Delivered::UpTo(_) | Delivered::Earlier | Delivered::Nothing => {}
         }
-        // Who comes back says again what it said before: where that is known nothing is entered for it.
-        newest.retain(|(conversation, seq)| !self.has_reached(*conversation, user, *seq));
-        let delivered = newest.into_iter().map(|(conversation, seq)| (conversation, user.clone(), seq));
-        self.acked.delivered.extend(delivered);
     }
 
-    /// Whether it is in memory that a user has been given, or has read, this much.
-    fn has_reached(&self, conversation: ConversationId, user: &UserId, seq: Seq) -> bool {
+    fn is_large(&self, conversation: ConversationId) -> bool {
+        let state = self.slots.get(&conversation).map(|slot| &slot.state);
+        matches!(state, Some(Loaded::Yes(state)) if state.is_large())
+    }
+
+    /// Whether there is nothing to note: it is in memory that a user has been given, or has read, this much, or nobody is told.
+    fn is_known(&self, conversation: ConversationId, user: &UserId, seq: Seq) -> bool {
         let slot = self.slots.get(&conversation);
         let positions = slot.and_then(|slot| slot.positions.as_ref());
-        positions.is_some_and(|positions| positions.reached(user) >= seq)
+        self.is_large(conversation) || positions.is_some_and(|positions| positions.reached(user) >= seq)
+    }
+
+    /// Where the records before those that are known stand is to be read, unless it is already.
+    fn ask_earlier(&mut self, conversation: ConversationId, log: &mut Log) {
+        if self.acked.under_way == UNDER_WAY_MAX {
+            return;
+        }
+        let newest = self.viewers.newest(conversation);
+        let Some((first, count)) = newest.and_then(Newest::ask_earlier) else { return };
+        self.acked.under_way += 1;
+        let stream = conversation_stream(conversation, Kind::Messages);
+        let page = Page { items_max: count, bytes_max: PAGE_BYTES_MAX };
+        self.start(
+            Purpose::Newest { conversation },
+            vec![Lookup::before(log, stream, first.0, 1, page)],
+            log,
+        );
+    }
+
+    /// They were read, the newest first; or could not be.
+    pub(super) fn finish_newest(&mut self, conversation: ConversationId, records: &[Linked], log: &mut Log) {
+        self.end_newest(conversation, records);
+        self.find_delivered_to_all(conversation, log);
+    }
+
+    pub(super) fn end_newest(&mut self, conversation: ConversationId, records: &[Linked]) {
+        self.acked.under_way -= 1;
+        // Of one that nobody views any more there is nothing to know.
+        let Some(newest) = self.viewers.newest(conversation) else { return };
+        let whole = records.iter().take_while(|linked| linked.record.is_some());
+        newest.take_earlier(whole.clone().map(|linked| (linked.seq, linked.position)));
+        for linked in whole {
+            let event = linked.record.as_deref().and_then(membership);
+            event.into_iter().flat_map(joined).for_each(|user| newest.note_joined(user, linked.position));
+        }
     }
 
     /// The next conversation whose turn it is to note what was delivered.
@@ -157,12 +148,11 @@ impl ConversationSide {
 
     pub(super) fn note_delivered(&mut self, conversation: ConversationId, user: &UserId, seq: Seq) {
         let is_full = self.gathering.is_full();
-        let due = if self.viewers.is_viewed(conversation) { Due::Soon } else { Due::Later };
         let slot = self.slots.get_mut(&conversation).expect("entered");
         let positions = slot.positions.as_mut().expect("they were read before");
         let seq = seq.min(positions.folded().0);
-        if !is_full && positions.note_delivered(user, seq, due) {
-            self.gathering.add(conversation, due);
+        if !is_full && positions.note_delivered(user, seq) {
+            self.gathering.add(conversation);
         }
     }
 }

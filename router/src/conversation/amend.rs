@@ -62,6 +62,7 @@ fn form_of(record: Option<&Linked>) -> Result<FormV1, Refusal> {
         | StoredBody::Settings(_)
         | StoredBody::Sighting(_)
         | StoredBody::State(_)
+        | StoredBody::Taken(_)
         | StoredBody::Unknown => Err(NO_MESSAGE),
     }
 }
@@ -221,7 +222,8 @@ impl Plan {
             | Body::Positions(_)
             | Body::Settings(_)
             | Body::Sighting(_)
-            | Body::State(_) => None,
+            | Body::State(_)
+            | Body::Taken(_) => None,
         };
         seen.chain(hidden).chain(amends).collect()
     }

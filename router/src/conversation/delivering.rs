@@ -94,16 +94,15 @@ impl ConversationSide {
             Some(roster) => self.large.change(delivery.conversation, roster, position),
             None => self.large.note_head(delivery.conversation, position),
         }
-        self.viewers.note_members(delivery.conversation, record.portable());
+        let seq = Seq(record.seq());
+        self.viewers.note_record(delivery.conversation, seq, position, record.portable());
         self.outputs.extend(self.viewers.take_answers());
         self.fold_durable(delivery.conversation, record.seq(), record.portable());
-        self.recent.lately.note(position, delivery.conversation, Seq(record.seq()));
         if delivery.messages > 0 {
-            self.pushes.note_message(delivery.conversation, Seq(record.seq()), position);
+            self.pushes.note_message(delivery.conversation, seq, position);
         }
         self.note_kept(delivery.conversation, delivery.kept.take());
-        let (seq, at) = (Seq(record.seq()), UnixMillis(record.at()));
-        let front = self.front_then(delivery.conversation, seq, at);
+        let front = self.front_then(delivery.conversation, seq, UnixMillis(record.at()));
         let bytes = self.erased.delivered_behind(position, record.portable(), front);
         self.deliver_to(&delivery.audience, position, &bytes, delivery.asked_micros);
         if let Some(hidden_from) = &delivery.hidden_from {
@@ -163,5 +162,6 @@ impl ConversationSide {
             || !self.early.is_empty()
             || !self.gathering.is_empty()
             || !self.sightings.is_empty()
+            || self.taken.is_owed
     }
 }

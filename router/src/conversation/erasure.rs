@@ -166,6 +166,7 @@ impl Erased {
                 | StoredBody::Settings(_)
                 | StoredBody::Sighting(_)
                 | StoredBody::State(_)
+                | StoredBody::Taken(_)
                 | StoredBody::Unknown,
             )
             | Err(_) => false,

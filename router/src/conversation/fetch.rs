@@ -47,13 +47,6 @@ pub(super) struct Found {
     entry: Entry,
 }
 
-impl Found {
-    /// In the streams of users: the position of the record.
-    pub(super) const fn key(&self) -> u64 {
-        self.entry.key
-    }
-}
-
 enum Slot {
     Asked(Found),
     /// Damaged: what it was is being looked for.
@@ -86,8 +79,6 @@ pub(super) struct Fetch {
     folding: Option<Folding>,
     /// and with what is to be looked for then, if that has to begin anew.
     anew: Vec<Lookup>,
-    /// Only where records stand is wanted.
-    is_of_places: bool,
 }
 
 impl Fetch {
@@ -106,7 +97,6 @@ impl Fetch {
             more: false,
             folding: None,
             anew: Vec::new(),
-            is_of_places: false,
         }
     }
 
@@ -129,12 +119,7 @@ impl Fetch {
         Self { found, ..Self::of_lookups(Vec::new()) }
     }
 
-    /// Where the records stand, and not what they say: [`Fetch::into_found`].
-    pub(super) fn places(self) -> Self {
-        Self { is_of_places: true, ..self }
-    }
-
-    /// The same, in the form that they have now, as many as are a page then.
+    /// With the records in the form that they have now, as many as are a page then.
     pub(super) fn folded(self) -> Self {
         Self { folding: Some(Folding::default()), anew: self.lookups.clone(), ..self }
     }
@@ -161,9 +146,6 @@ impl Fetch {
                     self.lookups.pop();
                 }
             }
-        }
-        if self.is_of_places {
-            return Step::Done;
         }
         let apart = self.runs.ask_apart();
         if !apart.is_empty() {
@@ -336,11 +318,6 @@ impl Fetch {
     /// Whether everything that was asked for has come.
     pub(super) fn is_fed(&self) -> bool {
         self.missing == 0
-    }
-
-    /// The places, in the order they were looked for.
-    pub(super) fn into_found(self) -> Vec<Found> {
-        self.found
     }
 
     /// All records, in the order they were looked for, and whether the last lookup left some.

@@ -206,6 +206,7 @@ fn target_of(linked: &Linked) -> Option<Target> {
         | StoredBody::Settings(_)
         | StoredBody::Sighting(_)
         | StoredBody::State(_)
+        | StoredBody::Taken(_)
         | StoredBody::Unknown => None,
     }
 }

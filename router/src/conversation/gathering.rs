@@ -1,5 +1,4 @@
-//! Writing positions: what is new of a conversation once a second, all of it in one record; where nobody has read and nobody looks, less
-//! often.
+//! Writing positions: what is new of a conversation once a second, all of it in one record.
 //!
 //! A `read` is answered at once and promises no durability. Only what is durable is told to others: so there are as many receipts as
 //! there are records, and a crash takes none back.
@@ -13,18 +12,12 @@ use protocol::ids::{ConversationId, UnixMillis};
 use protocol::record::StreamKind as Kind;
 use storage_log::{Answer, Draft, Log};
 
-use super::positions::{Due, New};
-use super::slots::Slot;
-use super::{ConversationSide, LOADED_MAX, LOADED_MEMBERS_MAX, Loaded};
+use super::positions::New;
+use super::{ConversationSide, LOADED_MAX, Loaded};
 use crate::places::conversation_stream;
 
 /// How long what is new waits for more of the same conversation, in microseconds: its viewers are told at most once a second.
 const GATHER_MICROS: u64 = 1_000_000;
-
-/// Conversations that wait for longer because nobody looks ([`Places::delivered_wait`](crate::places::Places::delivered_wait)), and members of
-/// all of them; beyond that the oldest is due. They cannot be forgotten meanwhile: a quarter of what is kept loaded.
-const LATER_MAX: usize = LOADED_MAX / 4;
-const LATER_MEMBERS_MAX: usize = LOADED_MEMBERS_MAX / 4;
 
 /// Conversations in which something was read that is not written yet: they cannot be forgotten meanwhile, and while the disk is full
 /// they only become more. Half of what is kept loaded.
@@ -35,7 +28,7 @@ const GATHERED_MAX: usize = LOADED_MAX / 2;
 pub enum Pace {
     /// Now: the node stands still, and another process may go on.
     AtOnce,
-    /// The node goes away: nothing waits because nobody looks, and what a full disk does not take is given up.
+    /// The node goes away: what a full disk does not take is given up.
     Leaving,
     /// Once more of it has come.
     Usual,
@@ -48,24 +41,9 @@ pub(super) struct Gathering {
     fresh: Vec<ConversationId>,
     /// Until when they wait, in microseconds; in this order, so that a turn in which none is due looks at one.
     due: VecDeque<(u64, ConversationId)>,
-    /// Likewise, for those that can wait longer, since the last turn and before. What has become urgent meanwhile, or was written, is in it
-    /// until its time, and says nothing then.
-    fresh_later: Vec<ConversationId>,
-    later: VecDeque<Later>,
-    /// Members of those in `later`.
-    later_members: usize,
     written: VecDeque<Written>,
     /// Those that were given up because the node was about to go away: it may go on. At most [`GATHERED_MAX`].
     given_up: Vec<ConversationId>,
-}
-
-/// Of which conversation it is to be written at last, and how many it had been for then.
-struct Later {
-    until: u64,
-    conversation: ConversationId,
-    members: usize,
-    /// The newest record of positions then: if there is a newer one, all that has waited is in it, and what is new waits for its own time.
-    number: u64,
 }
 
 /// A record that is not durable yet.
@@ -79,8 +57,7 @@ struct Written {
 impl Gathering {
     /// Whether something has to be written, or to become durable.
     pub(super) fn is_empty(&self) -> bool {
-        let is_waiting = !self.fresh.is_empty() || !self.due.is_empty();
-        !is_waiting && self.fresh_later.is_empty() && self.later.is_empty() && self.written.is_empty()
+        self.fresh.is_empty() && self.due.is_empty() && self.written.is_empty()
     }
 
     /// Whether it takes no more conversations.
@@ -88,13 +65,9 @@ impl Gathering {
         self.due.len() >= GATHERED_MAX
     }
 
-    /// The positions of a conversation are new, and nothing waited there as urgently before.
-    pub(super) fn add(&mut self, conversation: ConversationId, due: Due) {
-        match due {
-            Due::Soon => self.fresh.push(conversation),
-            Due::Later => self.fresh_later.push(conversation),
-            Due::Never => {}
-        }
+    /// The positions of a conversation are new, and nothing waited there before.
+    pub(super) fn add(&mut self, conversation: ConversationId) {
+        self.fresh.push(conversation);
     }
 }
 
@@ -107,7 +80,7 @@ impl ConversationSide {
             self.take_up_again();
         }
         self.write_sightings(now, log);
-        self.end_waiting(micros, pace);
+        self.keep_taken(micros, now, pace, log);
         let Gathering { fresh, due, .. } = &mut self.gathering;
         due.extend(fresh.drain(..).map(|conversation| (next, conversation)));
         for _ in 0..due.len() {
@@ -135,49 +108,6 @@ impl ConversationSide {
         slot.positions.as_ref().expect("kept while it has something to write").rests(micros)
     }
 
-    /// Those that have waited as long as they can are due.
-    fn end_waiting(&mut self, micros: u64, pace: Pace) {
-        let until = micros + self.places.delivered_wait.as_micros() as u64;
-        let mut fresh = std::mem::take(&mut self.gathering.fresh_later);
-        for conversation in fresh.drain(..) {
-            let slot = self.slots.get(&conversation);
-            let members = slot.map_or(0, |slot| slot.state.members_count());
-            let number = slot.and_then(Slot::positions_number).unwrap_or(0);
-            self.gathering.later_members += members;
-            self.gathering.later.push_back(Later { until, conversation, members, number });
-        }
-        // With the room that it has.
-        self.gathering.fresh_later = fresh;
-        while let Gathering { later, later_members, .. } = &mut self.gathering
-            && let Some(&Later { until, conversation, members, number }) = later.front()
-            && (pace != Pace::Usual
-                || until <= micros
-                || later.len() > LATER_MAX
-                || *later_members > LATER_MEMBERS_MAX)
-        {
-            later.pop_front();
-            *later_members -= members;
-            let is_newest = self.slots.get(&conversation).and_then(Slot::positions_number) == Some(number);
-            if is_newest && self.is_hastened(conversation) {
-                self.gathering.due.push_front((micros, conversation));
-            }
-        }
-    }
-
-    /// What waits to be written of a conversation is wanted soon.
-    pub(super) fn hasten(&mut self, conversation: ConversationId) {
-        if self.is_hastened(conversation) {
-            self.gathering.add(conversation, Due::Soon);
-        }
-    }
-
-    /// Whether what waits can wait no longer, and could before. What was written meanwhile may even be forgotten.
-    fn is_hastened(&mut self, conversation: ConversationId) -> bool {
-        let slot = self.slots.get_mut(&conversation);
-        let positions = slot.and_then(|slot| slot.positions.as_mut());
-        positions.is_some_and(|positions| positions.due() == Due::Later && positions.renew(Due::Soon))
-    }
-
     fn give_up_new(&mut self, conversation: ConversationId) {
         let slot = self.slots.get_mut(&conversation).expect("kept while it has something to write");
         slot.positions.as_mut().expect("likewise").give_up_new();
@@ -192,8 +122,8 @@ impl ConversationSide {
     fn take_up_again(&mut self) {
         for conversation in std::mem::take(&mut self.gathering.given_up) {
             let positions = self.slots.get_mut(&conversation).and_then(|slot| slot.positions.as_mut());
-            if positions.is_some_and(|positions| positions.renew(Due::Soon)) {
-                self.gathering.add(conversation, Due::Soon);
+            if positions.is_some_and(|positions| positions.renew()) {
+                self.gathering.add(conversation);
             }
         }
     }

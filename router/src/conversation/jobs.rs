@@ -10,7 +10,6 @@ use protocol::limits::PAGE_BYTES_MAX;
 use storage_log::{Log, Lookup, Page};
 
 use super::ConversationSide;
-use super::acked::Unknown;
 use super::candidates::CandidatesPage;
 use super::catching_up::CatchUp;
 use super::counting::Search;
@@ -32,15 +31,6 @@ pub(super) struct Job {
 }
 
 pub(super) enum Purpose {
-    /// Where what stands in an inbox before where a device is does so,
-    Acked {
-        user: UserId,
-        unknown: Unknown,
-    },
-    /// and those of these records that are not known any more, where they may be read.
-    AckedRecords {
-        user: UserId,
-    },
     /// A message that is to be amended.
     Amend {
         store: Box<Store>,
@@ -83,6 +73,10 @@ pub(super) enum Purpose {
         store: Box<Store>,
         clock: u64,
     },
+    /// Where the newest records of a conversation stand.
+    Newest {
+        conversation: ConversationId,
+    },
     /// How far the members of a conversation have read it.
     Positions {
         conversation: ConversationId,
@@ -96,6 +90,10 @@ pub(super) enum Purpose {
         user: UserId,
         shard: ShardId,
     },
+    /// What users of one part have acknowledged.
+    Taken {
+        part: usize,
+    },
     Verify {
         store: Box<Store>,
         now: UnixMillis,
@@ -107,9 +105,7 @@ impl Job {
     /// Whether who waits for it can be told that there is no answer.
     pub(super) fn is_refusable(&self) -> bool {
         match self.purpose {
-            Purpose::Acked { .. }
-            | Purpose::AckedRecords { .. }
-            | Purpose::Amend { .. }
+            Purpose::Amend { .. }
             | Purpose::Candidates(_)
             | Purpose::Count { .. }
             | Purpose::Counting(_)
@@ -119,9 +115,11 @@ impl Job {
             | Purpose::Load { .. }
             | Purpose::Memberships(_)
             | Purpose::LookUp { .. }
+            | Purpose::Newest { .. }
             | Purpose::Positions { .. }
             | Purpose::Settings { .. }
             | Purpose::Sighting { .. }
+            | Purpose::Taken { .. }
             | Purpose::Verify { .. } => true,
             Purpose::CatchUp { .. }
             | Purpose::Enlist { .. }
@@ -142,9 +140,7 @@ impl Purpose {
             | Self::Feed { .. }
             | Self::History(_)
             | Self::List(_) => true,
-            Self::Acked { .. }
-            | Self::AckedRecords { .. }
-            | Self::Count { .. }
+            Self::Count { .. }
             | Self::Counting(_)
             | Self::Enlist { .. }
             | Self::Enlisted
@@ -152,10 +148,12 @@ impl Purpose {
             | Self::Load { .. }
             | Self::Memberships(_)
             | Self::LookUp { .. }
+            | Self::Newest { .. }
             | Self::Positions { .. }
             | Self::Settings { .. }
             | Self::Sighting { .. }
             | Self::Survey(_)
+            | Self::Taken { .. }
             | Self::Verify { .. } => false,
         }
     }
@@ -230,13 +228,8 @@ impl ConversationSide {
     }
 
     pub(super) fn finish(&mut self, job: Job, log: &mut Log) {
-        if let Purpose::Acked { user, unknown } = job.purpose {
-            return self.finish_acked_places(user, job.fetch.into_found(), unknown, log);
-        }
         let (mut records, more) = job.fetch.finish();
         match job.purpose {
-            Purpose::Acked { .. } => unreachable!("it has no records"),
-            Purpose::AckedRecords { user } => self.finish_acked_records(&user, &records),
             Purpose::CatchUp(page) => self.finish_catching_up(*page, records, log),
             Purpose::Count { asker, user, conversation, seq } => {
                 self.finish_count(asker, &user, conversation, seq, &records);
@@ -258,19 +251,18 @@ impl ConversationSide {
             Purpose::Positions { conversation } => self.finish_positions(conversation, &records),
             Purpose::Settings { user } => self.finish_settings(&user, &records),
             Purpose::Sighting { user, shard } => self.finish_sighting(user, shard, &records),
+            Purpose::Newest { conversation } => self.finish_newest(conversation, &records, log),
             Purpose::LookUp { store, clock } => self.finish_look_up(store, clock, &records, log),
+            Purpose::Taken { part } => self.finish_taken(part, &records, log),
             Purpose::Verify { store, now } => self.finish_verify(store, &records, now, log),
             Purpose::Survey(page) => self.finish_survey(&page, &records, log),
         }
     }
 
     /// Ends a job whose answer is not known now.
-    pub(super) fn give_up(&mut self, job: Job, log: &Log) {
+    pub(super) fn give_up(&mut self, job: Job, log: &mut Log) {
         let refusal = (ErrorCode::Unavailable, "the disk does not say now: ask again in a minute");
         match job.purpose {
-            Purpose::Acked { user, .. } | Purpose::AckedRecords { user } => {
-                self.finish_acked_records(&user, &[])
-            }
             Purpose::Count { asker, conversation, .. } => self.give_up_count(asker, conversation, refusal),
             Purpose::Counting(search) => self.give_up_counting(&search, refusal),
             Purpose::History(page) => self.push_refusal(page.asker, true, refusal),
@@ -281,8 +273,10 @@ impl ConversationSide {
             Purpose::Fold { conversation, .. } | Purpose::Positions { conversation } => {
                 self.give_up_positions(conversation, refusal);
             }
+            Purpose::Newest { conversation } => self.end_newest(conversation, &[]),
             Purpose::Settings { user } => self.finish_settings(&user, &[]),
             Purpose::Sighting { user, shard } => self.answer_sighting(user, shard, None),
+            Purpose::Taken { part } => self.finish_taken(part, &[], log),
             Purpose::Amend { store, .. } | Purpose::LookUp { store, .. } | Purpose::Verify { store, .. } => {
                 self.end_look_up(&store);
                 self.refuse(store.asker, refusal);

@@ -1,8 +1,7 @@
 //! The large groups of one log, by their members: who comes back is told of the heads of those that moved meanwhile.
 //!
-//! A large group has no links in its members' inboxes, so this is where a page of catching up learns of it, and where it is kept how far a member's
-//! devices have come. It is in memory whole, 4 bytes a member and 16 for its name, 32 for each user, and is made at start: one stream of the log links
-//! to every record with which a group grew large or stopped being so; what they are now stands in their states.
+//! A large group has no links in its members' inboxes, so this is where a page of catching up learns of it. It is in memory whole, 4 bytes a member and
+//! 16 for its name, and is made at start: one stream of the log links to every record with which a group grew large or stopped being so; what they are now stands in their states.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -14,6 +13,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::state::{Conversation, Refusal};
+use super::taken::Inbox;
 use crate::mail::Request;
 use crate::places::Places;
 
@@ -26,9 +26,6 @@ const GROUPS_PER_MEMBER_MAX: usize = 256;
 const TOO_MANY_GROUPS: Refusal = (ErrorCode::Limit, "this node has as many large groups as it may have");
 const MEMBER_OF_TOO_MANY: Refusal =
     (ErrorCode::Limit, "a member is in as many large groups as one user may be in");
-
-/// The stream id of a user.
-type Inbox = [u8; 16];
 
 /// Who is in a group that fans out on read, or did: nobody, once it does not.
 pub(crate) struct Roster {
@@ -43,36 +40,6 @@ impl Roster {
     }
 }
 
-/// Positions that devices of a user have acknowledged, behind one up to another: what stands there they were given or told of.
-#[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Taken {
-    pub(super) after: u64,
-    pub(super) to: u64,
-}
-
-impl Taken {
-    fn holds(self, position: u64) -> bool {
-        self.after < position && position <= self.to
-    }
-
-    /// With what was acknowledged now: of what nobody has acknowledged between two nothing is said, so of such the newer counts.
-    fn and(self, new: Self) -> Self {
-        match new {
-            _ if new.after > self.to => new,
-            _ if self.after > new.to => self,
-            _ => Self { after: new.after.min(self.after), to: new.to.max(self.to) },
-        }
-    }
-}
-
-/// A user who is in a large group.
-#[derive(Default)]
-struct Member {
-    groups: SmallVec<[u32; 2]>,
-    /// Nothing, until a device says so: after a start, too.
-    taken: Taken,
-}
-
 struct Group {
     conversation: ConversationId,
     inboxes: Vec<Inbox>,
@@ -84,7 +51,7 @@ struct Group {
 pub(super) struct LargeGroups {
     groups: Slab<Group>,
     by_name: HashMap<ConversationId, u32, foldhash::fast::RandomState>,
-    by_member: HashMap<Inbox, Member, foldhash::fast::RandomState>,
+    by_member: HashMap<Inbox, SmallVec<[u32; 2]>, foldhash::fast::RandomState>,
     /// What has not been read yet; `None` once all is known.
     pub(super) loading: Option<Loading>,
     /// Groups whose state could not be read: who is in them is not known.
@@ -132,7 +99,7 @@ impl LargeGroups {
             return Err(TOO_MANY_GROUPS);
         }
         let is_in_too_many = |inbox: &Inbox| {
-            self.by_member.get(inbox).is_some_and(|Member { groups, .. }| {
+            self.by_member.get(inbox).is_some_and(|groups| {
                 groups.len() >= GROUPS_PER_MEMBER_MAX && !known.is_some_and(|known| groups.contains(&known))
             })
         };
@@ -177,23 +144,10 @@ impl LargeGroups {
 
     /// A user's large groups whose heads stand behind `after` and not behind `end`.
     pub(super) fn moved(&self, inbox: Inbox, after: u64, end: u64) -> Vec<ConversationId> {
-        let groups = self.by_member.get(&inbox).into_iter().flat_map(|member| &member.groups);
+        let groups = self.by_member.get(&inbox).into_iter().flatten();
         let groups = groups.map(|group| &self.groups[*group as usize]);
         let moved = groups.filter(|group| after < group.head_position && group.head_position <= end);
         moved.map(|group| group.conversation).collect()
-    }
-
-    /// A device of a user has acknowledged something. Of who is in no large group nothing is kept.
-    pub(super) fn note_taken(&mut self, inbox: Inbox, taken: Taken) {
-        if let Some(member) = self.by_member.get_mut(&inbox) {
-            member.taken = member.taken.and(taken);
-        }
-    }
-
-    /// Whether a device of a user has acknowledged what stands at one of these positions.
-    pub(super) fn has_taken(&self, inbox: Inbox, positions: [u64; 2]) -> bool {
-        let holds = |member: &Member| positions.iter().any(|position| member.taken.holds(*position));
-        self.by_member.get(&inbox).is_some_and(holds)
     }
 
     fn set(&mut self, conversation: ConversationId, roster: Roster, position: u64) {
@@ -203,12 +157,11 @@ impl LargeGroups {
             let inboxes = roster.inboxes;
             let group = self.groups.vacant_key() as u32;
             for inbox in &inboxes {
-                self.by_member.entry(*inbox).or_default().groups.push(group);
+                self.by_member.entry(*inbox).or_default().push(group);
             }
             self.groups.insert(Group { conversation, inboxes, head_position: position });
             self.by_name.insert(conversation, group);
         }
-        // Last: of who stays in it is kept what that one has taken.
         if let Some(before) = before {
             self.remove(before);
         }
@@ -216,7 +169,7 @@ impl LargeGroups {
 
     fn remove(&mut self, group: u32) {
         for inbox in self.groups.remove(group as usize).inboxes {
-            let Member { groups, .. } = self.by_member.get_mut(&inbox).expect("every member is listed");
+            let groups = self.by_member.get_mut(&inbox).expect("every member is listed");
             groups.retain(|other| *other != group);
             if groups.is_empty() {
                 self.by_member.remove(&inbox);

@@ -11,7 +11,7 @@
 //! * what is read from the disk: `jobs`, and below them `fetch`, `runs`, `blocks`, `damage`;
 //! * pages: `pages`, and of each kind `history`, `catching_up`, `surveying`, `listing`, `candidates`; what they show of a record is for
 //!   `folding`, `erasure`, `fronts`, `retention` and `counting` to say;
-//! * how far somebody has come: `positions`, `reading`, `gathering`, `acked`; who looks at it: `viewers`; who is called: `push`,
+//! * how far somebody has come: `positions`, `reading`, `gathering`, `acked`, `taken`, `keeping`; who looks at it: `viewers`, `newest`; who is called: `push`,
 //!   `unjudged`; what users have set: `settings`, `sightings`.
 
 mod acked;
@@ -31,13 +31,14 @@ mod fronts;
 mod gathering;
 mod history;
 mod jobs;
+mod keeping;
 mod kept;
 mod large;
-mod lately;
 mod listing;
 mod loading;
 mod looking_up;
 mod membership;
+mod newest;
 mod pages;
 mod positions;
 mod push;
@@ -52,6 +53,7 @@ mod slots;
 mod state;
 mod storing;
 mod surveying;
+mod taken;
 mod unjudged;
 mod viewers;
 
@@ -79,6 +81,7 @@ use push::Pushes;
 use settings::SettingsTable;
 use sightings::Unwritten;
 use slots::{Entrant, Loaded, Slot};
+use taken::Taken;
 use viewers::Viewers;
 
 pub use erasure::{Erased, Subject};
@@ -122,6 +125,7 @@ pub struct ConversationSide {
     settings: SettingsTable,
     sightings: Unwritten,
     acked: Acked,
+    taken: Taken,
     /// Pages that have waited for what a start reads. Bounded by the page credits.
     held: VecDeque<Request>,
     /// Pages by a membership that is not durable yet, and the position that makes it so. Bounded by the page credits.
@@ -159,6 +163,7 @@ impl ConversationSide {
             settings: SettingsTable::default(),
             sightings: Unwritten::default(),
             acked: Acked::default(),
+            taken: Taken::new(),
             places,
             log,
             slots: HashMap::default(),

@@ -6,12 +6,13 @@
 use std::collections::VecDeque;
 
 use protocol::event::ErrorCode;
-use protocol::ids::{ConversationId, UnixMillis, UserId};
+use protocol::ids::{ConversationId, Seq, UnixMillis, UserId};
 use slab::Slab;
 use storage_log::Log;
 
 use super::ConversationSide;
 use super::slots::{Entrant, Loaded};
+use super::viewers::Present;
 use crate::mail::{Knows, ReadState, Reply, Request};
 
 /// Times that a page is begun anew. What is not in memory then was pushed out by what others wanted meanwhile; it is held to be unknown.
@@ -122,10 +123,11 @@ impl ConversationSide {
                 let knows = if slot.position > begun { Knows::Nothing } else { knows };
                 let positions = slot.positions.as_ref();
                 let reached = positions.map(|positions| positions.durable_receipts()).unwrap_or_default();
-                match self.viewers.view(asker, user, conversation, knows, state, reached) {
+                let head = Seq(self.durable_head(conversation, log).seq);
+                match self.viewers.view(asker, user, conversation, knows, Present { state, head, reached }) {
                     Ok(()) => {
-                        self.hasten(conversation);
                         self.answer_views();
+                        self.find_delivered_to_all(conversation, log);
                     }
                     Err(refusal) => self.push_refusal(asker, true, refusal),
                 }

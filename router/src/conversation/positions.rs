@@ -51,18 +51,6 @@ pub(super) struct New {
     pub(super) reached: Reached,
 }
 
-/// When what is newer than the newest record is to be written.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Due {
-    /// There is nothing.
-    #[default]
-    Never,
-    /// Nobody looks at it, and a crash loses nothing that a device does not say again.
-    Later,
-    /// Somebody waits for it.
-    Soon,
-}
-
 /// Positions of the members of one conversation.
 #[derive(Default)]
 pub(super) struct Positions {
@@ -80,7 +68,7 @@ pub(super) struct Positions {
     number: u64,
     ext: Vec<u8>,
     /// Whether something is newer than the newest record, and waits for its time.
-    due: Due,
+    is_due: bool,
     /// Records of positions that are not durable.
     under_way: u32,
     /// Until when the next one waits, in microseconds, whatever is new.
@@ -120,7 +108,7 @@ impl Positions {
             written_to: folded_to,
             number,
             ext: stored.ext.to_vec(),
-            due: Due::Never,
+            is_due: false,
             under_way: 0,
             rests_until: 0,
         }
@@ -186,14 +174,14 @@ impl Positions {
         (after != before).then_some((after, after.read > before.read))
     }
 
-    /// A device of a user has stored what there is up to a sequence. Whether that is news, and nothing else waited as urgently.
-    pub(super) fn note_delivered(&mut self, user: &UserId, seq: Seq, due: Due) -> bool {
+    /// A device of a user has stored what there is up to a sequence. Whether that is news, and nothing else waited.
+    pub(super) fn note_delivered(&mut self, user: &UserId, seq: Seq) -> bool {
         let position = self.entry(user);
         let is_news = seq > position.reached().delivered;
         if is_news {
             position.delivered = seq;
         }
-        is_news && self.renew(due)
+        is_news && self.renew()
     }
 
     /// How far a user has read, and the messages up to there: nothing, where nothing is known.
@@ -218,34 +206,27 @@ impl Positions {
 
     /// Whether memory is ahead of the disk.
     pub(super) fn is_settled(&self) -> bool {
-        self.due == Due::Never && self.under_way == 0
+        !self.is_due && self.under_way == 0
     }
 
-    /// A user has read up to a sequence, up to which there are so many messages. Whether that is news, and nothing else waited as urgently.
+    /// A user has read up to a sequence, up to which there are so many messages. Whether that is news, and nothing else waited.
     pub(super) fn note_read(&mut self, user: &UserId, seq: Seq, message_count: u64) -> bool {
         let position = self.entry(user);
         let before = *position;
         position.move_to(seq, message_count);
         position.receipt = position.receipt.max(seq);
-        before != *position && self.renew(Due::Soon)
+        before != *position && self.renew()
     }
 
-    /// There is something to write; whether there was nothing before that waits as urgently.
-    pub(super) fn renew(&mut self, due: Due) -> bool {
-        let before = self.due;
-        self.due = before.max(due);
-        before < due
-    }
-
-    /// What waits to be written.
-    pub(super) fn due(&self) -> Due {
-        self.due
+    /// There is something to write; whether there was nothing before.
+    pub(super) fn renew(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_due, true)
     }
 
     /// They were appended, as they are now, under the next number, and rest until then.
     pub(super) fn note_appended(&mut self, rests_until: u64) {
         self.rests_until = rests_until;
-        (self.number, self.written_to, self.due) = (self.number + 1, self.folded_to, Due::Never);
+        (self.number, self.written_to, self.is_due) = (self.number + 1, self.folded_to, false);
         self.under_way += 1;
     }
 
@@ -259,7 +240,7 @@ impl Positions {
     }
 
     pub(super) fn give_up_new(&mut self) {
-        self.due = Due::Never;
+        self.is_due = false;
     }
 
     /// Number of the newest record.
@@ -320,6 +301,7 @@ impl Positions {
             | StoredBody::Settings(_)
             | StoredBody::Sighting(_)
             | StoredBody::State(_)
+            | StoredBody::Taken(_)
             | StoredBody::Unknown => {}
         }
     }

@@ -157,11 +157,6 @@ impl Pushes {
         }
     }
 
-    /// Whether somebody is called at all.
-    pub(super) fn is_on(&self) -> bool {
-        self.is_on
-    }
-
     fn add(&mut self, Said { conversation, seq, newest_at, position }: Said) {
         match self.entries.get_mut(&conversation) {
             // It has waited while newer ones had room.
@@ -232,8 +227,8 @@ impl Pushes {
         Some(conversation)
     }
 
-    /// Finds out whom to call of a conversation, of whose messages so many are `gone`. Of a large group `has_taken` says who has acknowledged what
-    /// stands at one of two positions.
+    /// Finds out whom to call of a conversation, of whose messages so many are `gone`. `has_taken` says who has acknowledged what stands at one of two
+    /// positions.
     fn judge(
         &mut self,
         conversation: ConversationId,
@@ -245,7 +240,7 @@ impl Pushes {
         let (_, messages) = positions.folded();
         let has_it = |user: &UserId, entry: &Entry| {
             let is_given = || has_taken(user, [entry.until_at, entry.newest_at]);
-            positions.reached(user) >= entry.until || (state.is_large() && is_given())
+            positions.reached(user) >= entry.until || is_given()
         };
         for member in state.members() {
             let user = &member.user;
@@ -388,9 +383,13 @@ impl ConversationSide {
         let (Loaded::Yes(state), Some(positions)) = (&slot.state, &slot.positions) else {
             return self.pushes.forget(entry);
         };
-        let (places, large) = (&self.places, &self.large);
+        let (places, taken, is_large) = (&self.places, &self.taken, state.is_large());
         let has_taken = |user: &UserId, positions: [u64; 2]| {
-            large.has_taken(places.user_stream(user, Kind::Inbox).id, positions)
+            let given = taken.of(&places.user_stream(user, Kind::Inbox).id);
+            given.is_some_and(|given| {
+                let after = if is_large { given.whole_after } else { given.after };
+                positions.iter().any(|position| after < *position && *position <= given.to)
+            })
         };
         self.pushes.judge(conversation, &mut entry, (state, positions), gone, has_taken);
         self.pushes.settle(conversation, entry);

@@ -17,7 +17,7 @@ use storage_log::{Log, Lookup, Page};
 
 use super::fetch::Fetch;
 use super::jobs::{PAGE, Purpose};
-use super::positions::{Due, FOLDED_PER_RECORD, Positions};
+use super::positions::{FOLDED_PER_RECORD, Positions};
 use super::slots::Entrant;
 use super::state::{Conversation, Refusal};
 use super::{ConversationSide, Loaded};
@@ -137,8 +137,8 @@ impl ConversationSide {
     fn renew_if_far(&mut self, conversation: ConversationId) {
         let slot = self.slots.get_mut(&conversation).expect("entered");
         let positions = slot.positions.as_mut().expect("they were read");
-        if positions.wants_record() && !self.gathering.is_full() && positions.renew(Due::Soon) {
-            self.gathering.add(conversation, Due::Soon);
+        if positions.wants_record() && !self.gathering.is_full() && positions.renew() {
+            self.gathering.add(conversation);
         }
     }
 
@@ -219,7 +219,7 @@ impl ConversationSide {
         let slot = self.slots.get_mut(&conversation).expect("entered");
         let positions = slot.positions.as_mut().expect("they were read before");
         if positions.note_read(user, seq, message_count) {
-            self.gathering.add(conversation, Due::Soon);
+            self.gathering.add(conversation);
         }
         self.outputs.push_back((asker.shard, Reply::Done { asker }));
     }

@@ -8,11 +8,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use protocol::ids::{ConversationId, MessageId, Seq, UserId};
+use protocol::ids::{ConversationId, MessageId, UserId};
 use protocol::record::{Portable, Stored, StoredBody, StreamKind as Kind};
 use storage_log::Record;
-
-use super::lately::Lately;
 
 /// How long ids are remembered here. Longer than [`LOOK_UP_AGE`] by what clocks and a slow disk may differ.
 const REMEMBERED: Duration = Duration::from_secs(12 * 60);
@@ -64,7 +62,6 @@ pub struct Recent {
     generations: VecDeque<Generation>,
     /// Every id that was stored after this is here, in milliseconds since 1970.
     forgotten_until: u64,
-    pub(super) lately: Lately,
 }
 
 struct Generation {
@@ -77,7 +74,7 @@ impl Recent {
     /// `seed` is random and secret.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, generations: VecDeque::new(), forgotten_until: 0, lately: Lately::default() }
+        Self { seed, generations: VecDeque::new(), forgotten_until: 0 }
     }
 
     pub(crate) fn key(&self, conversation: ConversationId, user: &UserId, message_id: MessageId) -> Key {
@@ -153,7 +150,6 @@ impl Recent {
         if record.stream().kind.0 != Kind::Messages as u8 {
             return;
         }
-        self.lately.note(record.position(), ConversationId(record.stream().id), Seq(record.seq()));
         if let Some((user, message_id, _)) = command_of(record.portable()) {
             let key = self.key_of(record.stream().id, &user, message_id);
             self.insert(key, record.seq(), record.at());
@@ -234,6 +230,7 @@ pub(crate) fn command_of(bytes: &[u8]) -> Option<(Vec<u8>, [u8; 16], u64)> {
         | StoredBody::Settings(_)
         | StoredBody::Sighting(_)
         | StoredBody::State(_)
+        | StoredBody::Taken(_)
         | StoredBody::Unknown => None,
     }
 }

@@ -91,11 +91,6 @@ impl Slot {
         }
     }
 
-    /// Number of the newest record of its positions, while they are in memory.
-    pub(super) fn positions_number(&self) -> Option<u64> {
-        self.positions.as_ref().map(|positions| positions.number())
-    }
-
     /// Whether the log has all of it.
     fn is_settled(&self, log: &Log) -> bool {
         let positions = self.positions.as_ref().is_none_or(|positions| positions.is_settled());

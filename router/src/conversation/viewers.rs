@@ -12,8 +12,9 @@ use protocol::event::{Presence, Reached, ServerFrame};
 use protocol::ids::{ConversationId, Seq, UserId};
 use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody};
 
+use super::newest::{Delivered, Newest};
 use super::state::{Conversation, Refusal};
-use crate::mail::{Asker, Knows, Reply, SessionId, Signal, Standing};
+use crate::mail::{Asker, Given, Knows, Reply, SessionId, Signal, Standing};
 use crate::places::{Places, ShardId};
 use protocol::event::ErrorCode;
 
@@ -35,10 +36,20 @@ struct Viewer {
     knows: Knows,
 }
 
+/// A conversation as it durably is when somebody begins to look at it.
+pub(super) struct Present<'a> {
+    pub(super) state: &'a Conversation,
+    pub(super) head: Seq,
+    /// How far its members have come.
+    pub(super) reached: BTreeMap<UserId, Reached>,
+}
+
 struct Viewed {
     members: Vec<UserId>,
     /// How far those have come that have read or been given anything, as it is on disk.
     reached: BTreeMap<UserId, Reached>,
+    /// Where its newest records stand, for what its members' devices acknowledge.
+    newest: Newest,
     viewers: Vec<Viewer>,
     /// Its two members are told nothing of each other.
     blocked: bool,
@@ -117,8 +128,7 @@ impl Viewers {
         user: UserId,
         conversation: ConversationId,
         knows: Knows,
-        state: &Conversation,
-        mut reached: BTreeMap<UserId, Reached>,
+        Present { state, head, mut reached }: Present<'_>,
     ) -> Result<(), Refusal> {
         self.renew_own(conversation, &reached);
         if !self.viewed.contains_key(&conversation) {
@@ -132,7 +142,8 @@ impl Viewers {
             reached.retain(|user, _| self.is_member(user, conversation));
             // Nobody is told of what may be gone after a crash.
             let blocked = state.is_blocked() || self.unblocked.iter().any(|(_, of)| *of == conversation);
-            self.viewed.insert(conversation, Viewed { members, reached, viewers: Vec::new(), blocked });
+            let (newest, viewers) = (Newest::before(head), Vec::new());
+            self.viewed.insert(conversation, Viewed { members, reached, newest, viewers, blocked });
         } else {
             self.know_further(conversation, reached);
         }
@@ -145,9 +156,27 @@ impl Viewers {
         Ok(())
     }
 
-    /// Whether somebody views a conversation.
-    pub(super) fn is_viewed(&self, conversation: ConversationId) -> bool {
-        self.viewed.contains_key(&conversation)
+    /// What is viewed of the conversations of a user.
+    pub(super) fn viewed_of(&self, user: &UserId) -> Vec<ConversationId> {
+        let watched = self.watched.get(user).into_iter().flat_map(|watched| &watched.conversations);
+        watched.copied().collect()
+    }
+
+    /// Members of a conversation that is viewed; nobody of any other.
+    pub(super) fn members_of(&self, conversation: ConversationId) -> Vec<UserId> {
+        self.viewed.get(&conversation).map(|viewed| viewed.members.clone()).unwrap_or_default()
+    }
+
+    /// What an acknowledgement says of a conversation, beyond what viewers are told.
+    pub(super) fn delivered(&self, conversation: ConversationId, user: &UserId, given: Given) -> Delivered {
+        let Some(viewed) = self.viewed.get(&conversation) else { return Delivered::Nothing };
+        let known = viewed.reached.get(user).map_or(Seq(0), |reached| reached.delivered);
+        viewed.newest.delivered(user, given, known)
+    }
+
+    /// Where the newest records of a conversation stand, if it is viewed.
+    pub(super) fn newest(&mut self, conversation: ConversationId) -> Option<&mut Newest> {
+        self.viewed.get_mut(&conversation).map(|viewed| &mut viewed.newest)
     }
 
     /// What a view is answered with goes ahead of what has waited for room: that must not be older.
@@ -215,22 +244,24 @@ impl Viewers {
         }
     }
 
-    /// A change of members became durable.
-    pub(super) fn note_members(&mut self, conversation: ConversationId, record: &[u8]) {
-        if !self.viewed.contains_key(&conversation) {
-            return;
-        }
-        let Ok(portable) = Portable::parse(record) else { return };
-        if let Ok(Stored { body: StoredBody::Membership(event), .. }) =
-            Stored::with_checked_sum(portable, record)
-        {
+    /// A record became durable, perhaps a change of members.
+    pub(super) fn note_record(
+        &mut self,
+        conversation: ConversationId,
+        seq: Seq,
+        position: u64,
+        record: &[u8],
+    ) {
+        let Some(newest) = self.newest(conversation) else { return };
+        newest.push(seq, position);
+        if let Some(event) = membership(record) {
+            joined(event).for_each(|user| newest.note_joined(user, position));
             self.change_members(conversation, event);
         }
     }
 
     fn change_members(&mut self, conversation: ConversationId, event: &ArchivedMembershipV1) {
-        let user = |bytes: &[u8]| UserId::new(std::str::from_utf8(bytes).ok()?).ok();
-        for member in event.added.iter().filter_map(|member| user(&member.user)) {
+        for member in joined(event) {
             let members = &mut self.viewed.get_mut(&conversation).expect("the caller looked").members;
             if !members.contains(&member) {
                 members.push(member.clone());
@@ -240,7 +271,7 @@ impl Viewers {
                 self.tell_standing(&member, conversation);
             }
         }
-        for gone in event.removed.iter().filter_map(|name| user(&name.name)) {
+        for gone in event.removed.iter().filter_map(|name| user_of(&name.name)) {
             let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
             let before = viewed.members.len();
             viewed.members.retain(|member| *member != gone);
@@ -484,4 +515,21 @@ impl Viewers {
             told.map(|viewer| (viewer.session.slot, viewer.session.generation)).collect();
         sessions.into_iter().map(|(slot, generation)| SessionId { slot, generation }).collect()
     }
+}
+
+/// The change of members that a record is.
+pub(super) fn membership(record: &[u8]) -> Option<&ArchivedMembershipV1> {
+    match Stored::with_checked_sum(Portable::parse(record).ok()?, record).ok()?.body {
+        StoredBody::Membership(event) => Some(event),
+        _ => None,
+    }
+}
+
+/// Who is added by it.
+pub(super) fn joined(event: &ArchivedMembershipV1) -> impl Iterator<Item = UserId> + '_ {
+    event.added.iter().filter_map(|member| user_of(&member.user))
+}
+
+fn user_of(name: &[u8]) -> Option<UserId> {
+    UserId::new(std::str::from_utf8(name).ok()?).ok()
 }

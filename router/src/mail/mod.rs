@@ -20,7 +20,7 @@ use protocol::ids::{RequestId, UnixMillis};
 use crate::places::ShardId;
 
 pub use conversations::{ListedItem, Membership, MovedHead, ReadState, Surveyed};
-pub use presence::{Knows, SEEN_PER_MAIL, SIGHTINGS, Sighting, Signal, Standing};
+pub use presence::{Given, Knows, SEEN_PER_MAIL, SIGHTINGS, Sighting, Signal, Standing};
 pub use records::{Gone, Linked};
 pub use reply::{Deliver, Reply};
 pub use request::Request;

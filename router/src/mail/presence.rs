@@ -52,7 +52,41 @@ pub enum Knows {
     WhatWasBefore,
 }
 
-/// What a user's home tells the owner of a log, kept nowhere.
+/// What a device was given of a log, and has stored: what is in its user's inbox after a position, up to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Given {
+    /// Nothing is said of what stands up to here.
+    pub after: u64,
+    /// The device has what stands up to here.
+    pub to: u64,
+    /// Behind this it was given or told of everything, of large groups too; `to`, where that is not known.
+    pub whole_after: u64,
+}
+
+impl Given {
+    pub(crate) fn new(after: u64, to: u64, is_whole: bool) -> Self {
+        Self { after, to, whole_after: if is_whole { after } else { to } }
+    }
+
+    /// With what was given since or elsewhere. Nobody was given what lies between what two devices were: of such the newer is told, and the
+    /// other with what follows it.
+    pub(crate) fn and(self, new: Self) -> Self {
+        if new.after > self.to || self.after > new.to {
+            return new;
+        }
+        let (last, other) = if new.to >= self.to { (new, self) } else { (self, new) };
+        let adjoins = other.whole_after < other.to && last.whole_after <= other.to;
+        let whole_after = if adjoins { last.whole_after.min(other.whole_after) } else { last.whole_after };
+        Self { after: last.after.min(other.after), to: last.to, whole_after }
+    }
+
+    /// Without what stands behind a position.
+    pub(crate) fn up_to(self, position: u64) -> Self {
+        Self { to: self.to.min(position), whole_after: self.whole_after.min(position), ..self }
+    }
+}
+
+/// What a user's home tells the owner of a log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Signal {
     /// A watched user came or went, or this is how one stands who is watched from now on.
@@ -73,18 +107,12 @@ pub enum Signal {
         /// Whether.
         on: bool,
     },
-    /// A device has stored what stands in its user's inbox after a position, up to another.
+    /// A device has stored what it was given of the log.
     Acked {
         /// Whose.
         user: UserId,
-        /// What it had before.
-        after: u64,
-        /// What it has.
-        to: u64,
-        /// Behind this it was given or told of everything, of large groups too; `to`, where that is not known.
-        whole_after: u64,
-        /// It comes with that, and may have said so when it was here last: no record is read for it.
-        has_come: bool,
+        /// What.
+        given: Given,
     },
     /// A session views a conversation no longer.
     Unviewed {

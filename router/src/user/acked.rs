@@ -4,10 +4,9 @@
 //! for each log, so a device that acknowledges faster than that is mailed is told of once.
 
 use super::UserSide;
-use super::presence::Given;
 use super::session::{LogState, Session};
 use crate::cursor;
-use crate::mail::SessionId;
+use crate::mail::{Given, SessionId};
 
 impl Session {
     /// Every log has a place: what comes from there on is delivered to this device when it says so.

@@ -11,7 +11,7 @@ use protocol::ids::{ConversationId, UnixMillis, UserId};
 
 use super::UserSide;
 use super::session::ToldBefore;
-use crate::mail::{Clock, Request, SessionId, Sighting, Signal, Standing};
+use crate::mail::{Clock, Given, Request, SessionId, Sighting, Signal, Standing};
 
 /// Logs of a store, at most: each has a bit in what is known of a watched user.
 const LOGS_MAX: u16 = 64;
@@ -33,32 +33,6 @@ const CAME_MAX: usize = 65_536;
 
 /// Who types in how many conversations of one log, until that is told. Beyond it the next is not told at all.
 pub(super) const TYPING_MAX: usize = 1_024;
-
-/// What a device was given of a log: what stands after a position, up to another.
-#[derive(Clone, Copy)]
-pub(super) struct Given {
-    after: u64,
-    to: u64,
-    /// Behind this, of large groups too; at most `to`.
-    whole_after: u64,
-}
-
-impl Given {
-    pub(super) fn new(after: u64, to: u64, is_whole: bool) -> Self {
-        Self { after, to, whole_after: if is_whole { after } else { to } }
-    }
-
-    /// Nobody was given what lies between what two devices were: of such the newer is told, and the other with what follows it.
-    fn and(self, new: Self) -> Self {
-        if new.after > self.to || self.after > new.to {
-            return new;
-        }
-        let (last, other) = if new.to >= self.to { (new, self) } else { (self, new) };
-        let adjoins = other.whole_after < other.to && last.whole_after <= other.to;
-        let whole_after = if adjoins { last.whole_after.min(other.whole_after) } else { last.whole_after };
-        Self { after: last.after.min(other.after), to: last.to, whole_after }
-    }
-}
 
 /// What a log has not been told yet.
 #[derive(Default)]
@@ -515,10 +489,8 @@ impl UserSide {
                 }
             } else if let Some(((conversation, user), on)) = untold.typing.pop_first() {
                 Signal::Typing { conversation, user, on }
-            } else if let Some((user, Given { after, to, whole_after })) = untold.acked.pop_first() {
-                Signal::Acked { user, after, to, whole_after, has_come: false }
-            } else if let Some((user, Given { after, to, whole_after })) = untold.came.pop_front() {
-                Signal::Acked { user, after, to, whole_after, has_come: true }
+            } else if let Some((user, given)) = untold.acked.pop_first().or_else(|| untold.came.pop_front()) {
+                Signal::Acked { user, given }
             } else {
                 break;
             };

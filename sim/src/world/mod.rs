@@ -55,9 +55,6 @@ pub(crate) const BUSY_MICROS: u64 = 2_500_000;
 /// From when on what was said before it was calm has come everywhere, in microseconds.
 const CALM_MICROS: u64 = BUSY_MICROS + 2_000_000;
 
-/// How long it waits to be written that something was delivered, where nobody looks: less than in a node, so that it passes before a world ends.
-const DELIVERED_WAIT: Duration = Duration::from_secs(10);
-
 /// When an operator's order is given again that nobody could take, in microseconds.
 const ORDER_MICROS: u64 = 1_000;
 
@@ -167,7 +164,6 @@ pub fn run(seed: u64) -> Outcome {
 fn places(seed: u64, logs: u16, shards: u16) -> Places {
     Places {
         small_group_members_max: small_group_members_max(seed),
-        delivered_wait: DELIVERED_WAIT,
         ..Places::new([5; 16], [6; 32], logs, shards)
     }
 }
