@@ -216,3 +216,35 @@ fn nothing_of_one_reaches_the_other_while_one_blocks() {
     type_in(&mut chat, bob, conversation);
     assert_eq!(told(&chat.exchange(alice)).len(), 1, "as before");
 }
+
+/// Each end of a block told both how far the other had come, as often as there was one.
+#[test]
+fn a_block_that_comes_and_goes_tells_each_receipt_once() {
+    let (mut chat, alice, bob, conversation) = talked();
+    chat.command(alice, Command::View { conversation });
+    let receipts = |chat: &mut Chat, command: Option<Command>| {
+        let mut frames = command.map(|command| chat.command(alice, command)).unwrap_or_default();
+        chat.wait(1_000);
+        frames.extend(chat.exchange(alice));
+        let receipts = frames.into_iter().filter_map(|frame| match frame {
+            ServerFrame::Receipt { user: who, reached, .. } if who == user("bob") => Some(reached.read),
+            _ => None,
+        });
+        receipts.collect::<Vec<Seq>>()
+    };
+    receipts(&mut chat, None);
+    for _ in 0..8 {
+        assert_eq!(receipts(&mut chat, Some(block("bob", true))), []);
+        assert_eq!(receipts(&mut chat, Some(block("bob", false))), [], "nothing has changed");
+    }
+    answer(&chat.command(alice, send("bob", "hello", id_of(NOW.0, 3)))).expect("stored");
+    chat.command(alice, block("bob", true));
+    chat.request(bob, Command::Read { conversation, seq: Seq(3) });
+    assert_eq!(receipts(&mut chat, None), [], "nothing of one reaches the other");
+    assert_eq!(receipts(&mut chat, Some(block("bob", false))), [Seq(3)]);
+    chat.command(alice, block("bob", true));
+    // Who begins to look meanwhile is told of itself alone, and of the other then.
+    chat.command(alice, Command::Unview { conversation });
+    chat.command(alice, Command::View { conversation });
+    assert_eq!(receipts(&mut chat, Some(block("bob", false))), [Seq(3)]);
+}

@@ -11,7 +11,7 @@
 //! * what is read from the disk: `jobs`, and below them `fetch`, `runs`, `blocks`, `damage`;
 //! * pages: `pages`, and of each kind `history`, `catching_up`, `surveying`, `listing`, `candidates`; what they show of a record is for
 //!   `folding`, `erasure`, `fronts`, `retention` and `counting` to say;
-//! * how far somebody has come: `positions`, `reading`, `gathering`, `acked`, `taken`, `keeping`; who looks at it: `viewers`, `newest`; who is called: `push`,
+//! * how far somebody has come: `positions`, `reading`, `gathering`, `acked`, `taken`, `keeping`; who looks at it, and is told: `viewers`, `newest`, `telling`; who is called: `push`,
 //!   `unjudged`; what users have set: `settings`, `sightings`.
 
 mod acked;
@@ -54,6 +54,7 @@ mod state;
 mod storing;
 mod surveying;
 mod taken;
+mod telling;
 mod unjudged;
 mod viewers;
 

@@ -1,37 +1,33 @@
 //! Who looks at which conversation, and what they are told: who of its members is online, who is typing, who has read how far.
 //!
 //! A conversation that nobody views costs nothing. While one is viewed, its members are watched: each one's home says once how
-//! that user stands, and from then on when it changes. Nothing here is stored, and nothing is a queue: what has not left yet
-//! is the newest of its kind, so a full mailbox makes news later and never more.
+//! that user stands, and from then on when it changes. Nothing here is stored. What is said of it is for `telling`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use protocol::event::{Presence, Reached, ServerFrame};
+use protocol::event::{ErrorCode, Presence, Reached};
 use protocol::ids::{ConversationId, Seq, UserId};
 use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody};
 
 use super::newest::{Delivered, Newest};
 use super::state::{Conversation, Refusal};
+use super::telling::News;
 use crate::mail::{Asker, Given, Knows, Reply, SessionId, Signal, Standing};
 use crate::places::{Places, ShardId};
-use protocol::event::ErrorCode;
 
 /// Members of all conversations of one log that are viewed at the same time. About 50 MB.
 const VIEWED_MEMBERS_MAX: usize = 500_000;
 
-/// Users in one mail to their home.
-const USERS_PER_MAIL: usize = 256;
-
 const TOO_MANY: Refusal = (ErrorCode::Busy, "too many conversations are viewed");
 
 /// One who views, and where the answer goes until it has one.
-struct Viewer {
-    shard: ShardId,
-    session: SessionId,
-    user: UserId,
-    waits: Option<Asker>,
+pub(super) struct Viewer {
+    pub(super) shard: ShardId,
+    pub(super) session: SessionId,
+    pub(super) user: UserId,
+    pub(super) waits: Option<Asker>,
     /// What the answer may leave out.
     knows: Knows,
 }
@@ -44,36 +40,27 @@ pub(super) struct Present<'a> {
     pub(super) reached: BTreeMap<UserId, Reached>,
 }
 
-struct Viewed {
+pub(super) struct Viewed {
     members: Vec<UserId>,
     /// How far those have come that have read or been given anything, as it is on disk.
-    reached: BTreeMap<UserId, Reached>,
+    pub(super) reached: BTreeMap<UserId, Reached>,
     /// Where its newest records stand, for what its members' devices acknowledge.
     newest: Newest,
-    viewers: Vec<Viewer>,
-    /// Its two members are told nothing of each other.
-    blocked: bool,
+    pub(super) viewers: Vec<Viewer>,
+    /// Its two members are told nothing of each other,
+    pub(super) blocked: bool,
+    /// and these have come further meanwhile, or somebody who looks has been told nothing of them.
+    pub(super) untold: BTreeSet<UserId>,
 }
 
 /// A member of something that is viewed.
 #[derive(Default)]
-struct Watched {
-    conversations: BTreeSet<ConversationId>,
+pub(super) struct Watched {
+    pub(super) conversations: BTreeSet<ConversationId>,
     /// `None` until its home has answered.
-    standing: Option<Standing>,
+    pub(super) standing: Option<Standing>,
     /// Those who viewed this one in another process, with which this one goes on, know it.
     is_as_before: bool,
-}
-
-/// What viewers have not been told yet: the newest of each kind.
-#[derive(Default)]
-struct News {
-    presence: BTreeSet<UserId>,
-    /// For viewers: whom of what is in `Viewed::reached`.
-    receipts: BTreeSet<(ConversationId, UserId)>,
-    /// For the sessions of who has read, whatever they view.
-    own: BTreeMap<(ConversationId, UserId), Seq>,
-    typing: BTreeMap<(ConversationId, UserId), bool>,
 }
 
 impl Viewed {
@@ -84,25 +71,18 @@ impl Viewed {
     }
 }
 
-impl News {
-    fn is_empty(&self) -> bool {
-        let for_viewers = self.presence.is_empty() && self.receipts.is_empty() && self.typing.is_empty();
-        for_viewers && self.own.is_empty()
-    }
-}
-
 /// All views of the conversations of one log.
 pub(super) struct Viewers {
-    places: Arc<Places>,
-    log: u16,
-    viewed: HashMap<ConversationId, Viewed, foldhash::fast::RandomState>,
+    pub(super) places: Arc<Places>,
+    pub(super) log: u16,
+    pub(super) viewed: HashMap<ConversationId, Viewed, foldhash::fast::RandomState>,
     /// Members of all of these.
     members_count: usize,
-    watched: HashMap<UserId, Watched, foldhash::fast::RandomState>,
+    pub(super) watched: HashMap<UserId, Watched, foldhash::fast::RandomState>,
     /// By shard: whom its homes are to watch from now on, or not any more.
-    watches: Vec<BTreeMap<UserId, bool>>,
+    pub(super) watches: Vec<BTreeMap<UserId, bool>>,
     /// By shard of the viewers.
-    news: Vec<News>,
+    pub(super) news: Vec<News>,
     answers: Vec<(ShardId, Reply)>,
     /// Those without a block any more, by the position of the record that says so, until that is durable.
     unblocked: VecDeque<(u64, ConversationId)>,
@@ -142,8 +122,9 @@ impl Viewers {
             reached.retain(|user, _| self.is_member(user, conversation));
             // Nobody is told of what may be gone after a crash.
             let blocked = state.is_blocked() || self.unblocked.iter().any(|(_, of)| *of == conversation);
-            let (newest, viewers) = (Newest::before(head), Vec::new());
-            self.viewed.insert(conversation, Viewed { members, reached, newest, viewers, blocked });
+            let (newest, viewers, untold) = (Newest::before(head), Vec::new(), BTreeSet::new());
+            let viewed = Viewed { members, reached, newest, viewers, blocked, untold };
+            self.viewed.insert(conversation, viewed);
         } else {
             self.know_further(conversation, reached);
         }
@@ -230,17 +211,17 @@ impl Viewers {
         }
     }
 
-    /// Of those whose record is durable each is told how the other stands and how far it has read.
+    /// Of those whose record is durable each is told how the other stands, and how far it has come if that is news: there is one receipt for each record of
+    /// positions, however often a block begins and ends.
     pub(super) fn tell_unblocked(&mut self, is_durable: impl Fn(u64) -> bool) {
         while let Some((_, conversation)) = self.unblocked.pop_front_if(|(position, _)| is_durable(*position))
         {
             let Some(viewed) = self.viewed.get_mut(&conversation) else { continue };
             viewed.blocked = false;
             viewed.tell_those_who_wait_all();
-            for member in viewed.members.clone() {
-                self.tell_standing(&member, conversation);
-                self.tell_receipt(&member, conversation);
-            }
+            let (members, untold) = (viewed.members.clone(), std::mem::take(&mut viewed.untold));
+            members.iter().for_each(|member| self.tell_standing(member, conversation));
+            untold.iter().for_each(|member| self.tell_receipt(member, conversation));
         }
     }
 
@@ -336,7 +317,11 @@ impl Viewers {
     }
 
     fn tell_receipt(&mut self, user: &UserId, conversation: ConversationId) {
-        let Some(viewed) = self.viewed.get(&conversation) else { return };
+        let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
+        if viewed.blocked {
+            viewed.untold.insert(user.clone());
+            return;
+        }
         for viewer in viewed.viewers.iter().filter(|viewer| viewer.waits.is_none() && viewer.user != *user) {
             self.news[viewer.shard.index()].receipts.insert((conversation, user.clone()));
         }
@@ -386,6 +371,7 @@ impl Viewers {
                     }
                 };
                 let (presence, receipts) = if viewed.blocked {
+                    viewed.untold.extend(viewed.reached.keys().cloned());
                     let own = presence.iter().filter(|one| one.user == viewer.user).cloned().collect();
                     (own, receipts.iter().filter(|(user, _)| *user == viewer.user).cloned().collect())
                 } else {
@@ -431,89 +417,6 @@ impl Viewers {
     /// Answers to `view`s, for whoever keeps their order with what else leaves.
     pub(super) fn take_answers(&mut self) -> impl Iterator<Item = (ShardId, Reply)> + '_ {
         self.answers.drain(..)
-    }
-
-    /// The next news for a shard that has room for it.
-    pub(super) fn poll_news(&mut self, has_room: impl Fn(ShardId) -> bool) -> Option<(ShardId, Reply)> {
-        (0..self.places.shards).map(ShardId).find_map(|shard| {
-            // Room is asked for last: another core writes where that stands.
-            if !self.has_news(shard) || !has_room(shard) {
-                return None;
-            }
-            let reply = self.poll_watch(shard).or_else(|| self.poll_telling(shard))?;
-            Some((shard, reply))
-        })
-    }
-
-    pub(super) fn has_any_news(&self) -> bool {
-        (0..self.places.shards).map(ShardId).any(|shard| self.has_news(shard))
-    }
-
-    fn has_news(&self, shard: ShardId) -> bool {
-        !self.watches[shard.index()].is_empty() || !self.news[shard.index()].is_empty()
-    }
-
-    fn poll_watch(&mut self, shard: ShardId) -> Option<Reply> {
-        let watches = &mut self.watches[shard.index()];
-        let (mut watched, mut unwatched) = (Vec::new(), Vec::new());
-        for _ in 0..USERS_PER_MAIL {
-            match watches.pop_first() {
-                None => break,
-                Some((user, true)) => watched.push(user),
-                Some((user, false)) => unwatched.push(user),
-            }
-        }
-        let any = !watched.is_empty() || !unwatched.is_empty();
-        any.then_some(Reply::Watch { log: self.log, watched, unwatched })
-    }
-
-    fn poll_telling(&mut self, shard: ShardId) -> Option<Reply> {
-        loop {
-            let news = &mut self.news[shard.index()];
-            if let Some(((conversation, user), read)) = news.own.pop_first() {
-                let reached = Reached { read, delivered: Seq(0) };
-                let event = ServerFrame::Receipt { conversation, user: user.clone(), reached };
-                return Some(Reply::TellUser { user, event: Arc::new(event) });
-            }
-            let (sessions, event) = if let Some(((conversation, user), on)) = news.typing.pop_first() {
-                let sessions = self.viewers_at(shard, [&conversation], &user);
-                (sessions, ServerFrame::Typing { conversation, user, on })
-            } else if let Some((conversation, user)) = news.receipts.pop_first() {
-                let viewed = self.viewed.get(&conversation);
-                let Some(reached) = viewed.and_then(|viewed| viewed.reached.get(&user).copied()) else {
-                    continue;
-                };
-                let sessions = self.viewers_at(shard, [&conversation], &user);
-                (sessions, ServerFrame::Receipt { conversation, user, reached })
-            } else {
-                let user = news.presence.pop_first()?;
-                // Nobody watches any more: then nobody is told either.
-                let Some(watched) = self.watched.get(&user) else { continue };
-                let told = watched.standing.and_then(|standing| standing.told(user.clone()));
-                let Some(presence) = told else { continue };
-                (self.viewers_at(shard, &watched.conversations, &user), ServerFrame::Presence(presence))
-            };
-            if !sessions.is_empty() {
-                return Some(Reply::Tell { sessions, event: Arc::new(event) });
-            }
-        }
-    }
-
-    /// Sessions at a shard that view one of these and were answered; each once.
-    fn viewers_at<'a>(
-        &self,
-        shard: ShardId,
-        conversations: impl IntoIterator<Item = &'a ConversationId>,
-        but: &UserId,
-    ) -> Vec<SessionId> {
-        let viewed = conversations.into_iter().filter_map(|conversation| self.viewed.get(conversation));
-        let viewed = viewed.filter(|viewed| !viewed.blocked);
-        let viewers = viewed.flat_map(|viewed| &viewed.viewers);
-        let told =
-            viewers.filter(|viewer| viewer.shard == shard && viewer.waits.is_none() && viewer.user != *but);
-        let sessions: BTreeSet<(u32, u32)> =
-            told.map(|viewer| (viewer.session.slot, viewer.session.generation)).collect();
-        sessions.into_iter().map(|(slot, generation)| SessionId { slot, generation }).collect()
     }
 }
 
