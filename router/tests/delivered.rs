@@ -427,3 +427,65 @@ fn who_begins_to_look_does_not_wait_for_another_acknowledgement() {
     chat.command(alice, Command::View { conversation });
     assert_eq!(told(&mut chat, alice), [reached("bob", 0, 2)], "within a second");
 }
+
+/// An older device came back and went: what the newer one had said was forgotten, and nobody was told of it.
+#[test]
+fn a_device_that_is_behind_takes_nothing_from_another_one() {
+    let (mut chat, alice, phone, conversation) = looking();
+    let early = cursor(&mut chat, phone);
+    chat.command(alice, Command::Unview { conversation });
+    (2..12).for_each(|number| say(&mut chat, alice, number));
+    chat.users.disconnect(phone);
+    let (tablet, _) = chat.connect("bob", None);
+    (12..22).for_each(|number| say(&mut chat, alice, number));
+    let late = cursor(&mut chat, tablet);
+    ack(&mut chat, tablet, late);
+    chat.exchange(tablet);
+    let device = DeviceId::new("phone").expect("a name");
+    let connect = Connect { token: None, device, cursor: Some(early), positions: None };
+    let phone = chat.begin_with("bob", connect);
+    chat.users.disconnect(phone);
+    chat.exchange(alice);
+    chat.command(alice, Command::View { conversation });
+    assert_eq!(told(&mut chat, alice), [reached("bob", 0, 21)]);
+}
+
+/// In a large group a device that was away is told the head, and has none of what was said. The group became small since.
+#[test]
+fn what_was_said_while_a_group_was_large_is_not_delivered_by_its_head() {
+    let mut chat = Chat::new();
+    chat.wait(0);
+    let (alice, _) = chat.connect("alice", None);
+    let (bob, _) = chat.connect("bob", None);
+    let id = MessageId::v7(NOW, [1; 10]);
+    let names = (0..98).map(|number| format!("m{number}")).chain(["bob".to_owned()]);
+    let members: Vec<UserId> = names.map(|name| user(&name)).collect();
+    let (title, history) = ("all of us".to_owned(), HistoryPolicy::All);
+    let create = Create { title, members, history, message_id: Some(id) };
+    answer(&chat.command(alice, Command::Create(create))).expect("stored");
+    let conversation = created_conversation(&user("alice"), id);
+    let before = cursor(&mut chat, bob);
+    chat.users.disconnect(bob);
+    let retitle = |number: u8| Command::Title {
+        conversation,
+        title: format!("title {number}"),
+        message_id: id_of(NOW.0, number),
+    };
+    (2..6).for_each(|number| _ = answer(&chat.command(alice, retitle(number))).expect("stored"));
+    say(&mut chat, alice, 9);
+    let (bob, frames) = chat.connect("bob", Some(before));
+    let caught_up = frames.into_iter().find_map(|frame| match frame {
+        ServerFrame::CaughtUp { cursor, .. } => Some(cursor),
+        _ => None,
+    });
+    ack(&mut chat, bob, caught_up.expect("caught up"));
+    chat.exchange(bob);
+    chat.users.disconnect(bob);
+    let (remove, roles) = (vec![user("m0")], Vec::new());
+    let change = Members { conversation, add: Vec::new(), remove, roles, message_id: id_of(NOW.0, 10) };
+    assert_eq!(answer(&chat.command(alice, Command::Members(change))), Ok(6));
+    chat.command(alice, Command::View { conversation });
+    let of_bob =
+        |frames: Vec<(UserId, Reached)>| frames.into_iter().filter(|(who, _)| *who == user("bob")).count();
+    assert_eq!(of_bob(told(&mut chat, alice)), 0, "it was told the head");
+}

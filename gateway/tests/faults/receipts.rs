@@ -142,3 +142,25 @@ fn what_a_device_acknowledged_is_delivered_also_after_kill_9() {
     let receipts = ok["receipts"].as_array().expect("a list");
     assert!(receipts.contains(&json!({ "user": "bob", "delivered": 1 })), "{ok}");
 }
+
+/// It was in no conversation's record: what devices have acknowledged is kept by itself.
+#[test]
+fn what_was_acknowledged_while_nobody_looked_is_told_after_an_orderly_stop() {
+    let data = directory();
+    let mut node = Node::start(data.path(), &[("shards", "2"), ("logs", "2")]);
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    let mut bob = Chat::connect(&node, "bob", "phone");
+    let conversation = alice.tell("bob", "hello")["conversation"].take();
+    bob.event("message");
+    let cursor = bob.ask("ping", json!({}))["cursor"].take();
+    bob.send_text(&json!({ "op": "ack", "cursor": cursor }).to_string());
+    bob.is_fine();
+    node.terminate();
+    assert_eq!(node.ended().code(), Some(0));
+    let node = Node::start(data.path(), &[("shards", "2")]);
+    let mut alice = Chat::connect(&node, "alice", "phone");
+    let ok = alice.ask("view", json!({ "conversation": conversation }));
+    assert_eq!(ok["receipts"], json!([{ "user": "alice", "read": 1, "delivered": 1 }]), "found out now");
+    let receipt = alice.event("receipt");
+    assert_eq!((&receipt["user"], &receipt["delivered"]), (&json!("bob"), &json!(1)), "{receipt}");
+}

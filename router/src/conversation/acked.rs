@@ -7,7 +7,7 @@
 //! Nobody waits for it. What cannot be found out now, for want of memory or of the disk, is by the next acknowledgement, as that says no less.
 //! It is of small conversations alone: why, stands in `docs/PROTOCOL.md`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use protocol::ids::{ConversationId, Seq, UserId};
 use protocol::limits::PAGE_BYTES_MAX;
@@ -18,19 +18,27 @@ use super::ConversationSide;
 use super::jobs::Purpose;
 use super::newest::{Delivered, Newest};
 use super::slots::{Entrant, Loaded};
-use super::viewers::{joined, membership};
+use super::taken::Taken;
 use crate::mail::{Given, Linked, Signal};
 use crate::places::{ShardId, conversation_stream};
 
-/// Conversations whose earlier records are being read for it, in one log; and of those that wait for their turn to note what was found, as many.
-/// What comes then is passed over: about 100 KB.
+/// Conversations whose earlier records are being read for it, in one log. What comes then is passed over.
 const UNDER_WAY_MAX: usize = 1_024;
+
+/// Those that wait for their turn to note what was found, within one turn: of the members of all that wait for one part of what is kept.
+/// About 2 MB; what comes then is passed over.
+const DELIVERED_MAX: usize = 1 << 15;
+
+/// Conversations of one user that are looked at for one acknowledgement, in one turn: a tenth of a millisecond.
+const CONVERSATIONS_AT_ONCE: usize = 512;
 
 /// What is being found out, and what was.
 #[derive(Default)]
 pub(super) struct Acked {
     under_way: usize,
     delivered: VecDeque<(ConversationId, UserId, Seq)>,
+    /// Users in more conversations than are looked at in one turn, and the last one that was.
+    unfinished: BTreeMap<UserId, ConversationId>,
 }
 
 impl ConversationSide {
@@ -52,10 +60,32 @@ impl ConversationSide {
             return;
         }
         let inbox = self.places.user_stream(user, Kind::Inbox).id;
-        self.knows_taken(&inbox, None, log);
-        let given = self.taken.note(inbox, given);
-        for conversation in self.viewers.viewed_of(user) {
+        self.read_taken(&inbox, log);
+        let all = self.taken.note(inbox, given);
+        self.acked.unfinished.remove(user);
+        self.find_in_viewed(user, None, all, log);
+        if all.to != given.to {
+            // Of a device that is behind another one, and was given what that one was not.
+            self.find_in_viewed(user, None, given, log);
+        }
+    }
+
+    /// What an acknowledgement says of the conversations of a user that are viewed, those behind one of them; of what is beyond a part of them in a later turn.
+    fn find_in_viewed(&mut self, user: &UserId, after: Option<ConversationId>, given: Given, log: &mut Log) {
+        let conversations = self.viewers.viewed_of(user, after, CONVERSATIONS_AT_ONCE);
+        if let (CONVERSATIONS_AT_ONCE, Some(last)) = (conversations.len(), conversations.last()) {
+            self.acked.unfinished.insert(user.clone(), *last);
+        }
+        for conversation in conversations {
             self.find_delivered(conversation, user, given, log);
+        }
+    }
+
+    /// Goes on with one who is in very many conversations that are viewed.
+    pub(super) fn go_on_finding(&mut self, log: &mut Log) {
+        let Some((user, last)) = self.acked.unfinished.pop_first() else { return };
+        if let Some(given) = self.taken.of(&self.places.user_stream(&user, Kind::Inbox).id) {
+            self.find_in_viewed(&user, Some(last), given, log);
         }
     }
 
@@ -65,25 +95,34 @@ impl ConversationSide {
             return;
         }
         for user in self.viewers.members_of(conversation) {
-            let inbox = self.places.user_stream(&user, Kind::Inbox).id;
-            // Else this is asked again once that is known.
-            if self.knows_taken(&inbox, Some(conversation), log)
-                && let Some(given) = self.taken.of(&inbox)
-            {
-                self.find_delivered(conversation, &user, given, log);
-            }
+            self.find_delivered_to(conversation, &user, log);
+        }
+    }
+
+    pub(super) fn find_delivered_to(&mut self, conversation: ConversationId, user: &UserId, log: &mut Log) {
+        let inbox = self.places.user_stream(user, Kind::Inbox).id;
+        self.read_taken(&inbox, log);
+        let part = Taken::part_of(&inbox);
+        if !self.taken.is_known(part) {
+            self.taken.wait(part, conversation, user.clone());
+        }
+        if let Some(given) = self.taken.of(&inbox) {
+            self.find_delivered(conversation, user, given, log);
         }
     }
 
     fn find_delivered(&mut self, conversation: ConversationId, user: &UserId, given: Given, log: &mut Log) {
+        if self.is_large(conversation) {
+            return;
+        }
         match self.viewers.delivered(conversation, user, given) {
             Delivered::UpTo(seq) if !self.is_known(conversation, user, seq) => {
-                if self.acked.delivered.len() < UNDER_WAY_MAX {
+                if self.acked.delivered.len() < DELIVERED_MAX {
                     self.acked.delivered.push_back((conversation, user.clone(), seq));
                 }
             }
-            Delivered::Earlier if !self.is_large(conversation) => self.ask_earlier(conversation, log),
-            Delivered::UpTo(_) | Delivered::Earlier | Delivered::Nothing => {}
+            Delivered::Earlier => self.ask_earlier(conversation, log),
+            Delivered::UpTo(_) | Delivered::Nothing => {}
         }
     }
 
@@ -92,11 +131,11 @@ impl ConversationSide {
         matches!(state, Some(Loaded::Yes(state)) if state.is_large())
     }
 
-    /// Whether there is nothing to note: it is in memory that a user has been given, or has read, this much, or nobody is told.
+    /// Whether it is in memory that a user has been given, or has read, this much.
     fn is_known(&self, conversation: ConversationId, user: &UserId, seq: Seq) -> bool {
         let slot = self.slots.get(&conversation);
         let positions = slot.and_then(|slot| slot.positions.as_ref());
-        self.is_large(conversation) || positions.is_some_and(|positions| positions.reached(user) >= seq)
+        positions.is_some_and(|positions| positions.reached(user) >= seq)
     }
 
     /// Where the records before those that are known stand is to be read, unless it is already.
@@ -118,19 +157,16 @@ impl ConversationSide {
 
     /// They were read, the newest first; or could not be.
     pub(super) fn finish_newest(&mut self, conversation: ConversationId, records: &[Linked], log: &mut Log) {
-        self.end_newest(conversation, records);
+        self.acked.under_way -= 1;
+        self.viewers.take_earlier(conversation, records);
         self.find_delivered_to_all(conversation, log);
     }
 
-    pub(super) fn end_newest(&mut self, conversation: ConversationId, records: &[Linked]) {
+    /// They cannot be read now: the next acknowledgement tries again.
+    pub(super) fn give_up_newest(&mut self, conversation: ConversationId) {
         self.acked.under_way -= 1;
-        // Of one that nobody views any more there is nothing to know.
-        let Some(newest) = self.viewers.newest(conversation) else { return };
-        let whole = records.iter().take_while(|linked| linked.record.is_some());
-        newest.take_earlier(whole.clone().map(|linked| (linked.seq, linked.position)));
-        for linked in whole {
-            let event = linked.record.as_deref().and_then(membership);
-            event.into_iter().flat_map(joined).for_each(|user| newest.note_joined(user, linked.position));
+        if let Some(newest) = self.viewers.newest(conversation) {
+            newest.forget_asked();
         }
     }
 

@@ -99,7 +99,8 @@ impl ConversationSide {
         self.outputs.extend(self.viewers.take_answers());
         self.fold_durable(delivery.conversation, record.seq(), record.portable());
         if delivery.messages > 0 {
-            self.pushes.note_message(delivery.conversation, seq, position);
+            let is_linked = !delivery.audience.inboxes.is_empty();
+            self.pushes.note_message(delivery.conversation, seq, position, is_linked);
         }
         self.note_kept(delivery.conversation, delivery.kept.take());
         let front = self.front_then(delivery.conversation, seq, UnixMillis(record.at()));

@@ -130,6 +130,13 @@ impl Job {
     }
 }
 
+impl Job {
+    /// Whether it reads what devices have acknowledged.
+    pub(super) fn is_of_taken(&self) -> bool {
+        matches!(self.purpose, Purpose::Taken { .. })
+    }
+}
+
 impl Purpose {
     /// Whether somebody is shown what is found, or amends it: then it has to be in its present form.
     fn is_shown(&self) -> bool {
@@ -273,7 +280,7 @@ impl ConversationSide {
             Purpose::Fold { conversation, .. } | Purpose::Positions { conversation } => {
                 self.give_up_positions(conversation, refusal);
             }
-            Purpose::Newest { conversation } => self.end_newest(conversation, &[]),
+            Purpose::Newest { conversation } => self.give_up_newest(conversation),
             Purpose::Settings { user } => self.finish_settings(&user, &[]),
             Purpose::Sighting { user, shard } => self.answer_sighting(user, shard, None),
             Purpose::Taken { part } => self.finish_taken(part, &[], log),

@@ -70,6 +70,18 @@ impl Newest {
         self.joined.push((user, position));
     }
 
+    /// What stands before the last one says nothing.
+    pub(super) fn begin_at_last(&mut self) {
+        let last = self.positions.pop_back();
+        self.first.0 += self.positions.len() as u64;
+        (self.positions, self.is_all) = (last.into_iter().collect(), true);
+    }
+
+    /// Somebody is no member any more.
+    pub(super) fn forget(&mut self, user: &UserId) {
+        self.joined.retain(|(known, _)| known != user);
+    }
+
     /// How much of the conversation a user's devices were given, of which it is known up to `known` already.
     pub(super) fn delivered(&self, user: &UserId, given: Given, known: Seq) -> Delivered {
         let count = self.positions.partition_point(|position| *position <= given.to);
@@ -94,8 +106,14 @@ impl Newest {
         Some((self.first, READ_AT_ONCE.min(NEWEST_MAX - self.positions.len())))
     }
 
-    /// What was asked for has come, the newest record first; of what stands before one that is missing nothing is known.
-    pub(super) fn take_earlier(&mut self, records: impl Iterator<Item = (Seq, u64)>) {
+    /// What was asked for cannot be had now.
+    pub(super) fn forget_asked(&mut self) {
+        self.is_asked = false;
+    }
+
+    /// What was asked for has come, the newest record first; of what stands before one that is missing nothing is known. `is_all`: the last is the first
+    /// that counts.
+    pub(super) fn take_earlier(&mut self, records: impl Iterator<Item = (Seq, u64)>, is_all: bool) {
         self.is_asked = false;
         let before = self.first;
         for (seq, position) in records {
@@ -106,6 +124,7 @@ impl Newest {
             self.first = seq;
             self.positions.push_front(position);
         }
-        self.is_all = self.first == before || self.first <= Seq(1) || self.positions.len() == NEWEST_MAX;
+        let is_full = self.positions.len() == NEWEST_MAX;
+        self.is_all |= is_all || is_full || self.first == before || self.first <= Seq(1);
     }
 }

@@ -4,8 +4,8 @@
 //! acknowledged it by then, on any device, is due to be called; what was said meanwhile is looked at 3 s later. Nobody is called twice for
 //! one message, nor of one conversation within 10 s: what comes then waits.
 //!
-//! What is not known of a member makes a call too many. Of a large group no member's position moves by what was delivered: there it counts up to
-//! where a device has acknowledged its log, what it was given as what it was told by a head. A message costs one look at a map, an acknowledgement another.
+//! What is not known of a member makes a call too many. It counts up to where a device has acknowledged the log (`taken`): in a large group, what it was
+//! given as what it was told by a head. A message costs one look at a map.
 //!
 //! Invariant: a message of which somebody may still have to be called is held, and the mark of the log stays below it. So a start that
 //! looks at what stands behind the mark forgets nobody; it may call somebody again.
@@ -20,7 +20,8 @@ use storage_log::Log;
 use super::positions::Positions;
 use super::slots::Entrant;
 use super::state::Conversation;
-use super::unjudged::Unjudged;
+use super::taken::Taken;
+use super::unjudged::{Unheard, Unjudged};
 use super::{ConversationSide, LOADED_MAX, Loaded};
 
 /// How long a message waits for one of its reader's devices, in microseconds: as long as a radio takes that is not dead.
@@ -77,6 +78,8 @@ struct Entry {
     due: Option<u64>,
     /// Nothing was said since it was looked at: it is kept for those who were called.
     rests: bool,
+    /// Those at both positions stand in their readers' inboxes: the group was small.
+    is_linked: bool,
     called: BTreeMap<UserId, Called>,
 }
 
@@ -97,6 +100,8 @@ struct Said {
     newest_at: u64,
     /// and that of the first.
     position: u64,
+    /// They stand in their readers' inboxes.
+    is_linked: bool,
 }
 
 /// What waits to be looked at, and whom to call.
@@ -139,8 +144,14 @@ impl Held {
 
 impl Pushes {
     /// A message became durable.
-    pub(super) fn note_message(&mut self, conversation: ConversationId, seq: Seq, position: u64) {
-        self.note(Said { conversation, seq, newest_at: position, position });
+    pub(super) fn note_message(
+        &mut self,
+        conversation: ConversationId,
+        seq: Seq,
+        position: u64,
+        is_linked: bool,
+    ) {
+        self.note(Said { conversation, seq, newest_at: position, position, is_linked });
     }
 
     fn note(&mut self, said: Said) {
@@ -157,7 +168,7 @@ impl Pushes {
         }
     }
 
-    fn add(&mut self, Said { conversation, seq, newest_at, position }: Said) {
+    fn add(&mut self, Said { conversation, seq, newest_at, position, is_linked }: Said) {
         match self.entries.get_mut(&conversation) {
             // It has waited while newer ones had room.
             Some(entry) if seq <= entry.newest => {}
@@ -165,6 +176,7 @@ impl Pushes {
             Some(entry) if entry.rests && entry.due.is_some() => {
                 (entry.until, entry.newest, entry.rests) = (seq, seq, false);
                 (entry.until_at, entry.newest_at) = (newest_at, newest_at);
+                entry.is_linked = is_linked;
                 entry.held = self.held.hold(position);
                 self.fresh.push(conversation);
             }
@@ -173,13 +185,25 @@ impl Pushes {
                     entry.held_next = self.held.hold(position);
                 }
                 (entry.newest, entry.newest_at) = (seq, newest_at);
+                entry.is_linked &= is_linked;
             }
             None => {
                 let (judged, due, rests, called) = (Seq(0), None, false, BTreeMap::new());
                 let (held, held_next) = (self.held.hold(position), None);
                 let (until, newest, until_at) = (seq, seq, newest_at);
-                let entry =
-                    Entry { until, judged, newest, until_at, newest_at, held, held_next, due, rests, called };
+                let entry = Entry {
+                    until,
+                    judged,
+                    newest,
+                    until_at,
+                    newest_at,
+                    held,
+                    held_next,
+                    due,
+                    rests,
+                    is_linked,
+                    called,
+                };
                 self.entries.insert(conversation, entry);
                 self.fresh.push(conversation);
             }
@@ -314,8 +338,9 @@ impl ConversationSide {
     /// nothing.
     pub fn begin_pushes(&mut self, unjudged: Unjudged) {
         self.pushes.is_on = true;
-        for (conversation, seq, [position, newest_at]) in unjudged.into_messages() {
-            self.pushes.note(Said { conversation, seq, newest_at, position });
+        for (conversation, said) in unjudged.into_messages() {
+            let Unheard { first, last, newest, is_linked } = said;
+            self.pushes.note(Said { conversation, seq: newest, newest_at: last, position: first, is_linked });
         }
     }
 
@@ -374,8 +399,26 @@ impl ConversationSide {
         self.pushes.passed_over
     }
 
+    /// Whether it is known what those have acknowledged before this start who may have to be called.
+    fn knows_taken_by_all(&mut self, conversation: ConversationId, log: &mut Log) -> bool {
+        let Some(entry) = self.pushes.entries.get(&conversation).filter(|_| !self.taken.is_read()) else {
+            return true;
+        };
+        let until = entry.until;
+        let slot = &self.slots[&conversation];
+        let (Loaded::Yes(state), Some(positions)) = (&slot.state, &slot.positions) else { return true };
+        let may_miss = state.members().iter().filter(|member| positions.reached(&member.user) < until);
+        let inboxes: Vec<_> =
+            may_miss.map(|member| self.places.user_stream(&member.user, Kind::Inbox).id).collect();
+        inboxes.iter().for_each(|inbox| self.read_taken(inbox, log));
+        inboxes.iter().all(|inbox| self.taken.is_known(Taken::part_of(inbox)))
+    }
+
     /// Looks at a conversation whose state and positions are in memory.
-    pub(super) fn judge_push(&mut self, conversation: ConversationId, log: &Log) {
+    pub(super) fn judge_push(&mut self, conversation: ConversationId, log: &mut Log) {
+        if !self.knows_taken_by_all(conversation, log) {
+            return self.pushes.retry(conversation);
+        }
         self.pushes.looks -= 1;
         let gone = self.begin_of(conversation, log).map_or(0, |begin| begin.messages);
         let Some(mut entry) = self.pushes.entries.remove(&conversation) else { return };
@@ -383,11 +426,11 @@ impl ConversationSide {
         let (Loaded::Yes(state), Some(positions)) = (&slot.state, &slot.positions) else {
             return self.pushes.forget(entry);
         };
-        let (places, taken, is_large) = (&self.places, &self.taken, state.is_large());
+        let (places, taken, is_linked) = (&self.places, &self.taken, entry.is_linked);
         let has_taken = |user: &UserId, positions: [u64; 2]| {
             let given = taken.of(&places.user_stream(user, Kind::Inbox).id);
             given.is_some_and(|given| {
-                let after = if is_large { given.whole_after } else { given.after };
+                let after = if is_linked { given.after } else { given.whole_after };
                 positions.iter().any(|position| after < *position && *position <= given.to)
             })
         };
@@ -405,7 +448,7 @@ mod tests {
     fn what_comes_while_a_conversation_is_read_waits_its_three_seconds() {
         let (conversation, bob) = (ConversationId([1; 16]), UserId::new("bob").expect("a name"));
         let mut pushes = Pushes { is_on: true, ..Pushes::default() };
-        pushes.note_message(conversation, Seq(1), 10);
+        pushes.note_message(conversation, Seq(1), 10, true);
         pushes.fresh.clear();
         pushes.schedule(conversation, 0);
         assert_eq!(pushes.poll_due(), Some(conversation));
@@ -414,7 +457,7 @@ mod tests {
         pushes.settle(conversation, entry);
         pushes.micros = REST_MICROS;
         assert_eq!(pushes.poll_due(), Some(conversation));
-        pushes.note_message(conversation, Seq(2), 11);
+        pushes.note_message(conversation, Seq(2), 11, true);
         let entry = pushes.entries.remove(&conversation).expect("it rests");
         assert_eq!((entry.until, entry.newest), (Seq(1), Seq(2)));
         pushes.settle(conversation, entry);
@@ -433,9 +476,9 @@ mod tests {
         };
         let mut pushes = Pushes { is_on: true, ..Pushes::default() };
         let (room, all) = (WAITING_MAX as u64, WAITING_MAX as u64 + 10);
-        (0..all).for_each(|number| pushes.note_message(conversation(number), Seq(1), 100 + number));
+        (0..all).for_each(|number| pushes.note_message(conversation(number), Seq(1), 100 + number, true));
         // One that is there already needs none.
-        pushes.note_message(conversation(0), Seq(2), 100 + all);
+        pushes.note_message(conversation(0), Seq(2), 100 + all, true);
         assert_eq!((pushes.entries.len(), pushes.later.len(), pushes.passed_over), (WAITING_MAX, 10, 0));
         assert_eq!(pushes.first_held(), Some(100));
         for number in 0..room {

@@ -7,7 +7,7 @@
 //! (`keeping`). So a stop loses nothing and a crash ten minutes, of which each device says most again when it is back.
 
 use hashbrown::HashMap;
-use protocol::ids::ConversationId;
+use protocol::ids::{ConversationId, UserId};
 use protocol::limits::RECORD_PAYLOAD_BYTES_MAX;
 use protocol::record::{ArchivedTakenV1, Body, TakenUserV1, TakenV1};
 
@@ -25,6 +25,9 @@ const PART_USERS_MAX: usize = 2_048 / 8 * 7;
 
 const _: () = assert!(PART_USERS_MAX * 40 + 1_024 < RECORD_PAYLOAD_BYTES_MAX);
 
+/// Times that a part is read in vain: one failed read is no verdict.
+const FAILURES_MAX: u8 = 3;
+
 /// Whether memory has what is on the disk of a part.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 enum Kept {
@@ -41,25 +44,34 @@ struct Part {
     /// Number of its newest record.
     number: u64,
     is_dirty: bool,
+    /// There was no room for it on the disk when the node was about to go away.
+    is_given_up: bool,
+    /// Times that it could not be read.
+    failures: u8,
     /// When it was written, in microseconds.
     written_at: u64,
-    /// Conversations that somebody has begun to look at before it was read.
-    waiting: Vec<ConversationId>,
+    /// Who is in a conversation that somebody has begun to look at before it was read.
+    waiting: Vec<(ConversationId, UserId)>,
 }
 
 /// By user.
 pub(super) struct Taken {
     parts: Box<[Part]>,
+    /// Of those, that were not read.
+    unread: usize,
     /// The part whose turn it is to be written, and when; 0 before the first turn.
     next: usize,
     next_at: u64,
-    /// The node goes away, and something is not written.
+    /// The node goes away, and something is not written,
     pub(super) is_owed: bool,
+    /// or was given up then.
+    pub(super) has_given_up: bool,
 }
 
 impl Taken {
     pub(super) fn new() -> Self {
-        Self { parts: (0..PARTS).map(|_| Part::default()).collect(), next: 0, next_at: 0, is_owed: false }
+        let parts = (0..PARTS).map(|_| Part::default()).collect();
+        Self { parts, unread: PARTS, next: 0, next_at: 0, is_owed: false, has_given_up: false }
     }
 
     pub(super) fn part_of(inbox: &Inbox) -> usize {
@@ -93,21 +105,28 @@ impl Taken {
         is_to_be_read
     }
 
-    /// Somebody looks at a conversation of a user of this part. Whether all is known of that user.
-    pub(super) fn wait(&mut self, part: usize, conversation: ConversationId) -> bool {
-        let part = &mut self.parts[part];
-        if part.kept != Kept::Read && !part.waiting.contains(&conversation) {
-            part.waiting.push(conversation);
-        }
-        part.kept == Kept::Read
+    /// Whether it is known what is on the disk of a part,
+    pub(super) fn is_known(&self, part: usize) -> bool {
+        self.parts[part].kept == Kept::Read
     }
 
-    /// A part was read: what has been acknowledged since is newer. Says who waits for it. `None`: there is nothing that could be read.
+    /// and of all of them.
+    pub(super) fn is_read(&self) -> bool {
+        self.unread == 0
+    }
+
+    /// A user of a part that is being read is looked for once it was.
+    pub(super) fn wait(&mut self, part: usize, conversation: ConversationId, user: UserId) {
+        self.parts[part].waiting.push((conversation, user));
+    }
+
+    /// A part was read: what has been acknowledged since is newer. Says who waits for it. `None`: there is none.
     pub(super) fn enter(
         &mut self,
         part: usize,
         stored: Option<(u64, &ArchivedTakenV1)>,
-    ) -> Vec<ConversationId> {
+    ) -> Vec<(ConversationId, UserId)> {
+        self.unread -= usize::from(self.parts[part].kept != Kept::Read);
         let part = &mut self.parts[part];
         part.kept = Kept::Read;
         let (number, users) = stored.map_or((0, &[][..]), |(number, stored)| (number, &stored.users[..]));
@@ -120,6 +139,19 @@ impl Taken {
             part.insert(user.inbox, given);
         }
         std::mem::take(&mut part.waiting)
+    }
+
+    /// A part could not be read: it is tried again with what is acknowledged next, but what fails each time is begun anew. Whether it is to be tried
+    /// again.
+    pub(super) fn fail(&mut self, part: usize) -> bool {
+        let part = &mut self.parts[part];
+        part.failures += 1;
+        let is_to_be_tried = part.failures < FAILURES_MAX;
+        if is_to_be_tried {
+            // Who waits is found by its next acknowledgement, or by who looks next.
+            (part.kept, part.waiting) = (Kept::Unread, Vec::new());
+        }
+        is_to_be_tried
     }
 
     /// The next part that is to be written, where one that was written may be again after `rest_micros`.
@@ -140,9 +172,9 @@ impl Taken {
         is_time
     }
 
-    /// Whether some part is to be written that can be.
+    /// Whether some part is to be written, now or once it was read.
     pub(super) fn is_dirty(&self) -> bool {
-        self.parts.iter().any(|part| part.is_dirty && part.kept == Kept::Read)
+        self.parts.iter().any(|part| part.is_dirty && !part.is_given_up && part.kept != Kept::Unread)
     }
 
     /// A part as it is to be written, and the number before that of its record.
@@ -154,10 +186,20 @@ impl Taken {
         (Body::Taken(TakenV1 { users, ext: Vec::new() }), *number)
     }
 
-    /// A part was appended under a number, or is given up.
+    /// A part was appended under a number.
     pub(super) fn note_written(&mut self, part: usize, number: u64, micros: u64) {
         let part = &mut self.parts[part];
         (part.number, part.written_at, part.is_dirty) = (number, micros, false);
+    }
+
+    /// The disk has no room for a part. While the node goes on it has its turn again.
+    pub(super) fn give_up(&mut self, part: usize) {
+        (self.parts[part].is_given_up, self.has_given_up) = (true, true);
+    }
+
+    /// The node goes on: what was given up has its turn again.
+    pub(super) fn take_up_again(&mut self) {
+        self.parts.iter_mut().for_each(|part| part.is_given_up = false);
     }
 }
 

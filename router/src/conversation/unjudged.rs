@@ -15,12 +15,14 @@ const AGE_MAX: Duration = Duration::from_secs(10 * 60);
 const CONVERSATIONS_MAX: usize = 1 << 20;
 
 /// What was said in a conversation behind the mark.
-struct Said {
+pub(super) struct Unheard {
     /// Positions of the first
-    first: u64,
+    pub(super) first: u64,
     /// and the last message of it.
-    last: u64,
-    newest: Seq,
+    pub(super) last: u64,
+    pub(super) newest: Seq,
+    /// All of them stand in inboxes.
+    pub(super) is_linked: bool,
 }
 
 /// What was said in a log behind its mark, while it is read back.
@@ -28,7 +30,7 @@ pub struct Unjudged {
     /// `None`: nothing is looked for.
     mark: Option<u64>,
     not_before: u64,
-    said: HashMap<ConversationId, Said, foldhash::fast::RandomState>,
+    said: HashMap<ConversationId, Unheard, foldhash::fast::RandomState>,
 }
 
 impl Unjudged {
@@ -65,15 +67,17 @@ impl Unjudged {
             return;
         }
         let (position, seq) = (record.position(), Seq(record.seq()));
+        let is_linked = record.links().any(|link| link.stream.kind.0 == Kind::Inbox as u8);
         let has_room = self.said.len() < CONVERSATIONS_MAX;
         // In whatever order segments are shown.
         match self.said.get_mut(&ConversationId(record.stream().id)) {
             Some(said) => {
                 said.first = said.first.min(position);
                 (said.last, said.newest) = (said.last.max(position), said.newest.max(seq));
+                said.is_linked &= is_linked;
             }
             None if has_room => {
-                let said = Said { first: position, last: position, newest: seq };
+                let said = Unheard { first: position, last: position, newest: seq, is_linked };
                 self.said.insert(ConversationId(record.stream().id), said);
             }
             None => {}
@@ -93,12 +97,10 @@ impl Unjudged {
         self.said.len()
     }
 
-    /// The newest message of each conversation, with the positions of the first and of the newest, in the order of the first.
-    pub(super) fn into_messages(self) -> Vec<(ConversationId, Seq, [u64; 2])> {
-        let all = self.said.into_iter();
-        let all = all.map(|(conversation, said)| (conversation, said.newest, [said.first, said.last]));
-        let mut all: Vec<_> = all.collect();
-        all.sort_unstable_by_key(|(_, _, [first, _])| *first);
+    /// By conversation, in the order of the first message of each.
+    pub(super) fn into_messages(self) -> Vec<(ConversationId, Unheard)> {
+        let mut all: Vec<_> = self.said.into_iter().collect();
+        all.sort_unstable_by_key(|(_, said)| said.first);
         all
     }
 }

@@ -4,17 +4,18 @@
 //! that user stands, and from then on when it changes. Nothing here is stored. What is said of it is for `telling`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use protocol::event::{ErrorCode, Presence, Reached};
 use protocol::ids::{ConversationId, Seq, UserId};
-use protocol::record::{ArchivedMembershipV1, Portable, Stored, StoredBody};
+use protocol::record::{ArchivedMembershipV1, Ext, Portable, Stored, StoredBody};
 
 use super::newest::{Delivered, Newest};
 use super::state::{Conversation, Refusal};
 use super::telling::News;
-use crate::mail::{Asker, Given, Knows, Reply, SessionId, Signal, Standing};
+use crate::mail::{Asker, Given, Knows, Linked, Reply, SessionId, Signal, Standing};
 use crate::places::{Places, ShardId};
 
 /// Members of all conversations of one log that are viewed at the same time. About 50 MB.
@@ -137,10 +138,20 @@ impl Viewers {
         Ok(())
     }
 
-    /// What is viewed of the conversations of a user.
-    pub(super) fn viewed_of(&self, user: &UserId) -> Vec<ConversationId> {
-        let watched = self.watched.get(user).into_iter().flat_map(|watched| &watched.conversations);
-        watched.copied().collect()
+    /// What is viewed of the conversations of a user: so many of those behind one.
+    pub(super) fn viewed_of(
+        &self,
+        user: &UserId,
+        after: Option<ConversationId>,
+        count: usize,
+    ) -> Vec<ConversationId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let watched = self.watched.get(user).into_iter();
+        watched
+            .flat_map(|watched| watched.conversations.range((from, Bound::Unbounded)))
+            .take(count)
+            .copied()
+            .collect()
     }
 
     /// Members of a conversation that is viewed; nobody of any other.
@@ -236,9 +247,34 @@ impl Viewers {
         let Some(newest) = self.newest(conversation) else { return };
         newest.push(seq, position);
         if let Some(event) = membership(record) {
+            if is_behind_unlinked(event) {
+                newest.begin_at_last();
+            }
             joined(event).for_each(|user| newest.note_joined(user, position));
             self.change_members(conversation, event);
         }
+    }
+
+    /// Earlier records of a conversation were read, the newest first. Nothing is known of what stands before one that cannot be read, nor of those that stand in no
+    /// inbox, of which a device may have been told the head alone.
+    pub(super) fn take_earlier(&mut self, conversation: ConversationId, records: &[Linked]) {
+        // Of one that nobody views any more there is nothing to know.
+        let Some(viewed) = self.viewed.get_mut(&conversation) else { return };
+        let (newest, members) = (&mut viewed.newest, &viewed.members);
+        let mut known = Vec::new();
+        let mut is_first = false;
+        for linked in records.iter().take_while(|linked| linked.record.is_some()) {
+            known.push((linked.seq, linked.position));
+            if let Some(event) = linked.record.as_deref().and_then(membership) {
+                let still = joined(event).filter(|user| members.contains(user));
+                still.for_each(|user| newest.note_joined(user, linked.position));
+                is_first = is_behind_unlinked(event);
+            }
+            if is_first {
+                break;
+            }
+        }
+        newest.take_earlier(known.into_iter(), is_first);
     }
 
     fn change_members(&mut self, conversation: ConversationId, event: &ArchivedMembershipV1) {
@@ -257,6 +293,7 @@ impl Viewers {
             let before = viewed.members.len();
             viewed.members.retain(|member| *member != gone);
             viewed.reached.remove(&gone);
+            viewed.newest.forget(&gone);
             self.members_count -= before - viewed.members.len();
             self.unwatch(&gone, conversation);
             // Who may not read it any more is told nothing of it either.
@@ -371,7 +408,8 @@ impl Viewers {
                     }
                 };
                 let (presence, receipts) = if viewed.blocked {
-                    viewed.untold.extend(viewed.reached.keys().cloned());
+                    let others = viewed.reached.keys().filter(|user| **user != viewer.user);
+                    viewed.untold.extend(others.cloned());
                     let own = presence.iter().filter(|one| one.user == viewer.user).cloned().collect();
                     (own, receipts.iter().filter(|(user, _)| *user == viewer.user).cloned().collect())
                 } else {
@@ -421,15 +459,20 @@ impl Viewers {
 }
 
 /// The change of members that a record is.
-pub(super) fn membership(record: &[u8]) -> Option<&ArchivedMembershipV1> {
+fn membership(record: &[u8]) -> Option<&ArchivedMembershipV1> {
     match Stored::with_checked_sum(Portable::parse(record).ok()?, record).ok()?.body {
         StoredBody::Membership(event) => Some(event),
         _ => None,
     }
 }
 
+/// Whether it stands behind records that are in no inbox.
+fn is_behind_unlinked(event: &ArchivedMembershipV1) -> bool {
+    Ext::new(&event.ext).unlinked_from().is_some()
+}
+
 /// Who is added by it.
-pub(super) fn joined(event: &ArchivedMembershipV1) -> impl Iterator<Item = UserId> + '_ {
+fn joined(event: &ArchivedMembershipV1) -> impl Iterator<Item = UserId> + '_ {
     event.added.iter().filter_map(|member| user_of(&member.user))
 }
 

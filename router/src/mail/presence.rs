@@ -68,13 +68,12 @@ impl Given {
         Self { after, to, whole_after: if is_whole { after } else { to } }
     }
 
-    /// With what was given since or elsewhere. Nobody was given what lies between what two devices were: of such the newer is told, and the
-    /// other with what follows it.
+    /// With what was given since or elsewhere. Nobody was given what lies between what two devices were: of such the one that is further on counts.
     pub(crate) fn and(self, new: Self) -> Self {
-        if new.after > self.to || self.after > new.to {
-            return new;
-        }
         let (last, other) = if new.to >= self.to { (new, self) } else { (self, new) };
+        if last.after > other.to {
+            return last;
+        }
         let adjoins = other.whole_after < other.to && last.whole_after <= other.to;
         let whole_after = if adjoins { last.whole_after.min(other.whole_after) } else { last.whole_after };
         Self { after: last.after.min(other.after), to: last.to, whole_after }
