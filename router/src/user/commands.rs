@@ -269,12 +269,12 @@ impl UserSide {
         let credits = &mut self.credits[owner.index()];
         if credits.commands == 0 {
             self.counters.busy += 1;
-            let retry_after_ms = credits.refuse_command(self.limits.command_credits, asker.asked_micros);
+            let retry_after_ms = credits.refuse_command(asker.asked_micros);
             self.approaches.note_answered((asker.session, asker.id), false);
             let words = "too many commands are under way";
             return self.refuse_busy(asker.session, asker.id, words, retry_after_ms);
         }
-        credits.commands -= 1;
+        credits.take_command(asker.asked_micros);
         self.mail.push_back((owner, request));
     }
 
