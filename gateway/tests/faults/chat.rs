@@ -130,6 +130,25 @@ impl Chat {
         self.wait_for(|frame| frame["id"] == id)
     }
 
+    /// The reply to the command `id`, which waits for a disk: as often as nothing comes for as long as a client may be silent it says its
+    /// heartbeat, that is answered, and `goes_on` is asked whether the wait does.
+    #[track_caller]
+    pub(crate) fn reply_from_disk(&mut self, id: u64, mut goes_on: impl FnMut()) -> Value {
+        loop {
+            if let Some(place) = self.unread.iter().position(|frame| frame["id"] == id) {
+                return self.unread.remove(place).expect("it stands there");
+            }
+            match self.receive_in_time() {
+                Some(Received::Frame(frame)) => self.unread.push_back(frame),
+                Some(ended) => panic!("{ended:?} instead of a frame; before it: {:?}", self.unread),
+                None => {
+                    self.is_fine();
+                    goes_on();
+                }
+            }
+        }
+    }
+
     /// The next event of this operation.
     #[track_caller]
     pub(crate) fn event(&mut self, op: &str) -> Value {
@@ -166,22 +185,25 @@ impl Chat {
 
     #[track_caller]
     fn receive(&mut self) -> Received {
+        self.receive_in_time().expect("nothing comes any more")
+    }
+
+    /// `None` when nothing has come for as long as anything may take, the disk aside.
+    fn receive_in_time(&mut self) -> Option<Received> {
         loop {
             match self.socket.read() {
                 Ok(Message::Text(text)) => {
-                    return Received::Frame(serde_json::from_str(&text).expect("it sends JSON"));
+                    return Some(Received::Frame(serde_json::from_str(&text).expect("it sends JSON")));
                 }
                 Ok(Message::Close(frame)) => {
-                    return Received::Closed(frame.map_or(1005, |frame| frame.code.into()));
+                    return Some(Received::Closed(frame.map_or(1005, |frame| frame.code.into())));
                 }
                 Ok(_) => {}
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    panic!("nothing comes any more")
-                }
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(error) => {
                     // Shown when the test fails.
                     eprintln!("a connection ended without a close frame: {error}");
-                    return Received::Gone;
+                    return Some(Received::Gone);
                 }
             }
         }

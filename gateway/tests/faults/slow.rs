@@ -11,7 +11,7 @@ use std::{
 
 use rustix::fs::{major, minor};
 use serde_json::{Value, json};
-use storage_log::format::PENDING_BYTES_MAX;
+use storage_log::format::{BATCH_BYTES_MAX, PENDING_BYTES_MAX};
 
 use crate::{
     chat::{Chat, message_id, verdict},
@@ -30,6 +30,10 @@ const LETTER_BYTES: usize = 15 << 10;
 
 /// How long each waits at least between two letters that it sends again: all at once they would be under way between the shards as well.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// What may be written between a letter that was taken and its answer: what waits, the batch that takes records, the one that is being written,
+/// and one more in which the answer is on its way.
+const AHEAD_BYTES_MAX: u64 = (PENDING_BYTES_MAX + 3 * BATCH_BYTES_MAX) as u64;
 
 /// What the process may grow by: what waits for the disk, as much of the newest batches for readers, and half of that for all else.
 const GROWTH_BYTES_MAX: u64 = (2 * PENDING_BYTES_MAX + PENDING_BYTES_MAX / 2) as u64;
@@ -94,11 +98,11 @@ impl Sender {
     }
 
     /// Takes every answer, and asks again for what found no room; whether all is stored.
-    fn take_answers(&mut self) -> bool {
+    fn take_answers(&mut self, node: &Node) -> bool {
         // Each has a moment of its own: one after the other they would be waited for until this is closed for its silence.
         let mut again = Vec::new();
         for (asked, letter) in std::mem::take(&mut self.asked) {
-            let reply = self.chat.reply(asked);
+            let reply = self.answer(asked, node);
             match verdict(&reply).as_str() {
                 "ok" => self.conversation = reply["conversation"].clone(),
                 "3002 busy" => {
@@ -116,6 +120,19 @@ impl Sender {
             self.send(letter);
         }
         self.asked.is_empty()
+    }
+
+    /// An answer comes when all has been written that is ahead of it, and no time says when that is: here after 22 s, beside the zeros of the next
+    /// segment, and half as long again where the disk under this one is waited for too. What has been written says that it is not lost.
+    fn answer(&mut self, asked: u64, node: &Node) -> Value {
+        let (mut first, mut newest) = (None, 0);
+        self.chat.reply_from_disk(asked, || {
+            let written = node.metric("log_bytes_total");
+            assert!(written > newest, "nothing is written any more, and {asked} has no answer");
+            newest = written;
+            let ahead = written - *first.get_or_insert(written);
+            assert!(ahead <= AHEAD_BYTES_MAX, "{ahead} bytes were written, and {asked} has no answer");
+        })
     }
 
     /// Each letter is there once. Told to another device: who was done first may have said nothing for a minute.
@@ -150,7 +167,7 @@ fn a_disk_of_a_megabyte_a_second_holds_back_who_sends_and_nobody_else() {
     // Each reads on a thread of its own: who is not read for half a minute is closed.
     let most = thread::scope(|scope| {
         let threads: Vec<_> =
-            senders.iter_mut().map(|sender| scope.spawn(|| while !sender.take_answers() {})).collect();
+            senders.iter_mut().map(|sender| scope.spawn(|| while !sender.take_answers(&node) {})).collect();
         let mut most = 0;
         while threads.iter().any(|thread| !thread.is_finished()) {
             most = most.max(node.resident_bytes());
