@@ -32,7 +32,7 @@ pub(crate) struct Endpoint {
     /// The `Host` header.
     pub(crate) host: String,
     pub(crate) path: String,
-    /// Of each connection's codec: most messages should fit.
+    /// What is read at once from each connection: most messages should fit.
     pub(crate) read_buffer_bytes: usize,
     /// Of each socket; `None` leaves it to the system, which takes some megabytes for who does not read.
     pub(crate) receive_buffer_bytes: Option<usize>,
@@ -98,7 +98,7 @@ async fn open(
         }
     };
     check_response(&head[..end], &request.key(), form).map_err(io::Error::other)?;
-    let codec = Codec::new(&head[end..], endpoint.read_buffer_bytes);
+    let codec = Codec::new(&head[end..]);
     Ok(Connection { reader, writer, codec })
 }
 

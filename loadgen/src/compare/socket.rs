@@ -42,11 +42,12 @@ impl Socket {
         Ok(())
     }
 
-    async fn hear(&mut self) -> anyhow::Result<Incoming> {
+    /// The next message, as `read` reads it.
+    async fn hear<T>(&mut self, read: impl FnOnce(Incoming<'_>) -> anyhow::Result<T>) -> anyhow::Result<T> {
         loop {
             match self.connection.codec.poll_incoming().map_err(anyhow::Error::msg)? {
                 Some(Incoming::Closed(code)) => bail!("the connection was closed with {}", code.0),
-                Some(incoming) => return Ok(incoming),
+                Some(incoming) => return read(incoming),
                 None => {}
             }
             self.buffer.clear();
@@ -71,7 +72,7 @@ impl Echo {
             tungstenite::client(url, stream).map_err(|error| anyhow::anyhow!("{url}: {error}"))?;
         let stream = TcpStream::from_std(socket.into_inner())?;
         let (reader, writer) = stream.into_split();
-        Ok(Self(Socket::new(Connection { reader, writer, codec: Codec::new(&[], READ_BYTES) })))
+        Ok(Self(Socket::new(Connection { reader, writer, codec: Codec::new(&[]) })))
     }
 }
 
@@ -81,10 +82,11 @@ impl Line for Echo {
     }
 
     async fn delivered(&mut self) -> anyhow::Result<String> {
-        match self.0.hear().await? {
-            Incoming::Text(text) => Ok(text.as_str().to_owned()),
+        let read = |incoming: Incoming<'_>| match incoming {
+            Incoming::Text(text) => Ok(text.to_owned()),
             other => bail!("a text was sent, and {other:?} came back"),
-        }
+        };
+        self.0.hear(read).await
     }
 
     async fn acknowledged(&mut self) -> anyhow::Result<()> {
@@ -124,11 +126,13 @@ impl Session {
     /// The next frame. A refusal is an error.
     async fn next(&mut self) -> anyhow::Result<ServerFrame> {
         while self.frames.is_empty() {
-            let Incoming::Binary(bytes) = self.socket.hear().await? else {
-                bail!("a text was not asked for")
+            let frames = &mut self.frames;
+            let read = |incoming: Incoming<'_>| {
+                let Incoming::Binary(bytes) = incoming else { bail!("a text was not asked for") };
+                ServerFrame::from_input(&Input::Binary(bytes), frames)
+                    .map_err(|fault| anyhow::anyhow!("{fault}"))
             };
-            ServerFrame::from_input(&Input::Binary(&bytes), &mut self.frames)
-                .map_err(|fault| anyhow::anyhow!("{fault}"))?;
+            self.socket.hear(read).await?;
         }
         match self.frames.remove(0) {
             ServerFrame::Error(error) => bail!(

@@ -150,7 +150,7 @@ mod tests {
     fn connect(state: &mut State, is_let_in: bool) {
         let State { users, desk, .. } = state;
         let (user, token) = (&mut users[0], Token::new("token").expect("a short word is a token"));
-        user.handle_open(desk, Link { codec: Codec::new(&[], 4096), writer: None }, token);
+        user.handle_open(desk, Link { codec: Codec::new(&[]), writer: None }, token);
         if is_let_in {
             be_let_in(state);
         }

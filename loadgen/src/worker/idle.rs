@@ -310,8 +310,8 @@ impl Crowd {
             let read = match incoming {
                 Ok(None) => break None,
                 Ok(Some(Incoming::Closed(code))) => break Some(code),
-                Ok(Some(Incoming::Binary(bytes))) => read_frames(Input::Binary(&bytes), &mut frames),
-                Ok(Some(Incoming::Text(text))) => read_frames(Input::Text(&text), &mut frames),
+                Ok(Some(Incoming::Binary(bytes))) => read_frames(Input::Binary(bytes), &mut frames),
+                Ok(Some(Incoming::Text(text))) => read_frames(Input::Text(text), &mut frames),
                 Err(fault) => Err(fault),
             };
             if let Err(fault) = read {

@@ -251,7 +251,7 @@ impl Session {
             }
             match self.connection.codec.poll_incoming().map_err(|fault| anyhow!(fault))? {
                 Some(Incoming::Binary(bytes)) => {
-                    ServerFrame::from_input(&Input::Binary(&bytes), &mut self.frames)?;
+                    ServerFrame::from_input(&Input::Binary(bytes), &mut self.frames)?;
                 }
                 Some(Incoming::Text(_)) => bail!("text on a binary session"),
                 Some(Incoming::Closed(code)) => bail!("the node closed with {code}"),

@@ -349,7 +349,7 @@ mod tests {
     fn searching() -> State {
         let mut state = State::new(config(Forms::Binary, USERS_MIN, 10)).expect("it opens no file");
         for user in &mut state.users {
-            user.link = Some(Link { codec: Codec::new(&[], 4096), writer: None });
+            user.link = Some(Link { codec: Codec::new(&[]), writer: None });
             user.presence = Presence::Live;
         }
         let snippet = "x".repeat(WORD_BYTES);

@@ -119,7 +119,7 @@ impl Pair {
     /// A connection and its welcome. Says which cursor was given.
     fn connect(&mut self, cursor: Option<&str>) -> Option<String> {
         let token = Token::new("token").expect("a short word is a token");
-        let link = Link { codec: Codec::new(&[], 4096), writer: None };
+        let link = Link { codec: Codec::new(&[]), writer: None };
         self.user.handle_open(&mut self.desk, link, token);
         let asked = self.asked();
         let [Request { id: Some(id), command: Command::Connect(connect) }] = &asked[..] else {

@@ -348,10 +348,10 @@ impl User {
                 Ok(None) => Ok(None),
                 Ok(Some(Incoming::Closed(code))) => Ok(Some(code)),
                 Ok(Some(Incoming::Binary(bytes))) => {
-                    read_frames(protocol::session::Input::Binary(&bytes), &mut frames)
+                    read_frames(protocol::session::Input::Binary(bytes), &mut frames)
                 }
                 Ok(Some(Incoming::Text(text))) => {
-                    read_frames(protocol::session::Input::Text(&text), &mut frames)
+                    read_frames(protocol::session::Input::Text(text), &mut frames)
                 }
                 Err(fault) => Err(fault),
             };
