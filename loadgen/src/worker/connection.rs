@@ -1,12 +1,18 @@
 //! The I/O of a user: one task that dials, reads to the end, waits, and dials again; and short tasks that
 //! write.
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
 
 use monoio::{
     io::{AsyncReadRent, AsyncWriteRentExt},
     net::tcp::{TcpOwnedReadHalf, TcpOwnedWriteHalf},
-    time::{sleep, timeout},
+    time::{Instant, Sleep, sleep},
 };
 use protocol::{event::CloseCode, limits::IDLE_MILLIS_MAX};
 
@@ -84,10 +90,12 @@ async fn read(worker: &Rc<Worker>, place: usize, mut reader: TcpOwnedReadHalf) -
     // What came behind the response to the upgrade.
     let mut ended = handle(worker, place, &[]);
     let mut buffer = Vec::with_capacity(worker.endpoint.read_buffer_bytes);
+    let mut timer = pin!(sleep(SILENCE_MAX));
     while ended.is_none() {
         keep_pace(worker, buffer.len()).await;
         buffer.clear();
-        let Ok((result, filled)) = timeout(SILENCE_MAX, reader.read(buffer)).await else {
+        let read = pin!(reader.read(buffer));
+        let Some((result, filled)) = unless_silent(timer.as_mut(), SILENCE_MAX, read).await else {
             return CloseCode::ABNORMAL;
         };
         buffer = filled;
@@ -97,6 +105,29 @@ async fn read(worker: &Rc<Worker>, place: usize, mut reader: TcpOwnedReadHalf) -
         ended = handle(worker, place, &buffer);
     }
     ended.unwrap_or(CloseCode::ABNORMAL)
+}
+
+/// What is read, unless nothing comes for too long. `timer` is one for all reads of a connection, which begin far oftener than it ends: it is
+/// set anew when it has ended, by when this read began.
+async fn unless_silent<T>(
+    mut timer: Pin<&mut Sleep>,
+    silence_max: Duration,
+    mut read: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    let end = Instant::now() + silence_max;
+    poll_fn(|context| {
+        if let Poll::Ready(read) = read.as_mut().poll(context) {
+            return Poll::Ready(Some(read));
+        }
+        while timer.as_mut().poll(context).is_ready() {
+            if Instant::now() >= end {
+                return Poll::Ready(None);
+            }
+            timer.as_mut().reset(end);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Waits, behind `bytes` that were read, until more may be.
@@ -156,5 +187,27 @@ async fn write(
             return;
         }
         bytes = link.codec.take_output();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use crate::runtime::{self, Completions};
+
+    #[test]
+    fn a_timer_that_ended_in_an_earlier_read_gives_up_only_who_is_silent() {
+        let mut runtime = runtime::start(8, Completions::AtOnce).expect("io_uring");
+        runtime.block_on(async {
+            let mut timer = pin!(sleep(Duration::ZERO));
+            let read = pin!(sleep(Duration::from_millis(5)));
+            assert_eq!(unless_silent(timer.as_mut(), SILENCE_MAX, read).await, Some(()));
+            let (begun, silence_max) = (Instant::now(), Duration::from_millis(10));
+            timer.as_mut().reset(begun);
+            assert_eq!(unless_silent(timer, silence_max, pin!(pending::<()>())).await, None);
+            assert!(begun.elapsed() >= silence_max);
+        });
     }
 }
