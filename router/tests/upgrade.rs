@@ -72,6 +72,19 @@ fn how_far_its_user_has_read_is_told_to_nobody_before_the_welcome() {
     assert!(matches!(&frames[..], [ServerFrame::Welcome(_), ..]), "{frames:?}");
 }
 
+/// Its `connect` is a command as well, which is under way until the welcome has left: what is under way counts, and more than 32 end a session.
+#[test]
+fn who_was_owed_a_welcome_by_the_process_before_has_its_first_command_answered() {
+    let (mut chat, ..) = talked();
+    chat.users.pause();
+    let bob = chat.begin("bob", None);
+    let [bob] = chat.upgrade([bob]);
+    let frames = chat.exchange(bob);
+    assert!(matches!(&frames[..], [ServerFrame::Welcome(_)]), "{frames:?}");
+    let frames = chat.command(bob, Command::Ping { cursor: None });
+    assert!(matches!(&frames[..], [ServerFrame::Pong { .. }]), "{frames:?}");
+}
+
 /// Nothing is sent for the view that is taken up, and so nothing whose end would have the next be asked for.
 #[test]
 fn what_is_asked_while_a_view_is_taken_up_is_answered() {

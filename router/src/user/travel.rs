@@ -240,6 +240,8 @@ fn resumed(connection: u64, traveller: &Traveller) -> Session {
     Session {
         outbox: Outbox::resumed(traveller.unsent.clone()),
         greeting: traveller.greeting.map(|(id, reset)| Greeting { id, reset }),
+        // The one that is answered by the welcome, and under way until that has left.
+        commands: u32::from(traveller.greeting.is_some()),
         catching_up: traveller.catching_up,
         partial: traveller.partial,
         survey,
