@@ -13,7 +13,9 @@ use router::ShardId;
 use router::mail::{Reply, Request, SessionId};
 use router::places::{created_conversation, direct_conversation};
 use router::user::PRESENCE_GRACE_MILLIS;
-use support::{Chat, NOW, answer, id_of, talked, user};
+use storage_log::Geometry;
+use storage_log::format::BLOCK_BYTES_MIN;
+use support::{Chat, NOW, answer, id_of, send, talked, user};
 
 /// What is told of who is there, and of how far somebody has read.
 fn told(frames: &[ServerFrame]) -> Vec<String> {
@@ -70,6 +72,45 @@ fn how_far_its_user_has_read_is_told_to_nobody_before_the_welcome() {
     chat.users.handle_reply(ShardId(0), Reply::TellUser { user: user("bob"), event }, chat.clock);
     let frames = chat.exchange(bob);
     assert!(matches!(&frames[..], [ServerFrame::Welcome(_), ..]), "{frames:?}");
+}
+
+/// Fills the disk until not even the sighting of one who comes or goes finds room; a start of the node still does.
+fn fill_disk(chat: &mut Chat, alice: SessionId) {
+    (chat.disk_is_full, chat.disk_reads) = (true, true);
+    let mut message = NOW.0;
+    for bytes in [15_000, 1] {
+        while answer(&chat.command(alice, send("bob", &"x".repeat(bytes), id_of(message, 60)))).is_ok() {
+            message += 1;
+            chat.wait(50);
+        }
+    }
+    for _ in 0..40 {
+        let (dora, _) = chat.connect("dora", None);
+        chat.users.disconnect(dora);
+        chat.wait(PRESENCE_GRACE_MILLIS);
+        chat.exchange(alice);
+    }
+}
+
+/// What the disk has of her says that she was away for minutes, and would have been shown so before. She is held to be here for as long as she
+/// may be on the way back all the same.
+#[test]
+fn who_has_just_left_when_the_disk_is_full_is_told_to_have_left_after_an_upgrade() {
+    let (segment_bytes, batch_bytes_max, block_bytes) = (2 << 20, 64 << 10, BLOCK_BYTES_MIN);
+    let mut chat = Chat::with_geometry(64 << 20, Geometry { segment_bytes, batch_bytes_max, block_bytes });
+    chat.wait(0);
+    let [alice, carol] = ["alice", "carol"].map(|name| chat.connect(name, None).0);
+    let conversation = group(&mut chat, alice, &["carol"]);
+    chat.command(alice, Command::View { conversation });
+    fill_disk(&mut chat, alice);
+    chat.users.disconnect(carol);
+    chat.wait(PRESENCE_GRACE_MILLIS / 2);
+    let [alice] = chat.upgrade([alice]);
+    assert_eq!(told(&chat.exchange(alice)), Vec::<String>::new());
+    chat.wait(PRESENCE_GRACE_MILLIS / 2);
+    assert_eq!(told(&chat.exchange(alice)), Vec::<String>::new());
+    chat.wait(PRESENCE_GRACE_MILLIS / 2);
+    assert_eq!(told(&chat.exchange(alice)), ["carol away"]);
 }
 
 /// Its `connect` is a command as well, which is under way until the welcome has left: what is under way counts, and more than 32 end a session.

@@ -18,7 +18,15 @@ use crate::places::{Places, ShardId};
 /// What the homes have said and is not appended: one mail of each.
 #[derive(Default)]
 pub(super) struct Unwritten {
-    mails: VecDeque<(ShardId, VecDeque<(UserId, UnixMillis)>)>,
+    mails: VecDeque<Mail>,
+}
+
+/// What one home has said.
+struct Mail {
+    shard: ShardId,
+    seen: VecDeque<(UserId, UnixMillis)>,
+    /// The log did not take some of it.
+    are_lost: bool,
 }
 
 impl Unwritten {
@@ -51,25 +59,27 @@ impl ConversationSide {
         now: UnixMillis,
         log: &mut Log,
     ) {
-        self.sightings.mails.push_back((shard, seen.into()));
+        self.sightings.mails.push_back(Mail { shard, seen: seen.into(), are_lost: false });
         self.write_sightings(now, log);
     }
 
     /// Appends what was said, as far as the log takes it. On a full disk, or where the log has stopped, it is given up: what stands there is
-    /// older then.
+    /// older then, of which the home is told, as it has to know what a process that goes on with its sessions will not find.
     pub(super) fn write_sightings(&mut self, now: UnixMillis, log: &mut Log) {
-        while let Some((shard, seen)) = self.sightings.mails.front_mut() {
-            let shard = *shard;
+        while let Some(Mail { shard, seen, are_lost }) = self.sightings.mails.front_mut() {
             while let Some((user, at)) = seen.front() {
                 let payload = sighting_payload(*at);
                 let draft = sighting_draft(&self.places, user, &payload, log.clock(now.0));
-                if log.append(&[draft], now.0) == Answer::Busy {
-                    return;
+                match log.append(&[draft], now.0) {
+                    Answer::Busy => return,
+                    Answer::Stored(_) => {}
+                    Answer::Conflict { .. } | Answer::Full | Answer::Unavailable => *are_lost = true,
                 }
                 seen.pop_front();
             }
+            let (shard, are_lost) = (*shard, *are_lost);
             self.sightings.mails.pop_front();
-            self.outputs.push_back((shard, Reply::SeenTaken { log: self.log }));
+            self.outputs.push_back((shard, Reply::SeenTaken { log: self.log, are_lost }));
         }
     }
 

@@ -209,6 +209,8 @@ pub enum Reply {
     SeenTaken {
         /// Of which log.
         log: u16,
+        /// Some were given up.
+        are_lost: bool,
     },
     /// What is kept of a user's presence.
     Sighting {

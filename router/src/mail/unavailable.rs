@@ -21,7 +21,7 @@ impl Request {
             | Self::Read { asker, .. }
             | Self::Set { asker, .. } => refused(asker, false),
             Self::PushTokens { shard, call, .. } => (shard, Reply::PushTokens { call, tokens: None }),
-            Self::Seen { log, shard, .. } => (shard, Reply::SeenTaken { log }),
+            Self::Seen { log, shard, .. } => (shard, Reply::SeenTaken { log, are_lost: true }),
             Self::Sighting { shard, user, .. } => (shard, Reply::Sighting { user, found: None }),
             Self::Settings { session, shard, .. } => (shard, Reply::Settings { session, mutes: None }),
             Self::History { asker, .. }

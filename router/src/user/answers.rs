@@ -51,7 +51,7 @@ impl UserSide {
             }
             Reply::Members { asker, members, retention } => self.handle_members(&asker, members, retention),
             Reply::Reads { session, log, states } => self.handle_reads(session, log, &states),
-            Reply::SeenTaken { log } => self.handle_seen_taken(log),
+            Reply::SeenTaken { log, are_lost } => self.handle_seen_taken(log, are_lost),
             Reply::SignalsTaken { log } => self.handle_signals_taken(log),
             Reply::Tell { sessions, event } => self.handle_telling(&sessions, &event),
             Reply::TellUser { user, event } => self.handle_telling(&self.welcomed_sessions_of(&user), &event),

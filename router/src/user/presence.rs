@@ -106,7 +106,8 @@ enum Beginning {
     Ahead,
     /// With nobody: who is not here may be on the way back until grace has passed.
     Empty(Clock),
-    /// With the sessions of another process, where viewers knew of everybody who was away; or did not, in the first seconds of a run.
+    /// With the sessions of another process, where viewers knew of everybody who was away, and the disk of those who had just left; or not, in
+    /// the first seconds of a run or where the disk took nothing.
     WithSessions { since: Clock, absent_known: bool },
 }
 
@@ -127,6 +128,8 @@ pub(super) struct PresenceBoard {
     /// Who is watched, not here, and still held to be, and until when: each once, however often they are watched anew.
     graces: BTreeSet<(u64, UserId)>,
     pub(super) untold: Vec<Untold>,
+    /// When it was last heard that the disk did not take when somebody was last seen.
+    lost: Option<u64>,
     /// The node goes away: nobody is told that its users do.
     leaving: bool,
 }
@@ -159,6 +162,7 @@ impl PresenceBoard {
             written: VecDeque::new(),
             graces: BTreeSet::new(),
             untold: (0..logs).map(|_| Untold::default()).collect(),
+            lost: None,
             leaving: false,
         }
     }
@@ -181,15 +185,20 @@ impl PresenceBoard {
         if let Some(left) = self.last_seen.get(user) {
             return left.clock.micros + self.grace_micros;
         }
-        let begun = self.begun();
-        let left_before = match self.watchers.get(user).map(|watched| watched.known) {
-            Some(Known::Sighted(Sighting { invisible_since: None, last_seen, .. })) if self.goes_on() => {
-                last_seen
+        match self.watchers.get(user).map(|watched| watched.known) {
+            Some(Known::Sighted(Sighting { invisible_since: None, last_seen: Some(left), .. }))
+                if self.knew_absent() =>
+            {
+                self.awaited_until(left)
             }
-            _ => None,
-        };
-        // Grace goes on where it was, or it would begin anew with each upgrade.
-        let passed = left_before.map_or(0, |left| begun.unix.0.saturating_sub(left.0) * 1_000);
+            _ => self.begun().micros + self.grace_micros,
+        }
+    }
+
+    /// The same of one who left the process before: grace goes on where it was, or it would begin anew with each upgrade.
+    fn awaited_until(&self, left: UnixMillis) -> u64 {
+        let begun = self.begun();
+        let passed = begun.unix.0.saturating_sub(left.0) * 1_000;
         begun.micros + self.grace_micros.saturating_sub(passed)
     }
 
@@ -211,7 +220,7 @@ impl PresenceBoard {
         match self.watchers.get(user)?.known {
             Known::No => None,
             Known::Sighted(Sighting { invisible_since: Some(since), .. }) => Some(self.away(Some(since))),
-            Known::Sighted(Sighting { last_seen, .. }) if self.is_awaited(user, last_seen) => {
+            Known::Sighted(Sighting { last_seen, .. }) if self.is_awaited(last_seen) => {
                 Some(Standing::Online)
             }
             Known::Sighted(Sighting { last_seen, .. }) => Some(self.away(last_seen)),
@@ -220,8 +229,8 @@ impl PresenceBoard {
     }
 
     /// Whether a user left the process before, and is held to be here for as long as that one would have.
-    fn is_awaited(&self, user: &UserId, last_seen: Option<UnixMillis>) -> bool {
-        self.goes_on() && last_seen.is_some() && self.clock.micros < self.grace_until(user)
+    fn is_awaited(&self, last_seen: Option<UnixMillis>) -> bool {
+        self.goes_on() && last_seen.is_some_and(|left| self.clock.micros < self.awaited_until(left))
     }
 
     /// Whether a user who is away was surely shown so in the process before already: grace had passed before that one stood still, and its own
@@ -236,18 +245,33 @@ impl PresenceBoard {
         last_seen.is_none_or(|seen| seen.0 + until < since.unix.0)
     }
 
-    /// Whether viewers know of everybody who is away by now.
+    /// Whether the process that this one goes on with knew of everybody who was away.
+    fn knew_absent(&self) -> bool {
+        matches!(self.beginning, Beginning::WithSessions { absent_known: true, .. })
+    }
+
+    /// Whether it is known of everybody who left before this process until when grace lasts.
+    fn waits_for_nobody(&self) -> bool {
+        self.knew_absent() || self.clock.micros >= self.begun().micros + self.grace_micros
+    }
+
+    /// Whether viewers know of everybody who is away by now, and the disk of everybody who is not told to be yet.
     pub(super) fn knows_absent(&self) -> bool {
-        let was_known = matches!(self.beginning, Beginning::WithSessions { absent_known: true, .. });
-        was_known || self.clock.micros >= self.begun().micros + self.grace_micros
+        let is_lost = self.lost.is_some_and(|lost| self.clock.micros < lost + self.grace_micros);
+        self.waits_for_nobody() && !is_lost
+    }
+
+    /// Of somebody who has left the disk does not have when that was: the next process may take whoever left within grace by now for one who was
+    /// away long before, and was shown so.
+    pub(super) fn note_lost(&mut self) {
+        self.lost = Some(self.clock.micros);
     }
 
     /// Right after a start who went away before it may be on the way back; of who is invisible that is held too, or it would be told that
-    /// they are not.
+    /// they are not. Likewise where a process goes on with sessions, and it is not known who has just left.
     fn away(&self, last_seen: Option<UnixMillis>) -> Standing {
-        let begun = self.begun();
-        let is_of_before = last_seen.is_none_or(|seen| seen < begun.unix);
-        if !self.goes_on() && is_of_before && self.clock.micros < begun.micros + self.grace_micros {
+        let is_of_before = last_seen.is_none_or(|seen| seen < self.begun().unix);
+        if is_of_before && !self.waits_for_nobody() {
             return Standing::Unknown;
         }
         Standing::Offline { last_seen }

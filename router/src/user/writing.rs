@@ -240,8 +240,11 @@ impl UserSide {
         self.writing.logs[log].seen.push_back((user, at));
     }
 
-    /// The mail before has been taken: the next may go.
-    pub(super) fn handle_seen_taken(&mut self, log: u16) {
+    /// The mail before has been taken, or the log took not all of it: the next may go.
+    pub(super) fn handle_seen_taken(&mut self, log: u16, are_lost: bool) {
         self.writing.logs[usize::from(log)].under_way = false;
+        if are_lost {
+            self.presence.note_lost();
+        }
     }
 }

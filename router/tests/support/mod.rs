@@ -19,8 +19,8 @@ use router::user::{PRESENCE_GRACE_MILLIS, UserLimits};
 use router::{ConversationSide, Places, ShardId, UserSide};
 use storage_log::format::BLOCK_BYTES_MIN;
 use storage_log::{
-    BlockPlace, Geometry, INDEX_BLOCK_BYTES, IndexJob, Log, LogConfig, NotMade, Record, Scan, SegmentHeader,
-    SpareWork, WriteBatch,
+    Answer, BlockPlace, Geometry, INDEX_BLOCK_BYTES, IndexJob, Log, LogConfig, NotMade, Record, Scan,
+    SegmentHeader, SpareWork, WriteBatch,
 };
 
 /// A time far from 0, so that ids can be older than memory reaches.
@@ -132,12 +132,13 @@ impl Chat {
     /// As another process that goes on with these sessions, each of which has something unsent.
     pub(crate) fn upgrade<const N: usize>(&mut self, sessions: [SessionId; N]) -> [SessionId; N] {
         self.users.pause();
-        while self.carry_mail() | self.write() | self.carry_replies() {}
+        while self.carry_mail() | self.write() | self.carry_reads() | self.carry_replies() {}
         assert_eq!(self.users.requests_under_way(), 0, "it is at rest");
         let travellers = sessions.map(|id| self.users.describe(id, &PING).expect("a session"));
         let absent_known = self.users.knows_absent();
         self.run += 1;
-        self.log.begin_run([self.run; 16], self.clock.unix.0);
+        let begun = self.log.begin_run([self.run; 16], self.clock.unix.0);
+        assert!(matches!(begun, Answer::Stored(_)), "{begun:?}");
         self.restart_with(&mut |chat| chat.users.go_on(chat.clock, absent_known));
         travellers.map(|traveller| {
             let id = self.users.resume(0, &traveller, self.clock);
@@ -198,10 +199,7 @@ impl Chat {
             let mut quiet = true;
             quiet &= !self.carry_mail();
             quiet &= !self.write();
-            while let Some(read) = self.side.poll_read() {
-                self.answer_read(read);
-                quiet = false;
-            }
+            quiet &= !self.carry_reads();
             quiet &= !self.carry_replies();
             while let Some((id, _)) = self.users.poll_sendable() {
                 self.send_all(id, if id == session { Some(&mut wire) } else { None });
@@ -236,6 +234,16 @@ impl Chat {
         let any = !requests.is_empty();
         for (_, request) in requests {
             self.side.handle_request(request, self.clock.unix, &mut self.log);
+        }
+        any
+    }
+
+    /// Reads for the conversation side what it wants; whether that was anything.
+    fn carry_reads(&mut self) -> bool {
+        let mut any = false;
+        while let Some(read) = self.side.poll_read() {
+            self.answer_read(read);
+            any = true;
         }
         any
     }
