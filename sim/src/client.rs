@@ -19,6 +19,7 @@ use crate::hiding::Hiding;
 use crate::keeping::{self, Since};
 use crate::listing::Listing;
 use crate::oracle::Oracle;
+use crate::owed::{CONNECT, Owed};
 use crate::searching::Searching;
 use crate::settings::Setting;
 use crate::viewing::Viewing;
@@ -27,12 +28,13 @@ use saying::new_message_id;
 /// Commands without an answer at one time, below what closes a session.
 const PENDING_MAX: usize = 20;
 
+/// Pages that are asked for at once, fewer than these: what is pending has room beside them.
+const PAGES_MAX: u64 = 8;
+
 pub(crate) struct Link {
     pub(crate) pipe: usize,
     session: Session,
     welcomed: bool,
-    /// Until `caught_up`, what is known already may come again.
-    replaying: bool,
     /// Connected with positions: its conversations are surveyed until `caught_up`, which may take as long as an index file is made again.
     surveyed: bool,
     /// Started at the head: what came before is not owed.
@@ -50,6 +52,8 @@ pub(crate) struct Link {
     pub(crate) times: Times,
     /// A new token under way, and the times of that.
     refreshing: Option<(RequestId, Times)>,
+    /// What is still to come.
+    pub(crate) owed: Owed,
 }
 
 /// What a client shows: good for some seconds, then for nothing.
@@ -169,7 +173,7 @@ impl Client {
             && self.registering.is_settled()
             && self.hiding.is_settled()
             && self.older.is_empty()
-            && self.link.as_ref().is_some_and(|link| link.welcomed && !link.replaying)
+            && self.link.as_ref().is_some_and(|link| link.welcomed && link.owed.is_empty())
     }
 
     pub(crate) fn take_output(&mut self) -> Vec<u8> {
@@ -195,7 +199,6 @@ impl Client {
             pipe,
             session,
             welcomed: false,
-            replaying: !fresh,
             surveyed: false,
             fresh,
             sent: Vec::new(),
@@ -205,11 +208,12 @@ impl Client {
             run,
             times,
             refreshing: None,
+            owed: Owed::new(!fresh),
         });
         let link = self.link.as_mut().expect("just made");
         link.session.poll_control(&mut self.output);
         let connect = Connect { token: Some(token), device: self.device.clone(), cursor, positions };
-        let request = Request { id: Some(RequestId(1)), command: Command::Connect(connect) };
+        let request = Request { id: Some(CONNECT), command: Command::Connect(connect) };
         self.next_id = 1;
         // Numbers of an earlier connection mean nothing on this one.
         self.pending.iter_mut().for_each(|pending| pending.id = RequestId(0));
@@ -224,6 +228,24 @@ impl Client {
         request.encode(self.form, &mut payload);
         let opcode = self.form.opcode();
         protocol::ws::encode_frame(opcode, &payload, Some([1, 2, 3, 4]), &mut self.output);
+    }
+
+    /// The device is set up anew: it knows of nothing, and begins at the head.
+    pub(crate) fn forget(&mut self) {
+        self.cursor = None;
+    }
+
+    /// Another process goes on with these connections.
+    pub(crate) fn note_taken_over(&mut self, pipes: &BTreeSet<usize>) {
+        if let Some(link) = self.link.as_mut().filter(|link| pipes.contains(&link.pipe)) {
+            link.owed.note_taken_over();
+            self.viewing.note_taken_over();
+        }
+    }
+
+    /// Whether it goes on with its connection, as another process owes it something there.
+    pub(crate) fn waits(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.owed.is_waited_for())
     }
 
     /// Shows a newer token, which may be good for longer or for less.
@@ -255,6 +277,7 @@ impl Client {
         if !link.session.is_open() {
             return;
         }
+        link.owed.note_asked(request);
         let mut payload = Vec::new();
         request.encode(self.form, &mut payload);
         link.session.encode_message(self.form.opcode(), &payload, &mut self.output);
@@ -303,20 +326,7 @@ impl Client {
                 self.acknowledge(oracle);
                 self.write(&Request { id: Some(id), command: Command::Ping { cursor } });
             }
-            (1 | 2, Some(conversation)) => {
-                let range = match rng.below(3) {
-                    0 => HistoryRange::Latest,
-                    1 => HistoryRange::After(Seq(rng.below(5))),
-                    _ => HistoryRange::Before(Seq(rng.between(1, 50))),
-                };
-                let (id, limit) = (self.id(), rng.between(1, 60) as u32);
-                let link = self.link.as_mut().expect("looked at");
-                link.pages.insert(id, oracle.since());
-                self.write(&Request {
-                    id: Some(id),
-                    command: Command::History { conversation, range, limit },
-                });
-            }
+            (1 | 2, Some(conversation)) => self.ask_history(conversation, rng, oracle),
             (3, Some(conversation)) => {
                 self.list_members(conversation, oracle);
             }
@@ -325,6 +335,38 @@ impl Client {
                 let message_id = new_message_id(rng, claimed);
                 let command = self.storing(rng, users, choice, known, message_id);
                 self.store(command, message_id, oracle);
+            }
+        }
+    }
+
+    fn ask_history(&mut self, conversation: ConversationId, rng: &mut Rng, oracle: &Oracle) {
+        let range = match rng.below(3) {
+            0 => HistoryRange::Latest,
+            1 => HistoryRange::After(Seq(rng.below(5))),
+            _ => HistoryRange::Before(Seq(rng.between(1, 50))),
+        };
+        let (id, limit) = (self.id(), rng.between(1, 60) as u32);
+        let link = self.link.as_mut().expect("the caller looked");
+        link.pages.insert(id, oracle.since());
+        self.write(&Request { id: Some(id), command: Command::History { conversation, range, limit } });
+    }
+
+    /// Asks for several pages at once, of which all but the first wait for their turn, where it knows of something.
+    pub(crate) fn ask_much(&mut self, rng: &mut Rng, oracle: &Oracle) {
+        let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
+        if conversations.is_empty() || !self.link.as_ref().is_some_and(|link| link.welcomed) {
+            return;
+        }
+        for _ in 0..rng.between(2, PAGES_MAX) {
+            let conversation = *rng.pick(&conversations);
+            match rng.below(4) {
+                0 => self.list_members(conversation, oracle),
+                1 if self.viewing.dice.is_some() => {
+                    let id = self.id();
+                    self.viewing.asked(id, conversation, oracle);
+                    self.write(&Request { id: Some(id), command: Command::View { conversation } });
+                }
+                _ => self.ask_history(conversation, rng, oracle),
             }
         }
     }

@@ -24,6 +24,7 @@ mod listing;
 mod net;
 mod node;
 mod oracle;
+mod owed;
 mod revoking;
 mod rng;
 mod said;

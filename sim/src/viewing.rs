@@ -1,7 +1,8 @@
 //! What a client looks at, and what it is told of that: who of the others is online, who is typing.
 //!
 //! `viewers_only`: who is told that somebody comes or goes looked, when that became so, at something in which both were, or its `unview` had
-//! not been answered; and is told the same no more often than there are logs that say it, and times that one has joined something since.
+//! not been answered; and is told the same no more often, by each process that goes on with its connection, than there are logs that say it,
+//! and times that one has joined something since.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,6 +45,8 @@ pub(crate) struct Viewing {
     run: Option<u32>,
     /// Times that it was told on this connection that somebody has gone, by when that one was seen.
     departures: BTreeMap<(UserId, Option<u64>), usize>,
+    /// Processes that have gone on with this connection: each may say all of it once more.
+    taken_over: usize,
     online: BTreeMap<UserId, Presence>,
     /// How far others have read: it never goes back, over all connections.
     read: BTreeMap<(ConversationId, UserId), Reached>,
@@ -107,6 +110,11 @@ impl Viewing {
     fn answered(&mut self, id: RequestId) {
         let Some(said) = self.said.remove(&id) else { return };
         self.ever.retain(|_, look| look.ended.is_none_or(|ended| said <= ended + UNVIEWED_MS));
+    }
+
+    /// Another process goes on with the connection.
+    pub(crate) fn note_taken_over(&mut self) {
+        self.taken_over += 1;
     }
 
     /// A connection begins, with nothing to look at.
@@ -210,7 +218,7 @@ impl Viewing {
         let logs: BTreeSet<_> = self.ever.keys().map(log_of).collect();
         let has_joined = |truth: &&Truth| truth.added.contains(user) && from <= truth.at + SETTLED_MS;
         let joins = oracle.durable.values().filter(has_joined).count();
-        let most = logs.len() + joins + oracle.blocks.begun as usize;
+        let most = (logs.len() + joins + oracle.blocks.begun as usize) * (1 + self.taken_over);
         let told = self.departures.entry((user.clone(), last_seen.map(|seen| seen.0))).or_default();
         *told += 1;
         assert!(*told <= most, "viewers_only: {presence:?} was told {told} times, of {most}");

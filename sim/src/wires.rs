@@ -245,8 +245,8 @@ impl World {
                 self.connect(index, pass.expect("one to come with"));
             }
             None => {}
-            Some(_) if !calm && self.rng.one_in(40) => return self.cut(index),
-            Some(_) if !calm && self.rng.one_in(60) => client.leave_link(),
+            Some(_) if !calm && self.rng.one_in(40) && !client.waits() => return self.cut(index),
+            Some(_) if !calm && self.rng.one_in(60) && !client.waits() => client.leave_link(),
             Some(_) if !calm && self.rng.one_in(25) => {
                 client.stalled_until = now + self.rng.between(50_000, 800_000);
             }
@@ -257,6 +257,7 @@ impl World {
             }
         }
         self.write_client(index);
+        self.check_answered(index);
         let delay = if calm { 50_000 } else { self.rng.between(500, 40_000) };
         self.later(delay, Item::Act(index));
     }
@@ -275,6 +276,28 @@ impl World {
         self.clients[index].connect(pipe, pass, begun, &mut self.rng);
         let (socket, peer) = (Socket::from_index(socket), ([127, 0, 0, 1], 1).into());
         self.event(shard.index(), 1, Event::Accepted { listener: Listener::Chat, socket, peer });
+    }
+
+    /// A client goes without a word and is back at once; one that forgets is a device that was set up anew.
+    pub(crate) fn come_anew(&mut self, index: usize, forgets: bool) {
+        if self.is_deaf(index) || self.is_away(index) || !self.takes_connections() {
+            return;
+        }
+        self.end_client(index);
+        if forgets {
+            self.clients[index].forget();
+        }
+        let pass = self.pass(index, self.clients[index].token_seconds.max(CALM_TOKEN_SECONDS));
+        self.connect(index, pass);
+        self.write_client(index);
+    }
+
+    /// A client asks for more than is made at once.
+    pub(crate) fn ask_much(&mut self, index: usize) {
+        if !self.is_deaf(index) {
+            self.clients[index].ask_much(&mut self.rng, &self.oracle);
+            self.write_client(index);
+        }
     }
 
     /// Who does not read does not read why it was closed either, and comes back.

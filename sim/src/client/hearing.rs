@@ -71,6 +71,7 @@ impl Client {
         let is_first =
             matches!(frame, ServerFrame::Welcome(_) | ServerFrame::Error(_) | ServerFrame::Drain { .. });
         assert!(is_welcomed || is_first, "welcome_is_first: {} was told {frame:?}", self.user);
+        self.link.as_mut().expect("looked at").owed.note_told(&frame);
         match frame {
             ServerFrame::Welcome(welcome) => self.handle_welcome(*welcome, oracle, now),
             ServerFrame::Cursor { cursor } => self.take_cursor(Some(cursor)),
@@ -78,7 +79,7 @@ impl Client {
                 assert!(!partial, "every log is served");
                 self.take_cursor(Some(cursor));
                 let link = self.link.as_mut().expect("a frame comes by a link");
-                link.replaying = false;
+                link.owed.note_caught_up();
                 if std::mem::take(&mut link.surveyed) {
                     self.surveyed_at = self.surveyed_at.max(Some(now.0));
                 }
@@ -130,7 +131,8 @@ impl Client {
         link.welcomed = true;
         if welcome.reset {
             oracle.gone += 1;
-            (link.fresh, link.replaying) = (true, false);
+            link.fresh = true;
+            link.owed.note_reset();
         }
         if link.fresh {
             self.owed_since = Some(now.0);
@@ -193,7 +195,7 @@ impl Client {
 
     /// Since when what it is told now was read: what is told live may have waited.
     fn since(&self) -> Option<Since> {
-        self.link.as_ref().filter(|link| link.replaying).map(|link| link.begun)
+        self.link.as_ref().filter(|link| link.owed.is_catching_up()).map(|link| link.begun)
     }
 
     fn handle_ok(&mut self, ok: &OkReply, oracle: &mut Oracle) {
@@ -254,7 +256,7 @@ impl Client {
 
     /// `dense_order`: the next, or one known already while catching up, or the first since a join.
     fn receive(&mut self, (conversation, seq): (ConversationId, u64), joined: bool) {
-        let replaying = self.link.as_ref().expect("a frame comes by a link").replaying;
+        let replaying = self.link.as_ref().expect("a frame comes by a link").owed.is_catching_up();
         match self.seen.get(&conversation) {
             Some(last) if seq <= *last => {
                 assert!(replaying, "dense_order: {} was told {conversation} {seq} twice", self.user);

@@ -18,7 +18,22 @@ const EXPIRY_SLACK_MS: u64 = 2_500;
 /// go, which waits for an answer to its close frames, is a bound of its own.
 const ALONE_MICROS: u64 = 7_500_000;
 
+/// `answered_once`: how long one may wait for something while nothing is under way in the node, in microseconds: what passes between a client and
+/// its home then is on its way for some milliseconds.
+const PASSING_MICROS: u64 = 5_000_000;
+
 impl World {
+    /// Nobody waits for what is lost.
+    pub(crate) fn check_answered(&mut self, index: usize) {
+        let rests = self.is_calm() && self.node.as_ref().is_some_and(|node| self.has_nothing_to_do(node));
+        let (now, client) = (self.now, &mut self.clients[index]);
+        let Some(link) = &mut client.link else { return };
+        if let Some((id, waited)) = link.owed.oldest(now, !rests) {
+            let user = &client.user;
+            assert!(waited < PASSING_MICROS, "answered_once: {user} waits for {id} since {waited} us");
+        }
+    }
+
     /// One that does not read costs nobody else time, and what is kept for it is bounded. How much that is.
     pub(super) fn check_slow_is_alone(&self) -> usize {
         let largest = |node: &Node| node.shards.iter().map(|shard| shard.users().largest_outbox()).max();

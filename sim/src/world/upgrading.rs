@@ -5,6 +5,8 @@
 //! `gateway/src/upgrade/`, nothing is begun behind the sessions first, then all shards stand still, and what is known of each connection goes as
 //! bytes. An operator's orders wait meanwhile.
 
+use std::collections::BTreeSet;
+
 use gateway::shard::{Event, Shard};
 use gateway::upgrade::passenger;
 use gateway::upgrade::successor::Boarded;
@@ -30,6 +32,9 @@ const LOOKS: u32 = 3;
 /// How long some do not read from when one begins, in microseconds: what goes on behind the sessions may take half of it.
 const STALLED_MICROS: u64 = 400_000;
 
+/// Before all shards are told to stand still clients come, or ask for much, again and again, for at most so long, in microseconds.
+const CROWD_MICROS: u64 = 2_500;
+
 /// The last one begins when it has been calm for so long, in microseconds.
 const CALM_FOR: u64 = 1_500_000;
 
@@ -37,6 +42,8 @@ const CALM_FOR: u64 = 1_500_000;
 #[derive(Clone, Copy)]
 pub(super) struct Upgrade {
     begun: u64,
+    /// When the shards are to be told, once nothing goes on behind the sessions.
+    pause_at: Option<u64>,
     /// Since when the shards are told to stand still.
     paused: Option<u64>,
     /// How often all were found at rest.
@@ -54,6 +61,12 @@ pub struct UpgradeCounts {
     pub travelled: u32,
     /// And of those, the ones with something that waited to be sent, or handled.
     pub loaded: u32,
+    /// Those to which a `welcome` was owed,
+    pub unwelcomed: u32,
+    /// `caught_up`,
+    pub behind: u32,
+    /// and the answer to something that they had asked.
+    pub asking: u32,
     /// Connections that were being closed, and ended without a word.
     pub cut: u32,
 }
@@ -80,7 +93,7 @@ impl World {
         }
         self.hold_background(true);
         self.stall_some();
-        self.upgrade = Some(Upgrade { begun: self.now, paused: None, looks: 0 });
+        self.upgrade = Some(Upgrade { begun: self.now, pause_at: None, paused: None, looks: 0 });
         self.look_later();
     }
 
@@ -102,7 +115,7 @@ impl World {
     /// The next step, if it is time for that.
     pub(super) fn look_upgrade(&mut self) {
         let Some(upgrade) = self.upgrade else { return };
-        let Upgrade { begun, paused, looks } = upgrade;
+        let Upgrade { begun, pause_at, paused, looks } = upgrade;
         let is_late = match paused {
             None => self.now - begun > BACKGROUND_MICROS,
             Some(since) => self.now - since > REST_MICROS,
@@ -111,15 +124,22 @@ impl World {
             return self.give_up();
         }
         let next = match paused {
-            None if self.is_background_done() => {
+            None if !self.is_background_done() => upgrade,
+            None if pause_at.is_none_or(|at| at > self.now) => {
+                self.crowd();
+                let pause_at = pause_at.or_else(|| Some(self.now + self.rng.below(CROWD_MICROS)));
+                Upgrade { pause_at, ..upgrade }
+            }
+            None => {
                 self.disturb();
+                self.crowd();
                 for shard in 0..self.arrived.len() {
-                    let delay = self.rng.below(LOOK_MICROS / 2);
+                    // Before the next look, after which they may be told to go on.
+                    let delay = self.rng.below(LOOK_MICROS);
                     self.event(shard, delay, Event::Pause);
                 }
                 Upgrade { paused: Some(self.now), ..upgrade }
             }
-            None => upgrade,
             Some(_) => Upgrade { looks: if self.is_settled() { looks + 1 } else { 0 }, ..upgrade },
         };
         self.upgrade = Some(next);
@@ -131,6 +151,21 @@ impl World {
         let Some(rng) = &mut self.upgrading else { return };
         for client in self.clients.iter_mut().filter(|_| rng.one_in(3)) {
             client.stalled_until = client.stalled_until.max(self.now + STALLED_MICROS);
+        }
+    }
+
+    /// Some come right before all stand still, of whom a few know of nothing, and others ask for much: so that a `welcome`, what was missed and pages
+    /// are owed then.
+    fn crowd(&mut self) {
+        let Some(rng) = &mut self.upgrading else { return };
+        let choices: Vec<u64> = self.clients.iter().map(|_| rng.below(20)).collect();
+        for (client, choice) in choices.into_iter().enumerate() {
+            match choice {
+                0 | 1 => self.come_anew(client, false),
+                2..=4 => self.come_anew(client, true),
+                5..=7 => self.ask_much(client),
+                _ => {}
+            }
         }
     }
 
@@ -200,8 +235,9 @@ impl World {
         self.disk.assert_quiet();
         self.count_node();
         self.node = None;
-        let pipes = travelling.iter().flatten().map(|(pipe, _)| *pipe);
-        for client in self.net.leave(&pipes.collect()) {
+        let pipes: BTreeSet<usize> = travelling.iter().flatten().map(|(pipe, _)| *pipe).collect();
+        self.clients.iter_mut().for_each(|client| client.note_taken_over(&pipes));
+        for client in self.net.leave(&pipes) {
             self.later(1, Item::ReadClient(client));
         }
         self.restart();
@@ -240,11 +276,22 @@ impl World {
                 passenger::write(&passenger, &mut bytes);
                 self.upgrades.travelled += 1;
                 self.upgrades.loaded += u32::from(is_loaded(&passenger));
+                self.upgrades.count_owed(&passenger);
                 travelling.push((pipe, bytes));
             }
             (travelling, shard.users().knows_absent())
         };
         node.shards.iter_mut().zip(0..).map(describe).unzip()
+    }
+}
+
+impl UpgradeCounts {
+    fn count_owed(&mut self, passenger: &passenger::Passenger) {
+        if let passenger::PassengerStage::Live { session, .. } = &passenger.stage {
+            self.unwelcomed += u32::from(session.greeting.is_some());
+            self.behind += u32::from(session.catching_up);
+            self.asking += u32::from(!passenger.received.is_empty());
+        }
     }
 }
 
