@@ -138,6 +138,9 @@ impl Seen {
         let is_it = |away: &&Away| match seen {
             // Of before it is held against what is kept, by a look.
             _ if away.is_of_before => seen.is_none_or(|seen| seen < away.since),
+            // What was written of it may have found no room: then it is what was written before.
+            Some(seen) if self.is_lossy => seen <= away.since,
+            None => self.is_lossy,
             seen => seen == Some(away.since),
         };
         self.aways(&presence.user, run).filter(is_it).find_map(|away| away.told_from(now))
@@ -167,11 +170,11 @@ impl Seen {
     pub(crate) fn check_viewed(&self, presence: &Presence, gone: &Gone) {
         let Presence { user, online, last_seen } = presence;
         let Some(truth) = self.of.get(user) else { return };
-        if truth.is_here || *online || self.is_lossy || gone.get(user) != Some(&truth.goings) {
+        if truth.is_here || *online || gone.get(user) != Some(&truth.goings) {
             return;
         }
         let seen = last_seen.map_or(0, |seen| seen.0);
-        let earliest = truth.not_before.unwrap_or(0);
+        let earliest = truth.not_before.filter(|_| !self.is_lossy).unwrap_or(0);
         assert!(
             earliest <= seen && seen <= truth.last,
             "last_seen_is_kept: {user} was seen at {seen}, and not from {earliest} to {}",
@@ -179,7 +182,7 @@ impl Seen {
         );
         let (exact, near) = self.told.get();
         let is_exact = earliest == truth.last;
-        if truth.run < self.run {
+        if truth.run < self.run && !self.is_lossy {
             self.told.set((exact + u64::from(is_exact), near + u64::from(!is_exact)));
         }
     }

@@ -25,9 +25,11 @@ const SEEDS: u64 = 4_000;
 /// for the other. 21: who became the owner by the change that gave it another role stood in that with both. 40, 648, 1903: what was asked for behind
 /// a view that a new binary had taken up, and that had nothing to tell, waited for the next event of its session. 2357: a session without a `welcome`
 /// was told first what another of its user had read. 2241: who was told `busy` said again what was under way, too, and was closed for saying too much.
-const FAILED_ONCE: [u64; 29] = [
-    2, 12, 21, 40, 42, 46, 68, 73, 102, 112, 169, 302, 587, 648, 823, 830, 1024, 1121, 1903, 2241, 2357,
-    3134, 3352, 3839, 3919, 5439, 7423, 7663, 8536,
+/// 149, 365: a `welcome` that another process was to send was one answer more than commands were under way. 3107, 3363: a new binary read when users
+/// had left from a disk that had been full then, and told others of an absence that had ended.
+const FAILED_ONCE: [u64; 33] = [
+    2, 12, 21, 40, 42, 46, 68, 73, 102, 112, 149, 169, 302, 365, 587, 648, 823, 830, 1024, 1121, 1903, 2241,
+    2357, 3107, 3134, 3352, 3363, 3839, 3919, 5439, 7423, 7663, 8536,
 ];
 
 #[test]
@@ -164,15 +166,19 @@ fn the_worlds_say_more_than_texts() {
 #[test]
 fn the_worlds_go_on_in_new_binaries() {
     let mut counts = sim::UpgradeCounts::default();
-    for seed in (0..512).filter(|seed| matches!(seed % 64, 7 | 23 | 39)) {
+    for seed in (0..256).filter(|seed| matches!(seed % 64, 7 | 23 | 39) || matches!(seed % 32, 3 | 8 | 13)) {
         let upgrades = run(seed).upgrades;
         counts.done += upgrades.done;
         counts.given_up += upgrades.given_up;
         counts.travelled += upgrades.travelled;
         counts.loaded += upgrades.loaded;
+        counts.unwelcomed += upgrades.unwelcomed;
+        counts.behind += upgrades.behind;
+        counts.asking += upgrades.asking;
     }
-    assert!(counts.done > 10 && counts.given_up > 3, "{counts:?}");
-    assert!(counts.travelled > 40 && counts.loaded > 5, "{counts:?}");
+    assert!(counts.done > 20 && counts.given_up > 5, "{counts:?}");
+    assert!(counts.travelled > 100 && counts.loaded > 30, "{counts:?}");
+    assert!(counts.unwelcomed > 3 && counts.behind > 10 && counts.asking > 20, "{counts:?}");
 }
 
 #[test]

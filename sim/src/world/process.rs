@@ -60,7 +60,7 @@ impl World {
 
     /// The process is gone: every connection ends, and after a while the next one starts.
     fn stop_node(&mut self, end: End) {
-        self.oracle.seen.is_lossy |= self.full > 0 || self.oracle.has_rotted;
+        self.note_losses();
         let has_failed = self.node.as_ref().is_some_and(|node| node.state.exit_failed());
         let end = if has_failed { End::Failed } else { end };
         self.oracle.check_refused(end == End::Orderly);
@@ -77,6 +77,11 @@ impl World {
         }
         let delay = self.rng.between(1_000, 100_000);
         self.later(delay, Item::Restart);
+    }
+
+    /// Another process goes on: of when users were last seen it knows what could be written, and can be read.
+    pub(super) fn note_losses(&mut self) {
+        self.oracle.seen.is_lossy |= self.full > 0 || self.oracle.has_rotted;
     }
 
     /// An orderly stop: every shard is told, and nothing is under way when the last one is done.
