@@ -489,3 +489,33 @@ fn what_was_said_while_a_group_was_large_is_not_delivered_by_its_head() {
         |frames: Vec<(UserId, Reached)>| frames.into_iter().filter(|(who, _)| *who == user("bob")).count();
     assert_eq!(of_bob(told(&mut chat, alice)), 0, "it was told the head");
 }
+
+/// One acknowledgement of a user whom very many look at is found out in parts, without another one.
+#[test]
+fn what_a_user_in_very_many_conversations_acknowledges_is_told_in_all_of_them() {
+    let (mut chat, _, bob, _) = looking();
+    let friends: Vec<(SessionId, ConversationId)> = (0..600)
+        .map(|number| {
+            let name = format!("friend-{number}");
+            let (friend, _) = chat.connect(&name, None);
+            chat.wait(10);
+            answer(&chat.command(friend, send("bob", "hello", None))).expect("stored");
+            let conversation = direct_conversation(&user(&name), &user("bob"));
+            chat.command(friend, Command::View { conversation });
+            chat.exchange(bob);
+            (friend, conversation)
+        })
+        .collect();
+    let all = cursor(&mut chat, bob);
+    ack(&mut chat, bob, all);
+    for _ in 0..3 {
+        chat.exchange(bob);
+        chat.wait(GATHERED);
+    }
+    // The answer to a view has what is on disk by then.
+    for (friend, conversation) in friends {
+        let frames = chat.command(friend, Command::View { conversation });
+        let is_told = |frame: &ServerFrame| matches!(frame, ServerFrame::Viewed { receipts, .. } if receipts.contains(&reached("bob", 0, 1)));
+        assert!(frames.iter().any(is_told), "{frames:?}");
+    }
+}

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use protocol::ids::{ConversationId, Seq, UserId};
+use protocol::ids::{ConversationId, Seq, UnixMillis, UserId};
 use protocol::limits::PAGE_BYTES_MAX;
 use protocol::record::StreamKind as Kind;
 use storage_log::{Log, Lookup, Page};
@@ -82,11 +82,12 @@ impl ConversationSide {
     }
 
     /// Goes on with one who is in very many conversations that are viewed.
-    pub(super) fn go_on_finding(&mut self, log: &mut Log) {
+    pub(super) fn go_on_finding(&mut self, now: UnixMillis, log: &mut Log) {
         let Some((user, last)) = self.acked.unfinished.pop_first() else { return };
         if let Some(given) = self.taken.of(&self.places.user_stream(&user, Kind::Inbox).id) {
             self.find_in_viewed(&user, Some(last), given, log);
         }
+        self.resume(now, log);
     }
 
     /// Somebody begins to look at a conversation, or what is known of its records goes further back: what all of its members have of it.

@@ -80,7 +80,7 @@ impl ConversationSide {
             self.take_up_again();
         }
         self.write_sightings(now, log);
-        self.go_on_finding(log);
+        self.go_on_finding(now, log);
         self.keep_taken(micros, now, pace, log);
         let Gathering { fresh, due, .. } = &mut self.gathering;
         due.extend(fresh.drain(..).map(|conversation| (next, conversation)));
