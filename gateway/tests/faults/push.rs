@@ -149,6 +149,35 @@ fn who_took_nothing_is_called_by_every_token_and_who_took_it_or_wants_none_is_no
     drop(silent);
 }
 
+/// No member's inbox has it: whom it has reached is known from how far devices have acknowledged the log.
+#[test]
+fn of_a_large_group_who_acknowledged_is_not_called_and_who_is_away_or_silent_is() {
+    let calling = Calling::start("2");
+    let node = &calling.node;
+    calling.away("bob", &["phone"]);
+    let mut carol = with_token(node, "carol", "phone");
+    let silent = with_token(node, "silent", "phone");
+    let mut alice = Chat::connect(node, "alice", "phone");
+    let others = (0..97).map(|number| format!("without-a-token-{number}"));
+    let members: Vec<String> = others.chain(["bob", "carol", "silent"].map(str::to_owned)).collect();
+    let fields = json!({ "title": "all of us", "members": members, "history": "all" });
+    let group = alice.ask("create", fields)["conversation"].take();
+    let fields = json!({ "conversation": group, "kind": "text", "text": "hello" });
+    assert_eq!(alice.ask("send", fields)["seq"], 2);
+    carol.event("message");
+    let cursor = carol.ask("ping", json!({}))["cursor"].take();
+    carol.ask("ping", json!({ "cursor": cursor }));
+    for user in ["bob", "silent"] {
+        let line = calling.wait_for(user);
+        assert_eq!((&line["conversation"], &line["seq"], &line["count"]), (&group, &json!(2), &json!(1)));
+    }
+    calling.pass(&mut alice, "zoe");
+    let mut called: Vec<String> = calling.calls().into_iter().map(|(user, ..)| user).collect();
+    called.sort_unstable();
+    assert_eq!(called, ["bob", "silent", "zoe"]);
+    drop((carol, silent));
+}
+
 #[test]
 fn who_is_to_be_called_is_after_kill_9_and_once() {
     let mut calling = Calling::start("2");
