@@ -12,6 +12,8 @@ use router::conversation::Pace;
 use router::mail::SessionId;
 use router::places::{created_conversation, direct_conversation};
 
+use storage_log::Geometry;
+use storage_log::format::BLOCK_BYTES_MIN;
 use support::{Chat, NOW, answer, id_of, send, user};
 
 /// How long positions are gathered, in milliseconds.
@@ -488,6 +490,56 @@ fn what_was_said_while_a_group_was_large_is_not_delivered_by_its_head() {
     let of_bob =
         |frames: Vec<(UserId, Reached)>| frames.into_iter().filter(|(who, _)| *who == user("bob")).count();
     assert_eq!(of_bob(told(&mut chat, alice)), 0, "it was told the head");
+}
+
+/// A node that goes away waits for nothing that a full disk does not take, and one that goes on after all has it taken then.
+#[test]
+fn what_a_full_disk_did_not_take_is_written_once_it_does() {
+    for pace in [Pace::AtOnce, Pace::Leaving] {
+        let geometry =
+            Geometry { segment_bytes: 64 << 10, batch_bytes_max: 16 << 10, block_bytes: BLOCK_BYTES_MIN };
+        let mut chat = Chat::with_geometry(1, geometry);
+        chat.disk_reads = true;
+        let (mut chat, alice, _, conversation) = looking_in(chat);
+        chat.command(alice, Command::Unview { conversation });
+        let names: Vec<String> = (0..40).map(|number| format!("friend-{number}")).collect();
+        let friends: Vec<SessionId> = names.iter().map(|name| chat.connect(name, None).0).collect();
+        for name in &names {
+            answer(&chat.command(alice, send(name, "hello", None))).expect("stored");
+        }
+        chat.disk_is_full = true;
+        for length in [4 << 10, 1] {
+            while answer(&chat.command(alice, send("dave", &"x".repeat(length), None))).is_ok() {
+                chat.wait(10);
+            }
+        }
+        for friend in friends {
+            let all = cursor(&mut chat, friend);
+            ack(&mut chat, friend, all);
+        }
+        chat.pace = pace;
+        for _ in 0..3 {
+            chat.exchange(alice);
+            chat.wait(1_000);
+        }
+        assert!(!chat.side.is_waiting(), "{pace:?}: it may go away");
+        chat.disk_is_full = false;
+        chat.pace = Pace::Usual;
+        let before = chat.log.durable().position();
+        for _ in 0..600 {
+            chat.exchange(alice);
+            chat.wait(1_000);
+        }
+        assert!(chat.log.durable().position() > before, "{pace:?}: there was no room for all of them");
+        chat.restart();
+        let (alice, _) = chat.connect("alice", None);
+        for name in &names {
+            let conversation = direct_conversation(&user("alice"), &user(name));
+            chat.command(alice, Command::View { conversation });
+            assert_eq!(told(&mut chat, alice), [reached(name, 0, 1)], "{pace:?}");
+            chat.command(alice, Command::Unview { conversation });
+        }
+    }
 }
 
 /// One acknowledgement of a user whom very many look at is found out in parts, without another one.

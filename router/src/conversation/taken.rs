@@ -156,8 +156,10 @@ impl Taken {
 
     /// The next part that is to be written, where one that was written may be again after `rest_micros`.
     pub(super) fn poll_dirty(&mut self, micros: u64, rest_micros: u64) -> Option<usize> {
-        let is_due =
-            |part: &Part| part.is_dirty && part.kept == Kept::Read && micros >= part.written_at + rest_micros;
+        let is_due = |part: &Part| {
+            let is_to_be_written = part.is_dirty && !part.is_given_up && part.kept == Kept::Read;
+            is_to_be_written && micros >= part.written_at + rest_micros
+        };
         let place = (self.next..PARTS).chain(0..self.next).find(|part| is_due(&self.parts[*part]))?;
         self.next = (place + 1) % PARTS;
         Some(place)
