@@ -32,7 +32,7 @@ const DOMAIN: &[u8] = b"cursor";
 /// One position per log, in the order of the logs.
 pub type Positions = SmallVec<[u64; 4]>;
 
-/// Positions behind which it is not counted how many a device was given: as many as are known without reading.
+/// Positions behind which it is not counted how many a device was given: as many as two bytes of a cursor say, by fours.
 pub(crate) const FOLLOWED_MAX: u32 = (1 << 18) - 1;
 
 /// Positions that are one in a cursor: with 32 logs it has 472 bytes of the 512 that it may have.
