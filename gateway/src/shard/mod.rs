@@ -309,6 +309,8 @@ impl Shard {
     /// by a session with an empty outbox.
     fn exchange_local(&mut self) {
         loop {
+            // A reply may have ended a session: its connection has to know it before a send of that ends, or anything else comes by it.
+            self.close_ended();
             let mut quiet = true;
             while let Some((target, request)) = self.users.poll_mail() {
                 quiet = false;

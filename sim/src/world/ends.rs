@@ -25,11 +25,7 @@ const PASSING_MICROS: u64 = 5_000_000;
 impl World {
     /// Nobody waits for what is lost.
     pub(crate) fn check_answered(&mut self, index: usize) {
-        // Where messages are kept for less than a second, one who is behind may be waiting still when its session has ended at the node (seed 1182):
-        // whether it is told in time is not asked there yet.
-        let is_asked = self.oracle.keep_ms.is_none();
-        let rests =
-            is_asked && self.is_calm() && self.node.as_ref().is_some_and(|node| self.has_nothing_to_do(node));
+        let rests = self.is_calm() && self.node.as_ref().is_some_and(|node| self.has_nothing_to_do(node));
         let (now, client) = (self.now, &mut self.clients[index]);
         let Some(link) = &mut client.link else { return };
         if let Some((id, waited)) = link.owed.oldest(now, !rests) {
