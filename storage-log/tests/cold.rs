@@ -419,6 +419,26 @@ fn a_damaged_index_of_a_cold_segment_is_made_anew() {
     }
 }
 
+/// What it says is worth a slower start, and no segment its place on the disk.
+#[test]
+fn a_damaged_snapshot_leaves_no_segment_as_it_is() {
+    for seed in 0..6 {
+        let mut run = Run::new(seed);
+        (0..600).for_each(|_| run.put());
+        run.disk.renew_snapshot();
+        let snapshot = run.disk.snapshot.as_mut().expect("it was made");
+        // In each part of each of its blocks, but for the footer.
+        let at = (snapshot.len() as u64 - 200) * seed / 6;
+        snapshot[at as usize] ^= 0x10;
+        let cut = run.now - 200;
+        run.compact(Retention { home_from: cut, linked_from: [cut, 0] }, 100);
+        flush(&mut run.log, &mut run.disk);
+        check_young(&run, cut);
+        run.check_head_positions();
+        run.check_amendments(cut);
+    }
+}
+
 #[test]
 fn damage_in_records_and_index_of_a_cold_segment_is_refused_by_name() {
     let mut run = Run::new(1);

@@ -110,15 +110,21 @@ struct Compaction<'c, E> {
 
 impl<E> Compaction<'_, E> {
     fn run(mut self, job: &CompactionJob) -> Result<Rewritten, E> {
-        let mut plan = Plan::new(self.config.clone(), self.footer, job.retention);
-        if !self.survey(&mut plan)? {
+        let Some(mut plan) = self.survey(job)? else {
             return Ok(Rewritten::Unsound);
-        }
+        };
         if matches!(job.cause, Cause::Erased | Cause::Front { .. }) && !plan.erases() {
             return Ok(Rewritten::Clean);
         }
         if !self.decide(&mut plan)? {
-            return Ok(Rewritten::Unsound);
+            // It may be the snapshot that is damaged, and what it said was believed: that is forgotten, and decided without it.
+            let Some(anew) = self.survey(job)? else {
+                return Ok(Rewritten::Unsound);
+            };
+            plan = anew;
+            if !plan.decide::<E>(None)? {
+                return Ok(Rewritten::Unsound);
+            }
         }
         let base = rewritten(self.footer.base);
         let ((moved, end), homes_sum) = (plan.places(), plan.homes_sum());
@@ -146,8 +152,9 @@ impl<E> Compaction<'_, E> {
         LogFile::Segment(as_appended(self.footer.base))
     }
 
-    /// Goes through the records. `false` when one is damaged.
-    fn survey(&mut self, plan: &mut Plan) -> Result<bool, E> {
+    /// Goes through the records. `None` when one is damaged.
+    fn survey(&mut self, job: &CompactionJob) -> Result<Option<Plan>, E> {
+        let mut plan = Plan::new(self.config.clone(), self.footer, job.retention);
         let (geometry, base) = (self.config.geometry, self.footer.base);
         let mut buffer = vec![0; FEED_BYTES];
         let judge = self.judge;
@@ -157,17 +164,17 @@ impl<E> Compaction<'_, E> {
             while let Some(offset) = glance.offset() {
                 let read = self.files.read(self.segment(), offset, &mut buffer)?;
                 if !glance.feed(&buffer[..read], &mut note) {
-                    return Ok(false);
+                    return Ok(None);
                 }
             }
-            return Ok(true);
+            return Ok(Some(plan));
         }
         let (mut walk, mut is_sound) = (ColdWalk::new(geometry, base, self.footer.records_end()), true);
         while let Some(offset) = walk.offset().filter(|_| is_sound) {
             let read = self.files.read(self.segment(), offset, &mut buffer)?;
             walk.feed(&buffer[..read], &mut note, &mut |_| is_sound = false);
         }
-        Ok(is_sound)
+        Ok(is_sound.then_some(plan))
     }
 
     /// Decides with what the snapshot knows, if there is one.
@@ -182,7 +189,11 @@ impl<E> Compaction<'_, E> {
             return plan.decide(None);
         };
         let mut numbers = 0..snapshot.blocks;
-        let blocks = || numbers.next().map(|number| self.block(LogFile::Snapshot, 0, number)).transpose();
+        let blocks = || {
+            // What cannot be read is held to be damaged.
+            let block = |number| self.block(LogFile::Snapshot, 0, number).unwrap_or_default();
+            Ok(numbers.next().map(block))
+        };
         plan.decide(Some((snapshot, Box::new(blocks))))
     }
 
