@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use ring::FileBuffer;
 use router::conversation::Erased;
 use rustix::fs::{Advice, fadvise};
+use rustix::io::Errno;
 use storage_log::format::BLOCK_BYTES_MAX;
 use storage_log::{
     CompactionJob, IndexJob, LogFile, LogFiles, Rewritten, SealedSegment, as_appended, compact_erasing,
@@ -27,7 +28,7 @@ use storage_log::{
 
 use crate::erasures::marks;
 use crate::files::{Command, Inbox, Written};
-use crate::store::disk::{cold_file_name, log_directory, sync_directory};
+use crate::store::disk::{cold_file_name, log_directory, read_up_to, sync_directory};
 use crate::store::segments::{Access, DIRECT};
 use crate::store::{indexes, reserve, snapshots};
 
@@ -128,8 +129,8 @@ fn work(directory: &Path, access: Access, jobs: &Receiver<Job>, enough: &AtomicB
             Ok(Written::Unsound) => tracing::error!(
                 log,
                 segment,
-                "this segment is damaged and stays as it is: everything else is served and compacted; `gatehouse log verify` says \
-                 what is wrong with it"
+                "this segment is damaged and stays as it is, or cannot be read: everything else is served and compacted; `gatehouse log \
+                 verify` says what is wrong with it"
             ),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if !failing => {
@@ -182,7 +183,8 @@ fn note_mark(directory: &Path, job: &CompactionJob) -> bool {
     noted.is_ok()
 }
 
-/// Writes the cold segment in place of the one at the job's base, unless that is damaged, or need not be written.
+/// Writes the cold segment in place of the one at the job's base, unless that is damaged, or need not be written. One that the disk cannot
+/// read is damaged: asked for again and again, it would keep all younger ones waiting.
 fn write_cold(
     directory: &Path,
     access: Access,
@@ -190,18 +192,31 @@ fn write_cold(
     erased: &Erased,
     enough: &AtomicBool,
 ) -> io::Result<Written> {
-    let path = directory.join(cold_file_name(job.base));
-    let new = path.with_extension("cold.new");
     let pace = Pace::new(enough);
     let mut files = Files::open(directory, job, &pace)?;
-    if !is_worth_writing(job, erased.fronts(), &mut files)? {
+    match write_from(&mut files, directory, access, job, erased) {
+        Err(_) if files.is_unreadable => Ok(Written::Unsound),
+        written => written,
+    }
+}
+
+fn write_from(
+    files: &mut Files<'_>,
+    directory: &Path,
+    access: Access,
+    job: &CompactionJob,
+    erased: &Erased,
+) -> io::Result<Written> {
+    let (path, pace) = (directory.join(cold_file_name(job.base)), files.pace);
+    let new = path.with_extension("cold.new");
+    if !is_worth_writing(job, erased.fronts(), files)? {
         return Ok(Written::Clean);
     }
     // What makes room is written where there is some in any case.
     let has_blocks = job.cause.expires() && reserve::take(directory, &new)?;
-    let written = PacedWriter::create(&new, access, has_blocks, &pace).and_then(|mut out| {
+    let written = PacedWriter::create(&new, access, has_blocks, pace).and_then(|mut out| {
         let judge = |record: &storage_log::Record<'_>| erased.verdict(record.position(), record.portable());
-        let written = compact_erasing(job, &judge, &mut files, &mut |bytes| out.write(bytes))?;
+        let written = compact_erasing(job, &judge, files, &mut |bytes| out.write(bytes))?;
         if matches!(written, Rewritten::Made(_)) {
             out.finish()?;
         }
@@ -263,6 +278,8 @@ struct Files<'p> {
     segment: File,
     index: Option<File>,
     snapshot: Option<File>,
+    /// The disk has given an error for the segment or its index.
+    is_unreadable: bool,
     pace: &'p Pace<'p>,
 }
 
@@ -270,7 +287,7 @@ impl<'p> Files<'p> {
     fn open(directory: &Path, job: &CompactionJob, pace: &'p Pace<'p>) -> io::Result<Self> {
         let segment = File::open(directory.join(segment_file_name(job.base)))?;
         let index = indexes::find(directory, as_appended(job.base), &job.config)?.map(|found| found.file);
-        Ok(Self { segment, index, snapshot: snapshots::open(directory)?, pace })
+        Ok(Self { segment, index, snapshot: snapshots::open(directory)?, is_unreadable: false, pace })
     }
 
     fn file(&self, file: LogFile) -> Option<&File> {
@@ -290,10 +307,13 @@ impl LogFiles for Files<'_> {
     }
 
     fn read(&mut self, file: LogFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        let Some(file) = self.file(file) else {
+        let Some(opened) = self.file(file) else {
             return Ok(0);
         };
-        let read = crate::store::disk::read_up_to(file, into, offset)?;
+        let read = read_up_to(opened, into, offset).inspect_err(|error| {
+            let is_of_disk = error.raw_os_error() == Some(Errno::IO.raw_os_error());
+            self.is_unreadable |= is_of_disk && !matches!(file, LogFile::Snapshot);
+        })?;
         self.pace.rest(read)?;
         Ok(read)
     }
@@ -351,5 +371,31 @@ impl<'p> PacedWriter<'p> {
         self.flush(end)?;
         self.file.set_len(self.written)?;
         self.file.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use storage_log::{Cause, Geometry, LogConfig, Retention};
+
+    use super::*;
+
+    #[test]
+    fn a_segment_that_the_disk_cannot_read_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        // Where nothing is mapped, this file answers as a lost sector does.
+        symlink("/proc/self/mem", directory.path().join(segment_file_name(0))).expect("a link");
+        let geometry = Geometry::of_blocks(BLOCK_BYTES_MAX);
+        let (store, kinds) = ([1; 16], router::places::KINDS);
+        let config = LogConfig { store, number: 0, geometry, tail_bytes_max: 0, kinds, segment_ms_max: None };
+        let job =
+            CompactionJob { config, base: 0, retention: Retention::default(), mark: 0, cause: Cause::Cold };
+        let (erased, enough) = (Erased::default(), AtomicBool::new(false));
+        let written = write_cold(directory.path(), Access::Buffered, &job, &erased, &enough);
+        assert!(matches!(written, Ok(Written::Unsound)));
+        let left = fs::read_dir(directory.path()).expect("it is there").count();
+        assert_eq!(left, 1, "what was begun is gone");
     }
 }
