@@ -38,6 +38,7 @@ impl Shard {
             self.crowd.sends += 1;
             let socket = connection.socket;
             self.actions.push(Action::Send(id, socket, bytes));
+            self.schedule_sooner(id);
         } else {
             if matches!(connection.stage, Stage::Leaving(_)) {
                 self.depart(id);

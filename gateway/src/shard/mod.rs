@@ -357,10 +357,13 @@ impl Shard {
     /// How long the driver may wait, in microseconds, if nothing happens.
     #[must_use]
     pub fn wait_micros(&self) -> u64 {
-        // Notes and news wait for room in a ring that nobody rings for; a drain goes by tenths of a second.
+        // What is to be done for connections that came from another process waits for the first turn. Notes and news wait for room in a
+        // ring that nobody rings for; a drain goes by tenths of a second.
         let wait = if self.paused {
             PAUSED_MICROS
-        } else if !self.sweeps.is_empty()
+        } else if !self.actions.is_empty()
+            || self.users.has_mail()
+            || !self.sweeps.is_empty()
             || self.crowd.is_waiting()
             || self.users.has_sendable()
             || self.users.is_waking()

@@ -216,6 +216,11 @@ impl Shard {
             Some(Connection { stage: Stage::Echo, .. }) => self.finish_echo(id),
             _ => self.end_session(id, code),
         }
+        let second = self.second() as u32;
+        if let Some(connection) = self.connections.find(id) {
+            connection.since = second;
+            self.schedule_sooner(id);
+        }
     }
 
     fn handle_request_of(&mut self, id: ConnectionId, request: Result<Request, Refusal>) {

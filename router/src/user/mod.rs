@@ -218,6 +218,12 @@ impl UserSide {
         self.sessions.get_mut(id.slot as usize).filter(|session| session.generation == id.generation)
     }
 
+    /// Whether there is a request that [`UserSide::poll_mail`] hands out, but for what that gathers itself.
+    #[must_use]
+    pub fn has_mail(&self) -> bool {
+        !self.mail.is_empty()
+    }
+
     /// The next request for the owner of a log.
     pub fn poll_mail(&mut self) -> Option<(ShardId, Request)> {
         if self.mail.is_empty() {

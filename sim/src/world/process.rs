@@ -43,7 +43,8 @@ impl World {
         self.node = Some(node);
         self.turns = vec![None; self.arrived.len()];
         for shard in 0..self.arrived.len() {
-            self.ask_turn(shard, 1);
+            let wait = self.node.as_ref().map_or(0, |node| node.shards[shard].wait_micros());
+            self.ask_turn(shard, wait);
         }
     }
 

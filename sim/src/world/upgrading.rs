@@ -255,6 +255,8 @@ impl World {
             let shard = &mut self.node.as_mut().expect("just started").shards[id.index()];
             shard.go_on(clock, absent_known);
             boarded.into_iter().for_each(|boarded| shard.take_over(boarded));
+            let wait = shard.wait_micros();
+            self.ask_turn(id.index(), wait);
         }
         // Whose token was taken back meanwhile would be let go, and orders wait.
         assert_eq!(self.sessions_count(), sessions, "upgrade_is_unseen: every session goes on");
