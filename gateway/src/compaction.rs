@@ -51,10 +51,13 @@ pub enum Job {
         /// Who wants it.
         inbox: Inbox,
     },
-    /// Nobody reads the segment any more that was written anew last: its blocks are freed here, which takes long.
+    /// Nobody reads the segment any more that was written anew last: its blocks are freed here, which takes long. [`Command::Released`]
+    /// follows.
     Release {
         /// Of which log.
         log: u16,
+        /// Who let go of it.
+        inbox: Inbox,
     },
 }
 
@@ -101,12 +104,13 @@ fn work(directory: &Path, access: Access, jobs: &Receiver<Job>, enough: &AtomicB
     while let Ok(job) = jobs.recv() {
         let (log, job, erased, inbox) = match job {
             Job::Compact { log, job, erased, inbox } => (log, job, erased, inbox),
-            Job::Release { log } => {
+            Job::Release { log, inbox } => {
                 if let Some((files, reserve_bytes)) = superseded.remove(&log) {
                     drop::<Vec<File>>(files);
                     // Best effort: the next segment asks for it again, and is not made without.
                     let _ = reserve::keep(&log_directory(directory, log), reserve_bytes);
                 }
+                inbox.send(Command::Released { log });
                 continue;
             }
         };

@@ -186,8 +186,13 @@ impl Driver {
             let settled = self.shard.is_paused() && self.background == 0 && self.shard.is_settled();
             self.mesh.report(id, self.background == 0, settled);
         }
-        self.zeros.values().for_each(|enough| enough.store(true, Ordering::Relaxed));
+        self.hurry_zeros();
         Ok(())
+    }
+
+    /// Whoever writes zeros for a log of this shard stops.
+    fn hurry_zeros(&self) {
+        self.zeros.values().for_each(|enough| enough.store(true, Ordering::Relaxed));
     }
 
     fn clock(&self) -> Clock {

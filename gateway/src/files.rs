@@ -96,6 +96,11 @@ pub enum Command {
         /// What was made; an error where the disk gave one.
         made: Result<Written, ()>,
     },
+    /// The blocks are free of what a compaction has replaced.
+    Released {
+        /// Of which log.
+        log: u16,
+    },
     /// The scrubber found an index file damaged or missing.
     IndexDamaged {
         /// Of which log.

@@ -94,10 +94,18 @@ impl World {
                 self.event(shard, delay, Event::IndexWritten { log, sealed });
             }
             Action::Compact { log, job, erased } => {
+                let is_awaited =
+                    self.waits_for(|event| matches!(event, Event::Released { log: of } if *of == log));
+                assert!(!is_awaited, "kept_as_set: what was given up of log {log} has not made room yet");
                 let delay = self.rng.between(1_000, 400_000);
                 self.later(delay, Item::Compact { run, log, shard, job, erased });
             }
-            Action::Release { log, base } => self.disk.release(log, base),
+            Action::Release { log, base } => {
+                self.disk.release(log, base);
+                // It waits for what is written anew for other logs.
+                let delay = if self.rng.one_in(8) { 4_000_000 } else { self.rng.between(100, 20_000) };
+                self.event(shard, delay, Event::Released { log });
+            }
             Action::Quarantine { .. } => unreachable!("no record rots here"),
             Action::RebuildIndex { job } => self.rebuild_index(shard, &job),
             Action::Discard(postings) => drop(postings),

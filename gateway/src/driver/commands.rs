@@ -17,7 +17,13 @@ impl Driver {
         while let Some(command) = self.inbox.take() {
             match command {
                 Command::Drain => events.push(Event::Drain),
-                Command::HoldBackground(held) => self.shard.hold_background(held),
+                Command::HoldBackground(held) => {
+                    self.shard.hold_background(held);
+                    if held {
+                        // Whoever writes zeros rests for most of the time, and the log may need the segment before that ends.
+                        self.hurry_zeros();
+                    }
+                }
                 Command::Pause => events.push(Event::Pause),
                 Command::Resume => events.push(Event::Resume),
                 Command::Describe { stream, told } => {
@@ -63,6 +69,10 @@ impl Driver {
                     self.background -= 1;
                     let compacted = self.take_compacted(log, made);
                     events.push(Event::Compacted { log, base, compacted });
+                }
+                Command::Released { log } => {
+                    self.background -= 1;
+                    events.push(Event::Released { log });
                 }
                 Command::Found(answer) => events.push(Event::Found(answer)),
                 Command::IndexDamaged { log, base } => events.push(Event::IndexDamaged { log, base }),

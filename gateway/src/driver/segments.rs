@@ -86,7 +86,8 @@ impl Driver {
         for file in [Some(buffered), direct, index].into_iter().flatten() {
             self.ring.remove_file(file);
         }
-        let released = compaction::Job::Release { log };
+        self.background += 1;
+        let released = compaction::Job::Release { log, inbox: self.inbox.clone() };
         assert!(self.compactions.send(released).is_ok(), "the thread lives as long as its senders");
     }
 

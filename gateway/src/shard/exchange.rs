@@ -128,6 +128,11 @@ pub enum Event {
         /// How it ended.
         compacted: Compacted,
     },
+    /// What a compaction has replaced takes no room any more: the answer to [`Action::Release`].
+    Released {
+        /// Which log.
+        log: u16,
+    },
     /// An index file of a sealed segment was found damaged or missing.
     IndexDamaged {
         /// Which log.
@@ -233,7 +238,7 @@ pub enum Action {
     },
     /// What is left to do for erasures, in the logs of this shard.
     Erased(Vec<LogLeft>),
-    /// A segment that was written anew is read nowhere any more as it was.
+    /// A segment that was written anew is read nowhere any more as it was: its file goes, and [`Event::Released`] says when.
     Release {
         /// Of which log.
         log: u16,

@@ -137,6 +137,12 @@ impl OwnedLog {
         job
     }
 
+    /// Lets go of the file of a segment that has moved, once nobody reads it.
+    fn release_moved(&mut self) -> Option<Action> {
+        let base = self.moved.take_if(|_| !self.side.reads_as_before_move())?;
+        Some(Action::Release { log: self.number(), base })
+    }
+
     /// Says how far it is durable, for whoever reads it from its files.
     pub(super) fn tell_durable_end(&self, state: &NodeState) {
         state.note_durable_end(self.number(), self.log.durable_end());
@@ -231,7 +237,6 @@ impl Shard {
             );
         }
         self.actions.extend(damaged);
-        self.release_moved(log);
     }
 
     pub(super) fn handle_compacted(&mut self, log: u16, base: u64, compacted: Compacted) {
@@ -265,18 +270,12 @@ impl Shard {
             owned.moved = Some(base);
             // What waits for the index of before to be made again finds what it wants where it is now.
             owned.side.handle_index(base, now, &mut owned.log);
-            self.release_moved(log);
         }
     }
 
-    /// Lets go of the file of a segment that has moved, once nobody reads it.
-    fn release_moved(&mut self, log: u16) {
-        let owned = self.owned(log).expect("it was read or compacted");
-        if owned.moved.is_some() && !owned.side.reads_as_before_move() {
-            owned.log.end_compaction();
-            let base = owned.moved.take().expect("looked at");
-            self.actions.push(Action::Release { log, base });
-        }
+    /// Its blocks are free, and only now is the next one due: with another before that, more would be given up for want of room than has to be.
+    pub(super) fn handle_released(&mut self, log: u16) {
+        self.owned(log).expect("segments come back to their log").log.end_compaction();
     }
 
     /// The scrubber found it: it is made again as if somebody had asked for it.
@@ -310,8 +309,8 @@ impl Shard {
     }
 
     /// Has the index files made again that turned out not to be what was written: one of a log at a time, and none twice within a
-    /// minute. What it was asked for is not guessed: it waits, or is refused.
-    fn poll_rebuilds(&mut self) {
+    /// minute, or none now. What it was asked for is not guessed: it waits, or is refused.
+    fn poll_rebuilds(&mut self, held: bool) {
         let (now, second) = (self.clock.unix, self.second());
         for owned in &mut self.logs {
             let found = owned.found_damaged.iter().copied();
@@ -322,11 +321,12 @@ impl Shard {
             damaged.dedup();
             owned.rebuilt.retain(|(_, until)| second < *until);
             for base in damaged {
-                if owned.rebuilt.iter().any(|(of, _)| *of == base) {
+                if (held && !owned.rebuilding) || owned.rebuilt.iter().any(|(of, _)| *of == base) {
                     owned.side.refuse_stalled(base, now, &mut owned.log);
                 } else if !owned.rebuilding {
                     let Some(job) = owned.log.rebuild_job(base) else {
                         // It was written anew meanwhile.
+                        owned.found_damaged.retain(|found| *found != base);
                         owned.side.handle_index(base, now, &mut owned.log);
                         continue;
                     };
@@ -422,9 +422,7 @@ impl Shard {
     /// Starts what the disk is to do: at most one batch per log, whatever has gathered since the last one.
     pub(super) fn poll_logs(&mut self) {
         let held = self.background_held || self.paused;
-        if !held {
-            self.poll_rebuilds();
-        }
+        self.poll_rebuilds(held);
         let pace = match () {
             () if self.paused => Pace::AtOnce,
             () if self.drain.is_some() => Pace::Leaving,
@@ -433,6 +431,8 @@ impl Shard {
         let (clock, second) = (self.clock, self.second());
         for owned in &mut self.logs {
             let log = owned.log.number();
+            // Who read where it was may have been refused, or gone on without a read.
+            self.actions.extend(owned.release_moved());
             owned.side.write_positions(clock.micros, clock.unix, pace, &mut owned.log);
             if !held
                 && second >= owned.segment_not_before

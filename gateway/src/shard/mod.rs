@@ -248,6 +248,7 @@ impl Shard {
             Event::Read { log, job, place, bytes } => self.handle_read(log, job, place, bytes),
             Event::IndexWritten { log, sealed } => self.handle_indexed(log, sealed),
             Event::Compacted { log, base, compacted } => self.handle_compacted(log, base, compacted),
+            Event::Released { log } => self.handle_released(log),
             Event::IndexDamaged { log, base } => self.handle_index_damaged(log, base),
             Event::IndexRebuilt { log, base, sealed } => self.handle_rebuilt(log, base, sealed),
             Event::Received { connection, buffer, armed } => self.take_received(connection, buffer, armed),

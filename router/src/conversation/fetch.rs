@@ -129,8 +129,9 @@ impl Fetch {
     }
 
     /// Of [`Fetch::folded`], from the beginning.
-    pub(super) fn begun_anew(self) -> Self {
-        Self { lookups: self.anew, ..Self::of_lookups(Vec::new()) }.folded()
+    pub(super) fn begin_anew(&mut self) {
+        let lookups = std::mem::take(&mut self.anew);
+        *self = Self { lookups, ..Self::of_lookups(Vec::new()) }.folded();
     }
 
     /// Goes on as far as memory and what was fed lead.

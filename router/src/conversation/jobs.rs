@@ -183,8 +183,9 @@ impl ConversationSide {
                 // What was written anew may have lost messages that are kept no longer, with their amendments: one that was read before, and whose
                 // deletion was looked for since, would be shown as it was. It is looked for once more, and is not there either. That is
                 // as often as segments are written anew meanwhile, of which a log has one in some seconds.
-                let (fetch, begun) = (job.fetch.begun_anew(), self.moved);
-                self.run(Job { fetch, begun, ..job }, log);
+                job.fetch.begin_anew();
+                job.begun = self.moved;
+                self.run(job, log);
             }
             Step::Done => self.finish(job, log),
             Step::Read(asked) => {
@@ -335,6 +336,12 @@ impl ConversationSide {
     /// A segment of the log was written anew, and what is begun from now on finds it where it stands now.
     pub fn note_moved(&mut self) {
         self.moved += 1;
+        // Who waits for an index file may do so for as long as the disk is full, and the room for that is what this segment gives back: none of
+        // these keeps its file, and each begins anew.
+        for (_, job) in self.stalled.iter_mut().filter(|(_, job)| job.fetch.is_folded()) {
+            job.fetch.begin_anew();
+            job.begun = self.moved;
+        }
     }
 
     /// Whether something goes on that was begun before the newest move.

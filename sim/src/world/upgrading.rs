@@ -197,6 +197,7 @@ impl World {
                     | Event::IndexRebuilt { .. }
                     | Event::IndexWritten { .. }
                     | Event::Pushed(_)
+                    | Event::Released { .. }
                     | Event::SegmentPrepared { .. }
                     | Event::SegmentZeroed { .. }
             )
@@ -218,7 +219,7 @@ impl World {
         node.mesh.is_settled()
     }
 
-    fn waits_for(&self, is_it: impl Fn(&Event) -> bool) -> bool {
+    pub(crate) fn waits_for(&self, is_it: impl Fn(&Event) -> bool) -> bool {
         let is_event = |item: &Item| matches!(item, Item::Event { event, .. } if is_it(event));
         self.arrived.iter().flatten().any(&is_it) || self.is_queued(is_event)
     }
