@@ -30,6 +30,7 @@ mod searching;
 mod sending;
 mod session;
 mod sightings;
+mod signals;
 mod slow;
 mod survey;
 mod travel;

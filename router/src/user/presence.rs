@@ -1,17 +1,18 @@
-//! Who of this shard's users is online, told to the owners of the logs that watch them, and what its sessions view.
+//! Who of this shard's users is online, told to the owners of the logs that watch them.
 //!
 //! A user is online with a session, and for [`UserLimits::presence_grace_millis`] after the last one: who changes the network is not
-//! told to have left. What has to be told is kept by whom it is of, so it is the newest, and goes one mail at a time to each log.
+//! told to have left.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
 use protocol::event::Presence;
-use protocol::ids::{ConversationId, UnixMillis, UserId};
+use protocol::ids::{UnixMillis, UserId};
 
 use super::UserSide;
 use super::session::ToldBefore;
-use crate::mail::{Clock, Given, Request, SessionId, Sighting, Signal, Standing};
+use super::signals::Untold;
+use crate::mail::{Clock, SessionId, Sighting, Standing};
 
 /// Logs of a store, at most: each has a bit in what is known of a watched user.
 const LOGS_MAX: u16 = 64;
@@ -24,40 +25,6 @@ const WRITTEN_SLACK: usize = 1_024;
 
 /// From when one process stands still until the next one begins, in milliseconds, at most: more than an upgrade lets it take.
 const PAUSE_MILLIS_MAX: u64 = 60_000;
-
-/// Signals in one mail.
-const SIGNALS_PER_MAIL: usize = 256;
-
-/// Devices that have come to one log, until that is told: a crowd of which each turn tells 256; 3 MB.
-const CAME_MAX: usize = 65_536;
-
-/// Who types in how many conversations of one log, until that is told. Beyond it the next is not told at all.
-pub(super) const TYPING_MAX: usize = 1_024;
-
-/// What a log has not been told yet.
-#[derive(Default)]
-pub(super) struct Untold {
-    /// Users whose standing it has to know, as it then is.
-    standings: BTreeMap<UserId, ()>,
-    pub(super) typing: BTreeMap<(ConversationId, UserId), bool>,
-    pub(super) unviewed: VecDeque<(ConversationId, SessionId)>,
-    /// What devices have acknowledged,
-    acked: BTreeMap<UserId, Given>,
-    /// and come with, who may have said so when they were here last. Of at most [`CAME_MAX`]; who comes beyond that is passed over.
-    came: VecDeque<(UserId, Given)>,
-    /// A mail is on its way.
-    under_way: bool,
-}
-
-impl Untold {
-    fn is_empty(&self) -> bool {
-        self.standings.is_empty()
-            && self.typing.is_empty()
-            && self.unviewed.is_empty()
-            && self.acked.is_empty()
-            && self.came.is_empty()
-    }
-}
 
 /// What is known of a watched user who is not here and was not seen to leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -135,20 +102,6 @@ pub(super) struct PresenceBoard {
 }
 
 impl PresenceBoard {
-    /// A device has acknowledged something of a log.
-    pub(super) fn note_acked(&mut self, log: usize, user: &UserId, new: Given) {
-        let given = self.untold[log].acked.entry(user.clone()).or_insert(new);
-        *given = given.and(new);
-    }
-
-    /// A device has come with something of a log.
-    pub(super) fn note_came_with(&mut self, log: usize, user: &UserId, given: Given) {
-        let came = &mut self.untold[log].came;
-        if came.len() < CAME_MAX {
-            came.push_back((user.clone(), given));
-        }
-    }
-
     pub(super) fn new(logs: u16, grace_millis: u64) -> Self {
         assert!(logs <= LOGS_MAX, "a store has at most 64 logs");
         Self {
@@ -368,7 +321,7 @@ impl UserSide {
     }
 
     /// Whether those who view a user knew of this standing in the process before.
-    fn is_as_before(&self, user: &UserId, standing: Standing) -> bool {
+    pub(super) fn is_as_before(&self, user: &UserId, standing: Standing) -> bool {
         match standing {
             Standing::Offline { last_seen } => self.presence.was_away(user, last_seen),
             Standing::Online => match self.users.get(user) {
@@ -465,62 +418,6 @@ impl UserSide {
             self.presence.untold[usize::from(log)].standings.insert(user.clone(), ());
             self.presence.watchers.entry(user).or_default().logs |= 1 << log;
         }
-    }
-
-    /// The mail before has been read: the next may go.
-    pub(super) fn handle_signals_taken(&mut self, log: u16) {
-        self.presence.untold[usize::from(log)].under_way = false;
-    }
-
-    /// Logs that are to be told something, or have not said yet that they read what they were told.
-    pub(super) fn signals_under_way(&self) -> u32 {
-        self.presence.untold.iter().filter(|untold| untold.under_way || !untold.is_empty()).count() as u32
-    }
-
-    /// Mails what is untold: one mail at a time to each log.
-    pub(super) fn send_signals(&mut self) {
-        for log in 0..self.presence.untold.len() {
-            let untold = &self.presence.untold[log];
-            if untold.under_way || untold.is_empty() {
-                continue;
-            }
-            let signals = self.take_signals(log);
-            if signals.is_empty() {
-                continue;
-            }
-            self.presence.untold[log].under_way = true;
-            let (log, shard) = (log as u16, self.shard);
-            self.mail.push_back((self.places.owner_of(log), Request::Signals { log, shard, signals }));
-        }
-    }
-
-    fn take_signals(&mut self, log: usize) -> Vec<Signal> {
-        let mut signals = Vec::new();
-        while signals.len() < SIGNALS_PER_MAIL {
-            let untold = &mut self.presence.untold[log];
-            let signal = if let Some((conversation, session)) = untold.unviewed.pop_front() {
-                Signal::Unviewed { conversation, session }
-            } else if let Some((user, ())) = untold.standings.pop_first() {
-                match self.presence.standing(&user, self.users.contains_key(&user)) {
-                    Some(standing) => {
-                        let is_as_before = self.is_as_before(&user, standing);
-                        Signal::Stands { user, standing, is_as_before }
-                    }
-                    None => {
-                        self.ask_soon(&user);
-                        continue;
-                    }
-                }
-            } else if let Some(((conversation, user), on)) = untold.typing.pop_first() {
-                Signal::Typing { conversation, user, on }
-            } else if let Some((user, given)) = untold.acked.pop_first().or_else(|| untold.came.pop_front()) {
-                Signal::Acked { user, given }
-            } else {
-                break;
-            };
-            signals.push(signal);
-        }
-        signals
     }
 
     /// Those that may be told something: nothing comes before the `welcome`, and how far its user has read is for who comes to ask.

@@ -6,8 +6,8 @@ use protocol::limits::VIEWS_MAX;
 
 use super::UserSide;
 use super::outbox::NEWS_BYTES_MAX;
-use super::presence::TYPING_MAX;
 use super::session::{Held, View};
+use super::signals::TYPING_MAX;
 use crate::mail::{Clock, Knows, Request, SessionId, UNASKED};
 
 impl UserSide {
