@@ -7,7 +7,6 @@ use ring::ListenerId;
 
 use super::{Driver, segments};
 use crate::files::Command;
-use crate::pushes::call::Pushed;
 use crate::shard::{Event, Listener};
 use crate::upgrade::passenger;
 use crate::upgrade::wire;
@@ -40,7 +39,6 @@ impl Driver {
                 Command::DurableEnds(told) => drop(told.send(self.shard.durable_ends())),
                 Command::Leave => self.leaving = true,
                 Command::Keys(verifier) => events.push(Event::Keys(verifier)),
-                Command::Pushed(pushed) => events.push(self.end_push(pushed)),
                 Command::Revoke { revocation, closed } => {
                     self.revoking.push_back(closed);
                     events.push(Event::Revoke(revocation));
@@ -49,53 +47,49 @@ impl Driver {
                     self.erasing.push_back(answer);
                     events.push(Event::Erase(ask));
                 }
-                Command::Segment { log, base, file } => {
-                    self.background -= 1;
-                    let made = file.map(|file| {
-                        self.segments.insert((log, base), segments::add(&mut self.ring, file));
-                    });
-                    events.push(Event::SegmentPrepared { log, made });
-                }
-                Command::Indexed { log, base, made } => {
-                    self.background -= 1;
-                    let sealed = made.map(|(sealed, file)| {
-                        let segment = self.segments.get_mut(&(log, base)).expect("a sealed segment stays");
-                        segment.index = Some(self.ring.add_file(file));
-                        sealed
-                    });
-                    events.push(Event::IndexWritten { log, sealed });
-                }
-                Command::Compacted { log, base, made } => {
-                    self.background -= 1;
-                    let compacted = self.take_compacted(log, made);
-                    events.push(Event::Compacted { log, base, compacted });
-                }
-                Command::Released { log } => {
-                    self.background -= 1;
-                    events.push(Event::Released { log });
-                }
                 Command::Found(answer) => events.push(Event::Found(answer)),
                 Command::IndexDamaged { log, base } => events.push(Event::IndexDamaged { log, base }),
-                Command::Rebuilt { log, base, made } => {
-                    self.background -= 1;
-                    let sealed = made.map(|(sealed, file)| {
-                        self.replace_index(log, base, file);
-                        sealed
-                    });
-                    events.push(Event::IndexRebuilt { log, base, sealed });
-                }
-                Command::Zeroed { log } => {
-                    self.background -= 1;
-                    self.zeros.remove(&log);
-                    events.push(Event::SegmentZeroed { log });
-                }
+                done => events.push(self.end_background(done)),
             }
         }
     }
 
-    fn end_push(&mut self, pushed: Pushed) -> Event {
+    /// What was begun behind the sessions has ended.
+    fn end_background(&mut self, done: Command) -> Event {
         self.background -= 1;
-        Event::Pushed(pushed)
+        match done {
+            Command::Segment { log, base, file } => {
+                let made = file.map(|file| {
+                    self.segments.insert((log, base), segments::add(&mut self.ring, file));
+                });
+                Event::SegmentPrepared { log, made }
+            }
+            Command::Zeroed { log } => {
+                self.zeros.remove(&log);
+                Event::SegmentZeroed { log }
+            }
+            Command::Indexed { log, base, made } => {
+                let sealed = made.map(|(sealed, file)| {
+                    let segment = self.segments.get_mut(&(log, base)).expect("a sealed segment stays");
+                    segment.index = Some(self.ring.add_file(file));
+                    sealed
+                });
+                Event::IndexWritten { log, sealed }
+            }
+            Command::Compacted { log, base, made } => {
+                Event::Compacted { log, base, compacted: self.take_compacted(log, made) }
+            }
+            Command::Released { log } => Event::Released { log },
+            Command::Rebuilt { log, base, made } => {
+                let sealed = made.map(|(sealed, file)| {
+                    self.replace_index(log, base, file);
+                    sealed
+                });
+                Event::IndexRebuilt { log, base, sealed }
+            }
+            Command::Pushed(pushed) => Event::Pushed(pushed),
+            _ => unreachable!("the caller takes all others"),
+        }
     }
 
     /// Tells another process of all connections, with their descriptors, as many at a time as one message takes: it says when it has

@@ -6,6 +6,7 @@
 
 mod admission;
 mod aging;
+mod background;
 mod connection;
 mod crowd;
 mod drain;
