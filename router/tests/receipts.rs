@@ -63,6 +63,34 @@ fn assert_done(frames: &[ServerFrame]) {
     assert_eq!(frames.iter().filter(|frame| is_done(frame)).count(), 1, "{frames:?}");
 }
 
+/// What finds no room in an outbox is kept, the newest of each: nobody says it again.
+#[test]
+fn a_session_that_does_not_read_is_told_the_newest_receipt_when_it_does() {
+    let (mut chat, alice, bob, conversation) = talked();
+    chat.command(alice, Command::View { conversation });
+    let (carol, _) = chat.connect("carol", None);
+    for number in 0..8_u8 {
+        chat.request(carol, send("alice", &"x".repeat(16_000), id_of(NOW.0, 100 + number)));
+    }
+    while chat.carry_mail() | chat.write() | chat.carry_replies() {}
+    for seq in [2, 4] {
+        chat.request(bob, read(conversation, seq));
+        chat.wait(GATHERED);
+        while chat.carry_mail() | chat.write() | chat.carry_replies() {}
+    }
+    assert_eq!(receipts(&chat.exchange(alice)), [(user("bob"), 4)]);
+    // What she does not look at any more she is not told.
+    for number in 0..8_u8 {
+        chat.request(carol, send("alice", &"x".repeat(16_000), id_of(NOW.0, 200 + number)));
+    }
+    while chat.carry_mail() | chat.write() | chat.carry_replies() {}
+    chat.request(bob, read(conversation, 5));
+    chat.wait(GATHERED);
+    while chat.carry_mail() | chat.write() | chat.carry_replies() {}
+    chat.request(alice, Command::Unview { conversation });
+    assert!(receipts(&chat.exchange(alice)).is_empty());
+}
+
 #[test]
 fn a_receipt_is_told_to_viewers_and_to_ones_own_sessions_once_it_is_durable() {
     let (mut chat, alice, bob, conversation) = talked();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
-use protocol::event::Presence;
+use protocol::event::{Presence, Reached};
 use protocol::ids::{ConversationId, DeviceId, RequestId, Seq, UserId};
 use protocol::upgrade::Form;
 use smallvec::SmallVec;
@@ -178,13 +178,20 @@ pub(super) struct View {
 pub(super) struct Viewing {
     pub(super) views: Vec<View>,
     pub(super) late: Vec<Presence>,
+    /// Likewise, how far somebody has come: the newest of each.
+    pub(super) late_receipts: Vec<(ConversationId, UserId, Reached)>,
     /// Likewise, that its user is invisible or is not any more: whichever is so then.
     pub(super) late_invisible: bool,
 }
 
 impl Viewing {
+    /// Whether it has not been told something of others yet: what follows waits behind that.
+    pub(super) fn has_late(&self) -> bool {
+        !self.late.is_empty() || !self.late_receipts.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
-        self.views.is_empty() && self.late.is_empty() && !self.late_invisible
+        self.views.is_empty() && !self.has_late() && !self.late_invisible
     }
 }
 

@@ -139,6 +139,7 @@ impl UserSide {
         let Some(viewing) = &session.viewing else { return unsent };
         let late = viewing.late.iter().map(|presence| ServerFrame::Presence(presence.clone()));
         let on = self.presence.is_invisible(&session.user);
+        let late = late.chain(viewing.late_receipts(&session.user));
         let late = late.chain(viewing.late_invisible.then_some(ServerFrame::Invisible { on }));
         let mut all = BytesMut::from(unsent);
         late.for_each(|event| all.extend_from_slice(&server_frame(session.form, &event)));

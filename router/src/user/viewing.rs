@@ -6,9 +6,25 @@ use protocol::limits::VIEWS_MAX;
 
 use super::UserSide;
 use super::outbox::NEWS_BYTES_MAX;
-use super::session::{Held, View};
+use super::session::{Held, View, Viewing};
 use super::signals::TYPING_MAX;
 use crate::mail::{Clock, Knows, Request, SessionId, UNASKED};
+
+/// Receipts that are kept for a session that does not read: of a group of 99 all, and some more. About 10 KB; what is beyond that it learns when it looks
+/// again, or with the next one.
+const LATE_RECEIPTS_MAX: usize = 128;
+
+impl Viewing {
+    /// What was kept of how far others have come, of what is still viewed; and of how far its own user has.
+    pub(super) fn late_receipts(&self, own: &UserId) -> impl Iterator<Item = ServerFrame> {
+        let is_viewed = |of| self.views.iter().any(|view| view.conversation == of);
+        let late = self.late_receipts.iter().filter(move |(of, user, _)| user == own || is_viewed(*of));
+        late.map(|(conversation, user, reached)| {
+            let (conversation, user, reached) = (*conversation, user.clone(), *reached);
+            ServerFrame::Receipt { conversation, user, reached }
+        })
+    }
+}
 
 impl UserSide {
     pub(super) fn view(
@@ -94,6 +110,11 @@ impl UserSide {
             Some(view) => view.asked = view.asked.filter(|asked| *asked != number),
             None => self.end_view(id, conversation),
         }
+        if let Some(viewing) = self.session(id).and_then(|session| session.viewing.as_mut()) {
+            // What was kept is older than this, and would come behind it.
+            viewing.late.retain(|late| presence.iter().all(|one| one.user != late.user));
+            viewing.late_receipts.retain(|(of, ..)| *of != conversation);
+        }
         if number == UNASKED {
             // What it does not know, or knows older.
             let Some(own) = self.user_of(id).cloned() else { return };
@@ -124,12 +145,12 @@ impl UserSide {
         }
     }
 
-    /// News of somebody. A session that does not read is told the newest presence once it does, and of all else nothing.
+    /// News of somebody. A session that does not read is told the newest of them once it does; who types is not news any more then.
     pub(super) fn handle_telling(&mut self, sessions: &[SessionId], event: &ServerFrame) {
         for id in sessions {
             let outbox_bytes_max = self.limits.outbox_bytes_max;
             let Some(session) = self.session(*id) else { continue };
-            let has_late = session.viewing.as_ref().is_some_and(|viewing| !viewing.late.is_empty());
+            let has_late = session.viewing.as_ref().is_some_and(|viewing| viewing.has_late());
             match event {
                 _ if !has_late && session.outbox.has_room(NEWS_BYTES_MAX, outbox_bytes_max) => {
                     self.counters.presence += 1;
@@ -140,6 +161,13 @@ impl UserSide {
                     viewing.late.retain(|late| late.user != presence.user);
                     viewing.late.push(presence.clone());
                 }
+                ServerFrame::Receipt { conversation, user, reached } => {
+                    let late = &mut session.viewing.get_or_insert_default().late_receipts;
+                    late.retain(|(of, who, _)| (of, who) != (conversation, user));
+                    if late.len() < LATE_RECEIPTS_MAX {
+                        late.push((*conversation, user.clone(), *reached));
+                    }
+                }
                 _ => {}
             }
         }
@@ -147,11 +175,18 @@ impl UserSide {
 
     /// An outbox is empty: what was kept for it goes first.
     pub(super) fn push_late(&mut self, id: SessionId) {
-        let Some(viewing) = self.session(id).and_then(|session| session.viewing.as_mut()) else { return };
+        let Some(session) = self.session(id) else { return };
+        let Some(viewing) = session.viewing.as_mut() else { return };
         let is_late = std::mem::take(&mut viewing.late_invisible);
+        let receipts: Vec<ServerFrame> = viewing.late_receipts(&session.user).collect();
+        viewing.late_receipts.clear();
         for presence in std::mem::take(&mut viewing.late) {
             self.counters.presence += 1;
             self.push_event(id, &ServerFrame::Presence(presence));
+        }
+        for receipt in receipts {
+            self.counters.presence += 1;
+            self.push_event(id, &receipt);
         }
         if is_late && let Some(user) = self.user_of(id).cloned() {
             let on = self.presence.is_invisible(&user);
