@@ -14,6 +14,7 @@ use router::mail::Clock;
 
 use crate::Rng;
 use crate::calling::Registering;
+use crate::delivering::Acknowledging;
 use crate::governing;
 use crate::hiding::Hiding;
 use crate::keeping::{self, Since};
@@ -97,6 +98,8 @@ pub(crate) struct Client {
     pub(crate) received: BTreeSet<(ConversationId, u64)>,
     /// How far it had been given each conversation, when its cursor came: also of one that it has left, and forgotten.
     given: BTreeMap<ConversationId, u64>,
+    /// What others may expect to be told of that.
+    pub(crate) acknowledging: Acknowledging,
     /// When it last connected with positions, in milliseconds since 1970: what was left by then is not fed.
     pub(crate) surveyed_at: Option<u64>,
     /// Milliseconds since 1970 from which on everything is owed.
@@ -147,6 +150,7 @@ impl Client {
             headed: BTreeMap::new(),
             received: BTreeSet::new(),
             given: BTreeMap::new(),
+            acknowledging: Acknowledging::default(),
             surveyed_at: None,
             owed_since: None,
             stalled_until: 0,
@@ -218,6 +222,7 @@ impl Client {
         // Numbers of an earlier connection mean nothing on this one.
         self.pending.iter_mut().for_each(|pending| pending.id = RequestId(0));
         self.viewing.begin();
+        self.acknowledging.begin(run);
         self.setting.begin();
         self.registering.begin();
         self.hiding.begin();
@@ -303,6 +308,7 @@ impl Client {
         self.ask_list(oracle, calm);
         if calm {
             self.search(oracle, calm);
+            self.look_at_rest(oracle);
         }
         if calm || self.pending.len() >= PENDING_MAX {
             return;
@@ -320,12 +326,7 @@ impl Client {
         let conversations: Vec<ConversationId> = self.seen.keys().copied().collect();
         let known = (!conversations.is_empty()).then(|| *rng.pick(&conversations));
         match (rng.below(20), known) {
-            (0, _) => {
-                let id = self.id();
-                let cursor = self.cursor.clone();
-                self.acknowledge(oracle);
-                self.write(&Request { id: Some(id), command: Command::Ping { cursor } });
-            }
+            (0, _) => self.ping(oracle),
             (1 | 2, Some(conversation)) => self.ask_history(conversation, rng, oracle),
             (3, Some(conversation)) => {
                 self.list_members(conversation, oracle);
@@ -411,6 +412,7 @@ impl Client {
     fn take_cursor(&mut self, cursor: Option<String>) {
         let Some(cursor) = cursor else { return };
         self.cursor = Some(cursor);
+        self.acknowledging.took_cursor();
         let received = self.received.iter().map(|(conversation, seq)| (conversation, seq));
         for (conversation, seq) in self.seen.iter().chain(&self.headed).chain(received) {
             let given = self.given.entry(*conversation).or_default();

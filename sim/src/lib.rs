@@ -11,6 +11,7 @@
 
 mod calling;
 mod client;
+mod delivering;
 mod dice;
 mod disk;
 mod erasing;

@@ -81,6 +81,14 @@ impl Viewing {
         })
     }
 
+    /// What to look at where nobody says anything any more: something, if it looks at nothing.
+    pub(crate) fn next_at_rest(&mut self, seen: &BTreeMap<ConversationId, u64>) -> Option<ConversationId> {
+        let looks = !self.views.is_empty() || !self.asked.is_empty();
+        let conversations: Vec<ConversationId> = seen.keys().copied().collect();
+        let rng = self.dice.as_mut().filter(|_| !looks && !conversations.is_empty())?;
+        Some(*rng.pick(&conversations))
+    }
+
     pub(crate) fn asked(&mut self, id: RequestId, conversation: ConversationId, oracle: &Oracle) {
         self.asked.insert(id, (conversation, oracle.invisibles.all(), oracle.seen.gone()));
         self.run.get_or_insert(oracle.seen.run);
@@ -251,7 +259,8 @@ impl Viewing {
         assert!(told_of_own || delivered >= read, "receipt: {reached:?}");
         for (before, now) in [(known.read, read), (known.delivered, delivered)] {
             let goes_on = before <= now || (told_of_own && now == Seq(0));
-            let is_forgotten = oracle.may_be_erased((conversation, before.0));
+            let is_kept = before.0 >= oracle.kept_from(conversation);
+            let is_forgotten = !is_kept || oracle.may_be_erased((conversation, before.0));
             assert!(goes_on || is_forgotten, "receipt: it goes back from {before} to {now}");
         }
         *known = Reached { read, delivered: if told_of_own { known.delivered } else { delivered } };
@@ -259,6 +268,12 @@ impl Viewing {
 
     pub(crate) fn views(&self) -> impl Iterator<Item = &ConversationId> {
         self.views.iter()
+    }
+
+    /// How far it knows that another has been given a conversation.
+    pub(crate) fn delivered_to(&self, conversation: ConversationId, user: &UserId) -> Seq {
+        let reached = self.read.get(&(conversation, user.clone())).copied().unwrap_or_default();
+        reached.delivered.max(reached.read)
     }
 
     pub(crate) fn known(&self, user: &UserId) -> Option<&Presence> {

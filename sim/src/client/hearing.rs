@@ -84,7 +84,10 @@ impl Client {
                     self.surveyed_at = self.surveyed_at.max(Some(now.0));
                 }
             }
-            ServerFrame::Pong { cursor, .. } => self.take_cursor(cursor),
+            ServerFrame::Pong { id, cursor, .. } => {
+                self.acknowledging.answered(id);
+                self.take_cursor(cursor);
+            }
             ServerFrame::Ok(ok) => self.handle_ok(&ok, oracle),
             ServerFrame::Error(error) => self.handle_error(&error, oracle, now, micros),
             ServerFrame::Amended(event) => {
@@ -139,6 +142,7 @@ impl Client {
             self.seen.clear();
         }
         link.surveyed = welcome.cursor.is_none();
+        self.acknowledging.welcomed(link.fresh, link.surveyed);
         if link.surveyed {
             self.surveyed_at = Some(now.0 + 1_000);
         }
@@ -272,6 +276,7 @@ impl Client {
             None => drop(self.seen.insert(conversation, seq)),
         }
         self.received.insert((conversation, seq));
+        self.acknowledging.received((conversation, seq));
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a client says: messages, groups and who is in them, and what it makes of messages that were said.
 
-use protocol::command::{Command, Create, Edit, HistoryPolicy, Members, MessageKind, React, Send, Target};
+use protocol::command::{
+    Command, Create, Edit, HistoryPolicy, Members, MessageKind, React, Request, Send, Target,
+};
 use protocol::ids::{ConversationId, MessageId, Seq, UnixMillis, UserId};
 use router::places::direct_conversation;
 
@@ -10,6 +12,31 @@ use crate::oracle::Oracle;
 use crate::{said, searching};
 
 impl Client {
+    /// Says that it is there, and what it has.
+    pub(super) fn ping(&mut self, oracle: &mut Oracle) {
+        let (id, cursor) = (self.id(), self.cursor.clone());
+        self.acknowledge(oracle);
+        if cursor.is_some() {
+            self.acknowledging.asked(id);
+        }
+        self.write(&Request { id: Some(id), command: Command::Ping { cursor } });
+    }
+
+    /// At rest it looks at something and says what it has, where anybody looks at anything.
+    pub(super) fn look_at_rest(&mut self, oracle: &mut Oracle) {
+        if self.viewing.dice.is_none() {
+            return;
+        }
+        if let Some(conversation) = self.viewing.next_at_rest(&self.seen) {
+            let id = self.id();
+            self.viewing.asked(id, conversation, oracle);
+            self.write(&Request { id: Some(id), command: Command::View { conversation } });
+        }
+        if self.cursor.is_some() && self.acknowledging.pings() {
+            self.ping(oracle);
+        }
+    }
+
     /// Amends something that it was told of, or may have been, as its dice have it.
     pub(super) fn amend(&mut self, oracle: &mut Oracle, now: UnixMillis) -> bool {
         let Some(rng) = &mut self.amending else {

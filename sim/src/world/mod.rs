@@ -128,13 +128,15 @@ pub(crate) struct World {
     stored_at: u64,
     /// and when a process last began.
     begun_at: u64,
+    /// How much was told at rest of what was delivered.
+    pub(crate) delivered_owed: u64,
     pub(crate) expired: u64,
     pub(crate) revoked: u64,
     pub(crate) digest: u64,
 }
 
 /// The two users of each direct conversation that there may be.
-fn direct_of(users: &[UserId]) -> BTreeMap<ConversationId, [UserId; 2]> {
+pub(crate) fn direct_of(users: &[UserId]) -> BTreeMap<ConversationId, [UserId; 2]> {
     let pairs = users
         .iter()
         .flat_map(|one| users.iter().filter(move |other| *other > one).map(move |other| (one, other)));
@@ -153,7 +155,10 @@ pub fn run(seed: u64) -> Outcome {
         world.now = at;
         world.handle(item);
         if world.is_at_rest() && world.has_told_lists() & world.has_searched() {
-            break;
+            if let Some(owed) = world.has_told_delivered() {
+                world.delivered_owed = owed;
+                break;
+            }
         }
         assert!(world.now < REST_MICROS, "the world does not come to rest: something waits for ever");
     }
@@ -243,6 +248,7 @@ impl World {
             rebuilds: 0,
             stored_at: 0,
             begun_at: 0,
+            delivered_owed: 0,
             expired: 0,
             revoked: 0,
             digest: 0,
@@ -314,7 +320,7 @@ impl World {
     }
 
     /// All clients that read.
-    fn listening(&self) -> impl Iterator<Item = (usize, &Client)> {
+    pub(crate) fn listening(&self) -> impl Iterator<Item = (usize, &Client)> {
         self.clients.iter().enumerate().filter(|(index, _)| !self.is_deaf(*index))
     }
 

@@ -25,6 +25,8 @@ pub struct Outcome {
     pub presence: (u64, u64),
     /// Times that clients were told how far somebody has come, and of those, that something was delivered and not read.
     pub receipts: (u64, u64),
+    /// Times that clients had to know at rest that something was delivered to another, and did.
+    pub delivered_owed: u64,
     /// Times that clients were told at rest that something is muted.
     pub muted: u64,
     /// How often it was about roles.
@@ -127,6 +129,7 @@ impl World {
             heads: self.oracle.heads,
             counted: self.oracle.reads.told,
             receipts: self.sum(Viewing::receipts),
+            delivered_owed: self.delivered_owed,
             muted: self.oracle.mutes.told,
             roles: self.oracle.groups.counts,
             said: self.oracle.given,
