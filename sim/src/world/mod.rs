@@ -154,11 +154,12 @@ pub fn run(seed: u64) -> Outcome {
     while let Some(Reverse(Queued(at, _, item))) = world.queue.pop() {
         world.now = at;
         world.handle(item);
-        if world.is_at_rest() && world.has_told_lists() & world.has_searched() {
-            if let Some(owed) = world.has_told_delivered() {
-                world.delivered_owed = owed;
-                break;
-            }
+        if world.is_at_rest()
+            && world.has_told_lists() & world.has_searched()
+            && let Some(owed) = world.has_told_delivered()
+        {
+            world.delivered_owed = owed;
+            break;
         }
         assert!(world.now < REST_MICROS, "the world does not come to rest: something waits for ever");
     }
