@@ -203,11 +203,16 @@ impl Erasures {
         // Also where it cannot be written: it is in force, and every file that is written later holds it.
         *self.lock() = kept.clone();
         if let Err(error) = self.write(kept).await? {
-            tracing::error!(%erasure, %error, "an operator erased: in force until the node stops, but not on disk");
+            tracing::error!(erasure = erasure.to_string(), %error, "an operator erased: in force until the node stops, but not on disk");
             return Err(EraseError::NotDurable(error));
         }
         let segments: usize = reached.iter().map(|left| left.segments).sum();
-        tracing::info!(%erasure, asked_at = mark, segments, "an operator erased: no reader is given it from now on");
+        tracing::info!(
+            erasure = erasure.to_string(),
+            asked_at = mark,
+            segments,
+            "an operator erased: no reader is given it from now on"
+        );
         Ok(erasure)
     }
 
@@ -274,7 +279,11 @@ impl Erasures {
         *self.lock() = kept;
         for erasure in done {
             let asked_at = erasure.asked_at;
-            tracing::info!(%erasure, asked_at, "what was erased stands in no file of this node any more");
+            tracing::info!(
+                erasure = erasure.to_string(),
+                asked_at,
+                "what was erased stands in no file of this node any more"
+            );
         }
         Ok(())
     }

@@ -126,18 +126,21 @@ impl Revocations {
         let written = tokio::task::spawn_blocking(move || revocations.file.write(&revocations.list())).await;
         if let Err(error) = written.map_err(|_| RevokeError::Stopping)? {
             tracing::error!(
-                %revocation,
+                revocation = revocation.to_string(),
                 %error,
                 "an operator revoked tokens: in force until the node stops, but not on disk"
             );
             return Err(RevokeError::NotDurable(error));
         }
         let Some(shards) = told else {
-            tracing::error!(%revocation, "an operator revoked tokens: on disk, but a shard takes no commands");
+            tracing::error!(
+                revocation = revocation.to_string(),
+                "an operator revoked tokens: on disk, but a shard takes no commands"
+            );
             return Err(RevokeError::Untold);
         };
         let sessions_closed = sum(shards).await;
-        tracing::info!(%revocation, sessions_closed, "an operator revoked tokens");
+        tracing::info!(revocation = revocation.to_string(), sessions_closed, "an operator revoked tokens");
         Ok(Revoked { revocation, sessions_closed })
     }
 

@@ -81,7 +81,12 @@ impl Shard {
         while let Some(ended) = self.users.poll_ended() {
             let id = ConnectionId::unpack(ended.connection);
             if let Some(connection) = self.connections.find(id) {
-                tracing::debug!(shard = self.id.0, user = %ended.user, code = ended.code.0, "session ends");
+                tracing::debug!(
+                    shard = self.id.0,
+                    user = ended.user.as_str(),
+                    code = ended.code.0,
+                    "session ends"
+                );
                 connection.held_mut().outbox = ended.outbox;
                 connection.stage = Stage::Ending;
                 self.end(id, ended.code, ended.reason);
@@ -115,7 +120,7 @@ impl Shard {
         match connection.stage {
             Stage::Live { session, .. } => {
                 if let Some(user) = self.users.user_of(session) {
-                    tracing::debug!(shard = self.id.0, %user, code = code.0, "session ends");
+                    tracing::debug!(shard = self.id.0, user = user.as_str(), code = code.0, "session ends");
                 }
                 connection.held_mut().outbox = self.users.disconnect(session);
                 connection.stage = Stage::Ending;

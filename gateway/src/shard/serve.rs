@@ -316,7 +316,8 @@ impl Shard {
     ) {
         let Verified { user, expires_at, issued } = verified;
         let peer = self.connections.peer(id).map(|peer| tracing::field::display(peer.address));
-        tracing::debug!(shard = self.id.0, %user, device = %connect.device, peer, "session begins");
+        let (name, device) = (user.as_str(), connect.device.as_str());
+        tracing::debug!(shard = self.id.0, user = name, device, peer, "session begins");
         let connection = self.connections.find(id).expect("the caller found it");
         let form = connection.codec.form();
         match self.users.connect(id.pack(), user, form, number, connect, self.clock.unix) {

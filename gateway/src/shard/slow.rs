@@ -42,7 +42,7 @@ impl SlowLines {
             |slow: &&(UserId, UnixMillis)| millis(slow.1) >= SAID_AFTER_MILLIS && !self.said.contains(slow);
         let Some((user, since)) = named.iter().find(is_next) else { return };
         tracing::info!(
-            %user,
+            user = user.as_str(),
             behind_seconds = millis(*since) / 1_000,
             slow_readers = count,
             "a reader is slow: it is fed from the log at its own pace and loses nothing; look at its client, or its network"

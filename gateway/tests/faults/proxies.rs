@@ -44,7 +44,7 @@ fn check_session(node: &Node, header: &[u8], step: usize, user: &str, peer: &str
     [header, &head(&REQUEST)].concat().chunks(step).for_each(|piece| raw.write(piece));
     assert!(raw.head().starts_with("HTTP/1.1 101 "));
     raw.connect_as(&node.token(user), "d");
-    node.log_line(&["session begins", &format!("user={user} "), &format!("peer={peer}")]);
+    node.log_line(&["session begins", &format!("user=\"{user}\" "), &format!("peer={peer}")]);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_proxy_says_whose_a_connection_is() {
     assert_eq!(node.metric("proxied_total"), 15);
     // Who is in no list needs no header.
     Chat::connect(&node, "alice", "d").is_fine();
-    node.log_line(&["session begins", "user=alice ", "peer=127.0.0.1"]);
+    node.log_line(&["session begins", "user=\"alice\" ", "peer=127.0.0.1"]);
     assert_eq!(refused(&node, "no_proxy_header"), 0);
 }
 
@@ -171,7 +171,7 @@ fn what_a_proxy_has_said_goes_on_in_a_new_process() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     half.write(&LINE[20..]);
     half.enter(&node.token("half"), "d");
-    node.log_line(&["session begins", "user=half ", "peer=198.51.100.7"]);
+    node.log_line(&["session begins", "user=\"half\" ", "peer=198.51.100.7"]);
     waits.write(b"PROXY TCP4 198.51.100.1 192.0.2.1 1 443\r\n");
     assert_eq!(waits.status(), 429, "that address has its one connection already");
     drop(named);
