@@ -10,9 +10,9 @@ use protocol::ids::UserId;
 
 use crate::{
     ask::{self, Refused},
-    auth::{self, Keys},
+    auth::{self, DEVELOPMENT_KEY_FILE, Keys},
     clock::unix_now,
-    config::{Config, Layers},
+    config::{Config, KeyConfig, Layers},
     doctor::{self, Host, Plan, Report, Verdict},
     exit::{EXIT_FAILED, EXIT_OK, EXIT_REFUSED},
     logtool::{self, LogCommand},
@@ -229,6 +229,15 @@ impl TokenFlags {
     pub fn issue(&self, process: Layers) -> Result<String, String> {
         let flags = ServeFlags { node: self.node.clone(), ..ServeFlags::default() };
         let config = Config::load(&flags.layers(process)).map_err(|errors| errors.to_string())?;
+        let development = config.data.join(DEVELOPMENT_KEY_FILE);
+        if matches!(config.keys, KeyConfig::Development) && !development.exists() {
+            // One that is made here is the key of no node, and its tokens are refused by all.
+            return Err(format!(
+                "{}: there is no development key: a node without a key of its own makes it at its first start; for one that has its \
+                 own, say `--config FILE`",
+                development.display()
+            ));
+        }
         let keys = Keys::load(&config).map_err(|error| error.to_string())?;
         let Some(issuer) = keys.issuer else {
             return Err(

@@ -38,10 +38,15 @@ fn check_refused(output: &Output, words: &[&str]) {
 fn a_token_is_alone_on_the_last_line_and_the_node_takes_it() {
     let directory = tempfile::tempdir().expect("a directory");
     let data = directory.path().join("data");
-    let output = gatehouse(&["token", "--data", path(&data), "--user", "alice", "--ttl", "60"], &[]);
+    let ask = ["token", "--data", path(&data), "--user", "alice", "--ttl", "60"];
+    // A key that this made would be that of no node.
+    check_refused(&gatehouse(&ask, &[]), &["dev.key: there is no development key", "say `--config FILE`"]);
+    assert!(!data.exists(), "nothing was made");
+    let config = Config { data: data.clone(), ..Config::default() };
+    let keys = Keys::load(&config).expect("a node makes it");
+    let output = gatehouse(&ask, &[]);
     assert!(output.status.success(), "{output:?}");
     let token = text(&output.stdout).lines().last().expect("a token");
-    let keys = Keys::load(&Config { data, ..Config::default() }).expect("the key it made");
     let verified = keys.verifier.verify(token, unix_now()).expect("a good token");
     assert_eq!(verified.user.as_str(), "alice");
     let left = verified.expires_at.0.saturating_sub(unix_now().0);
