@@ -229,7 +229,17 @@ async fn keep_keys(
         (Some(rereading), _) => reread(rereading, hangup, inboxes, metrics).await,
         (None, Some(refetching)) => refetch(refetching, hangup, inboxes, metrics).await,
         // Held, so that the signal ends nothing.
-        (None, None) => drop(hangup),
+        (None, None) => say_nothing_is_read_again(hangup).await,
+    }
+}
+
+/// Whoever reloads a service expects that something comes of it.
+async fn say_nothing_is_read_again(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        tracing::info!(
+            "SIGHUP: this node has no `jwks_file` and no `jwks_url`, and reads nothing else again; a changed configuration is taken with \
+             `gatehouse upgrade`, or a restart"
+        );
     }
 }
 

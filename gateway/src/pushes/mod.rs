@@ -120,8 +120,8 @@ impl Pushes {
             Some(error) if !self.is_failing => tracing::error!(
                 %file,
                 %error,
-                "push calls cannot be written: nobody is called until they can, chat goes on, and what is due waits; make room there, or \
-                 let the consumer take the file away"
+                "push calls cannot be written: nobody is called until they can, chat goes on, and what is due waits; see that `push_file` \
+                 is a file in a directory that is there, that there is room, and that the consumer takes the file away"
             ),
             None if self.is_failing => {
                 tracing::info!(%file, "push calls can be written again: what waited is being called");
