@@ -139,6 +139,8 @@ impl<'a> Round<'a> {
             let IdleCounts { welcomed, refused, .. } = round.counts();
             welcomed + refused >= users
         })?;
+        let (welcomed, errors) = (self.counts().welcomed, sum(self.ticks.iter().map(|tick| &tick.errors)));
+        ensure!(welcomed > 0, "nobody is online: {errors:?}; is a node there, and is this its key?");
         let connected = self.ticks.iter().map(|tick| tick.last_welcome).max().unwrap_or_default();
         self.listen(&mut crew, Moment::now().after(SETTLE_WAIT), |_| false)?;
         say(&format!("{} users are online for {seconds} s", self.counts().welcomed));
