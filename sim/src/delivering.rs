@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use protocol::ids::{ConversationId, RequestId, Seq, UserId};
 
+use crate::client::Client;
 use crate::world::{World, direct_of};
 
 /// Records behind the newest one within which an acknowledgement is looked for: a few fewer than the 64 that a node looks through.
@@ -100,10 +101,8 @@ impl World {
         if !is_sure || !self.oracle.erasures.is_empty() {
             return Some(0);
         }
-        if !self
-            .listening()
-            .all(|(_, client)| client.viewing.dice.is_none() || client.acknowledging.is_done())
-        {
+        let is_done = |client: &Client| !client.looks_at_rest() || client.acknowledging.is_done();
+        if !self.listening().all(|(_, client)| is_done(client)) {
             return None;
         }
         let small = self.small_conversations();

@@ -22,9 +22,13 @@ impl Client {
         self.write(&Request { id: Some(id), command: Command::Ping { cursor } });
     }
 
-    /// At rest it looks at something and says what it has, where anybody looks at anything.
+    /// Whether it looks at something at rest, and says what it has: where anybody looks at anything. Where users are called nobody would be of what all have.
+    pub(crate) fn looks_at_rest(&self) -> bool {
+        self.viewing.dice.is_some() && self.registering.dice.is_none()
+    }
+
     pub(super) fn look_at_rest(&mut self, oracle: &mut Oracle) {
-        if self.viewing.dice.is_none() {
+        if !self.looks_at_rest() {
             return;
         }
         if let Some(conversation) = self.viewing.next_at_rest(&self.seen) {
