@@ -36,7 +36,7 @@ pub struct RepairFlags {
     /// Number of the log
     #[arg(long, value_name = "N")]
     pub log: u16,
-    /// Give up everything in the log from this damage on, named as `verify` names it
+    /// Give up everything in the log from this damage on, named as `verify` or the node's log names it
     #[arg(long, value_name = "SEGMENT:OFFSET", value_parser = parse_place)]
     pub cut_at: Option<(u64, u64)>,
 }
@@ -122,7 +122,11 @@ pub(super) fn run(flags: &RepairFlags, out: &mut dyn Write) -> anyhow::Result<u8
         )?;
     }
     if let Some((segment, offset)) = flags.cut_at {
-        let named = |found: &&Found| found.range.segment == segment && found.range.offset == offset;
+        // A start and `stat` name the batch that they could not read, `verify` what of it is damaged.
+        let named = |found: &&Found| {
+            found.range.segment == segment
+                && (found.range.offset == offset || found.cut_lsn == segment + offset)
+        };
         let Some(found) = seen.found.iter().filter(|found| !is_header(found)).find(named) else {
             bail!(
                 "log {} has no damage that begins at offset {offset} of {}: `gatehouse log verify` names the places",

@@ -116,6 +116,17 @@ pub(super) fn open_logs(store: &Store, state: &NodeState) -> anyhow::Result<(Vec
     Ok((opened, starts))
 }
 
+fn words(kind: DamageKind) -> &'static str {
+    match kind {
+        DamageKind::Acknowledged => "records that were acknowledged do not hold their checksums",
+        DamageKind::Header => "the header of the segment cannot be read",
+        DamageKind::Foreign => "the segment is of another store or log, or of another place in it",
+        DamageKind::Newer(_) => "the segment has a format that this program does not know",
+        DamageKind::Missing => "the segment is missing",
+        DamageKind::Contradiction => "a sound batch contradicts those before it",
+    }
+}
+
 fn report_refusal(store: &Store, log: u16, refusal: &LogRefusal) {
     match refusal {
         LogRefusal::Damaged(Damage { kind: DamageKind::Newer(version), segment, .. }) => tracing::error!(
@@ -128,7 +139,7 @@ fn report_refusal(store: &Store, log: u16, refusal: &LogRefusal) {
             log,
             segment = storage_log::segment_file_name(damage.segment),
             offset = damage.offset,
-            kind = ?damage.kind,
+            what = words(damage.kind),
             "this log is damaged and not served, the others are; nothing was changed: restore it from a backup, or see what \
              `gatehouse log verify` and `repair` say"
         ),

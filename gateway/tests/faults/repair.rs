@@ -7,8 +7,10 @@ use serde_json::json;
 use crate::{
     chat::Chat,
     logtool::{SMALL, fill, flip, log, text},
-    node::{Node, directory},
+    node::{Node, directory, field_of},
 };
+
+const FIRST_BATCH: u64 = storage_log::format::SEGMENT_HEADER_BYTES as u64;
 
 fn kept(directory: &std::path::Path) -> usize {
     let names = fs::read_dir(directory).expect("a log").flatten().map(|entry| entry.file_name());
@@ -80,4 +82,22 @@ fn a_log_is_cut_only_at_a_damage_that_is_named() {
     node.restart();
     node.kill();
     log(&["verify", "--data", text(data.path())]).check(0, &[]);
+}
+
+/// At three in the morning the line of the start is what is at hand.
+#[test]
+fn a_log_is_cut_where_the_line_of_a_start_names_it() {
+    let data = directory();
+    // Two logs, so that the node serves the other one.
+    let mut node = Node::start(data.path(), &[("GATEHOUSE_LOGS", "2")]);
+    let mut alice = Chat::connect(&node, "alice", "a");
+    (0..16).for_each(|peer| _ = alice.tell(&format!("peer-{peer}"), "worth keeping"));
+    node.kill();
+    flip(&data.path().join("log-00/seg-0000000000000000.log"), FIRST_BATCH + 100);
+    let mut node = Node::start(data.path(), &[]);
+    let line = node.log_line(&["damaged and not served", "what=\"records that were acknowledged"]);
+    let place = format!("{}:{}", field_of(&line, "segment"), field_of(&line, "offset"));
+    node.kill();
+    let repair = ["repair", "--data", text(data.path()), "--log", "0", "--cut-at", &place];
+    log(&repair).check(0, &["records are given up", "log 0: sound"]);
 }
