@@ -212,7 +212,7 @@ pub(crate) struct SoakFlags {
     /// No round begins after that
     #[arg(long, value_name = "M", required_unless_present = "rounds", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) minutes: Option<u32>,
-    /// So many rounds, instead
+    /// So many rounds, instead; four judge growth
     #[arg(long, value_name = "N", conflicts_with = "minutes", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) rounds: Option<u32>,
     /// Bad if the node grows by more, in percent
@@ -304,7 +304,7 @@ pub(crate) struct StormFlags {
 pub(crate) struct SlowFlags {
     #[command(flatten)]
     pub(crate) crowd: CrowdFlags,
-    /// Of each part, less than 30
+    /// Of each part, 2 to 25: no reader is closed for it
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=25))]
     pub(crate) seconds: u32,
     /// Messages a second for the crowd

@@ -290,7 +290,15 @@ impl fmt::Display for KeyError {
                 )
             }
             Self::Io { path, action, error } => {
-                write!(f, "{}: this key file could not be {action}: {error}", path.display())
+                write!(f, "{}: this key file could not be {action}: {error}", path.display())?;
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    let user = rustix::process::geteuid().as_raw();
+                    write!(
+                        f,
+                        "; it, or the directory it is in, is not open to user {user}, as whom this runs"
+                    )?;
+                }
+                Ok(())
             }
             Self::Malformed { path } => write!(
                 f,

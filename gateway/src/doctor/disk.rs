@@ -19,13 +19,20 @@ const P99_MAX: Duration = Duration::from_millis(50);
 /// Writes a block and syncs it, in a file of its own that is removed again.
 #[must_use]
 pub fn probe(data: &Path) -> Check {
-    let measured = measure(data);
-    let (verdict, found) = match &measured {
+    let (verdict, found, fix) = match measure(data) {
         Ok((p50, p99)) => {
-            let verdict = if *p99 <= P99_MAX { Verdict::Good } else { Verdict::Warning };
-            (verdict, format!("write and sync of {BLOCK_BYTES} bytes: p50 {p50:.1?}, p99 {p99:.1?}"))
+            let verdict = if p99 <= P99_MAX { Verdict::Good } else { Verdict::Warning };
+            let found = format!("write and sync of {BLOCK_BYTES} bytes: p50 {p50:.1?}, p99 {p99:.1?}");
+            (verdict, found, "put `data` on a disk of its own, with a write cache that survives a power cut")
         }
-        Err(error) => (Verdict::Fault, format!("{}: {error}", data.display())),
+        Err(error) => {
+            let found = format!("{}: {error}", data.display());
+            (
+                Verdict::Fault,
+                found,
+                "make `data` a directory that the user of the node may write, with room in it",
+            )
+        }
     };
     Check {
         name: "disk",
@@ -33,7 +40,7 @@ pub fn probe(data: &Path) -> Check {
         found,
         wanted: format!("p99 at most {P99_MAX:?}"),
         why: "an acknowledgement waits for one sync",
-        fix: "put `data` on a disk of its own, with a write cache that survives a power cut".to_owned(),
+        fix: fix.to_owned(),
     }
 }
 
