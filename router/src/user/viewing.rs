@@ -110,10 +110,14 @@ impl UserSide {
             Some(view) => view.asked = view.asked.filter(|asked| *asked != number),
             None => self.end_view(id, conversation),
         }
-        if let Some(viewing) = self.session(id).and_then(|session| session.viewing.as_mut()) {
-            // What was kept is older than this, and would come behind it.
+        if let Some(session) = self.session(id)
+            && let Some(viewing) = session.viewing.as_mut()
+        {
+            // What was kept is older than this, and would come behind it; but of its own user an answer that nobody asked for says nothing.
+            let own = &session.user;
+            let is_told = |user: &UserId| number != UNASKED || user != own;
             viewing.late.retain(|late| presence.iter().all(|one| one.user != late.user));
-            viewing.late_receipts.retain(|(of, ..)| *of != conversation);
+            viewing.late_receipts.retain(|(of, user, _)| *of != conversation || !is_told(user));
         }
         if number == UNASKED {
             // What it does not know, or knows older.
