@@ -58,7 +58,7 @@ pub(super) struct Windows(HashMap<ConversationId, Window, foldhash::fast::Random
 
 /// The search for a window.
 pub(super) struct Search {
-    conversation: ConversationId,
+    pub(super) conversation: ConversationId,
     front: Front,
     /// Where it began.
     from: u64,

@@ -16,6 +16,8 @@ use super::counting::Search;
 use super::fetch::{Fetch, Read, Step};
 use super::history::HistoryPage;
 use super::listing::{ListPage, Memberships};
+use super::reads::Urgency;
+use super::slots::Entrant;
 use super::surveying::{Feed, SurveyPage};
 use crate::mail::{Asker, Store};
 use crate::places::ShardId;
@@ -189,11 +191,14 @@ impl ConversationSide {
             }
             Step::Done => self.finish(job, log),
             Step::Read(asked) => {
+                let urgency = self.urgency_of(&job.purpose);
                 let id = self.jobs.insert(job) as u32;
                 for (place, what) in asked {
                     let read = Read { job: id, place, what };
                     if self.blocks.is_to_be_read(read) {
-                        self.reads.push_back(read);
+                        self.reads.push(read, urgency);
+                    } else if urgency == Urgency::Command {
+                        self.reads.hurry(what);
                     }
                 }
             }
@@ -201,9 +206,31 @@ impl ConversationSide {
         }
     }
 
+    /// Who waits for what a job reads next. What is found out of a conversation holds back everything that comes for that: of one in which only
+    /// pages wait it is as urgent as they are, until something else comes.
+    fn urgency_of(&self, purpose: &Purpose) -> Urgency {
+        let conversation = match purpose {
+            Purpose::Amend { .. }
+            | Purpose::Count { .. }
+            | Purpose::Enlist { .. }
+            | Purpose::Enlisted
+            | Purpose::LookUp { .. }
+            | Purpose::Verify { .. } => return Urgency::Command,
+            Purpose::Counting(search) => search.conversation,
+            Purpose::Fold { conversation, .. }
+            | Purpose::Load { conversation }
+            | Purpose::Positions { conversation } => *conversation,
+            _ => return Urgency::Page,
+        };
+        let pending = &self.slots[&conversation].pending;
+        let is_of_pages = |entrant: &Entrant| matches!(entrant, Entrant::Page(..));
+        let is_for_pages = !pending.is_empty() && pending.iter().all(is_of_pages);
+        if is_for_pages { Urgency::Page } else { Urgency::Command }
+    }
+
     /// What to read next from the disk.
     pub fn poll_read(&mut self) -> Option<Read> {
-        self.reads.pop_front()
+        self.reads.pop()
     }
 
     /// Takes the disk's answer to a [`Read`]: `None` when it failed. A block answers all who have asked for it meanwhile.

@@ -21,13 +21,13 @@ pub const LAST_SEEN_ERROR_MILLIS: u64 = 3_600_000;
 /// Commands under way from one shard to another.
 pub const COMMAND_CREDITS: u32 = 1024;
 
-/// Page requests under way from one shard to another.
-pub const PAGE_CREDITS: u32 = 1024;
+/// Page requests under way from one shard to another, of one session never more than one. The owner has twice as many of one shard as its disk reads
+/// at a time; more would only wait there, and whatever else is read with them: 100,000 who come back made that 6,144 pages, 55,000 reads.
+pub const PAGE_CREDITS: u32 = 128;
 
 const _: () = {
     // One session never holds more than a sixteenth of a pair's credits.
     assert!(COMMANDS_IN_FLIGHT_MAX * 16 <= COMMAND_CREDITS as usize);
-    assert!(COMMANDS_IN_FLIGHT_MAX * 16 <= PAGE_CREDITS as usize);
 };
 
 /// What the sessions of one shard may hold: less only where a test wants to see it full.
