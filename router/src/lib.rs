@@ -17,6 +17,7 @@ pub mod cursor;
 pub mod index;
 pub mod mail;
 pub mod places;
+mod turns;
 pub mod user;
 pub mod words;
 

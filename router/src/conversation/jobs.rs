@@ -16,11 +16,11 @@ use super::counting::Search;
 use super::fetch::{Fetch, Read, Step};
 use super::history::HistoryPage;
 use super::listing::{ListPage, Memberships};
-use super::reads::Urgency;
 use super::slots::Entrant;
 use super::surveying::{Feed, SurveyPage};
 use crate::mail::{Asker, Store};
 use crate::places::ShardId;
+use crate::turns::When;
 
 /// One page of catching up or of a survey.
 pub(super) const PAGE: Page = Page { items_max: 256, bytes_max: PAGE_BYTES_MAX };
@@ -191,14 +191,14 @@ impl ConversationSide {
             }
             Step::Done => self.finish(job, log),
             Step::Read(asked) => {
-                let urgency = self.urgency_of(&job.purpose);
+                let when = self.when_to_read(&job.purpose);
                 let id = self.jobs.insert(job) as u32;
                 for (place, what) in asked {
                     let read = Read { job: id, place, what };
                     if self.blocks.is_to_be_read(read) {
-                        self.reads.push(read, urgency);
-                    } else if urgency == Urgency::Command {
-                        self.reads.hurry(what);
+                        self.reads.push(read, when);
+                    } else if when == When::Soon {
+                        self.reads.hurry(|read| read.what == what);
                     }
                 }
             }
@@ -206,31 +206,32 @@ impl ConversationSide {
         }
     }
 
-    /// Who waits for what a job reads next. What is found out of a conversation holds back everything that comes for that: of one in which only
-    /// pages wait it is as urgent as they are, until something else comes.
-    fn urgency_of(&self, purpose: &Purpose) -> Urgency {
+    /// What a command waits for is read soon, and what is found out of a conversation, as that holds back everything that comes for it; unless
+    /// only pages wait there when it is asked for.
+    fn when_to_read(&self, purpose: &Purpose) -> When {
         let conversation = match purpose {
             Purpose::Amend { .. }
             | Purpose::Count { .. }
             | Purpose::Enlist { .. }
             | Purpose::Enlisted
             | Purpose::LookUp { .. }
-            | Purpose::Verify { .. } => return Urgency::Command,
+            | Purpose::Settings { .. }
+            | Purpose::Verify { .. } => return When::Soon,
             Purpose::Counting(search) => search.conversation,
             Purpose::Fold { conversation, .. }
             | Purpose::Load { conversation }
             | Purpose::Positions { conversation } => *conversation,
-            _ => return Urgency::Page,
+            _ => return When::Later,
         };
         let pending = &self.slots[&conversation].pending;
         let is_of_pages = |entrant: &Entrant| matches!(entrant, Entrant::Page(..));
         let is_for_pages = !pending.is_empty() && pending.iter().all(is_of_pages);
-        if is_for_pages { Urgency::Page } else { Urgency::Command }
+        if is_for_pages { When::Later } else { When::Soon }
     }
 
     /// What to read next from the disk.
     pub fn poll_read(&mut self) -> Option<Read> {
-        self.reads.pop()
+        self.reads.pop().map(|(read, _)| read)
     }
 
     /// Takes the disk's answer to a [`Read`]: `None` when it failed. A block answers all who have asked for it meanwhile.

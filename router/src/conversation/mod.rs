@@ -8,7 +8,7 @@
 //!
 //! * whose turn it is, and what is in memory of a conversation: `slots`, `loading`, `state`, `membership`, `kept`, `large`, `enlisting`;
 //! * a command's way: `storing`, `amend`, `blocking`, `recent` and `looking_up` (was it stored before?), `delivering`, `refusing`;
-//! * what is read from the disk: `jobs`, and below them `fetch`, `runs`, `blocks`, `reads`, `damage`;
+//! * what is read from the disk: `jobs`, and below them `fetch`, `runs`, `blocks`, `damage`;
 //! * pages: `pages`, and of each kind `history`, `catching_up`, `surveying`, `listing`, `candidates`; what they show of a record is for
 //!   `folding`, `erasure`, `fronts`, `retention` and `counting` to say;
 //! * how far somebody has come: `positions`, `reading`, `gathering`, `acked`, `taken`, `keeping`; who looks at it, and is told: `viewers`, `newest`, `telling`; who is called: `push`,
@@ -43,7 +43,6 @@ mod pages;
 mod positions;
 mod push;
 mod reading;
-mod reads;
 mod recent;
 mod refusing;
 mod retention;
@@ -70,6 +69,7 @@ use storage_log::{Location, Log};
 
 use crate::mail::{Reply, Request};
 use crate::places::{Places, ShardId};
+use crate::turns::Turns;
 use acked::Acked;
 use blocks::Blocks;
 use damage::Damages;
@@ -80,7 +80,6 @@ use jobs::Job;
 use large::LargeGroups;
 use pages::WaitingPages;
 use push::Pushes;
-use reads::Reads;
 use settings::SettingsTable;
 use sightings::Unwritten;
 use slots::{Entrant, Loaded, Slot};
@@ -142,7 +141,8 @@ pub struct ConversationSide {
     unfolded: VecDeque<ConversationId>,
     pages: WaitingPages,
     outputs: VecDeque<(ShardId, Reply)>,
-    reads: Reads,
+    /// For the disk: what commands wait for before what pages wait for, and nobody.
+    reads: Turns<Read>,
     blocks: Blocks,
     damages: Damages,
     /// Shared with whoever writes segments anew.
@@ -188,7 +188,7 @@ impl ConversationSide {
             unfolded: VecDeque::new(),
             pages: WaitingPages::default(),
             outputs: VecDeque::new(),
-            reads: Reads::default(),
+            reads: Turns::default(),
             blocks: Blocks::default(),
             damages: Damages::default(),
             erased: Arc::default(),

@@ -9,6 +9,7 @@ use super::session::{Greeting, Held, Phase};
 use super::{UserSide, heads};
 use crate::mail::{Clock, Deliver, Linked, MovedHead, ReadState, Request, SessionId};
 use crate::places::ShardId;
+use crate::turns::When;
 use protocol::record::StreamKind as Kind;
 
 /// A cursor rides with a delivery when the last one is this many deliveries old,
@@ -106,12 +107,15 @@ impl UserSide {
         }
     }
 
-    /// Asks for the next page of a session: one at a time, and only while its outbox is empty.
+    /// Asks for the next page of a session: one at a time, and only while its outbox is empty. Without a credit it waits for one: what its user
+    /// asks for does not wait behind a crowd that catches up.
     pub(super) fn ask_pages(&mut self, id: SessionId) {
         let Some(session) = self.session(id) else {
             return;
         };
-        let waits = session.page_in_flight || session.starved || !session.outbox.is_empty();
+        let when = if session.held.is_empty() { When::Later } else { When::Soon };
+        let is_starved = session.starved.is_some_and(|starved| starved == When::Soon || when == When::Later);
+        let waits = session.page_in_flight || is_starved || !session.outbox.is_empty();
         // What goes on elsewhere is begun there: a list or a search may take many pages.
         if waits || self.asks_of_sightings.is_paused() {
             return;
@@ -128,8 +132,8 @@ impl UserSide {
         let owner = self.places.owner_of(log);
         let credits = &mut self.credits[owner.index()];
         if credits.pages == 0 {
-            self.sessions[id.slot as usize].starved = true;
-            self.starved[owner.index()].push_back(id);
+            self.sessions[id.slot as usize].starved = Some(when);
+            self.starved[owner.index()].push(id, when);
             return;
         }
         credits.pages -= 1;
@@ -190,10 +194,13 @@ impl UserSide {
     /// turns to another owner, leaves its credit to the next.
     pub(super) fn feed_starved(&mut self, owner: ShardId) {
         while self.credits[owner.index()].pages > 0
-            && let Some(id) = self.starved[owner.index()].pop_front()
+            && let Some((id, when)) = self.starved[owner.index()].pop()
         {
-            if let Some(session) = self.session(id) {
-                session.starved = false;
+            // It may stand somewhere else by now, with something that is more urgent.
+            if let Some(session) = self.session(id)
+                && session.starved == Some(when)
+            {
+                session.starved = None;
                 self.ask_pages(id);
             }
         }

@@ -49,6 +49,7 @@ use crate::cursor::Starts;
 use crate::index::{IndexAnswer, IndexAsk};
 use crate::mail::{Request, SessionId};
 use crate::places::{Places, ShardId};
+use crate::turns::Turns;
 use approach::Approaches;
 use credits::Credits;
 use presence::PresenceBoard;
@@ -116,8 +117,8 @@ pub struct UserSide {
     writing: Writing,
     slow: SlowReaders,
     credits: Vec<Credits>,
-    /// Sessions that wait for a page credit, by whose.
-    starved: Vec<VecDeque<SessionId>>,
+    /// Sessions that wait for a page credit, by whose: those whose users ask for something before those that catch up.
+    starved: Vec<Turns<SessionId>>,
     /// For the index, and those that it has not answered, given up or not: at most as many as may be asked at a time.
     asks: VecDeque<IndexAsk>,
     asks_out: Vec<AskOut>,
@@ -126,12 +127,8 @@ pub struct UserSide {
     mail: VecDeque<(ShardId, Request)>,
     /// Slots from here on have not asked again since a pause ended.
     waking: Option<usize>,
-    /// Sessions with something to send.
-    sendable: VecDeque<SessionId>,
-    /// Those that have only what is for many, or pages: they are many at a time, and let the others go ahead.
-    sendable_later: VecDeque<SessionId>,
-    /// Sessions that went ahead of those since the last of them.
-    went_ahead: u32,
+    /// Sessions with something to send: those that have only what is for many, or pages, are many at a time, and let the others go ahead.
+    sendable: Turns<SessionId>,
     ended: VecDeque<Ended>,
     /// Taken and cleared by whoever keeps the histograms, once a turn.
     pub latencies: Latencies,
@@ -151,7 +148,7 @@ impl UserSide {
     ) -> Self {
         let of_one = Credits::new(limits.command_credits, limits.page_credits);
         let credits = vec![of_one; usize::from(places.shards)];
-        let starved = vec![VecDeque::new(); usize::from(places.shards)];
+        let starved = (0..places.shards).map(|_| Turns::default()).collect();
         Self {
             presence: PresenceBoard::new(places.logs, limits.presence_grace_millis),
             asks_of_sightings: Asks::new(places.shards),
@@ -174,9 +171,7 @@ impl UserSide {
             late_answers: Vec::new(),
             mail: VecDeque::new(),
             waking: None,
-            sendable: VecDeque::new(),
-            sendable_later: VecDeque::new(),
-            went_ahead: 0,
+            sendable: Turns::default(),
             ended: VecDeque::new(),
             latencies: Latencies::default(),
             counters: UserCounters::default(),

@@ -6,12 +6,10 @@
 use bytes::Bytes;
 use protocol::event::ServerFrame;
 
-use super::session::{Listed, Session};
+use super::session::Session;
 use super::{UserSide, error_index, frames};
 use crate::mail::SessionId;
-
-/// Sessions that go ahead of one that has what is for many: so that one gets its turn as well.
-const AHEAD_MAX: u32 = 4;
+use crate::turns::When;
 
 impl UserSide {
     /// The next connection that has something to send. Each comes once, until [`UserSide::take_send`] is called for it.
@@ -19,27 +17,21 @@ impl UserSide {
     /// What is for few goes ahead of what is for many: one message to a large conversation, or a page for each of a crowd,
     /// is thousands of sends, and nobody is to wait for all of them.
     pub fn poll_sendable(&mut self) -> Option<(SessionId, u64)> {
-        loop {
-            let is_their_turn = self.went_ahead >= AHEAD_MAX || self.sendable.is_empty();
-            let later = if is_their_turn { self.sendable_later.pop_front() } else { None };
-            let (id, listed) = match later {
-                Some(id) => (id, Listed::Later),
-                None => (self.sendable.pop_front()?, Listed::Soon),
-            };
-            self.went_ahead = if listed == Listed::Later { 0 } else { self.went_ahead + 1 };
+        while let Some((id, when)) = self.sendable.pop() {
             if let Some(session) = self.session(id)
-                && session.listed == listed
+                && session.listed == Some(when)
             {
-                session.listed = Listed::No;
+                session.listed = None;
                 return Some((id, session.connection));
             }
         }
+        None
     }
 
     /// Whether [`UserSide::poll_sendable`] may have more.
     #[must_use]
     pub fn has_sendable(&self) -> bool {
-        !self.sendable.is_empty() || !self.sendable_later.is_empty()
+        !self.sendable.is_empty()
     }
 
     /// The next send of a session, control bytes first; `None` while one is in flight or there is nothing.
@@ -94,20 +86,20 @@ impl UserSide {
     /// A session has something to send.
     pub(super) fn list(&mut self, id: SessionId) {
         if let Some(session) = self.session(id)
-            && session.listed != Listed::Soon
+            && session.listed != Some(When::Soon)
         {
-            session.listed = Listed::Soon;
-            self.sendable.push_back(id);
+            session.listed = Some(When::Soon);
+            self.sendable.push(id, When::Soon);
         }
     }
 
     /// The same of what is for many, or is a page.
     pub(super) fn list_later(&mut self, id: SessionId) {
         if let Some(session) = self.session(id)
-            && session.listed == Listed::No
+            && session.listed.is_none()
         {
-            session.listed = Listed::Later;
-            self.sendable_later.push_back(id);
+            session.listed = Some(When::Later);
+            self.sendable.push(id, When::Later);
         }
     }
 

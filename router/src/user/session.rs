@@ -14,16 +14,7 @@ use super::rates::Meter;
 use super::searching::Searching;
 use crate::cursor::{self, Positions};
 use crate::mail::{Request, Surveyed};
-
-/// Whether a session stands in a list of those with something to send, and in which.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Listed {
-    No,
-    /// What is for few, a reply or news of its own.
-    Soon,
-    /// What is for many at a time.
-    Later,
-}
+use crate::turns::When;
 
 /// How a session gets the records of one log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -246,10 +237,10 @@ pub(super) struct Session {
     pub(super) cursor_at: u64,
     /// The log whose page is asked for next, so that no log waits for another to end.
     pub(super) turn: u16,
-    /// Stands in the list of sessions that wait for a page credit.
-    pub(super) starved: bool,
-    /// Stands in the list of sessions with something to send.
-    pub(super) listed: Listed,
+    /// Stands among the sessions that wait for a page credit: soon, where its user asks for one.
+    pub(super) starved: Option<When>,
+    /// Stands among the sessions with something to send: soon, where that is for few, a reply or news of its own.
+    pub(super) listed: Option<When>,
     /// In which unit it was written when its user was last seen; of a user's first session.
     pub(super) written: u16,
     /// What was told in another process.
@@ -288,8 +279,8 @@ impl Session {
             since_cursor: 0,
             cursor_at: 0,
             turn: 0,
-            starved: false,
-            listed: Listed::No,
+            starved: None,
+            listed: None,
             written: 0,
             told: ToldBefore::Nothing,
         }

@@ -1,4 +1,5 @@
-//! What is read first where many things wait for the disk: what commands wait for, and now and then a page.
+//! Who goes first where a crowd comes back: what commands wait for is read before pages, and what users ask for is asked before what they
+//! missed; and both get their turn.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,7 @@ use router::ShardId;
 use router::conversation::ReadPlace;
 use router::mail::{Asker, Request, SessionId};
 use router::places::direct_conversation;
+use router::user::PAGE_CREDITS;
 use storage_log::Geometry;
 use storage_log::format::BLOCK_BYTES_MIN;
 
@@ -111,4 +113,28 @@ fn a_block_that_a_page_has_asked_for_is_read_at_once_when_a_command_needs_it() {
         matches!(read.what, ReadPlace::Index(_)),
         "of a page that came last, and of the command: {read:?}"
     );
+}
+
+#[test]
+fn what_a_user_asks_for_does_not_wait_until_a_crowd_has_caught_up() {
+    let (mut chat, alice) = cold();
+    let crowd = PAGE_CREDITS * 3;
+    (0..crowd).for_each(|number| _ = chat.begin(&format!("user-{number}"), None));
+    let conversation = direct_conversation(&user("alice"), &user("bob"));
+    chat.request(alice, Command::History { conversation, range: HistoryRange::Latest, limit: 1 });
+    let pages = |chat: &mut Chat| -> Vec<Request> {
+        let mail = std::iter::from_fn(|| chat.users.poll_mail()).map(|(_, request)| request);
+        mail.filter(Request::is_page).collect()
+    };
+    let mut asked = pages(&mut chat);
+    assert_eq!(asked.len(), PAGE_CREDITS as usize);
+    assert!(asked.iter().all(|request| matches!(request, Request::CatchUp { .. })), "all credits are taken");
+    asked.truncate(2);
+    for request in asked {
+        chat.side.handle_request(request, chat.clock.unix, &mut chat.log);
+    }
+    chat.carry_replies();
+    let next = pages(&mut chat);
+    assert!(matches!(next[0], Request::History { .. }), "{next:?}");
+    assert!(matches!(next[1], Request::CatchUp { .. }), "{next:?}");
 }
