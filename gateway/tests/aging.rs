@@ -8,7 +8,7 @@ use std::sync::Arc;
 use gateway::auth::{DenyList, Keys};
 use gateway::mailbox::{Mailboxes, Mesh};
 use gateway::peers::{PeerLimits, Peers};
-use gateway::shard::{Action, Event, MAIL_PER_TURN, OwnedLog, Shard, ShardConfig, ShardParts};
+use gateway::shard::{Action, Event, OwnedLog, Shard, ShardConfig, ShardParts, WORK_PER_TURN};
 use gateway::state::NodeState;
 use protocol::ids::{ConversationId, UnixMillis};
 use protocol::record::StreamKind;
@@ -94,7 +94,7 @@ impl Node {
             connects_per_second_max: 1,
             policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: Origins::Unset },
             proxies: Vec::new(),
-            mail_per_turn: MAIL_PER_TURN,
+            work_per_turn: WORK_PER_TURN,
             drain_seconds: 0,
             users: UserLimits::default(),
             compaction: CompactionPolicy { keep_ms: Some(KEEP_DAYS * DAY), ..CompactionPolicy::default() },

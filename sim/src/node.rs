@@ -137,7 +137,7 @@ impl Node {
                     connects_per_second_max: 1_000_000,
                     policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: Origins::Unset },
                     proxies: Vec::new(),
-                    mail_per_turn: rng.between(1, 6) as usize,
+                    work_per_turn: rng.between(1, 60) as usize,
                     drain_seconds: 1,
                     users: bounds.users,
                     pushes,

@@ -22,7 +22,7 @@ use crate::layout::Layout;
 use crate::mailbox::Mailboxes;
 use crate::metrics::ShardMetrics;
 use crate::peers::Peers;
-use crate::shard::{MAIL_PER_TURN, OwnedLog, Shard, ShardConfig, ShardParts};
+use crate::shard::{OwnedLog, Shard, ShardConfig, ShardParts, WORK_PER_TURN};
 use crate::store::OpenLog;
 use crate::upgrade::successor::{self, KeepsPeers};
 
@@ -141,7 +141,7 @@ fn shard_config(common: &Common) -> ShardConfig {
         connects_per_second_max: share(common.config.connects_per_second_max, CONNECTS_PER_SECOND_EACH),
         policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: common.config.origins.clone() },
         proxies: common.config.proxies.clone(),
-        mail_per_turn: MAIL_PER_TURN,
+        work_per_turn: WORK_PER_TURN,
         drain_seconds: common.config.drain.as_secs(),
         users: UserLimits {
             session_commands: Rate::per_second(common.config.session_commands_per_second),

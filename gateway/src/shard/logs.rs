@@ -122,7 +122,8 @@ impl Shard {
         self.logs.iter().all(|owned| owned.log.is_healthy())
     }
 
-    pub(super) fn handle_request(&mut self, request: Request) {
+    /// Says how many links and members were stored for it, and users are told.
+    pub(super) fn handle_request(&mut self, request: Request) -> usize {
         let clock = self.clock;
         let log = match &request {
             Request::Store(store) => self.places.log_of(store.conversation),
@@ -151,11 +152,15 @@ impl Shard {
             // Refused at start: the node serves what it has.
             let (target, reply) = request.into_unavailable();
             if target == self.id {
-                return self.handle_reply(target, reply);
+                self.handle_reply(target, reply);
+            } else {
+                self.mail.reply(target, Back::Reply(reply));
             }
-            return self.mail.reply(target, Back::Reply(reply));
+            return 0;
         };
+        let before = owned.side.work_stored;
         owned.side.handle_request(request, clock.unix, &mut owned.log);
+        (owned.side.work_stored - before) as usize
     }
 
     pub(super) fn handle_read(&mut self, log: u16, job: u32, place: u32, bytes: Option<Vec<u8>>) {

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use protocol::event::ErrorCode;
 use protocol::upgrade::UpgradePolicy;
 use router::cursor::Starts;
-use router::mail::{Clock, Reply};
+use router::mail::{Clock, Reply, Request};
 use router::user::UserLimits;
 use router::{Places, ShardId, UserSide};
 use storage_log::CompactionPolicy;
@@ -59,8 +59,9 @@ pub use peer::Peer;
 /// How long a shard that stands still waits at most, in microseconds: the process that is to go on has the core.
 const PAUSED_MICROS: u64 = 2_000;
 
-/// Mail taken from one ring in one turn. A turn stays short, a batch of this size is still one system call.
-pub const MAIL_PER_TURN: usize = 2_048;
+/// Work that comes by mail in one turn: each mail, each link and member stored for it, each user and record that it is for; of requests, of replies,
+/// and of requests of this shard's own users so much each. One is a place or two in tables that are larger than a cache, 1 to 2 us: 2 ms of each.
+pub const WORK_PER_TURN: usize = 1_024;
 
 /// What one shard may hold and how long it waits.
 #[derive(Clone, Debug)]
@@ -75,8 +76,8 @@ pub struct ShardConfig {
     pub policy: UpgradePolicy,
     /// Connections from here begin with a PROXY header.
     pub proxies: Vec<Network>,
-    /// Mail taken from one ring in one turn: [`MAIL_PER_TURN`], unless a test wants turns split.
-    pub mail_per_turn: usize,
+    /// Work that comes by mail in one turn: [`WORK_PER_TURN`], unless a test wants turns split.
+    pub work_per_turn: usize,
     /// Over how many seconds the goodbyes of a drain are spread.
     pub drain_seconds: u64,
     /// What sessions may hold.
@@ -148,6 +149,8 @@ pub struct Shard {
     background_held: bool,
     random: u64,
     /// What was said of who reads slowly.
+    /// Of users here for logs here, for which the last turn had no time. Bounded by their credits.
+    own_requests: VecDeque<Request>,
     slow: SlowLines,
     /// Bytes held for peers without a session.
     stranger_bytes: usize,
@@ -196,6 +199,7 @@ impl Shard {
             paused: false,
             background_held: false,
             random: parts.random | 1,
+            own_requests: VecDeque::new(),
             slow: SlowLines::default(),
             stranger_bytes: 0,
             echo_bytes: 0,
@@ -265,7 +269,7 @@ impl Shard {
         }
     }
 
-    /// Takes mail from every shard, whatever the outbound rings look like: a bounded part of each ring, from another
+    /// Takes mail from every shard, whatever the outbound rings look like: an equal share of each ring, from another
     /// shard first each time, so that none waits behind a busy one. What is left keeps this shard from sleeping.
     fn take_mail(&mut self) {
         let sources: Vec<ShardId> = self.mail.others().collect();
@@ -273,29 +277,39 @@ impl Shard {
             return;
         }
         let first = self.roll() as usize % sources.len();
+        let share = (self.config.work_per_turn / sources.len()).max(1);
         for source in sources[first..].iter().chain(&sources[..first]) {
-            self.take_requests(*source);
-            self.take_replies(*source);
+            self.take_requests(*source, share);
+            self.take_replies(*source, share);
         }
     }
 
-    fn take_requests(&mut self, source: ShardId) {
-        for _ in 0..self.config.mail_per_turn {
-            match self.mail.take_request(source) {
-                None => return,
-                Some(Forward::Request(request)) => self.handle_request(request),
-                Some(Forward::Move(moved)) => self.handle_move(source, moved),
-                Some(Forward::CancelMove(migration)) => self.handle_move_cancelled(source, migration),
+    fn take_requests(&mut self, source: ShardId, share: usize) {
+        let mut work = 0;
+        while work < share
+            && let Some(forward) = self.mail.take_request(source)
+        {
+            work += 1;
+            match forward {
+                Forward::Request(request) => work += self.handle_request(request),
+                Forward::Move(moved) => self.handle_move(source, moved),
+                Forward::CancelMove(migration) => self.handle_move_cancelled(source, migration),
             }
         }
     }
 
-    fn take_replies(&mut self, source: ShardId) {
-        for _ in 0..self.config.mail_per_turn {
-            match self.mail.take_reply(source) {
-                None => return,
-                Some(Back::Reply(reply)) => self.handle_reply(source, reply),
-                Some(Back::Moved) => self.handle_moved(source),
+    fn take_replies(&mut self, source: ShardId, share: usize) {
+        let mut work = 0;
+        while work < share
+            && let Some(back) = self.mail.take_reply(source)
+        {
+            work += 1;
+            match back {
+                Back::Reply(reply) => {
+                    work += reply.work();
+                    self.handle_reply(source, reply);
+                }
+                Back::Moved => self.handle_moved(source),
             }
         }
     }
@@ -307,9 +321,10 @@ impl Shard {
         }
     }
 
-    /// Requests and replies, until nothing is left that this shard can answer itself. It ends: a page is asked for only
-    /// by a session with an empty outbox.
+    /// Requests and replies, until nothing is left that this shard can answer itself, or its turn has done enough. It ends: a page is asked
+    /// for only by a session with an empty outbox.
     fn exchange_local(&mut self) {
+        let mut work = 0;
         loop {
             // A reply may have ended a session: its connection has to know it before a send of that ends, or anything else comes by it.
             self.close_ended();
@@ -317,10 +332,16 @@ impl Shard {
             while let Some((target, request)) = self.users.poll_mail() {
                 quiet = false;
                 if target == self.id {
-                    self.handle_request(request);
+                    self.own_requests.push_back(request);
                 } else {
                     self.mail.post(target, Forward::Request(request));
                 }
+            }
+            while work < self.config.work_per_turn
+                && let Some(request) = self.own_requests.pop_front()
+            {
+                quiet = false;
+                work += 1 + self.handle_request(request);
             }
             while let Some(ask) = self.users.poll_ask() {
                 self.actions.push(Action::Search(ask));
@@ -365,6 +386,7 @@ impl Shard {
             PAUSED_MICROS
         } else if !self.actions.is_empty()
             || self.users.has_mail()
+            || !self.own_requests.is_empty()
             || !self.sweeps.is_empty()
             || self.crowd.is_waiting()
             || self.users.has_sendable()

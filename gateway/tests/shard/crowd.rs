@@ -1,5 +1,9 @@
 //! Before a crowd: how much of it a turn does, who is let in, and who has to go.
 
+use gateway::mailbox::Forward;
+use protocol::ids::{ConversationId, RequestId};
+use router::mail::{Asker, Request, SessionId};
+
 use crate::*;
 
 #[test]
@@ -223,4 +227,26 @@ fn a_connection_that_cannot_move_at_once_waits_until_another_has_moved() {
         assert_eq!(bench.metrics.handshakes.value(), waiting as u64);
     }
     assert_eq!(bench.metrics.refused_total(RefusedReason::NoCredit).value(), 0);
+}
+
+#[test]
+fn of_the_mail_of_each_shard_a_turn_takes_an_equal_share() {
+    let mut bench = Bench::of_shards(3, 10, 10, 10);
+    let share = WORK_PER_TURN / 2;
+    let mut others = [1, 2].map(|shard| (ShardId(shard), Mailboxes::new(bench.mesh.clone(), ShardId(shard))));
+    let answered =
+        |(_, mail): &(ShardId, Mailboxes)| std::iter::from_fn(|| mail.take_reply(ShardId(0))).count();
+    for ((shard, mail), count) in others.iter_mut().zip([share * 2, 3]) {
+        for slot in 0..count {
+            let session = SessionId { slot: slot as u32, generation: 0 };
+            let asker = Asker { shard: *shard, session, id: RequestId(1), asked_micros: 0 };
+            let (user, conversation) = (UserId::new("alice").expect("a name"), ConversationId([7; 16]));
+            mail.post(ShardId(0), Forward::Request(Request::ListMembers { asker, user, conversation }));
+        }
+    }
+    bench.turn(Vec::new());
+    assert_eq!(others.each_ref().map(answered), [share, 3]);
+    assert!(!bench.mesh.fall_asleep(ShardId(0)), "there is more to do");
+    bench.turn(Vec::new());
+    assert_eq!(others.each_ref().map(answered), [share, 0]);
 }

@@ -14,7 +14,7 @@ use gateway::mailbox::{Back, MOVE_CREDITS, Mailboxes, Mesh};
 use gateway::metrics::{PauseReason, RefusedReason, ShardMetrics};
 use gateway::peers::{PeerLimits, Peers};
 use gateway::shard::{
-    Action, ConnectionId, Event, Listener, MAIL_PER_TURN, ReceiveEnd, Shard, ShardConfig, ShardParts,
+    Action, ConnectionId, Event, Listener, ReceiveEnd, Shard, ShardConfig, ShardParts, WORK_PER_TURN,
 };
 use gateway::state::NodeState;
 use protocol::ids::{UnixMillis, UserId};
@@ -63,7 +63,7 @@ impl Bench {
             connects_per_second_max,
             policy: UpgradePolicy { path: Some(UpgradePolicy::PATH), origins: Origins::Unset },
             proxies: Vec::new(),
-            mail_per_turn: MAIL_PER_TURN,
+            work_per_turn: WORK_PER_TURN,
             drain_seconds: 0,
             users: UserLimits::default(),
             compaction: CompactionPolicy::default(),

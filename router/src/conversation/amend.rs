@@ -15,7 +15,7 @@ use super::ConversationSide;
 use super::delivering::Delivery;
 use super::folding::{HIDDEN, stored};
 use super::jobs::Purpose;
-use super::state::{Conversation, NOT_A_MEMBER, NOT_FOUND, Plan, Refusal};
+use super::state::{Audience, Conversation, NOT_A_MEMBER, NOT_FOUND, Plan, Refusal};
 use crate::mail::{Change, Linked, Reply, Store};
 use crate::places::{KINDS, Places, conversation_stream};
 
@@ -206,6 +206,14 @@ impl ConversationSide {
 }
 
 impl Plan {
+    /// How many links and members are stored with it, and users told of it.
+    pub(super) fn work(&self) -> u64 {
+        let told = |audience: &Audience| audience.shards.iter().map(|(_, users)| users.len()).sum::<usize>();
+        let hidden = self.hidden_from.as_deref().map_or(0, told);
+        let members = self.after.as_ref().map_or(0, |after| after.members().len());
+        (told(&self.audience) + self.memberships.len() + hidden + members) as u64
+    }
+
     /// The streams that the event is linked into, of a conversation in which it takes `seq`.
     pub(super) fn links(&self, home: StreamId, seq: u64) -> Vec<Link> {
         let seen = self.audience.inboxes.iter().chain(&self.memberships).copied().map(Link::from);

@@ -153,6 +153,8 @@ pub struct ConversationSide {
     clock: u64,
     /// Messages stored since the start; for the metrics.
     pub messages_stored: u64,
+    /// Links and members stored since the start, and users told: what storing takes time for. For whoever makes turns short.
+    pub work_stored: u64,
 }
 
 impl ConversationSide {
@@ -195,6 +197,7 @@ impl ConversationSide {
             stalled: VecDeque::new(),
             clock: 0,
             messages_stored: 0,
+            work_stored: 0,
         }
     }
 

@@ -71,6 +71,7 @@ impl ConversationSide {
         }
         let refusal = match append(log, store.conversation, head, &plan, now) {
             Answer::Stored(stored) => {
+                self.work_stored += plan.work();
                 self.stored(store, plan, head + 1, stored);
                 self.keep_positions_near(store.conversation, head + 1, log);
                 return Some(stored.last_position);

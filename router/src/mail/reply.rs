@@ -280,6 +280,22 @@ pub enum Reply {
     },
 }
 
+impl Reply {
+    /// What it takes to hand it on, in users to whom it is delivered or records that are shown: for whoever makes turns short.
+    #[must_use]
+    pub fn work(&self) -> usize {
+        match self {
+            Self::CaughtUp { records, .. } | Self::Fed { records, .. } | Self::History { records, .. } => {
+                records.len()
+            }
+            Self::Deliver(deliver) => deliver.users.len(),
+            Self::Listed { items, .. } => items.len(),
+            Self::Tell { sessions, .. } => sessions.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// A record on its way to members of one shard.
 #[derive(Clone, Debug)]
 pub struct Deliver {
