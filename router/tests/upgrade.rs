@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use protocol::command::{Command, Create, HistoryPolicy, Members};
 use protocol::event::{Reached, ServerFrame};
-use protocol::ids::{ConversationId, Seq};
+use protocol::ids::{ConversationId, RequestId, Seq};
 use router::ShardId;
-use router::mail::{Reply, Request, SessionId};
+use router::mail::{Asker, Reply, Request, SessionId};
 use router::places::{created_conversation, direct_conversation};
 use router::user::PRESENCE_GRACE_MILLIS;
 use storage_log::Geometry;
@@ -276,4 +276,22 @@ fn after_a_refused_upgrade_no_turn_asks_for_all_sessions() {
     }
     assert_eq!(turns.iter().sum::<usize>(), names.len(), "{turns:?}");
     assert!(turns.iter().all(|turn| *turn <= 256), "{turns:?}");
+}
+
+/// What a view says nothing of to who knows it: how far its own user has read, on another device and while this one did not read.
+#[test]
+fn how_far_its_user_has_read_outlives_a_view_that_is_taken_up() {
+    let (mut chat, [alice, carol], conversation) = viewing();
+    for number in 0..8_u8 {
+        chat.request(carol, send("alice", &"x".repeat(16_000), id_of(NOW.0, 100 + number)));
+    }
+    carry(&mut chat);
+    let reached = Reached { read: Seq(1), delivered: Seq(0) };
+    let event = Arc::new(ServerFrame::Receipt { conversation, user: user("alice"), reached });
+    chat.users.handle_reply(ShardId(0), Reply::TellUser { user: user("alice"), event }, chat.clock);
+    // A number that no client asks by.
+    let asker = Asker { shard: ShardId(0), session: alice, id: RequestId(0), asked_micros: 0 };
+    let viewed = Reply::Viewed { asker, conversation, presence: [].into(), receipts: [].into() };
+    chat.users.handle_reply(ShardId(0), viewed, chat.clock);
+    assert_eq!(told(&chat.exchange(alice)), ["alice has read 1"]);
 }
