@@ -17,6 +17,7 @@ use protocol::ids::{RequestId, UserId};
 use protocol::session::Session;
 use router::ShardId;
 use router::mail::{PUSH_LOOKUPS, Reply, Request, SIGHTINGS};
+use router::places::LOGS_MAX;
 use router::user::{COMMAND_CREDITS, PAGE_CREDITS};
 
 use crate::auth::Verified;
@@ -86,16 +87,14 @@ struct Lane {
 
 const REPLY_CREDITS: usize = (COMMAND_CREDITS + PAGE_CREDITS + MOVE_CREDITS) as usize;
 
-/// Logs of a store, at most: each may have a note waiting at once.
-const LOGS_MAX: usize = 64;
-
 impl Lane {
     fn new(deliver_places: usize) -> Self {
         // A move may be followed by its cancellation before either is read.
         // Of each log one mail of signals is under way, one of sightings, and one answer to each; and as many look-ups of push tokens
         // and of sightings as there may be.
-        let requests = REPLY_CREDITS + MOVE_CREDITS as usize + 2 * LOGS_MAX + PUSH_LOOKUPS + SIGHTINGS;
-        let replies = REPLY_CREDITS + deliver_places + 3 * LOGS_MAX + PUSH_LOOKUPS + SIGHTINGS;
+        let logs = usize::from(LOGS_MAX);
+        let requests = REPLY_CREDITS + MOVE_CREDITS as usize + 2 * logs + PUSH_LOOKUPS + SIGHTINGS;
+        let replies = REPLY_CREDITS + deliver_places + 3 * logs + PUSH_LOOKUPS + SIGHTINGS;
         Self { requests: ArrayQueue::new(requests), replies: ArrayQueue::new(replies) }
     }
 }

@@ -12,17 +12,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use protocol::ids::UserId;
+use protocol::limits::CURSOR_BYTES_MAX;
 use smallvec::SmallVec;
 use storage_log::Run;
 
-use crate::places::Places;
+use crate::places::{LOGS_MAX, Places};
 
 const VERSION: u8 = 2;
 /// Without what was followed, which then was nothing.
 const VERSION_1: u8 = 1;
 const HEAD_BYTES: usize = 2 + 16;
 
-/// In the byte of `logs`, of which there are at most 64.
+const _: () = assert!((HEAD_BYTES + LOGS_MAX as usize * 10 + TAG_BYTES).div_ceil(3) * 4 <= CURSOR_BYTES_MAX);
+
+/// In the byte of `logs`, of which there are at most 32.
 const WHOLE: u8 = 1 << 7;
 pub(crate) const TAG_BYTES: usize = 16;
 

@@ -22,6 +22,9 @@ pub const KINDS: Kinds = Kinds {
     content: Schema::Message as u16,
 };
 
+/// Most logs of a store: a cursor holds a position in each and must fit its 512 bytes.
+pub const LOGS_MAX: u16 = 32;
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Whatever a command may come to, a log takes.

@@ -31,8 +31,6 @@ use settings::{Draft, SETTINGS, Value};
 pub const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// Most data-plane threads: every pair has mailboxes, so memory grows with the square.
 pub const SHARDS_MAX: u16 = 128;
-/// Most logs: a cursor holds a position in each and must fit its 512 bytes.
-pub const LOGS_MAX: u16 = 32;
 /// Shortest segment of a log, in MiB: room for some batches of 1 MiB.
 pub const SEGMENT_MIB_MIN: u16 = 4;
 /// Longest segment of a log, in MiB.

@@ -6,11 +6,12 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use protocol::upgrade::Origins;
+use router::places::LOGS_MAX;
 
 use super::{
     APPROACHES_PER_HOUR_MAX, COMMANDS_PER_SECOND_MAX, COMPACT_AFTER_SECONDS_MAX, CONNECTIONS_MAX,
     CONNECTS_PER_SECOND_MAX, Config, ConfigError, DRAIN_MAX, HANDSHAKES_MAX, JwksUrl, KEEP_DAYS_MAX,
-    KEEP_MIB_MAX, LOGS_MAX, MEMORY_RESERVE_MIB_MAX, Network, PROXIES_MAX, Place, SCRUB_BYTES_PER_SECOND_MAX,
+    KEEP_MIB_MAX, MEMORY_RESERVE_MIB_MAX, Network, PROXIES_MAX, Place, SCRUB_BYTES_PER_SECOND_MAX,
     SEGMENT_MIB_MAX, SEGMENT_MIB_MIN, SHARDS_MAX,
 };
 

@@ -11,8 +11,9 @@
 use std::io;
 use std::path::Path;
 
+use router::places::LOGS_MAX;
+
 use super::entry::{Entry, Erasure};
-use crate::store::disk::LOGS_MAX;
 use crate::store::kept_list::{KeptList, Kind, line};
 
 /// Name of the file.

@@ -10,9 +10,9 @@
 use std::io;
 use std::path::Path;
 
+use router::places::LOGS_MAX;
 use serde::{Deserialize, Serialize};
 
-use crate::store::disk::LOGS_MAX;
 use crate::store::kept_list::{KeptList, Kind, line};
 
 static KIND: Kind = Kind {

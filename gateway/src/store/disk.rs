@@ -9,9 +9,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{SeekFrom, seek};
 use storage_log::{as_appended, segment_file_name};
 
-/// More logs than this on one device only share its syncs.
-pub const LOGS_MAX: u16 = 64;
-
 /// Where the segments of a log are.
 #[must_use]
 pub fn log_directory(directory: &Path, log: u16) -> PathBuf {

@@ -6,13 +6,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
+use router::places::LOGS_MAX;
 use serde::{Deserialize, Serialize};
 use storage_log::Geometry;
 use storage_log::format::{
     BATCH_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FORMAT_VERSION, SEGMENT_BYTES, SEGMENT_HEADER_BYTES,
 };
 
-use super::disk::{LOGS_MAX, log_directory, read_up_to, sync_directory};
+use super::disk::{log_directory, read_up_to, sync_directory};
 use super::reserve;
 use super::segments::{Access, SegmentMaker, block_of, open_segments};
 
@@ -45,7 +46,11 @@ impl StoreFile {
             "has format {}, this program knows {FORMAT_VERSION}: start the newer program that made it",
             file.format,
         );
-        ensure!((1..=LOGS_MAX).contains(&file.logs), "logs must be 1..={LOGS_MAX}");
+        ensure!(
+            (1..=LOGS_MAX).contains(&file.logs),
+            "`logs` is {}, and a store has 1 to {LOGS_MAX}: it is fixed when the store is made, so put back what it was",
+            file.logs
+        );
         ensure!(
             file.geometry().is_sound(),
             "block must be a power of two from {BLOCK_BYTES_MIN} to {BLOCK_BYTES_MAX}, segment a multiple of \
@@ -61,11 +66,13 @@ impl StoreFile {
     }
 
     pub(super) fn store(&self) -> anyhow::Result<[u8; 16]> {
-        from_hex(&self.store).context("store is not 32 digits")
+        from_hex(&self.store).context("`store` is not 32 hex digits: put the line back from a backup, where this file has the same name")
     }
 
     pub(super) fn key(&self) -> anyhow::Result<[u8; 32]> {
-        from_hex(&self.key).context("key is not 64 digits")
+        from_hex(&self.key).context(
+            "`key` is not 64 hex digits: put the line back from a backup, where this file has the same name",
+        )
     }
 }
 

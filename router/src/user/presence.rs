@@ -13,9 +13,7 @@ use super::UserSide;
 use super::session::ToldBefore;
 use super::signals::Untold;
 use crate::mail::{Clock, SessionId, Sighting, Standing};
-
-/// Logs of a store, at most: each has a bit in what is known of a watched user.
-const LOGS_MAX: u16 = 64;
+use crate::places::LOGS_MAX;
 
 /// Users of whom this shard knows when they were last online, beside those who are and those of whom that is not written yet. About 6 MB.
 const LAST_SEEN_MAX: usize = 65_536;
@@ -103,7 +101,7 @@ pub(super) struct PresenceBoard {
 
 impl PresenceBoard {
     pub(super) fn new(logs: u16, grace_millis: u64) -> Self {
-        assert!(logs <= LOGS_MAX, "a store has at most 64 logs");
+        assert!(logs <= LOGS_MAX, "each has a bit in what is known of a watched user");
         Self {
             grace_micros: grace_millis * 1_000,
             clock: Clock::default(),
@@ -234,7 +232,7 @@ impl PresenceBoard {
         let watchers = self.watchers.get(user).map_or(0, |watched| watched.logs);
         for (log, untold) in self.untold.iter_mut().enumerate() {
             if watchers & (1 << log) != 0 {
-                untold.standings.insert(user.clone(), ());
+                untold.standings.insert(user.clone());
             }
         }
     }
@@ -415,7 +413,7 @@ impl UserSide {
             if !is_seen && self.presence.clock.micros < until {
                 self.presence.graces.insert((until, user.clone()));
             }
-            self.presence.untold[usize::from(log)].standings.insert(user.clone(), ());
+            self.presence.untold[usize::from(log)].standings.insert(user.clone());
             self.presence.watchers.entry(user).or_default().logs |= 1 << log;
         }
     }

@@ -1,7 +1,7 @@
 //! What the owners of the logs are told of this shard's users: how they stand, who types, which views have ended, and what devices have
 //! acknowledged. It is kept by whom it is of, so it is the newest, and goes one mail at a time to each log.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use protocol::ids::{ConversationId, UserId};
 
@@ -22,7 +22,7 @@ pub(super) const TYPING_MAX: usize = 1_024;
 #[derive(Default)]
 pub(super) struct Untold {
     /// Users whose standing it has to know, as it then is.
-    pub(super) standings: BTreeMap<UserId, ()>,
+    pub(super) standings: BTreeSet<UserId>,
     pub(super) typing: BTreeMap<(ConversationId, UserId), bool>,
     pub(super) unviewed: VecDeque<(ConversationId, SessionId)>,
     /// What devices have acknowledged,
@@ -93,7 +93,7 @@ impl UserSide {
             let untold = &mut self.presence.untold[log];
             let signal = if let Some((conversation, session)) = untold.unviewed.pop_front() {
                 Signal::Unviewed { conversation, session }
-            } else if let Some((user, ())) = untold.standings.pop_first() {
+            } else if let Some(user) = untold.standings.pop_first() {
                 match self.presence.standing(&user, self.users.contains_key(&user)) {
                     Some(standing) => {
                         let is_as_before = self.is_as_before(&user, standing);
