@@ -203,8 +203,8 @@ fn drain_of(state: Arc<NodeState>, inboxes: Vec<Inbox>) -> Arc<dyn Fn() + Send +
 fn reap(threads: Vec<JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<oneshot::Receiver<bool>> {
     let (done, ended) = oneshot::channel::<bool>();
     thread::Builder::new().name("reaper".to_owned()).spawn(move || {
-        let well = threads.into_iter().all(|thread| match thread.join() {
-            Ok(Ok(())) => true,
+        let well = threads.into_iter().fold(true, |well, thread| match thread.join() {
+            Ok(Ok(())) => well,
             Ok(Err(error)) => {
                 tracing::error!("{error:#}");
                 false

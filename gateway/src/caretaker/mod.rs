@@ -382,7 +382,8 @@ impl Caretaker {
                 return None;
             }
             Err(error) => {
-                tracing::warn!(log = place.log, %error, "a damaged place could not be copied");
+                let segment = segment_file_name(place.base);
+                tracing::warn!(log = place.log, segment, offset = place.offset, %error, "a damaged place could not be copied; it is said and counted all the same");
                 return None;
             }
         }

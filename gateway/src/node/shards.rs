@@ -183,7 +183,11 @@ fn shard_thread(layout: Layout, seat: Seat) -> anyhow::Result<()> {
     for (listener, kind) in listeners {
         driver.listen(listener, kind);
     }
-    driver.run().context("a shard's ring broke")
+    if let Err(error) = driver.run() {
+        // Whose users it serves can neither be served nor told, and the other shards would serve on without it.
+        panic!("a ring broke ({error}): the node ends at once, as after kill -9; start it again to recover");
+    }
+    Ok(())
 }
 
 impl Begin {
