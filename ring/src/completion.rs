@@ -13,7 +13,7 @@ pub enum Completion {
     ///
     /// May still arrive after the listener was paused or closed, for connections accepted before. On an error
     /// no slot was taken; the listener goes on after errors that pass (`ENFILE`: the kernel dropped the
-    /// connection) and pauses itself after any other.
+    /// connection) or are of that one connection, and pauses itself after any other.
     Accepted {
         /// Whose connection it is.
         listener: ListenerId,

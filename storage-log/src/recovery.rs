@@ -51,7 +51,7 @@ pub enum DamageKind {
 /// A torn batch at the end, which nobody was told about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Dropped {
-    /// Segment and offset of its first byte.
+    /// Segment that it stands in.
     pub segment: u64,
     /// Offset in the segment.
     pub offset: u64,

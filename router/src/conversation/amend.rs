@@ -67,12 +67,6 @@ fn form_of(record: Option<&Linked>) -> Result<FormV1, Refusal> {
     }
 }
 
-/// An amendment that may be stored: what it is, and who sees what.
-pub(super) struct Amended {
-    pub(super) target: Seq,
-    pub(super) form: FormV1,
-}
-
 impl Conversation {
     /// Whether `store` may look at the message that it amends: asked before that is read.
     pub(super) fn may_amend(&self, store: &Store, target: Seq) -> Result<(), Refusal> {
@@ -87,14 +81,14 @@ impl Conversation {
         }
     }
 
-    /// Decides what `store` makes of a message of this `form`, at the time `at`.
+    /// Decides what `store` makes of a message of this `form`, at the time `at`: what is stored, and the form that it has then.
     pub(super) fn plan_amendment(
         &self,
         places: &Places,
         store: &Store,
         form: FormV1,
         at: UnixMillis,
-    ) -> Result<(Plan, Amended), Refusal> {
+    ) -> Result<(Plan, FormV1), Refusal> {
         let target = store.change.target().expect("the caller has its form");
         self.may_amend(store, target)?;
         let is_author = form.sender == store.user.as_bytes();
@@ -134,7 +128,7 @@ impl Conversation {
             memberships: Vec::new(),
             roster: None,
         };
-        Ok((plan, Amended { target, form }))
+        Ok((plan, form))
     }
 }
 
@@ -179,7 +173,8 @@ impl ConversationSide {
         let at = UnixMillis(log.clock(now.0));
         let head = Seq(log.head(conversation_stream(store.conversation, Kind::Messages)).seq);
         let front = conversation.kept().front(&self.places, head, at);
-        if store.change.target().is_some_and(|target| front.has(target, UnixMillis(form.at))) {
+        let target = store.change.target().expect("it was looked up");
+        if front.has(target, UnixMillis(form.at)) {
             // What puts it in front may be under way: nobody is told that something is gone by what a crash may undo.
             let (asker, (code, message)) = (store.asker, NO_MESSAGE);
             let refused = Reply::Refused { asker, is_page: false, code, message, retry_after_ms: None };
@@ -187,7 +182,7 @@ impl ConversationSide {
         }
         match conversation.plan_amendment(&self.places, store, form, at) {
             Err(refusal) => self.refuse(store.asker, refusal),
-            Ok((plan, Amended { target, form })) => {
+            Ok((plan, form)) => {
                 if let Some(position) = self.append(store, plan, now, log) {
                     self.amended.insert((store.conversation, target), (position, form));
                 }

@@ -223,8 +223,7 @@ impl ConversationSide {
             return self.handle_seen(shard, seen, now, log);
         }
         if settings::is_of_a_user(&request) {
-            self.handle_settings(request, now, log);
-            return self.resume(now, log);
+            return self.handle_settings(request, now, log);
         }
         match conversation_of(&request) {
             None => self.start_page(request, log),

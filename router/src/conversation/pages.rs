@@ -29,7 +29,7 @@ pub(super) struct Tried {
 struct WaitingPage {
     request: Request,
     tried: Tried,
-    /// Conversations that are being read, and one while they are being asked for.
+    /// Conversations that are still being read.
     missing: usize,
 }
 
@@ -170,7 +170,7 @@ impl ConversationSide {
     /// The next thing to do for pages that wait; `false` when there is none.
     pub(super) fn begin_next_page(&mut self, now: UnixMillis, log: &mut Log) -> bool {
         if let Some((conversation, page)) = self.pages.asked.pop_front() {
-            self.enter(conversation, Entrant::Page(page, conversation), now, log);
+            self.enter(conversation, Entrant::Page(page), now, log);
             return true;
         }
         let Some(page) = self.pages.ready.pop_front() else {

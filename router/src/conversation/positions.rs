@@ -204,7 +204,7 @@ impl Positions {
         self.is_whole
     }
 
-    /// Whether memory is ahead of the disk.
+    /// Whether the disk has all of it, and nothing is under way.
     pub(super) fn is_settled(&self) -> bool {
         !self.is_due && self.under_way == 0
     }

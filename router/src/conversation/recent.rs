@@ -55,7 +55,7 @@ pub(crate) struct Known {
     pub(crate) content_hash: u64,
 }
 
-/// What one log has stored lately: ids, and of which conversation each position is.
+/// The ids that one log has stored lately.
 pub struct Recent {
     seed: u64,
     /// Oldest first; the last one takes what is stored.

@@ -58,7 +58,7 @@ pub(super) enum Entrant {
     /// It is time to look whom its messages have not reached.
     Push,
     /// A page of several conversations, by its number, that waits for state and positions of this one.
-    Page(u32, ConversationId),
+    Page(u32),
 }
 
 impl Entrant {
@@ -181,7 +181,7 @@ impl ConversationSide {
         }
         match entrant {
             Entrant::Delivered(user, seq) => self.note_delivered(conversation, &user, seq),
-            Entrant::Page(page, _) => self.note_read_for(page),
+            Entrant::Page(page) => self.note_read_for(page),
             Entrant::Push => self.judge_push(conversation, log),
             Entrant::Request(request) => match *request {
                 Request::Store(store) => self.store(store, now, log, false),
@@ -210,7 +210,7 @@ impl ConversationSide {
         match entrant {
             Entrant::Request(request) => self.refuse_request(request, refusal),
             Entrant::Delivered(..) => {}
-            Entrant::Page(page, conversation) => self.note_unreadable_for(*page, *conversation),
+            Entrant::Page(page) => self.note_unreadable_for(*page, of),
             Entrant::Push => self.pushes.retry(of),
         }
     }

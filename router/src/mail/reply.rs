@@ -186,7 +186,7 @@ pub enum Reply {
     PushTokens {
         /// As asked.
         call: u32,
-        /// None where the conversation is muted, or no device has one; `None` where that cannot be read now.
+        /// Empty where the conversation is muted or no device has one; `None` where that cannot be read now.
         tokens: Option<Vec<(DeviceId, PushToken)>>,
     },
     /// How far a user has read conversations; of those that are not here that is not known.
@@ -240,7 +240,7 @@ pub enum Reply {
     Tell {
         /// Whom.
         sessions: Vec<SessionId>,
-        /// What: presence or typing.
+        /// What: presence, typing or a receipt.
         event: Arc<ServerFrame>,
     },
     /// A session views a conversation.

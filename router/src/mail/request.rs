@@ -204,7 +204,7 @@ pub enum Request {
         /// Whose.
         user: UserId,
     },
-    /// What a user's home has to say of presence: one mail at a time, answered with [`super::Reply::SignalsTaken`].
+    /// What a user's home has to say of presence, typing, ended views and acknowledgements: one mail at a time, answered with [`super::Reply::SignalsTaken`].
     Signals {
         /// Which log,
         log: u16,

@@ -1,6 +1,6 @@
 //! What a client asks: checked against its session, then mailed to the conversation's home, or answered here.
 
-use protocol::command::{Command, PushToken, Send, Target};
+use protocol::command::{Command, PushToken, Target};
 use protocol::event::{CloseCode, ErrorCode, ErrorReply, OkReply, Refusal, ServerFrame};
 use protocol::ids::{ConversationId, MessageId, RequestId, Seq, UnixMillis, UserId};
 use protocol::limits::COMMANDS_IN_FLIGHT_MAX;
@@ -321,21 +321,11 @@ fn change_of(
         Command::React(react) => (react.conversation, Change::React(react)),
         Command::Retention { conversation, retention, .. } => (conversation, Change::Retention(retention)),
         Command::Title { conversation, title, .. } => (conversation, Change::Title(title)),
-        Command::Send(send) => match send_target(&send) {
-            (Some(conversation), _) => (conversation, Change::Send { send, peer: None }),
-            (None, Some(peer)) if peer == *user => return Err("a direct conversation is between two users"),
-            (None, peer) => {
-                let peer = peer.expect("a target is one of two");
-                (direct_conversation(user, &peer), Change::Send { send, peer: Some(peer) })
-            }
+        Command::Send(send) => match send.target.clone() {
+            Target::Conversation(conversation) => (conversation, Change::Send { send, peer: None }),
+            Target::User(peer) if peer == *user => return Err("a direct conversation is between two users"),
+            Target::User(peer) => (direct_conversation(user, &peer), Change::Send { send, peer: Some(peer) }),
         },
         _ => unreachable!("only storing commands come here"),
     })
-}
-
-fn send_target(send: &Send) -> (Option<ConversationId>, Option<UserId>) {
-    match &send.target {
-        Target::Conversation(conversation) => (Some(*conversation), None),
-        Target::User(peer) => (None, Some(peer.clone())),
-    }
 }

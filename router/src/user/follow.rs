@@ -21,15 +21,18 @@ const CURSOR_AGE_MS: u64 = 1_000;
 /// A record that more users of a shard are given is for many: most conversations are of fewer people.
 const FEW_USERS: usize = 16;
 
-/// What a node does beside what every one does: `edit`, `delete` and `react`; `view`, `unview` and
-/// `typing`; `read`; `conversations`.
+/// What a node does beside what every one does; where there is no word, the command of that name.
 const FEATURES: [&str; 10] = [
+    // `edit`, `delete` and `react`.
     "amend",
+    // `view`, `unview` and `typing`.
     "presence",
+    // `read`, and `receipt`.
     "receipts",
     "conversations",
     "mute",
     "block",
+    // Of a `receipt`.
     "delivered",
     "push_token",
     "retention",

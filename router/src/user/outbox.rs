@@ -60,12 +60,6 @@ impl Outbox {
         self.sending_bytes == 0 && (self.rest.is_some() || !self.queue.is_empty())
     }
 
-    /// Whether the next byte sent must be the middle of a frame.
-    #[must_use]
-    pub fn is_mid_frame(&self) -> bool {
-        self.rest.is_some()
-    }
-
     /// Only what a peer has seen the beginning of: the rest of a frame, and what is in flight.
     #[must_use]
     pub fn into_half_sent(self) -> Self {

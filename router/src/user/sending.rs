@@ -57,22 +57,10 @@ impl UserSide {
         }
     }
 
-    /// Bytes that wait for a session, queued and in flight.
-    #[must_use]
-    pub fn held_bytes(&self, id: SessionId) -> usize {
-        self.sessions.get(id.slot as usize).map_or(0, |session| session.outbox.held_bytes())
-    }
-
     /// Whether a session holds nothing beyond its slot and its two names, as one does that has nothing under way and views nothing.
     #[must_use]
     pub fn holds_nothing(&self, id: SessionId) -> bool {
         self.sessions.get(id.slot as usize).is_some_and(Session::is_released)
-    }
-
-    /// Whether the next byte sent to a session must be the middle of a frame.
-    #[must_use]
-    pub fn is_mid_frame(&self, id: SessionId) -> bool {
-        self.sessions.get(id.slot as usize).is_some_and(|session| session.outbox.is_mid_frame())
     }
 
     /// Tells a session that the node is going away.
