@@ -32,7 +32,12 @@ fn say(chat: &mut Chat, session: SessionId) {
     answer(&chat.command(session, send("bob", "hello", None))).expect("stored");
 }
 
+/// As many turns as it takes to judge a thousand and some.
 fn judge(chat: &mut Chat) {
+    (0..5).for_each(|_| judge_some(chat));
+}
+
+fn judge_some(chat: &mut Chat) {
     let (micros, now) = (chat.clock.micros, chat.clock.unix);
     chat.side.judge_pushes(micros, now, &mut chat.log);
     while let Some(read) = chat.side.poll_read() {
@@ -279,26 +284,42 @@ fn who_blocks_the_other_is_not_called() {
     assert_eq!(called(&mut chat, WAIT), []);
 }
 
-/// What the calls come to has a bound: conversations stay due meanwhile, and nobody is forgotten.
-#[test]
-fn while_nobody_takes_the_calls_the_others_stay_due() {
+/// More conversations with somebody to call than there may be calls.
+const CROWD: usize = 1_100;
+
+/// Each is due now.
+fn crowd_said() -> Chat {
     let mut chat = Chat::new();
     chat.side.begin_pushes(Unjudged::nothing());
     chat.wait(0);
-    let (mut taken, all) = (0, 1_100);
-    for number in 0..all {
+    for number in 0..CROWD {
         let (alice, _) = chat.connect(&format!("alice-{number}"), None);
         say(&mut chat, alice);
         chat.users.disconnect(alice);
     }
     judge(&mut chat);
     chat.wait(WAIT);
+    chat
+}
+
+#[test]
+fn a_turn_judges_a_part_of_a_crowd_and_the_next_follows_at_once() {
+    let mut chat = crowd_said();
+    judge_some(&mut chat);
+    let taken = std::iter::from_fn(|| chat.side.poll_push()).count();
+    assert_eq!(taken, 256);
+    assert_eq!(chat.side.push_in_micros(chat.clock.micros), Some(0));
+    assert_eq!(called(&mut chat, 0).len(), CROWD - taken);
+}
+
+/// What the calls come to has a bound: conversations stay due meanwhile, and nobody is forgotten.
+#[test]
+fn while_nobody_takes_the_calls_the_others_stay_due() {
+    let mut chat = crowd_said();
     judge(&mut chat);
-    while chat.side.poll_push().is_some() {
-        taken += 1;
-    }
+    let taken = std::iter::from_fn(|| chat.side.poll_push()).count();
     assert_eq!(taken, 1_024);
-    assert_eq!(called(&mut chat, 0).len(), all - taken);
+    assert_eq!(called(&mut chat, 0).len(), CROWD - taken);
     assert_eq!(called(&mut chat, REST * 2), []);
 }
 

@@ -96,7 +96,9 @@ impl ConversationSide {
                 Answer::Stored(_) => {}
                 Answer::Full if pace != Pace::Usual => self.give_up_new(conversation),
                 _ if log.is_healthy() => {
-                    self.gathering.due.push_back((next, conversation));
+                    // The others would not be taken either, and be made in vain.
+                    self.gathering.due.push_front((next, conversation));
+                    return;
                 }
                 _ => {}
             }

@@ -44,6 +44,9 @@ const DUE_MAX: usize = 1_024;
 /// find a hundred thousand at once, and those who come back then are not to wait behind them.
 const LOOKS_MAX: usize = 32;
 
+/// Conversations judged in one turn, which those in memory are at once: a millisecond.
+const JUDGED_PER_TURN: usize = 256;
+
 /// Somebody is to be called.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PushDue {
@@ -354,7 +357,8 @@ impl ConversationSide {
         for conversation in std::mem::take(&mut self.pushes.fresh) {
             self.pushes.schedule(conversation, micros + WAIT_MICROS);
         }
-        while let Some(conversation) = self.pushes.poll_due() {
+        for _ in 0..JUDGED_PER_TURN {
+            let Some(conversation) = self.pushes.poll_due() else { break };
             self.enter(conversation, Entrant::Push, now, log);
             self.resume(now, log);
         }
