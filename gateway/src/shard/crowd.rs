@@ -19,7 +19,7 @@ use crate::mailbox::Move;
 /// session begun, and a send: 2 ms in all, at 30 us each.
 const ARRIVALS_PER_TURN: usize = 64;
 
-/// Connections in one turn that begin to end: a goodbye answered or a shutdown, and soon a close, 2 ms in all.
+/// Connections in one turn that begin to end: a goodbye answered, a shutdown, or what is said to one that is overdue, and soon a close; 2 ms in all.
 const PARTINGS_PER_TURN: usize = 64;
 
 /// Sends in one turn, but for those of handshakes and goodbyes: 3 ms at some 10 us each, in which the kernel carries each
@@ -45,6 +45,8 @@ enum Parting {
     Gone(ConnectionId),
     /// The peer has said goodbye: it is answered.
     Goodbye(ConnectionId),
+    /// It is overdue.
+    Overdue(ConnectionId),
 }
 
 /// What is left for the next turns.
@@ -109,6 +111,11 @@ impl Shard {
         self.crowd.partings.push_back(Parting::Goodbye(id));
     }
 
+    /// A connection is overdue: it is ended in its turn.
+    pub(super) fn take_overdue(&mut self, id: ConnectionId) {
+        self.crowd.partings.push_back(Parting::Overdue(id));
+    }
+
     pub(super) fn continue_crowd(&mut self) {
         for _ in 0..ARRIVALS_PER_TURN {
             if !self.next_arrival() {
@@ -118,6 +125,7 @@ impl Shard {
         for _ in 0..PARTINGS_PER_TURN {
             match self.crowd.partings.pop_front() {
                 None => break,
+                Some(Parting::Overdue(id)) => self.end_overdue(id),
                 Some(Parting::Gone(id)) => self.handle_receive_ended(id, ReceiveEnd::Gone),
                 Some(Parting::Goodbye(id)) => {
                     self.flush(id);

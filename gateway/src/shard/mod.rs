@@ -219,10 +219,12 @@ impl Shard {
             self.handle(event);
         }
         self.take_mail();
+        if !self.paused {
+            self.check_timers();
+        }
         self.continue_crowd();
         self.continue_sweeps();
         if !self.paused {
-            self.check_timers();
             self.continue_drain();
             self.continue_admission();
         }

@@ -83,6 +83,19 @@ impl Shard {
         if connection.timer != second {
             return;
         }
+        let (deadline, _) = next_deadline(connection, now, now_ms);
+        if deadline <= now || is_too_slow(connection, &self.admission, now) {
+            // A crowd that fell silent together, or whose tokens end together, is ended in parts.
+            self.take_overdue(id);
+        } else {
+            self.schedule(id);
+        }
+    }
+
+    /// Ends what a connection may not go on with, whose turn it is; it may have gone on meanwhile.
+    pub(super) fn end_overdue(&mut self, id: ConnectionId) {
+        let (now, now_ms) = (self.second(), self.clock.unix.0);
+        let Some(connection) = self.connections.find(id) else { return };
         let (deadline, overdue) = next_deadline(connection, now, now_ms);
         if deadline <= now {
             self.handle_overdue(id, overdue);

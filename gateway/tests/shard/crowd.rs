@@ -250,3 +250,14 @@ fn of_the_mail_of_each_shard_a_turn_takes_an_equal_share() {
     bench.turn(Vec::new());
     assert_eq!(others.each_ref().map(answered), [share, 0]);
 }
+
+#[test]
+fn those_who_are_overdue_together_are_ended_in_parts() {
+    let mut bench = Bench::new(1_000, 1_000, 1_000_000);
+    bench.accept(Listener::Chat, 200);
+    bench.micros += 10_000_000;
+    let ended = |actions: &[Action]| sent(actions).iter().filter(|(_, text)| text.contains(" 408 ")).count();
+    let turns: Vec<usize> = (0..5).map(|_| ended(&bench.turn(Vec::new()))).collect();
+    assert_eq!(turns, [64, 64, 64, 8, 0]);
+    assert_eq!(bench.metrics.refused_total(RefusedReason::Timeout).value(), 200);
+}
