@@ -59,6 +59,8 @@ pub(super) struct Crowd {
     unsent: VecDeque<ConnectionId>,
     /// Sends of this turn.
     pub(super) sends: usize,
+    /// Users here who were told news of logs here, in this turn.
+    pub(super) told: usize,
 }
 
 impl Crowd {

@@ -235,11 +235,16 @@ impl Shard {
                 }
             }
             let me = self.id;
-            while let Some((target, news)) =
-                owned.side.poll_news(|target| target == me || self.mail.has_room(target))
-            {
+            while let Some((target, news)) = owned.side.poll_news(|target| {
+                if target == me {
+                    self.crowd.told < self.config.work_per_turn
+                } else {
+                    self.mail.has_room(target)
+                }
+            }) {
                 any = true;
                 if target == me {
+                    self.crowd.told += 1 + news.work();
                     self.users.handle_reply(target, news, self.clock);
                 } else {
                     self.mail.reply(target, Back::Reply(news));

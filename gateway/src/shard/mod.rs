@@ -214,7 +214,7 @@ impl Shard {
     pub fn turn(&mut self, clock: Clock, events: &mut Vec<Event>, actions: &mut Vec<Action>) {
         self.clock = clock;
         self.users.begin_turn(clock);
-        self.crowd.sends = 0;
+        (self.crowd.sends, self.crowd.told) = (0, 0);
         for event in events.drain(..) {
             self.handle(event);
         }

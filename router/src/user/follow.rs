@@ -18,7 +18,7 @@ const CURSOR_DELIVERIES: u32 = 64;
 /// or this old.
 const CURSOR_AGE_MS: u64 = 1_000;
 
-/// A record that more users of a shard are given is for many: most conversations are of fewer people.
+/// What more users of a shard are given is for many: most conversations are of fewer people.
 const FEW_USERS: usize = 16;
 
 /// What a node does beside what every one does; where there is no word, the command of that name.
@@ -78,7 +78,7 @@ impl UserSide {
             return state.move_to(deliver.position);
         }
         let id = SessionId { slot, generation: session.generation };
-        let frame = rendered.frame(session.form, &deliver.record);
+        let frame = rendered.record(session.form, &deliver.record);
         if !session.outbox.has_room(frame.len(), self.limits.outbox_bytes_max) {
             // The log has it: this session is fed from there once it has read what it was given.
             state.phase = Phase::Behind;
@@ -91,7 +91,12 @@ impl UserSide {
         self.counters.deliveries += 1;
         self.latencies.deliveries.push(clock.micros.saturating_sub(deliver.asked_micros));
         self.push_cursor_if_due(id, clock.unix);
-        if deliver.users.len() > FEW_USERS { self.list_later(id) } else { self.list(id) }
+        self.list_among(id, deliver.users.len());
+    }
+
+    /// A session has something to send that so many are given.
+    pub(super) fn list_among(&mut self, id: SessionId, count: usize) {
+        if count > FEW_USERS { self.list_later(id) } else { self.list(id) }
     }
 
     fn push_cursor_if_due(&mut self, id: SessionId, now: UnixMillis) {

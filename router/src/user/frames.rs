@@ -10,7 +10,7 @@ use protocol::ws::{Opcode, frame_header};
 
 use crate::mail::{Gone, Linked};
 
-/// A record for everybody of one form at this shard: rendered once, then counted.
+/// A record, or an event, for everybody of one form at this shard: rendered once, then counted.
 #[derive(Default)]
 pub(super) struct Rendered {
     json: Option<Bytes>,
@@ -18,12 +18,19 @@ pub(super) struct Rendered {
 }
 
 impl Rendered {
-    pub(super) fn frame(&mut self, form: Form, record: &[u8]) -> Bytes {
-        let cached = match form {
+    pub(super) fn record(&mut self, form: Form, record: &[u8]) -> Bytes {
+        self.of(form).get_or_insert_with(|| record_frame(form, record)).clone()
+    }
+
+    pub(super) fn event(&mut self, form: Form, event: &ServerFrame) -> Bytes {
+        self.of(form).get_or_insert_with(|| server_frame(form, event)).clone()
+    }
+
+    fn of(&mut self, form: Form) -> &mut Option<Bytes> {
+        match form {
             Form::Json => &mut self.json,
             Form::Binary => &mut self.binary,
-        };
-        cached.get_or_insert_with(|| record_frame(form, record)).clone()
+        }
     }
 }
 

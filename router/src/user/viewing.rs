@@ -5,6 +5,7 @@ use protocol::ids::{ConversationId, RequestId, UserId};
 use protocol::limits::VIEWS_MAX;
 
 use super::UserSide;
+use super::frames::Rendered;
 use super::outbox::NEWS_BYTES_MAX;
 use super::session::{Held, View, Viewing};
 use super::signals::TYPING_MAX;
@@ -151,14 +152,16 @@ impl UserSide {
 
     /// News of somebody. A session that does not read is told the newest of them once it does; who types is not news any more then.
     pub(super) fn handle_telling(&mut self, sessions: &[SessionId], event: &ServerFrame) {
+        let mut rendered = Rendered::default();
         for id in sessions {
             let outbox_bytes_max = self.limits.outbox_bytes_max;
             let Some(session) = self.session(*id) else { continue };
             let has_late = session.viewing.as_ref().is_some_and(|viewing| viewing.has_late());
             match event {
                 _ if !has_late && session.outbox.has_room(NEWS_BYTES_MAX, outbox_bytes_max) => {
+                    session.outbox.push(rendered.event(session.form, event), false);
                     self.counters.presence += 1;
-                    self.push_event(*id, event);
+                    self.list_among(*id, sessions.len());
                 }
                 ServerFrame::Presence(presence) => {
                     let viewing = session.viewing.get_or_insert_default();
