@@ -70,7 +70,7 @@ pub(super) fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
 fn bind(address: &mut SocketAddr, options: &ListenOptions) -> anyhow::Result<TcpListener> {
     let listener = ring::bind(*address, options)
         .with_context(|| format!("cannot listen on {address}: is another node running there?"))?;
-    *address = listener.local_addr().context("a listener has an address")?;
+    *address = listener.local_addr().context("the system does not say where this listener is")?;
     Ok(listener)
 }
 
@@ -85,7 +85,10 @@ impl Addresses {
     pub(super) fn of(listeners: &Listeners) -> anyhow::Result<Self> {
         let of_kind = |wanted| {
             let found = listeners.iter().find(|(_, kind)| *kind == wanted);
-            found.map(|(listener, _)| listener.local_addr()).transpose().context("a listener has an address")
+            found
+                .map(|(listener, _)| listener.local_addr())
+                .transpose()
+                .context("the system does not say where this listener is")
         };
         Ok(Self {
             chat: of_kind(Listener::Chat)?.context("there is no listener")?,

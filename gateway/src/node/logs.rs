@@ -46,9 +46,10 @@ impl LogReaders {
     pub(super) fn finish(self) -> anyhow::Result<ReadLogs> {
         self.ahead.iter().for_each(|ahead| ahead.release());
         let mut logs = Vec::new();
-        for thread in self.threads {
-            let read = thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
-            logs.push(read.map_err(|refusal| anyhow::anyhow!("a log cannot be read back: {refusal:?}"))?);
+        for (log, thread) in self.threads.into_iter().enumerate() {
+            let read =
+                thread.join().map_err(|_| anyhow::anyhow!("the thread that reads log {log} panicked"))?;
+            logs.push(read.map_err(|refusal| anyhow::anyhow!("log {log} {}", why(&refusal)))?);
         }
         Ok(ReadLogs { run: self.run, logs })
     }
@@ -124,6 +125,20 @@ fn words(kind: DamageKind) -> &'static str {
         DamageKind::Newer(_) => "the segment has a format that this program does not know",
         DamageKind::Missing => "the segment is missing",
         DamageKind::Contradiction => "a sound batch contradicts those before it",
+    }
+}
+
+/// In words, for an upgrade that goes no further: the process before has the log, and serves it.
+fn why(refusal: &LogRefusal) -> String {
+    match refusal {
+        LogRefusal::Damaged(Damage { kind, segment, offset, .. }) => {
+            let segment = storage_log::segment_file_name(*segment);
+            format!(
+                "is damaged in {segment} at {offset} ({}): see what `gatehouse log verify` says",
+                words(*kind)
+            )
+        }
+        LogRefusal::Disk(error) => format!("cannot be read: {error}"),
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) fn seat_shards(
     let (made, rings) = channel::<(ShardId, RingAddress, Inbox)>();
     let (board, boarded) = channel();
     let (mut threads, mut begins) = (Vec::new(), Vec::new());
-    let addresses = Addresses::of(&seats.first().context("there is a shard")?.1)?;
+    let addresses = Addresses::of(&seats.first().context("a node has at least one shard")?.1)?;
     for (id, (stream, listeners)) in (0..).map(ShardId).zip(seats) {
         let (begin, begun) = channel();
         begins.push(begin);
@@ -126,7 +126,7 @@ impl Seated {
             let logs = opened.extract_if(.., |log| owner(log) == id).collect();
             let (addresses, common) = (self.rings.clone(), common.clone());
             let begun = begin.send(Begin { addresses, common, logs, metrics });
-            begun.ok().context("a shard waits for the addresses")?;
+            begun.ok().context("a shard ended before it was told where the others are")?;
         }
         Ok((self.threads, self.inboxes))
     }
@@ -167,7 +167,7 @@ fn shard_thread(layout: Layout, seat: Seat) -> anyhow::Result<()> {
     let mut ring = Ring::new(RingConfig { sockets_max, ..RingConfig::default() })
         .map_err(|error| anyhow::anyhow!("shard {} cannot make its ring: {error}", id.0))?;
     let inbox = Inbox::new(ring.waker());
-    made.send((id, ring.address(), inbox.clone())).context("the node waits for its shards")?;
+    made.send((id, ring.address(), inbox.clone())).context("the node gave up before this shard had begun")?;
     let board = |stream| successor::board(&stream, &mut ring, &peers, keeps_peers);
     let boarded_shard = stream.map(board).transpose()?;
     // Nobody waits for it where there can be none.

@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::RwLock;
 
 use super::wire::{self, FromNew, FromOld, Hello};
-use super::{BACKGROUND_MAX, PREPARE_MAX, READ_AHEAD_MAX, READY_MAX, REST_MAX, START_MAX, UPGRADE_VARIABLE};
+use super::{
+    BACKGROUND_MAX, PREPARE_MAX, READ_AHEAD_MAX, READY_MAX, REST_MAX, START_MAX, UNEXPECTED, UPGRADE_VARIABLE,
+};
 use crate::files::{Command, Inbox};
 use crate::mailbox::Mesh;
 use crate::shard::Listener;
@@ -180,14 +182,14 @@ impl Leaving {
     fn seat(&self, successor: &mut Successor) -> anyhow::Result<Vec<UnixStream>> {
         match successor.hear(START_MAX).context("it did not begin")? {
             FromNew::Hello(hello) => agree(&self.parts.facts, &hello)?,
-            _ => bail!("it does not speak as a new process does"),
+            _ => bail!(UNEXPECTED),
         }
         let mut seats = Vec::new();
         successor.tell(&FromOld::Granted, &[self.parts.lock.as_fd(), self.parts.admin.as_fd()])?;
-        for inbox in &self.parts.inboxes {
+        for (shard, inbox) in self.parts.inboxes.iter().enumerate() {
             let (told, listeners) = sync_channel(1);
             inbox.send(Command::Listeners(told));
-            let listeners = listeners.recv_timeout(START_MAX).context("a shard does not answer")?;
+            let listeners = listeners.recv_timeout(START_MAX).with_context(|| silent(shard))?;
             // A shard that drains has none.
             self.check_may_leave()?;
             let (ours, theirs) = UnixStream::pair()?;
@@ -207,17 +209,17 @@ impl Leaving {
     /// While everybody is served: the new process reads what is there already, so that little is left for the pause.
     fn have_read_ahead(&self, successor: &mut Successor) -> anyhow::Result<()> {
         let mut durable = vec![0; usize::from(self.parts.facts.logs)];
-        for inbox in &self.parts.inboxes {
+        for (shard, inbox) in self.parts.inboxes.iter().enumerate() {
             let (told, ends) = sync_channel(1);
             inbox.send(Command::DurableEnds(told));
-            for (log, end) in ends.recv_timeout(START_MAX).context("a shard does not answer")? {
+            for (log, end) in ends.recv_timeout(START_MAX).with_context(|| silent(shard))? {
                 durable[usize::from(log)] = end;
             }
         }
         successor.tell(&FromOld::Quiet(durable), &[])?;
         match successor.hear(READ_AHEAD_MAX).context("it did not read the logs back")? {
             FromNew::Ahead => Ok(()),
-            _ => bail!("it does not speak as a new process does"),
+            _ => bail!(UNEXPECTED),
         }
     }
 
@@ -244,7 +246,7 @@ impl Leaving {
         }
         match successor.hear(left()).context("it did not get ready")? {
             FromNew::Prepared => {}
-            _ => bail!("it does not speak as a new process does"),
+            _ => bail!(UNEXPECTED),
         }
         self.check_may_leave()?;
         // From here on callers are the new process's: they wait until it takes them.
@@ -284,6 +286,10 @@ fn agree(ours: &Hello, theirs: &Hello) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn silent(shard: usize) -> String {
+    format!("shard {shard} does not answer within {} s: it is very busy, or stuck", START_MAX.as_secs())
+}
+
 /// Nothing is begun behind the sessions for as long as it lives.
 struct Held<'p>(&'p LeavingParts);
 
@@ -296,7 +302,10 @@ impl<'p> Held<'p> {
 
     fn wait_for_background(&self) -> anyhow::Result<()> {
         // A report may be of before.
-        ensure!(self.0.have_had_a_turn(), "a shard does not answer");
+        ensure!(
+            self.0.have_had_a_turn(),
+            "a shard does not turn: it is very busy, or stuck; `gatehouse_turns_total` says which"
+        );
         wait_until(BACKGROUND_MAX, || self.0.mesh.is_background_done())
             .context("segments are being made or written anew and take long: try again later")
     }
@@ -367,7 +376,7 @@ impl Successor {
     fn expect_seated(&mut self) -> anyhow::Result<()> {
         match self.hear(START_MAX).context("its threads did not begin")? {
             FromNew::Seated => Ok(()),
-            _ => bail!("it does not speak as a new process does"),
+            _ => bail!(UNEXPECTED),
         }
     }
 
@@ -412,7 +421,7 @@ impl Successor {
             other => {
                 // Or it would hold the directory against whoever is started next. Fails when it has ended.
                 let _ = self.child.kill();
-                other.and_then(|_| bail!("it does not speak as a new process does"))
+                other.and_then(|_| bail!(UNEXPECTED))
             }
         }
     }

@@ -30,6 +30,10 @@ use std::time::Duration;
 /// Says to a new process that its standard input is the way to the one before.
 pub const UPGRADE_VARIABLE: &str = "GATEHOUSE_UPGRADE";
 
+/// What an operator is told where the two do not understand each other.
+pub(crate) const UNEXPECTED: &str =
+    "the other process says what this version does not expect here: restart the node instead";
+
 /// From the start of a new process to its first words, and to having its threads.
 pub const START_MAX: Duration = Duration::from_secs(10);
 

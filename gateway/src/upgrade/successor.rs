@@ -12,9 +12,11 @@ use rustix::net::getpeername;
 
 use super::passenger::{self, Passenger};
 use super::wire::{self, FromNew, FromOld, Hello};
-use super::{READY_MAX, UPGRADE_VARIABLE};
+use super::{READY_MAX, UNEXPECTED, UPGRADE_VARIABLE};
 use crate::peers::{Counted, Peers};
 use crate::shard::Listener;
+
+const MISSING: &str = "a listener or the lock did not come along: restart the node instead";
 
 /// The process before.
 pub struct Predecessor {
@@ -64,11 +66,11 @@ impl Predecessor {
         let shards = hello.shards;
         self.say(&FromNew::Hello(hello))?;
         let mut first = self.hear_granted()?.into_iter();
-        let (Some(lock), Some(admin)) = (first.next(), first.next()) else { bail!("something is missing") };
+        let (Some(lock), Some(admin)) = (first.next(), first.next()) else { bail!(MISSING) };
         let mut seats = Vec::new();
         for _ in 0..shards {
             let mut descriptors = self.hear_granted()?.into_iter();
-            let stream = UnixStream::from(descriptors.next().context("something is missing")?);
+            let stream = UnixStream::from(descriptors.next().context(MISSING)?);
             stream.set_read_timeout(Some(2 * READY_MAX))?;
             let kinds = [Listener::Chat, Listener::Echo];
             let listeners = descriptors.map(TcpListener::from).zip(kinds).collect();
@@ -77,10 +79,14 @@ impl Predecessor {
         Ok(Granted { lock, admin: admin.into(), seats })
     }
 
+    fn hear(&self) -> anyhow::Result<(FromOld, Vec<OwnedFd>)> {
+        wire::hear(&self.stream).context("the process before has given up")
+    }
+
     fn hear_granted(&self) -> anyhow::Result<Vec<OwnedFd>> {
-        match wire::hear(&self.stream).context("the process before has given up")? {
+        match self.hear()? {
             (FromOld::Granted, descriptors) => Ok(descriptors),
-            _ => bail!("it does not speak as a process before does"),
+            _ => bail!(UNEXPECTED),
         }
     }
 
@@ -89,9 +95,9 @@ impl Predecessor {
     /// # Errors
     /// When the process before has given up.
     pub fn wait_for_quiet(&self) -> anyhow::Result<Vec<u64>> {
-        match wire::hear(&self.stream).context("the process before has given up")? {
+        match self.hear()? {
             (FromOld::Quiet(durable), _) => Ok(durable),
-            _ => bail!("it does not speak as a process before does"),
+            _ => bail!(UNEXPECTED),
         }
     }
 
@@ -100,9 +106,9 @@ impl Predecessor {
     /// # Errors
     /// When the process before has given up.
     pub fn wait_for_pause(&self) -> anyhow::Result<()> {
-        match wire::hear(&self.stream).context("the process before has given up")? {
+        match self.hear()? {
             (FromOld::Paused, _) => Ok(()),
-            _ => bail!("it does not speak as a process before does"),
+            _ => bail!(UNEXPECTED),
         }
     }
 
@@ -112,9 +118,9 @@ impl Predecessor {
     /// When the process before has given up.
     pub fn take(&self) -> anyhow::Result<()> {
         self.say(&FromNew::Prepared)?;
-        match wire::hear(&self.stream).context("the process before has given up")? {
+        match self.hear()? {
             (FromOld::Yours, _) => Ok(()),
-            _ => bail!("it does not speak as a process before does"),
+            _ => bail!(UNEXPECTED),
         }
     }
 }
