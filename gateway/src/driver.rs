@@ -244,10 +244,7 @@ impl Driver {
                 let bytes = result.ok().and_then(|()| buffer.bytes().get(read.range)).map(<[u8]>::to_vec);
                 Event::Read { log: read.log, job: read.job, place: read.place, bytes }
             }
-            Completion::Doorbell
-            | Completion::Woken
-            | Completion::Allocated { .. }
-            | Completion::Synced { .. } => return None,
+            Completion::Doorbell | Completion::Woken | Completion::Synced { .. } => return None,
         })
     }
 

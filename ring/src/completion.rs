@@ -27,13 +27,6 @@ pub enum Completion {
         /// Its slot here.
         socket: Socket,
     },
-    /// Space for a file was allocated.
-    Allocated {
-        /// As given to `allocate`.
-        token: Token,
-        /// `ENOSPC` and `EOPNOTSUPP` are the ones to expect.
-        result: Result<(), Errno>,
-    },
     /// The slot is free again.
     Closed {
         /// As given to `close`.

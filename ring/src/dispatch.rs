@@ -92,10 +92,6 @@ impl Ring {
     fn handle_file(&mut self, slot: u64, result: i32) -> Completion {
         let result = Errno::split(result);
         match self.in_flight.remove(slot) {
-            Operation::Allocate { token, file } => {
-                self.files.end(file);
-                Completion::Allocated { token, result: result.map(drop) }
-            }
             Operation::Read { token, file, mut buffer } => {
                 self.files.end(file);
                 buffer.truncate(result.unwrap_or(0) as usize);

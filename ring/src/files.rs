@@ -94,18 +94,6 @@ impl Ring {
         // SAFETY: as in `push_write`, with `length` initialised bytes for the kernel to overwrite.
         unsafe { self.push(entry) };
     }
-
-    /// Allocates the blocks of a range, and makes the file that long if it was shorter (`fallocate`).
-    pub fn allocate(&mut self, file: FileId, offset: u64, len: u64, token: Token) {
-        let fd = self.files.begin(file);
-        let slot = self.in_flight.insert(Operation::Allocate { token, file });
-        let entry = opcode::Fallocate::new(Fd(fd), len)
-            .offset(offset)
-            .build()
-            .user_data(Kind::File.with(u64::from(slot)));
-        // SAFETY: the entry holds no address (the field of that name carries the length).
-        unsafe { self.push(entry) };
-    }
 }
 
 /// The files a ring owns. Invariant: a file is open while an operation on it is in flight.

@@ -87,7 +87,6 @@ impl Kind {
 /// An operation in flight, with everything the kernel may touch until it completes.
 pub(crate) enum Operation {
     Accept { listener: ListenerId, address: Lent<PeerAddress> },
-    Allocate { token: Token, file: FileId },
     Read { token: Token, file: FileId, buffer: FileBuffer },
     Send { token: Token, bytes: Bytes },
     Sync { token: Token, file: FileId },

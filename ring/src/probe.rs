@@ -83,11 +83,10 @@ pub fn probe() -> Result<(), Missing> {
 }
 
 /// The operations the crate submits, with the names to report.
-const OPERATIONS: [(u8, &str); 12] = [
+const OPERATIONS: [(u8, &str); 11] = [
     (opcode::Accept::CODE, "IORING_OP_ACCEPT"),
     (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
     (opcode::Close::CODE, "IORING_OP_CLOSE"),
-    (opcode::Fallocate::CODE, "IORING_OP_FALLOCATE"),
     (opcode::FixedFdInstall::CODE, "IORING_OP_FIXED_FD_INSTALL"),
     (opcode::Fsync::CODE, "IORING_OP_FSYNC"),
     (opcode::MsgRingData::CODE, "IORING_OP_MSG_RING"),
