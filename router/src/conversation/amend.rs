@@ -160,7 +160,7 @@ impl ConversationSide {
         now: UnixMillis,
         log: &mut Log,
     ) {
-        self.end_look_up(&store);
+        self.release(store.conversation);
         match form_of(message) {
             Ok(form) => self.amend(&store, form, now, log),
             Err(refusal) => self.refuse(store.asker, refusal),

@@ -6,8 +6,6 @@
 //!
 //! A record that cannot be read does not say when it was stored. It is held to be in front where what follows it is not: it is a gap, and nobody misses it.
 
-use std::collections::VecDeque;
-
 use hashbrown::HashMap;
 use protocol::ids::{ConversationId, Seq};
 use protocol::record::{Portable, SCHEMA_GONE, Schema, StreamKind as Kind};
@@ -168,19 +166,11 @@ impl ConversationSide {
             windows.clear();
         }
         windows.insert(search.conversation, window);
-        self.slots.get_mut(&search.conversation).expect("a busy conversation is kept").busy = false;
-        self.resumed.push_back(search.conversation);
+        self.release(search.conversation);
     }
 
     /// It cannot be found out now: who waits for it is told, and who asks next has it read again.
     pub(super) fn give_up_counting(&mut self, search: &Search, refusal: Refusal) {
-        let conversation = search.conversation;
-        let slot = self.slots.get_mut(&conversation).expect("a busy conversation is kept");
-        slot.busy = false;
-        let (refused, kept): (VecDeque<_>, _) =
-            std::mem::take(&mut slot.pending).into_iter().partition(Entrant::needs_begin);
-        slot.pending = kept;
-        self.resumed.push_back(conversation);
-        refused.iter().for_each(|entrant| self.refuse_entrant(conversation, entrant, refusal));
+        self.release_without(search.conversation, Entrant::needs_begin, refusal);
     }
 }

@@ -314,7 +314,7 @@ impl ConversationSide {
             Purpose::Sighting { user, shard } => self.answer_sighting(user, shard, None),
             Purpose::Taken { part } => self.finish_taken(part, &[], log),
             Purpose::Amend { store, .. } | Purpose::LookUp { store, .. } | Purpose::Verify { store, .. } => {
-                self.end_look_up(&store);
+                self.release(store.conversation);
                 self.refuse(store.asker, refusal);
             }
             Purpose::CatchUp { .. }
@@ -377,11 +377,5 @@ impl ConversationSide {
     pub fn reads_as_before_move(&self) -> bool {
         let stalled = self.stalled.iter().map(|(_, job)| job);
         self.jobs.iter().map(|(_, job)| job).chain(stalled).any(|job| job.begun < self.moved)
-    }
-
-    /// The command of a job has its answer, or its turn is over: what waits for its conversation goes on.
-    pub(super) fn end_look_up(&mut self, store: &Store) {
-        self.slots.get_mut(&store.conversation).expect("a busy conversation is kept").busy = false;
-        self.resumed.push_back(store.conversation);
     }
 }

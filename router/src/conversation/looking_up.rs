@@ -61,7 +61,7 @@ impl ConversationSide {
         let Some(store) = self.answer_if_stored(store, records, log) else {
             return;
         };
-        self.end_look_up(&store);
+        self.release(store.conversation);
         if let Some(store) = self.judge_age(store, now, log) {
             self.store(store, now, log, true);
         }
@@ -85,7 +85,7 @@ impl ConversationSide {
                 self.look_up_before(store, clock, seq, log);
             }
             _ => {
-                self.end_look_up(&store);
+                self.release(store.conversation);
                 self.store(store, UnixMillis(clock), log, true);
             }
         }
@@ -106,14 +106,14 @@ impl ConversationSide {
             };
             if user == store.user.as_bytes() && message_id == store.message_id.0 {
                 let known = Known { seq: linked.seq.0, at, position: linked.position, content_hash };
-                self.end_look_up(&store);
+                self.release(store.conversation);
                 self.answer_again(&store, known, log);
                 return None;
             }
         }
         if records.iter().any(|linked| linked.record.is_none()) {
             // It may be the one that is looked for, and stored twice it must not be.
-            self.end_look_up(&store);
+            self.release(store.conversation);
             let refusal = (ErrorCode::Unavailable, "the disk does not say whether this was stored before");
             self.refuse(store.asker, refusal);
             return None;

@@ -5,8 +5,6 @@
 //! again costs that record and a page. From then on they are kept up to date as records become durable; a conversation whose
 //! positions are not in memory pays nothing for its messages but that comparison.
 
-use std::collections::VecDeque;
-
 use protocol::event::ErrorCode;
 use protocol::ids::{ConversationId, Seq, UserId};
 use protocol::limits::PAGE_BYTES_MAX;
@@ -90,9 +88,8 @@ impl ConversationSide {
             return self.start(purpose, vec![lookup], log);
         }
         positions.complete(Seq(head.seq), head.message_count);
-        slot.busy = false;
         self.renew_if_far(conversation);
-        self.resumed.push_back(conversation);
+        self.release(conversation);
     }
 
     pub(super) fn finish_fold(&mut self, conversation: ConversationId, until: Seq, records: &[Linked]) {
@@ -110,14 +107,8 @@ impl ConversationSide {
 
     /// They cannot be read now: who waits for them is told, and who asks next has them read again.
     pub(super) fn give_up_positions(&mut self, conversation: ConversationId, refusal: Refusal) {
-        let slot = self.slots.get_mut(&conversation).expect("a busy conversation is kept");
-        (slot.busy, slot.positions) = (false, None);
-        let (refused, kept) =
-            std::mem::take(&mut slot.pending).into_iter().partition(Entrant::needs_positions);
-        slot.pending = kept;
-        self.resumed.push_back(conversation);
-        let refused: VecDeque<Entrant> = refused;
-        refused.iter().for_each(|entrant| self.refuse_entrant(conversation, entrant, refusal));
+        self.slots.get_mut(&conversation).expect("a busy conversation is kept").positions = None;
+        self.release_without(conversation, Entrant::needs_positions, refusal);
     }
 
     /// A record of a conversation became durable.
@@ -195,16 +186,14 @@ impl ConversationSide {
         seq: Seq,
         records: &[Linked],
     ) {
-        let slot = self.slots.get_mut(&conversation).expect("a busy conversation is kept");
-        slot.busy = false;
+        let slot = &self.slots[&conversation];
         let head = slot.positions.as_ref().expect("they were read before").folded();
         self.note_read(asker, user, conversation, seq, count_at(seq, records, head));
-        self.resumed.push_back(conversation);
+        self.release(conversation);
     }
 
     pub(super) fn give_up_count(&mut self, asker: Asker, conversation: ConversationId, refusal: Refusal) {
-        self.slots.get_mut(&conversation).expect("a busy conversation is kept").busy = false;
-        self.resumed.push_back(conversation);
+        self.release(conversation);
         self.refuse(asker, refusal);
     }
 

@@ -157,6 +157,27 @@ impl ConversationSide {
         }
     }
 
+    /// What a conversation was busy with is over: what waits for it goes on.
+    pub(super) fn release(&mut self, conversation: ConversationId) {
+        self.slots.get_mut(&conversation).expect("a busy conversation is kept").busy = false;
+        self.resumed.push_back(conversation);
+    }
+
+    /// The same where it could not be found out: those who wait for that are told, and who asks next has it read again.
+    pub(super) fn release_without(
+        &mut self,
+        conversation: ConversationId,
+        is_for_that: fn(&Entrant) -> bool,
+        refusal: Refusal,
+    ) {
+        let slot = self.slots.get_mut(&conversation).expect("a busy conversation is kept");
+        let pending = std::mem::take(&mut slot.pending).into_iter();
+        let (refused, kept): (VecDeque<Entrant>, _) = pending.partition(is_for_that);
+        slot.pending = kept;
+        self.release(conversation);
+        refused.iter().for_each(|entrant| self.refuse_entrant(conversation, entrant, refusal));
+    }
+
     /// Handles one whose turn it is; loads the conversation first if need be.
     fn execute(&mut self, conversation: ConversationId, entrant: Entrant, now: UnixMillis, log: &mut Log) {
         let slot = self.slots.get_mut(&conversation).expect("entered");
