@@ -49,6 +49,15 @@ fn ask_page(chat: &mut Chat, number: u32) {
     chat.side.handle_request(request, chat.clock.unix, &mut chat.log);
 }
 
+/// The same, and pages of what is known of alice and bob wait for that disk.
+fn crowded() -> (Chat, SessionId) {
+    let (mut chat, alice) = cold();
+    let conversation = direct_conversation(&user("alice"), &user("bob"));
+    chat.command(alice, Command::ListMembers { conversation });
+    (0..PAGES).for_each(|number| ask_page(&mut chat, number));
+    (chat, alice)
+}
+
 /// Pages that are done. Nobody takes them.
 fn pages_done(chat: &mut Chat) -> usize {
     std::iter::from_fn(|| chat.side.poll_output()).count()
@@ -56,12 +65,7 @@ fn pages_done(chat: &mut Chat) -> usize {
 
 #[test]
 fn what_a_command_waits_for_is_read_before_pages_that_came_earlier() {
-    let (mut chat, alice) = cold();
-    chat.command(
-        alice,
-        Command::ListMembers { conversation: direct_conversation(&user("alice"), &user("bob")) },
-    );
-    (0..PAGES).for_each(|number| ask_page(&mut chat, number));
+    let (mut chat, alice) = crowded();
     chat.request(alice, send("other-0", "how are you?", None));
     chat.carry_mail();
     let read = chat.side.poll_read().expect("the state of the conversation");
@@ -72,12 +76,7 @@ fn what_a_command_waits_for_is_read_before_pages_that_came_earlier() {
 
 #[test]
 fn pages_have_their_turn_while_commands_wait_too() {
-    let (mut chat, alice) = cold();
-    chat.command(
-        alice,
-        Command::ListMembers { conversation: direct_conversation(&user("alice"), &user("bob")) },
-    );
-    (0..PAGES).for_each(|number| ask_page(&mut chat, number));
+    let (mut chat, alice) = crowded();
     (0..OTHERS)
         .for_each(|number| chat.request(alice, send(&format!("other-{number}"), "how are you?", None)));
     chat.carry_mail();
