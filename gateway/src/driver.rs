@@ -5,7 +5,6 @@ mod segments;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -74,8 +73,6 @@ pub struct Driver {
     listens: bool,
     segments: HashMap<(u16, u64), Segment>,
     reads: Slab<ReadUnderWay>,
-    /// What tells whoever writes zeros for a log to stop.
-    zeros: HashMap<u16, Arc<AtomicBool>>,
     inbox: Inbox,
     geometry: Geometry,
     /// What other threads do for this shard.
@@ -120,7 +117,7 @@ impl Driver {
                 segments.insert((log, file.in_log), add(&mut ring, file));
             }
         }
-        let (listeners, reads, zeros, revoking) = (Vec::new(), Slab::new(), HashMap::new(), VecDeque::new());
+        let (listeners, reads, revoking) = (Vec::new(), Slab::new(), VecDeque::new());
         let erasing = VecDeque::new();
         Self {
             ring,
@@ -131,7 +128,6 @@ impl Driver {
             listens: true,
             segments,
             reads,
-            zeros,
             inbox,
             geometry,
             background: 0,
@@ -186,13 +182,13 @@ impl Driver {
             let settled = self.shard.is_paused() && self.background == 0 && self.shard.is_settled();
             self.mesh.report(id, self.background == 0, settled);
         }
-        self.hurry_zeros();
         Ok(())
     }
 
-    /// Whoever writes zeros for a log of this shard stops.
-    fn hurry_zeros(&self) {
-        self.zeros.values().for_each(|enough| enough.store(true, Ordering::Relaxed));
+    /// Whoever writes zeros for a log stops, if somebody does.
+    fn hurry_zeros(&self, log: u16) {
+        let job = Job { log, base: 0, inbox: self.inbox.clone(), work: Work::HurryZeros };
+        assert!(self.jobs.send(job).is_ok(), "the thread lives as long as its senders");
     }
 
     fn clock(&self) -> Clock {
@@ -267,12 +263,9 @@ impl Driver {
                 self.start(Job { log, base, inbox: self.inbox.clone(), work: Work::Make });
             }
             Action::ZeroSegment { log, base } => {
-                let enough = self.zeros.entry(log).or_default().clone();
-                self.start(Job { log, base, inbox: self.inbox.clone(), work: Work::Zero { enough } });
+                self.start(Job { log, base, inbox: self.inbox.clone(), work: Work::Zero });
             }
-            Action::HurryZeros { log } => {
-                self.zeros.get(&log).inspect(|enough| enough.store(true, Ordering::Relaxed));
-            }
+            Action::HurryZeros { log } => self.hurry_zeros(log),
             Action::Read { log, job, place, what } => match what {
                 ReadPlace::Records(location) => self.read(log, job, place, location),
                 ReadPlace::Index(block) => self.read_index(log, job, place, block),

@@ -1,15 +1,18 @@
 //! The one thread that does what would block a shard: making segment files, filling them with zeros, writing index files. And
 //! how any thread leaves a shard a command.
+//!
+//! Zeros are what it does while it has nothing else to do: a piece, and then the disk is left to the batches for a while, in which it takes
+//! whatever comes. So nobody waits for the zeros of another log, nor for a rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use crossbeam::queue::ArrayQueue;
 use ring::Waker;
@@ -27,6 +30,7 @@ use crate::store::disk::log_directory;
 use crate::store::indexes;
 use crate::store::segments::{SegmentFile, SegmentMaker};
 use crate::store::snapshots;
+use crate::store::zeros::Zeros;
 
 /// What another thread has for a shard.
 pub enum Command {
@@ -187,10 +191,9 @@ pub enum Work {
     /// Make it: [`Command::Segment`] follows.
     Make,
     /// Fill it with zeros: [`Command::Zeroed`] follows.
-    Zero {
-        /// Set when what is written has to do.
-        enough: Arc<AtomicBool>,
-    },
+    Zero,
+    /// What is written of the zeros of this log has to do: [`Command::Zeroed`] follows now, if it has not come.
+    HurryZeros,
     /// Write its index file: [`Command::Indexed`] follows.
     Index(Box<IndexJob>),
     /// Nothing: what is given takes long to drop.
@@ -215,46 +218,113 @@ pub struct Job {
 /// When the system gives no thread.
 pub fn start(maker: SegmentMaker, state: Arc<NodeState>) -> io::Result<(Sender<Job>, JoinHandle<()>)> {
     let (sender, jobs) = channel();
-    let thread =
-        thread::Builder::new().name("files".to_owned()).spawn(move || work(&maker, &state, &jobs))?;
+    let (without_index, zeroing, rests_until) = (BTreeSet::new(), VecDeque::new(), Instant::now());
+    let worker = Worker { maker, state, without_index, zeroing, rests_until };
+    let thread = thread::Builder::new().name("files".to_owned()).spawn(move || worker.run(&jobs))?;
     Ok((sender, thread))
 }
 
-fn work(maker: &SegmentMaker, state: &NodeState, jobs: &Receiver<Job>) {
-    // Logs whose index file is tried again each second: that is said once.
-    let mut without_index = BTreeSet::new();
-    while let Ok(Job { log, base, inbox, work }) = jobs.recv() {
+/// Behind a piece of zeros the disk is left alone for so many times as long as that took.
+const REST: u32 = 3;
+
+/// A segment that is being filled with zeros.
+struct Zeroing {
+    log: u16,
+    inbox: Inbox,
+    zeros: Zeros,
+}
+
+struct Worker {
+    maker: SegmentMaker,
+    state: Arc<NodeState>,
+    /// Logs whose index file is tried again each second: that is said once.
+    without_index: BTreeSet<u16>,
+    /// In the order in which they were asked for: one of each log at most. The first is written.
+    zeroing: VecDeque<Zeroing>,
+    /// When its next piece is due.
+    rests_until: Instant,
+}
+
+impl Worker {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            let job = if self.zeroing.is_empty() {
+                jobs.recv().map_err(RecvTimeoutError::from)
+            } else {
+                jobs.recv_timeout(self.rests_until.saturating_duration_since(Instant::now()))
+            };
+            match job {
+                Ok(job) => self.take(job),
+                Err(RecvTimeoutError::Timeout) => self.write_zeros(),
+                // All shards have ended, and a start goes on with the zeros where they end.
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, Job { log, base, inbox, work }: Job) {
         match work {
-            Work::Make => inbox.send(Command::Segment { log, base, file: make(maker, state, log, base) }),
-            Work::Zero { enough } => {
-                if let Err(error) = maker.zero(log, base, &enough) {
-                    tracing::warn!(log, %error, "the next segment could not be filled with zeros: syncs may take longer there");
-                }
-                inbox.send(Command::Zeroed { log });
+            Work::Make => {
+                let file = make(&self.maker, &self.state, log, base);
+                inbox.send(Command::Segment { log, base, file });
             }
-            Work::Index(job) => {
-                let directory = log_directory(&maker.directory, log);
-                let (made, index) = (indexes::write(&directory, &job), index_file_name(base));
-                let is_made = made.is_ok();
-                match &made {
-                    Err(error) if without_index.insert(log) => {
-                        tracing::warn!(log, index, %error, "an index file could not be written: it stays in memory, and is tried again each second");
-                    }
-                    Ok(_) if without_index.remove(&log) => {
-                        tracing::info!(log, index, "the index file could be written")
-                    }
-                    _ => {}
-                }
-                inbox.send(Command::Indexed { log, base, made: made.ok() });
-                if is_made
-                    && let Err(error) = snapshots::renew_if_due(&directory, job.config(), as_appended(base))
-                {
-                    tracing::warn!(log, %error, "no snapshot of the index could be made: the next start takes longer");
+            Work::Zero => match self.maker.zeros(log, base) {
+                Ok(Some(zeros)) => self.zeroing.push_back(Zeroing { log, inbox, zeros }),
+                Ok(None) => tell_zeroed(log, &inbox, Ok(())),
+                Err(error) => tell_zeroed(log, &inbox, Err(error)),
+            },
+            Work::HurryZeros => {
+                if let Some(place) = self.zeroing.iter().position(|zeroing| zeroing.log == log) {
+                    self.end_zeros(place, Ok(()));
                 }
             }
+            Work::Index(job) => self.write_index(log, base, &job, &inbox),
             Work::Discard(postings) => drop(postings),
         }
     }
+
+    fn write_zeros(&mut self) {
+        let Some(first) = self.zeroing.front_mut() else { return };
+        let begun = Instant::now();
+        let written = first.zeros.write_piece();
+        self.rests_until = Instant::now() + begun.elapsed() * REST;
+        match written {
+            Ok(true) => {}
+            Ok(false) => self.end_zeros(0, Ok(())),
+            Err(error) => self.end_zeros(0, Err(error)),
+        }
+    }
+
+    fn end_zeros(&mut self, place: usize, written: io::Result<()>) {
+        let Zeroing { log, inbox, zeros } = self.zeroing.remove(place).expect("it is one of them");
+        tell_zeroed(log, &inbox, written.and_then(|()| zeros.finish()));
+    }
+
+    fn write_index(&mut self, log: u16, base: u64, job: &IndexJob, inbox: &Inbox) {
+        let directory = log_directory(&self.maker.directory, log);
+        let (made, index) = (indexes::write(&directory, job), index_file_name(base));
+        let is_made = made.is_ok();
+        match &made {
+            Err(error) if self.without_index.insert(log) => {
+                tracing::warn!(log, index, %error, "an index file could not be written: it stays in memory, and is tried again each second");
+            }
+            Ok(_) if self.without_index.remove(&log) => {
+                tracing::info!(log, index, "the index file could be written");
+            }
+            _ => {}
+        }
+        inbox.send(Command::Indexed { log, base, made: made.ok() });
+        if is_made && let Err(error) = snapshots::renew_if_due(&directory, job.config(), as_appended(base)) {
+            tracing::warn!(log, %error, "no snapshot of the index could be made: the next start takes longer");
+        }
+    }
+}
+
+fn tell_zeroed(log: u16, inbox: &Inbox, written: io::Result<()>) {
+    if let Err(error) = written {
+        tracing::warn!(log, %error, "the next segment could not be filled with zeros: syncs may take longer there");
+    }
+    inbox.send(Command::Zeroed { log });
 }
 
 fn make(maker: &SegmentMaker, state: &NodeState, log: u16, base: u64) -> Result<SegmentFile, NotMade> {

@@ -19,8 +19,9 @@ impl Driver {
                 Command::HoldBackground(held) => {
                     self.shard.hold_background(held);
                     if held {
-                        // Whoever writes zeros rests for most of the time, and the log may need the segment before that ends.
-                        self.hurry_zeros();
+                        // All that was begun has to end, and zeros take long.
+                        let logs = self.shard.log_configs();
+                        logs.iter().for_each(|config| self.hurry_zeros(config.number));
                     }
                 }
                 Command::Pause => events.push(Event::Pause),
@@ -64,10 +65,7 @@ impl Driver {
                 });
                 Event::SegmentPrepared { log, made }
             }
-            Command::Zeroed { log } => {
-                self.zeros.remove(&log);
-                Event::SegmentZeroed { log }
-            }
+            Command::Zeroed { log } => Event::SegmentZeroed { log },
             Command::Indexed { log, base, made } => {
                 let sealed = made.map(|(sealed, file)| {
                     let segment = self.segments.get_mut(&(log, base)).expect("a sealed segment stays");

@@ -148,9 +148,9 @@ pub struct Shard {
     /// Nothing is begun that goes on behind the sessions.
     background_held: bool,
     random: u64,
-    /// What was said of who reads slowly.
     /// Of users here for logs here, for which the last turn had no time. Bounded by their credits.
     own_requests: VecDeque<Request>,
+    /// What was said of who reads slowly.
     slow: SlowLines,
     /// Bytes held for peers without a session.
     stranger_bytes: usize,

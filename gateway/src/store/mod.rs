@@ -22,6 +22,7 @@ pub mod reserve;
 pub mod scan;
 pub mod segments;
 pub mod snapshots;
+pub mod zeros;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};

@@ -9,13 +9,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Instant;
 
 use ring::FileBuffer;
-use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
-use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, SEGMENT_HEADER_BYTES};
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use storage_log::format::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
 use storage_log::{
     Geometry, SegmentHeader, WriteBatch, index_file_name, is_cold, segment_file_name, segment_of_file_name,
 };
@@ -51,7 +48,7 @@ pub fn block_of(directory: &Path) -> usize {
 }
 
 /// Writes one block past the page cache, at a place that is aligned to nothing larger.
-fn try_direct(directory: &Path, block_bytes: usize) -> io::Result<()> {
+pub(super) fn try_direct(directory: &Path, block_bytes: usize) -> io::Result<()> {
     let path = directory.join("direct.new");
     let mut options = OpenOptions::new();
     options.create(true).truncate(true).write(true).mode(0o600).custom_flags(DIRECT);
@@ -109,11 +106,6 @@ impl SegmentFile {
     }
 }
 
-/// Zeros are written by this much, and after each piece the disk is left alone for [`REST`] times as long.
-const ZEROS_BYTES: usize = 1 << 20;
-
-const REST: u32 = 3;
-
 /// Makes segments, away from the data plane: creating, reserving and syncing a file all block.
 #[derive(Clone)]
 pub struct SegmentMaker {
@@ -148,38 +140,6 @@ impl SegmentMaker {
             let _ = fs::remove_file(&new);
         }
         made
-    }
-
-    /// Writes zeros over a segment that took no batch yet, at a pace that leaves the disk to the batches, until it is full or
-    /// `enough` is set. What is zeroed needs no more from the file system when batches are written over it: half the median of
-    /// a sync, a quarter of its 99th percentile (`benches/README.md`).
-    ///
-    /// Not through the page cache: zeros would drive from it what readers want. That also where batches go through it because
-    /// their blocks are too small for the disk: an ext4 that stops in the middle of a write into reserved blocks may say that what it
-    /// has not written is synced (kernel 6.18: 3 of 60 times by `FS_IOC_SHUTDOWN`, 0 of 60 over zeros). Where the file system has
-    /// nothing but the page cache, nothing is done.
-    ///
-    /// # Errors
-    /// Those of the disk.
-    pub fn zero(&self, log: u16, base: u64, enough: &AtomicBool) -> io::Result<()> {
-        let path = log_directory(&self.directory, log).join(segment_file_name(base));
-        if self.access == Access::Buffered && try_direct(&self.directory, BLOCK_BYTES_MAX).is_err() {
-            return Ok(());
-        }
-        let file = OpenOptions::new().read(true).write(true).custom_flags(DIRECT).open(&path)?;
-        let zeros = FileBuffer::aligned(ZEROS_BYTES, BLOCK_BYTES_MAX);
-        // What was zeroed before the last stop is no hole any more.
-        let begin = SEGMENT_HEADER_BYTES as u64;
-        let hole = seek(&file, SeekFrom::Hole(begin)).unwrap_or(begin);
-        let mut offset = hole - hole % BLOCK_BYTES_MAX as u64;
-        while offset < self.geometry.segment_bytes && !enough.load(Ordering::Relaxed) {
-            let piece = zeros.bytes().len().min((self.geometry.segment_bytes - offset) as usize);
-            let before = Instant::now();
-            file.write_all_at(&zeros.bytes()[..piece], offset)?;
-            offset += piece as u64;
-            thread::sleep(before.elapsed() * REST);
-        }
-        file.sync_data()
     }
 }
 

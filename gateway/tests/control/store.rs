@@ -1,11 +1,13 @@
 //! What a data directory is opened as, when something of it is missing or full.
 
 use std::fs;
-use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
+use gateway::files::{self, Command, Inbox, Job, Work};
+use gateway::state::NodeState;
 use gateway::store::segments::Access;
 use gateway::store::{LogRefusal, Store};
+use ring::{Ring, RingConfig};
 use rustix::fs::{SeekFrom, seek};
 use storage_log::format::{SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
 use storage_log::{Answer, DamageKind, Draft, StreamId, StreamKind};
@@ -118,14 +120,42 @@ fn a_spare_is_filled_with_zeros_once_and_from_where_it_was_left() {
     let file = maker.make(0, segment_bytes).expect("room").buffered;
     let hole = || seek(&file, SeekFrom::Hole(SEGMENT_HEADER_BYTES as u64)).expect("a hole, or the end");
     assert_eq!(hole(), SEGMENT_HEADER_BYTES as u64, "it is only reserved");
-    maker.zero(0, segment_bytes, &AtomicBool::new(true)).expect("nothing to write");
-    assert_eq!(hole(), SEGMENT_HEADER_BYTES as u64, "it was enough at once");
-    maker.zero(0, segment_bytes, &AtomicBool::new(false)).expect("room");
-    assert_eq!(hole(), segment_bytes);
+    let begin = || maker.zeros(0, segment_bytes).expect("it is there");
+    let mut zeros = begin().expect("all of it");
+    assert_eq!(zeros.write_piece().ok(), Some(true), "the first of eight");
+    zeros.finish().expect("it was enough then");
+    assert!((SEGMENT_HEADER_BYTES as u64 + 1..segment_bytes).contains(&hole()), "{}", hole());
+    let mut zeros = begin().expect("what is left");
+    let pieces = 1 + std::iter::from_fn(|| zeros.write_piece().expect("room").then_some(())).count();
+    assert_eq!((pieces, hole()), (7, segment_bytes));
     // What stands there now would be lost if it were filled again.
-    file.write_all_at(b"batch", SEGMENT_HEADER_BYTES as u64).expect("room");
-    maker.zero(0, segment_bytes, &AtomicBool::new(false)).expect("nothing to write");
-    let mut bytes = [0; 5];
-    file.read_exact_at(&mut bytes, SEGMENT_HEADER_BYTES as u64).expect("it is there");
-    assert_eq!(&bytes, b"batch");
+    assert!(begin().is_none(), "nothing to write");
+}
+
+/// The thread that makes segments rested behind each piece of zeros, for as long as a slow disk had it rest, and whoever needed a segment waited: the log
+/// that they were for too.
+#[test]
+fn nobody_waits_for_zeros_or_for_a_rest_behind_them() {
+    let data = directory();
+    let store = Store::open(data.path(), 2, SEGMENT_BYTES).expect("a new store");
+    if Access::of(data.path(), store.geometry.block_bytes).0 == Access::Buffered {
+        return;
+    }
+    (0..2).for_each(|log| drop(store.open_log(log, [1; 16], 1, 1).expect("a new log")));
+    let maker = store.segment_maker();
+    let file = maker.make(0, SEGMENT_BYTES).expect("room").buffered;
+    let ring = Ring::new(RingConfig::default()).expect("a ring");
+    let inbox = Inbox::new(ring.waker());
+    let (jobs, thread) = files::start(maker, Arc::new(NodeState::new(2))).expect("a thread");
+    for (log, work) in [(0, Work::Zero), (1, Work::Make), (0, Work::HurryZeros)] {
+        let job = Job { log, base: SEGMENT_BYTES, inbox: inbox.clone(), work };
+        jobs.send(job).expect("it runs");
+    }
+    let next = || std::iter::repeat_with(|| inbox.take()).flatten().next();
+    assert!(matches!(next(), Some(Command::Segment { log: 1, file: Ok(_), .. })));
+    assert!(matches!(next(), Some(Command::Zeroed { log: 0 })));
+    let hole = seek(&file, SeekFrom::Hole(SEGMENT_HEADER_BYTES as u64)).expect("a hole, or the end");
+    assert!(hole < SEGMENT_BYTES, "it has written all of it first");
+    drop(jobs);
+    thread.join().expect("it ends");
 }
