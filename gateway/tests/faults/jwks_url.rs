@@ -83,6 +83,8 @@ fn keys_that_are_published_anew_let_in_the_new_and_keep_out_the_old_and_put_out_
     // What a new process has is what the one before had kept.
     assert!(node.upgrade().starts_with("HTTP/1.1 200 "));
     enter(&node, &token("bob", "new"));
+    // It fetches for itself first, in vain: behind that there are only the fetches that are asked for below.
+    node.wait_for_metric("jwks_fetch_failures_total", 1);
 
     server.tell(set(&["new"]));
     reread(&node);
