@@ -4,6 +4,8 @@ use std::{
     collections::VecDeque,
     io::{self, Read, Write},
     net::TcpStream,
+    thread,
+    time::Duration,
 };
 
 use protocol::ids::{MessageId, UnixMillis};
@@ -11,6 +13,10 @@ use serde_json::{Value, json};
 use tungstenite::{Error, Message, WebSocket, client::IntoClientRequest, protocol::WebSocketConfig};
 
 use crate::node::{Node, PATIENCE};
+
+/// How long a client waits at most where it is told when to come again: several letters may be told so, one after the other. Who came again at once, some ten
+/// thousand times a second, had the cores that what it waits for is made with.
+const AGAIN_MILLIS: u64 = 5;
 
 /// What came.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,6 +128,23 @@ impl Chat {
     pub(crate) fn ask(&mut self, op: &str, fields: Value) -> Value {
         let id = self.send(op, fields);
         self.reply(id)
+    }
+
+    /// Sends a letter, and again as long as the answer is `busy`: a segment takes a moment to be made.
+    #[track_caller]
+    pub(crate) fn ask_to_store(&mut self, letter: &Value) -> Value {
+        let reply = self.ask("send", letter.clone());
+        self.ask_again(reply, letter)
+    }
+
+    /// The same of a letter that was sent before, and had this answer.
+    #[track_caller]
+    pub(crate) fn ask_again(&mut self, mut reply: Value, letter: &Value) -> Value {
+        while verdict(&reply) == "3002 busy" {
+            wait_as_told(&reply);
+            reply = self.ask("send", letter.clone());
+        }
+        reply
     }
 
     /// The reply to the command `id`.
@@ -285,6 +308,13 @@ pub(crate) fn message_id(now: &Value) -> String {
     let mut random = [0; 10];
     getrandom::fill(&mut random).expect("randomness");
     MessageId::v7(UnixMillis(now.as_u64().expect("a time")), random).to_string()
+}
+
+/// Waits before what was refused is asked for again.
+#[track_caller]
+pub(crate) fn wait_as_told(refusal: &Value) {
+    let millis = refusal["retry_after_ms"].as_u64().expect("when to come again");
+    thread::sleep(Duration::from_millis(millis.min(AGAIN_MILLIS)));
 }
 
 /// `code name` of an error reply; the operation of any other frame.

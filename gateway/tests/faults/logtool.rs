@@ -96,11 +96,8 @@ pub(crate) fn fill_to(
         let sent: Vec<_> = (0..window).map(|_| message_id(&now)).collect();
         let asked: Vec<_> = sent.iter().map(|id| alice.send("send", letter(id))).collect();
         for (request, id) in asked.into_iter().zip(sent) {
-            let mut reply = alice.reply(request);
-            while verdict(&reply) == "3002 busy" {
-                // A segment takes a moment to be made.
-                reply = alice.ask("send", letter(&id));
-            }
+            let reply = alice.reply(request);
+            let reply = alice.ask_again(reply, &letter(&id));
             assert_eq!(verdict(&reply), "ok", "{reply}");
             conversation = reply["conversation"].clone();
             acked.insert(reply["seq"].as_u64().expect("a sequence"), id);

@@ -1,13 +1,13 @@
 //! The disk fails under a running node, and the power is cut with it.
 
-use std::{collections::BTreeMap, env, fs, os::unix::fs::symlink, path::Path, thread, time::Duration};
+use std::{collections::BTreeMap, env, fs, os::unix::fs::symlink, path::Path};
 
 use gateway::store::StoreFacts;
 use router::places::Places;
 use serde_json::{Value, json};
 
 use crate::{
-    chat::{Chat, Received, message_id, verdict},
+    chat::{Chat, Received, message_id, verdict, wait_as_told},
     compaction::{EAGER, wait_for_cold},
     disk::Disk,
     logtool::{log, text},
@@ -19,9 +19,6 @@ const WINDOW: u64 = 16;
 
 /// Letters of the longest kind, so that segments fill.
 pub(crate) const LONG: usize = 15 << 10;
-
-/// How long who was told `busy` waits at most: several are told so at once, one after the other.
-const AGAIN_MS: u64 = 5;
 
 /// Cuts before a disk is replaced: it fills, and all that it holds is read after each.
 pub(crate) const CUTS_PER_DISK: usize = 8;
@@ -93,12 +90,7 @@ impl Kept {
         let (now, body) = (alice.welcome["now"].clone(), "x".repeat(bytes));
         for _ in 0..count {
             let letter = json!({ "to": "bob", "kind": "text", "text": body, "message_id": message_id(&now) });
-            let mut reply = alice.ask("send", letter.clone());
-            while verdict(&reply) == "3002 busy" {
-                // A segment takes a moment to be made.
-                reply = alice.ask("send", letter.clone());
-            }
-            self.take(&reply);
+            self.take(&alice.ask_to_store(&letter));
         }
         alice.take_events();
     }
@@ -140,10 +132,8 @@ impl Kept {
                 Received::Frame(frame) if frame["op"] == "error" => {
                     // A segment takes a moment to be made; a log that stopped takes nothing more.
                     let is_expected = frame["code"] == 3002 || frame["code"] == 3004;
-                    let after_ms = frame["retry_after_ms"].as_u64();
-                    assert!(is_expected && after_ms.is_some(), "{frame}");
-                    // A client that asked again at once would have the cores that the segment is made with.
-                    thread::sleep(Duration::from_millis(after_ms.unwrap_or(0).min(AGAIN_MS)));
+                    assert!(is_expected, "{frame}");
+                    wait_as_told(&frame);
                     under_way -= 1;
                 }
                 Received::Frame(_) => {}

@@ -129,10 +129,8 @@ fn an_index_that_is_gone_or_damaged_is_made_again_from_all_kinds_of_segments() {
         };
         let asked: Vec<u64> = window.iter().map(|number| alice.send("send", say(number))).collect();
         for (id, number) in asked.into_iter().zip(window) {
-            let mut reply = alice.reply(id);
-            while verdict(&reply) == "3002 busy" {
-                reply = alice.ask("send", say(number));
-            }
+            let reply = alice.reply(id);
+            let reply = alice.ask_again(reply, &say(number));
             assert_eq!(verdict(&reply), "ok");
             conversation = reply["conversation"].clone();
         }

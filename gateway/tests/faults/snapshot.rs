@@ -1,6 +1,13 @@
 //! Power cuts while a snapshot of the index is written.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, thread, time::Instant};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::Instant,
+};
 
 use gateway::store::StoreFacts;
 use storage_log::{INDEX_BLOCK_BYTES, LogConfig, SnapshotFooter, format::INDEX_FOOTER_BYTES};
@@ -22,15 +29,26 @@ enum SnapshotMoment {
     Named,
 }
 
-/// Cuts the power at that moment of the `nth` snapshot from now on. Whether there was one.
-fn cut_at_snapshot(disk: &Disk, data: &Path, nth: usize, moment: SnapshotMoment) -> bool {
-    let (switch, begun) = (disk.power_switch(), Instant::now());
+/// Cuts the power at that moment of the `nth` snapshot from now on. Whether there was one before nothing more was stored: some ten segments lead to each, and
+/// how long that takes is the disk's.
+fn cut_at_snapshot(
+    disk: &Disk,
+    data: &Path,
+    (nth, moment): (usize, SnapshotMoment),
+    stored: &AtomicUsize,
+) -> bool {
+    let switch = disk.power_switch();
     let [new, made] = ["index.snap.new", "index.snap"].map(|name| data.join("log-00").join(name));
     let number = || fs::metadata(&made).map_or(0, |file| file.ino());
     // Looks without a pause: it takes a few milliseconds.
     let wait = |until: &dyn Fn() -> bool| {
+        let (mut before, mut since) = (0, Instant::now());
         while !until() {
-            if begun.elapsed() > PATIENCE {
+            let now = stored.load(Ordering::Relaxed);
+            if now != before {
+                (before, since) = (now, Instant::now());
+            }
+            if since.elapsed() > PATIENCE {
                 return false;
             }
             thread::yield_now();
@@ -90,9 +108,10 @@ fn power_cuts_while_a_snapshot_is_written_lose_nothing_and_leave_it_whole() {
             let mut alice = Chat::connect(&node, "alice", "a");
             // The first one of a disk outlives the first cut.
             let nth = moments.next(2) + usize::from(cut == begun);
+            let stored = AtomicUsize::new(0);
             let is_cut = thread::scope(|scope| {
-                let cutting = scope.spawn(|| cut_at_snapshot(&disk, &data, nth, moment));
-                kept.send_until_the_end(&mut alice, LONG, |_| {});
+                let cutting = scope.spawn(|| cut_at_snapshot(&disk, &data, (nth, moment), &stored));
+                kept.send_until_the_end(&mut alice, LONG, |count| stored.store(count, Ordering::Relaxed));
                 cutting.join().expect("it only looks")
             });
             assert!(is_cut, "no snapshot was written");

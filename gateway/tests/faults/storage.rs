@@ -210,11 +210,8 @@ pub(crate) fn fill_segments(node: &Node, data: &Path) -> (Value, u64) {
         let sent: Vec<_> = (0..WINDOW).map(|_| message_id(&now)).collect();
         let ids: Vec<_> = sent.iter().map(|id| alice.send("send", letter(id, &text))).collect();
         for (request, id) in ids.into_iter().zip(sent) {
-            let mut reply = alice.reply(request);
-            while verdict(&reply) == "3002 busy" {
-                // A segment takes a moment to be made.
-                reply = alice.ask("send", letter(&id, &text));
-            }
+            let reply = alice.reply(request);
+            let reply = alice.ask_again(reply, &letter(&id, &text));
             stored += 1;
             assert_eq!(verdict(&reply), "ok", "{reply}");
             conversation = reply["conversation"].clone();
