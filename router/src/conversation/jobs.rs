@@ -313,7 +313,8 @@ impl ConversationSide {
             Purpose::Settings { user } => self.finish_settings(&user, &[]),
             Purpose::Sighting { user, shard } => self.answer_sighting(user, shard, None),
             Purpose::Taken { part } => self.finish_taken(part, &[], log),
-            Purpose::Amend { store, .. } | Purpose::LookUp { store, .. } | Purpose::Verify { store, .. } => {
+            Purpose::LookUp { store, .. } => self.give_up_look_up(&store, refusal),
+            Purpose::Amend { store, .. } | Purpose::Verify { store, .. } => {
                 self.release(store.conversation);
                 self.refuse(store.asker, refusal);
             }

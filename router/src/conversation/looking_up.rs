@@ -1,11 +1,16 @@
 //! Looking up a command: whether its id was stored before, where memory alone does not say.
 //!
-//! Memory holds fingerprints of the newest ids (`recent`), so a hit there has to be verified by its record; and for an id that may be
-//! older than they reach, the records of the conversation's last day are gone through, newest first. Meanwhile the conversation is
-//! busy, and what comes for it waits: otherwise the command could be stored twice.
+//! Memory holds fingerprints of the newest ids (`recent`), so a hit there has to be verified by its record: for that one read the conversation is
+//! busy. For an id that may be older than they reach, the records of the conversation's last day are gone through, newest first: whoever
+//! comes back with what was written an hour ago has that done for each of it, and of a busy group it is thousands of records. Only a command of the
+//! same user can be the same, and only that user's have an order among them: so whatever that user asks of the conversation waits behind it, in
+//! order, and everybody else goes on.
 
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
 use protocol::event::ErrorCode;
-use protocol::ids::UnixMillis;
+use protocol::ids::{ConversationId, UnixMillis, UserId};
 use protocol::limits::PAGE_BYTES_MAX;
 use protocol::record::{Portable, StreamKind as Kind};
 use storage_log::{Log, Lookup, Page};
@@ -13,11 +18,25 @@ use storage_log::{Log, Lookup, Page};
 use super::ConversationSide;
 use super::jobs::Purpose;
 use super::recent::{AHEAD_MAX, FORGOTTEN_AGE, Known, command_of};
+use super::slots::Entrant;
+use super::state::Refusal;
 use crate::mail::{Linked, Store};
 use crate::places::conversation_stream;
 
 /// Records read at a time while an old id is looked up.
 const LOOK_UP_PAGE: Page = Page { items_max: 64, bytes_max: PAGE_BYTES_MAX };
+
+/// Of a command that is looked up: where, and whose. There is one of each at a time.
+type Asked = (ConversationId, UserId);
+
+/// Commands that are being looked up.
+#[derive(Default)]
+pub(super) struct LookUps {
+    /// What their users have asked there since, in order. Bounded by what the sessions of a user may have under way.
+    behind: HashMap<Asked, VecDeque<Entrant>, foldhash::fast::RandomState>,
+    /// Those that have ended, each with its command if that is yet to be stored.
+    ended: VecDeque<(Asked, Option<Box<Store>>)>,
+}
 
 impl ConversationSide {
     /// An id that memory may know: the records say whether one of them is this command.
@@ -39,9 +58,45 @@ impl ConversationSide {
 
     /// An id older than memory reaches: look through the conversation's last day, newest first.
     pub(super) fn start_look_up(&mut self, store: Box<Store>, clock: u64, log: &mut Log) {
-        let conversation = store.conversation;
-        self.slots.get_mut(&conversation).expect("entered").busy = true;
+        let slot = self.slots.get_mut(&store.conversation).expect("entered");
+        let pending = std::mem::take(&mut slot.pending).into_iter();
+        let (behind, others) = pending.partition(|entrant| entrant.asked_by() == Some(&store.user));
+        slot.pending = others;
+        self.look_ups.behind.insert((store.conversation, store.user.clone()), behind);
         self.look_up_before(store, clock, u64::MAX, log);
+    }
+
+    /// What a user asks of a conversation waits behind a command of that user which is looked up there. Given back if there is none.
+    pub(super) fn wait_behind_look_up(
+        &mut self,
+        conversation: ConversationId,
+        entrant: Entrant,
+    ) -> Option<Entrant> {
+        if self.look_ups.behind.is_empty() {
+            return Some(entrant);
+        }
+        let of = entrant.asked_by().map(|user| (conversation, user.clone()));
+        let Some(behind) = of.and_then(|of| self.look_ups.behind.get_mut(&of)) else {
+            return Some(entrant);
+        };
+        behind.push_back(entrant);
+        None
+    }
+
+    /// Goes on with a command that was looked up, and with what has waited behind it. Whether there was one.
+    pub(super) fn go_on_behind_look_up(&mut self, now: UnixMillis, log: &mut Log) -> bool {
+        let Some((of, store)) = self.look_ups.ended.pop_front() else { return false };
+        let behind = self.look_ups.behind.remove(&of).expect("it was looked up");
+        for entrant in store.map(Entrant::LookedUp).into_iter().chain(behind) {
+            self.enter(of.0, entrant, now, log);
+        }
+        true
+    }
+
+    /// The disk does not say.
+    pub(super) fn give_up_look_up(&mut self, store: &Store, refusal: Refusal) {
+        self.look_ups.ended.push_back(((store.conversation, store.user.clone()), None));
+        self.refuse(store.asker, refusal);
     }
 
     fn look_up_before(&mut self, store: Box<Store>, clock: u64, before: u64, log: &mut Log) {
@@ -58,10 +113,10 @@ impl ConversationSide {
         now: UnixMillis,
         log: &mut Log,
     ) {
+        self.release(store.conversation);
         let Some(store) = self.answer_if_stored(store, records, log) else {
             return;
         };
-        self.release(store.conversation);
         if let Some(store) = self.judge_age(store, now, log) {
             self.store(store, now, log, true);
         }
@@ -74,8 +129,9 @@ impl ConversationSide {
         records: &[Linked],
         log: &mut Log,
     ) {
+        let of = (store.conversation, store.user.clone());
         let Some(store) = self.answer_if_stored(store, records, log) else {
-            return;
+            return self.look_ups.ended.push_back((of, None));
         };
         let oldest = records.last().and_then(|linked| Some((linked.seq.0, at_of(linked.record.as_ref()?)?)));
         // What was stored more than a minute before the id was made is not this command, nor is anything older.
@@ -84,10 +140,7 @@ impl ConversationSide {
             Some((seq, at)) if seq > 1 && at >= made && at + (FORGOTTEN_AGE.as_millis() as u64) > clock => {
                 self.look_up_before(store, clock, seq, log);
             }
-            _ => {
-                self.release(store.conversation);
-                self.store(store, UnixMillis(clock), log, true);
-            }
+            _ => self.look_ups.ended.push_back((of, Some(store))),
         }
     }
 
@@ -106,14 +159,12 @@ impl ConversationSide {
             };
             if user == store.user.as_bytes() && message_id == store.message_id.0 {
                 let known = Known { seq: linked.seq.0, at, position: linked.position, content_hash };
-                self.release(store.conversation);
                 self.answer_again(&store, known, log);
                 return None;
             }
         }
         if records.iter().any(|linked| linked.record.is_none()) {
             // It may be the one that is looked for, and stored twice it must not be.
-            self.release(store.conversation);
             let refusal = (ErrorCode::Unavailable, "the disk does not say whether this was stored before");
             self.refuse(store.asker, refusal);
             return None;

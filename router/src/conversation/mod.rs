@@ -62,7 +62,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use protocol::ids::{ConversationId, Seq, UnixMillis};
+use protocol::ids::{ConversationId, Seq, UnixMillis, UserId};
 use protocol::record::FormV1;
 use slab::Slab;
 use storage_log::{Location, Log};
@@ -78,6 +78,7 @@ use fronts::{Fronts, shows_messages};
 use gathering::Gathering;
 use jobs::Job;
 use large::LargeGroups;
+use looking_up::LookUps;
 use pages::WaitingPages;
 use push::Pushes;
 use settings::SettingsTable;
@@ -135,6 +136,7 @@ pub struct ConversationSide {
     jobs: Slab<Job>,
     /// Segments that have moved.
     moved: u64,
+    look_ups: LookUps,
     /// Conversations whose job has ended and that have something pending.
     resumed: VecDeque<ConversationId>,
     /// Conversations whose positions were read, and into which what follows is to be folded.
@@ -186,6 +188,7 @@ impl ConversationSide {
             early: VecDeque::new(),
             jobs: Slab::new(),
             moved: 0,
+            look_ups: LookUps::default(),
             resumed: VecDeque::new(),
             unfolded: VecDeque::new(),
             pages: WaitingPages::default(),
@@ -227,7 +230,7 @@ impl ConversationSide {
         }
         match conversation_of(&request) {
             None => self.start_page(request, log),
-            Some(conversation) => {
+            Some((conversation, _)) => {
                 self.enter(conversation, Entrant::Request(Box::new(request)), now, log);
             }
         }
@@ -276,16 +279,17 @@ impl ConversationSide {
     }
 }
 
-fn conversation_of(request: &Request) -> Option<ConversationId> {
+/// What one user asks of one conversation: of which, and who.
+fn conversation_of(request: &Request) -> Option<(ConversationId, &UserId)> {
     match request {
-        Request::Store(store) => Some(store.conversation),
-        Request::Block { conversation, .. }
-        | Request::History { conversation, .. }
-        | Request::ListMembers { conversation, .. }
-        | Request::MaySearch { conversation, .. }
-        | Request::Mute { conversation, .. }
-        | Request::Read { conversation, .. }
-        | Request::View { conversation, .. } => Some(*conversation),
+        Request::Store(store) => Some((store.conversation, &store.user)),
+        Request::Block { conversation, user, .. }
+        | Request::History { conversation, user, .. }
+        | Request::ListMembers { conversation, user, .. }
+        | Request::MaySearch { conversation, user, .. }
+        | Request::Mute { conversation, user, .. }
+        | Request::Read { conversation, user, .. }
+        | Request::View { conversation, user, .. } => Some((*conversation, user)),
         Request::Candidates { .. }
         | Request::CatchUp { .. }
         | Request::Feed { .. }

@@ -12,8 +12,8 @@ use storage_log::Log;
 use super::blocking::Block;
 use super::positions::Positions;
 use super::state::{Conversation, Refusal};
-use super::{ConversationSide, LOADED_MAX, LOADED_MEMBERS_MAX};
-use crate::mail::Request;
+use super::{ConversationSide, LOADED_MAX, LOADED_MEMBERS_MAX, conversation_of};
+use crate::mail::{Request, Store};
 
 /// Conversations that are looked at, for each that comes, to find one that nobody has asked for in a while: a turn is not stopped by a look
 /// at all of them.
@@ -53,6 +53,8 @@ pub(super) struct Slot {
 /// What has its turn at a conversation.
 pub(super) enum Entrant {
     Request(Box<Request>),
+    /// A command that was looked up, and is new.
+    LookedUp(Box<Store>),
     /// A device of a user has what there is up to a sequence.
     Delivered(UserId, Seq),
     /// It is time to look whom its messages have not reached.
@@ -66,6 +68,15 @@ impl Entrant {
         match self {
             Self::Request(request) => matches!(**request, Request::Read { .. } | Request::View { .. }),
             Self::Delivered(..) | Self::Page(..) | Self::Push => true,
+            Self::LookedUp(_) => false,
+        }
+    }
+
+    /// Who is answered, if it is what one user asks of one conversation.
+    pub(super) fn asked_by(&self) -> Option<&UserId> {
+        match self {
+            Self::Request(request) => conversation_of(request).map(|(_, user)| user),
+            Self::Delivered(..) | Self::LookedUp(_) | Self::Page(..) | Self::Push => None,
         }
     }
 
@@ -74,7 +85,7 @@ impl Entrant {
         match self {
             Self::Request(request) => matches!(**request, Request::History { .. }),
             Self::Page(..) | Self::Push => true,
-            Self::Delivered(..) => false,
+            Self::Delivered(..) | Self::LookedUp(_) => false,
         }
     }
 }
@@ -107,6 +118,7 @@ impl ConversationSide {
         now: UnixMillis,
         log: &mut Log,
     ) {
+        let Some(entrant) = self.wait_behind_look_up(conversation, entrant) else { return };
         self.forget_idle(log);
         self.clock += 1;
         let slot = self.slots.entry(conversation).or_insert_with(|| {
@@ -139,7 +151,10 @@ impl ConversationSide {
                 self.enter(conversation, entrant, now, log);
             } else if let Some(request) = self.held.pop_front() {
                 self.admit(request, now, log);
-            } else if !self.go_on_with_settings(now, log) && !self.begin_next_page(now, log) {
+            } else if !self.go_on_behind_look_up(now, log)
+                && !self.go_on_with_settings(now, log)
+                && !self.begin_next_page(now, log)
+            {
                 return;
             }
         }
@@ -202,6 +217,7 @@ impl ConversationSide {
         }
         match entrant {
             Entrant::Delivered(user, seq) => self.note_delivered(conversation, &user, seq),
+            Entrant::LookedUp(store) => self.store(store, now, log, true),
             Entrant::Page(page) => self.note_read_for(page),
             Entrant::Push => self.judge_push(conversation, log),
             Entrant::Request(request) => match *request {
@@ -230,6 +246,7 @@ impl ConversationSide {
     pub(super) fn refuse_entrant(&mut self, of: ConversationId, entrant: &Entrant, refusal: Refusal) {
         match entrant {
             Entrant::Request(request) => self.refuse_request(request, refusal),
+            Entrant::LookedUp(store) => self.refuse(store.asker, refusal),
             Entrant::Delivered(..) => {}
             Entrant::Page(page) => self.note_unreadable_for(*page, of),
             Entrant::Push => self.pushes.retry(of),
