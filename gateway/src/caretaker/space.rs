@@ -3,7 +3,7 @@
 //! | used | what happens |
 //! |---|---|
 //! | 85 % | a warning, and a line in `/readyz` |
-//! | 92 % | an error line; nothing more is copied into the quarantine |
+//! | 92 % | an error line; nothing more is copied into the quarantine, and the index of words stands still |
 //! | 97 % | an error line; what is left goes to segments: when none can be made, sends are answered `storage_full`, and reading goes on |
 //!
 //! Where the operator has set `keep_mib`, the log then gives up its oldest segment (`storage-log/src/cold/schedule.rs`); else nothing is.

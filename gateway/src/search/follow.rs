@@ -202,8 +202,10 @@ impl Follower {
 
     fn follow(&self, following: &mut Following) -> Result<(), Trouble> {
         while !self.shared.is_over() {
-            if Space::of(&self.parts.directory).is_ok_and(|space| space.watermark() >= Watermark::Higher) {
-                // What is left belongs to the logs.
+            let is_at_marks = following.tails.iter().all(Tail::is_at_mark);
+            if is_at_marks && self.is_disk_full() {
+                // What is left belongs to the logs, and what they give up is to be free at once.
+                following.tails.iter_mut().for_each(Tail::let_go);
                 self.say("the disk is 92 % full, and the index of words stands still until there is room");
                 self.shared.is_partial.store(true, Ordering::Relaxed);
                 self.rest(RETRY_EVERY);
@@ -246,6 +248,10 @@ impl Follower {
             following.commit()?;
         }
         Ok(())
+    }
+
+    fn is_disk_full(&self) -> bool {
+        Space::of(&self.parts.directory).is_ok_and(|space| space.watermark() >= Watermark::Higher)
     }
 
     /// Reads a piece of each log. How many bytes are behind, and whether there is more to read now.

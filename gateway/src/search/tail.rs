@@ -74,6 +74,13 @@ impl Tail {
         is_read && self.is_at_mark() && self.progress.position >= self.walk.next_position()
     }
 
+    /// Closes the segment that it stands in, so that its room is free when it goes: it is read from its beginning again, and what the index has of
+    /// it is met once more. Only [`Tail::is_at_mark`].
+    pub(super) fn let_go(&mut self) {
+        assert!(self.is_at_mark(), "nobody could say what the index has");
+        *self = Self::new(self.config.clone(), self.mark(), self.unreadable);
+    }
+
     /// How far it is, for a commit.
     pub(super) fn mark(&self) -> LogProgress {
         let (newest, at) = self.newest;

@@ -1,6 +1,6 @@
 //! A disk that is full while an operator says how much is to be kept: the oldest messages go, and nothing else does.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Instant};
 
 use serde_json::{Value, json};
 
@@ -164,6 +164,42 @@ fn a_disk_that_gives_less_than_is_kept_loses_its_oldest_messages_alone() {
     drop(node);
     log(&["verify", "--data", text(&data)]).check(0, &["log 0: sound"]);
     drop(disk);
+}
+
+/// Files that the node has open though they have no name any more: their room is nobody's.
+fn held_though_gone(node: &Node) -> Vec<PathBuf> {
+    let open = fs::read_dir(format!("/proc/{}/fd", node.id().as_raw_nonzero())).expect("it runs");
+    let files = open.flatten().filter_map(|file| fs::read_link(file.path()).ok());
+    files.filter(|file| file.to_string_lossy().ends_with(".log (deleted)")).collect()
+}
+
+/// The index of words stands still on a disk that is nearly full, and had the segment open that it stood in: when that was given up, its room was
+/// not free.
+#[test]
+fn an_index_that_stands_still_keeps_no_room_of_what_is_given_up() {
+    let Some(disk) = Disk::mount() else {
+        return;
+    };
+    // So much that the index goes on for a few segments.
+    let (data, _ballast) = (disk.root.join("data"), Ballast::lay(&disk, 64 << 20));
+    let mut letters = Letters::default();
+    let node = Node::start(&data, &[&keep("1024", "0")[..], &[("GATEHOUSE_SEARCH", "true")]].concat());
+    let [mut alice, mut bob] = ["alice", "bob"].map(|user| Chat::connect(&node, user, "a"));
+    letters.send_when_there_is_room(&mut alice, &mut bob);
+    let begun = Instant::now();
+    while node.metric("search_records_total") == 0 {
+        assert!(begun.elapsed() < PATIENCE, "the index does not begin");
+    }
+    while node.metric("log_freed_segments_total") < 5 {
+        for _ in 0..PER_SEGMENT / 10 {
+            letters.send_when_there_is_room(&mut alice, &mut bob);
+        }
+    }
+    node.log_line(&["the index of words stands still until there is room"]);
+    let begun = Instant::now();
+    while let Some(file) = held_though_gone(&node).first() {
+        assert!(begun.elapsed() < PATIENCE, "{} is held", file.display());
+    }
 }
 
 /// What frees it needs a few blocks first, for what is left of the segment: of a full disk they were not to be had, at each attempt. Also
