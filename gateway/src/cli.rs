@@ -16,6 +16,7 @@ use crate::{
     doctor::{self, Host, Plan, Report, Verdict},
     exit::{EXIT_FAILED, EXIT_OK, EXIT_REFUSED},
     logtool::{self, LogCommand},
+    pushes, retention,
 };
 
 const SERVE_NOTES: &str = "\
@@ -265,11 +266,19 @@ impl UpgradeFlags {
     }
 }
 
-/// Checks a file and the key files it names. Gives the variables that look like ours and are none; `Err` holds every mistake, one a line.
+/// Checks a file, the key files it names, and what a start would be refused for or could never do. Gives the variables that look like ours and are none; `Err` holds every mistake, one a line.
 pub fn check_config(file: PathBuf, process: Layers) -> Result<Vec<String>, String> {
     let layers = Layers { file: Some(file), ..process };
-    Config::load_and_check(&layers, auth::check).map_err(|errors| errors.to_string())?;
+    Config::load_and_check(&layers, faults_of).map_err(|errors| errors.to_string())?;
     Ok(layers.unknown_variables().map(str::to_owned).collect())
+}
+
+/// What is wrong beside the settings themselves, each with the setting that it is about.
+fn faults_of(config: &Config) -> Vec<(&'static str, String)> {
+    let keys = auth::check(config).into_iter().map(|(setting, fault)| (setting, fault.to_string()));
+    let keep = retention::check(config).map(|fault| ("keep_mib", fault));
+    let push = config.push_file.as_ref().and_then(|file| pushes::check(file, &config.data));
+    keys.chain(keep).chain(push.map(|fault| ("push_file", fault))).collect()
 }
 
 #[cfg(test)]

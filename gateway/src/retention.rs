@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::bail;
 use storage_log::{CompactionPolicy, SEGMENTS_MIN};
 
 use crate::caretaker::space::Space;
 use crate::config::Config;
-use crate::store::Store;
+use crate::store::{Store, StoreFacts};
 
 /// So many segments share what is kept by age: what is too old by more than that part of it is gone.
 const PARTS_OF_AGE: u32 = 8;
@@ -20,23 +20,37 @@ const SEGMENT_AGE_MIN: Duration = Duration::from_secs(3600);
 /// # Errors
 /// In words for an operator: what is kept would not be a log.
 pub fn policy(config: &Config, store: &Store) -> anyhow::Result<CompactionPolicy> {
-    let segment_bytes = store.geometry.segment_bytes;
-    let least = SEGMENTS_MIN * u64::from(store.logs) * segment_bytes;
-    let keep = config.keep_bytes.unwrap_or(least);
-    ensure!(
-        keep >= least,
-        "`keep_mib` is {}, and {} logs in segments of {} MiB need at least {}: set that, or 0 to keep everything",
-        keep >> 20,
-        store.logs,
-        segment_bytes >> 20,
-        least >> 20,
-    );
+    if let Some(words) = too_little(config, store.logs, store.geometry.segment_bytes) {
+        bail!(words);
+    }
     Ok(CompactionPolicy {
         after_ms: config.compact_after.map(millis),
         keep_ms: config.keep.map(millis),
         keep_links_ms: config.keep_inbox.map(millis),
         keep_bytes: config.keep_bytes.map(|keep| keep / u64::from(store.logs)),
     })
+}
+
+/// Why a start would be refused, in words for an operator, as far as that can be told without one: of a store that is not made yet the logs may
+/// follow from the cores, and then it is asked for one log.
+#[must_use]
+pub fn check(config: &Config) -> Option<String> {
+    let (logs, segment_bytes) = match StoreFacts::read(&config.data) {
+        Ok(facts) => (facts.logs, facts.geometry.segment_bytes),
+        Err(_) => (config.logs.unwrap_or(1), u64::from(config.segment_mib) << 20),
+    };
+    too_little(config, logs, segment_bytes)
+}
+
+fn too_little(config: &Config, logs: u16, segment_bytes: u64) -> Option<String> {
+    let least = SEGMENTS_MIN * u64::from(logs) * segment_bytes;
+    let keep = config.keep_bytes.filter(|keep| *keep < least)?;
+    Some(format!(
+        "`keep_mib` is {}, and {logs} logs in segments of {} MiB need at least {}: set that, or 0 to keep everything",
+        keep >> 20,
+        segment_bytes >> 20,
+        least >> 20,
+    ))
 }
 
 /// Says so if the disk of `store` is smaller than what is to be kept: then as much is kept as it gives.

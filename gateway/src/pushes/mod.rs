@@ -40,6 +40,22 @@ pub struct Job {
     pub inbox: Inbox,
 }
 
+/// Why `file` could never take a call, in words for an operator. Its directory may be the data directory, which the first start makes.
+#[must_use]
+pub fn check(file: &Path, data: &Path) -> Option<String> {
+    if file.is_dir() {
+        return Some(format!("`push_file` is {}, which is a directory; name a file", file.display()));
+    }
+    let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty())?;
+    (directory != data && !directory.is_dir()).then(|| {
+        format!(
+            "`push_file` is {}, and {} is no directory: nobody would be called; make it, for the user of the node, or name another",
+            file.display(),
+            directory.display()
+        )
+    })
+}
+
 /// Starts the thread: it writes calls into `file`, and the marks into the data directory. It ends when the last sender is gone.
 ///
 /// # Errors

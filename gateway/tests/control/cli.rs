@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::CommandFactory;
-use gateway::{auth::Keys, cli::Cli, clock::unix_now, config::Config};
+use gateway::{auth::Keys, cli::Cli, clock::unix_now, config::Config, store::Store};
 
 /// Runs the binary with nothing of our own environment in its way.
 fn gatehouse(arguments: &[&str], environment: &[(&str, &OsStr)]) -> Output {
@@ -124,6 +124,32 @@ fn check_config_says_every_mistake_and_makes_nothing() {
         &gatehouse(&["check-config", "/nowhere/g.toml"], &[]),
         &["/nowhere/g.toml: the configuration file"],
     );
+}
+
+/// A start was refused, or nobody ever called, by what had been said to be right.
+#[test]
+fn check_config_says_what_a_start_is_refused_for_and_what_could_never_work() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (file, data) = (directory.path().join("g.toml"), directory.path().join("data"));
+    let check = |settings: &str| {
+        fs::write(&file, format!("data = {data:?}\n{settings}")).expect("a file");
+        gatehouse(&["check-config", path(&file)], &[])
+    };
+    let [nowhere, inside] =
+        [directory.path().join("nowhere"), data.clone()].map(|parent| parent.join("push"));
+    check_refused(&check(&format!("push_file = {nowhere:?}\n")), &["g.toml:2: `push_file`", "no directory"]);
+    check_refused(
+        &check(&format!("push_file = {:?}\n", directory.path())),
+        &["g.toml:2: `push_file`", "name a file"],
+    );
+    assert!(check(&format!("push_file = {inside:?}\n")).status.success(), "the first start makes it");
+
+    let words = ["g.toml:2: `keep_mib` is 31, and 2 logs in segments of 4 MiB need at least 32"];
+    check_refused(&check("keep_mib = 31\nlogs = 2\nsegment_mib = 4\n"), &words);
+    assert!(check("keep_mib = 32\nlogs = 2\nsegment_mib = 4\n").status.success());
+    // What a data directory was made with stays, whatever is set.
+    drop(Store::open(&data, 2, 4 << 20).expect("a new store"));
+    check_refused(&check("keep_mib = 31\n"), &words);
 }
 
 /// Of an upgrade some of another version may be left: it goes on.
