@@ -99,7 +99,7 @@ pub(crate) fn check(flags: &CheckFlags) -> anyhow::Result<ExitCode> {
         floor: Floor::find(&flags.outputs.floor)?,
     };
     let report = plot.play(Some(&mut node))?;
-    if report.verdict == report::Verdict::Fail {
+    if report.verdict == report::Verdict::Bad {
         println!("kept       {}", node.keep_directory().display());
     }
     Ok(report.exit_code())

@@ -43,12 +43,12 @@ pub(crate) fn soak(flags: &SoakFlags) -> anyhow::Result<ExitCode> {
         let round = round(&plot, &report, at);
         // Line by line, so that one who looks in the morning sees the night. A reader that has gone away does not change the verdict.
         let _ = writeln!(std::io::stdout(), "{round}");
-        let is_wrong = report.verdict == Verdict::Fail;
+        let is_wrong = report.verdict == Verdict::Bad;
         if is_wrong {
             let _ = write!(std::io::stdout(), "{report}");
         }
         if let Some(path) =
-            outputs.html.as_deref().filter(|_| report.verdict != Verdict::Pass && kept < PAGES_MAX)
+            outputs.html.as_deref().filter(|_| report.verdict != Verdict::Good && kept < PAGES_MAX)
         {
             kept += 1;
             report.write_html(&page_of_round(path, number))?;

@@ -176,7 +176,7 @@ impl CrowdReport {
             rate: flags.rate,
             workers,
             is_timed: !flags.no_timing,
-            verdict: Verdict::Pass,
+            verdict: Verdict::Good,
             reasons: Vec::new(),
             steps,
             phases,
@@ -384,7 +384,7 @@ pub(super) mod tests {
             rate: 1,
             workers: 2,
             is_timed: false,
-            verdict: Verdict::Pass,
+            verdict: Verdict::Good,
             reasons: Vec::new(),
             steps: Vec::new(),
             phases: Vec::new(),
@@ -434,10 +434,10 @@ pub(super) mod tests {
     fn a_message_that_was_neither_sent_nor_given_up_is_a_fault_of_a_crowd() {
         let mut report = sound();
         report.decide(Vec::new(), Vec::new());
-        assert_eq!((report.verdict, report.reasons.len()), (Verdict::Pass, 0), "{:?}", report.reasons);
+        assert_eq!((report.verdict, report.reasons.len()), (Verdict::Good, 0), "{:?}", report.reasons);
         report.counts.sent = 9;
         report.decide(Vec::new(), Vec::new());
-        assert_eq!(report.verdict, Verdict::Fail);
+        assert_eq!(report.verdict, Verdict::Bad);
         assert_eq!(report.reasons, ["1 messages that were due were neither sent nor given up"]);
     }
 
@@ -467,7 +467,7 @@ pub(super) mod tests {
         ] {
             let mut report = CrowdReport { confirmed, ..report.clone() };
             report.decide(Vec::new(), Vec::new());
-            assert_eq!((report.verdict, report.reasons[0].as_str()), (Verdict::Fail, reason));
+            assert_eq!((report.verdict, report.reasons[0].as_str()), (Verdict::Bad, reason));
             assert_eq!(report.reasons.len(), 4);
         }
     }
@@ -482,8 +482,8 @@ pub(super) mod tests {
             report.decide(Vec::new(), Vec::new());
             (report.verdict, report.reasons)
         };
-        assert_eq!(verdict(5, 1), (Verdict::Pass, vec![]));
-        assert_eq!(verdict(0, 0), (Verdict::Pass, vec![]), "it was short");
+        assert_eq!(verdict(5, 1), (Verdict::Good, vec![]));
+        assert_eq!(verdict(0, 0), (Verdict::Good, vec![]), "it was short");
         assert_eq!(verdict(5, 0), (Verdict::Invalid, vec!["nothing was delivered in `calm`".to_owned()]));
     }
 
@@ -499,6 +499,6 @@ pub(super) mod tests {
             report.reasons[0].starts_with("the generator was late in `calm`") && report.reasons[1] == "slow"
         );
         report.decide(vec!["wrong".to_owned()], vec!["slow".to_owned()]);
-        assert_eq!((report.verdict, report.reasons.len()), (Verdict::Fail, 3), "{:?}", report.reasons);
+        assert_eq!((report.verdict, report.reasons.len()), (Verdict::Bad, 3), "{:?}", report.reasons);
     }
 }

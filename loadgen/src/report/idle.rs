@@ -145,7 +145,7 @@ impl IdleReport {
         let mut reasons: Vec<String> = rounds.iter().flat_map(|round| round.faults(users)).collect();
         reasons.extend(limits.missed(|name| found(&rounds, name)));
         let lag = rounds.iter().map(|round| round.lag.p99_ms).fold(0.0, f64::max);
-        let mut verdict = if reasons.is_empty() { Verdict::Pass } else { Verdict::Fail };
+        let mut verdict = if reasons.is_empty() { Verdict::Good } else { Verdict::Bad };
         if lag > LAG_P99_MAX_MS {
             verdict = Verdict::Invalid;
             reasons.push(format!("the generator was late: p99 of its lag is {lag:.0} ms"));

@@ -210,7 +210,7 @@ impl Report {
         let mut report = Self {
             origin: Origin::this(),
             settings,
-            verdict: Verdict::Pass,
+            verdict: Verdict::Good,
             reasons: Vec::new(),
             counts: board.counts,
             errors: board.errors.clone(),

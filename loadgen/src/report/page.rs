@@ -14,7 +14,7 @@ const STYLE: &str = "\
 --band:#e3b34133;--one:#7ab0ff;--two:#f0a35e;--three:#63c98c;--good:#63c98c;--bad:#ff7b72;--invalid:#e3b341}}\
 body{margin:2rem auto;max-width:50rem;padding:0 1rem;background:var(--paper);color:var(--ink);\
 font:15px/1.5 system-ui,sans-serif}h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}\
-p{margin:.3rem 0}.soft{color:var(--soft)}.pass{color:var(--good)}.fail{color:var(--bad)}\
+p{margin:.3rem 0}.soft{color:var(--soft)}.good{color:var(--good)}.bad{color:var(--bad)}\
 .invalid{color:var(--invalid)}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 th,td{padding:.15rem .9rem .15rem 0;text-align:right;border-bottom:1px solid var(--rule)}\
 th:first-child,td:first-child{text-align:left}code{overflow-wrap:anywhere}\
@@ -33,19 +33,15 @@ pub(super) fn frame(
     body: &str,
     origin: &Origin,
 ) -> String {
-    let (class, word) = match verdict {
-        Verdict::Pass => ("pass", "good"),
-        Verdict::Fail => ("fail", "bad"),
-        Verdict::Invalid => ("invalid", "invalid"),
-    };
+    let word = verdict.word();
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>loadgen: {word}</title><style>{STYLE}</style></head><body>\
-         <h1>Verdict: <span class=\"{class}\">{word}</span></h1><p>{}</p>",
+         <h1>Verdict: <span class=\"{word}\">{word}</span></h1><p>{}</p>",
         escape(intro)
     );
     for reason in reasons {
-        let _ = write!(page, "<p class=\"{class}\">{}</p>", escape(reason));
+        let _ = write!(page, "<p class=\"{word}\">{}</p>", escape(reason));
     }
     page.push_str(body);
     let Origin { commit, command, machine, .. } = origin;
@@ -173,7 +169,7 @@ mod tests {
     fn what_comes_from_elsewhere_is_no_markup() {
         let rows = [vec!["<b>".to_owned(), "&".to_owned()]].into_iter();
         let page = frame(
-            Verdict::Fail,
+            Verdict::Bad,
             "<i>",
             &["\"<p>\"".to_owned()],
             &table("Steps", &["a<b"], rows),

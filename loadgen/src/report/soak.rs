@@ -103,10 +103,10 @@ impl SoakReport {
     }
 
     fn judge(&self) -> (Verdict, Vec<String>) {
-        let bad = self.rounds.iter().filter(|round| round.verdict == Verdict::Fail);
+        let bad = self.rounds.iter().filter(|round| round.verdict == Verdict::Bad);
         let bad: Vec<String> = bad.flat_map(|round| round.reasons.clone()).collect();
         if !bad.is_empty() {
-            return (Verdict::Fail, bad);
+            return (Verdict::Bad, bad);
         }
         if self.rounds.len() < ROUNDS_MIN {
             let words =
@@ -115,13 +115,13 @@ impl SoakReport {
         }
         let grown: Vec<String> = self.grown().into_iter().chain(self.slower()).collect();
         if !grown.is_empty() {
-            return (Verdict::Fail, grown);
+            return (Verdict::Bad, grown);
         }
         let unknown = self.unknown();
         if !unknown.is_empty() {
             return (Verdict::Invalid, unknown);
         }
-        (Verdict::Pass, Vec::new())
+        (Verdict::Good, Vec::new())
     }
 
     /// The medians of a figure in the second quarter and in the last: in the first one, memory is touched for the first time.
@@ -158,12 +158,12 @@ impl SoakReport {
 
     /// p99 of delivery, of rounds whose generator was in time.
     fn timely_ends(&self) -> Option<(f64, f64)> {
-        self.ends(|round| (round.verdict == Verdict::Pass).then_some(round.delivery_p99_ms))
+        self.ends(|round| (round.verdict == Verdict::Good).then_some(round.delivery_p99_ms))
     }
 
     /// A round could not be played: the node is gone, or nobody can tell.
     pub(crate) fn fail(&mut self, why: &anyhow::Error) {
-        (self.verdict, self.reasons) = (Verdict::Fail, vec![format!("{why:#}")]);
+        (self.verdict, self.reasons) = (Verdict::Bad, vec![format!("{why:#}")]);
     }
 
     fn grown(&self) -> Option<String> {
@@ -255,35 +255,35 @@ mod tests {
     #[test]
     fn what_stays_as_it_is_passes_and_the_first_quarter_may_grow() {
         let sizes = [50, 80, 100, 101, 102, 103, 104, 105];
-        assert_eq!(verdict(sizes.map(|mib| round(Verdict::Pass, mib, 20.0))).0, Verdict::Pass);
+        assert_eq!(verdict(sizes.map(|mib| round(Verdict::Good, mib, 20.0))).0, Verdict::Good);
     }
 
     #[test]
     fn a_node_that_grows_or_slows_down_or_has_one_bad_round_does_not_pass() {
-        let (grown, why) = verdict((1..=8).map(|number| round(Verdict::Pass, 100 + 5 * number, 20.0)));
-        assert!(grown == Verdict::Fail && why.contains("the node grew by"), "{why}");
+        let (grown, why) = verdict((1..=8).map(|number| round(Verdict::Good, 100 + 5 * number, 20.0)));
+        assert!(grown == Verdict::Bad && why.contains("the node grew by"), "{why}");
         let (slower, why) =
-            verdict((1..=8).map(|number| round(Verdict::Pass, 100, f64::from(number * number))));
-        assert!(slower == Verdict::Fail && why.contains("p99 went from"), "{why}");
-        let (one, why) = verdict([Verdict::Pass, Verdict::Fail].map(|of| round(of, 100, 20.0)));
-        assert_eq!((one, why.as_str()), (Verdict::Fail, "a reason"));
+            verdict((1..=8).map(|number| round(Verdict::Good, 100, f64::from(number * number))));
+        assert!(slower == Verdict::Bad && why.contains("p99 went from"), "{why}");
+        let (one, why) = verdict([Verdict::Good, Verdict::Bad].map(|of| round(of, 100, 20.0)));
+        assert_eq!((one, why.as_str()), (Verdict::Bad, "a reason"));
     }
 
     #[test]
     fn too_few_rounds_and_a_late_generator_prove_nothing() {
-        assert_eq!(verdict((0..3).map(|_| round(Verdict::Pass, 100, 20.0))).0, Verdict::Invalid);
+        assert_eq!(verdict((0..3).map(|_| round(Verdict::Good, 100, 20.0))).0, Verdict::Invalid);
         assert_eq!(verdict((0..8).map(|_| round(Verdict::Invalid, 100, 20.0))).0, Verdict::Invalid);
-        let at_the_end = |number| if number < 6 { Verdict::Pass } else { Verdict::Invalid };
+        let at_the_end = |number| if number < 6 { Verdict::Good } else { Verdict::Invalid };
         assert_eq!(verdict((0..8).map(|number| round(at_the_end(number), 100, 20.0))).0, Verdict::Invalid);
     }
 
     #[test]
     fn a_node_that_is_not_seen_or_another_one_proves_nothing() {
-        let unseen = SoakRound { node_bytes: None, process: None, ..round(Verdict::Pass, 100, 20.0) };
+        let unseen = SoakRound { node_bytes: None, process: None, ..round(Verdict::Good, 100, 20.0) };
         let (verdict_of, why) = verdict((0..8).map(|_| unseen.clone()));
         assert!(verdict_of == Verdict::Invalid && why.contains("memory is not known"), "{why}");
         let another =
-            |number: u32| SoakRound { process: Some(number / 4), ..round(Verdict::Pass, 100, 20.0) };
+            |number: u32| SoakRound { process: Some(number / 4), ..round(Verdict::Good, 100, 20.0) };
         let (verdict_of, why) = verdict((0..8).map(another));
         assert!(verdict_of == Verdict::Invalid && why.contains("process changed"), "{why}");
     }

@@ -19,8 +19,8 @@ const NAMES_MAX: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
-    Pass,
-    Fail,
+    Good,
+    Bad,
     /// Nothing: the generator was late.
     Invalid,
 }
@@ -33,17 +33,26 @@ impl Verdict {
         missed: Vec<String>,
     ) -> (Self, Vec<String>) {
         let verdict = match (faults.is_empty(), doubts.is_empty(), missed.is_empty()) {
-            (false, ..) | (true, true, false) => Self::Fail,
+            (false, ..) | (true, true, false) => Self::Bad,
             (true, false, _) => Self::Invalid,
-            (true, true, true) => Self::Pass,
+            (true, true, true) => Self::Good,
         };
         (verdict, [faults, doubts, missed].concat())
     }
 
+    /// In texts, pages and JSON alike.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Bad => "bad",
+            Self::Invalid => "invalid",
+        }
+    }
+
     pub(super) fn exit_code(self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Pass => EXIT_PASSED,
-            Self::Fail => EXIT_FAILED,
+            Self::Good => EXIT_PASSED,
+            Self::Bad => EXIT_FAILED,
             Self::Invalid => EXIT_INVALID,
         })
     }
@@ -51,11 +60,7 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pass => "good",
-            Self::Fail => "bad",
-            Self::Invalid => "invalid",
-        })
+        f.write_str(self.word())
     }
 }
 
@@ -261,7 +266,7 @@ mod tests {
                 timing,
                 limits: Limits::default(),
             },
-            verdict: Verdict::Pass,
+            verdict: Verdict::Good,
             reasons: Vec::new(),
             counts: Counts { online_at_end: 12, ..Counts::default() },
             errors: BTreeMap::new(),
@@ -302,14 +307,14 @@ mod tests {
 
     #[test]
     fn good_is_0_below_200_ms_outside_the_outage() {
-        check(&report(Timing::Judged, 199.9), Verdict::Pass, 0, &[]);
+        check(&report(Timing::Judged, 199.9), Verdict::Good, 0, &[]);
         let reasons =
             ["ack.p99 200.0 ms, below 200 ms is asked", "delivery.p99 200.0 ms, below 200 ms is asked"];
-        check(&report(Timing::Judged, 200.0), Verdict::Fail, 1, &reasons);
-        check(&report(Timing::Reported, 200.0), Verdict::Pass, 0, &[]);
+        check(&report(Timing::Judged, 200.0), Verdict::Bad, 1, &reasons);
+        check(&report(Timing::Reported, 200.0), Verdict::Good, 0, &[]);
         let mut slow = report(Timing::Judged, 10.0);
         slow.delivery.outside.p99_ms = 250.0;
-        check(&slow, Verdict::Fail, 1, &["delivery.p99 250.0 ms, below 200 ms is asked"]);
+        check(&slow, Verdict::Bad, 1, &["delivery.p99 250.0 ms, below 200 ms is asked"]);
     }
 
     #[test]
@@ -317,7 +322,7 @@ mod tests {
         for name in ["ack", "delivery", "back", "change", "found", "read", "search", "whole"] {
             let mut slow = report(Timing::Judged, 10.0);
             slow.settings.limits = Limits::with(&[format!("{name}.p99=50").parse().expect("a limit")]);
-            check(&slow, Verdict::Pass, 0, &[]);
+            check(&slow, Verdict::Good, 0, &[]);
             let all = serde_json::to_value(&slow).expect("JSON");
             assert!(all[name].is_object(), "{name} is what it is called in the report");
             let times = match name {
@@ -332,7 +337,7 @@ mod tests {
             };
             times.p99_ms = 60.0;
             let reason = format!("{name}.p99 60.0 ms, below 50 ms is asked");
-            check(&slow, Verdict::Fail, 1, &[&reason]);
+            check(&slow, Verdict::Bad, 1, &[&reason]);
         }
     }
 
@@ -340,7 +345,7 @@ mod tests {
     fn a_generator_that_was_late_proves_nothing() {
         let mut late = report(Timing::Judged, 10.0);
         late.lag.outside.p99_ms = LAG_P99_MAX_MS;
-        check(&late, Verdict::Pass, 0, &[]);
+        check(&late, Verdict::Good, 0, &[]);
         late.lag.outside.p99_ms = 5.1;
         check(&late, Verdict::Invalid, 2, &["the generator was late: lag p99 5.1 ms, at most 5 ms"]);
         // Not even that the node was slow; and yet it is told.
@@ -351,7 +356,7 @@ mod tests {
         ];
         check(&late, Verdict::Invalid, 2, &reasons);
         late.settings.timing = Timing::Reported;
-        check(&late, Verdict::Pass, 0, &[]);
+        check(&late, Verdict::Good, 0, &[]);
         let mut nothing = report(Timing::Judged, 10.0);
         nothing.delivery.outside.count = 0;
         check(&nothing, Verdict::Invalid, 2, &["nothing was delivered outside the outage"]);
@@ -374,9 +379,9 @@ mod tests {
             "ack.p99 300.0 ms, below 200 ms is asked",
             "delivery.p99 300.0 ms, below 200 ms is asked",
         ];
-        check(&bad, Verdict::Fail, 1, &reasons);
+        check(&bad, Verdict::Bad, 1, &reasons);
         bad.settings.timing = Timing::Reported;
-        check(&bad, Verdict::Fail, 1, &reasons[..4]);
+        check(&bad, Verdict::Bad, 1, &reasons[..4]);
         let mut good = report(Timing::Judged, 10.0);
         good.counts.undrained = 1;
         assert_eq!(
@@ -385,7 +390,7 @@ mod tests {
         );
         let outage = Some(OutageReport { from_seconds: 1.0, until_seconds: None });
         let gone = Report { outage, ..report(Timing::Judged, 10.0) };
-        check(&gone, Verdict::Fail, 1, &["not everybody came back after the outage"]);
+        check(&gone, Verdict::Bad, 1, &["not everybody came back after the outage"]);
     }
 
     const GONE: GoneReport =
@@ -410,7 +415,7 @@ mod tests {
         assert!(reasons[3].starts_with("4 reads had no answer"), "{reasons:?}");
         left.violations.add(crate::verify::Kind::Doubled, String::new);
         let (verdict, reasons) = left.decide_of_gone(&GONE, &before);
-        assert_eq!((verdict, reasons[0].as_str(), reasons.len()), (Verdict::Fail, "1 x doubled", 5));
+        assert_eq!((verdict, reasons[0].as_str(), reasons.len()), (Verdict::Bad, "1 x doubled", 5));
         let read = GoneReport { logs_read: 2, logs_unread: 1, ..GONE };
         let (_, reasons) = left.decide_of_gone(&read, &before);
         assert!(
@@ -449,7 +454,7 @@ mod tests {
             let run = Report { counts: *counts, ..left.clone() };
             assert_eq!(run.faults(0).len(), 1, "{:?}", run.faults(0));
             let (verdict, reasons) = run.decide_of_gone(&GONE, confirmed);
-            assert_eq!((verdict, &reasons[..1]), (Verdict::Fail, &run.faults(0)[..]));
+            assert_eq!((verdict, &reasons[..1]), (Verdict::Bad, &run.faults(0)[..]));
         }
         for counts in unsaid {
             let run = Report { counts, ..left.clone() };
@@ -471,9 +476,9 @@ mod tests {
             let reasons = ["1 were found by 7 searches, 2 undecided"];
             check(&searching, Verdict::Invalid, 2, &reasons);
             searching.counts.found = 2;
-            check(&searching, Verdict::Pass, 0, &[]);
+            check(&searching, Verdict::Good, 0, &[]);
             searching.counts.searches_unanswered = 3;
-            check(&searching, Verdict::Fail, 1, &["3 searches were not answered in time"]);
+            check(&searching, Verdict::Bad, 1, &["3 searches were not answered in time"]);
         }
     }
 
