@@ -1,20 +1,16 @@
 //! Index files of sealed segments: written beside them, opened at start.
 
 use std::fs::File;
-use std::io::{self, BufWriter, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use storage_log::format::{INDEX_FOOTER_BYTES, SEGMENT_HEADER_BYTES, index_at};
 use storage_log::{
-    INDEX_BLOCK_BYTES, IndexFooter, IndexJob, LogConfig, SealedSegment, SegmentHeader, index_file_name,
-    is_cold, read_index_tail,
+    IndexFooter, IndexJob, LogConfig, SealedSegment, SegmentHeader, index_file_name, is_cold, read_index_tail,
 };
 
-use super::disk::{cold_file_name, read_up_to, replace};
-
-/// Blocks written at a time.
-const BLOCKS: usize = 64;
+use super::disk::{cold_file_name, in_synced_pieces, read_up_to, replace};
 
 /// Writes an index file: under another name, synced, renamed, and its directory synced.
 ///
@@ -22,7 +18,7 @@ const BLOCKS: usize = 64;
 /// Those of the disk.
 pub fn write(directory: &Path, job: &IndexJob) -> io::Result<(SealedSegment, File)> {
     replace(&directory.join(index_file_name(job.base())), |file| {
-        let mut out = BufWriter::with_capacity(BLOCKS * INDEX_BLOCK_BYTES, file);
+        let mut out = in_synced_pieces(file);
         let sealed = job.write(|bytes| out.write_all(bytes))?;
         out.flush()?;
         Ok(sealed)

@@ -5,14 +5,14 @@
 //! file. What they are is bounded by the ids that there are, so it is that much only where hardly any id is met twice in a segment.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use storage_log::format::INDEX_FOOTER_BYTES;
 use storage_log::{Blocks, INDEX_BLOCK_BYTES, IndexFooter, LogConfig, SealedSegment, SnapshotFooter, merge};
 
-use super::disk::replace;
+use super::disk::{in_synced_pieces, replace};
 use super::indexes::{self, FoundIndex};
 
 /// Name of the snapshot of a log.
@@ -25,7 +25,7 @@ const DUE_PARTS: u64 = 5;
 /// Index files that are smaller than this part of a segment together are read at start: of the usual segment 4 MiB, a few milliseconds.
 const DUE_PARTS_OF_SEGMENT: u64 = 64;
 
-/// Blocks read or written at a time.
+/// Blocks read at a time.
 const BLOCKS: usize = 64;
 
 /// Whether a snapshot was made, because one was due: now that the index file of the segment at `newest` is there.
@@ -61,7 +61,7 @@ fn renew(
     let path = directory.join(SNAPSHOT_FILE_NAME);
     let before = before.map(|(footer, file)| (footer, blocks_of(file, 0, footer.blocks)));
     let made = replace(&path, |file| {
-        let mut out = BufWriter::with_capacity(BLOCKS * INDEX_BLOCK_BYTES, file);
+        let mut out = in_synced_pieces(file);
         merge(config, before, sealed, |bytes| out.write_all(bytes))?.ok_or(ErrorKind::InvalidData)?;
         out.flush()
     });
