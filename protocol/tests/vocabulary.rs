@@ -130,12 +130,18 @@ fn binary_commands_are_judged_alike() {
     check(&damaged(2, 2), "- bad_frame the header is not one of this version");
     check(&damaged(3, 99), "5 unknown_op `op` is not one this server knows");
     check(&damaged(3, 2), "5 bad_token `token` is not valid");
-    check(&damaged(3, 3), "5 bad_frame the payload is not one of this op");
+    check(
+        &damaged(3, 3),
+        "5 bad_frame the payload is not one of this op: section 3 of docs/BINARY.md says how one is laid out",
+    );
     check(&damaged(4, 0), "- bad_field `id` is missing");
     check(&damaged(7, 0x80), "- bad_field `id` is out of range");
     check(&damaged(8, 0), "5 bad_frame the header does not fit the frame");
     check(&damaged(12, 1), "5 bad_frame the header does not fit the frame");
-    check(&damaged(20, 255), "5 bad_frame the payload is not one of this op");
+    check(
+        &damaged(20, 255),
+        "5 bad_frame the payload is not one of this op: section 3 of docs/BINARY.md says how one is laid out",
+    );
     check(&encode(5, Command::Ack { cursor: "x".to_owned() }), "5 bad_field `id` does not belong to this op");
     check(&encode(0, Command::Ack { cursor: String::new() }), "- bad_field `cursor` is empty");
     let nowhere = Command::ListMembers { conversation: ConversationId([0; 16]) };

@@ -127,13 +127,7 @@ fn who_comes_back_to_a_large_group_learns_its_head_once() {
     }
     let (session, frames) = group.chat.connect("member-7", cursor);
     let heads = ServerFrame::Heads {
-        conversations: vec![Head {
-            conversation: group.conversation,
-            from: None,
-            head: Seq(4),
-            read: Seq(1),
-            unread: 3,
-        }],
+        conversations: vec![Head { conversation: group.conversation, head: Seq(4), read: Seq(1), unread: 3 }],
         more: false,
     };
     assert!(frames.contains(&heads), "{frames:?}");
@@ -321,6 +315,25 @@ fn who_joins_a_large_group_while_away_begins_with_that() {
     assert_eq!(group.told("newcomer", cursor.clone()), [(3, "member")]);
     group.send("4").expect("stored");
     assert_eq!(group.told("newcomer", cursor), [(3, "member"), (4, "head")]);
+}
+
+/// The head of the time before was told with a position behind it: joining again had read on.
+#[test]
+fn nobody_has_read_more_than_the_head_that_is_told() {
+    let mut group = Group::of(200);
+    let cursor = group.cursor_of("member-7");
+    group.send("before").expect("stored");
+    assert_eq!(group.change(Vec::new(), vec![member(7)]), Ok(3));
+    group.send("without member 7").expect("stored");
+    assert_eq!(group.change(vec![member(7)], Vec::new()), Ok(5));
+    group.send("after").expect("stored");
+    let (_, frames) = group.chat.connect("member-7", cursor);
+    let heads = frames.iter().filter_map(|frame| match frame {
+        ServerFrame::Heads { conversations, .. } => Some(conversations),
+        _ => None,
+    });
+    let heads: Vec<_> = heads.flatten().map(|head| (head.head.0, head.read.0, head.unread)).collect();
+    assert_eq!(heads, [(2, 2, 0), (6, 5, 1)]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ const GROUP: RoomIndex = RoomIndex(4 * GROUP_MEMBERS);
 impl Pair {
     fn told_head(&mut self, head: u64) {
         let (head, read, unread) = (Seq(head), Seq(0), head);
-        let conversations = vec![Head { conversation: CONVERSATION, from: None, head, read, unread }];
+        let conversations = vec![Head { conversation: CONVERSATION, head, read, unread }];
         self.feed(ServerFrame::Heads { conversations, more: false });
     }
 

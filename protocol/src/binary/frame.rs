@@ -153,13 +153,7 @@ fn presence_payload(presence: &Presence) -> PresenceV1 {
 }
 
 fn head_payload(head: &Head) -> HeadV1 {
-    HeadV1 {
-        conversation: head.conversation.0,
-        from: head.from.map_or(0, |seq| seq.0),
-        head: head.head.0,
-        read: head.read.0,
-        unread: head.unread,
-    }
+    HeadV1 { conversation: head.conversation.0, head: head.head.0, read: head.read.0, unread: head.unread }
 }
 
 fn write_welcome(welcome: &Welcome, out: &mut Vec<u8>) {
@@ -342,7 +336,6 @@ fn read_presence(raw: &PresenceV1) -> Result<Presence, FrameFault> {
 fn read_head(raw: &HeadV1) -> Head {
     Head {
         conversation: ConversationId(raw.conversation),
-        from: (raw.from != 0).then_some(Seq(raw.from)),
         head: Seq(raw.head),
         read: Seq(raw.read),
         unread: raw.unread,

@@ -324,7 +324,6 @@ pub(super) struct HeadsV1 {
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct HeadV1 {
     pub(super) conversation: [u8; 16],
-    pub(super) from: u64,
     pub(super) head: u64,
     pub(super) read: u64,
     pub(super) unread: u64,
@@ -436,7 +435,7 @@ const _: () = {
     assert!(size_of::<ArchivedPongV1>() == 16 && size_of::<ArchivedPageV1>() == 17);
     assert!(size_of::<ArchivedMembersPageV1>() == 16 && size_of::<ArchivedRetentionV1>() == 8);
     assert!(size_of::<ArchivedSetRetentionV1>() == 40 && align_of::<ArchivedSetRetentionV1>() == 1);
-    assert!(size_of::<ArchivedHeadsV1>() == 9 && size_of::<ArchivedHeadV1>() == 48);
+    assert!(size_of::<ArchivedHeadsV1>() == 9 && size_of::<ArchivedHeadV1>() == 40);
     assert!(size_of::<ArchivedCaughtUpV1>() == 9 && size_of::<ArchivedGapV1>() == 40);
     assert!(size_of::<ArchivedDrainV1>() == 16);
     assert!(size_of::<ArchivedViewV1>() == 16 && size_of::<ArchivedTypingV1>() == 17);

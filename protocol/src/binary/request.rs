@@ -230,7 +230,9 @@ fn read_title(raw: TitleV1) -> Result<Command, Fault> {
 const NO_ID: [u8; 16] = [0; 16];
 
 fn shape<T>(value: Option<T>) -> Result<T, Fault> {
-    value.ok_or(Fault::frame("the payload is not one of this op"))
+    value.ok_or(Fault::frame(
+        "the payload is not one of this op: section 3 of docs/BINARY.md says how one is laid out",
+    ))
 }
 
 fn conversation(id: [u8; 16]) -> Result<ConversationId, Fault> {

@@ -11,11 +11,9 @@ use crate::{
 pub struct Head {
     /// Which.
     pub conversation: ConversationId,
-    /// The first sequence that was not sent here, where known.
-    pub from: Option<Seq>,
     /// The newest sequence; the next live one is the one after it.
     pub head: Seq,
-    /// The user's own read position.
+    /// The user's own read position, as far as `head`.
     pub read: Seq,
     /// Messages above it.
     pub unread: u64,

@@ -21,7 +21,6 @@ use crate::{
 #[derive(Deserialize)]
 pub(super) struct RawListed<'a> {
     pub(super) conversation: Parsed<ConversationId>,
-    pub(super) from: Option<u64>,
     pub(super) head: u64,
     pub(super) read: u64,
     pub(super) unread: u64,

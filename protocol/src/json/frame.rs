@@ -455,7 +455,6 @@ fn write_head(head: &Head, out: &mut Vec<u8>) {
     let mut object = Object::new(out);
     object
         .uuid("conversation", &head.conversation.0)
-        .number_if("from", head.from.map(|Seq(seq)| seq))
         .number("head", head.head.0)
         .number("read", head.read.0)
         .number("unread", head.unread);

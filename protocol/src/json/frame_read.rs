@@ -242,7 +242,6 @@ fn read_heads(raw: &Raw<'_>) -> Result<ServerFrame, FrameFault> {
         .iter()
         .map(|head| Head {
             conversation: head.conversation.0,
-            from: head.from.map(Seq),
             head: Seq(head.head),
             read: Seq(head.read),
             unread: head.unread,

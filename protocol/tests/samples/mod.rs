@@ -255,7 +255,12 @@ fn retained(retention: Retention) -> ServerFrame {
 }
 
 pub(crate) fn gap() -> Gap {
-    Gap { conversation: CONVERSATION, from: Seq(1), to: Seq(41), reason: "retention".to_owned() }
+    Gap { conversation: CONVERSATION, from: Seq(1), to: Seq(41), reason: "not kept any more".to_owned() }
+}
+
+fn heads() -> ServerFrame {
+    let head = Head { conversation: CONVERSATION, head: Seq(9), read: Seq(4), unread: 5 };
+    ServerFrame::Heads { conversations: vec![head, Head { head: Seq(4), unread: 0, ..head }], more: true }
 }
 
 pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
@@ -275,7 +280,6 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
     let ok = OkReply { id, conversation: None, seq: None, message_id: None, at: None };
     let (conversation, seq) = (Some(CONVERSATION), Some(Seq(42)));
     let plain = MessageEvent { media: None, reply_to: None, mentions: Vec::new(), ..message_event() };
-    let head = Head { conversation: CONVERSATION, from: Some(Seq(5)), head: Seq(9), read: Seq(4), unread: 5 };
     let bare = AmendedForm::Shown { text: String::new(), edited_at: None, reactions: Vec::new() };
     let amended = |form| ServerFrame::Amended(amended_event(form));
     let mut frames = vec![
@@ -290,7 +294,7 @@ pub(crate) fn frames() -> Vec<(&'static str, ServerFrame)> {
         ("error", error(Some(id), ErrorCode::Busy, "try again", Some(250))),
         ("error_no_id", error(None, ErrorCode::BadFrame, "the frame is not valid JSON", None)),
         ("gap", ServerFrame::Gap(gap())),
-        ("heads", ServerFrame::Heads { conversations: vec![head, Head { from: None, ..head }], more: true }),
+        ("heads", heads()),
         ("member", ServerFrame::Member(member_event())),
         ("member_title", ServerFrame::Member(titled())),
         ("message", ServerFrame::Message(plain)),

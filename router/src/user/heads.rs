@@ -58,5 +58,6 @@ pub(super) fn head(conversation: ConversationId, head: Seq, message_count: u64, 
     let message_count =
         state.filter(|state| state.head == head).map_or(message_count, |state| state.message_count);
     let (read, read_count) = state.map_or((Seq(0), 0), |state| (state.read, state.read_count));
-    Head { conversation, from: None, head, read, unread: message_count.saturating_sub(read_count) }
+    // What ends before the newest record, as where a user left that has come back since and read on, was read to its end.
+    Head { conversation, head, read: read.min(head), unread: message_count.saturating_sub(read_count) }
 }
