@@ -21,7 +21,7 @@ const USAGE: &str = "\
 Measures what this machine can do with a ring, and nothing else: sockets, hops from core to core, and the disk under DIR.
 
   floor [DIR]           all of it, in half a minute; 256 MiB in DIR, which is the current directory unless named
-  floor --disk [DIR]    the disk in every way that a log could use it; 40 s, 1.3 GiB in DIR
+  floor --disk [DIR]    the disk in every way that a log could use it; 50 s, 1.3 GiB in DIR
   floor --net           sockets at length, and the node's echo service beside the bare ring; 75 s
   floor --heartbeats [CONNECTIONS [SHARDS]]    heartbeats of quiet sessions of a node beside bare rings that echo; 4 min
   floor --save FILE [DIR]            the few figures that `loadgen floor-compare` wants; 256 MiB in DIR for ten seconds
