@@ -14,7 +14,7 @@ pub mod start;
 
 use std::fmt::Write as _;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -47,7 +47,8 @@ pub fn check(file: &Path, data: &Path) -> Option<String> {
         return Some(format!("`push_file` is {}, which is a directory; name a file", file.display()));
     }
     let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty())?;
-    (directory != data && !directory.is_dir()).then(|| {
+    let is_of_data = absolute(directory).ok() == absolute(data).ok();
+    (!is_of_data && !directory.is_dir()).then(|| {
         format!(
             "`push_file` is {}, and {} is no directory: nobody would be called; make it, for the user of the node, or name another",
             file.display(),

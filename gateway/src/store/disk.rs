@@ -2,7 +2,7 @@
 //! name is what was there before, or what was written.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -61,27 +61,40 @@ fn write_whole<T>(new: &Path, write: impl FnOnce(&mut File) -> io::Result<T>) ->
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Writes into a file in pieces of a mebibyte, each synced before the next, so that no batch of a log waits behind more than that: beside 64 MiB that are
-/// synced all at once one waits for 37 ms, and so for 1.3 (`floor --disk`). What is left at the end is for the caller to sync.
+/// synced all at once one waits for 37 ms, and so for 1.3 (`floor --disk`). What is left at the end is written by `flush`, for the caller to sync. Behind an
+/// error nothing is tried again.
 pub fn in_synced_pieces(file: &mut File) -> impl Write + '_ {
-    BufWriter::with_capacity(PIECE_BYTES, Pieces { out: file, sync: |file: &mut &mut File| file.sync_data() })
+    Pieces::new(file, |file: &mut &mut File| file.sync_data())
 }
 
+/// Not a `BufWriter`: that writes once more, when it is dropped, what an error was given for, and would sync it once more.
 struct Pieces<W, S> {
     out: W,
     sync: S,
+    piece: Vec<u8>,
+}
+
+impl<W: Write, S: FnMut(&mut W) -> io::Result<()>> Pieces<W, S> {
+    fn new(out: W, sync: S) -> Self {
+        Self { out, sync, piece: Vec::with_capacity(PIECE_BYTES) }
+    }
 }
 
 impl<W: Write, S: FnMut(&mut W) -> io::Result<()>> Write for Pieces<W, S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        if written >= PIECE_BYTES {
+        let taken = bytes.len().min(PIECE_BYTES - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..taken]);
+        if self.piece.len() == PIECE_BYTES {
+            self.flush()?;
             (self.sync)(&mut self.out)?;
         }
-        Ok(written)
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        let written = self.out.write_all(&self.piece);
+        self.piece.clear();
+        written
     }
 }
 
@@ -116,12 +129,11 @@ mod tests {
                 synced.push(out.len());
                 Ok(())
             };
-            let mut out = BufWriter::with_capacity(PIECE_BYTES, Pieces { out: Vec::new(), sync });
+            let mut out = Pieces::new(Vec::new(), sync);
             let chunk = |number: usize| [number as u8; 1_024];
             (0..count).for_each(|number| out.write_all(&chunk(number)).expect("memory"));
             out.flush().expect("memory");
-            let written = std::mem::take(&mut out.get_mut().out);
-            drop(out);
+            let written = out.out;
             // What is left is for the caller.
             assert_eq!(synced.len() - 1, pieces, "{synced:?}");
             assert!(synced.windows(2).all(|pair| pair[1] - pair[0] == PIECE_BYTES), "{synced:?}");
@@ -129,6 +141,20 @@ mod tests {
                 written.chunks(1_024).map(<[u8]>::to_vec).eq((0..count).map(|number| chunk(number).to_vec()))
             );
         }
+    }
+
+    /// Whatever a disk says of the second try, it has told of the loss at the first.
+    #[test]
+    fn a_piece_that_could_not_be_synced_is_neither_written_nor_synced_again() {
+        let (mut bytes, mut syncs) = (Vec::new(), 0);
+        let failing = |_: &mut &mut Vec<u8>| {
+            syncs += 1;
+            Err(ErrorKind::Other.into())
+        };
+        let mut out = Pieces::new(&mut bytes, failing);
+        out.write_all(&vec![1; PIECE_BYTES + 1]).expect_err("it is told");
+        drop(out);
+        assert_eq!((bytes.len(), syncs), (PIECE_BYTES, 1));
     }
 
     #[test]

@@ -143,6 +143,8 @@ fn check_config_says_what_a_start_is_refused_for_and_what_could_never_work() {
         &["g.toml:2: `push_file`", "name a file"],
     );
     assert!(check(&format!("push_file = {inside:?}\n")).status.success(), "the first start makes it");
+    fs::write(&file, "data = \"./not-made-yet\"\npush_file = \"not-made-yet/push\"\n").expect("a file");
+    assert!(gatehouse(&["check-config", path(&file)], &[]).status.success(), "the same, in other words");
 
     let words = ["g.toml:2: `keep_mib` is 31, and 2 logs in segments of 4 MiB need at least 32"];
     check_refused(&check("keep_mib = 31\nlogs = 2\nsegment_mib = 4\n"), &words);
