@@ -19,10 +19,10 @@ use protocol::{
 
 use super::{
     State, Worker,
+    alarm::Alarm,
     desk::Desk,
     in_flight::{Asked, Pending},
     moves::{Line, Move, Turn, across, pick},
-    schedule::sleep_until,
     user::{Presence, User},
 };
 use crate::{
@@ -132,7 +132,7 @@ impl Churning {
 }
 
 /// Asks for every change of this worker when it is due, until the schedule ends.
-pub(super) async fn churn_on_time(worker: Rc<Worker>, start: Moment) {
+pub(super) async fn churn_on_time(worker: Rc<Worker>, start: Moment, mut alarm: Alarm) {
     let config = worker.with(|state| {
         state.desk.gather_rosters();
         state.desk.config.clone()
@@ -151,7 +151,7 @@ pub(super) async fn churn_on_time(worker: Rc<Worker>, start: Moment) {
             None => rank % u64::from(config.workers) == u64::from(config.worker),
         };
         if is_mine {
-            sleep_until(due).await;
+            alarm.wait_until(due).await;
             worker.with(|state| state.change_one(due, turn, room));
         }
     }

@@ -5,6 +5,7 @@
 
 mod abandoned;
 mod absence;
+mod alarm;
 mod amending;
 mod answers;
 mod attention;
@@ -48,6 +49,7 @@ use crate::{
     verify::{ReadUpTo, Stand, ToldRoom, ToldStays},
 };
 
+use alarm::Alarm;
 use desk::Desk;
 use inbox::Inbox;
 pub(crate) use schedule::rooms_per_second;
@@ -219,12 +221,14 @@ async fn conduct(config: WorkerConfig, mut inbox: Inbox) -> anyhow::Result<()> {
 /// From the first message of the schedule to the last word.
 async fn load(worker: &Rc<Worker>, config: &WorkerConfig, at: Moment) -> anyhow::Result<()> {
     worker.with(|state| state.desk.watching.is_reading = true);
-    let churn =
-        (config.comings.churn > 0).then(|| monoio::spawn(churning::churn_on_time(worker.clone(), at)));
+    let churn = match config.comings.churn {
+        0 => None,
+        _ => Some(monoio::spawn(churning::churn_on_time(worker.clone(), at, Alarm::new()?))),
+    };
     if config.comings.absent_percent > 0 {
         monoio::spawn(absence::come_and_go(worker.clone(), at));
     }
-    schedule::send_on_time(worker, at).await;
+    schedule::send_on_time(worker, at, Alarm::new()?).await;
     if let Some(churn) = churn {
         churn.await;
     }

@@ -8,7 +8,7 @@ use std::{rc::Rc, time::Duration};
 use monoio::time::sleep;
 use protocol::command::{Command, Create, Target};
 
-use super::{State, Worker, say, user::Presence};
+use super::{State, Worker, alarm::Alarm, say, user::Presence};
 use crate::{
     clock::Moment,
     link::{FromWorker, WorkerConfig},
@@ -18,8 +18,6 @@ use crate::{
 
 /// The runtime's timers count in milliseconds.
 const TIMER_STEP: Duration = Duration::from_millis(1);
-/// A worker that sends no oftener sends to the tenth of a millisecond.
-const RARE: Duration = Duration::from_millis(20);
 /// Fewest rooms made in a second, of all workers together.
 const ROOMS_PER_SECOND_MIN: u32 = 2000;
 const TICK: Duration = Duration::from_secs(1);
@@ -48,21 +46,16 @@ pub(super) async fn open_rooms(worker: &Rc<Worker>, kinds: &[RoomKind]) {
 }
 
 /// Sends every message of this worker when it is due, until the last one.
-pub(super) async fn send_on_time(worker: &Rc<Worker>, start: Moment) {
+pub(super) async fn send_on_time(worker: &Rc<Worker>, start: Moment, mut alarm: Alarm) {
     let config = worker.with(|state| {
         state.desk.start = Some(start);
         state.desk.config.clone()
     });
     let (senders, WorkerConfig { worker: first, load, .. }) = (config.senders(), config);
-    let is_rare = Duration::from_secs(1) * senders >= RARE * load.peak();
     let mut number = u64::from(first);
     while number < worker.with(|state| state.desk.messages_due) {
         let due = load.due(start, number);
-        if is_rare {
-            sleep_until_exactly(due).await;
-        } else {
-            sleep_until(due).await;
-        }
+        alarm.wait_until(due).await;
         worker.with(|state| {
             let now = Moment::now();
             while number < state.desk.messages_due && load.due(start, number) <= now {
@@ -123,16 +116,6 @@ pub(super) async fn sleep_until(moment: Moment) {
         // A whole step at least, or the loop would spin without letting the sockets in.
         sleep(wait.max(TIMER_STEP)).await;
     }
-}
-
-/// The same to a tenth of a millisecond: latency counts from when a message is due, and what a timer is late is no node's. The end of the
-/// wait holds up this worker, so it is for those who send so rarely that nothing else is under way.
-async fn sleep_until_exactly(moment: Moment) {
-    let early = moment.since(Moment::now()).saturating_sub(2 * TIMER_STEP);
-    if !early.is_zero() {
-        sleep(early).await;
-    }
-    std::thread::sleep(moment.since(Moment::now()));
 }
 
 impl State {

@@ -12,12 +12,13 @@ use protocol::command::Target;
 use super::{
     CONNECT_WAIT_MAX, DRAIN_WAIT_MAX, OPEN_WAIT_MAX, State, Worker,
     abandoned::unless_abandoned,
+    alarm::Alarm,
     connection,
     desk::Desk,
     drain, hand_over,
     inbox::Inbox,
     say,
-    schedule::{open_rooms, sleep_until, tick_every_second},
+    schedule::{open_rooms, send_on_time, sleep_until, tick_every_second},
     tell_ends,
     user::Presence,
 };
@@ -55,7 +56,7 @@ async fn play(worker: &Rc<Worker>) -> anyhow::Result<()> {
     loop {
         match Inbox::order(worker).await {
             ToWorker::Step(step) => {
-                let missing = take(worker, step).await;
+                let missing = take(worker, step).await?;
                 let (last, took) = worker.with(|state| {
                     let Desk { muster, tally, .. } = &mut state.desk;
                     tally.counts.undone += missing as u64;
@@ -93,15 +94,15 @@ async fn beat(worker: Rc<Worker>) {
 }
 
 /// Does a step; says for how many it could not be done in time.
-async fn take(worker: &Rc<Worker>, step: Step) -> usize {
+async fn take(worker: &Rc<Worker>, step: Step) -> anyhow::Result<usize> {
     worker.with(|state| state.desk.muster.begin(Moment::now()));
-    match step {
+    let missing = match step {
         Step::Gather { from, at_once } => gather(worker, from, at_once).await,
         Step::Open => open(worker, &[RoomKind::Direct, RoomKind::Group]).await,
         Step::OpenHalls => open(worker, &[RoomKind::Hall]).await,
         Step::Start { at } => {
-            let worker = worker.clone();
-            monoio::spawn(async move { super::schedule::send_on_time(&worker, at).await });
+            let (worker, alarm) = (worker.clone(), Alarm::new()?);
+            monoio::spawn(async move { send_on_time(&worker, at, alarm).await });
             0
         }
         Step::Mark => mark(worker).await,
@@ -115,15 +116,19 @@ async fn take(worker: &Rc<Worker>, step: Step) -> usize {
             0
         }),
         Step::Part(parting) => part(worker, parting).await,
-        Step::Stop => {
-            worker.with(|state| state.desk.messages_due = 0);
-            worker.wait_until(DRAIN_WAIT_MAX, |state| state.unanswered() == 0).await;
-            let heads = worker.with(|state| state.desk.book.heads());
-            // The controller is gone when this cannot be said, and with it the process.
-            let _ = say(&FromWorker::Sent { heads, reads: Vec::new(), changes: Vec::new() });
-            worker.with(|state| state.unanswered() as usize)
-        }
-    }
+        Step::Stop => stop(worker).await,
+    };
+    Ok(missing)
+}
+
+/// Sends nothing more, and waits for what has been sent.
+async fn stop(worker: &Rc<Worker>) -> usize {
+    worker.with(|state| state.desk.messages_due = 0);
+    worker.wait_until(DRAIN_WAIT_MAX, |state| state.unanswered() == 0).await;
+    let heads = worker.with(|state| state.desk.book.heads());
+    // The controller is gone when this cannot be said, and with it the process.
+    let _ = say(&FromWorker::Sent { heads, reads: Vec::new(), changes: Vec::new() });
+    worker.with(|state| state.unanswered() as usize)
 }
 
 /// Everybody comes online: the next one when fewer than `at_once` are on their way.
