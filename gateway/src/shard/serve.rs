@@ -20,6 +20,8 @@ use crate::metrics::RefusedReason;
 
 /// What is said to who sends another command first.
 const NO_CONNECT: &str = "the first command is connect";
+/// And to who asks on and on, and reads no answers.
+const TOO_MANY: &str = "too many commands under way";
 
 /// What unauthenticated peers may make a shard hold.
 const STRANGER_BYTES_MAX: usize = 16 << 20;
@@ -229,7 +231,7 @@ impl Shard {
             match self.peer_may_ask(id, session, &request) {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(code) => return self.end(id, code, "too many commands under way"),
+                Err(code) => return self.end(id, code, TOO_MANY),
             }
         }
         let connection = self.connections.find(id).expect("the caller found it");
@@ -265,21 +267,17 @@ impl Shard {
             (Stage::Arriving { .. }, Err(Refusal { id: Some(number), code: ErrorCode::BadToken, .. })) => {
                 return self.refuse_token(id, number, refused(TokenError::Bad));
             }
-            (Stage::Arriving { .. }, Err(refused)) if refused.id.is_some() => {
-                let (form, number) = (connection.codec.form(), refused.id.expect("looked at"));
-                connection.push(refusal(form, number, refused.code, &refused.message));
-                Err(CloseCode::POLICY)
+            (Stage::Arriving { .. }, Err(Refusal { id: Some(number), code, message })) => {
+                let form = connection.codec.form();
+                connection.push(refusal(form, number, code, &message));
+                return self.end(id, CloseCode::POLICY, &message);
             }
             // There is no `id` to answer to: what is wrong goes along with the close.
             (_, Err(refusal)) => return self.end(id, refusal.close_code(), &refusal.message),
             (_, Ok(_)) => Ok(()),
         };
         if let Err(code) = result {
-            let reason = match code {
-                CloseCode::OVERLOAD => "too many commands under way",
-                _ => "",
-            };
-            self.end(id, code, reason);
+            self.end(id, code, TOO_MANY);
         }
     }
 
@@ -351,7 +349,7 @@ impl Shard {
         match self.users.begin_refresh(session, number, self.clock) {
             Ok(true) => {}
             Ok(false) => return,
-            Err(code) => return self.end(id, code, "too many commands under way"),
+            Err(code) => return self.end(id, code, TOO_MANY),
         }
         let error = match self.judge(token) {
             Ok(verified) if self.users.user_of(session) == Some(&verified.user) => {

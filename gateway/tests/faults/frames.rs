@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use crate::{
     cases::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close},
     chat::{Chat, LEFT_BYTES_MAX, undisturbed},
@@ -179,6 +181,24 @@ fn closes() {
             "B15: a reason in words and nothing behind it"
         );
     });
+}
+
+/// Some clients are shown why a connection was closed, and not the frame before it: it said nothing once.
+#[test]
+fn what_is_wrong_with_a_first_command_is_in_the_close_too() {
+    let data = directory();
+    let node = Node::start(data.path(), &[]);
+    for first in [PING_COMMAND, br#"{"op":"connect","id":7,"device":8}"#, br#"{"op":"dance","id":7}"#] {
+        let mut raw = Raw::upgraded(node.listen);
+        raw.write(&masked(FIN | TEXT, first));
+        let (kind, error) = raw.frame();
+        let error: Value = serde_json::from_slice(&error).expect("it sends JSON");
+        assert_eq!((kind, &error["op"], &error["id"]), (FIN | TEXT, &json!("error"), &json!(7)));
+        let (kind, payload) = raw.frame();
+        let (code, reason) = payload.split_at(2);
+        assert_eq!((kind, code), (FIN | CLOSE, &4103_u16.to_be_bytes()[..]));
+        assert_eq!(Some(reason), error["message"].as_str().map(str::as_bytes), "{error}");
+    }
 }
 
 /// B16: however a connection ends, nothing of it stays.
