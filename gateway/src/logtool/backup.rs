@@ -24,7 +24,7 @@ use crate::clock::unix_now;
 use crate::erasures::ERASURES_FILE;
 use crate::revocations::REVOCATIONS_FILE;
 use crate::store::BACKUP_LOCK;
-use crate::store::disk::{log_directory, replace, sync_directory};
+use crate::store::disk::{in_synced_pieces, log_directory, replace, sync_directory};
 
 /// From where to where.
 #[derive(Args, Clone, Debug)]
@@ -358,8 +358,7 @@ impl Segment {
         Ok(there)
     }
 
-    /// Copies its first `bytes` into the file `to`, if one is named, each piece synced: what a node that runs on the same disk stores meanwhile waits behind
-    /// no more. Their BLAKE3.
+    /// Copies its first `bytes` into the file `to`, if one is named, and syncs that: in pieces, because a node may be storing on the same disk. Their BLAKE3.
     fn copy(&self, bytes: u64, to: Option<&Path>) -> anyhow::Result<String> {
         let (source, mut buffer, mut hasher, mut offset) = (self.open()?, buffer(), Hasher::new(), 0);
         let mut target = match to {
@@ -369,6 +368,7 @@ impl Segment {
                 Some((path, file.with_context(|| format!("cannot make {}", path.display()))?))
             }
         };
+        let mut out = target.as_mut().map(|(path, file)| (*path, in_synced_pieces(file)));
         while offset < bytes {
             let piece = self.read(&source, offset, &mut buffer)?;
             let piece = &piece[..piece.len().min((bytes - offset) as usize)];
@@ -378,12 +378,14 @@ impl Segment {
                 self.path.display()
             );
             hasher.update(piece);
-            if let Some((path, file)) = &mut target {
-                let written = file.write_all(piece).and_then(|()| file.sync_data());
-                written.with_context(|| format!("cannot write {}", path.display()))?;
+            if let Some((path, out)) = &mut out {
+                out.write_all(piece).with_context(|| format!("cannot write {}", path.display()))?;
             }
             offset += piece.len() as u64;
         }
+        out.map_or(Ok(()), |(path, mut out)| {
+            out.flush().with_context(|| format!("cannot write {}", path.display()))
+        })?;
         if let Some((path, file)) = target {
             file.sync_all().with_context(|| format!("cannot sync {}", path.display()))?;
         }
